@@ -1,0 +1,103 @@
+"""Mirror whole quay.io organizations.
+
+    import quaymirror
+
+    selection = quaymirror.Selection("kolla", "*", "2025.1-debian")
+    report = await quaymirror.sync(selection, target="./mirror")
+    async for image in quaymirror.discover(selection):
+        print(image.reference)
+
+Nothing is global: any number of runs can go on in one process, each in its own task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .__about__ import __version__
+from .errors import QuaymirrorError
+from .events import Event, Meters, Observer, Outcome, Status, ignore
+from .quay.selection import Selection
+
+if TYPE_CHECKING:
+    from .mirror.report import Report
+    from .mirror.run import Stop
+    from .mirror.settings import Settings
+    from .quay.discovery import Image
+
+__all__ = [
+    "Event",
+    "Image",
+    "Meters",
+    "Observer",
+    "Outcome",
+    "QuaymirrorError",
+    "Report",
+    "Selection",
+    "Settings",
+    "Status",
+    "Stop",
+    "__version__",
+    "discover",
+    "sync",
+]
+
+# What these need takes most of the start-up time, and `quaymirror --help` needs none of it.
+_LAZY = {
+    "Image": "quaymirror.quay.discovery",
+    "Report": "quaymirror.mirror.report",
+    "Settings": "quaymirror.mirror.settings",
+    "Stop": "quaymirror.mirror.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+async def sync(
+    selection: Selection,
+    target: str | Path = "./mirror",
+    settings: Settings | None = None,
+    *,
+    observer: Observer = ignore,
+    meters: Meters | None = None,
+    stop: Stop | None = None,
+) -> Report:
+    """Mirror every image of `selection` into the OCI image layout at `target`.
+
+    Failures of images, of the source and of the disk during the run are in the report, never raised; cancelling the
+    call is safe at any time. `observer` is told of every event, `meters` count bytes, `stop` ends the run early.
+
+    :raises ConfigError: when `target` or `settings` make no sense.
+    :raises LockHeld: when another run is at work on `target`.
+    :raises StoreError: when `target` can't be opened.
+    """
+    from .mirror.run import run_sync
+    from .mirror.settings import Settings
+
+    return await run_sync(selection, Path(target), settings or Settings(), observer=observer, meters=meters, stop=stop)
+
+
+async def discover(
+    selection: Selection, settings: Settings | None = None, *, observer: Observer = ignore
+) -> AsyncIterator[Image]:
+    """Iterate over the images of `selection`, pinned to the digests their tags have now, in the listing's order.
+
+    The tags of a page are checked concurrently. Stop early with `contextlib.aclosing`, as with any async generator.
+
+    :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
+    :raises QuaymirrorError: when the listing breaks off, or a tag can't be checked.
+    """
+    from .mirror.find import find_images
+    from .mirror.settings import Settings
+
+    async for image in find_images(selection, settings or Settings(), observer=observer):
+        yield image

@@ -1,0 +1,92 @@
+"""`quaymirror demo`: the real thing, on a Quay of one's own, in seconds."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import click
+
+from ..events import Meters, Observer
+from ..mirror.report import ExitCode, Report
+from ..mirror.run import Stop, run_sync
+from ..mirror.settings import Settings
+from ..quay.selection import Selection
+from ..testing import QuayServer, Registry, kolla_like
+from .watching import PROGRESS, watched_run
+
+_TAG = "2025.1-debian"
+# Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.
+_LATENCY_SECONDS = 0.04
+_BANDWIDTH = 3_000_000
+_LAYER_BYTES = 700_000
+
+
+@click.command()
+@click.option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images land.")
+@click.option("--keep-serving", is_flag=True, help="Leave the server up afterwards, to try other commands on it.")
+@click.option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="How many images.")
+@click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show.")
+def demo(target: Path | None, keep_serving: bool, images: int, progress: str) -> int:
+    """Mirror a small generated organization from a Quay server that is started for it, on this machine.
+
+    Everything is real but the distance: the same server is what quaymirror is tested with.
+    """
+    path = target or Path(tempfile.mkdtemp(prefix="quaymirror-demo-")) / "mirror"
+    return anyio.run(partial(_demo, path, images, progress, keep_serving=keep_serving))
+
+
+async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -> int:
+    click.echo("preparing an organization called kolla …", err=True)
+    registry = await anyio.to_thread.run_sync(_organization, images)
+    async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
+        settings = Settings(server=server.url)
+
+        async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:
+            return await run_sync(
+                Selection("kolla", "*", _TAG), path, settings, observer=observer, meters=meters, stop=stop
+            )
+
+        _, code = await watched_run(run, progress=progress)
+        _say_what_next(path, server.url if keep_serving else None)
+        if keep_serving and code is ExitCode.OK:
+            await anyio.sleep_forever()
+
+    return int(code)
+
+
+def _organization(images: int) -> Registry:
+    registry = Registry()
+    kolla = registry.organization("kolla")
+    for name, manifest in kolla_like(images, layer_size=_LAYER_BYTES).items():
+        kolla.repository(name).push(_TAG, manifest)
+
+    for name in ("retired-service", "experiments", "ci-cache", "docs", "toolbox"):
+        kolla.repository(name)
+
+    other = kolla_like(1, seed="another release")
+    for name in ("monasca-api", "sahara-api", "swift-base"):
+        kolla.repository(name).push("2024.1-debian", next(iter(other.values())))
+
+    return registry
+
+
+def _say_what_next(path: Path, url: str | None) -> None:
+    click.echo(f"\nThe mirror is an OCI image layout at {path}. Try:", err=True)
+    commands = [f"skopeo inspect oci:{path}:kolla/nova-api:{_TAG}", f"quaymirror verify {path}"]
+    if url is not None:
+        commands += [
+            f"quaymirror list kolla 'nova-*' {_TAG} --server {url}",
+            f"quaymirror sync kolla '*' {_TAG} --server {url} --to {path}    # again: nothing is fetched",
+        ]
+    else:
+        commands.append("quaymirror demo --keep-serving    # leaves the server up for list and a second sync")
+
+    for command in commands:
+        click.echo(f"  {command}", err=True)
+
+    if url is not None:
+        click.echo(f"\nServing at {url} until Ctrl-C.", err=True)

@@ -1,0 +1,91 @@
+"""`quaymirror list`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import anyio
+import click
+
+from ..errors import SelectionEmpty
+from ..events import Event, Notice
+from ..mirror.find import find_images
+from ..mirror.settings import Settings
+from ..quay.discovery import Image
+from ..quay.selection import Selection
+from ..ui.text import human_bytes, plain
+from .options import make_selection, make_settings, selection_options, server_options
+
+
+@click.command("list", context_settings={"max_content_width": 100})
+@selection_options
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="An array of {repository, tag, digest, updated, size}.")
+def list_images(
+    organization: str,
+    glob: str | None,
+    tag: str | None,
+    exclude: tuple[str, ...],
+    since: str | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Show what sync would mirror, without pulling anything."""
+    selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
+    settings = make_settings(**options)
+    images = anyio.run(partial(_find, selection, settings))
+    images.sort(key=lambda image: image.reference)
+    if as_json:
+        click.echo(json.dumps([_row(image) for image in images], indent=2))
+    else:
+        for line in _table([_row(image) for image in images]):
+            click.echo(line)
+
+    if not images and not settings.allow_empty:
+        raise SelectionEmpty(f"no repository matches {selection}")
+
+    return 0
+
+
+async def _find(selection: Selection, settings: Settings) -> list[Image]:
+    try:
+        return [image async for image in find_images(selection, settings, observer=_tell)]
+    except SelectionEmpty:
+        if settings.allow_empty:
+            return []
+
+        raise
+
+
+def _tell(event: Event) -> None:
+    if isinstance(event, Notice):
+        click.echo(f"quaymirror: {plain(event.message)}", err=True)
+
+
+def _row(image: Image) -> dict[str, Any]:
+    reference = image.reference
+    return {
+        "repository": reference.repository.name,
+        "tag": reference.tag,
+        "digest": str(reference.digest),
+        "updated": datetime.fromtimestamp(image.updated, UTC).isoformat() if image.updated is not None else None,
+        "size": image.size,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Columns for eyes: the size of an index is not known without asking the registry."""
+    cells = [
+        (
+            f"{row['repository']}:{row['tag']}",
+            row["digest"],
+            (row["updated"] or "-")[:19].replace("T", " "),
+            human_bytes(row["size"]) if row["size"] is not None else "multi-arch",
+        )
+        for row in rows
+    ]
+    widths = [max((len(cell[column]) for cell in cells), default=0) for column in range(4)]
+    return ["  ".join(text.ljust(width) for text, width in zip(cell, widths, strict=True)).rstrip() for cell in cells]

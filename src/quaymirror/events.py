@@ -1,0 +1,254 @@
+"""What happens during a run, told to whoever watches.
+
+Transitions are events: frozen, small, made of plain values. Bytes are not: each transfer counts into a `Meter`, and a
+display samples the `Meters` at its own pace (an event for each chunk would cost more than the chunk).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from .errors import QuaymirrorError
+from .oci import Digest, Reference
+
+__all__ = [
+    "BlobFinished",
+    "CandidateSkipped",
+    "Event",
+    "HostPaused",
+    "ImageFinished",
+    "ImagePlanned",
+    "ImageQueued",
+    "ImageStarted",
+    "ListingFinished",
+    "Meter",
+    "Meters",
+    "Notice",
+    "Observer",
+    "Outcome",
+    "PageListed",
+    "RetryScheduled",
+    "RunFinished",
+    "RunStarted",
+    "Status",
+    "StopRequested",
+    "TagChecked",
+    "ignore",
+]
+
+
+class Status(Enum):
+    """What became of one image."""
+
+    MIRRORED = "mirrored"
+    UNCHANGED = "unchanged"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The fate of one image; there is exactly one for each reference that was selected.
+
+    `bytes_fetched` are what this image caused to cross the network, `bytes_reused` what it needed and was already
+    there or fetched for another image; `elapsed` is in seconds. `reason` says why, for what was skipped.
+    """
+
+    reference: Reference
+    status: Status
+    bytes_fetched: int = 0
+    bytes_reused: int = 0
+    elapsed: float = 0.0
+    reason: str | None = None
+    error: QuaymirrorError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run began. `started` is POSIX time."""
+
+    run_id: str
+    server: str
+    organization: str
+    glob: str
+    tag: str
+    target: str
+    started: float
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageListed:
+    """One page of the organization's repositories arrived; `matched` of its `repositories` fit the glob."""
+
+    number: int
+    repositories: int
+    matched: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListingFinished:
+    """The listing ended. `complete` is false when it broke off."""
+
+    pages: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TagChecked:
+    """A candidate turned out to carry the tag."""
+
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSkipped:
+    """A repository whose name matched is not mirrored, and that is no error: it lacks the tag, or is too old."""
+
+    repository: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageQueued:
+    """An image waits for a worker."""
+
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStarted:
+    """A worker took an image."""
+
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlanned:
+    """The manifests are known: `blobs` pieces of content with `total_bytes` in all, `missing_bytes` not yet here."""
+
+    reference: Reference
+    blobs: int
+    total_bytes: int
+    missing_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFinished:
+    """A blob was fetched, verified and has its name now."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFinished:
+    """An image has its outcome."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """Something failed that may work later; `wait` is in seconds, `attempt` counts from 1."""
+
+    what: str
+    attempt: int
+    wait: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaused:
+    """A host asked for patience: nothing is sent there for `seconds`."""
+
+    host: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One line that a person should read, but that changes nothing."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The run takes no new images: what is in flight is being finished."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """A run ended, well or not. `exit_code` is what the command line will return."""
+
+    elapsed: float
+    exit_code: int
+
+
+Event = (
+    RunStarted
+    | PageListed
+    | ListingFinished
+    | TagChecked
+    | CandidateSkipped
+    | ImageQueued
+    | ImageStarted
+    | ImagePlanned
+    | BlobFinished
+    | ImageFinished
+    | RetryScheduled
+    | HostPaused
+    | Notice
+    | StopRequested
+    | RunFinished
+)
+
+Observer = Callable[[Event], None]
+"""Called in the event loop for each event, in order: it must neither block nor raise."""
+
+
+def ignore(_event: Event) -> None:
+    """Observe nothing."""
+
+
+@dataclass(slots=True, eq=False)
+class Meter:
+    """The progress of one transfer: two integers and a name. A retry may take `done` back to where it resumes."""
+
+    label: str
+    digest: Digest
+    total: int
+    done: int = 0
+
+
+class Meters:
+    """All transfers in flight, in the order they began, and what they added up to."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Meter] = {}
+        self.fetched_bytes = 0
+        """Bytes of blobs and manifests that crossed the network, those of broken attempts included."""
+        self.reused_bytes = 0
+        """Bytes that images needed and that did not have to be fetched for them."""
+
+    @contextmanager
+    def transfer(self, label: str, digest: Digest, total: int) -> Iterator[Meter]:
+        """Show a transfer of `total` bytes while the context lasts."""
+        meter = Meter(label, digest, total)
+        self._open[id(meter)] = meter
+        try:
+            yield meter
+        finally:
+            del self._open[id(meter)]
+
+    @property
+    def in_flight(self) -> tuple[Meter, ...]:
+        """The open transfers, oldest first."""
+        return tuple(self._open.values())

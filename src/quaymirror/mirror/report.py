@@ -1,0 +1,165 @@
+"""What became of a run: a value, its exit code, and its JSON form."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+from ..errors import (
+    ConfigError,
+    CredentialsRefused,
+    DiscoveryIncomplete,
+    LockHeld,
+    QuaymirrorError,
+    SelectionEmpty,
+    StoreError,
+)
+from ..events import Outcome, Status
+from ..quay.selection import Selection
+
+SCHEMA_VERSION = 1
+
+
+class ExitCode(IntEnum):
+    """What the command line returns: part of the contract, see docs/reference/exit-codes.md."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    PARTIAL = 3
+    CREDENTIALS = 4
+    UNAVAILABLE = 5
+    STORAGE = 6
+    LOCKED = 7
+    DAMAGED = 8
+    EMPTY = 9
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+def exit_code_of(error: QuaymirrorError) -> ExitCode:
+    """Return the code for an error that ended a whole command."""
+    match error:
+        case LockHeld():
+            return ExitCode.LOCKED
+        case StoreError():
+            return ExitCode.STORAGE
+        case ConfigError():
+            return ExitCode.USAGE
+        case CredentialsRefused():
+            return ExitCode.CREDENTIALS
+        case SelectionEmpty():
+            return ExitCode.EMPTY
+        case _:
+            return ExitCode.UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One run. `fatal` is what ended it early, `stopped` who asked it to end; times are POSIX, durations in seconds."""
+
+    run_id: str
+    selection: Selection
+    server: str
+    target: str
+    started: float
+    elapsed: float
+    outcomes: Sequence[Outcome]
+    repositories: int = 0
+    matched: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    bytes_fetched: int = 0
+    complete: bool = False
+    """Whether everything selected was found and had its turn."""
+    fatal: QuaymirrorError | None = None
+    stopped: str | None = None
+    dry_run: bool = False
+    allow_empty: bool = False
+
+    @property
+    def counts(self) -> Counter[Status]:
+        """How many images there are of each status; repositories without the tag count as skipped."""
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        counts[Status.SKIPPED] += sum(self.skipped.values())
+        return counts
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The code for this run; of several reasons the gravest."""
+        if self.fatal is not None:
+            empty = isinstance(self.fatal, SelectionEmpty) and self.allow_empty
+            return ExitCode.OK if empty else exit_code_of(self.fatal)
+
+        if self.counts[Status.FAILED] or not self.complete:
+            return ExitCode.PARTIAL
+
+        if not self.outcomes and not self.allow_empty:
+            return ExitCode.EMPTY
+
+        return ExitCode.OK
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values; the format is described in docs/reference/report.md."""
+        counts = self.counts
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "selection": _selection(self.selection),
+            "server": self.server,
+            "target": self.target,
+            "dry_run": self.dry_run,
+            "started": datetime.fromtimestamp(self.started, UTC).isoformat(),
+            "elapsed_s": round(self.elapsed, 3),
+            "complete": self.complete,
+            "exit_code": int(self.exit_code),
+            "error": _error(self.fatal),
+            "stopped": self.stopped,
+            "repositories": {"listed": self.repositories, "matched": self.matched, "skipped": dict(self.skipped)},
+            "images": {status.value: counts[status] for status in Status},
+            "bytes_fetched": self.bytes_fetched,
+            "outcomes": [_outcome(outcome) for outcome in sorted(self.outcomes, key=lambda o: str(o.reference))],
+        }
+
+
+def _selection(selection: Selection) -> dict[str, Any]:
+    return {
+        "organization": selection.organization,
+        "glob": selection.glob,
+        "tag": selection.tag,
+        "exclude": list(selection.exclude),
+        "since": selection.since.isoformat() if selection.since else None,
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    reference = outcome.reference
+    return {
+        "reference": reference.full_name,
+        "digest": str(reference.digest) if reference.digest else None,
+        "status": outcome.status.value,
+        "reason": outcome.reason,
+        "bytes_fetched": outcome.bytes_fetched,
+        "bytes_reused": outcome.bytes_reused,
+        "elapsed_s": round(outcome.elapsed, 3),
+        "error": _error(outcome.error),
+    }
+
+
+def _error(error: QuaymirrorError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "side": error.side.value,
+        "phase": error.phase.value if error.phase else None,
+    }
+
+
+# Quoted by the summary: an incomplete discovery is no reason to forget what was mirrored.
+__all__ = ["SCHEMA_VERSION", "DiscoveryIncomplete", "ExitCode", "Report", "exit_code_of"]

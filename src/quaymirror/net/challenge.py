@@ -1,0 +1,95 @@
+"""What a 401 says, and what a token says of itself: pure parsing (RFC 9110, 11.6.1; distribution-spec token auth)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import Unavailable
+
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_SCHEME = re.compile(rf"\s*({_WORD})(?:\s+|$)")
+_PARAMETER = re.compile(rf'\s*({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|{_WORD})\s*(?:,|$)')
+_MAX_CHALLENGE = 8 * 1024
+
+# The token specification's default when nothing is said; less than 30 s is not worth having, an hour is trust enough.
+_DEFAULT_LIFETIME = 60.0
+_MIN_LIFETIME, _MAX_LIFETIME = 30.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One authentication scheme a server offers: `bearer` or `basic`, in lower case, with its parameters."""
+
+    scheme: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_challenges(fields: Iterable[str]) -> list[Challenge]:
+    """Return the challenges of all `WWW-Authenticate` fields; what doesn't follow the grammar is left out."""
+    return [challenge for value in fields for challenge in _challenges(value[:_MAX_CHALLENGE])]
+
+
+def _challenges(text: str) -> list[Challenge]:
+    found: list[Challenge] = []
+    while match := _SCHEME.match(text):
+        text = text[match.end() :]
+        parameters: dict[str, str] = {}
+        while parameter := _PARAMETER.match(text):
+            text = text[parameter.end() :]
+            parameters[parameter[1].lower()] = _unquoted(parameter[2])
+
+        found.append(Challenge(match[1].lower(), parameters))
+
+    return found
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+
+
+def parse_token(body: bytes) -> tuple[str, float]:
+    """Return the token that a token service's answer holds, and for how many seconds it is good.
+
+    Quay sends `{"token": …}` and nothing else: the lifetime is then read from the token, which is a JWT.
+
+    :raises Unavailable: when there is no usable token in it.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+
+    fields: dict[str, Any] = document if isinstance(document, dict) else {}
+    token = fields.get("token") or fields.get("access_token")
+    if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise Unavailable("the token service answered without a token")
+
+    return token, _lifetime(fields.get("expires_in"), token)
+
+
+def _lifetime(expires_in: object, token: str) -> float:
+    seconds = _number(expires_in)
+    return min(_MAX_LIFETIME, max(_MIN_LIFETIME, _jwt_lifetime(token) if seconds is None else seconds))
+
+
+def _jwt_lifetime(token: str) -> float:
+    """`exp - iat`: both are the server's clock, so that ours doesn't matter (RFC 7519, 4.1)."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        issued, expires = _number(claims.get("iat", claims.get("nbf"))), _number(claims["exp"])
+    except (IndexError, KeyError, AttributeError, ValueError, RecursionError, binascii.Error):
+        return _DEFAULT_LIFETIME
+
+    return _DEFAULT_LIFETIME if issued is None or expires is None else expires - issued
+
+
+def _number(value: object) -> float | None:
+    sensible = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+    return float(value) if sensible else None  # type: ignore[arg-type]

@@ -1,0 +1,241 @@
+"""One server, spoken to: gate, authorization, redirects, the meaning of the answer, retries. The order is written here.
+
+fetch    the whole operation again while that can help        (retry)
+  open   a slot, credentials, one answer to a 401             (gate, auth)
+    _exchange   the request, and where it is redirected to    (transport, guard)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio
+
+from ..errors import (
+    AccessDenied,
+    NotFound,
+    QuaymirrorError,
+    RateLimited,
+    ServiceError,
+    TimedOut,
+    Unavailable,
+    UnsafeRedirect,
+)
+from ..events import Observer, ignore
+from .auth import Authorizer, Fixed
+from .gate import Gate
+from .origin import Origin, follow, shown
+from .retry import Attempts, RetryPolicy, parse_retry_after
+from .secret import Secret
+from .transport import Response, Transport
+
+T = TypeVar("T")
+
+_MAX_REDIRECTS = 5
+# A byte now and then keeps every other timeout from firing.
+_SMALL_BODY_SECONDS = 60.0
+_ERROR_BODY_SECONDS = 10.0
+_MAX_ERROR_BODY = 64 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TEMPORARY = frozenset({408, 425, 500, 502, 503, 504, *range(520, 525)})
+# Without a word from the server: about what its leaky bucket needs to take a small burst again.
+_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to ask of a server. `path` starts with a slash; `scope` is what a token must allow.
+
+    `kind` says which gate it passes; `may_redirect` whether another host may answer (blobs), without credentials.
+    """
+
+    path: str
+    kind: str
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    scope: str | None = None
+    may_redirect: bool = False
+
+
+class Client:
+    """A client of one origin. `direct` talks to it, `foreign` to where it redirects, without any credentials."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        direct: Transport,
+        foreign: Transport,
+        gates: Callable[[str, str], Gate],
+        retries: RetryPolicy,
+        authorizer: Authorizer | None = None,
+        observer: Observer = ignore,
+    ) -> None:
+        self.origin = origin
+        self._direct = direct
+        self._foreign = foreign
+        self._gates = gates
+        self._retries = retries
+        self._authorizer = authorizer or Fixed()
+        self._observer = observer
+
+    def attempts(self, what: str) -> Attempts:
+        """Return the budget of tries for one operation, `what` naming it in events."""
+        return Attempts(self._retries, what, observer=self._observer)
+
+    async def fetch(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
+        """Return what `parse` makes of the answer and its body of at most `limit` bytes, trying again where it helps.
+
+        :raises QuaymirrorError: what `open` or `parse` raised last.
+        """
+
+        async def once() -> T:
+            return await self.fetch_once(request, limit=limit, parse=parse)
+
+        return await self.attempts(shown(f"{self.origin}{request.path}")).run(once)
+
+    async def fetch_once(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
+        """Return what `parse` makes of the answer and its body, without trying again: for a step of something larger.
+
+        :raises QuaymirrorError: what `open` or `parse` raised.
+        """
+        async with self.open(request) as response:
+            return parse(response, await self._read(response, limit))
+
+    async def _read(self, response: Response, limit: int) -> bytes:
+        with anyio.move_on_after(_SMALL_BODY_SECONDS):
+            return await response.read(limit)
+
+        raise TimedOut(f"{shown(response.url)}: the answer takes more than {_SMALL_BODY_SECONDS:.0f} s")
+
+    @asynccontextmanager
+    async def open(self, request: Request) -> AsyncIterator[Response]:
+        """Send `request` once and hand out its answer, which is a success; the slot is held while the context lasts.
+
+        :raises NotFound: 404 or 410.
+        :raises AccessDenied: 401 (after one answer to its challenge) or 403.
+        :raises CredentialsRefused: the credentials we have are wrong.
+        :raises RateLimited: 429, or 503 with Retry-After; the gate has been told.
+        :raises Unavailable: 5xx and their like.
+        :raises ServiceError: any other status that is no success.
+        :raises UnsafeRedirect: the answer leads where we don't go.
+        :raises TransportError: no answer, or a broken one.
+        """
+        async with AsyncExitStack() as stack:
+            response = await self._authorized(request, stack)
+            yield response
+
+    async def _authorized(self, request: Request, stack: AsyncExitStack) -> Response:
+        header = await self._authorizer.header(request.scope)
+        async with AsyncExitStack() as first:
+            response = await self._exchange(request, header, first)
+            # A challenge of where we were redirected to is not the registry's, and gets no answer (CVE-2020-15157).
+            if response.status != 401 or self._is_elsewhere(request, response):
+                await self._check(request, response)
+                stack.push_async_exit(first.pop_all())
+                return response
+
+            await _drain(response)
+            fields = response.all_headers("WWW-Authenticate")
+
+        # The slot is free again here: the token service may be behind the same gate.
+        if not await self._authorizer.challenged(fields, request.scope, header):
+            raise AccessDenied(f"{shown(response.url)}: not there, or not for us", status=401)
+
+        response = await self._exchange(request, await self._authorizer.header(request.scope), stack)
+        await self._check(request, response)
+        return response
+
+    async def _exchange(self, request: Request, authorization: Secret | None, stack: AsyncExitStack) -> Response:
+        url = f"{self.origin}{request.path}"
+        headers = dict(request.headers)
+        if authorization is not None:
+            headers["Authorization"] = authorization.header_value()
+
+        response = await self._send(self._direct, request, url, headers, stack)
+        for _ in range(_MAX_REDIRECTS):
+            if response.status not in _REDIRECTS:
+                return response
+
+            if not request.may_redirect:
+                raise UnsafeRedirect(f"{shown(response.url)}: redirects elsewhere, which no such answer may")
+
+            await _drain(response)
+            # Never the Authorization header, on whatever host: what a server names gets no credentials.
+            url = follow(response.url, response.headers.get("Location", ""))
+            response = await self._send(self._foreign, request, url, dict(request.headers), stack)
+
+        raise UnsafeRedirect(f"{shown(f'{self.origin}{request.path}')}: more than {_MAX_REDIRECTS} redirects")
+
+    async def _send(
+        self, transport: Transport, request: Request, url: str, headers: Mapping[str, str], stack: AsyncExitStack
+    ) -> Response:
+        gate = self._gates(str(Origin.of(url)), request.kind)
+        # A redirect's own slot is given back at once: only the last hop has a body.
+        await stack.aclose()
+        await stack.enter_async_context(gate.slot())
+        response = await stack.enter_async_context(transport.request(request.method, url, headers))
+        self._tell(gate, response)
+        return response
+
+    def _tell(self, gate: Gate, response: Response) -> None:
+        if _is_throttled(response):
+            wait = parse_retry_after(response.headers.get("Retry-After"))
+            gate.overloaded(pause=_PAUSE_SECONDS if wait is None else wait, reason=f"answered {response.status}")
+        elif response.status < 500:
+            gate.answered()
+
+    async def _check(self, request: Request, response: Response) -> None:
+        if 200 <= response.status < 300:
+            return
+
+        text = await _error_text(response)
+        if response.status in (401, 403) and self._is_elsewhere(request, response):
+            # The signature of the URL we were sent to has expired or was never right: the next try gets a new one.
+            raise Unavailable(f"{shown(response.url)}: {response.status} {text}".rstrip(), status=response.status)
+
+        raise _error(response, text)
+
+    def _is_elsewhere(self, request: Request, response: Response) -> bool:
+        return response.url != f"{self.origin}{request.path}"
+
+
+def _is_throttled(response: Response) -> bool:
+    return response.status == 429 or (response.status == 503 and "Retry-After" in response.headers)
+
+
+def _error(response: Response, text: str) -> ServiceError:
+    status = response.status
+    message = f"{shown(response.url)}: {status} {text}".rstrip()
+    if _is_throttled(response):
+        return RateLimited(message, status=status, retry_after=parse_retry_after(response.headers.get("Retry-After")))
+
+    if status in (404, 410):
+        return NotFound(message, status=status)
+
+    if status in (401, 403):
+        return AccessDenied(message, status=status)
+
+    return (Unavailable if status in _TEMPORARY else ServiceError)(message, status=status)
+
+
+async def _error_text(response: Response) -> str:
+    """What the server says about it, in short: a registry's code, or nothing (HTML of proxies says less than 502)."""
+    body = b""
+    try:
+        with anyio.move_on_after(_ERROR_BODY_SECONDS):
+            body = await response.read(_MAX_ERROR_BODY)
+    except QuaymirrorError:
+        return ""
+
+    codes = re.findall(rb'"(?:code|error_type)"\s*:\s*"([A-Za-z_]{1,40})"', body)
+    return ", ".join(sorted({code.decode() for code in codes})[:3])
+
+
+async def _drain(response: Response) -> None:
+    """Read a small body to its end, so that the connection can be used again."""
+    await _error_text(response)

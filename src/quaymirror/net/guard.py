@@ -1,0 +1,74 @@
+"""Which addresses a URL that a *server* named may lead to.
+
+A registry that answers with a redirect into our own network would make us its scanner (server-side request forgery).
+So addresses are checked when a socket is made for them, after name resolution, whatever the URL said.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from typing import Any
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class AddressRefused(OSError):
+    """A server-named URL led to a private address.
+
+    The text is always the same: aiohappyeyeballs raises the first of several failures only if they all read alike.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "the address is private")
+
+
+def is_public(address: str) -> bool:
+    """Tell whether a numeric `address` belongs to the public internet, looking through IPv4 wrapped in IPv6."""
+    ip: IPAddress = ipaddress.ip_address(address.partition("%")[0])
+    return _unwrapped(ip).is_global
+
+
+def _unwrapped(ip: IPAddress) -> IPAddress:
+    if not isinstance(ip, ipaddress.IPv6Address):
+        return ip
+
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+class AddressGuard:
+    """Lets server-named URLs reach private addresses only if the server that the user named is at one itself.
+
+    A mirror of a Quay inside one's own network needs its storage there; quay.io has no business pointing into it.
+    """
+
+    def __init__(self, *, allow_private: bool = False) -> None:
+        self.allow_private = allow_private
+
+    def trusted_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
+        """Make a socket to the server that the user named, and learn what kind of address it has."""
+        if not is_public(address_info[4][0]):
+            self.allow_private = True
+
+        return _socket(address_info)
+
+    def guarded_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
+        """Make a socket to where a server sent us.
+
+        :raises AddressRefused: when that is a private address and may not be.
+        """
+        if not self.allow_private and not is_public(address_info[4][0]):
+            raise AddressRefused
+
+        return _socket(address_info)
+
+
+def _socket(address_info: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address_info
+    return socket.socket(family, kind, protocol)

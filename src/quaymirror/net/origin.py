@@ -1,0 +1,101 @@
+"""Where a URL points, and what of it may be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from ..errors import ConfigError, UnsafeRedirect
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Longer than any signed URL of a storage service, shorter than what would be an attack on memory or logs.
+_MAX_URL = 8 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: what a credential is bound to (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Return the origin of an absolute http(s) `url`.
+
+        :raises ValueError: when it is not one, or carries a user name.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            raise ValueError("not an http(s) URL")
+
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a user name or password has no place in a URL")
+
+        return cls(parts.scheme, parts.hostname.lower(), parts.port or _DEFAULT_PORTS[parts.scheme])
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS protects what goes there."""
+        return self.scheme == "https"
+
+    @property
+    def netloc(self) -> str:
+        """Host, with the port where it isn't the scheme's own: what image names call the registry."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+
+def parse_server(text: str) -> Origin:
+    """Return the origin of the server that a user named: `quay.io`, `https://quay.example:8443`, `http://127.0.0.1:80`.
+
+    :raises ConfigError: when it is no such URL, or says more than scheme, host and port.
+    """
+    url = text if "://" in text else f"https://{text}"
+    try:
+        origin = Origin.of(url)
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"--server {_without_secrets(text)!r}: {error}; write https://HOST[:PORT]") from None
+
+    if parts.path.strip("/") or parts.query or parts.fragment or any(c.isspace() or not c.isprintable() for c in text):
+        raise ConfigError(f"--server {_without_secrets(text)!r}: only https://HOST[:PORT] is possible here")
+
+    return origin
+
+
+def follow(base: str, location: str) -> str:
+    """Return the absolute URL that the `Location` of an answer from `base` names.
+
+    :raises UnsafeRedirect: for another scheme than http(s), plain HTTP after HTTPS, a user name in the URL, or a URL
+        that no honest server sends.
+    """
+    source = Origin.of(base)
+    try:
+        if not location or len(location) > _MAX_URL or not location.isprintable():
+            raise ValueError("not a usable URL")
+
+        url = urljoin(base, location)
+        target = Origin.of(url)
+    except ValueError as error:
+        raise UnsafeRedirect(f"{source.netloc} redirects to what can't be followed: {error}") from None
+
+    if source.is_secure and not target.is_secure:
+        raise UnsafeRedirect(f"{source.netloc} redirects from HTTPS to plain HTTP at {target.netloc}: refused")
+
+    return url
+
+
+def shown(url: str) -> str:
+    """Return `url` as it may appear in messages and logs: no query (signatures live there), no user name."""
+    parts = urlsplit(url)
+    return SplitResult("", parts.netloc.rpartition("@")[2], parts.path, "", "").geturl().removeprefix("//")
+
+
+def _without_secrets(text: str) -> str:
+    scheme, separator, rest = text.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"[:150]

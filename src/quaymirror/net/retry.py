@@ -1,0 +1,134 @@
+"""The one layer that tries again: the door to tenacity.
+
+Exponential back-off with full jitter (Brooker, "Exponential Backoff and Jitter", 2015); a server that says when to come
+back is believed. Only errors whose scope is ATTEMPT are worth it: an allow-list by construction, since a predicate that
+matches everything would swallow cancellation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import anyio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from ..errors import ContentError, QuaymirrorError, RateLimited, Scope
+from ..events import Observer, RetryScheduled, ignore
+
+T = TypeVar("T")
+
+# Longer than this is no request for patience any more.
+_MAX_RETRY_AFTER = 900.0
+_MAX_REFETCHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently to try again. Waits are in seconds.
+
+    `retries` bounds failures in a row without progress; being told to wait doesn't count as one until `patience`
+    seconds of waiting are used up.
+    """
+
+    retries: int = 5
+    base: float = 0.5
+    cap: float = 30.0
+    patience: float = 900.0
+    sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
+
+
+class Attempts:
+    """The tries of one operation. Tell it of progress, and what failed before is forgotten."""
+
+    def __init__(self, policy: RetryPolicy, what: str, *, observer: Observer = ignore) -> None:
+        self._policy = policy
+        self._what = what
+        self._observer = observer
+        self._failures = 0
+        self._refetches = 0
+        self._waited = 0.0
+
+    def progress(self) -> None:
+        """Forget earlier failures: something new was achieved."""
+        self._failures = 0
+
+    async def run(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what `operation` returns, calling it again while its failure is worth that.
+
+        :raises QuaymirrorError: the last failure, unchanged.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_is_worth_it),
+            stop=self._give_up,
+            wait=self._wait,
+            before_sleep=self._announce,
+            sleep=self._policy.sleep,
+            reraise=True,
+        )
+
+        # tenacity awaits only what is a coroutine function by name: this one is, whatever `operation` is.
+        async def once() -> T:
+            return await operation()
+
+        return await retrying(once)
+
+    def _give_up(self, state: RetryCallState) -> bool:
+        error = _error(state)
+        if isinstance(error, RateLimited) and self._waited < self._policy.patience:
+            return (error.retry_after or 0.0) > _MAX_RETRY_AFTER
+
+        if isinstance(error, ContentError):
+            self._refetches += 1
+            if self._refetches > _MAX_REFETCHES:
+                return True
+
+        self._failures += 1
+        return self._failures > self._policy.retries
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = _error(state)
+        if isinstance(error, RateLimited):
+            # Full jitter could come back at once, and often: half of the wait is certain (see aws-sdk-net#4341).
+            ceiling = min(60.0, 2.0 ** min(state.attempt_number, 10))
+            wait = error.retry_after if error.retry_after is not None else random.uniform(ceiling / 2, ceiling)
+            self._waited += wait
+            return wait
+
+        return random.uniform(0, min(self._policy.cap, self._policy.base * 2.0 ** min(self._failures, 16)))
+
+    def _announce(self, state: RetryCallState) -> None:
+        self._observer(RetryScheduled(self._what, state.attempt_number, state.upcoming_sleep, _error(state).message))
+
+
+def _error(state: RetryCallState) -> QuaymirrorError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, QuaymirrorError)
+    return error
+
+
+def _is_worth_it(error: BaseException) -> bool:
+    return isinstance(error, QuaymirrorError) and error.scope is Scope.ATTEMPT
+
+
+def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+    """Return the seconds that a Retry-After field asks for (RFC 9110, 10.2.3), None if it says nothing usable.
+
+    A date in the past is 0 seconds.
+    """
+    text = (value or "").strip()
+    # int() would also take +5, 1_0 and the digits of other scripts.
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return float(text)
+
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+
+    aware = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (aware - (now or datetime.now(UTC))).total_seconds())

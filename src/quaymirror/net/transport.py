@@ -1,0 +1,220 @@
+"""One HTTP exchange: the door to aiohttp.
+
+Redirects are not followed here, cookies and `~/.netrc` do not exist, bodies are never decoded, and no aiohttp
+exception gets out: their texts hold headers and signed URLs.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import aiohttp
+import anyio
+
+from ..__about__ import __version__
+from ..errors import ConnectFailed, QuaymirrorError, ReadInterrupted, Scope, SizeMismatch, TimedOut, UnsafeRedirect
+from .guard import AddressRefused
+from .origin import Origin, shown
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+# Honest, and not taken for a browser: Quay answers 400 to those without its own header.
+USER_AGENT = f"quaymirror/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds of patience. There is none on the total of a body: a slow link is no error, silence is."""
+
+    connect: float = 10.0
+    headers: float = 60.0
+    stall: float = 60.0
+
+
+class Response(Protocol):
+    """The answer to one request; its body can be read once."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields, looked up without regard to case; the first one where a field is repeated."""
+
+    @property
+    def url(self) -> str:
+        """The URL that was asked."""
+
+    def all_headers(self, name: str) -> list[str]:
+        """Return every field called `name`."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the body as it arrives.
+
+        :raises ReadInterrupted: when it ends before its announced length.
+        :raises TimedOut: when nothing comes for too long.
+        """
+
+    async def read(self, limit: int) -> bytes:
+        """Return the whole body.
+
+        :raises SizeMismatch: when it is longer than `limit` bytes; no more than those are held.
+        :raises ReadInterrupted: when it ends before its announced length.
+        :raises TimedOut: when nothing comes for too long.
+        """
+
+
+class Transport(Protocol):
+    """Sends a request and hands out the response; leaving the context gives the connection back."""
+
+    def request(self, method: str, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Response]:
+        """Send one request.
+
+        :raises ConnectFailed: no connection, or TLS failed.
+        :raises TimedOut: no answer in time.
+        :raises ReadInterrupted: the connection broke, or the answer was not HTTP.
+        :raises UnsafeRedirect: the address may not be reached from here.
+        """
+
+
+class AiohttpTransport:
+    """Transport over one aiohttp session. Use it as an async context manager."""
+
+    def __init__(
+        self,
+        *,
+        socket_factory: Callable[[tuple[Any, ...]], socket.socket],
+        timeouts: Timeouts | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._timeouts = timeouts or Timeouts()
+        self._tls = tls
+        self._socket_factory = socket_factory
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> AiohttpTransport:
+        connector = aiohttp.TCPConnector(
+            limit=0,  # the gates decide how much goes where, for each host by itself
+            ttl_dns_cache=300,
+            # aiodns, where it happens to be installed, would take over and ignore nsswitch.
+            resolver=aiohttp.ThreadedResolver(),
+            socket_factory=self._socket_factory,
+            ssl=self._tls if self._tls is not None else True,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,  # would also read ~/.netrc and send what it finds there
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._timeouts.connect, sock_read=self._timeouts.stall
+            ),
+            headers={"User-Agent": USER_AGENT},
+            read_bufsize=512 * 1024,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        with anyio.CancelScope(shield=True):
+            await self._session.close()
+
+    @asynccontextmanager
+    async def request(self, method: str, url: str, headers: Mapping[str, str]) -> AsyncIterator[Response]:
+        """Send one request; see `Transport.request`."""
+        assert self._session is not None
+        with _translated(url):
+            # Without identity Quay compresses blobs on the fly, and their bytes no longer have their digest.
+            sent = {"Accept-Encoding": "identity", **headers}
+            with anyio.fail_after(self._timeouts.headers):
+                response = await self._session.request(method, url, headers=sent, allow_redirects=False)
+
+        try:
+            yield _AiohttpResponse(response, url)
+        finally:
+            # Gives the connection back if the body was read to its end, and closes it otherwise.
+            response.release()
+
+
+class _AiohttpResponse:
+    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.url = url
+
+    def all_headers(self, name: str) -> list[str]:
+        return self._response.headers.getall(name, [])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        content = self._response.content
+        while True:
+            with _translated(self.url):
+                chunk = await content.readany()
+
+            if not chunk:
+                return
+
+            yield chunk
+
+    async def read(self, limit: int) -> bytes:
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > limit:
+                raise SizeMismatch(f"{shown(self.url)}: answer of more than {limit:,} bytes", scope=Scope.IMAGE)
+
+        return bytes(body)
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Turn what aiohttp raises into our own errors; `from None`, since theirs can hold credentials."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
+        raise _translation(error, url) from None
+
+
+def _translation(error: Exception, url: str) -> QuaymirrorError:
+    host = Origin.of(url).netloc
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return ConnectFailed(f"{host}: the TLS certificate is not trusted: {_reason(error)}", scope=Scope.IMAGE)
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, AddressRefused):
+            return UnsafeRedirect(f"a server sent us to {host}, which is a private address: refused")
+        case aiohttp.ClientConnectorDNSError():
+            return ConnectFailed(f"{host}: no such host, or no name service: {_reason(error)}")
+        case aiohttp.ClientConnectorError():
+            return ConnectFailed(f"{host}: can't connect: {_reason(error)}")
+        case aiohttp.ConnectionTimeoutError():
+            return TimedOut(f"{host}: no connection in time")
+        case TimeoutError():
+            return TimedOut(f"{shown(url)}: no answer, or no more of it, in time")
+        case aiohttp.ClientPayloadError():
+            return ReadInterrupted(f"{shown(url)}: the answer ended early")
+        case aiohttp.ClientResponseError():
+            # What the parser raises carries status 400, although no server said so.
+            return ReadInterrupted(f"{shown(url)}: the answer is not proper HTTP")
+        case aiohttp.InvalidURL() | ValueError():
+            return UnsafeRedirect(f"{host}: not a usable URL")
+        case _:
+            return ReadInterrupted(f"{shown(url)}: the connection broke")
+
+
+def _reason(error: Exception) -> str:
+    """The operating system's or OpenSSL's own words, which hold neither headers nor URLs."""
+    cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError):
+        return os.strerror(number).lower()
+
+    return str(getattr(cause, "verify_message", "") or getattr(cause, "strerror", "") or type(cause).__name__)

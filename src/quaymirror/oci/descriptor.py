@@ -1,0 +1,154 @@
+"""Descriptors: the only currency between the layers of the program (OCI image-spec, descriptor.md)."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InvalidName, UnsupportedContent
+from .digest import Digest
+from .platform import Platform
+
+# SQLite and every other tool count bytes in 64 bits with a sign.
+_MAX_SIZE = 2**63 - 1
+# Looser than RFC 6838, since artifacts are; but a media type becomes a header, so it's one line of ASCII.
+_MEDIA_TYPE = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
+_MAX_PLATFORM_TEXT = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a piece of content is, without the content: media type, digest, and size in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: Platform | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str | None = None
+    urls: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, document: object, *, where: str) -> Descriptor:
+        """Return the descriptor that the JSON value `document` is; `where` names it in messages (`layers[3]`).
+
+        :raises UnsupportedContent: for a missing or malformed field, or embedded `data` that is not what it says.
+        """
+        fields = expect_fields(document, where)
+        descriptor = cls(
+            media_type=_media_type(fields, "mediaType", where),
+            digest=_digest(fields, where),
+            size=_size(fields, where),
+            platform=_platform(fields.get("platform"), where),
+            annotations=_annotations(fields.get("annotations"), where),
+            artifact_type=None
+            if fields.get("artifactType") in (None, "")
+            else _media_type(fields, "artifactType", where),
+            urls=_urls(fields.get("urls"), where),
+        )
+        _check_data(fields.get("data"), descriptor, where)
+        return descriptor
+
+
+def expect_object(document: object, where: str) -> dict[str, Any]:
+    """Return `document` if it is a JSON object.
+
+    :raises UnsupportedContent: if it is anything else.
+    """
+    if not isinstance(document, dict):
+        raise UnsupportedContent(f"{where} is not an object")
+
+    return document
+
+
+def expect_fields(document: object, where: str) -> dict[str, Any]:
+    """Return `document` if it is a JSON object whose keys stay different when case is ignored.
+
+    Go's decoder ignores case, so to other tools `Digest` beside `digest` is another descriptor than to us.
+
+    :raises UnsupportedContent: if it is anything else.
+    """
+    fields = expect_object(document, where)
+    if len({key.casefold() for key in fields}) != len(fields):
+        raise UnsupportedContent(f"{where} has keys that differ only in case")
+
+    return fields
+
+
+def _text(fields: Mapping[str, Any], key: str, where: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str) or not value:
+        raise UnsupportedContent(f"{where}.{key} is not a text")
+
+    return value
+
+
+def _media_type(fields: Mapping[str, Any], key: str, where: str) -> str:
+    value = _text(fields, key, where)
+    if not _MEDIA_TYPE.fullmatch(value):
+        raise UnsupportedContent(f"{where}.{key} is not a media type: {value[:100]!r}")
+
+    return value
+
+
+def _digest(fields: Mapping[str, Any], where: str) -> Digest:
+    try:
+        return Digest.parse(_text(fields, "digest", where))
+    except InvalidName as error:
+        raise UnsupportedContent(f"{where}.digest: {error.message}") from None
+
+
+def _size(fields: Mapping[str, Any], where: str) -> int:
+    value = fields.get("size")
+    # type(), not isinstance(): JSON's true is an int to Python.
+    if type(value) is not int or not 0 <= value <= _MAX_SIZE:
+        raise UnsupportedContent(f"{where}.size is not a number of bytes")
+
+    return value
+
+
+def _platform(document: object, where: str) -> Platform | None:
+    if document is None:
+        return None
+
+    fields = expect_fields(document, f"{where}.platform")
+    parts = [fields.get(key) for key in ("os", "architecture", "variant", "os.version")]
+    if not all(part is None or (isinstance(part, str) and len(part) <= _MAX_PLATFORM_TEXT) for part in parts):
+        raise UnsupportedContent(f"{where}.platform holds something that is not a short text")
+
+    return Platform(*(part or "" for part in parts))
+
+
+def _annotations(document: object, where: str) -> dict[str, str]:
+    annotations = expect_object({} if document is None else document, f"{where}.annotations")
+    if not all(isinstance(value, str) for value in annotations.values()):
+        raise UnsupportedContent(f"{where}.annotations holds something that is not a text")
+
+    return annotations
+
+
+def _urls(document: object, where: str) -> tuple[str, ...]:
+    if document is None:
+        return ()
+
+    if not isinstance(document, list) or not all(isinstance(url, str) for url in document):
+        raise UnsupportedContent(f"{where}.urls is not a list of texts")
+
+    return tuple(document)
+
+
+def _check_data(data: object, descriptor: Descriptor, where: str) -> None:
+    """Embedded content is never used, but a document that lies here lies elsewhere too."""
+    if data is None:
+        return
+
+    try:
+        content = base64.b64decode(data, validate=True) if isinstance(data, str) else None
+    except ValueError:  # binascii.Error, or text that isn't ASCII
+        content = None
+
+    if content is None or len(content) != descriptor.size or not descriptor.digest.matches(content):
+        raise UnsupportedContent(f"{where}.data is not the content that the descriptor describes")

@@ -1,0 +1,118 @@
+"""Names of repositories and images (OCI distribution-spec, "Pulling manifests": name, reference)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+
+from ..errors import InvalidName
+from .digest import Digest
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
+# Quay is wider than the distribution-spec: `a..b`, `a--b` and a trailing dash are legal there. What matters here is
+# that no component is empty, `.` or `..`, and that nothing needs quoting in a URL.
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_MAX_NAME = 255
+_MAX_PORT = 65_535
+
+
+def is_registry_host(text: str) -> bool:
+    """Tell whether `text` can name a registry: a host or IP address (an IPv6 one in brackets), with or without port."""
+    found = _HOST.fullmatch(text) if len(text) <= _MAX_NAME else None
+    if found is None:
+        return False
+
+    return _is_ipv6(found["ipv6"]) and (found["port"] is None or 0 < int(found["port"]) <= _MAX_PORT)
+
+
+def _is_ipv6(text: str | None) -> bool:
+    try:
+        return text is None or bool(IPv6Address(text).packed)
+    except ValueError:
+        return False
+
+
+def is_repository_name(text: str) -> bool:
+    """Tell whether `text` can name a repository, organization included: `kolla/nova-api`."""
+    return len(text) <= _MAX_NAME and _NAME.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Tell whether `text` can be a tag (distribution-spec: 1 to 128 of letters, digits, `_`, `.` and `-`)."""
+    return _TAG.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """A repository of one registry: `quay.io` and `kolla/nova-api`.
+
+    :raises InvalidName: when either part breaks its grammar.
+    """
+
+    registry: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if not is_registry_host(self.registry):
+            raise InvalidName(f"not a registry host: {self.registry[:150]!r}")
+
+        if not is_repository_name(self.name):
+            raise InvalidName(f"not a repository name: {self.name[:150]!r}")
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image by tag, by digest, or, *pinned*, by both: then the digest says what, the tag only what it is called.
+
+    References sort by repository, tag and digest; what is missing comes first.
+
+    :raises InvalidName: when the tag breaks its grammar, or when both parts are missing.
+    """
+
+    repository: Repository
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __post_init__(self) -> None:
+        if self.tag is not None and not is_tag(self.tag):
+            raise InvalidName(f"not a tag: {self.tag[:150]!r}")
+
+        if self.tag is None and self.digest is None:
+            raise InvalidName(f"{self.repository}: a reference needs a tag or a digest")
+
+    def __lt__(self, other: Reference) -> bool:
+        # Not order=True: that compares None with a text, and raises TypeError.
+        return self._sort_key < other._sort_key
+
+    @property
+    def _sort_key(self) -> tuple[Repository, str, str]:
+        return self.repository, self.tag or "", str(self.digest or "")
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the digest is known, so that the tag may move without us."""
+        return self.digest is not None
+
+    def pinned(self, digest: Digest) -> Reference:
+        """Return this reference pinned to `digest`."""
+        return replace(self, digest=digest)
+
+    @property
+    def name(self) -> str:
+        """The image's name without its registry, as a mirror calls it: `kolla/nova-api:2025.1-debian`."""
+        suffix = f":{self.tag}" if self.tag is not None else f"@{self.digest}"
+        return f"{self.repository.name}{suffix}"
+
+    @property
+    def full_name(self) -> str:
+        """The image's name with its registry, without the digest a tag was pinned to."""
+        return f"{self.repository.registry}/{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.full_name}@{self.digest}" if self.tag is not None and self.digest else self.full_name

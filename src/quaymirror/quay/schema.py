@@ -1,0 +1,129 @@
+"""Answers of Quay's REST API as values: pure parsing of what may be anything.
+
+Quay answers 200 to much that is no success (`{"error": …}`, a proxy's HTML), so the shape decides, not the status.
+Fields that we don't know are nobody's business.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidName, Unavailable
+from ..oci import Digest
+from ..oci.reference import is_repository_name
+
+# Seconds since 1970 that make sense for a tag: a value in milliseconds, or none at all, is "unknown", never "old".
+_LATEST = 2**33
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRepository:
+    """One repository of a listing. `name` has no organization; `last_modified` is POSIX time, None where not known.
+
+    `has_tags` is false when Quay says that no tag is alive.
+    """
+
+    name: str
+    last_modified: int | None
+    has_tags: bool
+    seen_by_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing. `rejected` describes entries that can't be right; `next_page` is None on the last one."""
+
+    repositories: tuple[ListedRepository, ...]
+    rejected: tuple[str, ...]
+    next_page: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A living tag. `start` is POSIX time, None where not known; `size` in bytes, None for an index."""
+
+    name: str
+    digest: Digest
+    start: int | None
+    size: int | None
+
+
+def parse_page(body: bytes, organization: str) -> Page:
+    """Return one page of `organization`'s repositories.
+
+    An entry that makes no sense is rejected by itself; a page that makes none is no page.
+
+    :raises Unavailable: when it is not a listing at all.
+    """
+    document = _object(body)
+    entries = document.get("repositories")
+    next_page = document.get("next_page")
+    if not isinstance(entries, list) or not (next_page is None or (isinstance(next_page, str) and next_page)):
+        raise Unavailable("the API's answer is not a list of repositories")
+
+    parsed = [_repository(entry, organization) for entry in entries]
+    return Page(
+        repositories=tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
+        rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
+        next_page=next_page,
+    )
+
+
+def parse_tags(body: bytes) -> tuple[Tag, ...]:
+    """Return the tags of an answer.
+
+    :raises Unavailable: when it is not a list of tags.
+    """
+    entries = _object(body).get("tags")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise Unavailable("the API's answer is not a list of tags")
+
+    return tuple(_tag(entry) for entry in entries)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Unavailable("the API's answer is not JSON") from None
+
+    if not isinstance(document, dict):
+        raise Unavailable("the API's answer is not an object")
+
+    return document
+
+
+def _repository(entry: object, organization: str) -> ListedRepository | str:
+    """A repository, or what is wrong with the entry."""
+    if not isinstance(entry, dict):
+        return "an entry that is not an object"
+
+    name, namespace = entry.get("name"), entry.get("namespace", organization)
+    if not isinstance(name, str) or not is_repository_name(f"{organization}/{name}"):
+        return f"not a repository name: {str(name)[:100]!r}"
+
+    if namespace != organization:
+        return f"{name!r} of another organization, {str(namespace)[:100]!r}"
+
+    return ListedRepository(
+        name=name,
+        last_modified=_time(entry.get("last_modified")),
+        has_tags=entry.get("last_modified", 0) is not None,
+        seen_by_token="is_starred" in entry,
+    )
+
+
+def _tag(entry: dict[str, Any]) -> Tag:
+    name, size = entry.get("name"), entry.get("size")
+    try:
+        digest = Digest.parse(str(entry.get("manifest_digest")))
+    except InvalidName:
+        raise Unavailable("the API's answer has a tag without a digest") from None
+
+    return Tag(str(name), digest, _time(entry.get("start_ts")), size if type(size) is int and size >= 0 else None)
+
+
+def _time(value: object) -> int | None:
+    return value if type(value) is int and 0 < value < _LATEST else None

@@ -1,0 +1,133 @@
+"""Pulling from a registry (OCI distribution-spec 1.1, "Pull")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from ..errors import DigestMismatch, ReadInterrupted, ServiceError, SizeMismatch, UnsupportedContent
+from ..net.client import Client, Request
+from ..net.retry import Attempts
+from ..net.transport import Response
+from ..oci import Descriptor, Digest, Index, Manifest, Repository, manifest, mediatype
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+
+
+class RangeRefused(ReadInterrupted):
+    """The server does not continue where it was asked to: the blob has to start over, without a range."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStream:
+    """The bytes of a blob from `offset` on, as they arrive."""
+
+    offset: int
+    response: Response
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the bytes; see `Response.chunks`."""
+        return self.response.chunks()
+
+
+class RemoteSource:
+    """A registry to pull from. Everything is asked for by digest: a tag may move, a digest can't."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def attempts(self, what: str) -> Attempts:
+        """Return the budget of tries for one blob."""
+        return self._client.attempts(what)
+
+    async def manifest(
+        self, repository: Repository, digest: Digest, *, expected: Descriptor | None = None
+    ) -> Manifest | Index:
+        """Return the manifest or index with `digest`; `expected` is what an index said of it.
+
+        :raises NotFound: when it is gone: nothing points to it any more.
+        :raises AccessDenied: when it is gone or not for us.
+        :raises UnsupportedContent: when it is none that can be mirrored, or not of the type and size expected.
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        request = Request(
+            f"/v2/{repository.name}/manifests/{digest}",
+            kind="manifests",
+            headers={"Accept": mediatype.ACCEPT},
+            scope=_scope(repository),
+            may_redirect=True,
+        )
+
+        def parse(response: Response, body: bytes) -> Manifest | Index:
+            if not digest.matches(body):
+                raise DigestMismatch(f"{repository}@{digest}: the registry sent other bytes")
+
+            return manifest.parse(body, mediatype.essence(response.headers.get("Content-Type")), digest=digest)
+
+        node = await self._client.fetch(request, limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
+        if expected is not None:
+            _check_expected(node.descriptor, expected, repository)
+
+        return node
+
+    @asynccontextmanager
+    async def open(self, repository: Repository, blob: Descriptor, *, offset: int = 0) -> AsyncIterator[BlobStream]:
+        """Open the stream of a blob from `offset` on; what comes may start at 0 nevertheless, see `BlobStream.offset`.
+
+        :raises NotFound: when the repository does not have it.
+        :raises AccessDenied: when it is gone or not for us.
+        :raises RangeRefused: when the server answers the range with something else.
+        :raises SizeMismatch: when the server announces another size.
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        request = Request(
+            f"/v2/{repository.name}/blobs/{blob.digest}",
+            kind="blobs",
+            headers={"Range": f"bytes={offset}-"} if offset else {},
+            scope=_scope(repository),
+            may_redirect=True,
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(self._client.open(request))
+            except ServiceError as error:
+                if error.status != 416:
+                    raise
+
+                raise RangeRefused(f"{blob.digest}: the server has no bytes from {offset:,} on") from None
+
+            yield BlobStream(_start(response, blob, offset), response)
+
+
+def _scope(repository: Repository) -> str:
+    return f"repository:{repository.name}:pull"
+
+
+def _check_expected(actual: Descriptor, expected: Descriptor, repository: Repository) -> None:
+    if actual.size != expected.size or actual.media_type != expected.media_type:
+        raise UnsupportedContent(
+            f"{repository}@{actual.digest} is {actual.media_type} of {actual.size:,} bytes, "
+            f"but its index says {expected.media_type[:100]!r} of {expected.size:,}"
+        )
+
+
+def _start(response: Response, blob: Descriptor, offset: int) -> int:
+    """Return where the body of `response` starts in the blob (RFC 9110, 14.4 and 15.3.7)."""
+    if response.status == 206 and offset:
+        fields = response.all_headers("Content-Range")
+        match = _CONTENT_RANGE.fullmatch(fields[0].strip()) if len(fields) == 1 else None
+        if match is None or int(match[1]) != offset or match[3] not in ("*", str(blob.size)):
+            raise RangeRefused(f"{blob.digest}: asked for the bytes from {offset:,} on, got another range")
+
+        return offset
+
+    if response.status != 200:
+        raise RangeRefused(f"{blob.digest}: answered {response.status}")
+
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length[:19]) != blob.size:
+        raise SizeMismatch(f"{blob.digest}: the server has {length[:19]} bytes of it, not {blob.size}")
+
+    return 0

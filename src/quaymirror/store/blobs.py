@@ -1,0 +1,245 @@
+"""Blobs under their digest: `blobs/<algorithm>/<encoded>` (OCI image-spec, image-layout.md, "Blobs").
+
+A file there has exactly the bytes its name says, from the instant it exists.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch, StoreError
+from ..oci import Descriptor, Digest
+from . import fsops
+
+T = TypeVar("T")
+
+# What is hashed and written in one go, off the loop: a thread hop costs as much as hashing 200 KiB, so chunks are
+# gathered; and small blobs need no more than the one hop that syncs and names them.
+_BATCH_BYTES = 512 * 1024
+_READ_BYTES = 1024 * 1024
+
+
+class BlobStore:
+    """The blobs of one layout. Nothing here trusts a name: they come from validated digests only."""
+
+    def __init__(self, root: Path, *, threads: int = 8) -> None:
+        self._blobs = root / "blobs"
+        self._ingest = root / ".quaymirror" / "ingest"
+        # Its own threads: those of the default limiter may all be waiting for something that needs the disk.
+        self._limiter = anyio.CapacityLimiter(threads)
+
+    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a blocking function of the disk off the event loop."""
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+
+    def path(self, digest: Digest) -> Path:
+        """Return where the content with `digest` is, or would be."""
+        return self._blobs / digest.algorithm / digest.encoded
+
+    def directory(self, digest: Digest) -> Path:
+        """Return the directory that has to be synced for the name of `digest` to be durable."""
+        return self._blobs / digest.algorithm
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Tell whether there is a regular file of the right size under the descriptor's name; its bytes are not read.
+
+        :raises StoreError: when something else is there: someone tampered with the mirror.
+        """
+        path = self.path(descriptor.digest)
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return False
+
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{path} is not a regular file: remove it, it does not belong there")
+
+        return status.st_size == descriptor.size
+
+    def verify(self, descriptor: Descriptor) -> bool:
+        """Read the content and tell whether it is there and right."""
+        if not self.has(descriptor):
+            return False
+
+        hasher = descriptor.digest.hasher()
+        path = self.path(descriptor.digest)
+        with fsops.local_errors("read", path), path.open("rb", buffering=0) as file:
+            while chunk := file.read(_READ_BYTES):
+                hasher.update(chunk)
+
+        return hasher.hexdigest() == descriptor.digest.encoded
+
+    def read(self, digest: Digest, limit: int) -> bytes | None:
+        """Return the content with `digest`, None if it is not here, is over `limit` bytes, or is damaged.
+
+        :raises StoreError: when it can't be read.
+        """
+        path = self.path(digest)
+        with fsops.local_errors("read", path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+
+            with os.fdopen(descriptor, "rb") as file:
+                content = file.read(limit + 1)
+
+        return content if len(content) <= limit and digest.matches(content) else None
+
+    def remove(self, digest: Digest) -> None:
+        """Remove what stands under the name of `digest`.
+
+        :raises StoreError: when that can't be done.
+        """
+        fsops.remove(self.path(digest))
+
+    @asynccontextmanager
+    async def ingest(self, descriptor: Descriptor) -> AsyncIterator[Ingest]:
+        """Hand out a place to write the blob to; it has its name after `commit`.
+
+        What was written of it by an earlier run is still there: see `Ingest.offset`. What is written now and not
+        committed stays for the next one, unless it is little.
+
+        :raises StoreError: when the disk refuses.
+        """
+        partial = self._ingest / f"{descriptor.digest.algorithm}-{descriptor.digest.encoded}.part"
+        ingest = Ingest(descriptor, partial, self.path(descriptor.digest), self)
+        try:
+            if descriptor.size > _BATCH_BYTES:
+                await self.in_thread(ingest.resume)
+
+            yield ingest
+        finally:
+            ingest.close()
+
+    def prepare(self) -> None:
+        """Create the directories.
+
+        :raises StoreError: when that can't be done.
+        """
+        fsops.make_directory(self._blobs / "sha256")
+        fsops.make_directory(self._ingest)
+
+
+class Ingest:
+    """One blob on its way in. Not for two writers at a time."""
+
+    def __init__(self, descriptor: Descriptor, partial: Path, final: Path, store: BlobStore) -> None:
+        self._descriptor = descriptor
+        self._partial = partial
+        self._final = final
+        self._store = store
+        self._hasher = descriptor.digest.hasher()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._file: int | None = None
+        self.offset = 0
+        """How many bytes there are, from the start."""
+        self.committed = False
+        """Whether the blob has its name."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Append `chunk`.
+
+        :raises SizeMismatch: when that is more than the descriptor has; everything written is dropped.
+        :raises StoreError: when the disk refuses.
+        """
+        self.offset += len(chunk)
+        if self.offset > self._descriptor.size:
+            await self.restart()
+            raise SizeMismatch(f"{self._descriptor.digest}: more than the {self._descriptor.size:,} bytes announced")
+
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk)
+        if self._waiting_bytes >= _BATCH_BYTES:
+            await self._store.in_thread(self._flush)
+
+    async def restart(self) -> None:
+        """Forget everything written so far.
+
+        :raises StoreError: when the disk refuses.
+        """
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self.offset = 0
+        self._hasher = self._descriptor.digest.hasher()
+        if self._file is not None:
+            await self._store.in_thread(fsops.truncate, self._file, self._partial)
+
+    async def commit(self) -> None:
+        """Give the content its name, now that all of it is there and right.
+
+        :raises ReadInterrupted: when bytes are missing; those that came are kept.
+        :raises DigestMismatch: when the bytes are the wrong ones; everything written is dropped.
+        :raises StoreError: when the disk refuses.
+        """
+        if self.offset < self._descriptor.size:
+            raise ReadInterrupted(f"{self._descriptor.digest}: got {self.offset:,} of {self._descriptor.size:,} bytes")
+
+        self.committed = await self._store.in_thread(self._finish)
+        if not self.committed:
+            await self.restart()
+            raise DigestMismatch(f"{self._descriptor.digest}: received other bytes of the right number")
+
+    def resume(self) -> None:
+        """Take up what an earlier run left, reading it once to know its hash so far."""
+        self._open()
+        assert self._file is not None
+        with fsops.local_errors("read", self._partial):
+            while chunk := os.read(self._file, _READ_BYTES):
+                self._hasher.update(chunk)
+                self.offset += len(chunk)
+
+        if self.offset > self._descriptor.size:
+            fsops.truncate(self._file, self._partial)
+            self.offset = 0
+            self._hasher = self._descriptor.digest.hasher()
+
+    def close(self) -> None:
+        """Let go of the file. What is there but not committed stays if it is worth resuming, and goes otherwise."""
+        if self._file is None:
+            return
+
+        try:
+            # Only whole batches went to disk: the rest is fetched again, or it wasn't worth keeping.
+            if os.fstat(self._file).st_size == 0:
+                self._partial.unlink(missing_ok=True)
+        finally:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> None:
+        if self._file is None:
+            self._file = fsops.open_for_append(self._partial)
+
+    def _flush(self) -> None:
+        chunks, self._waiting = self._waiting, []
+        self._waiting_bytes = 0
+        for chunk in chunks:
+            self._hasher.update(chunk)
+
+        self._open()
+        assert self._file is not None
+        fsops.write_all(self._file, chunks, self._partial)
+
+    def _finish(self) -> bool:
+        self._flush()
+        if self._hasher.hexdigest() != self._descriptor.digest.encoded:
+            return False
+
+        assert self._file is not None
+        if not self._final.parent.exists():
+            fsops.make_directory(self._final.parent)
+
+        fsops.publish(self._file, self._partial, self._final)
+        os.close(self._file)
+        self._file = None
+        return True

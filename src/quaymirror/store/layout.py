@@ -1,0 +1,284 @@
+"""An OCI image layout as a target: one directory for all images (OCI image-spec, image-layout.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from ..errors import QuaymirrorError, TargetRefused
+from ..events import Notice, Observer, ignore
+from ..oci import Descriptor, Digest, Reference
+from ..oci.manifest import MAX_MANIFEST_BYTES
+from . import fsops, index
+from .blobs import BlobStore, Ingest
+from .lock import locked
+from .state import ImageRecord, State
+
+T = TypeVar("T")
+
+# index.json is written whole: for thousands of images that must not happen for each of them.
+_CHECKPOINT_IMAGES = 500
+_CHECKPOINT_SECONDS = 30.0
+
+# What an empty directory may hold: a mount point's own, and what a crash can leave of our first second.
+_NOT_FOREIGN = frozenset({"lost+found", ".oci-layout.new"})
+
+
+@dataclass(slots=True, eq=False)
+class _Commit:
+    record: ImageRecord
+    done: bool = False
+    error: QuaymirrorError | None = None
+
+
+class OCILayout:
+    """A layout that a run writes to. What `commit` returned for is durable, named, and complete."""
+
+    def __init__(
+        self,
+        root: Path,
+        state: State,
+        *,
+        observer: Observer = ignore,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root = root
+        self._blobs = BlobStore(root)
+        self._state = state
+        self._observer = observer
+        self._read_only = read_only
+        self._clock = clock
+        self._state_limiter = anyio.CapacityLimiter(1)
+        self._commit_lock = anyio.Lock()
+        self._uncommitted: list[_Commit] = []
+        self._since_checkpoint = 0
+        self._last_checkpoint = clock()
+        # Verified in this run and in no committed image yet: the state can't know of these.
+        self._fresh: set[Digest] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, root: Path, *, observer: Observer = ignore) -> AsyncIterator[OCILayout]:
+        """Open the layout at `root` for writing, creating it; its index is up to date when the context ends.
+
+        :raises TargetRefused: when something else is at `root`.
+        :raises LockHeld: when another run writes to it.
+        :raises StoreError: when the disk refuses.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(_locked_layout(root))
+            state, notice = State.open(root / ".quaymirror" / "state.db")
+            stack.callback(state.close)
+            if notice:
+                observer(Notice(notice))
+
+            layout = cls(root, state, observer=observer)
+            # What a crash kept from the index is in the state: readers get it first thing.
+            await layout._in_state_thread(layout._checkpoint)
+            try:
+                yield layout
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await layout._in_state_thread(layout._checkpoint)
+
+    @classmethod
+    @asynccontextmanager
+    async def inspect(cls, root: Path) -> AsyncIterator[OCILayout]:
+        """Open the layout at `root` for looking only: nothing is written, and nothing has to be there.
+
+        :raises TargetRefused: when something else is at `root`.
+        """
+        check_root(root)
+        path = root / ".quaymirror" / "state.db"
+        state, _ = State.open(path, read_only=True) if path.exists() else (State.empty(), None)
+        try:
+            yield cls(root, state, read_only=True)
+        finally:
+            state.close()
+
+    async def holds(self, reference: Reference, platforms: str) -> bool:
+        """Tell whether `reference`, which is pinned, is here complete under its name, for the same `platforms`."""
+        return await self._in_state_thread(self._holds, reference, platforms)
+
+    async def missing(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return those of `nodes` that have to be fetched. What no run has verified so far is read and verified, and
+        removed when it is not what its name says.
+
+        :raises StoreError: when something that is no file stands in a blob's place.
+        """
+        return await self._in_state_thread(self._missing, nodes)
+
+    def has(self, node: Descriptor) -> bool:
+        """Tell whether a node that was missing is here by now: what stood there wrongly is gone since `missing`.
+
+        :raises StoreError: when something that is no file stands in its place.
+        """
+        return self._blobs.has(node)
+
+    async def read(self, digest: Digest) -> bytes | None:
+        """Return the content of a manifest that is here, None if it is not, or not in order."""
+        return await self._blobs.in_thread(self._blobs.read, digest, MAX_MANIFEST_BYTES)
+
+    @asynccontextmanager
+    async def sink(self, node: Descriptor) -> AsyncIterator[Ingest]:
+        """Hand out the place to write a blob to; see `BlobStore.ingest`."""
+        async with self._blobs.ingest(node) as ingest:
+            yield ingest
+            if ingest.committed:
+                self._fresh.add(node.digest)
+
+    async def put(self, node: Descriptor, content: bytes) -> None:
+        """Store a manifest.
+
+        :raises StoreError: when the disk refuses.
+        """
+        async with self.sink(node) as sink:
+            await sink.write(content)
+            await sink.commit()
+
+    async def commit(self, record: ImageRecord) -> None:
+        """Make an image, whose contents are all here, durable and give it its name.
+
+        Images that finish at about the same time share the syncs and the transaction.
+
+        :raises StoreError: when the disk refuses.
+        """
+        mine = _Commit(record)
+        self._uncommitted.append(mine)
+        async with self._commit_lock:
+            if not mine.done:
+                group, self._uncommitted = self._uncommitted, []
+                with anyio.CancelScope(shield=True):
+                    await self._in_state_thread(self._commit_group, group)
+
+        if mine.error is not None:
+            raise mine.error
+
+    async def _in_state_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._state_limiter)
+
+    def _holds(self, reference: Reference, platforms: str) -> bool:
+        record = self._state.image(reference.name)
+        return (
+            record is not None
+            and (record.source, record.registry, record.platforms)
+            == (reference.digest, reference.repository.registry, platforms)
+            and all(self._blobs.has(node) for node in record.contents)
+        )
+
+    def _missing(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        verified = self._state.verified(node.digest for node in nodes)
+        return [node for node in nodes if not self._is_here(node, verified)]
+
+    def _is_here(self, node: Descriptor, verified: set[Digest]) -> bool:
+        if node.digest in verified or node.digest in self._fresh:
+            return self._blobs.has(node)
+
+        # A crash before the commit, or another tool: what no state vouches for is read once.
+        if self._blobs.verify(node):
+            self._fresh.add(node.digest)
+            return True
+
+        if not self._read_only:
+            self._blobs.remove(node.digest)
+
+        return False
+
+    def _commit_group(self, group: Sequence[_Commit]) -> None:
+        try:
+            self._make_durable([commit.record for commit in group])
+        except QuaymirrorError as error:
+            for commit in group:
+                commit.error = error
+
+        for commit in group:
+            commit.done = True
+
+    def _make_durable(self, records: Sequence[ImageRecord]) -> None:
+        digests = {node.digest for record in records for node in record.contents}
+        for directory in {self._blobs.directory(digest) for digest in digests}:
+            fsops.sync_directory(directory)
+
+        self._state.commit(records)
+        self._fresh -= digests
+        self._since_checkpoint += len(records)
+        if self._since_checkpoint >= _CHECKPOINT_IMAGES or self._clock() - self._last_checkpoint >= _CHECKPOINT_SECONDS:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        path = self.root / "index.json"
+        present = _read_index(path, self._observer)
+        content = index.project(present[1], self._state.images())
+        # Not a byte is touched when nothing changed: who copies the mirror on goes by modification times.
+        if content != present[0]:
+            fsops.replace_file(path, content)
+
+        self._since_checkpoint = 0
+        self._last_checkpoint = self._clock()
+
+
+def check_root(root: Path) -> bool:
+    """Tell whether a layout is at `root` already; False: nothing is there, or an empty directory.
+
+    :raises TargetRefused: when something else is there.
+    :raises StoreError: when it can't be read.
+    """
+    with fsops.local_errors("read", root):
+        if not root.exists():
+            return False
+
+        if not root.is_dir():
+            raise TargetRefused(f"{root} is not a directory: name one that is empty, missing, or an OCI image layout")
+
+        marker = root / "oci-layout"
+        if marker.is_file():
+            try:
+                index.check_oci_layout(marker.read_bytes())
+            except index.Unreadable as error:
+                raise TargetRefused(f"{marker}: {error}") from None
+
+            return True
+
+        foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in _NOT_FOREIGN)
+        if foreign:
+            raise TargetRefused(
+                f"{root} holds other things ({foreign[0]!r}) and is no OCI image layout: name another directory"
+            )
+
+        return False
+
+
+def _locked_layout(root: Path) -> AbstractContextManager[None]:
+    if not check_root(root):
+        fsops.make_directory(root)
+        fsops.replace_file(root / "oci-layout", index.OCI_LAYOUT)
+
+    BlobStore(root).prepare()
+    return locked(root / ".quaymirror" / "lock")
+
+
+def _read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str, Any] | None]:
+    """The index as it is: others may have written to it too. A damaged one is set aside; unreadable is not empty."""
+    with fsops.local_errors("read", path):
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            return None, None
+
+    try:
+        return text, index.parse_index(text)
+    except index.Unreadable as error:
+        aside = path.with_name(f"index.json.damaged-{int(time.time())}")
+        with fsops.local_errors("set aside", path):
+            path.rename(aside)
+
+        observer(Notice(f"{path} {error}: set aside as {aside.name} and written anew from the state"))
+        return None, None

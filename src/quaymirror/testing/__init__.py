@@ -1,0 +1,97 @@
+"""A Quay of one's own for tests and demonstrations: made-up images, an organization that holds them, and a server.
+
+::
+
+    registry = Registry()
+    kolla = registry.organization("kolla")
+    for name, image in kolla_like(40).items():
+        kolla.repository(name).push("2025.1-debian", image)
+
+    async with QuayServer(registry) as server:
+        ...  # use server.url; look at server.requests
+
+It behaves like quay.io where clients have been caught out, and worse where `Fault` says so. It needs nothing from the
+rest of quaymirror, so that a mistake there can't hide behind the same mistake here.
+"""
+
+from quaymirror.testing.faults import (
+    Action,
+    Call,
+    CorruptBody,
+    CutBody,
+    Delay,
+    DribbleBody,
+    ExtraHeaders,
+    Fault,
+    IgnoreRange,
+    Raw,
+    Redirect,
+    ReplaceBody,
+    Reset,
+    ShortBody,
+    Stall,
+    Status,
+    WrongContentRange,
+    bad_gateway,
+    too_many_requests,
+)
+from quaymirror.testing.images import (
+    Blob,
+    Layer,
+    SourceManifest,
+    digest_of,
+    make_artifact,
+    make_attestation,
+    make_image,
+    make_index,
+    make_layer,
+)
+from quaymirror.testing.kolla import kolla_like
+from quaymirror.testing.limits import QUAY_NGINX_HTTP1, LimitRule, RateLimiter
+from quaymirror.testing.organization import OAuthToken, Organization, Registry, Repository, Robot, Tag, User
+from quaymirror.testing.recording import RequestRecord
+from quaymirror.testing.server import QuayServer
+
+__all__ = [
+    "QUAY_NGINX_HTTP1",
+    "Action",
+    "Blob",
+    "Call",
+    "CorruptBody",
+    "CutBody",
+    "Delay",
+    "DribbleBody",
+    "ExtraHeaders",
+    "Fault",
+    "IgnoreRange",
+    "Layer",
+    "LimitRule",
+    "OAuthToken",
+    "Organization",
+    "QuayServer",
+    "RateLimiter",
+    "Raw",
+    "Redirect",
+    "Registry",
+    "ReplaceBody",
+    "Repository",
+    "RequestRecord",
+    "Reset",
+    "Robot",
+    "ShortBody",
+    "SourceManifest",
+    "Stall",
+    "Status",
+    "Tag",
+    "User",
+    "WrongContentRange",
+    "bad_gateway",
+    "digest_of",
+    "kolla_like",
+    "make_artifact",
+    "make_attestation",
+    "make_image",
+    "make_index",
+    "make_layer",
+    "too_many_requests",
+]

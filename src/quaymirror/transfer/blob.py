@@ -1,0 +1,99 @@
+"""One blob, from a registry into a sink, through whatever happens on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import anyio
+
+from ..errors import TimedOut
+from ..events import Meter, Meters
+from ..oci import Descriptor, Repository
+from ..registry.pull import RangeRefused, RemoteSource
+from .target import Sink
+
+# A connection that dies after less than this has achieved nothing: else each single byte would renew the patience.
+_PROGRESS_BYTES = 1024 * 1024
+# Slower than this for this long is a server that holds us up, not a slow link.
+_SLOW_BYTES_PER_SECOND = 1024
+_SLOW_SECONDS = 60.0
+
+
+async def fetch_blob(
+    blob: Descriptor,
+    *,
+    repository: Repository,
+    source: RemoteSource,
+    sink: Sink,
+    slots: anyio.CapacityLimiter,
+    meters: Meters,
+    label: str,
+) -> None:
+    """Write `blob` of `repository` to `sink`, verified, resuming what breaks off; a slot is held only while bytes flow.
+
+    :raises NotFound, AccessDenied: when the repository does not have it for us.
+    :raises DigestMismatch, SizeMismatch: when the registry keeps sending other bytes.
+    :raises TransportError: when it can't be had.
+    :raises StoreError: when the sink's disk refuses.
+    """
+    attempts = source.attempts(f"{label}: blob {blob.digest.short}")
+    achieved = sink.offset
+
+    async def attempt() -> None:
+        nonlocal achieved
+        if sink.offset - achieved >= _PROGRESS_BYTES:
+            achieved = sink.offset
+            attempts.progress()
+
+        async with slots:
+            with meters.transfer(label, blob.digest, blob.size) as meter:
+                await _receive(blob, repository, source, sink, meters, meter)
+
+        await sink.commit()
+
+    await attempts.run(attempt)
+
+
+async def _receive(
+    blob: Descriptor, repository: Repository, source: RemoteSource, sink: Sink, meters: Meters, meter: Meter
+) -> None:
+    meter.done = sink.offset
+    if 0 < sink.offset == blob.size:
+        return  # all of it is there from an earlier run, only not verified
+
+    watch = _Watch(str(blob.digest))
+    try:
+        async with source.open(repository, blob, offset=sink.offset) as stream:
+            if stream.offset != sink.offset:
+                await sink.restart()
+
+            async for chunk in stream.chunks():
+                meters.fetched_bytes += len(chunk)
+                await sink.write(chunk)
+                meter.done = sink.offset
+                watch.received(len(chunk))
+    except RangeRefused:
+        await sink.restart()
+        raise
+
+
+class _Watch:
+    """Notices a body that trickles: it keeps the stall timeout from firing for ever."""
+
+    def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._clock = clock
+        self._since = clock()
+        self._bytes = 0
+
+    def received(self, count: int) -> None:
+        self._bytes += count
+        elapsed = self._clock() - self._since
+        if elapsed < _SLOW_SECONDS:
+            return
+
+        if self._bytes < _SLOW_BYTES_PER_SECOND * elapsed:
+            raise TimedOut(f"{self._what}: only {self._bytes:,} bytes in {elapsed:.0f} s")
+
+        self._since, self._bytes = self._clock(), 0

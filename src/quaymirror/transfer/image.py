@@ -1,0 +1,283 @@
+"""One image: what it consists of, and how it gets to the target."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import anyio
+
+from ..errors import AccessDenied, NotFound, Phase, PlatformNotFound, QuaymirrorError, UnsupportedContent
+from ..events import BlobFinished, ImagePlanned, Meters, Observer
+from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
+from ..registry.pull import RemoteSource
+from ..store.state import ImageRecord
+from .blob import fetch_blob
+from .flight import SingleFlight
+from .target import Target
+from .together import together
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """What mirroring one image means: `manifests` with children before parents, `root` last, and every blob once.
+
+    `missing` are the manifests and blobs that the target does not have.
+    """
+
+    reference: Reference
+    root: Manifest | Index
+    manifests: tuple[Manifest | Index, ...]
+    blobs: tuple[Descriptor, ...]
+    missing: tuple[Descriptor, ...] = ()
+
+    @property
+    def contents(self) -> tuple[Descriptor, ...]:
+        """Everything that belongs to the image, blobs first."""
+        return (*self.blobs, *(node.descriptor for node in self.manifests))
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of all of it."""
+        return sum(node.size for node in self.contents)
+
+    @property
+    def missing_bytes(self) -> int:
+        """The size of what has to be fetched."""
+        return sum(node.size for node in self.missing)
+
+
+@dataclass(slots=True)
+class Fetched:
+    """How many bytes one image caused to be fetched; blobs that others were fetching already are not among them."""
+
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """What all transfers of a run share: where from, where to, and the limits between them."""
+
+    source: RemoteSource
+    target: Target
+    flights: SingleFlight[Digest]
+    slots: anyio.CapacityLimiter
+    meters: Meters
+    observer: Observer
+    platforms: tuple[Platform, ...] = ()
+    run_id: str = ""
+
+
+@dataclass(slots=True)
+class _Graph:
+    """An image while its manifests are being found."""
+
+    reference: Reference
+    found: dict[Digest, Manifest | Index] = field(default_factory=dict)
+    children: int = 0
+
+
+def platforms_key(platforms: Iterable[Platform]) -> str:
+    """Return what the state remembers of a choice of platforms: the same text for the same choice."""
+    return ",".join(sorted({str(platform) for platform in platforms}))
+
+
+async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
+    """Find out what `reference`, which is pinned, consists of, and what of that is missing at the target.
+
+    :raises PlatformNotFound: when it is an index without any of the wanted platforms.
+    :raises UnsupportedContent: when it can't be mirrored.
+    :raises NotFound, AccessDenied: when a manifest is gone.
+    :raises QuaymirrorError: when a manifest can't be had.
+    """
+    assert reference.digest is not None
+    graph = _Graph(reference)
+    root = await _manifest(graph, transfers, reference.digest)
+    if isinstance(root, Index) and transfers.platforms:
+        chosen = _chosen(root, transfers.platforms, reference)
+        if len(chosen) == 1:
+            # As crane and skopeo have it: one platform of an index is an image by itself, which any reader takes.
+            root = await _manifest(graph, transfers, chosen[0].digest, chosen[0])
+
+    await _descend(graph, transfers, root, depth=1)
+    manifests = _children_first(root, graph.found)
+    blobs = {blob.digest: blob for node in manifests if isinstance(node, Manifest) for blob in node.blobs}
+    plan = ImagePlan(reference, root, tuple(manifests), tuple(blobs.values()))
+    missing = await transfers.target.missing(plan.contents)
+    return ImagePlan(reference, root, plan.manifests, plan.blobs, tuple(missing))
+
+
+async def mirror_image(reference: Reference, transfers: Transfers) -> tuple[ImagePlan, Fetched]:
+    """Bring `reference`, which is pinned, to the target, complete and named.
+
+    Blobs come in parallel; manifests are stored after what they point to, and the name comes last.
+
+    :raises QuaymirrorError: what `plan_image` or `fetch_blob` raised, with its phase; nothing was named then.
+    """
+    assert reference.digest is not None
+    with _phase(Phase.RESOLVE):
+        plan = await plan_image(reference, transfers)
+
+    transfers.observer(ImagePlanned(reference, len(plan.blobs), plan.total_bytes, plan.missing_bytes))
+    fetched = Fetched()
+    missing = {node.digest for node in plan.missing}
+    with _phase(Phase.FETCH):
+        await _fetch_blobs([blob for blob in plan.blobs if blob.digest in missing], plan, transfers, fetched)
+
+    with _phase(Phase.LAND):
+        for node in plan.manifests:
+            if node.descriptor.digest in missing:
+                await _put_once(node, transfers)
+                fetched.bytes += len(node.raw)
+
+    record = ImageRecord(
+        name=reference.name,
+        registry=reference.repository.registry,
+        source=reference.digest,
+        root=plan.root.descriptor,
+        contents=plan.contents,
+        platforms=platforms_key(transfers.platforms),
+        run=transfers.run_id,
+        mirrored=time.time(),
+    )
+    with _phase(Phase.COMMIT):
+        await transfers.target.commit(record)
+
+    return plan, fetched
+
+
+async def _manifest(
+    graph: _Graph, transfers: Transfers, digest: Digest, expected: Descriptor | None = None
+) -> Manifest | Index:
+    known = graph.found.get(digest)
+    if known is not None:
+        return known
+
+    content = await transfers.target.read(digest)
+    if content is not None:
+        node = manifest.parse_stored(content, digest)
+    else:
+        node = await transfers.source.manifest(graph.reference.repository, digest, expected=expected)
+        transfers.meters.fetched_bytes += len(node.raw)
+
+    graph.found[digest] = node
+    return node
+
+
+async def _descend(graph: _Graph, transfers: Transfers, node: Manifest | Index, *, depth: int) -> None:
+    """Find the children of an index, all at once, and theirs."""
+    if not isinstance(node, Index):
+        return
+
+    children = _wanted_children(node, transfers, graph.reference) if depth == 1 else node.manifests
+    graph.children += len(children)
+    if depth >= manifest.MAX_DEPTH or graph.children > manifest.MAX_CHILDREN:
+        raise UnsupportedContent(f"{graph.reference}: an index of indexes too deep or too wide to be real")
+
+    async def child(descriptor: Descriptor) -> None:
+        found = await _manifest(graph, transfers, descriptor.digest, descriptor)
+        await _descend(graph, transfers, found, depth=depth + 1)
+
+    distinct = {descriptor.digest: descriptor for descriptor in children}
+    await together(partial(child, descriptor) for descriptor in distinct.values())
+
+
+def _wanted_children(index: Index, transfers: Transfers, reference: Reference) -> tuple[Descriptor, ...]:
+    return _chosen(index, transfers.platforms, reference) if transfers.platforms else index.manifests
+
+
+def _chosen(index: Index, platforms: Sequence[Platform], reference: Reference) -> tuple[Descriptor, ...]:
+    chosen = tuple(
+        child
+        for child in index.manifests
+        if child.platform is not None and any(child.platform.matches(wanted) for wanted in platforms)
+    )
+    if not chosen:
+        raise PlatformNotFound(f"{reference.name} is not there for {platforms_key(platforms)}")
+
+    return chosen
+
+
+def _children_first(root: Manifest | Index, found: Mapping[Digest, Manifest | Index]) -> list[Manifest | Index]:
+    """Return `root` and everything below it that was found, each once, no parent before its children."""
+    ordered: dict[Digest, Manifest | Index] = {}
+
+    def visit(node: Manifest | Index) -> None:
+        for child in node.manifests if isinstance(node, Index) else ():
+            if child.digest in found and child.digest not in ordered:
+                visit(found[child.digest])
+
+        ordered[node.descriptor.digest] = node
+
+    visit(root)
+    return list(ordered.values())
+
+
+async def _fetch_blobs(blobs: Sequence[Descriptor], plan: ImagePlan, transfers: Transfers, fetched: Fetched) -> None:
+    async def one(blob: Descriptor) -> None:
+        if await _fetch_once(blob, plan.reference, transfers):
+            fetched.bytes += blob.size
+
+    # Largest first: the last transfer to end should not be the longest one, begun last.
+    await together(partial(one, blob) for blob in sorted(blobs, key=lambda blob: -blob.size))
+
+
+async def _put_once(node: Manifest | Index, transfers: Transfers) -> None:
+    async def put() -> None:
+        # Two repositories may hold the very same image.
+        if not transfers.target.has(node.descriptor):
+            await transfers.target.put(node.descriptor, node.raw)
+
+    landing = await transfers.flights.run(node.descriptor.digest, put)
+    if landing.error is not None:
+        raise landing.error
+
+
+async def _fetch_once(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
+    """Make sure that `blob` is at the target; tell whether it was fetched for this image."""
+    fetched = False
+
+    async def fly() -> None:
+        nonlocal fetched
+        # It may have landed for another image between our look and our turn.
+        if not transfers.target.has(blob):
+            fetched = True
+            await _fetch(blob, reference, transfers)
+
+    while True:
+        landing = await transfers.flights.run(blob.digest, fly)
+        if landing.error is None:
+            return fetched
+
+        if landing.led or not isinstance(landing.error, NotFound | AccessDenied):
+            raise landing.error
+
+        # The repository it was to come from does not have it any more; ours may.
+
+
+async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -> None:
+    async with transfers.target.sink(blob) as sink:
+        await fetch_blob(
+            blob,
+            repository=reference.repository,
+            source=transfers.source,
+            sink=sink,
+            slots=transfers.slots,
+            meters=transfers.meters,
+            label=reference.name,
+        )
+
+    transfers.observer(BlobFinished(blob.digest, blob.size))
+
+
+@contextmanager
+def _phase(phase: Phase) -> Iterator[None]:
+    """Say of an error that passes in which phase it happened, unless it knows."""
+    try:
+        yield
+    except QuaymirrorError as error:
+        error.phase = error.phase or phase
+        raise

@@ -1,0 +1,57 @@
+"""What a transfer needs of the place where images land."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from ..oci import Descriptor, Digest, Reference
+from ..store.state import ImageRecord
+
+
+class Sink(Protocol):
+    """Where one blob is written to, from its start or from where an earlier attempt got."""
+
+    offset: int
+
+    async def write(self, chunk: bytes) -> None:
+        """Append `chunk`.
+
+        :raises SizeMismatch: when it is more than was announced.
+        """
+
+    async def restart(self) -> None:
+        """Forget everything written so far."""
+
+    async def commit(self) -> None:
+        """Make what was written the blob.
+
+        :raises ReadInterrupted: when bytes are missing.
+        :raises DigestMismatch: when they are the wrong ones.
+        """
+
+
+class Target(Protocol):
+    """Where images land: children before parents, the name last."""
+
+    async def holds(self, reference: Reference, platforms: str) -> bool:
+        """Tell whether the pinned `reference` is there already, complete and under its name."""
+
+    async def missing(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return those of `nodes` whose content is not there."""
+
+    def has(self, node: Descriptor) -> bool:
+        """Tell whether the content of `node`, which was missing, is there by now."""
+
+    async def read(self, digest: Digest) -> bytes | None:
+        """Return the verified content of a manifest that is there, None if it is not."""
+
+    def sink(self, node: Descriptor) -> AbstractAsyncContextManager[Sink]:
+        """Hand out the place for a blob."""
+
+    async def put(self, node: Descriptor, content: bytes) -> None:
+        """Store a manifest."""
+
+    async def commit(self, record: ImageRecord) -> None:
+        """Give an image its name; when this returns, it is there to stay."""

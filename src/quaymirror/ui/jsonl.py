@@ -1,0 +1,92 @@
+"""Events as JSON lines: one object a line, for programs that follow a run.
+
+Every line has `v` (the version of this format), `time` (POSIX seconds), `run_id` (null before `run_started`) and
+`event` (the class's name in snake case); the other members are the event's fields, under their own names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+from ..errors import QuaymirrorError
+from ..events import Event, RunStarted
+from ..oci import Digest, Reference, Repository
+from .text import plain
+
+__all__ = ["VERSION", "Json", "JsonLines", "event_name", "to_json"]
+
+VERSION = 1
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+_WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+class JsonLines:
+    """An observer that writes each event as one line, its newline included, with a single call of `write`.
+
+    `clock` returns POSIX time. Lines are ASCII, so `write` can't fail on a character.
+    """
+
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.time) -> None:
+        self._write = write
+        self._clock = clock
+        self._run_id: str | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Write `event`."""
+        if isinstance(event, RunStarted):
+            self._run_id = plain(event.run_id)
+
+        head = {"v": VERSION, "time": round(self._clock(), 3), "run_id": self._run_id, "event": event_name(event)}
+        self._write(json.dumps(head | _members(event), separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def event_name(event: Event) -> str:
+    """Return the name of the event's class in snake case: `image_finished`."""
+    return _WORD_START.sub("_", type(event).__name__).lower()
+
+
+def to_json(value: object) -> Json:
+    """Return `value`, a field of an event, in JSON's types.
+
+    Names of the OCI specifications are texts, enums their values, errors objects, and so is any other dataclass.
+    Texts pass `plain`: who prints what a JSON parser made of a line is safe as well.
+    """
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case str():
+            return plain(value)
+        case Enum():
+            return to_json(value.value)
+        case Digest() | Repository() | Reference():
+            return str(value)
+        case QuaymirrorError():
+            return _error(value)
+        case _:
+            return _members(value)
+
+
+def _members(dataclass: Any) -> dict[str, Json]:
+    """Not asdict(): that would take names apart, and copies what nobody changes."""
+    return {field.name: to_json(getattr(dataclass, field.name)) for field in fields(dataclass)}
+
+
+def _error(error: QuaymirrorError) -> dict[str, Json]:
+    return {
+        "type": type(error).__name__,
+        "message": plain(error.message),
+        "side": error.side.value,
+        "phase": error.phase.value if error.phase else None,
+        "scope": error.scope.value,
+    }

@@ -1,0 +1,427 @@
+"""What is known of a run: events folded into numbers, and bytes sampled into rates. No I/O; every clock is injected.
+
+Memory does not grow with the number of repositories or images: counters, the images in work (as many as there are
+workers), and the last or first few of what has a text.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple, assert_never
+
+from ..errors import QuaymirrorError
+from ..events import (
+    BlobFinished,
+    CandidateSkipped,
+    Event,
+    HostPaused,
+    ImageFinished,
+    ImagePlanned,
+    ImageQueued,
+    ImageStarted,
+    ListingFinished,
+    Meters,
+    Notice,
+    Outcome,
+    PageListed,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    Status,
+    StopRequested,
+    TagChecked,
+)
+from ..oci import Reference
+from .text import plain, shorten
+
+__all__ = ["Failure", "Pause", "Rates", "RunState", "explain"]
+
+_LAST = 10
+FAILURES_KEPT = 20
+_MAX_REASONS = 20
+_MAX_PAUSES = 32
+_MAX_TEXT = 500
+_OTHER = "other reasons"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Failure:
+    """An image that failed, as text that is safe to print; `kind` is the name of the error's class."""
+
+    name: str
+    message: str
+    kind: str = ""
+    where: str = ""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Failure:
+        """Return the failure that `outcome` tells of."""
+        name, error = plain(outcome.reference.name), outcome.error
+        if error is None:
+            return cls(name, clean(outcome.reason or "failed"))
+
+        return cls(name, clean(error.message), type(error).__name__, where(error))
+
+    def __str__(self) -> str:
+        return explain(self.where, self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A host that asked for patience, `until` a time of the state's clock."""
+
+    host: str
+    until: float
+    reason: str
+
+
+class _Work(NamedTuple):
+    """What is known of an image in work; nothing before it was planned."""
+
+    missing_bytes: int = 0
+    is_planned: bool = False
+
+
+def clean(text: str) -> str:
+    """Return `text` in one line of bounded length that is safe to print."""
+    return shorten(plain(text[:_MAX_TEXT]), _MAX_TEXT)
+
+
+def where(error: QuaymirrorError) -> str:
+    """Return the side and the phase of `error`: `source, fetch`."""
+    return ", ".join(part.value for part in (error.side, error.phase) if part is not None)
+
+
+def explain(place: str, message: str) -> str:
+    """Return `message` with the place it happened at in front, if that is known."""
+    return f"{place}: {message}" if place else message
+
+
+@dataclass(slots=True)
+class RunState:
+    """The counters of one run. `apply` is the only way to change them; everything else reads.
+
+    Texts are safe to print as they are, except those of `run` and `finished`, which are the events themselves.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    run: RunStarted | None = None
+    began: float | None = None
+    """When the run started, by `clock`."""
+    finished: RunFinished | None = None
+    stop_reason: str | None = None
+
+    pages: int = 0
+    listed: int = 0
+    """Repositories of the organization seen so far."""
+    matched: int = 0
+    listing_ended: bool = False
+    listing_complete: bool = False
+    """Whether the listing ended, and did not break off."""
+    tags_found: int = 0
+    candidates_skipped: int = 0
+    skip_reasons: Counter[str] = field(default_factory=Counter)
+
+    queued: int = 0
+    """Images that ever were in the queue; `waiting` are those that still are."""
+    started: int = 0
+    images: Counter[Status] = field(default_factory=Counter)
+    """Outcomes so far."""
+    planned_bytes: int = 0
+    missing_bytes: int = 0
+    """What the images planned so far hold, and what of it was not there yet; shared content counts for each image."""
+    blobs: int = 0
+    blob_bytes: int = 0
+    fetched_bytes: int = 0
+    reused_bytes: int = 0
+    """What the finished images caused to be fetched, and what they found here."""
+
+    retries: int = 0
+    pauses: int = 0
+    paused: dict[str, Pause] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    """The first of all failures by name: the same ones in whatever order they happened."""
+    failure_kinds: Counter[str] = field(default_factory=Counter)
+    last_failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=_LAST))
+    last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST))
+
+    _work: dict[str, _Work] = field(default_factory=dict)
+    _failed_unstarted: int = 0
+    _left_queue: int = 0
+    _began_working: float | None = None
+
+    def apply(self, event: Event) -> None:  # noqa: C901  (a flat table, one line for each class of event)
+        """Fold `event` into the counters."""
+        match event:
+            case RunStarted():
+                self.run, self.began = event, self.clock()
+            case PageListed():
+                self._page(event)
+            case ListingFinished():
+                self.listing_ended, self.listing_complete = True, event.complete
+            case TagChecked():
+                self.tags_found += 1
+            case CandidateSkipped():
+                self._skip(event.reason)
+            case ImageQueued():
+                self.queued += 1
+            case ImageStarted():
+                self._start(event.reference)
+            case ImagePlanned():
+                self._plan(event)
+            case BlobFinished():
+                self.blobs += 1
+                self.blob_bytes += event.size
+            case ImageFinished():
+                self._finish(event.outcome)
+            case RetryScheduled():
+                self.retries += 1
+            case HostPaused():
+                self._pause(event)
+            case Notice():
+                self.last_notices.append(clean(event.message))
+            case StopRequested():
+                self.stop_reason = clean(event.reason)
+            case RunFinished():
+                self.finished = event
+            case _:
+                assert_never(event)
+
+    @property
+    def done(self) -> int:
+        """Images that have their outcome."""
+        return self.images.total()
+
+    @property
+    def failed(self) -> int:
+        """Images that failed."""
+        return self.images[Status.FAILED]
+
+    @property
+    def skipped(self) -> int:
+        """Repositories and images that were left out, and that is no error."""
+        return self.candidates_skipped + self.images[Status.SKIPPED]
+
+    @property
+    def checked(self) -> int:
+        """Candidates whose tag was looked for, found or not."""
+        return self.tags_found + self.candidates_skipped + self._failed_unstarted
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue."""
+        return max(0, self.queued - self.started - self._left_queue)
+
+    @property
+    def in_work(self) -> int:
+        """Images that a worker has."""
+        return len(self._work)
+
+    @property
+    def known_images(self) -> int:
+        """Images of this run as far as they were found: those with an outcome and those still to come."""
+        found = max(self.tags_found, self.queued, self.started) + self._failed_unstarted
+        if self.listing_ended:
+            # What failed in the queue was counted as found already.
+            found = min(found, self.matched - self.candidates_skipped)
+
+        return max(found, self.done + self.in_work)
+
+    @property
+    def expected_images(self) -> float | None:
+        """How many images the run will have: what is known, and the usual part of what is not checked yet.
+
+        None while candidates are still being listed, or there is nothing to tell the usual part from.
+        """
+        unchecked = self.matched - self.checked
+        if not self.listing_ended:
+            return None
+
+        if unchecked <= 0:
+            return self.known_images
+
+        return self.known_images + unchecked * self.tags_found / self.checked if self.checked else None
+
+    def remaining_bytes(self, fetched_bytes: int) -> float | None:
+        """Return how much is to be fetched still when `fetched_bytes` of the whole run were; None: can't be told yet.
+
+        For images in work that is what they miss; for those to come, the mean of all images whose need is known.
+        """
+        planned = [work.missing_bytes for work in self._work.values() if work.is_planned]
+        missing = sum(planned)
+        here = max(0, missing - max(0, fetched_bytes - self.fetched_bytes))
+        to_come = self._to_come(len(planned))
+        if to_come is None or to_come <= 0:
+            return None if to_come is None else here
+
+        samples = self.done - self.images[Status.SKIPPED] + len(planned)
+        # Two images are no mean.
+        return here + to_come * (self.fetched_bytes + missing) / samples if samples >= 3 else None
+
+    def remaining_by_pace(self) -> float | None:
+        """Return how many seconds are left if images go on being finished as fast as they were."""
+        expected = self.expected_images
+        if expected is None or self._began_working is None or self.done < 3:
+            return None
+
+        return max(0.0, expected - self.done) * (self.clock() - self._began_working) / self.done
+
+    def elapsed(self, now: float) -> float:
+        """Return the seconds that the run took, or has taken until `now` (a time of the state's clock)."""
+        if self.finished is not None:
+            return self.finished.elapsed
+
+        return 0.0 if self.began is None else max(0.0, now - self.began)
+
+    def paused_at(self, now: float) -> list[Pause]:
+        """Return the pauses that last at `now`, the longest first."""
+        return sorted((pause for pause in self.paused.values() if pause.until > now), key=lambda p: -p.until)
+
+    def _to_come(self, planned: int) -> float | None:
+        """Images of which nothing is known yet; after a stop those in work are the last ones."""
+        if self.stop_reason is not None:
+            return self.in_work - planned
+
+        expected = self.expected_images
+        return None if expected is None else expected - self.done - planned
+
+    def _page(self, event: PageListed) -> None:
+        self.pages += 1
+        self.listed += event.repositories
+        self.matched += event.matched
+
+    def _skip(self, reason: str) -> None:
+        self.candidates_skipped += 1
+        self._count_reason(reason)
+
+    def _count_reason(self, reason: str) -> None:
+        reason = clean(reason)
+        is_new = reason not in self.skip_reasons
+        self.skip_reasons[_OTHER if is_new and len(self.skip_reasons) >= _MAX_REASONS else reason] += 1
+
+    def _start(self, reference: Reference) -> None:
+        self.started += 1
+        self._work[reference.full_name] = _Work()
+        if self._began_working is None:
+            self._began_working = self.clock()
+
+    def _plan(self, event: ImagePlanned) -> None:
+        self.planned_bytes += event.total_bytes
+        self.missing_bytes += event.missing_bytes
+        if event.reference.full_name in self._work:
+            self._work[event.reference.full_name] = _Work(event.missing_bytes, is_planned=True)
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.images[outcome.status] += 1
+        self.fetched_bytes += outcome.bytes_fetched
+        self.reused_bytes += outcome.bytes_reused
+        # By name, since an image may have been pinned to a digest after it was started.
+        if self._work.pop(outcome.reference.full_name, None) is None:
+            self._finish_unstarted(outcome)
+
+        if outcome.status is Status.FAILED:
+            self._fail(Failure.of(outcome))
+        elif outcome.status is Status.SKIPPED:
+            self._count_reason(outcome.reason or "no reason given")
+
+    def _finish_unstarted(self, outcome: Outcome) -> None:
+        """Without a worker an image fails when its tag is checked; anything else takes it out of the queue."""
+        if outcome.status is Status.FAILED:
+            self._failed_unstarted += 1
+        else:
+            self._left_queue += 1
+
+    def _fail(self, failure: Failure) -> None:
+        self.last_failures.append(failure)
+        self.failure_kinds[failure.kind] += 1
+        insort(self.failures, failure)
+        del self.failures[FAILURES_KEPT:]
+
+    def _pause(self, event: HostPaused) -> None:
+        now = self.clock()
+        self.pauses += 1
+        self.paused = {host: pause for host, pause in self.paused.items() if pause.until > now}
+        if len(self.paused) < _MAX_PAUSES or event.host in self.paused:
+            self.paused[event.host] = Pause(clean(event.host), now + event.seconds, clean(event.reason))
+
+
+class Rates:
+    """How fast bytes come: `sample` looks at the meters, as often as one likes; the rest reads."""
+
+    CURRENT_SECONDS = 8.0
+    STEADY_SECONDS = 60.0
+    BUCKET_SECONDS = 5.0
+    # Ten samples a second are enough, and bound what is kept.
+    _PERIOD = 0.1
+
+    def __init__(self, meters: Meters, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._meters = meters
+        self._clock = clock
+        self._samples: deque[tuple[float, int]] = deque(maxlen=int(self.STEADY_SECONDS / self._PERIOD) + 2)
+        self._bucket: tuple[float, int] | None = None
+        self._history: deque[float] = deque(maxlen=240)
+
+    def sample(self) -> None:
+        """Take note of how many bytes have been fetched by now."""
+        now, count = self._clock(), self._meters.fetched_bytes
+        if self._samples and now - self._samples[-1][0] < self._PERIOD:
+            return
+
+        self._samples.append((now, count))
+        # The first sample outside stays: it is the far end of the window.
+        while len(self._samples) > 2 and now - self._samples[1][0] >= self.STEADY_SECONDS:
+            self._samples.popleft()
+
+        self._fill_buckets(now, count)
+
+    @property
+    def current(self) -> float | None:
+        """Bytes a second over the last few seconds; None: too early to tell."""
+        return self._over(self.CURRENT_SECONDS)
+
+    @property
+    def steady(self) -> float | None:
+        """Bytes a second over the last minute, for looking ahead; None: too early to tell."""
+        return self._over(self.STEADY_SECONDS)
+
+    @property
+    def history(self) -> tuple[float, ...]:
+        """Bytes a second, a value for each five seconds of the last minutes, oldest first."""
+        return tuple(self._history)
+
+    def eta(self, state: RunState) -> float | None:
+        """Return the seconds that are left of the run by what is known now; None where that would be a guess."""
+        remaining = state.remaining_bytes(self._meters.fetched_bytes)
+        if remaining is None:
+            return None
+
+        if remaining <= 0:
+            return state.remaining_by_pace()
+
+        rate = self.steady
+        return remaining / rate if rate else None
+
+    def _over(self, window: float) -> float | None:
+        if not self._samples:
+            return None
+
+        now, count = self._samples[-1]
+        earlier = islice(reversed(self._samples), 1, None)
+        # The samples after that are older still; none is that old: the oldest has to do.
+        then, before = next((sample for sample in earlier if now - sample[0] >= window), self._samples[0])
+        return (count - before) / (now - then) if now - then >= 1 else None
+
+    def _fill_buckets(self, now: float, count: int) -> None:
+        start, before = self._bucket or (now, count)
+        full = int((now - start) / self.BUCKET_SECONDS)
+        if full:
+            # After a gap the mean of the whole gap is the best that is known of each part.
+            self._history.extend([(count - before) / (now - start)] * min(full, self._history.maxlen or full))
+            start, before = now, count
+
+        self._bucket = (start, before)
