@@ -71,7 +71,7 @@ async def sync(
     meters: Meters | None = None,
     stop: Stop | None = None,
 ) -> Report:
-    """Mirror every image of `selection` into the OCI image layout at `target`.
+    """Mirror every image of `selection` to `target`: the path of an OCI image layout, or what `--to` takes.
 
     Failures of images, of the source and of the disk during the run are in the report, never raised; cancelling the
     call is safe at any time. `observer` is told of every event, `meters` count bytes, `stop` ends the run early.
@@ -83,7 +83,7 @@ async def sync(
     from .mirror.run import run_sync
     from .mirror.settings import Settings
 
-    return await run_sync(selection, Path(target), settings or Settings(), observer=observer, meters=meters, stop=stop)
+    return await run_sync(selection, target, settings or Settings(), observer=observer, meters=meters, stop=stop)
 
 
 async def discover(

@@ -14,8 +14,8 @@ from ..errors import ConfigError
 from ..events import Meters, Observer
 from ..mirror.report import Report
 from ..mirror.run import Stop, run_sync
+from ..mirror.target import parse_target
 from .options import make_selection, make_settings, registry_options, selection_options, server_options
-from .target import layout_path
 from .watching import PROGRESS, watched_run
 
 
@@ -56,11 +56,11 @@ def sync(
     """
     selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
     settings = make_settings(**options)
-    path = layout_path(target, selection)
+    parse_target(target, selection)  # before anything is shown
     _check_writable(report_file)
 
     async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:
-        return await run_sync(selection, path, settings, observer=observer, meters=meters, stop=stop)
+        return await run_sync(selection, target, settings, observer=observer, meters=meters, stop=stop)
 
     report, code = anyio.run(partial(watched_run, run, progress=progress))
     if report_file is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +39,6 @@ from ..events import (
 from ..oci import Digest
 from ..quay.discovery import Candidate, Image, confirm, list_candidates
 from ..quay.selection import Selection
-from ..store.layout import OCILayout
 from ..transfer.flight import SingleFlight
 from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
 from ..transfer.target import Target
@@ -48,6 +46,7 @@ from ..transfer.together import foremost
 from .report import Report
 from .services import Services, connect
 from .settings import Settings
+from .target import LayoutTarget, TargetSpec, open_target, parse_target
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
@@ -141,21 +140,22 @@ class _Run:
 
 async def run_sync(
     selection: Selection,
-    target: Path,
+    target: str | Path,
     settings: Settings,
     *,
     observer: Observer = ignore,
     meters: Meters | None = None,
     stop: Stop | None = None,
 ) -> Report:
-    """Mirror `selection` into the OCI image layout at `target` and report on it.
+    """Mirror `selection` to `target`, which is a path or what `--to` takes, and report on it.
 
     What goes wrong during the run is in the report. If the caller is cancelled, what was complete is there to stay.
 
-    :raises TargetRefused: when `target` is something else, before any request.
+    :raises ConfigError: when `target` can't be what images land in, before any request.
     :raises LockHeld: when another run is at work there.
-    :raises StoreError: when the layout can't be opened.
+    :raises StoreError: when it can't be opened.
     """
+    spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection)
     started, clock = time.time(), time.monotonic()
     tally = _Tally()
 
@@ -164,18 +164,14 @@ async def run_sync(
         observer(event)
 
     run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4))
-    async with _opened(target, settings, tell) as layout:
-        tell(_started(run, target, started))
+    async with open_target(spec, settings, tell) as opened:
+        tell(_started(run, spec, started))
         async with connect(settings, tell) as services:
-            await _run_stages(run, services, layout)
+            await _run_stages(run, services, opened)
 
-    report = _report(run, target, started, time.monotonic() - clock)
+    report = _report(run, spec, started, time.monotonic() - clock)
     tell(RunFinished(report.elapsed, int(report.exit_code)))
     return report
-
-
-def _opened(target: Path, settings: Settings, observer: Observer) -> AbstractAsyncContextManager[OCILayout]:
-    return OCILayout.inspect(target) if settings.dry_run else OCILayout.open(target, observer=observer)
 
 
 async def _run_stages(run: _Run, services: Services, target: Target) -> None:
@@ -311,7 +307,7 @@ def _would_fetch(plan: ImagePlan, counted: set[Digest]) -> int:
     return sum(node.size for node in new)
 
 
-def _started(run: _Run, target: Path, started: float) -> RunStarted:
+def _started(run: _Run, target: TargetSpec, started: float) -> RunStarted:
     selection = run.selection
     return RunStarted(
         run_id=run.run_id,
@@ -325,7 +321,7 @@ def _started(run: _Run, target: Path, started: float) -> RunStarted:
     )
 
 
-def _report(run: _Run, target: Path, started: float, elapsed: float) -> Report:
+def _report(run: _Run, target: TargetSpec, started: float, elapsed: float) -> Report:
     tally = run.tally
     images = [outcome for outcome in tally.outcomes if outcome.status is not Status.FAILED or outcome.reference.digest]
     return Report(

@@ -108,7 +108,7 @@ class OCILayout:
         """Tell whether `reference`, which is pinned, is here complete under its name, for the same `platforms`."""
         return await self._in_state_thread(self._holds, reference, platforms)
 
-    async def missing(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+    async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         """Return those of `nodes` that have to be fetched. What no run has verified so far is read and verified, and
         removed when it is not what its name says.
 
@@ -116,31 +116,35 @@ class OCILayout:
         """
         return await self._in_state_thread(self._missing, nodes)
 
-    def has(self, node: Descriptor) -> bool:
+    def has(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether a node that was missing is here by now: what stood there wrongly is gone since `missing`.
 
         :raises StoreError: when something that is no file stands in its place.
         """
         return self._blobs.has(node)
 
+    def flight(self, reference: Reference, node: Descriptor) -> Digest:
+        """All images share their blobs here."""
+        return node.digest
+
     async def read(self, digest: Digest) -> bytes | None:
         """Return the content of a manifest that is here, None if it is not, or not in order."""
         return await self._blobs.in_thread(self._blobs.read, digest, MAX_MANIFEST_BYTES)
 
     @asynccontextmanager
-    async def sink(self, node: Descriptor) -> AsyncIterator[Ingest]:
+    async def sink(self, reference: Reference, node: Descriptor) -> AsyncIterator[Ingest]:
         """Hand out the place to write a blob to; see `BlobStore.ingest`."""
         async with self._blobs.ingest(node) as ingest:
             yield ingest
             if ingest.committed:
                 self._fresh.add(node.digest)
 
-    async def put(self, node: Descriptor, content: bytes) -> None:
+    async def put(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Store a manifest.
 
         :raises StoreError: when the disk refuses.
         """
-        async with self.sink(node) as sink:
+        async with self.sink(reference, node) as sink:
             await sink.write(content)
             await sink.commit()
 

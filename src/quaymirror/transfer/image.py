@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,7 +63,7 @@ class Transfers:
 
     source: RemoteSource
     target: Target
-    flights: SingleFlight[Digest]
+    flights: SingleFlight[Hashable]
     slots: anyio.CapacityLimiter
     meters: Meters
     observer: Observer
@@ -106,7 +106,7 @@ async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
     manifests = _children_first(root, graph.found)
     blobs = {blob.digest: blob for node in manifests if isinstance(node, Manifest) for blob in node.blobs}
     plan = ImagePlan(reference, root, tuple(manifests), tuple(blobs.values()))
-    missing = await transfers.target.missing(plan.contents)
+    missing = await transfers.target.missing(reference, plan.contents)
     return ImagePlan(reference, root, plan.manifests, plan.blobs, tuple(missing))
 
 
@@ -130,7 +130,7 @@ async def mirror_image(reference: Reference, transfers: Transfers) -> tuple[Imag
     with _phase(Phase.LAND):
         for node in plan.manifests:
             if node.descriptor.digest in missing:
-                await _put_once(node, transfers)
+                await _put_once(node, reference, transfers)
                 fetched.bytes += len(node.raw)
 
     record = ImageRecord(
@@ -225,41 +225,45 @@ async def _fetch_blobs(blobs: Sequence[Descriptor], plan: ImagePlan, transfers: 
     await together(partial(one, blob) for blob in sorted(blobs, key=lambda blob: -blob.size))
 
 
-async def _put_once(node: Manifest | Index, transfers: Transfers) -> None:
+async def _put_once(node: Manifest | Index, reference: Reference, transfers: Transfers) -> None:
+    target, descriptor = transfers.target, node.descriptor
+
     async def put() -> None:
         # Two repositories may hold the very same image.
-        if not transfers.target.has(node.descriptor):
-            await transfers.target.put(node.descriptor, node.raw)
+        if not target.has(reference, descriptor):
+            await target.put(reference, descriptor, node.raw)
 
-    landing = await transfers.flights.run(node.descriptor.digest, put)
+    landing = await transfers.flights.run(target.flight(reference, descriptor), put)
     if landing.error is not None:
         raise landing.error
 
 
 async def _fetch_once(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
     """Make sure that `blob` is at the target; tell whether it was fetched for this image."""
-    fetched = False
+    target, fetched = transfers.target, False
 
     async def fly() -> None:
         nonlocal fetched
         # It may have landed for another image between our look and our turn.
-        if not transfers.target.has(blob):
-            fetched = True
-            await _fetch(blob, reference, transfers)
+        if not target.has(reference, blob):
+            fetched = await _fetch(blob, reference, transfers)
 
-    while True:
-        landing = await transfers.flights.run(blob.digest, fly)
-        if landing.error is None:
-            return fetched
-
-        if landing.led or not isinstance(landing.error, NotFound | AccessDenied):
+    while not target.has(reference, blob):
+        landing = await transfers.flights.run(target.flight(reference, blob), fly)
+        # If the repository it was to come from does not have it any more, ours may.
+        is_theirs = not landing.led and isinstance(landing.error, NotFound | AccessDenied)
+        if landing.error is not None and not is_theirs:
             raise landing.error
 
-        # The repository it was to come from does not have it any more; ours may.
+    return fetched
 
 
-async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -> None:
-    async with transfers.target.sink(blob) as sink:
+async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
+    """Bring `blob` to the target; tell whether its bytes had to be fetched for that."""
+    async with transfers.target.sink(reference, blob) as sink:
+        if sink is None:
+            return False
+
         await fetch_blob(
             blob,
             repository=reference.repository,
@@ -271,6 +275,7 @@ async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -
         )
 
     transfers.observer(BlobFinished(blob.digest, blob.size))
+    return True
 
 
 @contextmanager

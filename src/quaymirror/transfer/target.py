@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -33,25 +33,31 @@ class Sink(Protocol):
 
 
 class Target(Protocol):
-    """Where images land: children before parents, the name last."""
+    """Where images land: children before parents, the name last.
+
+    Every call says for which image it is, since a registry keeps blobs by repository.
+    """
 
     async def holds(self, reference: Reference, platforms: str) -> bool:
         """Tell whether the pinned `reference` is there already, complete and under its name."""
 
-    async def missing(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
-        """Return those of `nodes` whose content is not there."""
+    async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return those of `nodes` whose content is not there for `reference`."""
 
-    def has(self, node: Descriptor) -> bool:
+    def has(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether the content of `node`, which was missing, is there by now."""
+
+    def flight(self, reference: Reference, node: Descriptor) -> Hashable:
+        """Return what transfers of `node` have to share in order to happen once."""
 
     async def read(self, digest: Digest) -> bytes | None:
         """Return the verified content of a manifest that is there, None if it is not."""
 
-    def sink(self, node: Descriptor) -> AbstractAsyncContextManager[Sink]:
-        """Hand out the place for a blob."""
+    def sink(self, reference: Reference, node: Descriptor) -> AbstractAsyncContextManager[Sink | None]:
+        """Hand out the place for a blob; None if it got there without its bytes crossing the network."""
 
-    async def put(self, node: Descriptor, content: bytes) -> None:
-        """Store a manifest."""
+    async def put(self, reference: Reference, node: Descriptor, content: bytes) -> None:
+        """Store a manifest, whose children are there."""
 
     async def commit(self, record: ImageRecord) -> None:
         """Give an image its name; when this returns, it is there to stay."""

@@ -1,0 +1,65 @@
+"""Where images land: what the words of `--to` mean, and how that place is opened.
+
+The choice of a target shows here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..events import Observer
+from ..quay.selection import Selection
+from ..store.layout import OCILayout
+from ..transfer.target import Target
+from .settings import Settings
+
+_OCIDIR = "ocidir"
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutTarget:
+    """One OCI image layout for all images, at `path`."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+TargetSpec = LayoutTarget
+
+
+def parse_target(text: str, selection: Selection) -> TargetSpec:
+    """Return what `text` (`PATH` or `ocidir://PATH`) names, with `{org}` and `{tag}` replaced.
+
+    :raises ConfigError: when it names nothing that images can land in, or can't tell two of them apart.
+    """
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme != _OCIDIR:
+        raise ConfigError(f"no such kind of target: {scheme[:50]!r}; write a PATH or ocidir://PATH")
+
+    path = rest if separator else text
+    if not path or "\0" in path:
+        raise ConfigError("the target needs the path of a directory")
+
+    if "{repo}" in path:
+        raise ConfigError("{repo} in the target: one layout holds all images, which share layers there; leave it out")
+
+    return LayoutTarget(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
+
+
+@asynccontextmanager
+async def open_target(spec: TargetSpec, settings: Settings, observer: Observer) -> AsyncIterator[Target]:
+    """Open the place that `spec` names; for a dry run only to look.
+
+    :raises TargetRefused: when something else is there.
+    :raises LockHeld: when another run is at work on it.
+    :raises StoreError: when the disk refuses.
+    """
+    opened = OCILayout.inspect(spec.path) if settings.dry_run else OCILayout.open(spec.path, observer=observer)
+    async with opened as layout:
+        yield layout
