@@ -37,6 +37,8 @@ class Courier:
         plan = answer.delivery
         if plan.delay:
             await self.pause(plan.delay)
+        if plan.hold is not None:
+            await plan.hold.wait()
         if plan.reset:
             return _reset(source)
         if plan.raw is not None:

@@ -7,6 +7,7 @@ can be put together with a `Status`.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -159,6 +160,17 @@ class Delay(_Alters):
     def change(self, delivery: Delivery) -> Delivery:
         """Set the delay."""
         return replace(delivery, delay=self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold(_Alters):
+    """Send nothing before *until* is set: what a test waits for has happened then, without a clock."""
+
+    until: asyncio.Event
+
+    def change(self, delivery: Delivery) -> Delivery:
+        """Set what to wait for."""
+        return replace(delivery, hold=self.until)
 
 
 @dataclass(frozen=True, slots=True)

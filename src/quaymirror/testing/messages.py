@@ -5,6 +5,7 @@ Nothing here touches a socket. `quaymirror.testing.delivery` puts an answer on t
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,7 @@ class Delivery:
     """How an answer goes over the wire when something is to go wrong with it. The default is: honestly."""
 
     delay: float = 0.0
+    hold: asyncio.Event | None = None
     reset: bool = False
     raw: bytes | None = None
     response: web.StreamResponse | None = None

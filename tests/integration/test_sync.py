@@ -1,0 +1,296 @@
+"""The main job against the Quay-like server, end to end and in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import layouts
+import pytest
+from organizations import TAG, kolla, small_image, unique_bytes
+
+import quaymirror
+from quaymirror import Selection, Settings, Status
+from quaymirror.mirror.report import ExitCode
+from quaymirror.net.secret import Secret
+from quaymirror.oci import Platform
+from quaymirror.store.layout import OCILayout
+from quaymirror.testing import Fault, Hold, QuayServer, Registry, bad_gateway, make_image, make_index, make_layer
+from quaymirror.testing import Status as Answer
+
+EVERYTHING = Selection("kolla", "*", TAG)
+
+
+async def test_every_image_lands_byte_for_byte_under_its_name(tmp_path: Path) -> None:
+    registry, images = kolla()
+    async with QuayServer(registry) as server:
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+
+    assert report.exit_code is ExitCode.OK
+    assert layouts.names(tmp_path / "mirror") == {f"kolla/{name}:{TAG}": image.digest for name, image in images.items()}
+    expected = {node.digest for image in images.values() for node in image.walk()}
+    expected |= {digest for image in images.values() for digest in image.all_blobs()}
+    assert layouts.check(tmp_path / "mirror") == expected
+
+
+async def test_shared_layers_leave_the_cdn_once_and_no_credentials_reach_it(tmp_path: Path) -> None:
+    registry, images = kolla(40)
+    organization = registry.organization("kolla")
+    for number in range(60):
+        organization.repository(f"other-{number}").push("2024.1", next(iter(images.values())))
+        organization.repository(f"empty-{number}")
+
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url)
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", settings)
+        assert server.blob_bytes() == unique_bytes(images)
+        on_cdn = [request for request in server.requests if request.listener == "cdn"]
+        assert on_cdn
+        assert not any({"authorization", "cookie"} & request.headers.keys() for request in on_cdn)
+
+    manifests = sum(len(node.raw) for node in {n.digest: n for i in images.values() for n in i.walk()}.values())
+    assert report.bytes_fetched == unique_bytes(images) + manifests
+    assert report.counts == {Status.MIRRORED: 40, Status.SKIPPED: 120}
+    assert dict(report.skipped) == {"no such tag": 60, "no tags": 60}
+
+
+async def test_a_second_run_asks_the_registry_nothing_and_rewrites_no_file(tmp_path: Path) -> None:
+    registry, images = kolla()
+    mirror = tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url)
+        await quaymirror.sync(EVERYTHING, mirror, settings)
+        before = {path: path.stat().st_mtime_ns for path in mirror.rglob("*") if ".quaymirror" not in path.parts}
+        server.reset_records()
+        report = await quaymirror.sync(EVERYTHING, mirror, settings)
+        assert server.count("^/v2/") == 0
+        assert server.blob_bytes() == 0
+
+    assert report.counts == {Status.UNCHANGED: len(images), Status.SKIPPED: 0}
+    assert report.bytes_fetched == 0
+    assert before == {path: path.stat().st_mtime_ns for path in mirror.rglob("*") if ".quaymirror" not in path.parts}
+
+
+async def test_the_first_image_starts_downloading_while_later_pages_are_still_being_listed(tmp_path: Path) -> None:
+    registry, _ = kolla(3)
+    organization = registry.organization("kolla")
+    for number in range(400):
+        organization.repository(f"empty-{number:03}")
+
+    async with QuayServer(registry) as server:
+        first_blob = asyncio.Event()
+        server.faults.append(Fault(r"^/api/v1/repository$", Hold(first_blob), query="next_page", nth=1))
+        server.on_request = lambda request: first_blob.set() if "/blobs/" in request.path else None
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+        asked = ["blob" if "/blobs/" in r.path else "page" if "next_page" in r.query else "" for r in server.requests]
+
+    assert report.exit_code is ExitCode.OK
+    # The second page was not answered before a blob was asked for, and there were three more after it.
+    assert asked.count("page") == 4
+    assert asked.index("page") < asked.index("blob") < len(asked) - 1 - asked[::-1].index("page")
+
+
+async def test_a_moved_tag_replaces_its_entry_and_other_tags_and_tools_keep_theirs(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    mirror = tmp_path / "mirror"
+    name = next(iter(images))
+    repository = registry.organization("kolla").repository(name)
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url)
+        await quaymirror.sync(EVERYTHING, mirror, settings)
+        index = json.loads((mirror / "index.json").read_bytes())
+        foreign = {**index["manifests"][0], "annotations": {"org.opencontainers.image.ref.name": "theirs"}}
+        index["manifests"].append(foreign)
+        (mirror / "index.json").write_text(json.dumps(index))
+
+        moved = small_image("moved")
+        repository.push(TAG, moved)
+        repository.push("2024.2", small_image("older"))
+        await quaymirror.sync(EVERYTHING, mirror, settings)
+        await quaymirror.sync(Selection("kolla", "*", "2024.2"), mirror, settings)
+
+    found = layouts.names(mirror)
+    assert found[f"kolla/{name}:{TAG}"] == moved.digest
+    assert found[f"kolla/{name}:2024.2"] == small_image("older").digest
+    assert found["theirs"] == foreign["digest"]
+    assert len(found) == 4 + 1 + 1
+
+
+async def test_all_platforms_are_mirrored_by_default_and_one_alone_is_an_image_by_itself(tmp_path: Path) -> None:
+    registry = Registry()
+    amd = make_image([make_layer("base", 2048), make_layer("amd", 2048)], platform="linux/amd64")
+    arm = make_image([make_layer("base", 2048), make_layer("arm", 2048)], platform="linux/arm64")
+    ppc = make_image([make_layer("ppc", 2048)], platform="linux/ppc64le")
+    index = make_index([(amd, "linux/amd64"), (arm, "linux/arm64"), (ppc, "linux/ppc64le")])
+    registry.organization("kolla").repository("multi").push(TAG, index)
+    registry.organization("kolla").repository("single").push(TAG, ppc)
+    async with QuayServer(registry) as server:
+        everything = Settings(server=server.url)
+        await quaymirror.sync(EVERYTHING, tmp_path / "all", everything)
+        one = Settings(server=server.url, platforms=(Platform("linux", "arm64"),))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "one", one)
+        assert report.exit_code is ExitCode.OK
+        two = Settings(server=server.url, platforms=(Platform("linux", "arm64"), Platform("linux", "amd64")))
+        await quaymirror.sync(EVERYTHING, tmp_path / "two", two)
+        none = Settings(server=server.url, platforms=(Platform("linux", "s390x"),))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "none", none)
+        server.reset_records()
+        again = await quaymirror.sync(EVERYTHING, tmp_path / "one", one)
+        assert server.count("^/v2/") == 0
+
+    assert layouts.names(tmp_path / "all")[f"kolla/multi:{TAG}"] == index.digest
+    assert layouts.names(tmp_path / "one") == {f"kolla/multi:{TAG}": arm.digest, f"kolla/single:{TAG}": ppc.digest}
+    assert layouts.names(tmp_path / "two")[f"kolla/multi:{TAG}"] == index.digest
+    assert layouts.names(tmp_path / "none") == {f"kolla/single:{TAG}": ppc.digest}
+    assert report.counts == {Status.MIRRORED: 1, Status.SKIPPED: 1}
+    assert again.counts == {Status.UNCHANGED: 2, Status.SKIPPED: 0}
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+@pytest.mark.parametrize("media", ["oci", "docker"])
+async def test_layers_of_any_compression_and_manifests_of_both_families_are_mirrored(
+    tmp_path: Path, compression: str, media: str
+) -> None:
+    if compression == "zstd":
+        pytest.importorskip("zstandard")
+        if media == "docker":
+            pytest.skip("Docker's schema 2 knows no zstd")
+
+    image = make_image([make_layer("x", 5000, compression=compression)], media=media)  # type: ignore[arg-type]
+    registry = Registry()
+    registry.organization("kolla").repository("x").push(TAG, image)
+    async with QuayServer(registry) as server:
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+
+    assert report.exit_code is ExitCode.OK
+    assert layouts.blob(tmp_path / "mirror", image.digest) == image.raw
+    assert all(layouts.blob(tmp_path / "mirror", blob.digest) == blob.data for blob in image.blobs)
+
+
+async def test_one_failing_tag_check_fails_that_image_only(tmp_path: Path) -> None:
+    registry, images = kolla(5)
+    broken = sorted(images)[2]
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(rf"^/api/v1/repository/kolla/{broken}/tag/", Answer(400, body=b"{}")))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert report.counts == {Status.MIRRORED: 4, Status.FAILED: 1, Status.SKIPPED: 0}
+    assert [o.reference.name for o in report.outcomes if o.error] == [f"kolla/{broken}:{TAG}"]
+    assert f"kolla/{broken}:{TAG}" not in layouts.names(tmp_path / "mirror")
+
+
+async def test_a_listing_that_breaks_off_keeps_what_was_mirrored_and_is_no_success(tmp_path: Path) -> None:
+    registry, _ = kolla(3)
+    for number in range(150):
+        registry.organization("kolla").repository(f"late-{number:03}")
+
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(r"^/api/v1/repository$", bad_gateway(), query="next_page"))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, retries=0))
+
+    assert report.exit_code is ExitCode.UNAVAILABLE
+    assert not report.complete
+    layouts.check(tmp_path / "mirror")
+
+
+async def test_an_unknown_organization_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:
+    registry = Registry()
+    registry.organization("empty")
+    registry.user("somebody")
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url)
+        reports = {
+            name: await quaymirror.sync(Selection(name), tmp_path / name, settings)
+            for name in ("empty", "unknown", "somebody")
+        }
+
+    assert {report.exit_code for report in reports.values()} == {ExitCode.EMPTY}
+    messages = {name: str(report.fatal) for name, report in reports.items()}
+    assert "no repositories that are visible" in messages["empty"]
+    assert "no organization 'unknown'" in messages["unknown"]
+    assert "is a user" in messages["somebody"]
+
+
+async def test_a_selection_that_matches_nothing_is_told_by_its_exit_code(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url)
+        report = await quaymirror.sync(Selection("kolla", "nothing-*", TAG), tmp_path / "mirror", settings)
+        allowed = Settings(server=server.url, allow_empty=True)
+        tolerated = await quaymirror.sync(Selection("kolla", "nothing-*", TAG), tmp_path / "mirror", allowed)
+
+    assert report.exit_code is ExitCode.EMPTY
+    assert tolerated.exit_code is ExitCode.OK
+
+
+async def test_a_dry_run_says_what_would_be_fetched_and_writes_nothing(tmp_path: Path) -> None:
+    registry, images = kolla(10)
+    async with QuayServer(registry) as server:
+        planned = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, dry_run=True))
+        assert not (tmp_path / "mirror").exists()
+        assert server.blob_bytes() == 0
+        real = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+        again = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, dry_run=True))
+
+    assert planned.counts == {Status.MIRRORED: len(images), Status.SKIPPED: 0}
+    assert planned.bytes_fetched == real.bytes_fetched
+    assert again.bytes_fetched == 0
+    assert again.counts == {Status.UNCHANGED: len(images), Status.SKIPPED: 0}
+
+
+async def test_two_runs_at_once_in_one_process_do_not_know_of_each_other(tmp_path: Path) -> None:
+    registry, images = kolla(8)
+    reports: list[quaymirror.Report] = []
+
+    async def one(name: str, server: QuayServer) -> None:
+        reports.append(await quaymirror.sync(EVERYTHING, tmp_path / name, Settings(server=server.url)))
+
+    async with QuayServer(registry) as first, QuayServer(registry) as second, asyncio.TaskGroup() as tasks:
+        tasks.create_task(one("a", first))
+        tasks.create_task(one("b", second))
+
+    assert [report.exit_code for report in reports] == [ExitCode.OK, ExitCode.OK]
+    assert len(layouts.names(tmp_path / "a")) == len(layouts.names(tmp_path / "b")) == len(images)
+
+
+async def test_a_mirror_that_is_being_written_is_not_written_by_another_run(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    async with QuayServer(registry) as server:
+        async with OCILayout.open(tmp_path / "mirror"):
+            with pytest.raises(quaymirror.QuaymirrorError, match=r"in use by another run \(process [0-9]+ on "):
+                await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+
+        assert server.requests == []
+
+
+async def test_private_repositories_are_listed_and_pulled_with_one_token(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    organization = registry.organization("kolla")
+    private = organization.repository("secret-service", public=False)
+    private.push(TAG, small_image("private"))
+    registry.user("operator")
+    organization.grant("operator")
+    token = registry.oauth_token("operator", scopes=("repo:read",))
+    async with QuayServer(registry) as server:
+        with_token = Settings(server=server.url, api_token=Secret(token))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", with_token)
+        wrong = Settings(server=server.url, api_token=Secret("x" * 40))
+        refused = await quaymirror.sync(EVERYTHING, tmp_path / "other", wrong)
+
+    assert report.exit_code is ExitCode.OK
+    assert len(layouts.names(tmp_path / "mirror")) == len(images) + 1
+    assert refused.exit_code is ExitCode.CREDENTIALS
+    assert token not in json.dumps(report.to_json())
+
+
+async def test_discover_yields_pinned_references_without_pulling(tmp_path: Path) -> None:
+    registry, images = kolla(5)
+    async with QuayServer(registry) as server:
+        found = [image async for image in quaymirror.discover(EVERYTHING, Settings(server=server.url))]
+        assert server.count("^/v2/") == 0
+
+    assert {image.reference.name: str(image.reference.digest) for image in found} == {
+        f"kolla/{name}:{TAG}": image.digest for name, image in images.items()
+    }
