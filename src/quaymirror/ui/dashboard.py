@@ -8,6 +8,7 @@ nothing here: every row is cut to its width by us, and every text in it passes `
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from .text import BLOCKS, human_bytes, human_duration, human_rate, plain, sparkl
 
 __all__ = ["Dashboard", "Frame", "render"]
 
-# Eight names of the terminal's own palette at most, so that dark and light themes both stay readable.
+# Few colours, by the names of the terminal's own palette: dark and light themes both stay readable.
 _PLAIN = Style.null()
 _STRONG = Style(bold=True)
 _FAINT = Style(dim=True)
@@ -119,8 +120,11 @@ class _Row:
         return set_cell_size(text, room - 1) + ellipsis if room > 0 else ""
 
     def _printable(self, text: str) -> str:
-        text = plain(text)
-        return text.replace("…", "...").encode("ascii", "backslashreplace").decode() if self._ascii_only else text
+        return _encodable(plain(text), ascii_only=self._ascii_only)
+
+
+def _encodable(text: str, *, ascii_only: bool) -> str:
+    return text.replace("…", "...").encode("ascii", "backslashreplace").decode() if ascii_only else text
 
 
 def _cells(text: str) -> int:
@@ -236,12 +240,15 @@ def _stages(view: _View) -> list[_Row]:
         ("done", state.done),
     ]
     names, counts = view.row(), view.row()
-    column = min(16, (view.width - 3) // len(stages))
+    column = min(16, (view.width - 2 - _TITLE) // (len(stages) - 1))
     for number, (name, count) in enumerate(stages):
-        step = f"  {view.glyphs.step}" if number else "   "
-        names.add(f"{name:>{column - 3}}" if number else f"{name:>{column - 6}}", _FAINT).add("   ")
-        counts.add("" if not number else f"{step:<3}", _FAINT)
-        counts.add(f"{count:>{column - (3 if number else 6)},}", _STRONG if name == "done" else _PLAIN)
+        if number:
+            names.add("   ")
+            counts.column(view.glyphs.step, 3, _FAINT)
+
+        width = (column if number else _TITLE) - 3
+        names.column(name, width, _FAINT)
+        counts.column(f"{count:,}", width, _STRONG if name == "done" else _PLAIN)
 
     return [names, counts]
 
@@ -445,7 +452,8 @@ class Dashboard:
     ) -> None:
         self.state = RunState(clock)
         self._meters = meters
-        self._console = console or Console(stderr=True)
+        # By itself rich takes FORCE_COLOR for a terminal, and would move a cursor in a file.
+        self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
         self._clock = clock
         self._rates = Rates(meters, clock=clock)
 
@@ -455,7 +463,8 @@ class Dashboard:
 
     def print(self, line: str) -> None:
         """Print `line` above the dashboard, as one line, escaped: a terminal wraps it, nothing else does."""
-        self._console.print(Text(plain(line)), soft_wrap=True, markup=False, highlight=False)
+        text = _encodable(plain(line), ascii_only=self._console.options.ascii_only)
+        self._console.print(Text(text), soft_wrap=True, markup=False, highlight=False)
 
     def frame(self) -> Frame:
         """Return the picture of this moment, as large as the console is now."""
@@ -482,7 +491,13 @@ class Dashboard:
             transient=True,
             vertical_overflow="crop",
         )
+        size = self._console.size
         with live:
             while self.state.finished is None:
+                if size != self._console.size:
+                    # The terminal has broken the old rows anew: how many they are now, and where, nobody knows.
+                    size = self._console.size
+                    self._console.clear()
+
                 live.update(self.frame(), refresh=True)
                 await anyio.sleep(self.PERIOD_SECONDS)

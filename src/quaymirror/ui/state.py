@@ -265,11 +265,11 @@ class RunState:
 
     def remaining_by_pace(self) -> float | None:
         """Return how many seconds are left if images go on being finished as fast as they were."""
-        expected = self.expected_images
-        if expected is None or self._began_working is None or self.done < 3:
+        left = self._to_come(0)
+        if left is None or self._began_working is None or self.done < 3:
             return None
 
-        return max(0.0, expected - self.done) * (self.clock() - self._began_working) / self.done
+        return max(0.0, left) * (self.clock() - self._began_working) / self.done
 
     def elapsed(self, now: float) -> float:
         """Return the seconds that the run took, or has taken until `now` (a time of the state's clock)."""
@@ -283,7 +283,7 @@ class RunState:
         return sorted((pause for pause in self.paused.values() if pause.until > now), key=lambda p: -p.until)
 
     def _to_come(self, planned: int) -> float | None:
-        """Images of which nothing is known yet; after a stop those in work are the last ones."""
+        """Images without an outcome, less those `planned`; after a stop those in work are the last ones."""
         if self.stop_reason is not None:
             return self.in_work - planned
 

@@ -51,26 +51,35 @@ def finished(
 class Scene:
     """A run in its middle, with its clock, its meters and the transfers that are open until `close`."""
 
-    def __init__(self, *, transfers: int = 16) -> None:
+    def __init__(self, *, transfers: int = 16, images: int = 371) -> None:
         self.clock = Clock()
         self.meters = events.Meters()
         self.state = RunState(self.clock)
         self.rates = Rates(self.meters, clock=self.clock)
         self._open = ExitStack()
-        self._tell()
-        self._sample()
-        self._transfer(transfers)
+        if images:
+            self._tell(images)
+            self._sample()
+
+        self._transfers(transfers)
+
+    def transfer(self, label: str, total: int, done: int) -> None:
+        """Show a transfer until `close`."""
+        meter = self._open.enter_context(
+            self.meters.transfer(label, oci.Digest.of(label.encode(errors="replace")), total)
+        )
+        meter.done = done
 
     def close(self) -> None:
         self._open.close()
 
-    def _tell(self) -> None:
+    def _tell(self, images: int) -> None:
         self.state.apply(run_started())
         for number in range(1, 6):
             self.state.apply(events.PageListed(number, 100 if number < 5 else 12, 90 if number < 5 else 11))
 
         self.state.apply(events.ListingFinished(5, complete=True))
-        for number in range(371):
+        for number in range(images):
             self._one(number)
 
         self.state.apply(events.RetryScheduled("blob", 1, 2.0, "reset"))
@@ -113,9 +122,8 @@ class Scene:
             self.meters.fetched_bytes += (12 + second * 7 % 23 + (second // 40) % 5 * 6) * MIB // 2
             self.rates.sample()
 
-    def _transfer(self, count: int) -> None:
+    def _transfers(self, count: int) -> None:
         for number in range(count):
             reference = image(f"service-{324 + number}")
             size = (3 + number * 37 % 97) * MIB
-            transfer = self.meters.transfer(reference.name, oci.Digest.of(b"%d" % number), size)
-            self._open.enter_context(transfer).done = size * (number * 29 % 100) // 100
+            self.transfer(reference.name, size, size * (number * 29 % 100) // 100)

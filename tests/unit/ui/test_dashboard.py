@@ -1,0 +1,239 @@
+"""Frames of the dashboard. After a change on purpose run WRITE_GOLDEN=1 pytest tests/unit/ui, and look."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from quaymirror import events
+from quaymirror.events import Meters, Status
+from quaymirror.ui.dashboard import Dashboard, Frame, render
+from quaymirror.ui.state import Rates, RunState
+
+from .scene import Clock, Scene, finished, image, run_started
+from .strategies import HOSTILE, Run, runs
+
+GOLDEN = Path(__file__).parent / "golden"
+SIZES = st.tuples(st.integers(1, 220), st.integers(1, 60))
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.close()
+
+
+def drawn(scene: Scene, width: int, height: int, *, ascii_only: bool = False) -> Frame:
+    return render(
+        scene.state,
+        scene.meters,
+        scene.rates,
+        width=width,
+        height=height,
+        now=scene.clock.now,
+        ascii_only=ascii_only,
+    )
+
+
+def printed(frame: Frame, width: int, **options: object) -> str:
+    """Return what rich makes of a frame, which must not be more than what is in it."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, height=100, _environ={}, **options)  # type: ignore[arg-type]
+    console.print(frame, end="")
+    return file.getvalue()
+
+
+def check_golden(name: str, frame: Frame) -> None:
+    text = "\n".join(line.rstrip() for line in frame.lines) + "\n"
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("WRITE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50), (40, 10)])
+def test_a_frame_in_the_middle_of_a_run_looks_as_it_should(scene: Scene, width: int, height: int) -> None:
+    check_golden(f"{width}x{height}", drawn(scene, width, height))
+
+
+def test_a_frame_for_a_console_that_is_not_utf8_is_ascii(scene: Scene) -> None:
+    frame = drawn(scene, 80, 24, ascii_only=True)
+
+    assert all(line.isascii() for line in frame.lines)
+    check_golden("80x24-ascii", frame)
+
+
+def test_a_frame_before_anything_happened_is_whole() -> None:
+    clock, meters = Clock(), Meters()
+    frame = render(RunState(clock), meters, Rates(meters, clock=clock), width=80, height=24, now=clock.now)
+
+    check_golden("80x24-start", frame)
+
+
+def test_a_frame_while_the_run_is_stopping_says_so(scene: Scene) -> None:
+    scene.state.apply(events.StopRequested("Ctrl-C"))
+
+    check_golden("80x24-stopping", drawn(scene, 80, 24))
+
+
+@given(run=runs(hostile=True), size=SIZES, ascii_only=st.booleans(), transfers=st.integers(0, 40))
+def test_no_frame_is_wider_or_higher_than_asked_for(
+    run: Run, size: tuple[int, int], ascii_only: bool, transfers: int
+) -> None:
+    width, height = size
+    scene = Scene(transfers=0, images=0)
+    for event in run.events:
+        scene.state.apply(event)
+
+    for number in range(transfers):
+        scene.transfer(HOSTILE, number % 3 - 1, number * 10)
+
+    frame = drawn(scene, width, height, ascii_only=ascii_only)
+    scene.close()
+
+    assert len(frame.lines) <= height
+    assert all(cell_len(line) <= width for line in frame.lines)
+    assert all(line.isprintable() for line in frame.lines)
+    assert not ascii_only or all(line.isascii() for line in frame.lines)
+    assert printed(frame, width) == "".join(f"{line}\n" for line in frame.lines)
+
+
+def test_a_frame_uses_the_room_of_a_large_terminal() -> None:
+    scene = Scene(transfers=60)
+    frame = drawn(scene, 200, 50)
+    scene.close()
+
+    assert "60 transfers" in "\n".join(frame.lines)
+    assert "not shown" not in "\n".join(frame.lines)
+
+
+def test_one_failure_of_thousands_is_seen_in_the_bar() -> None:
+    clock, meters = Clock(), Meters()
+    state = RunState(clock)
+    for number in range(3_000):
+        state.apply(events.ImageStarted(image("x")))
+        state.apply(finished(image("x"), Status.MIRRORED if number else Status.FAILED))
+
+    frame = render(state, meters, Rates(meters, clock=clock), width=80, height=24, now=clock.now)
+    assert "\x1b[31m━" in printed(frame, 80, force_terminal=True, color_system="standard")
+
+
+def test_no_color_is_respected(scene: Scene) -> None:
+    text = printed(drawn(scene, 80, 24), 80, force_terminal=True, color_system="standard", no_color=True)
+
+    assert "\x1b[31m" not in text
+    assert "\x1b[2m" in text
+
+
+def test_transfers_with_the_most_to_come_are_first() -> None:
+    scene = Scene(transfers=0, images=0)
+    for label, total, done in [("small", 1_000, 0), ("almost", 100_000, 99_990), ("large", 90_000, 0)]:
+        scene.transfer(label, total, done)
+
+    rows = [line.split()[0] for line in drawn(scene, 80, 24).lines[-3:]]
+    scene.close()
+    assert rows == ["large", "small", "almost"]
+
+
+class Terminal(Console):
+    def __init__(self, encoding: str = "utf-8") -> None:
+        self.bytes = io.BytesIO()
+        file = io.TextIOWrapper(self.bytes, encoding=encoding, write_through=True)
+        super().__init__(file=file, width=80, height=24, force_terminal=True, _environ={})
+
+    @property
+    def written(self) -> str:
+        return self.bytes.getvalue().decode(self.encoding)
+
+
+async def test_drawing_ends_when_the_run_has_finished_and_gives_the_cursor_back() -> None:
+    terminal = Terminal()
+    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
+    dashboard.PERIOD_SECONDS = 0
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dashboard.run)
+        await anyio.lowlevel.checkpoint()
+        dashboard(run_started())
+        dashboard.print("a line \x1b[31m[/x] above")
+        dashboard(events.RunFinished(1.0, 0))
+
+    assert "\x1b[?25l" in terminal.written
+    assert "starting" in terminal.written
+    assert "a line \\x1b[31m[/x] above" in terminal.written
+    assert terminal.written.rindex("\x1b[?25h") > terminal.written.rindex("\x1b[?25l")
+
+
+async def test_drawing_that_is_cancelled_gives_the_cursor_back() -> None:
+    terminal = Terminal()
+    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dashboard.run)
+        await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+    assert terminal.written.endswith("\x1b[2K")
+    assert "\x1b[?25h" in terminal.written
+
+
+async def test_a_terminal_that_changed_its_size_is_cleared() -> None:
+    terminal = Terminal()
+    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
+    dashboard.PERIOD_SECONDS = 0
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dashboard.run)
+        await anyio.lowlevel.checkpoint()
+        assert "\x1b[2J" not in terminal.written
+        terminal.size = (60, 20)
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        dashboard(events.RunFinished(1.0, 0))
+
+    assert "\x1b[2J" in terminal.written
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_console_that_is_not_utf8_can_take_every_character(encoding: str) -> None:
+    terminal = Terminal(encoding)
+    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
+    dashboard(run_started(target="/srv/größe/大"))
+    dashboard.print("größe 大")
+    terminal.print(dashboard.frame())
+
+    assert "/srv/gr\\xf6\\xdfe/\\u5927" in terminal.written
+    assert "gr\\xf6\\xdfe \\u5927" in terminal.written
+
+
+async def test_nothing_is_drawn_where_there_is_no_terminal() -> None:
+    file = io.StringIO()
+    dashboard = Dashboard(Meters(), console=Console(file=file, _environ={}), clock=Clock())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dashboard.run)
+        await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+    assert file.getvalue() == ""
+
+
+async def test_a_forced_colour_makes_no_terminal_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    dashboard = Dashboard(Meters(), clock=Clock())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dashboard.run)
+        await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+    assert capsys.readouterr().err == ""

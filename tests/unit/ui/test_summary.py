@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from quaymirror import errors, events
+from quaymirror.events import Outcome, Status
+from quaymirror.ui.state import RunState
+from quaymirror.ui.summary import summary_lines
+
+from .scene import MIB, Clock, finished, image, run_started
+from .strategies import Run, runs
+
+
+def summary(*happened: events.Event, exit_code: int = 0, dry_run: bool = False) -> str:
+    state = RunState(Clock())
+    for event in (run_started(dry_run=dry_run), *happened, events.RunFinished(10.0, exit_code)):
+        state.apply(event)
+
+    return "\n".join(summary_lines(state))
+
+
+def failed(name: str, error: errors.QuaymirrorError | None = None) -> events.ImageFinished:
+    return finished(image(name), Status.FAILED, error or errors.NotFound("gone", phase=errors.Phase.FETCH))
+
+
+def test_a_run_that_went_well_is_told_in_numbers_without_advice() -> None:
+    outcome = Outcome(image("nova"), Status.MIRRORED, 20 * MIB, 60 * MIB, 9.0)
+
+    assert summary(events.ImageFinished(outcome), events.CandidateSkipped("kolla/old", "no such tag")) == (
+        "mirror of kolla/*:2025.1-debian from https://quay.io to /srv/mirror\n"
+        "\n"
+        "  mirrored         1\n"
+        "  unchanged        0\n"
+        "  skipped          1  no such tag: 1\n"
+        "  failed           0\n"
+        "\n"
+        "  20.0 MiB fetched, 60.0 MiB reused, in 10 s (2.0 MiB/s)"
+    )
+
+
+def test_failures_are_sorted_by_name_and_capped() -> None:
+    text = summary(*(failed(f"image-{number:02}") for number in reversed(range(23))), exit_code=3)
+    block = text[text.index("failed (23):") :].splitlines()
+
+    assert block[1] == "  kolla/image-00:2025.1-debian  source, fetch: gone"
+    assert block[20] == "  kolla/image-19:2025.1-debian  source, fetch: gone"
+    assert block[21] == "  and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("happened", "exit_code", "advice"),
+    [
+        ([failed("x")], 3, "run the same command again"),
+        ([failed("x", errors.AccessDenied("no"))], 3, "--username"),
+        ([failed("x", errors.RateLimited("slow down"))], 3, "--max-requests-per-second"),
+        ([events.ListingFinished(1, complete=False)], 5, "the listing broke off"),
+        ([events.StopRequested("Ctrl-C")], 130, "stopped before its end: Ctrl-C"),
+        ([], 6, "make room"),
+        ([], 7, "wait for the other run"),
+        ([], 9, "quaymirror list"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_advice_is_given_where_it_is_true(happened: list[events.Event], exit_code: int, advice: str) -> None:
+    assert advice in summary(*happened, exit_code=exit_code)
+    assert advice not in summary()
+
+
+def test_a_dry_run_tells_what_it_would_fetch() -> None:
+    text = summary(events.ImagePlanned(image("nova"), 3, 40 * MIB, 10 * MIB), dry_run=True)
+
+    assert "would fetch 10.0 MiB of 40.0 MiB" in text
+    assert "run it without --dry-run" in text
+
+
+def test_a_run_that_never_began_has_a_summary_too() -> None:
+    assert summary_lines(RunState(Clock()))[0] == "nothing was started"
+
+
+@given(runs(hostile=True))
+def test_every_line_can_be_printed(run: Run) -> None:
+    state = RunState(Clock())
+    for event in run.events:
+        state.apply(event)
+
+    assert all(line.isprintable() for line in summary_lines(state))
