@@ -1,0 +1,67 @@
+"""`nox` runs everything that has to pass; `nox -l` lists what there is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+
+_GROUPS = nox.project.load_toml("pyproject.toml")
+# Independent clients and servers that the tests hold quaymirror against: program and Debian package.
+_PEERS = {"skopeo": "skopeo", "docker-registry": "docker-registry"}
+
+
+def _install(session: nox.Session, *groups: str) -> None:
+    for group in groups:
+        session.install(*nox.project.dependency_groups(_GROUPS, group))
+
+    session.install("-e", ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*nox.project.dependency_groups(_GROUPS, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types."""
+    _install(session, "lint", "test")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests, those against real peers included; installs the peers where it may."""
+    _install_peers(session)
+    _install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run a benchmark: `nox -s bench -- memory`."""
+    session.install("-e", ".")
+    for name in session.posargs or ["memory"]:
+        session.run("python", f"benchmarks/{name}.py")
+
+
+def _install_peers(session: nox.Session) -> None:
+    missing = [package for program, package in _PEERS.items() if shutil.which(program) is None]
+    if not missing:
+        return
+
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        session.warn(f"tests against {', '.join(missing)} are skipped: install these packages to run them")
+        return
+
+    session.run("apt-get", "update", "-q", external=True, silent=True)
+    session.run("apt-get", "install", "-qy", "--no-install-recommends", *missing, external=True, silent=True)
