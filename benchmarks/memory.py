@@ -1,6 +1,6 @@
 """Peak memory by the number of repositories: it must not grow with what is not selected.
 
-    python benchmarks/memory.py [SMALL [LARGE]]
+    python benchmarks/memory.py [SMALL LARGE]
 
 Each run is a process of its own, against a server in another one: 1 % of the repositories carry the tag.
 """
@@ -64,7 +64,7 @@ def measure(repositories: int, glob: str) -> dict[str, object]:
 
 def main() -> None:
     """Print a row a run, and the difference."""
-    small, large = (int(text) for text in (*sys.argv[1:3], "100", "10000")[-2:])
+    small, large = map(int, sys.argv[1:3] if len(sys.argv) == 3 else ("100", "10000"))
     for glob, what in (("match-*", "1 % of the names match"), ("*", "all names match, 1 % carry the tag")):
         rows = [measure(count, glob) for count in (small, large)]
         for row in rows:
