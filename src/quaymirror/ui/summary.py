@@ -53,7 +53,9 @@ def _bytes(state: RunState) -> str:
     # The clock of the state is not asked: a summary of the same state is the same text.
     elapsed = state.finished.elapsed if state.finished else 0.0
     if state.run is not None and state.run.dry_run:
-        return f"  would fetch {human_bytes(state.missing_bytes)} of {human_bytes(state.planned_bytes)}"
+        # Each blob counts once, for the image that would fetch it, as in a real run.
+        everything = state.fetched_bytes + state.reused_bytes
+        return f"  would fetch {human_bytes(state.fetched_bytes)} of {human_bytes(everything)}"
 
     text = f"  {human_bytes(state.fetched_bytes)} fetched, {human_bytes(state.reused_bytes)} reused"
     if elapsed <= 0:

@@ -68,7 +68,8 @@ def test_advice_is_given_where_it_is_true(happened: list[events.Event], exit_cod
 
 
 def test_a_dry_run_tells_what_it_would_fetch() -> None:
-    text = summary(events.ImagePlanned(image("nova"), 3, 40 * MIB, 10 * MIB), dry_run=True)
+    outcome = Outcome(image("nova"), Status.MIRRORED, 10 * MIB, 30 * MIB, 1.0)
+    text = summary(events.ImageFinished(outcome), dry_run=True)
 
     assert "would fetch 10.0 MiB of 40.0 MiB" in text
     assert "run it without --dry-run" in text
