@@ -147,16 +147,14 @@ async def test_all_platforms_are_mirrored_by_default_and_one_alone_is_an_image_b
     assert again.counts == {Status.UNCHANGED: 2, Status.SKIPPED: 0}
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-@pytest.mark.parametrize("media", ["oci", "docker"])
+# Docker's schema 2 knows no zstd.
+@pytest.mark.parametrize(
+    ("media", "compression"),
+    [("oci", "gzip"), ("oci", "zstd"), ("oci", "none"), ("docker", "gzip"), ("docker", "none")],
+)
 async def test_layers_of_any_compression_and_manifests_of_both_families_are_mirrored(
-    tmp_path: Path, compression: str, media: str
+    tmp_path: Path, media: str, compression: str
 ) -> None:
-    if compression == "zstd":
-        pytest.importorskip("zstandard")
-        if media == "docker":
-            pytest.skip("Docker's schema 2 knows no zstd")
-
     image = make_image([make_layer("x", 5000, compression=compression)], media=media)  # type: ignore[arg-type]
     registry = Registry()
     registry.organization("kolla").repository("x").push(TAG, image)
