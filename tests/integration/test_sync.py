@@ -35,24 +35,29 @@ async def test_every_image_lands_byte_for_byte_under_its_name(tmp_path: Path) ->
 
 
 async def test_shared_layers_leave_the_cdn_once_and_no_credentials_reach_it(tmp_path: Path) -> None:
-    registry, images = kolla(40)
+    registry, images = kolla(200, layer_size=2048)
     organization = registry.organization("kolla")
-    for number in range(60):
+    for number in range(50):
         organization.repository(f"other-{number}").push("2024.1", next(iter(images.values())))
         organization.repository(f"empty-{number}")
 
-    async with QuayServer(registry) as server:
-        settings = Settings(server=server.url)
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", settings)
+    mirror = tmp_path / "mirror"
+    async with QuayServer(registry, require_token=True) as server:
+        settings = Settings(server=server.url, concurrency=16)
+        report = await quaymirror.sync(EVERYTHING, mirror, settings)
         assert server.blob_bytes() == unique_bytes(images)
         on_cdn = [request for request in server.requests if request.listener == "cdn"]
         assert on_cdn
         assert not any({"authorization", "cookie"} & request.headers.keys() for request in on_cdn)
+        server.reset_records()
+        again = await quaymirror.sync(EVERYTHING, mirror, settings)
+        assert server.count("^/v2/") == 0
 
     manifests = sum(len(node.raw) for node in {n.digest: n for i in images.values() for n in i.walk()}.values())
     assert report.bytes_fetched == unique_bytes(images) + manifests
-    assert report.counts == {Status.MIRRORED: 40, Status.SKIPPED: 120}
-    assert dict(report.skipped) == {"no such tag": 60, "no tags": 60}
+    assert report.counts == {Status.MIRRORED: 200, Status.SKIPPED: 100}
+    assert dict(report.skipped) == {"no such tag": 50, "no tags": 50}
+    assert again.counts == {Status.UNCHANGED: 200, Status.SKIPPED: 100}
 
 
 async def test_a_second_run_asks_the_registry_nothing_and_rewrites_no_file(tmp_path: Path) -> None:

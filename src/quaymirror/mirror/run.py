@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..errors import PlatformNotFound, QuaymirrorError, Scope
+from ..errors import PlatformNotFound, QuaymirrorError, Scope, StoreError
 from ..events import (
     CandidateSkipped,
     Event,
@@ -164,10 +164,19 @@ async def run_sync(
         observer(event)
 
     run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4))
-    async with open_target(spec, settings, tell) as opened:
-        tell(_started(run, spec, started))
-        async with connect(settings, tell) as services:
-            await _run_stages(run, services, opened)
+    is_open = False
+    try:
+        async with open_target(spec, settings, tell) as opened:
+            is_open = True
+            tell(_started(run, spec, started))
+            async with connect(settings, tell) as services:
+                await _run_stages(run, services, opened)
+    except StoreError as error:
+        if not is_open:
+            raise
+
+        # The last words could not be written: what is committed is safe, the next run writes them first thing.
+        run.doom(error)
 
     report = _report(run, spec, started, time.monotonic() - clock)
     tell(RunFinished(report.elapsed, int(report.exit_code)))

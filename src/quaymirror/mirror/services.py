@@ -27,7 +27,7 @@ from .settings import Settings
 _MAX_TOKEN_ANSWER = 64 * 1024
 
 # Where a gate's window starts, and how far it may grow. Quay allows few API calls a second, many manifests.
-_WINDOWS = {"api": (8, 16), "token": (4, 8), "manifests": (16, 64), "blobs": (32, 1024)}
+_WINDOWS = {"api": (4, 16), "token": (4, 8), "manifests": (16, 64), "blobs": (32, 1024)}
 
 
 @dataclass(frozen=True, slots=True)

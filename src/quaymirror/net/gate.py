@@ -1,8 +1,9 @@
 """How much goes to a host at a time: slots, a pace, and pauses when the host asks for one.
 
 A window that grows by one for each window of good answers and halves when the host says "too much" (AIMD, as in TCP,
-RFC 5681), and a pace in requests a second that appears with the first such answer. A pause holds back *everybody* who
-wants to talk to that host, not only the one who was told.
+RFC 5681). A host that says so again soon counts requests a second: then a pace is kept, too, which comes back quickly
+to near where it was too fast, probes carefully around there, and speeds up again beyond (as CUBIC does, RFC 9438).
+A pause holds back *everybody* who wants to talk to that host, not only the one who was told.
 """
 
 from __future__ import annotations
@@ -20,8 +21,15 @@ from ..events import HostPaused, Observer, ignore
 
 # One signal of overload reaches us as many answers: those of one burst count once.
 _SETTLE_SECONDS = 1.0
+# A second signal within this time: it is the rate that is too high.
+_AGAIN_SECONDS = 10.0
 _RATE_WINDOW_SECONDS = 5.0
 _MIN_RATE = 0.5
+# Growth an answer: far from the rate that was too high, and near it.
+_FAST, _CAREFUL = 1.05, 1.001
+_NEAR = 0.1
+# What is left of the rate after a complaint (RFC 9438, 4.6).
+_BACK_OFF = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ class Gate:
         self._paused_until = 0.0
         self._next_start = 0.0
         self._rate: float | None = None
+        self._too_fast = 0.0
         self._last_slowdown = float("-inf")
         self._answers: deque[float] = deque(maxlen=256)
 
@@ -105,9 +114,8 @@ class Gate:
         """Note an answer that was no complaint: the window grows by one per window of these, the pace with them."""
         self._answers.append(self._clock())
         if self._rate is not None:
-            self._rate += 0.05
-            if self._clock() - self._last_slowdown > 60:
-                self._rate = None
+            is_near = abs(self._rate / self._too_fast - 1) < _NEAR
+            self._rate *= _CAREFUL if is_near else _FAST
 
         if self._window < self._most:
             self._window = min(self._most, self._window + 1 / self._window)
@@ -120,11 +128,16 @@ class Gate:
             self._paused_until = now + pause
             self._observer(HostPaused(self.name, pause, reason))
 
-        if now - self._last_slowdown > _SETTLE_SECONDS:
-            self._last_slowdown = now
-            self._window = max(1.0, self._window / 2)
-            self._limiter.total_tokens = int(self._window)
-            self._rate = max(_MIN_RATE, min(self._rate or float("inf"), self._observed_rate()) / 2)
+        since_last = now - self._last_slowdown
+        if since_last <= _SETTLE_SECONDS:
+            return
+
+        self._last_slowdown = now
+        self._window = max(1.0, self._window / 2)
+        self._limiter.total_tokens = int(self._window)
+        if since_last <= _AGAIN_SECONDS or self._rate is not None:
+            self._too_fast = max(_MIN_RATE, min(self._rate or float("inf"), self._observed_rate()))
+            self._rate = max(_MIN_RATE, self._too_fast * _BACK_OFF)
 
     def _observed_rate(self) -> float:
         now = self._clock()

@@ -78,9 +78,14 @@ class Attempts:
         return await retrying(once)
 
     def _give_up(self, state: RetryCallState) -> bool:
+        # tenacity has asked for the wait already when it asks this.
         error = _error(state)
-        if isinstance(error, RateLimited) and self._waited < self._policy.patience:
-            return (error.retry_after or 0.0) > _MAX_RETRY_AFTER
+        if isinstance(error, RateLimited):
+            if (error.retry_after or 0.0) > _MAX_RETRY_AFTER:
+                return True
+
+            if self._waited < self._policy.patience:
+                return False
 
         if isinstance(error, ContentError):
             self._refetches += 1

@@ -1,0 +1,211 @@
+"""What breaks on the way: each fault ends in the right bytes, or in a clear failure of that image alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import layouts
+import pytest
+from organizations import TAG, kolla, small_image
+
+import quaymirror
+from quaymirror import Selection, Settings, Status
+from quaymirror.errors import AccessDenied, DigestMismatch, NotFound, UnsafeRedirect, UnsupportedContent
+from quaymirror.mirror.report import ExitCode
+from quaymirror.testing import (
+    Action,
+    CorruptBody,
+    CutBody,
+    ExtraHeaders,
+    Fault,
+    Hold,
+    IgnoreRange,
+    QuayServer,
+    Raw,
+    Redirect,
+    Registry,
+    ReplaceBody,
+    Reset,
+    ShortBody,
+    WrongContentRange,
+    bad_gateway,
+    too_many_requests,
+)
+from quaymirror.testing import Status as Answer
+
+EVERYTHING = Selection("kolla", "*", TAG)
+MANIFESTS, BLOBS = r"^/v2/.*/manifests/", r"^/v2/.*/blobs/"
+
+
+def one_image(*layers: int) -> Registry:
+    registry = Registry()
+    registry.organization("kolla").repository("nova").push(TAG, small_image("nova", *layers))
+    return registry
+
+
+# The one layer of three million bytes, on the CDN.
+LAYER = small_image("nova", 3_000_000).blobs[1].digest.partition(":")[2]
+
+
+async def mirror(server: QuayServer, path: Path, *, retries: int = 5) -> quaymirror.Report:
+    report = await quaymirror.sync(EVERYTHING, path, Settings(server=server.url, retries=retries))
+    layouts.check(path)
+    return report
+
+
+PASSING = {
+    "connection reset before a manifest": Fault(MANIFESTS, Reset(), times=2),
+    "bad gateway for a manifest": Fault(MANIFESTS, bad_gateway(), times=2),
+    "other bytes for a manifest, once": Fault(MANIFESTS, CorruptBody(30), times=1),
+    "no HTTP at all": Fault(MANIFESTS, Raw(b"garbage\r\n\r\n"), times=1),
+    "a page of HTML for a listing": Fault("^/api/v1/repository$", ReplaceBody(b"<html>", "text/html"), times=1),
+    "an error that is a 200": Fault("^/api/v1/repository$", ReplaceBody(b'{"error": "try later"}'), times=1),
+    "half a listing": Fault("^/api/v1/repository$", CutBody(40), times=1),
+    "too many tag checks": Fault("/tag/$", too_many_requests("0"), times=3),
+    "a blob cut off": Fault(".*", CutBody(900_000), listener="cdn", times=1),
+    "a blob cut off without a length": Fault(".*", ShortBody(900_000), listener="cdn", times=1),
+    "other bytes for a blob, once": Fault(".*", CorruptBody(1000), listener="cdn", times=1),
+    "an expired signature": Fault(".*", Answer(403), listener="cdn", times=1),
+}
+
+
+@pytest.mark.parametrize("case", PASSING)
+async def test_what_passes_is_survived(case: str, tmp_path: Path) -> None:
+    async with QuayServer(one_image(2_000_000)) as server:
+        server.faults.append(fault := PASSING[case])
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert fault.fired
+    assert report.exit_code is ExitCode.OK
+    assert set(layouts.names(tmp_path / "mirror")) == {f"kolla/nova:{TAG}"}
+
+
+async def test_a_blob_that_breaks_off_goes_on_from_its_last_good_byte(tmp_path: Path) -> None:
+    async with QuayServer(one_image(3_000_000)) as server:
+        server.faults.append(Fault(LAYER, CutBody(2_000_000), listener="cdn", nth=1))
+        await mirror(server, tmp_path / "mirror")
+        ranges = [r.headers["range"] for r in server.requests if r.listener == "cdn" and "range" in r.headers]
+
+    assert len(ranges) == 1
+    assert 1_000_000 < int(ranges[0].removeprefix("bytes=").removesuffix("-")) <= 2_000_000
+
+
+async def test_a_blob_that_breaks_off_goes_on_in_the_next_run(tmp_path: Path) -> None:
+    async with QuayServer(one_image(3_000_000)) as server:
+        server.faults.append(Fault(".*", CutBody(2_000_000), listener="cdn"))
+        first = await mirror(server, tmp_path / "mirror", retries=0)
+        server.faults.clear()
+        server.reset_records()
+        second = await mirror(server, tmp_path / "mirror")
+
+    assert first.exit_code is ExitCode.PARTIAL
+    assert second.exit_code is ExitCode.OK
+    assert second.bytes_fetched < 2_000_000
+
+
+@pytest.mark.parametrize("lie", [IgnoreRange(), WrongContentRange("bytes 5-9/10"), WrongContentRange(None)], ids=repr)
+async def test_a_server_that_lies_about_ranges_costs_a_new_start_and_nothing_else(lie: Action, tmp_path: Path) -> None:
+    async with QuayServer(one_image(3_000_000)) as server:
+        server.faults.append(Fault(LAYER, CutBody(2_000_000), listener="cdn", nth=1))
+        server.faults.append(fault := Fault(LAYER, lie, listener="cdn", nth=2))
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert fault.fired
+    assert report.exit_code is ExitCode.OK
+
+
+FAILING = {
+    "other bytes for a manifest": (Fault(MANIFESTS, CorruptBody(30)), DigestMismatch),
+    "other bytes for a blob": (Fault(".*", CorruptBody(1000), listener="cdn"), DigestMismatch),
+    "another media type than the document's": (
+        Fault(MANIFESTS, ExtraHeaders({"Content-Type": "application/vnd.oci.image.index.v1+json"})),
+        UnsupportedContent,
+    ),
+    "a blob that is gone": (Fault(BLOBS, Answer(404)), NotFound),
+    "a redirect to something that is not HTTP": (Fault(BLOBS, Redirect("ftp://127.0.0.1/x")), UnsafeRedirect),
+    "a redirect in circles": (Fault(".*", Redirect("/again"), listener="cdn"), UnsafeRedirect),
+    "a manifest for others only": (Fault(MANIFESTS, Answer(403)), AccessDenied),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+async def test_what_does_not_pass_fails_that_image_and_names_nothing(case: str, tmp_path: Path) -> None:
+    fault, error = FAILING[case]
+    async with QuayServer(one_image(5000)) as server:
+        server.faults.append(fault)
+        report = await mirror(server, tmp_path / "mirror", retries=1)
+
+    assert report.exit_code is ExitCode.PARTIAL
+    (outcome,) = report.outcomes
+    assert type(outcome.error) is error
+    assert outcome.error is not None
+    assert outcome.error.phase is not None
+    assert layouts.names(tmp_path / "mirror") == {}
+
+
+async def test_a_layer_that_one_repository_lost_comes_from_another_that_has_it(tmp_path: Path) -> None:
+    registry, images = kolla(6)
+    names = sorted(images)
+    shared = images[names[0]].blobs[1].digest
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(rf"^/v2/kolla/{names[0]}/blobs/{shared}", Answer(404)))
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert {outcome.reference.name for outcome in report.outcomes if outcome.error} <= {f"kolla/{names[0]}:{TAG}"}
+    assert report.counts[Status.MIRRORED] >= len(images) - 1
+
+
+async def test_a_tag_that_moves_after_it_was_checked_is_mirrored_as_it_was_pinned_or_not_at_all(tmp_path: Path) -> None:
+    registry = one_image(5000)
+    held = asyncio.Event()
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(MANIFESTS, Hold(held), nth=1))
+
+        def move(request: object) -> None:
+            if "/manifests/" in getattr(request, "path", "") and not held.is_set():
+                registry.organization("kolla").repository("nova").push(TAG, small_image("moved"))
+                held.set()
+
+        server.on_request = move
+        report = await mirror(server, tmp_path / "mirror")
+
+    names = layouts.names(tmp_path / "mirror")
+    assert names in ({}, {f"kolla/nova:{TAG}": small_image("nova", 5000).digest})
+    assert (report.exit_code is ExitCode.OK) == bool(names)
+
+
+async def test_a_token_that_expires_is_renewed_once(tmp_path: Path) -> None:
+    registry, images = kolla(5)
+    async with QuayServer(registry, require_token=True) as server:
+        server.faults.append(Fault(BLOBS, Answer(401, headers={"WWW-Authenticate": _challenge(server)}), nth=3))
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert report.exit_code is ExitCode.OK
+    assert len(layouts.names(tmp_path / "mirror")) == len(images)
+
+
+def _challenge(server: QuayServer) -> str:
+    return f'Bearer realm="{server.url}/v2/auth",service="{server.host}"'
+
+
+async def test_a_token_service_on_another_host_is_never_asked(tmp_path: Path) -> None:
+    async with QuayServer(one_image(5000)) as server, QuayServer(Registry()) as evil:
+        headers = {"WWW-Authenticate": f'Bearer realm="{evil.url}/v2/auth",service="x"'}
+        server.faults.append(Fault(MANIFESTS, Answer(401, headers=headers)))
+        report = await mirror(server, tmp_path / "mirror", retries=0)
+        assert evil.requests == []
+
+    (outcome,) = report.outcomes
+    assert isinstance(outcome.error, UnsafeRedirect)
+    assert evil.host in outcome.error.message
+
+
+async def test_a_full_listing_that_goes_in_circles_ends_with_an_error(tmp_path: Path) -> None:
+    page = b'{"repositories": [{"namespace": "kolla", "name": "nova", "last_modified": 5}], "next_page": "again"}'
+    async with QuayServer(one_image(5000)) as server:
+        server.faults.append(Fault("^/api/v1/repository$", ReplaceBody(page)))
+        report = await mirror(server, tmp_path / "mirror", retries=0)
+        assert server.count("^/api/v1/repository$") <= 4
+
+    assert report.exit_code is ExitCode.UNAVAILABLE
