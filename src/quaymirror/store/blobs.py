@@ -191,8 +191,7 @@ class Ingest:
 
     def resume(self) -> None:
         """Take up what an earlier run left, reading it once to know its hash so far."""
-        self._open()
-        assert self._file is not None
+        self._file = fsops.open_for_append(self._partial)
         with fsops.local_errors("read", self._partial):
             while chunk := os.read(self._file, _READ_BYTES):
                 self._hasher.update(chunk)
@@ -216,26 +215,27 @@ class Ingest:
             os.close(self._file)
             self._file = None
 
-    def _open(self) -> None:
-        if self._file is None:
-            self._file = fsops.open_for_append(self._partial)
-
     def _flush(self) -> None:
         chunks, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         for chunk in chunks:
             self._hasher.update(chunk)
 
-        self._open()
-        assert self._file is not None
+        if self._file is None:
+            self._file = fsops.open_for_append(self._partial)
+            # A small blob is not resumed: what a crash left of it is not the start of what is written now.
+            fsops.truncate(self._file, self._partial)
+
         fsops.write_all(self._file, chunks, self._partial)
 
     def _finish(self) -> bool:
         self._flush()
-        if self._hasher.hexdigest() != self._descriptor.digest.encoded:
+        assert self._file is not None
+        # The hash is of what came, the size of what is on the disk: the name promises both.
+        written = os.fstat(self._file).st_size
+        if self._hasher.hexdigest() != self._descriptor.digest.encoded or written != self._descriptor.size:
             return False
 
-        assert self._file is not None
         if not self._final.parent.exists():
             fsops.make_directory(self._final.parent)
 

@@ -145,6 +145,9 @@ class OCILayout:
         :raises StoreError: when the disk refuses.
         """
         async with self.sink(reference, node) as sink:
+            if sink.offset:
+                await sink.restart()
+
             await sink.write(content)
             await sink.commit()
 

@@ -1,0 +1,235 @@
+"""The layout on disk: what has a name is right, what is damaged is set aside, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import layouts
+import pytest
+
+from quaymirror.errors import DigestMismatch, LockHeld, ReadInterrupted, SizeMismatch, StoreError, TargetRefused
+from quaymirror.events import Event, Notice
+from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
+from quaymirror.store.layout import OCILayout
+from quaymirror.store.state import ImageRecord, State
+
+NAME = Reference(Repository("quay.io", "kolla/nova"), "2025.1")
+LARGE = b"x" * 1_500_000
+
+
+def described(content: bytes, media_type: str = "application/octet-stream") -> Descriptor:
+    return Descriptor(media_type, Digest.of(content), len(content))
+
+
+def image_of(*layers: bytes) -> tuple[bytes, list[Descriptor]]:
+    nodes = [described(layer) for layer in layers]
+    entries = [{"mediaType": n.media_type, "digest": str(n.digest), "size": n.size} for n in nodes]
+    document = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": entries[0], "layers": entries[1:]}
+    return json.dumps(document).encode(), nodes
+
+
+async def store(layout: OCILayout, name: Reference, *layers: bytes) -> ImageRecord:
+    """Bring an image in as a transfer does."""
+    raw, nodes = image_of(*layers)
+    for node, layer in zip(nodes, layers, strict=True):
+        if node in await layout.missing(name, [node]):
+            await layout.put(name, node, layer)
+
+    root = described(raw, mediatype.OCI_MANIFEST)
+    await layout.put(name, root, raw)
+    record = ImageRecord(name.name, name.repository.registry, root.digest, root, (*nodes, root))
+    await layout.commit(record)
+    return record
+
+
+async def holds(layout: OCILayout, record: ImageRecord) -> bool:
+    return await layout.holds(NAME.pinned(record.source), "")
+
+
+async def test_a_committed_image_is_held_by_the_next_run_and_readable_by_others(tmp_path: Path) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        record = await store(layout, NAME, b"config", LARGE)
+
+    assert layouts.names(tmp_path / "m") == {NAME.name: str(record.root.digest)}
+    layouts.check(tmp_path / "m")
+    async with OCILayout.open(tmp_path / "m") as layout:
+        assert await holds(layout, record)
+
+
+async def test_an_image_whose_file_has_gone_is_not_held(tmp_path: Path) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        record = await store(layout, NAME, b"config", LARGE)
+
+    path = tmp_path / "m/blobs/sha256" / Digest.of(LARGE).encoded
+    path.unlink()
+    async with OCILayout.open(tmp_path / "m") as layout:
+        assert not await holds(layout, record)
+        assert await layout.missing(NAME, record.contents) == [described(LARGE)]
+
+
+async def test_what_no_state_vouches_for_is_read_before_it_is_trusted(tmp_path: Path) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        record = await store(layout, NAME, b"config", LARGE)
+
+    (tmp_path / "m/.quaymirror/state.db").unlink()
+    wrong = tmp_path / "m/blobs/sha256" / Digest.of(b"config").encoded
+    wrong.chmod(0o644)
+    wrong.write_bytes(b"gifnoc")
+    async with OCILayout.open(tmp_path / "m") as layout:
+        assert await layout.missing(NAME, record.contents) == [described(b"config")]
+
+    assert not wrong.exists(), "bytes that are not what their name says have no name"
+    assert (tmp_path / "m/blobs/sha256" / Digest.of(LARGE).encoded).exists()
+
+
+async def test_a_link_in_a_blobs_place_is_refused(tmp_path: Path) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        (tmp_path / "elsewhere").write_bytes(b"config")
+        (tmp_path / "m/blobs/sha256" / Digest.of(b"config").encoded).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(StoreError, match="is not a regular file"):
+            await layout.missing(NAME, [described(b"config")])
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(b"y" * len(LARGE), DigestMismatch), (LARGE[:-1], ReadInterrupted), (LARGE + b"x", SizeMismatch)],
+    ids=["other bytes", "too few", "too many"],
+)
+async def test_bytes_that_are_not_the_blob_never_get_its_name(
+    tmp_path: Path, content: bytes, error: type[Exception]
+) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        with pytest.raises(error):
+            await layout.put(NAME, described(LARGE), content)
+
+        assert not layout.has(NAME, described(LARGE))
+        await layout.put(NAME, described(LARGE), LARGE)
+
+    assert layouts.blob(tmp_path / "m", str(Digest.of(LARGE))) == LARGE
+
+
+async def test_what_was_written_of_a_large_blob_is_there_for_the_next_run(tmp_path: Path) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout, layout.sink(NAME, described(LARGE)) as sink:
+        await sink.write(LARGE[:1_200_000])
+
+    async with OCILayout.open(tmp_path / "m") as layout, layout.sink(NAME, described(LARGE)) as sink:
+        assert sink.offset >= 1_000_000
+        await sink.write(LARGE[sink.offset :])
+        await sink.commit()
+
+    layouts.blob(tmp_path / "m", str(Digest.of(LARGE)))
+    assert list((tmp_path / "m/.quaymirror/ingest").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"config", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("leftover", [1, 3, None], ids=["a byte", "a few bytes", "all of it"])
+async def test_what_a_crash_left_of_a_blob_never_spoils_it(tmp_path: Path, content: bytes, leftover: int) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        digest = Digest.of(content)
+        (tmp_path / f"m/.quaymirror/ingest/sha256-{digest.encoded}.part").write_bytes(content[:leftover])
+        async with layout.sink(NAME, described(content)) as sink:
+            await sink.write(content[sink.offset :])
+            await sink.commit()
+
+    assert layouts.blob(tmp_path / "m", str(digest)) == content
+
+
+async def test_images_that_finish_together_are_committed_together(tmp_path: Path) -> None:
+    names = [Reference(Repository("quay.io", f"kolla/s{number}"), "t") for number in range(30)]
+    async with OCILayout.open(tmp_path / "m") as layout, anyio.create_task_group() as tasks:
+        for name in names:
+            tasks.start_soon(store, layout, name, name.name.encode())
+
+    assert sorted(layouts.names(tmp_path / "m")) == sorted(name.name for name in names)
+    layouts.check(tmp_path / "m")
+
+
+async def test_a_commit_that_fails_fails_for_every_image_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[str] = []
+
+    def full(_: State, records: Sequence[ImageRecord]) -> None:
+        raise StoreError("the disk is full")
+
+    async def attempt(layout: OCILayout, name: Reference) -> None:
+        try:
+            await store(layout, name, name.name.encode())
+        except StoreError:
+            failed.append(name.name)
+
+    monkeypatch.setattr(State, "commit", full)
+    async with OCILayout.open(tmp_path / "m") as layout, anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(attempt, layout, Reference(Repository("quay.io", f"kolla/s{number}"), "t"))
+
+    assert len(failed) == 5
+    assert layouts.names(tmp_path / "m") == {}
+
+
+@pytest.mark.parametrize("damage", ["zeroed header", "half of it", "somebody else's", "no tables"])
+async def test_a_damaged_state_is_set_aside_and_nothing_is_lost(tmp_path: Path, damage: str) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        record = await store(layout, NAME, b"config", LARGE)
+
+    path = tmp_path / "m/.quaymirror/state.db"
+    content = path.read_bytes()
+    if damage == "somebody else's":
+        path.unlink()
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE theirs (x)")
+
+        connection.close()
+    else:
+        broken = {"zeroed header": bytes(100) + content[100:], "half of it": content[: len(content) // 2]}
+        path.write_bytes(broken.get(damage, b""))
+
+    events: list[Event] = []
+    async with OCILayout.open(tmp_path / "m", observer=events.append) as layout:
+        assert await layout.missing(NAME, record.contents) == []
+
+    assert layouts.names(tmp_path / "m") == {NAME.name: str(record.root.digest)}
+    if damage != "no tables":
+        assert any(isinstance(event, Notice) and "set aside" in event.message for event in events)
+        assert list(path.parent.glob("state.db.damaged-*"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"manifests": 5}'], ids=["empty", "cut", "a list", "a number"])
+async def test_a_damaged_index_is_set_aside_and_written_anew(tmp_path: Path, damage: bytes) -> None:
+    async with OCILayout.open(tmp_path / "m") as layout:
+        record = await store(layout, NAME, b"config")
+
+    (tmp_path / "m/index.json").write_bytes(damage)
+    async with OCILayout.open(tmp_path / "m"):
+        assert layouts.names(tmp_path / "m") == {NAME.name: str(record.root.digest)}
+
+    assert [path.read_bytes() for path in (tmp_path / "m").glob("index.json.damaged-*")] == [damage]
+
+
+async def test_one_writer_at_a_time_and_the_lock_is_free_after_it(tmp_path: Path) -> None:
+    async with OCILayout.open(tmp_path / "m"):
+        with pytest.raises(LockHeld, match="in use by another run"):
+            async with OCILayout.open(tmp_path / "m"):
+                pass
+
+    async with OCILayout.open(tmp_path / "m"):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"imageLayoutVersion": "2.0.0"}', b"nothing"])
+async def test_a_layout_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "oci-layout").write_bytes(content)
+    with pytest.raises(TargetRefused, match="oci-layout"):
+        async with OCILayout.open(tmp_path):
+            pass
+
+    assert [path.name for path in tmp_path.iterdir()] == ["oci-layout"]
+
+
+async def test_looking_changes_nothing(tmp_path: Path) -> None:
+    async with OCILayout.inspect(tmp_path / "m") as layout:
+        assert await layout.missing(NAME, [described(b"config")]) == [described(b"config")]
+
+    assert list(tmp_path.iterdir()) == []
