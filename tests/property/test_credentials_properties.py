@@ -19,9 +19,10 @@ from quaymirror.net.authfile import normalize_registry, normalize_server
 from quaymirror.net.credentials import Credentials, Secret, find_credentials, read_secret_file, read_secret_stdin
 from quaymirror.net.helper import ask_helper
 
-# Long enough to be in no message by accident.
-printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=12, max_size=60)
-secrets = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=12, max_size=60)
+# Like nothing that a message says: random text can be a piece of one, and the generator tries words of the source.
+_MARK = "~Zq7#"
+printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=7, max_size=55).map(_MARK.__add__)
+secrets = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=7, max_size=55).map(_MARK.__add__)
 breakers = st.sampled_from(["\n", "\0", "\x1b", "\x85", "\x7f"])
 
 
