@@ -58,9 +58,9 @@ BAD_INPUT = {
     "unknown kind of target": (["kolla", "--to", "s3://bucket"], "no such kind of target: 's3'"),
     "a file as the target": (["kolla", "--to", "/etc/passwd"], "is not a directory"),
     "a directory of something else": (["kolla", "--to", "/etc"], "is no OCI image layout"),
-    "missing token file": (["kolla", "--token-file", "/nonexistent/token"], "/nonexistent/token"),
+    "missing token file": (["kolla", "--token-file", "missing/token"], "missing/token"),
     "user without password": (["kolla", "--username", "me"], "go together"),
-    "report nowhere": (["kolla", "--report", "/nonexistent/report.json"], "no file can be written there"),
+    "report nowhere": (["kolla", "--report", "missing/report.json"], "no file can be written there"),
 }
 
 

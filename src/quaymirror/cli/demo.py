@@ -21,7 +21,7 @@ from .watching import PROGRESS, watched_run
 _TAG = "2025.1-debian"
 # Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.
 _LATENCY_SECONDS = 0.04
-_BANDWIDTH = 3_000_000
+_BANDWIDTH = 800_000
 _LAYER_BYTES = 700_000
 
 

@@ -23,7 +23,7 @@ from .watching import PROGRESS, watched_run
 @selection_options
 @click.option("--to", "target", metavar="TARGET", default="./mirror", show_default=True, help="Where images land.")
 @click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
-@click.option("--layer-concurrency", metavar="N", type=int, help="Blobs in flight, over all images.  [default: 24]")
+@click.option("--layer-concurrency", metavar="N", type=int, help="Blobs in flight, over all images.  [default: 32]")
 @click.option(
     "--platform",
     metavar="OS/ARCH[/VARIANT]",

@@ -26,7 +26,7 @@ class Settings:
 
     server: str = DEFAULT_SERVER
     concurrency: int = 16
-    layer_concurrency: int = 24  # past this, more sockets gained nothing on a shaped link: see benchmarks/
+    layer_concurrency: int = 32  # measured: docs/explanation/concurrency.md
     platforms: tuple[Platform, ...] = ()
     dry_run: bool = False
     allow_empty: bool = False
