@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import QuaymirrorError, TargetRefused
+from ..errors import QuaymirrorError, Scope, StoreError, TargetRefused
 from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import MAX_MANIFEST_BYTES
@@ -189,25 +189,43 @@ class OCILayout:
         if node.digest in verified or node.digest in self._fresh:
             return self._blobs.has(node)
 
+        # Nothing is removed where nothing stood: the blob may be landing from another thread at this very moment.
+        if not self._blobs.has(node):
+            return False
+
         # A crash before the commit, or another tool: what no state vouches for is read once.
         if self._blobs.verify(node):
             self._fresh.add(node.digest)
             return True
 
+        # What stands here wrongly has been seen by nobody before: calls of this method follow one another, and no
+        # transfer of a blob begins before one of them called it missing.
         if not self._read_only:
             self._blobs.remove(node.digest)
 
         return False
 
     def _commit_group(self, group: Sequence[_Commit]) -> None:
+        for commit in group:
+            commit.error = self._incomplete(commit.record)
+
+        whole = [commit for commit in group if commit.error is None]
         try:
-            self._make_durable([commit.record for commit in group])
+            self._make_durable([commit.record for commit in whole])
         except QuaymirrorError as error:
-            for commit in group:
+            for commit in whole:
                 commit.error = error
 
         for commit in group:
             commit.done = True
+
+    def _incomplete(self, record: ImageRecord) -> StoreError | None:
+        """The last look before an image counts as mirrored: is everything it needs really here?"""
+        gone = next((node for node in record.contents if not self._blobs.has(node)), None)
+        if gone is None:
+            return None
+
+        return StoreError(f"{record.name}: {gone.digest} is gone from {self.root} again", scope=Scope.IMAGE)
 
     def _make_durable(self, records: Sequence[ImageRecord]) -> None:
         digests = {node.digest for record in records for node in record.contents}

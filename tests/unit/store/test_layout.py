@@ -11,9 +11,18 @@ import anyio
 import layouts
 import pytest
 
-from quaymirror.errors import DigestMismatch, LockHeld, ReadInterrupted, SizeMismatch, StoreError, TargetRefused
+from quaymirror.errors import (
+    DigestMismatch,
+    LockHeld,
+    ReadInterrupted,
+    Scope,
+    SizeMismatch,
+    StoreError,
+    TargetRefused,
+)
 from quaymirror.events import Event, Notice
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
+from quaymirror.store.blobs import BlobStore
 from quaymirror.store.layout import OCILayout
 from quaymirror.store.state import ImageRecord, State
 
@@ -84,6 +93,37 @@ async def test_what_no_state_vouches_for_is_read_before_it_is_trusted(tmp_path: 
 
     assert not wrong.exists(), "bytes that are not what their name says have no name"
     assert (tmp_path / "m/blobs/sha256" / Digest.of(LARGE).encoded).exists()
+
+
+async def test_a_blob_that_lands_while_another_image_looks_for_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, look = described(b"config"), BlobStore.has
+
+    def look_and_then_it_lands(blobs: BlobStore, descriptor: Descriptor) -> bool:
+        found = look(blobs, descriptor)
+        blobs.path(descriptor.digest).write_bytes(b"config")
+        return found
+
+    async with OCILayout.open(tmp_path / "m") as layout:
+        monkeypatch.setattr(BlobStore, "has", look_and_then_it_lands)
+        await layout.missing(NAME, [node])
+        monkeypatch.undo()
+        assert layout.has(NAME, node)
+
+
+async def test_an_image_that_is_not_whole_does_not_count_and_the_others_with_it_do(tmp_path: Path) -> None:
+    raw, nodes = image_of(b"config", b"layer")
+    root = described(raw, mediatype.OCI_MANIFEST)
+    async with OCILayout.open(tmp_path / "m") as layout:
+        await layout.put(NAME, root, raw)
+        with pytest.raises(StoreError, match="is gone") as caught:
+            await layout.commit(ImageRecord(NAME.name, "quay.io", root.digest, root, (*nodes, root)))
+
+        await store(layout, Reference(NAME.repository, "whole"), b"config", b"layer")
+
+    assert caught.value.scope is Scope.IMAGE
+    assert set(layouts.names(tmp_path / "m")) == {"kolla/nova:whole"}
 
 
 async def test_a_link_in_a_blobs_place_is_refused(tmp_path: Path) -> None:
