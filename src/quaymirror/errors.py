@@ -198,8 +198,10 @@ class RateLimited(ServiceError):
 
     scope = Scope.ATTEMPT
 
-    def __init__(self, message: str, *, status: int = 429, retry_after: float | None = None) -> None:
-        super().__init__(message, status=status)
+    def __init__(
+        self, message: str, *, status: int = 429, retry_after: float | None = None, scope: Scope | None = None
+    ) -> None:
+        super().__init__(message, status=status, scope=scope)
         self.retry_after = retry_after
 
 

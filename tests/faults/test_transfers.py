@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import anyio
 import layouts
 import pytest
 from organizations import TAG, kolla, small_image
@@ -173,6 +174,18 @@ async def test_a_tag_that_moves_after_it_was_checked_is_mirrored_as_it_was_pinne
     names = layouts.names(tmp_path / "mirror")
     assert names in ({}, {f"kolla/nova:{TAG}": small_image("nova", 5000).digest})
     assert (report.exit_code is ExitCode.OK) == bool(names)
+
+
+@pytest.mark.parametrize("path", ["^/api/v1/repository$", "/tag/$", MANIFESTS], ids=["listing", "tags", "manifests"])
+async def test_a_server_that_is_closed_for_an_hour_ends_the_run_at_once(path: str, tmp_path: Path) -> None:
+    registry, _ = kolla(8)
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(path, too_many_requests("3600")))
+        with anyio.fail_after(20):
+            report = await mirror(server, tmp_path / "mirror")
+
+    assert report.exit_code is ExitCode.UNAVAILABLE
+    assert "come back in 3600 s" in str(report.fatal)
 
 
 async def test_a_token_that_expires_is_renewed_once(tmp_path: Path) -> None:

@@ -51,9 +51,10 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
             )
 
         _, code = await watched_run(run, progress=progress)
-        _say_what_next(path, server.url if keep_serving else None)
-        if keep_serving and code is ExitCode.OK:
-            await anyio.sleep_forever()
+        if code is ExitCode.OK:
+            _say_what_next(path, server.url if keep_serving else None)
+            if keep_serving:
+                await anyio.sleep_forever()
 
     return int(code)
 

@@ -41,6 +41,20 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+# Of several reasons the first of these is told (the contract's order); 1 is never an outcome.
+_GRAVITY = (ExitCode.DAMAGED, ExitCode.STORAGE, ExitCode.CREDENTIALS, ExitCode.UNAVAILABLE, ExitCode.PARTIAL)
+
+
+def graver(first: QuaymirrorError | None, second: QuaymirrorError) -> QuaymirrorError:
+    """Return which of two errors that ended a run is to be told; of equals, the one that came first."""
+    return second if first is None or _gravity(second) < _gravity(first) else first
+
+
+def _gravity(error: QuaymirrorError) -> int:
+    code = exit_code_of(error)
+    return _GRAVITY.index(code) if code in _GRAVITY else len(_GRAVITY)
+
+
 def exit_code_of(error: QuaymirrorError) -> ExitCode:
     """Return the code for an error that ended a whole command."""
     match error:

@@ -43,7 +43,7 @@ from ..transfer.flight import SingleFlight
 from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
 from ..transfer.target import Target
 from ..transfer.together import foremost
-from .report import Report
+from .report import Report, graver
 from .services import Services, connect
 from .settings import Settings
 from .target import LayoutTarget, TargetSpec, open_target, parse_target
@@ -126,10 +126,8 @@ class _Run:
     run_id: str
 
     def doom(self, error: QuaymirrorError) -> None:
-        """Note what makes going on pointless, and begin nothing new. The first such error is the one to tell."""
-        if self.tally.fatal is None:
-            self.tally.fatal = error
-
+        """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
+        self.tally.fatal = graver(self.tally.fatal, error)
         self.stop.request(error.message)
 
     def finish(self, outcome: Outcome) -> None:

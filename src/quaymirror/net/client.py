@@ -20,6 +20,7 @@ from ..errors import (
     NotFound,
     QuaymirrorError,
     RateLimited,
+    Scope,
     ServiceError,
     TimedOut,
     Unavailable,
@@ -44,6 +45,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY = frozenset({408, 425, 500, 502, 503, 504, *range(520, 525)})
 # Without a word from the server: about what its leaky bucket needs to take a small burst again.
 _PAUSE_SECONDS = 1.0
+# Who asks for more than this is closed for this run.
+_MAX_PAUSE_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ class Client:
         :raises NotFound: 404 or 410.
         :raises AccessDenied: 401 (after one answer to its challenge) or 403.
         :raises CredentialsRefused: the credentials we have are wrong.
-        :raises RateLimited: 429, or 503 with Retry-After; the gate has been told.
+        :raises RateLimited: 429, or 503 with Retry-After; the gate has been told. It ends the run if the server asks
+            for more patience than a run has.
         :raises Unavailable: 5xx and their like.
         :raises ServiceError: any other status that is no success.
         :raises UnsafeRedirect: the answer leads where we don't go.
@@ -185,7 +189,9 @@ class Client:
     def _tell(self, gate: Gate, response: Response) -> None:
         if _is_throttled(response):
             wait = parse_retry_after(response.headers.get("Retry-After"))
-            gate.overloaded(pause=_PAUSE_SECONDS if wait is None else wait, reason=f"answered {response.status}")
+            # The run ends with a wait that is too long: who is in flight is told the same, instead of sitting it out.
+            pause = _PAUSE_SECONDS if wait is None or wait > _MAX_PAUSE_SECONDS else wait
+            gate.overloaded(pause=pause, reason=f"answered {response.status}")
         elif response.status < 500:
             gate.answered()
 
@@ -212,7 +218,12 @@ def _error(response: Response, text: str) -> ServiceError:
     status = response.status
     message = f"{shown(response.url)}: {status} {text}".rstrip()
     if _is_throttled(response):
-        return RateLimited(message, status=status, retry_after=parse_retry_after(response.headers.get("Retry-After")))
+        wait = parse_retry_after(response.headers.get("Retry-After"))
+        if wait is not None and wait > _MAX_PAUSE_SECONDS:
+            message = f"{message}, come back in {wait:.0f} s"
+            return RateLimited(message, status=status, retry_after=wait, scope=Scope.RUN)
+
+        return RateLimited(message, status=status, retry_after=wait)
 
     if status in (404, 410):
         return NotFound(message, status=status)

@@ -26,8 +26,8 @@ _AGAIN_SECONDS = 10.0
 _RATE_WINDOW_SECONDS = 5.0
 _MIN_RATE = 0.5
 # Growth an answer: far from the rate that was too high, and near it.
-_FAST, _CAREFUL = 1.05, 1.001
-_NEAR = 0.1
+_FAST, _CAREFUL = 1.02, 1.0005
+_NEAR = 0.2
 # What is left of the rate after a complaint (RFC 9438, 4.6).
 _BACK_OFF = 0.7
 

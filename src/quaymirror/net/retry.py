@@ -22,8 +22,6 @@ from ..events import Observer, RetryScheduled, ignore
 
 T = TypeVar("T")
 
-# Longer than this is no request for patience any more.
-_MAX_RETRY_AFTER = 900.0
 _MAX_REFETCHES = 2
 
 
@@ -80,12 +78,8 @@ class Attempts:
     def _give_up(self, state: RetryCallState) -> bool:
         # tenacity has asked for the wait already when it asks this.
         error = _error(state)
-        if isinstance(error, RateLimited):
-            if (error.retry_after or 0.0) > _MAX_RETRY_AFTER:
-                return True
-
-            if self._waited < self._policy.patience:
-                return False
+        if isinstance(error, RateLimited) and self._waited < self._policy.patience:
+            return False
 
         if isinstance(error, ContentError):
             self._refetches += 1

@@ -20,7 +20,7 @@ from quaymirror.errors import (
     TargetRefused,
 )
 from quaymirror.events import Outcome, Status
-from quaymirror.mirror.report import ExitCode, Report, exit_code_of
+from quaymirror.mirror.report import ExitCode, Report, exit_code_of, graver
 from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.quay.selection import Selection
 
@@ -71,6 +71,14 @@ def test_the_exit_code_tells_the_gravest_reason(report: Report, code: ExitCode) 
 )
 def test_each_error_that_ends_a_command_has_the_code_of_the_contract(error: QuaymirrorError, code: int) -> None:
     assert exit_code_of(error) == code
+
+
+def test_of_two_errors_that_ended_a_run_the_graver_is_told_whichever_came_first() -> None:
+    unavailable, full = DiscoveryIncomplete("broke off"), StoreError("full")
+    assert graver(unavailable, full) is full
+    assert graver(full, unavailable) is full
+    assert graver(None, unavailable) is unavailable
+    assert graver(unavailable, ConnectFailed("no")) is unavailable
 
 
 def test_the_report_is_json_with_one_outcome_an_image_and_the_side_of_each_failure() -> None:

@@ -91,14 +91,6 @@ async def test_a_server_that_says_when_is_believed_and_being_told_to_wait_is_no_
     assert script.waits == [7.0] * 20
 
 
-async def test_nobody_waits_an_hour_because_a_server_says_so() -> None:
-    script = Script(RateLimited("429", retry_after=3600.0))
-    with pytest.raises(RateLimited):
-        await script.run()
-
-    assert script.waits == []
-
-
 async def test_waits_for_a_silent_429_are_long_enough_and_end() -> None:
     script = Script(*(RateLimited("429") for _ in range(2000)), patience=300)
     with pytest.raises(RateLimited):
