@@ -227,7 +227,8 @@ class QuayServer:
             for fault in acting:
                 answer = fault.action.on_answer(answer, source)
             return await self._couriers[listener].deliver(source, self._dressed(answer), record)
-        except ConnectionAbortedError:
+        except ConnectionError:
+            # The server closes, or the client has left: nothing to tell anybody.
             return drop(source)
         finally:
             if honest is not None and not isinstance(honest.body, bytes | memoryview):
