@@ -147,10 +147,10 @@ class BlobFinished:
 
 @dataclass(frozen=True, slots=True)
 class ImageDerived:
-    """An image went through occystrap's pipeline: what its filters printed, and what its check of the result found."""
+    """An image went through occystrap's pipeline: lines that its filters printed, and what its own check found."""
 
     reference: Reference
-    printed: str = ""
+    printed: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
 
 

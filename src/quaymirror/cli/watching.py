@@ -76,7 +76,7 @@ class Printer:
         """Print `event` if it has something to print."""
         if isinstance(event, ImageDerived) and event.printed and not self._is_silent:
             # File names in there are made by strangers: no escape sequence gets through.
-            self._waiting.append("".join(f"{plain(line)}\n" for line in event.printed.splitlines()))
+            self._waiting.append("".join(f"{plain(line)}\n" for line in event.printed))
             if not self._must_wait:
                 self.flush()
 

@@ -48,11 +48,11 @@ class Job:
 class Emission:
     """What came of a job.
 
-    `files` stand at the destination now, with their sizes in bytes; `printed` is what filters wrote to stdout, `log`
-    the warnings that occystrap logged, `findings` what its own `verify()` had to say, errors excepted.
+    `files` stand at the destination now, with their sizes in bytes; `printed` are the lines that filters wrote to
+    stdout, `log` the warnings that occystrap logged, `findings` what its own `verify()` had to say, errors excepted.
     """
 
     files: tuple[tuple[Path, int], ...] = ()
-    printed: str = ""
+    printed: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ def emit(job: Job) -> Emission:
         except Exception as error:
             raise _failed(job, error) from None
 
-    return Emission(tuple(files), captured.printed.getvalue(), tuple(captured.log), tuple(findings))
+    return Emission(tuple(files), captured.lines, tuple(captured.log), tuple(findings))
 
 
 def _emit(job: Job) -> tuple[list[tuple[Path, int]], list[str]]:
@@ -274,6 +274,11 @@ def _one_line(text: object) -> str:
 class _Captured:
     printed: io.StringIO = field(default_factory=io.StringIO)
     log: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        text = self.printed.getvalue()
+        return tuple(text.removesuffix("\n").split("\n")) if text else ()
 
 
 class _Collector(logging.Handler):
