@@ -66,7 +66,14 @@ def archive(path: Path) -> dict[str, str]:
         return members
 
 
-def info(host: str, name: str, tag: str) -> dict[str, Any]:
-    """Return what `occystrap info` says of an image."""
-    document: dict[str, Any] = json.loads(occystrap(["-O", "json", "info", f"registry://{host}/kolla/{name}:{tag}"]))
-    return document
+def infos(host: str, names: Iterable[str], tag: str) -> list[dict[str, Any]]:
+    """Return what `occystrap info` says of each image."""
+    printed = occystrap(*(["-O", "json", "info", f"registry://{host}/kolla/{name}:{tag}"] for name in names))
+    documents: list[dict[str, Any]] = []
+    decoder = json.JSONDecoder()
+    while printed := printed.lstrip():
+        document, end = decoder.raw_decode(printed)
+        documents.append(document)
+        printed = printed[end:]
+
+    return documents
