@@ -22,6 +22,7 @@ __all__ = [
     "CredentialsRefused",
     "DigestMismatch",
     "DiscoveryIncomplete",
+    "EmitFailed",
     "InvalidName",
     "LockHeld",
     "NotFound",
@@ -233,6 +234,13 @@ class UnsupportedContent(ContentError):
 
 class PlatformNotFound(ContentError):
     """An index has none of the platforms asked for."""
+
+
+class EmitFailed(QuaymirrorError):
+    """A filter or an output of occystrap failed, or its result did not pass its own check."""
+
+    side = Side.TARGET
+    phase = Phase.LAND
 
 
 class StoreError(QuaymirrorError):

@@ -19,6 +19,7 @@ __all__ = [
     "CandidateSkipped",
     "Event",
     "HostPaused",
+    "ImageDerived",
     "ImageFinished",
     "ImagePlanned",
     "ImageQueued",
@@ -145,6 +146,15 @@ class BlobFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageDerived:
+    """An image went through occystrap's pipeline: lines that its filters printed, and what its own check found."""
+
+    reference: Reference
+    printed: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFinished:
     """An image has its outcome."""
 
@@ -202,6 +212,7 @@ Event = (
     | ImageStarted
     | ImagePlanned
     | BlobFinished
+    | ImageDerived
     | ImageFinished
     | RetryScheduled
     | HostPaused

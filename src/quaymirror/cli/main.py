@@ -18,6 +18,7 @@ from ..ui.text import plain
 _COMMANDS = {
     "sync": ("quaymirror.cli.sync:sync", "Mirror every repository that matches and carries the tag."),
     "list": ("quaymirror.cli.listing:list_images", "Show what sync would mirror, without pulling anything."),
+    "info": ("quaymirror.cli.info:info", "Show what the images are: platform, layers, labels and so on."),
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; name what is missing or damaged."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
 }

@@ -30,6 +30,10 @@ from .watching import PROGRESS, watched_run
     multiple=True,
     help="Only these of a multi-arch image (repeatable).  [default: all]",
 )
+@click.option(
+    "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
+)
+@click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options
@@ -56,7 +60,7 @@ def sync(
     """
     selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
     settings = make_settings(**options)
-    parse_target(target, selection)  # before anything is shown
+    parse_target(target, selection, settings)  # before anything is shown
     _check_writable(report_file)
 
     async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:

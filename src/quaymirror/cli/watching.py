@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import click
 
-from ..events import Event, Meters, Observer
+from ..events import Event, ImageDerived, Meters, Observer
 from ..mirror.report import ExitCode, Report
 from ..mirror.run import Stop
 from ..transfer.together import foremost
@@ -61,6 +61,33 @@ def make_watcher(progress: str, meters: Meters) -> Watcher:
     return Watcher(lambda event: None)
 
 
+class Printer:
+    """Writes what filters print to stdout, an image at a time; under a dashboard when that has gone.
+
+    As JSON lines it is on stdout already.
+    """
+
+    def __init__(self, progress: str) -> None:
+        self._is_silent = progress == "json"
+        self._must_wait = progress == "rich" or (progress == "auto" and sys.stderr.isatty())
+        self._waiting: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        """Print `event` if it has something to print."""
+        if isinstance(event, ImageDerived) and event.printed and not self._is_silent:
+            # File names in there are made by strangers: no escape sequence gets through.
+            self._waiting.append("".join(f"{plain(line)}\n" for line in event.printed))
+            if not self._must_wait:
+                self.flush()
+
+    def flush(self) -> None:
+        """Print what has waited."""
+        for text in self._waiting:
+            _to_stdout(text)
+
+        self._waiting.clear()
+
+
 def _to_stderr(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
@@ -82,10 +109,12 @@ async def watched_run(
     watcher = make_watcher(progress, meters)
     state = RunState()
     caught: list[signal.Signals] = []
+    printer = Printer(progress)
 
     def observe(event: Event) -> None:
         state.apply(event)
         watcher.observe(event)
+        printer(event)
 
     try:
         async with anyio.create_task_group() as tasks:
@@ -98,6 +127,7 @@ async def watched_run(
     except BaseExceptionGroup as group:
         raise foremost(group) or group from None
 
+    printer.flush()
     for line in summary_lines(state):
         click.echo(line, err=True)
 

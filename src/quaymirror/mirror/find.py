@@ -25,13 +25,17 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
     async with connect(settings, observer) as services:
         registry = settings.origin.netloc
         async for candidates in pages(services.api, registry, selection, observer=observer):
-            for image in await _confirmed(candidates, services, selection, observer):
+            for image in await confirmed(candidates, services, selection, observer):
                 yield image
 
 
-async def _confirmed(
+async def confirmed(
     candidates: Sequence[Candidate], services: Services, selection: Selection, observer: Observer
 ) -> list[Image]:
+    """Return those of `candidates` that carry the tag, in the same order; `observer` is told of the others.
+
+    :raises QuaymirrorError: when a tag can't be checked.
+    """
     limit = anyio.CapacityLimiter(_CHECKERS)
     found: dict[int, Image] = {}
 

@@ -86,6 +86,8 @@ class Report:
     repositories: int = 0
     matched: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What the check of each derived image found, by its full name."""
     bytes_fetched: int = 0
     complete: bool = False
     """Whether everything selected was found and had its turn."""
@@ -135,8 +137,16 @@ class Report:
             "repositories": {"listed": self.repositories, "matched": self.matched, "skipped": dict(self.skipped)},
             "images": {status.value: counts[status] for status in Status},
             "bytes_fetched": self.bytes_fetched,
-            "outcomes": [_outcome(outcome) for outcome in sorted(self.outcomes, key=lambda o: str(o.reference))],
+            "outcomes": [
+                _outcome(outcome) | self._findings(outcome)
+                for outcome in sorted(self.outcomes, key=lambda o: str(o.reference))
+            ],
         }
+
+    def _findings(self, outcome: Outcome) -> dict[str, Any]:
+        """Derived images only: an empty list says that the check found nothing wrong."""
+        found = self.findings.get(outcome.reference.full_name)
+        return {} if found is None else {"findings": list(found)}
 
 
 def _selection(selection: Selection) -> dict[str, Any]:

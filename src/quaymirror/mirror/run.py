@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -22,6 +22,7 @@ from ..errors import PlatformNotFound, QuaymirrorError, Scope, StoreError
 from ..events import (
     CandidateSkipped,
     Event,
+    ImageDerived,
     ImageFinished,
     ImageStarted,
     ListingFinished,
@@ -46,7 +47,7 @@ from ..transfer.together import foremost
 from .report import Report, graver
 from .services import Services, connect
 from .settings import Settings
-from .target import LayoutTarget, TargetSpec, open_target, parse_target
+from .target import LayoutTarget, TargetSpec, open_target, parse_target, wanted_platforms
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
@@ -88,6 +89,7 @@ class _Tally:
 
     outcomes: list[Outcome] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     repositories: int = 0
     matched: int = 0
     listed: bool = False
@@ -107,6 +109,8 @@ class _Tally:
                 self.skipped[event.reason] += 1
             case TagChecked():
                 self.found += 1
+            case ImageDerived():
+                self.findings[event.reference.full_name] = event.findings
             case ImageFinished():
                 self.outcomes.append(event.outcome)
             case _:
@@ -153,7 +157,8 @@ async def run_sync(
     :raises LockHeld: when another run is at work there.
     :raises StoreError: when it can't be opened.
     """
-    spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection)
+    spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection, settings)
+    settings = replace(settings, platforms=wanted_platforms(spec, settings))
     started, clock = time.time(), time.monotonic()
     tally = _Tally()
 
@@ -342,6 +347,7 @@ def _report(run: _Run, target: TargetSpec, started: float, elapsed: float) -> Re
         repositories=tally.repositories,
         matched=tally.matched,
         skipped=tally.skipped,
+        findings=tally.findings,
         bytes_fetched=sum(o.bytes_fetched for o in images) if run.settings.dry_run else run.meters.fetched_bytes,
         complete=tally.listed and run.stop.reason is None and len(images) >= tally.found,
         fatal=tally.fatal,

@@ -19,7 +19,8 @@ class Settings:
     """The options of `sync`, with its defaults.
 
     `layer_concurrency` is how many blobs are in flight over all images. `platforms` restricts multi-arch images to
-    some of their platforms; () means all. `environment` is where default auth files are looked up.
+    some of their platforms; () means all, or linux/amd64 where images are derived. `filters` are occystrap's, in their
+    order; `allow_extract` lets its outputs unpack archives. `environment` is where default auth files are looked up.
 
     :raises ConfigError: when a value makes no sense.
     """
@@ -28,6 +29,8 @@ class Settings:
     concurrency: int = 16
     layer_concurrency: int = 32  # measured: docs/explanation/concurrency.md
     platforms: tuple[Platform, ...] = ()
+    filters: tuple[str, ...] = ()
+    allow_extract: bool = False
     dry_run: bool = False
     allow_empty: bool = False
     retries: int = 5

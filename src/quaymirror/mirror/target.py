@@ -6,15 +6,17 @@ The choice of a target shows here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
 from ..events import Observer
+from ..oci import Platform
 from ..quay.selection import Selection
 from ..store.layout import OCILayout
 from ..transfer.target import Target
+from .destination import DerivedTarget, is_derived, parse_derived
 from .settings import Settings
 
 _OCIDIR = "ocidir"
@@ -30,14 +32,20 @@ class LayoutTarget:
         return str(self.path)
 
 
-TargetSpec = LayoutTarget
+TargetSpec = LayoutTarget | DerivedTarget
 
 
-def parse_target(text: str, selection: Selection) -> TargetSpec:
-    """Return what `text` (`PATH` or `ocidir://PATH`) names, with `{org}` and `{tag}` replaced.
+def parse_target(text: str, selection: Selection, settings: Settings) -> TargetSpec:
+    """Return what `text` (`PATH`, `ocidir://PATH` or an address of occystrap's) names, `{org}` and `{tag}` replaced.
 
     :raises ConfigError: when it names nothing that images can land in, or can't tell two of them apart.
     """
+    if is_derived(text, settings):
+        return parse_derived(text, selection, settings)
+
+    if settings.filters:
+        raise ConfigError("filters change images: they need a target like dir://PATH, tar://PATH or registry://HOST")
+
     scheme, separator, rest = text.partition("://")
     if separator and scheme != _OCIDIR:
         raise ConfigError(f"no such kind of target: {scheme[:50]!r}; write a PATH or ocidir://PATH")
@@ -60,6 +68,22 @@ async def open_target(spec: TargetSpec, settings: Settings, observer: Observer) 
     :raises LockHeld: when another run is at work on it.
     :raises StoreError: when the disk refuses.
     """
-    opened = OCILayout.inspect(spec.path) if settings.dry_run else OCILayout.open(spec.path, observer=observer)
-    async with opened as layout:
-        yield layout
+    async with _opened(spec, settings, observer) as target:
+        yield target
+
+
+def _opened(spec: TargetSpec, settings: Settings, observer: Observer) -> AbstractAsyncContextManager[Target]:
+    match spec:
+        case DerivedTarget():
+            # Imported when it is asked for: worker processes are nothing that a mirror needs.
+            from .derive import Deriver
+
+            opened = Deriver.inspect if settings.dry_run else Deriver.open
+            return opened(spec, observer=observer)
+        case LayoutTarget():
+            return OCILayout.inspect(spec.path) if settings.dry_run else OCILayout.open(spec.path, observer=observer)
+
+
+def wanted_platforms(spec: TargetSpec, settings: Settings) -> tuple[Platform, ...]:
+    """Return the platforms to mirror of a multi-arch image, () for all."""
+    return (spec.platform,) if isinstance(spec, DerivedTarget) else settings.platforms

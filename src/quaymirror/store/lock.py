@@ -37,6 +37,24 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait for one's turn with the file or directory at `path`, and have it while the context lasts. It blocks.
+
+    :raises StoreError: when it can't be opened, or the file system knows no locks.
+    """
+    with local_errors("lock", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    try:
+        with local_errors("lock", path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _take(descriptor: int, path: Path, *, shared: bool) -> None:
     try:
         with local_errors("lock", path):

@@ -69,6 +69,8 @@ def to_json(value: object) -> Json:
             return plain(value)
         case Enum():
             return to_json(value.value)
+        case tuple():
+            return [to_json(item) for item in value]
         case Digest() | Repository() | Reference():
             return str(value)
         case QuaymirrorError():

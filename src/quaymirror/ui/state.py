@@ -20,6 +20,7 @@ from ..events import (
     CandidateSkipped,
     Event,
     HostPaused,
+    ImageDerived,
     ImageFinished,
     ImagePlanned,
     ImageQueued,
@@ -183,6 +184,8 @@ class RunState:
                 self.retries += 1
             case HostPaused():
                 self._pause(event)
+            case ImageDerived():
+                pass  # what was printed is a result: it goes to stdout, and the outcome follows
             case Notice():
                 self.last_notices.append(clean(event.message))
             case StopRequested():

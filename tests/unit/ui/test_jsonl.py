@@ -26,6 +26,7 @@ EVERY_EVENT: list[events.Event] = [
     events.ImageStarted(NOVA),
     events.ImagePlanned(NOVA, 12, 400, 60),
     events.BlobFinished(Digest.of(b""), 60),
+    events.ImageDerived(NOVA, ("Found 1 match.", ""), ("warning: look",)),
     events.ImageFinished(
         events.Outcome(NOVA, events.Status.FAILED, 1, 2, 3.5, None, errors.NotFound("gone", phase=errors.Phase.FETCH))
     ),

@@ -1,0 +1,114 @@
+"""`quaymirror info`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+import click
+
+from ..errors import SelectionEmpty
+from ..events import Event, Notice
+from ..mirror.info import image_infos
+from ..mirror.report import ExitCode
+from ..mirror.settings import Settings
+from ..quay.selection import Selection
+from ..ui.text import human_bytes, plain
+from .options import make_selection, make_settings, registry_options, selection_options, server_options
+
+
+@click.command(context_settings={"max_content_width": 100})
+@selection_options
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of multi-arch images.  [default: linux/amd64]")
+@server_options
+@registry_options
+@click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
+@click.option("--json", "as_json", is_flag=True, help="An array of objects with the fields of occystrap's info.")
+def info(
+    organization: str,
+    glob: str | None,
+    tag: str | None,
+    exclude: tuple[str, ...],
+    since: str | None,
+    platform: str | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Show the metadata of each image; no layer is fetched."""
+    selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
+    settings = make_settings(platform=(platform,) if platform else (), **options)
+    infos = anyio.run(partial(_infos, selection, settings))
+    if as_json:
+        click.echo(json.dumps(infos, indent=2))
+    else:
+        click.echo("\n\n".join("\n".join(_lines(info)) for info in infos))
+
+    if not infos and not settings.allow_empty:
+        raise SelectionEmpty(f"no repository matches {selection}")
+
+    failed = [info for info in infos if "error" in info]
+    for info in failed:
+        click.echo(f"quaymirror: {plain(info['image'])}:{info['tag']}: {plain(info['error'])}", err=True)
+
+    return int(ExitCode.PARTIAL if failed else ExitCode.OK)
+
+
+async def _infos(selection: Selection, settings: Settings) -> list[dict[str, Any]]:
+    try:
+        return await image_infos(selection, settings, observer=_tell)
+    except SelectionEmpty:
+        if settings.allow_empty:
+            return []
+
+        raise
+
+
+def _tell(event: Event) -> None:
+    if isinstance(event, Notice):
+        click.echo(f"quaymirror: {plain(event.message)}", err=True)
+
+
+def _lines(info: Mapping[str, Any]) -> Iterator[str]:
+    """The sections for eyes. Everything in them was written by strangers."""
+    yield plain(f"{info['image']}:{info['tag']}")
+    if "error" in info:
+        yield f"  error: {plain(info['error'])}"
+        return
+
+    platform = "/".join(str(info[key]) for key in ("os", "architecture", "variant") if info[key])
+    size = human_bytes(info["total_compressed_size"])
+    for name, value in (
+        ("media type", info["media_type"] or "-"),
+        ("platform", platform),
+        ("created", info["created"]),
+        ("config", f"{info['config_digest']} ({human_bytes(info['config_size'])})"),
+        ("history", f"{info['history_count']} steps, {info['empty_layer_count']} without a layer"),
+        ("entrypoint", _joined(info["entrypoint"])),
+        ("cmd", _joined(info["cmd"])),
+        ("working dir", info["working_dir"]),
+        ("ports", _joined(info["exposed_ports"])),
+        ("volumes", _joined(info["volumes"])),
+        ("layers", f"{info['layer_count']}, {size} compressed"),
+    ):
+        if value:
+            yield f"  {name + ':':<13}{plain(str(value))}"
+
+    for layer in info["layers"]:
+        created_by = plain(str(layer.get("created_by", "")))[:60]
+        yield f"    {layer['digest']}  {human_bytes(layer['size']):>9}  {layer['compression']}  {created_by}".rstrip()
+
+    for name, values in (("environment", info["env"]), ("labels", _pairs(info["labels"]))):
+        if values:
+            yield f"  {name}:"
+            yield from (f"    {plain(str(value))}" for value in values)
+
+
+def _joined(value: object) -> str:
+    return " ".join(str(word) for word in value) if isinstance(value, list) else str(value or "")
+
+
+def _pairs(labels: object) -> list[str]:
+    return [f"{key}={value}" for key, value in labels.items()] if isinstance(labels, dict) else []

@@ -1,0 +1,19 @@
+"""What workers are asked to do. The module is cheap to import; occystrap is not, and stays in the worker."""
+
+from __future__ import annotations
+
+from .job import Destination, Emission, Job
+
+
+def check(destination: Destination, filters: tuple[str, ...]) -> None:
+    """Make sure that occystrap understands `filters`; see `pipeline.check`."""
+    from . import pipeline
+
+    pipeline.check(destination, filters)
+
+
+def emit(job: Job) -> Emission:
+    """Send one image through occystrap; see `pipeline.emit`."""
+    from . import pipeline
+
+    return pipeline.emit(job)

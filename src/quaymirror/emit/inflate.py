@@ -1,0 +1,141 @@
+"""Layers as they are inside: decompressed, with the digest that the image's config names (image-spec, config.md).
+
+A layer comes from strangers, so what it unpacks to is bounded, and every member of it is read: gzip files may be
+concatenated (RFC 1952, 2.2), and so may zstd frames (RFC 8878, 3).
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import DigestMismatch, Phase, Scope, UnsupportedContent
+from ..oci import Digest
+from ..store import fsops
+
+_CHUNK_BYTES = 1024 * 1024
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+# A window that any decoder has to support is 8 MiB; images are made with up to 128 (zstd --long).
+_ZSTD_WINDOW_BYTES = 128 * 1024 * 1024
+# Layers shrink to a third or so; one of mere zeros shrinks to a thousandth, and real ones of those are small.
+_MAX_RATIO = 200
+_ALWAYS_FINE_BYTES = 1024 * 1024 * 1024
+
+
+def inflate(blob: Path, final: Path, diff_id: Digest, *, always_fine: int = _ALWAYS_FINE_BYTES) -> int:
+    """Decompress the layer in the file `blob` to `final`, whole, or not at all; return its size in bytes.
+
+    :raises UnsupportedContent: when it can't be decompressed, or grows beyond all measure.
+    :raises DigestMismatch: when it is not the layer that `diff_id` names.
+    :raises StoreError: when the disk refuses.
+    """
+    partial_path = final.with_name(f"{final.name}.part")
+    with fsops.local_errors("read", blob):
+        compressed = blob.open("rb", buffering=_CHUNK_BYTES)
+
+    fsops.remove(partial_path)
+    with compressed:
+        descriptor = fsops.open_for_append(partial_path)
+        try:
+            limit = max(always_fine, _MAX_RATIO * os.fstat(compressed.fileno()).st_size)
+            size = _write(compressed, descriptor, partial_path, diff_id, limit)
+            fsops.publish(descriptor, partial_path, final)
+        except BaseException:
+            fsops.remove(partial_path)
+            raise
+        finally:
+            os.close(descriptor)
+
+    return size
+
+
+def _write(compressed: BinaryIO, descriptor: int, path: Path, diff_id: Digest, limit: int) -> int:
+    size, hasher = 0, diff_id.hasher()
+    for chunk in _decompressed(compressed):
+        size += len(chunk)
+        if size > limit:
+            raise UnsupportedContent(f"a layer that decompresses to more than {limit:,} bytes", phase=Phase.LAND)
+
+        hasher.update(chunk)
+        fsops.write_all(descriptor, [chunk], path)
+
+    if hasher.hexdigest() != diff_id.encoded:
+        raise mismatch(diff_id)
+
+    return size
+
+
+def mismatch(diff_id: Digest) -> DigestMismatch:
+    """Return the error for a layer that is not what the config says."""
+    return DigestMismatch(
+        f"a layer does not decompress to diff_id {diff_id}, which the image's config names",
+        scope=Scope.IMAGE,
+        phase=Phase.LAND,
+    )
+
+
+def _decompressed(file: BinaryIO) -> Iterator[bytes]:
+    """Go by the first bytes, as containerd does: media types are often wrong, and `diff_id` decides anyway."""
+    magic = file.read(4)
+    file.seek(0)
+    if magic.startswith(_GZIP):
+        return _gunzip(file)
+
+    if magic == _ZSTD or (magic[1:] == _ZSTD_SKIPPABLE and 0x50 <= magic[0] <= 0x5F):
+        return _unzstd(file)
+
+    return iter(partial(file.read, _CHUNK_BYTES), b"")
+
+
+def _gunzip(file: BinaryIO) -> Iterator[bytes]:
+    data = file.read(_CHUNK_BYTES)
+    while data:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            yield from _gunzip_member(member, data, file)
+        except zlib.error:
+            raise UnsupportedContent("a layer that is no valid gzip", phase=Phase.LAND) from None
+
+        data = _next_member(member.unused_data, file)
+
+
+def _gunzip_member(member: Any, data: bytes, file: BinaryIO) -> Iterator[bytes]:
+    while True:
+        out = member.decompress(data, _CHUNK_BYTES)
+        yield out
+        if member.eof:
+            return
+
+        data = member.unconsumed_tail or file.read(_CHUNK_BYTES)
+        if not (out or data):
+            raise UnsupportedContent("a gzip layer that breaks off", phase=Phase.LAND)
+
+
+def _next_member(data: bytes, file: BinaryIO) -> bytes:
+    """Skip the zeros that tape archivers and some writers pad with."""
+    data = data.lstrip(b"\0")
+    while not data:
+        chunk = file.read(_CHUNK_BYTES)
+        if not chunk:
+            break
+
+        data = chunk.lstrip(b"\0")
+
+    return data
+
+
+def _unzstd(file: BinaryIO) -> Iterator[bytes]:
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    try:
+        with decompressor.stream_reader(file, read_across_frames=True, closefd=False) as reader:
+            yield from iter(partial(reader.read, _CHUNK_BYTES), b"")
+    except zstandard.ZstdError:
+        raise UnsupportedContent("a layer that is no valid zstd", phase=Phase.LAND) from None

@@ -1,0 +1,313 @@
+"""The only module that knows occystrap; it runs in worker processes, since importing it takes a quarter of a second and
+puts handlers on twenty loggers.
+
+Outputs that write files do so in a directory of the job's own. What stands under a final name is complete, and
+occystrap's own check has passed; see `publish`.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from occystrap import constants, uri
+from occystrap.pipeline import PipelineBuilder
+
+from ..errors import ConfigError, EmitFailed, Phase, QuaymirrorError, StoreError
+from .job import Destination, Emission, Job, StagedLayer
+from .publish import append_shared, publish_directory, publish_file, replace_tree
+
+_LOCAL_FAILURES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE})
+_SPILL = "inspect"
+
+
+def check(destination: Destination, filters: tuple[str, ...]) -> None:
+    """Make sure that occystrap understands `filters`, before there is an image.
+
+    :raises ConfigError: when it does not.
+    """
+    _quiet()
+    builder = PipelineBuilder()
+    for text in filters:
+        try:
+            builder.build_filter(uri.parse_filter(text), None, image="", tag="")
+        except Exception as error:
+            raise ConfigError(f"--filter {text[:100]!r}: {_one_line(error)}") from None
+
+
+def emit(job: Job) -> Emission:
+    """Send one image through its filters to its destination, let occystrap check the result, and publish it.
+
+    :raises EmitFailed: when a filter, an output or the check fails; nothing stands under a final name then that did
+        not stand there before.
+    :raises StoreError: when the disk refuses.
+    """
+    _quiet()
+    with _captured() as captured:
+        try:
+            files, findings = _emit(job)
+        except QuaymirrorError:
+            raise
+        except OSError as error:
+            if error.errno in _LOCAL_FAILURES:
+                raise StoreError(f"can't write below {job.scratch}: {error.strerror}", phase=Phase.LAND) from None
+
+            raise _failed(job, error) from None
+        except Exception as error:
+            raise _failed(job, error) from None
+
+    return Emission(tuple(files), captured.lines, tuple(captured.log), tuple(findings))
+
+
+def _emit(job: Job) -> tuple[list[tuple[Path, int]], list[str]]:
+    chain = _Chain.build(job)
+    _feed(job, chain.output)
+    chain.output.finalize()
+    if hasattr(chain.writer, "write_bundle") and _wants_bundle(job.destination):
+        chain.writer.write_bundle()
+
+    findings = _verify(job, chain.writer)
+    files = _publish(job, chain.place)
+    for spilled, final in chain.spills:
+        append_shared(final, spilled)
+
+    return files, findings
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The filters around the writer, and where the writer writes; `spills` are files that images share."""
+
+    output: Any
+    writer: Any
+    place: Path
+    spills: list[tuple[Path, Path]]
+
+    @classmethod
+    def build(cls, job: Job) -> _Chain:
+        destination = job.destination
+        temporary, out = job.scratch / "tmp", job.scratch / "out"
+        temporary.mkdir(parents=True)
+        place = _place(destination, out)
+        builder = PipelineBuilder(SimpleNamespace(obj=_globals(temporary)))
+        if destination.scheme == "dir":
+            _link_present(job, out)
+
+        spec = uri.URISpec(destination.scheme, destination.host, str(place), dict(destination.options))
+        writer = builder.build_output(spec, job.image, job.tag)
+        output, spills = _Landing(writer) if job.filters else writer, []
+        for number, text in reversed(list(enumerate(job.filters))):
+            filter_spec = uri.parse_filter(text)
+            final = _spilled_file(filter_spec)
+            if final is not None:
+                # Each image appends a line; processes that append to one file at a time tear each other's lines.
+                spilled = job.scratch / f"{_SPILL}-{number}"
+                filter_spec.options["file"] = str(spilled)
+                spills.append((spilled, final))
+
+            output = builder.build_filter(filter_spec, output, image=job.image, tag=job.tag)
+
+        return cls(output, writer, place, spills)
+
+
+class _Landing:
+    """Between the last filter and the writer: says again which file a filtered layer is in, which filters forget.
+
+    With it the writer takes the file by renaming it; without, it copies.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def process_image_element(self, element: Any) -> None:
+        name = getattr(element.data, "name", None)
+        if element.element_type == constants.IMAGE_LAYER and isinstance(name, str) and element.temp_path is None:
+            element.temp_path = name
+
+        self._writer.process_image_element(element)
+
+
+def _globals(temporary: Path) -> dict[str, Any]:
+    """What occystrap takes from its command line; credentials from its own variables, never from an address."""
+    return {
+        "TEMP_DIR": str(temporary),
+        "USERNAME": os.environ.get("OCCYSTRAP_USERNAME"),
+        "PASSWORD": os.environ.get("OCCYSTRAP_PASSWORD"),
+    }
+
+
+def _place(destination: Destination, out: Path) -> Path:
+    if destination.scheme == "tar":
+        out.mkdir()
+        return out / "image.tar"
+
+    if destination.scheme in ("dir", "oci"):
+        out.mkdir()
+        return out
+
+    if destination.scheme == "mounts":
+        _refuse_used(Path(destination.path))
+
+    return Path(destination.path)
+
+
+def _refuse_used(path: Path) -> None:
+    """Mounts can't be moved, so these are made in place; occystrap would take the half of an extraction for a whole."""
+    if path.is_dir() and any(path.iterdir()):
+        raise EmitFailed(f"{path} is there already: unmount what is in it and remove it")
+
+
+def _link_present(job: Job, out: Path) -> None:
+    """Show the writer what is at the destination already."""
+    for layer in job.layers:
+        if layer.path is None:
+            (out / layer.name).mkdir(exist_ok=True)
+            if not (out / layer.name / "layer.tar").exists():
+                _link(Path(job.destination.path, layer.name, "layer.tar"), out / layer.name / "layer.tar")
+
+
+def _spilled_file(spec: Any) -> Path | None:
+    name = spec.name.lower().replace("_", "-")
+    return Path(str(spec.options["file"])) if name == "inspect" and spec.options.get("file") else None
+
+
+def _wants_bundle(destination: Destination) -> bool:
+    return destination.scheme in ("oci", "mounts") or bool(destination.options.get("expand"))
+
+
+def _feed(job: Job, output: Any) -> None:
+    """Hand over config and layers, these always in the manifest's order: outputs pair what they get by it."""
+    output.process_image_element(constants.ImageElement(constants.CONFIG_FILE, job.config_name, io.BytesIO(job.config)))
+    # Outputs compare the names of source layers, which say nothing about filtered ones: filters get every layer.
+    wanted = [output.fetch_callback(layer.name) or bool(job.filters) for layer in job.layers]
+    for number, (layer, is_wanted) in enumerate(zip(job.layers, wanted, strict=True)):
+        index = None if output.requires_ordered_layers else number
+        with _opened(job, layer if is_wanted else None, number) as (data, path):
+            output.process_image_element(
+                constants.ImageElement(constants.IMAGE_LAYER, layer.name, data, layer_index=index, temp_path=path)
+            )
+
+
+@contextmanager
+def _opened(job: Job, layer: StagedLayer | None, number: int) -> Iterator[tuple[Any, str | None]]:
+    """Open a name of the layer's that the writer may take away; the staged file stays for other images."""
+    if layer is None:
+        yield None, None
+        return
+
+    assert layer.path is not None
+    mine = job.scratch / f"layer-{number}"
+    _link(layer.path, mine)
+    with mine.open("rb") as file:
+        yield file, str(mine)
+
+    mine.unlink(missing_ok=True)
+
+
+def _link(source: Path, name: Path) -> None:
+    try:
+        name.hardlink_to(source)
+    except OSError:
+        # Some file systems know no links, or few for one file.
+        shutil.copyfile(source, name)
+
+
+def _verify(job: Job, writer: Any) -> list[str]:
+    results = writer.verify().results
+    errors = [result["message"] for result in results if result["severity"] == "error"]
+    if errors:
+        raise EmitFailed(f"{job.image}:{job.tag}: occystrap's check of the result: {'; '.join(map(_one_line, errors))}")
+
+    return [f"{r['severity']}: {_one_line(r['message'])}" for r in results if r["severity"] == "warning"]
+
+
+def _publish(job: Job, place: Path) -> list[tuple[Path, int]]:
+    final = Path(job.destination.path)
+    match job.destination.scheme:
+        case "dir":
+            return publish_directory(place, final)
+        case "tar":
+            return [publish_file(place, final)]
+        case "oci":
+            replace_tree(place, final)
+            return [(final / "config.json", (final / "config.json").stat().st_size)]
+        case "mounts":
+            return [(final / "config.json", (final / "config.json").stat().st_size)]
+        case _:
+            return []
+
+
+def _failed(job: Job, error: Exception) -> EmitFailed:
+    return EmitFailed(f"{job.image}:{job.tag}: {_culprit(error)} failed: {_one_line(error)}")
+
+
+def _culprit(error: Exception) -> str:
+    """Return which part of occystrap raised `error`: the innermost filter or output on its way."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for module in reversed(modules):
+        for kind in ("filters", "outputs"):
+            if module.startswith(f"occystrap.{kind}.") and not module.endswith(".base"):
+                return f"{kind[:-1]} {module.rpartition('.')[2].replace('_', '-')}"
+
+    return "occystrap"
+
+
+def _one_line(text: object) -> str:
+    words = str(text) or type(text).__name__
+    return " ".join(words.split())[:500]
+
+
+@dataclass(slots=True)
+class _Captured:
+    printed: io.StringIO = field(default_factory=io.StringIO)
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        text = self.printed.getvalue()
+        return tuple(text.removesuffix("\n").split("\n")) if text else ()
+
+
+class _Collector(logging.Handler):
+    """Keeps warnings; milestones are told by events already."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(f"occystrap: {_one_line(record.getMessage())}")
+
+
+@contextmanager
+def _captured() -> Iterator[_Captured]:
+    captured = _Captured()
+    collector = _Collector(captured.log)
+    logger = logging.getLogger("occystrap")
+    logger.addHandler(collector)
+    try:
+        with redirect_stdout(captured.printed), redirect_stderr(io.StringIO()):
+            yield captured
+    finally:
+        logger.removeHandler(collector)
+
+
+def _quiet() -> None:
+    """Take back the handlers that occystrap put on each of its loggers, which print."""
+    loggers: Mapping[str, Any] = logging.root.manager.loggerDict
+    for name, logger in loggers.items():
+        if name.startswith("occystrap") and isinstance(logger, logging.Logger):
+            logger.handlers.clear()

@@ -1,0 +1,48 @@
+"""The inside of a worker process: calls come in on one pipe, answers go out on another."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import struct
+from typing import Any, BinaryIO
+
+HEADER = struct.Struct(">Q")
+
+
+def main() -> None:
+    """Answer calls until the other side is gone: that is how a worker learns that its parent has died."""
+    # Ctrl-C is for the parent: it lets what is in flight finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with os.fdopen(os.dup(0), "rb") as calls, os.fdopen(os.dup(1), "wb") as answers:
+        # Whatever libraries print must not get among the answers.
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+
+        _serve(calls, answers)
+
+
+def _serve(calls: BinaryIO, answers: BinaryIO) -> None:
+    while True:
+        try:
+            function, arguments = pickle.load(calls)  # noqa: S301 - from our own parent
+        except EOFError:
+            return
+
+        try:
+            answer: tuple[bool, Any] = True, function(*arguments)
+        except Exception as error:
+            answer = False, error
+
+        content = _pickled(answer)
+        answers.write(HEADER.pack(len(content)) + content)
+        answers.flush()
+
+
+def _pickled(answer: tuple[bool, Any]) -> bytes:
+    try:
+        return pickle.dumps(answer)
+    except Exception:
+        return pickle.dumps((False, RuntimeError(f"a worker's answer of type {type(answer[1]).__name__}")))
