@@ -7,7 +7,7 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,11 +63,10 @@ class Deriver:
         :raises StoreError: when the disk refuses.
         """
         home = _home(spec)
-        with ExitStack() as stack:
+        async with Workers.open() as workers:
+            await _check_filters(spec, workers)
             fsops.make_directory(home)
-            stack.enter_context(locked(home / "lock"))
-            async with Workers.open() as workers:
-                await _check_filters(spec, workers)
+            with locked(home / "lock"):
                 async with Stage.open(home / "work", workers) as stage:
                     yield cls(spec, Receipts(home / "derived"), stage, observer=observer)
 
