@@ -178,6 +178,8 @@ class ServiceError(QuaymirrorError):
     ) -> None:
         super().__init__(message, scope=scope, side=side, phase=phase)
         self.status = status
+        self.codes: frozenset[str] = frozenset()
+        """The registry's own words for it, such as `BLOB_UNKNOWN` (OCI distribution-spec, "Error Codes")."""
 
 
 class NotFound(ServiceError):

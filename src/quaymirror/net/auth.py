@@ -21,6 +21,8 @@ from .secret import Credentials, Secret
 
 # A token that would expire while a request is under way is not worth sending.
 _MARGIN_SECONDS = 15.0
+# More make a header that Quay's nginx refuses.
+_MAX_SCOPES = 30
 
 
 class Authorizer(Protocol):
@@ -55,6 +57,7 @@ class Fixed:
 class _Token:
     header: Secret
     expires: float
+    scopes: frozenset[str]
 
 
 class TokenAuth:
@@ -85,12 +88,13 @@ class TokenAuth:
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
     async def header(self, scope: str | None) -> Secret | None:
-        """Return the token for `scope` if there is one that is still good."""
-        token = self._tokens.get(scope or "")
+        """Return the token for `scope` if there is one that is still good and allows all of it."""
+        token = self._tokens.get(_subject(scope))
         if token is None:
             return self._basic
 
-        return token.header if self._clock() < token.expires else None
+        is_enough = token.scopes.issuperset((scope or "").split())
+        return token.header if is_enough and self._clock() < token.expires else None
 
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
         """Get what the challenge asks for; see `Authorizer.challenged`.
@@ -98,13 +102,13 @@ class TokenAuth:
         :raises UnsafeRedirect: when the realm is not a place for our credentials.
         """
         challenges = {challenge.scheme: challenge for challenge in parse_challenges(fields)}
-        async with self._locks[scope or ""]:
+        async with self._locks[_subject(scope)]:
             current = await self.header(scope)
             if current is not None and current is not refused:
                 return True  # somebody else renewed it while we waited
 
             if bearer := challenges.get("bearer"):
-                self._tokens[scope or ""] = await self._fetch(bearer, scope)
+                self._tokens[_subject(scope)] = await self._fetch(bearer, self._widened(scope))
                 return True
 
             return "basic" in challenges and await self._use_basic(refused)
@@ -120,10 +124,18 @@ class TokenAuth:
         self._basic = credentials.basic()
         return True
 
-    async def _fetch(self, challenge: Challenge, scope: str | None) -> _Token:
+    def _widened(self, scope: str | None) -> list[str]:
+        """`scope`, and what the last token for it allowed beyond that, so that two needs don't take turns."""
+        scopes = (scope or "").split()
+        earlier = self._tokens.get(_subject(scope))
+        return list(dict.fromkeys([*scopes, *(earlier.scopes if earlier else ())]))[:_MAX_SCOPES]
+
+    async def _fetch(self, challenge: Challenge, scopes: list[str]) -> _Token:
         realm = self._checked_realm(challenge.parameters.get("realm", ""))
-        query = {"service": challenge.parameters.get("service"), "scope": scope or challenge.parameters.get("scope")}
-        parameters = urlencode({key: value for key, value in query.items() if value})
+        offered = {key: challenge.parameters.get(key, "") for key in ("service", "scope")}
+        # One parameter each: Quay takes no list in one (token specification: "scope" may be given several times).
+        query = [("service", offered["service"]), *(("scope", scope) for scope in scopes or [offered["scope"]])]
+        parameters = urlencode([(key, value) for key, value in query if value])
         url = f"{realm}{'&' if urlsplit(realm).query else '?'}{parameters}" if parameters else realm
         credentials = await self._own_credentials()
         try:
@@ -137,7 +149,7 @@ class TokenAuth:
             ) from None
 
         token, lifetime = parse_token(body)
-        return _Token(Secret(f"Bearer {token}"), self._clock() + lifetime - _MARGIN_SECONDS)
+        return _Token(Secret(f"Bearer {token}"), self._clock() + lifetime - _MARGIN_SECONDS, frozenset(scopes))
 
     def _checked_realm(self, realm: str) -> str:
         try:
@@ -163,3 +175,8 @@ class TokenAuth:
                 self._looked_up = True
 
         return self._credentials
+
+
+def _subject(scope: str | None) -> str:
+    """What a request is mainly about: the first of its scopes."""
+    return (scope or "").partition(" ")[0]

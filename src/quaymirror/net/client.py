@@ -8,8 +8,8 @@ fetch    the whole operation again while that can help        (retry)
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -20,8 +20,10 @@ from ..errors import (
     NotFound,
     QuaymirrorError,
     RateLimited,
+    ReadInterrupted,
     Scope,
     ServiceError,
+    Side,
     TimedOut,
     Unavailable,
     UnsafeRedirect,
@@ -54,6 +56,8 @@ class Request:
     """What to ask of a server. `path` starts with a slash; `scope` is what a token must allow.
 
     `kind` says which gate it passes; `may_redirect` whether another host may answer (blobs), without credentials.
+    Several scopes are separated by spaces, what the request is mainly about first. A `body` that is no `bytes` can be
+    sent once only, and needs its `Content-Length` in `headers`.
     """
 
     path: str
@@ -62,6 +66,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     scope: str | None = None
     may_redirect: bool = False
+    body: bytes | AsyncIterable[bytes] | None = None
 
 
 class Client:
@@ -77,8 +82,10 @@ class Client:
         retries: RetryPolicy,
         authorizer: Authorizer | None = None,
         observer: Observer = ignore,
+        side: Side = Side.SOURCE,
     ) -> None:
         self.origin = origin
+        self._side = side
         self._direct = direct
         self._foreign = foreign
         self._gates = gates
@@ -107,7 +114,8 @@ class Client:
         :raises QuaymirrorError: what `open` or `parse` raised.
         """
         async with self.open(request) as response:
-            return parse(response, await self._read(response, limit))
+            with self._our_side():
+                return parse(response, await self._read(response, limit))
 
     async def _read(self, response: Response, limit: int) -> bytes:
         with anyio.move_on_after(_SMALL_BODY_SECONDS):
@@ -130,8 +138,20 @@ class Client:
         :raises TransportError: no answer, or a broken one.
         """
         async with AsyncExitStack() as stack:
-            response = await self._authorized(request, stack)
+            with self._our_side():
+                response = await self._authorized(request, stack)
+
+            # What is raised from here on may be about the other side: where the body goes to.
             yield response
+
+    @contextmanager
+    def _our_side(self) -> Iterator[None]:
+        """Say of an error that passes which side it was."""
+        try:
+            yield
+        except QuaymirrorError as error:
+            error.side = self._side
+            raise
 
     async def _authorized(self, request: Request, stack: AsyncExitStack) -> Response:
         header = await self._authorizer.header(request.scope)
@@ -149,6 +169,9 @@ class Client:
         # The slot is free again here: the token service may be behind the same gate.
         if not await self._authorizer.challenged(fields, request.scope, header):
             raise AccessDenied(f"{shown(response.url)}: not there, or not for us", status=401)
+
+        if request.body is not None and not isinstance(request.body, bytes):
+            raise ReadInterrupted(f"{shown(response.url)}: credentials had to be renewed while sending")
 
         response = await self._exchange(request, await self._authorizer.header(request.scope), stack)
         await self._check(request, response)
@@ -182,7 +205,7 @@ class Client:
         # A redirect's own slot is given back at once: only the last hop has a body.
         await stack.aclose()
         await stack.enter_async_context(gate.slot())
-        response = await stack.enter_async_context(transport.request(request.method, url, headers))
+        response = await stack.enter_async_context(transport.request(request.method, url, headers, request.body))
         self._tell(gate, response)
         return response
 
@@ -199,12 +222,15 @@ class Client:
         if 200 <= response.status < 300:
             return
 
-        text = await _error_text(response)
+        codes = await _error_codes(response)
+        text = ", ".join(sorted(codes)[:3])
         if response.status in (401, 403) and self._is_elsewhere(request, response):
             # The signature of the URL we were sent to has expired or was never right: the next try gets a new one.
             raise Unavailable(f"{shown(response.url)}: {response.status} {text}".rstrip(), status=response.status)
 
-        raise _error(response, text)
+        error = _error(response, text)
+        error.codes = codes
+        raise error
 
     def _is_elsewhere(self, request: Request, response: Response) -> bool:
         return response.url != f"{self.origin}{request.path}"
@@ -234,19 +260,19 @@ def _error(response: Response, text: str) -> ServiceError:
     return (Unavailable if status in _TEMPORARY else ServiceError)(message, status=status)
 
 
-async def _error_text(response: Response) -> str:
+async def _error_codes(response: Response) -> frozenset[str]:
     """What the server says about it, in short: a registry's code, or nothing (HTML of proxies says less than 502)."""
     body = b""
     try:
         with anyio.move_on_after(_ERROR_BODY_SECONDS):
             body = await response.read(_MAX_ERROR_BODY)
     except QuaymirrorError:
-        return ""
+        return frozenset()
 
     codes = re.findall(rb'"(?:code|error_type)"\s*:\s*"([A-Za-z_]{1,40})"', body)
-    return ", ".join(sorted({code.decode() for code in codes})[:3])
+    return frozenset(code.decode() for code in codes)
 
 
 async def _drain(response: Response) -> None:
     """Read a small body to its end, so that the connection can be used again."""
-    await _error_text(response)
+    await _error_codes(response)

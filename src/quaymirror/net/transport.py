@@ -6,9 +6,10 @@ exception gets out: their texts hold headers and signed URLs.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -75,8 +76,10 @@ class Response(Protocol):
 class Transport(Protocol):
     """Sends a request and hands out the response; leaving the context gives the connection back."""
 
-    def request(self, method: str, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Response]:
-        """Send one request.
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None = None
+    ) -> AbstractAsyncContextManager[Response]:
+        """Send one request. A streamed `body` has its `Content-Length` in `headers`.
 
         :raises ConnectFailed: no connection, or TLS failed.
         :raises TimedOut: no answer in time.
@@ -128,20 +131,33 @@ class AiohttpTransport:
             await self._session.close()
 
     @asynccontextmanager
-    async def request(self, method: str, url: str, headers: Mapping[str, str]) -> AsyncIterator[Response]:
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None = None
+    ) -> AsyncIterator[Response]:
         """Send one request; see `Transport.request`."""
         assert self._session is not None
         with _translated(url):
             # Without identity Quay compresses blobs on the fly, and their bytes no longer have their digest.
             sent = {"Accept-Encoding": "identity", **headers}
-            with anyio.fail_after(self._timeouts.headers):
-                response = await self._session.request(method, url, headers=sent, allow_redirects=False)
+            with anyio.fail_after(self._timeouts.headers) as patience:
+                data = body if body is None or isinstance(body, bytes) else self._watched(body, patience)
+                response = await self._session.request(method, url, headers=sent, data=data, allow_redirects=False)
 
         try:
             yield _AiohttpResponse(response, url)
         finally:
             # Gives the connection back if the body was read to its end, and closes it otherwise.
             response.release()
+
+    async def _watched(self, body: AsyncIterable[bytes], patience: anyio.CancelScope) -> AsyncIterator[bytes]:
+        """Pass `body` on; the server's time runs while it should take a chunk or answer, not while we have none."""
+        patience.deadline = math.inf
+        async for chunk in body:
+            patience.deadline = anyio.current_time() + self._timeouts.stall
+            yield chunk
+            patience.deadline = math.inf
+
+        patience.deadline = anyio.current_time() + self._timeouts.headers
 
 
 class _AiohttpResponse:
