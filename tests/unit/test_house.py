@@ -33,7 +33,7 @@ DOORS = {
     "tenacity": {"net/retry.py"},
     "rich": {"ui/dashboard.py"},
     "click": {"cli"},
-    "sqlite3": {"store/state.py"},
+    "sqlite3": {"store/database.py"},
     "fcntl": {"store/lock.py"},
     "occystrap": {"emit/pipeline.py"},
     "zstandard": {"emit/inflate.py", "testing"},
