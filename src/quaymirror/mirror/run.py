@@ -172,7 +172,7 @@ async def run_sync(
         async with open_target(spec, settings, tell) as opened:
             is_open = True
             tell(_started(run, spec, started))
-            async with connect(settings, tell) as services:
+            async with connect(settings, tell, namespace=selection.organization) as services:
                 await _run_stages(run, services, opened)
     except StoreError as error:
         if not is_open:

@@ -21,6 +21,8 @@ class Settings:
     `layer_concurrency` is how many blobs are in flight over all images. `platforms` restricts multi-arch images to
     some of their platforms; () means all, or linux/amd64 where images are derived. `filters` are occystrap's, in their
     order; `allow_extract` lets its outputs unpack archives. `environment` is where default auth files are looked up.
+    For a target that is a registry: `dest_credentials`, the directory `state` where runs remember what they pushed,
+    and `check_target` to ask the registry whether it is there still.
 
     :raises ConfigError: when a value makes no sense.
     """
@@ -36,9 +38,12 @@ class Settings:
     retries: int = 5
     api_token: Secret | None = None
     credentials: Credentials | None = None
+    dest_credentials: Credentials | None = None
     authfile: Path | None = None
     allow_realms: frozenset[str] = frozenset()
     cafile: Path | None = None
+    state: Path | None = None
+    check_target: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
