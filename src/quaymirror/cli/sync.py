@@ -15,7 +15,7 @@ from ..events import Meters, Observer
 from ..mirror.report import Report
 from ..mirror.run import Stop, run_sync
 from ..mirror.target import parse_target
-from .options import make_selection, make_settings, registry_options, selection_options, server_options
+from .options import make_selection, make_settings, registry_options, selection_options, server_options, target_options
 from .watching import PROGRESS, watched_run
 
 
@@ -37,6 +37,8 @@ from .watching import PROGRESS, watched_run
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options
+@target_options
+@click.option("--check-target", is_flag=True, help="Ask a registry whether what earlier runs pushed is there still.")
 @click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show.")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write the run's report, JSON.")
 def sync(

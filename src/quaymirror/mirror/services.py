@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError, Side
+from ..errors import Side, UnsafeRedirect
 from ..events import Observer
 from ..net.auth import Authorizer, Fixed, TokenAuth
 from ..net.client import Client, Request
@@ -18,8 +16,10 @@ from ..net.credentials import CredentialStore
 from ..net.gate import Gate
 from ..net.guard import AddressGuard
 from ..net.origin import Origin
+from ..net.proxy import Proxies
 from ..net.retry import RetryPolicy
 from ..net.secret import Credentials, Secret
+from ..net.tls import Trust, certificate_directory, tls_context
 from ..net.transport import AiohttpTransport, Transport
 from ..quay.api import QuayAPI
 from ..registry.pull import RemoteSource
@@ -101,13 +101,28 @@ class _Stack:
 
 
 @asynccontextmanager
-async def _connected(
-    origin: Origin, settings: Settings, observer: Observer, *, side: Side, tls: ssl.SSLContext | None
-) -> AsyncIterator[_Stack]:
+async def _connected(origin: Origin, settings: Settings, observer: Observer, *, side: Side) -> AsyncIterator[_Stack]:
     guard = AddressGuard()
+    trust = _trust(origin, settings, side)
+    proxies = Proxies.of(settings.environment)
+
+    def foreign_proxy(url: str) -> str | None:
+        if not guard.allows(Origin.of(url).host):
+            raise UnsafeRedirect(f"a server sent us to {Origin.of(url).netloc}, which is a private address: refused")
+
+        return proxies.find(url)
+
     async with (
-        AiohttpTransport(socket_factory=guard.trusted_socket, tls=tls) as direct,
-        AiohttpTransport(socket_factory=guard.guarded_socket, tls=tls) as foreign,
+        AiohttpTransport(
+            socket_factory=guard.trusted_socket,
+            tls=tls_context(trust),
+            find_proxy=proxies.find if proxies.by_scheme else None,
+        ) as direct,
+        AiohttpTransport(
+            socket_factory=guard.guarded_socket,
+            tls=tls_context(trust, is_own=False),
+            find_proxy=foreign_proxy if proxies.by_scheme else None,
+        ) as foreign,
     ):
         yield _Stack(origin, direct, foreign, Gates(observer), settings, observer, side)
 
@@ -121,7 +136,7 @@ async def connect(settings: Settings, observer: Observer, *, namespace: str = ""
     :raises ConfigError: when a file of certificates makes no sense.
     """
     origin, token = settings.origin, settings.api_token
-    async with _connected(origin, settings, observer, side=Side.SOURCE, tls=_tls(settings.cafile)) as stack:
+    async with _connected(origin, settings, observer, side=Side.SOURCE) as stack:
         credentials = settings.credentials
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         yield Services(
@@ -135,8 +150,18 @@ async def connect_target(
     origin: Origin, settings: Settings, observer: Observer, *, namespace: str = ""
 ) -> AsyncIterator[Client]:
     """Open what is needed to talk to the registry at `origin`, the target; see `connect`."""
-    async with _connected(origin, settings, observer, side=Side.TARGET, tls=_tls(settings.cafile)) as stack:
+    async with _connected(origin, settings, observer, side=Side.TARGET) as stack:
         yield stack.registry(settings.dest_credentials, namespace)
+
+
+def _trust(origin: Origin, settings: Settings, side: Side) -> Trust:
+    is_source = side is Side.SOURCE
+    named = settings.src_cert_dir if is_source else settings.dest_cert_dir
+    return Trust(
+        cafile=settings.cafile,
+        directory=named or certificate_directory(origin.netloc, settings.environment),
+        verify=settings.src_tls_verify if is_source else settings.dest_tls_verify,
+    )
 
 
 async def _find_credentials(
@@ -152,13 +177,3 @@ async def _find_credentials(
         return Credentials("$oauthtoken", settings.api_token)
 
     return found
-
-
-def _tls(cafile: Path | None) -> ssl.SSLContext | None:
-    if cafile is None:
-        return None
-
-    try:
-        return ssl.create_default_context(cafile=cafile)
-    except (OSError, ssl.SSLError):
-        raise ConfigError(f"{cafile} holds no CA certificates in PEM form") from None

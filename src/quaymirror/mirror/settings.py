@@ -20,7 +20,9 @@ class Settings:
 
     `layer_concurrency` is how many blobs are in flight over all images. `platforms` restricts multi-arch images to
     some of their platforms; () means all, or linux/amd64 where images are derived. `filters` are occystrap's, in their
-    order; `allow_extract` lets its outputs unpack archives. `environment` is where default auth files are looked up.
+    order; `allow_extract` lets its outputs unpack archives. `environment` is where auth files and proxies are
+    looked up.
+    `src_` and `dest_` tell source and target apart: directories of certificates as in certs.d, and whether to verify.
     For a target that is a registry: `dest_credentials`, the directory `state` where runs remember what they pushed,
     and `check_target` to ask the registry whether it is there still.
 
@@ -42,6 +44,10 @@ class Settings:
     authfile: Path | None = None
     allow_realms: frozenset[str] = frozenset()
     cafile: Path | None = None
+    src_cert_dir: Path | None = None
+    dest_cert_dir: Path | None = None
+    src_tls_verify: bool = True
+    dest_tls_verify: bool = True
     state: Path | None = None
     check_target: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -55,6 +61,10 @@ class Settings:
         ):
             if not least <= value <= most:
                 raise ConfigError(f"{name} has to be between {least} and {most:,}, not {value}")
+
+        for directory in (self.src_cert_dir, self.dest_cert_dir):
+            if directory is not None and not directory.is_dir():
+                raise ConfigError(f"no such directory of certificates: {directory}")
 
         if self.cafile is not None and not self.cafile.is_file():
             raise ConfigError(f"no such file of CA certificates: {self.cafile}")
