@@ -16,7 +16,7 @@ from ..oci import Platform
 from ..quay.selection import Selection
 from ..store.layout import OCILayout
 from ..transfer.target import Target
-from .address import RegistryAddress, check_selection, is_address, parse_address
+from .address import RegistryAddress, check_selection, is_address, parse_address, state_directory
 from .destination import DerivedTarget, is_derived, parse_derived
 from .settings import Settings
 
@@ -64,6 +64,14 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
         raise ConfigError("{repo} in the target: one layout holds all images, which share layers there; leave it out")
 
     return LayoutTarget(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
+
+
+def home_of(spec: TargetSpec, settings: Settings) -> Path:
+    """Return the directory where what we know of this target is kept, beside or inside of it if it has a place."""
+    if isinstance(spec, RegistryAddress):
+        return state_directory(spec, settings)
+
+    return (spec.directory if isinstance(spec, DerivedTarget) else spec.path) / ".quaymirror"
 
 
 @asynccontextmanager
