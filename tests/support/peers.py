@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,11 @@ class DockerRegistry:
 
         _wait_for(self.port, self._process)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._process is not None
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         if self._process is not None:
@@ -175,10 +181,22 @@ def push(url: str, repository: str, tag: str, image: Any) -> None:
     _request("PUT", f"{url}/v2/{repository}/manifests/{tag}", image.raw, image.media_type)
 
 
-def _request(method: str, url: str, body: bytes = b"", content_type: str = "") -> Any:
-    headers = {"Content-Type": content_type} if content_type else {}
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=20) as response:
+def _request(method: str, url: str, body: bytes = b"", content_type: str = "", accept: str = "") -> Any:
+    fields = {"Content-Type": content_type, "Accept": accept}
+    headers = {name: value for name, value in fields.items() if value}
+    with urllib.request.urlopen(
+        urllib.request.Request(url, body or None, headers, method=method), timeout=20
+    ) as response:
         return response
+
+
+def has_tag(url: str, repository: str, tag: str) -> bool:
+    """Tell whether the registry at `url` has the tag."""
+    try:
+        return bool(_request("GET", f"{url}/v2/{repository}/manifests/{tag}", accept="*/*").status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
 
 
 def skopeo(*arguments: str) -> str:

@@ -27,6 +27,19 @@ _SELECTION = (
     click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out repositories that match (repeatable)."),
     click.option("--since", metavar="DATE|DURATION", help="Only tags updated since: 2025-04-01, 7d, 12h."),
 )
+_CAFILE = click.option("--cafile", type=click.Path(path_type=Path), help="CA certificates to trust, PEM.")
+_RETRIES = click.option("--retries", type=int, default=5, show_default=True, help="Tries again after a failure.")
+_AUTHFILE = click.option(
+    "--authfile", type=click.Path(path_type=Path), help="Auth file instead of docker's and podman's."
+)
+_ALLOW_REALM = click.option(
+    "--allow-realm", metavar="HOST", multiple=True, help="Trust this host's token service, too (repeatable)."
+)
+_CERT_DIR = click.option(
+    "--cert-dir", type=click.Path(path_type=Path), help="The same directory for source and target."
+)
+_TLS_VERIFY = click.option("--tls-verify", type=bool, metavar="BOOL", help="The same for source and target.")
+_CLIENT = (_CAFILE, _RETRIES, _AUTHFILE, _ALLOW_REALM, _CERT_DIR, _TLS_VERIFY)
 _SERVER = (
     click.option(
         "--server",
@@ -42,21 +55,19 @@ _SERVER = (
         envvar="QUAY_API_TOKEN_FILE",
         help="File with an API token (or QUAY_API_TOKEN in the environment).",
     ),
-    click.option("--cafile", type=click.Path(path_type=Path), help="CA certificates to trust, PEM."),
-    click.option("--retries", type=int, default=5, show_default=True, help="Tries again after a failure."),
+    _CAFILE,
+    _RETRIES,
     click.option("--allow-empty", is_flag=True, help="A selection without images is no error."),
 )
 _REGISTRY = (
     click.option("--username", "--src-username", "username", help="User or robot account for the registry."),
     click.option("--password-stdin", "--src-password-stdin", "password_stdin", is_flag=True, help="Read its password."),
-    click.option("--authfile", type=click.Path(path_type=Path), help="Auth file instead of docker's and podman's."),
-    click.option(
-        "--allow-realm", metavar="HOST", multiple=True, help="Trust this host's token service, too (repeatable)."
-    ),
+    _AUTHFILE,
+    _ALLOW_REALM,
     click.option("--src-cert-dir", type=click.Path(path_type=Path), help="Its certificates: *.crt, *.cert and *.key."),
     click.option("--src-tls-verify", type=bool, metavar="BOOL", help="Whether to verify its certificate."),
-    click.option("--cert-dir", type=click.Path(path_type=Path), help="The same directory for source and target."),
-    click.option("--tls-verify", type=bool, metavar="BOOL", help="The same for source and target."),
+    _CERT_DIR,
+    _TLS_VERIFY,
 )
 _TARGET = (
     click.option("--dest-username", metavar="USER", help="User or robot account for a target that is a registry."),
@@ -84,6 +95,11 @@ def server_options(function: F) -> F:
 def registry_options(function: F) -> F:
     """Add the options for pulling."""
     return _apply(_REGISTRY, function)
+
+
+def client_options(function: F) -> F:
+    """Add the options of any client, for a command that has no source."""
+    return _apply(_CLIENT, function)
 
 
 def target_options(function: F) -> F:

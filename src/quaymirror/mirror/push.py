@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -344,16 +345,20 @@ class RegistryTarget:
         return await anyio.to_thread.run_sync(partial(function, *arguments), limiter=self._state_limiter)
 
 
+def state_path(address: RegistryAddress, settings: Settings) -> Path:
+    """Return the file that says what runs have pushed to `address`."""
+    return state_directory(address, settings) / "pushed.db"
+
+
 def _locked_state(address: RegistryAddress, settings: Settings, stack: ExitStack) -> tuple[State, str | None]:
-    directory = state_directory(address, settings)
-    path = directory / "pushed.db"
+    path = state_path(address, settings)
     notice = None
     if settings.dry_run:
         state, notice = State.open(path, read_only=True) if path.exists() else (State.empty(), None)
     else:
-        fsops.make_directory(directory)
+        fsops.make_directory(path.parent)
         try:
-            stack.enter_context(locked(directory / "lock"))
+            stack.enter_context(locked(path.parent / "lock"))
         except LockHeld:
             raise LockHeld(f"another run from here pushes to {address}", side=Side.TARGET) from None
 
