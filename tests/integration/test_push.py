@@ -316,6 +316,7 @@ async def test_a_registry_that_stays_away_fails_the_images_that_are_missing_and_
             assert 0 < len(failed) < len(images)
             assert {outcome.error.side for outcome in failed if outcome.error} == {Side.TARGET}
 
+            server.on_request = None
             target.start()
             there = {name for name in images if peers.has_tag(target.url, f"kolla/{name}", TAG)}
             assert there == {o.reference.repository.name.removeprefix("kolla/") for o in report.outcomes if not o.error}

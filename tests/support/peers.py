@@ -190,10 +190,14 @@ def _request(method: str, url: str, body: bytes = b"", content_type: str = "", a
         return response
 
 
+_OCI, _DOCKER = "application/vnd.oci.image.", "application/vnd.docker.distribution.manifest."
+_ANY_IMAGE = f"{_OCI}index.v1+json, {_OCI}manifest.v1+json, {_DOCKER}list.v2+json, {_DOCKER}v2+json"
+
+
 def has_tag(url: str, repository: str, tag: str) -> bool:
     """Tell whether the registry at `url` has the tag."""
     try:
-        return bool(_request("GET", f"{url}/v2/{repository}/manifests/{tag}", accept="*/*").status == 200)
+        return bool(_request("GET", f"{url}/v2/{repository}/manifests/{tag}", accept=_ANY_IMAGE).status == 200)
     except urllib.error.HTTPError as error:
         error.close()
         return False
