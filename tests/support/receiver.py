@@ -87,13 +87,14 @@ class Receiver:
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.host = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        host, port = self._runner.addresses[0][:2]
+        self.host = f"{host}:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
-        for _ in range(3):
+        for _turn in range(3):
             await asyncio.sleep(0)
 
     @property
