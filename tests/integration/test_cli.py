@@ -239,7 +239,7 @@ async def test_verifying_a_registry_that_nothing_was_pushed_to_is_a_mistake(tmp_
 
 async def test_a_target_that_is_down_is_told_in_one_line_with_exit_code_5(tmp_path: Path) -> None:
     target = "registry://127.0.0.1:1?insecure=true"
-    options = ["--server", "http://127.0.0.1:1", "--retries", "0", "--state", str(tmp_path / "state")]
+    options = ["--server", "http://127.0.0.1:2", "--retries", "0", "--state", str(tmp_path / "state")]
     done = await run("sync", "kolla", "--to", target, *options, cwd=tmp_path, check=5)
     assert done.stderr.splitlines() == [
         "quaymirror: the target is not usable: 127.0.0.1:1: can't connect: connection refused"

@@ -69,9 +69,11 @@ async def test_requests_go_through_the_proxy_although_its_address_is_private() -
     port = runner.addresses[0][1]
     proxies = Proxies.of({"HTTP_PROXY": f"http://user:hunter2@127.0.0.1:{port}"})
     guard = AddressGuard()
-    async with AiohttpTransport(socket_factory=guard.guarded_socket, find_proxy=proxies.find) as transport:
-        async with transport.request("GET", "http://registry.example/v2/", {}) as response:
-            assert await response.read(100) == b"through"
+    async with (
+        AiohttpTransport(socket_factory=guard.guarded_socket, find_proxy=proxies.find) as transport,
+        transport.request("GET", "http://registry.example/v2/", {}) as response,
+    ):
+        assert await response.read(100) == b"through"
 
     await runner.cleanup()
     for _turn in range(3):
