@@ -6,11 +6,13 @@ database is a memory and never the truth about bytes: what it says of a file is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..oci import Descriptor, Digest
+from . import fsops
 from .database import Connection, Format, Row, database_errors, memory_database, open_database
 
 _TABLES = """
@@ -70,13 +72,15 @@ class State:
         self._path = path
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> tuple[State, str | None]:
+    def open(cls, path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[State, str | None]:
         """Open the database at `path`, creating it; return it with a notice if a damaged one had to be set aside.
+
+        Without `sync`, commits are safe against a killed process only, not against power loss.
 
         :raises ConfigError: when a newer quaymirror wrote it.
         :raises StoreError: when it can't be opened or created.
         """
-        connection, notice = open_database(path, _FORMAT, read_only=read_only)
+        connection, notice = open_database(path, _FORMAT, read_only=read_only, sync=sync)
         if notice and not read_only:
             notice = f"{notice}; every blob is checked again before it is used"
 
@@ -109,13 +113,18 @@ class State:
 
     def commit(self, records: Iterable[ImageRecord]) -> None:
         """Record images, all or none of them: from then on they count as mirrored."""
-        with database_errors(self._path), self._connection:
+        with self._transaction():
             for record in records:
                 self._insert(record)
 
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with database_errors(self._path), fsops.step("commit", self._path), self._connection:
+            yield
 
     def _insert(self, record: ImageRecord) -> None:
         root = record.root
