@@ -121,7 +121,8 @@ def serve() -> None:
             run(order)
 
         code = wait(pid, order.get("kill_after"))
-        print(json.dumps({"code": code}), flush=True)
+        sys.stdout.write(json.dumps({"code": code}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

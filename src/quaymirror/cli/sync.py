@@ -15,6 +15,7 @@ from ..events import Meters, Observer
 from ..mirror.report import Report
 from ..mirror.run import Stop, run_sync
 from ..mirror.target import parse_target
+from ..store.fsops import Fsync
 from .options import make_selection, make_settings, registry_options, selection_options, server_options
 from .watching import PROGRESS, watched_run
 
@@ -34,6 +35,13 @@ from .watching import PROGRESS, watched_run
     "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
 )
 @click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
+@click.option(
+    "--fsync",
+    type=click.Choice(list(Fsync)),
+    help="Safe against power loss: each file (always), each commit (batch), never.  [default: always]",
+)
+@click.option("--no-space-check", is_flag=True, help="Go on until the disk is full.")
+@click.option("--wait", is_flag=True, help="Wait for another run on the same target to end.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options
@@ -48,6 +56,7 @@ def sync(
     target: str,
     progress: str,
     report_file: Path | None,
+    no_space_check: bool,
     **options: Any,
 ) -> int:
     """Mirror every repository of ORG that matches GLOB and carries TAG.
@@ -59,7 +68,7 @@ def sync(
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
     selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
-    settings = make_settings(**options)
+    settings = make_settings(check_space=not no_space_check, **options)
     parse_target(target, selection, settings)  # before anything is shown
     _check_writable(report_file)
 

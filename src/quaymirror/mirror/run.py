@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..errors import PlatformNotFound, QuaymirrorError, Scope, StoreError
+from ..errors import LockHeld, PlatformNotFound, QuaymirrorError, Scope, StoreError
 from ..events import (
     CandidateSkipped,
     Event,
@@ -27,6 +27,7 @@ from ..events import (
     ImageStarted,
     ListingFinished,
     Meters,
+    Notice,
     Observer,
     Outcome,
     PageListed,
@@ -53,6 +54,8 @@ from .target import LayoutTarget, TargetSpec, open_target, parse_target, wanted_
 _CHECKERS = 16
 # A page of the listing waits here while the next one is on its way.
 _PAGE = 100
+# How often to look whether another run has ended.
+_LOCK_SECONDS = 0.5
 
 
 class Stop:
@@ -128,11 +131,27 @@ class _Run:
     meters: Meters
     stop: Stop
     run_id: str
+    waits: bool = False
 
     def doom(self, error: QuaymirrorError) -> None:
         """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
         self.tally.fatal = graver(self.tally.fatal, error)
         self.stop.request(error.message)
+
+    async def wait_for_lock(self, held: LockHeld) -> None:
+        """Be patient while another run is at work, until somebody asks to stop.
+
+        :raises LockHeld: when nobody wants to wait.
+        """
+        if not self.settings.wait or self.stop.reason is not None:
+            raise held
+
+        if not self.waits:
+            self.waits = True
+            self.observer(Notice(f"{held.message}: waiting for it to end"))
+
+        with anyio.move_on_after(_LOCK_SECONDS):
+            await self.stop.wait()
 
     def finish(self, outcome: Outcome) -> None:
         """An image has its outcome."""
@@ -169,11 +188,14 @@ async def run_sync(
     run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4))
     is_open = False
     try:
-        async with open_target(spec, settings, tell) as opened:
+        async with open_target(spec, settings, tell, patience=run.wait_for_lock) as opened:
             is_open = True
             tell(_started(run, spec, started))
             async with connect(settings, tell) as services:
                 await _run_stages(run, services, opened)
+    except LockHeld:
+        if run.stop.reason is None:
+            raise
     except StoreError as error:
         if not is_open:
             raise

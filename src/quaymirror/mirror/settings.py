@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..net.origin import Origin, parse_server
 from ..net.secret import Credentials, Secret
 from ..oci import Platform
+from ..store.fsops import Fsync
 
 DEFAULT_SERVER = "https://quay.io"
 
@@ -20,7 +21,9 @@ class Settings:
 
     `layer_concurrency` is how many blobs are in flight over all images. `platforms` restricts multi-arch images to
     some of their platforms; () means all, or linux/amd64 where images are derived. `filters` are occystrap's, in their
-    order; `allow_extract` lets its outputs unpack archives. `environment` is where default auth files are looked up.
+    order; `allow_extract` lets its outputs unpack archives. `fsync` is what is promised against power loss,
+    `check_space` refuses early what does not fit on the disk, `wait` waits for another run to end. `environment` is
+    where default auth files are looked up.
 
     :raises ConfigError: when a value makes no sense.
     """
@@ -33,6 +36,9 @@ class Settings:
     allow_extract: bool = False
     dry_run: bool = False
     allow_empty: bool = False
+    fsync: Fsync = Fsync.ALWAYS
+    check_space: bool = True
+    wait: bool = False
     retries: int = 5
     api_token: Secret | None = None
     credentials: Credentials | None = None
