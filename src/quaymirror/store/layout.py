@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from ..oci.manifest import MAX_MANIFEST_BYTES
 from . import fsops, index
 from .blobs import BlobStore, Ingest
 from .fsops import Fsync
-from .lock import READERS, WRITERS, Patience, locked, patiently_locked
+from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked
 from .state import ImageRecord, State
 
 T = TypeVar("T")
@@ -63,9 +63,11 @@ class OCILayout:
         observer: Observer = ignore,
         read_only: bool = False,
         options: WriteOptions = _DEFAULTS,
+        readers: Lock | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
+        self._readers = readers
         self._blobs = BlobStore(root, fsync=options.fsync)
         self._state = state
         self._observer = observer
@@ -94,13 +96,13 @@ class OCILayout:
         :raises StoreError: when the disk refuses.
         """
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_locked_layout(root, options.patience))
+            readers = await stack.enter_async_context(_locked_layout(root, options.patience))
             state, notice = State.open(root / ".quaymirror" / "state.db", sync=options.fsync is not Fsync.NEVER)
             stack.callback(state.close)
             if notice:
                 observer(Notice(notice))
 
-            layout = cls(root, state, observer=observer, options=options)
+            layout = cls(root, state, observer=observer, options=options, readers=readers)
             # What a crash kept from the index is in the state: readers get it first thing.
             await layout._in_state_thread(layout._checkpoint)
             try:
@@ -189,6 +191,21 @@ class OCILayout:
 
         if mine.error is not None:
             raise mine.error
+
+    async def use(self, function: Callable[[Path, State], T]) -> T:
+        """Return what `function`, which may block, makes of the directory and its state; nothing is committed meanwhile.
+
+        :raises StoreError: when the disk fails.
+        """
+        return await self._in_state_thread(function, self.root, self._state)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Let nobody read the blobs while the context lasts.
+
+        :raises LockHeld: when somebody does.
+        """
+        assert self._readers is not None, "open for writing"
+        return self._readers.alone()
 
     async def _in_state_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._state_limiter)
@@ -284,7 +301,7 @@ class OCILayout:
 
     def _checkpoint(self) -> None:
         path = self.root / "index.json"
-        present = _read_index(path, self._observer)
+        present = read_index(path, self._observer)
         content = index.project(present[1], self._state.images())
         # Not a byte is touched when nothing changed: who copies the mirror on goes by modification times.
         if content != present[0]:
@@ -326,20 +343,23 @@ def check_root(root: Path) -> bool:
 
 
 @asynccontextmanager
-async def _locked_layout(root: Path, patience: Patience | None) -> AsyncIterator[None]:
+async def _locked_layout(root: Path, patience: Patience | None) -> AsyncIterator[Lock]:
     if not check_root(root):
         fsops.make_directory(root)
         fsops.replace_file(root / "oci-layout", index.OCI_LAYOUT)
 
     fsops.make_directory(root / ".quaymirror")
     async with patiently_locked(root / ".quaymirror" / WRITERS, patience):
-        with locked(root / ".quaymirror" / READERS, shared=True):
+        with locked(root / ".quaymirror" / READERS, shared=True) as readers:
             BlobStore(root).prepare()
-            yield
+            yield readers
 
 
-def _read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str, Any] | None]:
-    """The index as it is: others may have written to it too. A damaged one is set aside; unreadable is not empty."""
+def read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str, Any] | None]:
+    """Return the index as it is: others may have written to it, too. A damaged one is set aside.
+
+    :raises StoreError: when it can't be read, which does not mean that it is empty.
+    """
     with fsops.local_errors("read", path):
         try:
             text = path.read_bytes()

@@ -26,8 +26,29 @@ Patience = Callable[[LockHeld], Awaitable[None]]
 """Called each time a lock could not be had: to wait before the next attempt, or to raise."""
 
 
+class Lock:
+    """A lock that is held."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Share it with nobody while the context lasts, and with others again after it.
+
+        :raises LockHeld: when others have it, too.
+        :raises StoreError: when the file system knows no locks.
+        """
+        try:
+            _take(self._descriptor, self._path, shared=False)
+            yield
+        finally:
+            _take(self._descriptor, self._path, shared=True)
+
+
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False) -> Iterator[Lock]:
     """Hold the lock at `path` while the context lasts: alone, or `shared` with others who only read.
 
     The file stays: an unlinked lock file would give two holders. What it says about the holder is for people only.
@@ -43,7 +64,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         if path.name == WRITERS:
             _introduce(descriptor, path)
 
-        yield
+        yield Lock(descriptor, path)
     finally:
         os.close(descriptor)
 

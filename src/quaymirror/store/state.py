@@ -42,9 +42,28 @@ CREATE TABLE content (                -- what a root needs to be whole, itself i
 ) STRICT, WITHOUT ROWID;
 """
 
+# What pruning has to remember between runs.
+_PRUNING = """
+CREATE TABLE discovery (              -- the last look at each selection
+    scope         TEXT PRIMARY KEY,   -- quay.io kolla/*:2025.1-debian
+    complete      INTEGER NOT NULL,   -- whether it saw everything
+    authenticated INTEGER NOT NULL,   -- whether this one or an earlier one saw it with an API token
+    covered       INTEGER NOT NULL    -- how many images here the selection covers
+) STRICT, WITHOUT ROWID;
+CREATE TABLE gone (                   -- images that complete looks did not find any more
+    name          TEXT PRIMARY KEY,
+    scope         TEXT NOT NULL,
+    since         REAL NOT NULL,      -- POSIX time of the first of these looks
+    seen          REAL NOT NULL       -- and of the last one
+) STRICT, WITHOUT ROWID;
+CREATE TABLE orphan (                 -- blobs that nothing here needs
+    digest        TEXT PRIMARY KEY,
+    since         REAL NOT NULL       -- POSIX time when that was first noticed
+) STRICT, WITHOUT ROWID;
+"""
 
 # The number is "QMir".
-_FORMAT = Format(0x514D6972, (_TABLES,))
+_FORMAT = Format(0x514D6972, (_TABLES, _PRUNING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,38 @@ class ImageRecord:
     platforms: str = ""
     run: str = ""
     mirrored: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One discovery, as far as pruning cares: `found` and `absent` are names of images that the selection covers.
+
+    `absent` are those that are here and were not found, to be believed only if it was `complete`.
+    """
+
+    scope: str
+    found: frozenset[str]
+    absent: frozenset[str]
+    complete: bool
+    authenticated: bool
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An image that complete looks between `since` and `seen` (POSIX times) did not find any more.
+
+    `doubt` says why that is not to be acted upon now, '' if it is. `covered` is how many images the selection covers.
+    """
+
+    name: str
+    root: Digest
+    size: int
+    scope: str
+    since: float
+    seen: float
+    covered: int
+    doubt: str = ""
 
 
 class State:
@@ -116,6 +167,93 @@ class State:
         with self._transaction():
             for record in records:
                 self._insert(record)
+
+    def note_look(self, look: Look) -> bool:
+        """Remember a discovery; tell whether it counts: an anonymous one does not after one with a token."""
+        with self._transaction():
+            execute = self._connection.execute
+            before = execute("SELECT authenticated FROM discovery WHERE scope = ?", (look.scope,)).fetchone()
+            had_token = bool(before and before["authenticated"])
+            counts = look.complete and (look.authenticated or not had_token)
+            authenticated = had_token or (look.complete and look.authenticated)
+            execute(
+                "INSERT OR REPLACE INTO discovery VALUES (?, ?, ?, ?)",
+                (look.scope, counts, authenticated, len(look.found | look.absent)),
+            )
+            self._connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in look.found])
+            if counts:
+                self._connection.executemany(
+                    "INSERT INTO gone VALUES (?1, ?2, ?3, ?3)"
+                    " ON CONFLICT (name) DO UPDATE SET scope = ?2, since = min(since, ?3), seen = ?3",
+                    [(name, look.scope, look.moment) for name in sorted(look.absent)],
+                )
+
+        return counts
+
+    def gone(self) -> list[Gone]:
+        """Return the recorded images that were not found any more, by name."""
+        query = """
+            SELECT gone.*, root, (SELECT sum(blob.size) FROM content JOIN blob ON blob.id = blob
+                WHERE content.root = image.root AND content.platforms = image.platforms) AS bytes,
+                discovery.complete, discovery.covered
+            FROM gone JOIN image USING (name) LEFT JOIN discovery USING (scope) ORDER BY name
+        """
+        with database_errors(self._path):
+            rows = self._connection.execute(query).fetchall()
+
+        return [
+            Gone(
+                name=row["name"],
+                root=Digest.parse(row["root"]),
+                size=row["bytes"] or 0,
+                scope=row["scope"],
+                since=row["since"],
+                seen=row["seen"],
+                covered=row["covered"] or 0,
+                doubt="" if row["complete"] else f"the last discovery of {row['scope']} was not complete",
+            )
+            for row in rows
+        ]
+
+    def contents(self, *, without: Iterable[str] = ()) -> dict[Digest, set[Digest]]:
+        """Return what every recorded image needs, by its root, but for those named in `without`."""
+        query = """
+            SELECT DISTINCT image.name, image.root, blob.digest FROM image
+            JOIN content ON content.root = image.root AND content.platforms = image.platforms
+            JOIN blob ON blob.id = content.blob
+        """
+        unwanted, needed = frozenset(without), dict[Digest, set[Digest]]()
+        with database_errors(self._path):
+            for row in self._connection.execute(query):
+                if row["name"] not in unwanted:
+                    needed.setdefault(Digest.parse(row["root"]), set()).add(Digest.parse(row["digest"]))
+
+        return needed
+
+    def orphans(self) -> dict[Digest, float]:
+        """Return the blobs that nothing needed when somebody last looked, and since when (POSIX time)."""
+        with database_errors(self._path):
+            rows = self._connection.execute("SELECT * FROM orphan").fetchall()
+
+        return {Digest.parse(row["digest"]): row["since"] for row in rows}
+
+    def untag(self, names: Iterable[str], orphans: Iterable[Digest], now: float) -> None:
+        """Forget images, and everything of which nothing is needed any more; `orphans` are all blobs that aren't."""
+        known, gone = self.orphans(), [(name,) for name in names]
+        with self._transaction():
+            for table in ("image", "gone"):
+                self._connection.executemany(f"DELETE FROM {table} WHERE name = ?", gone)  # noqa: S608
+
+            self._connection.execute("DELETE FROM gone WHERE name NOT IN (SELECT name FROM image)")
+            self._connection.execute(
+                "DELETE FROM content WHERE (root, platforms) NOT IN (SELECT root, platforms FROM image)"
+            )
+            self._connection.execute("DELETE FROM blob WHERE id NOT IN (SELECT blob FROM content)")
+            self._connection.execute("DELETE FROM orphan")
+            self._connection.executemany(
+                "INSERT INTO orphan VALUES (?, ?)",
+                [(str(digest), known.get(digest, now)) for digest in sorted(orphans)],
+            )
 
     def close(self) -> None:
         """Close the database."""
