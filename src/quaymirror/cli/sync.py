@@ -16,7 +16,7 @@ from ..mirror.report import Report
 from ..mirror.run import Stop, run_sync
 from ..mirror.target import parse_target
 from ..store.fsops import Fsync
-from .options import make_selection, make_settings, registry_options, selection_options, server_options
+from .options import duration, grace, make_selection, make_settings, registry_options, selection_options, server_options
 from .watching import PROGRESS, watched_run
 
 
@@ -35,6 +35,24 @@ from .watching import PROGRESS, watched_run
     "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
 )
 @click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
+@click.option(
+    "--full-check-every",
+    metavar="DURATION",
+    callback=duration,
+    help="How long the listing may vouch for a tag, unseen.  [default: 7d]",
+)
+@click.option("--full-check", is_flag=True, help="Check every tag, whatever earlier runs saw.")
+@click.option(
+    "--max-duration", metavar="DURATION", callback=duration, help="Begin nothing new after 90m, 4h and so on."
+)
+@click.option("--expect-at-least", metavar="N", type=int, help="Fail if fewer images are found.")
+@click.option("--max-missing", metavar="PERCENT", type=float, help="Fail if more of last time's images are gone.")
+@click.option("--prune", is_flag=True, help="Untag images that have been gone for a while, and remove what is over.")
+@click.option(
+    "--grace", metavar="DURATION", callback=grace, help="How long they have to have been gone.  [default: 7d]"
+)
+@click.option("--max-delete", metavar="PERCENT", type=float, help="Prune nothing if more would go.  [default: 10]")
+@click.option("--yes", is_flag=True, help="Prune, however much goes.")
 @click.option(
     "--fsync",
     type=click.Choice(list(Fsync)),
@@ -57,6 +75,7 @@ def sync(
     progress: str,
     report_file: Path | None,
     no_space_check: bool,
+    yes: bool,
     **options: Any,
 ) -> int:
     """Mirror every repository of ORG that matches GLOB and carries TAG.
@@ -68,6 +87,9 @@ def sync(
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
     selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
+    if yes:
+        options["max_delete"] = 100.0
+
     settings = make_settings(check_space=not no_space_check, **options)
     parse_target(target, selection, settings)  # before anything is shown
     _check_writable(report_file)

@@ -70,13 +70,16 @@ async def plan_only(path: Path, grace: float) -> Plan:
         return await layout.use(partial(prune.make_plan, grace=grace))
 
 
-def check(selection: Selection, settings: Settings) -> None:
+def check(selection: Selection, settings: Settings, *, is_layout: bool) -> None:
     """Refuse what can't be pruned.
 
-    :raises ConfigError: for a selection that does not see everything.
+    :raises ConfigError: for a selection that does not see everything, or a target that is no layout.
     """
     if settings.prune and selection.since is not None:
         raise ConfigError("--prune and --since don't go together: what is old would look as if it were gone")
+
+    if settings.prune and not is_layout:
+        raise ConfigError("--prune is for a mirror in an OCI image layout: other targets keep what they have")
 
 
 def seen(outcomes: Sequence[Outcome]) -> list[Outcome] | None:

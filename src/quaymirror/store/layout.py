@@ -193,7 +193,7 @@ class OCILayout:
             raise mine.error
 
     async def use(self, function: Callable[[Path, State], T]) -> T:
-        """Return what `function`, which may block, makes of the directory and its state; nothing is committed meanwhile.
+        """Return what `function`, which may block, makes of the directory and its state, between two commits.
 
         :raises StoreError: when the disk fails.
         """

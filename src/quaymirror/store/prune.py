@@ -150,10 +150,11 @@ def _needed(root: Path, state: State, without: Collection[str]) -> set[Digest]:
     What can't be read may need anything: there a plan ends, unless the state knows what it needs.
     """
     recorded, blobs = state.contents(without=without), BlobStore(root)
-    needed = {digest for contents in recorded.values() for digest in contents}
+    known = frozenset(digest for contents in recorded.values() for digest in contents)
+    needed = set(known)
 
     def unreadable(node: Descriptor, _: str | None) -> None:
-        if node.digest not in needed:
+        if node.digest not in known:
             raise MirrorDamaged(f"{node.digest} in {root} is missing or damaged: mend it with verify --repair first")
 
     for name, descriptor in reach.entries(root):
