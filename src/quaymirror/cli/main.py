@@ -21,6 +21,7 @@ _COMMANDS = {
     "info": ("quaymirror.cli.info:info", "Show what the images are: platform, layers, labels and so on."),
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; name what is missing or damaged."),
     "history": ("quaymirror.cli.history:history", "Show earlier runs, and what became of each image in one."),
+    "prune": ("quaymirror.cli.prune:prune", "Show, or remove, what the source of a mirror does not have any more."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
 }
 

@@ -170,6 +170,26 @@ def duration(_context: click.Context, _option: click.Parameter, text: str | None
     return None if text is None else parse_duration(text).total_seconds()
 
 
+def grace(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Turn the words of an option into seconds; `0` is none.
+
+    :raises ConfigError: when they are no duration.
+    """
+    return 0.0 if text == "0" else duration(context, option, text)
+
+
+def layout_at(target: str) -> Path:
+    """Return the path of the OCI image layout that the words of a command name.
+
+    :raises ConfigError: when there is none.
+    """
+    path = Path(target.removeprefix("ocidir://"))
+    if not (path / "oci-layout").is_file():
+        raise ConfigError(f"no OCI image layout at {path}")
+
+    return path
+
+
 def _api_token(file: Path | None) -> Secret | None:
     if file is not None:
         return read_secret_file(file, on_notice=lambda line: click.echo(f"quaymirror: {line}", err=True))

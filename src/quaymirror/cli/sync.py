@@ -16,8 +16,10 @@ from ..mirror.report import ExitCode, Report
 from ..mirror.run import Stop, run_sync
 from ..mirror.settings import Settings
 from ..mirror.target import TargetSpec, parse_target
+from ..store.fsops import Fsync
 from .options import (
     duration,
+    grace,
     make_selection,
     make_settings,
     registry_options,
@@ -55,6 +57,19 @@ from .watching import PROGRESS, watched_run
 )
 @click.option("--expect-at-least", metavar="N", type=int, help="Fail if fewer images are found.")
 @click.option("--max-missing", metavar="PERCENT", type=float, help="Fail if more of last time's images are gone.")
+@click.option("--prune", is_flag=True, help="Untag images that have been gone for a while, and remove what is over.")
+@click.option(
+    "--grace", metavar="DURATION", callback=grace, help="How long they have to have been gone.  [default: 7d]"
+)
+@click.option("--max-delete", metavar="PERCENT", type=float, help="Prune nothing if more would go.  [default: 10]")
+@click.option("--yes", is_flag=True, help="Prune, however much goes.")
+@click.option(
+    "--fsync",
+    type=click.Choice(list(Fsync)),
+    help="Safe against power loss: each file (always), each commit (batch), never.  [default: always]",
+)
+@click.option("--no-space-check", is_flag=True, help="Go on until the disk is full.")
+@click.option("--wait", is_flag=True, help="Wait for another run on the same target to end.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options
@@ -73,6 +88,8 @@ def sync(
     verify_target: bool,
     progress: str,
     report_file: Path | None,
+    no_space_check: bool,
+    yes: bool,
     **options: Any,
 ) -> int:
     """Mirror every repository of ORG that matches GLOB and carries TAG.
@@ -84,7 +101,10 @@ def sync(
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
     selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
-    settings = make_settings(**options)
+    if yes:
+        options["max_delete"] = 100.0
+
+    settings = make_settings(check_space=not no_space_check, **options)
     spec = parse_target(target, selection, settings)  # before anything is shown
     _check_writable(report_file)
 

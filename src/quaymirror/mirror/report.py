@@ -14,6 +14,7 @@ from ..errors import (
     CredentialsRefused,
     DiscoveryIncomplete,
     LockHeld,
+    MirrorDamaged,
     QuaymirrorError,
     SelectionEmpty,
     StoreError,
@@ -63,6 +64,8 @@ def exit_code_of(error: QuaymirrorError) -> ExitCode:
             return ExitCode.LOCKED
         case StoreError():
             return ExitCode.STORAGE
+        case MirrorDamaged():
+            return ExitCode.DAMAGED
         case ConfigError():
             return ExitCode.USAGE
         case CredentialsRefused():

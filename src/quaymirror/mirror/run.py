@@ -14,13 +14,12 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..errors import DiscoveryIncomplete, QuaymirrorError, Scope, StoreError
+from ..errors import DiscoveryIncomplete, LockHeld, QuaymirrorError, Scope, StoreError
 from ..events import (
     CandidateSkipped,
     Event,
@@ -29,6 +28,7 @@ from ..events import (
     ImageStarted,
     ListingFinished,
     Meters,
+    Notice,
     Observer,
     Outcome,
     PageListed,
@@ -43,10 +43,12 @@ from ..oci import Reference
 from ..quay.discovery import Candidate, Image, check, confirm, list_candidates
 from ..quay.memory import TagMemory
 from ..quay.selection import Selection
+from ..store.layout import OCILayout
 from ..transfer.flight import SingleFlight
 from ..transfer.image import Transfers
 from ..transfer.target import Target
 from ..transfer.together import foremost
+from . import pruning
 from .bring import Bringer
 from .changes import check_expected, compare
 from .memory import RunMemory, open_memory
@@ -59,6 +61,8 @@ from .target import LayoutTarget, TargetSpec, home_of, open_target, parse_target
 _CHECKERS = 16
 # A page of the listing waits here while the next one is on its way.
 _PAGE = 100
+# How often to look whether another run has ended.
+_LOCK_SECONDS = 0.5
 
 
 class Stop:
@@ -133,11 +137,27 @@ class _Run:
     stop: Stop
     run_id: str
     started: float
+    waits: bool = False
 
     def doom(self, error: QuaymirrorError) -> None:
         """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
         self.tally.fatal = graver(self.tally.fatal, error)
         self.stop.request(error.message)
+
+    async def wait_for_lock(self, held: LockHeld) -> None:
+        """Be patient while another run is at work, until somebody asks to stop.
+
+        :raises LockHeld: when nobody wants to wait.
+        """
+        if not self.settings.wait or self.stop.reason is not None:
+            raise held
+
+        if not self.waits:
+            self.waits = True
+            self.observer(Notice(f"{held.message}: waiting for it to end"))
+
+        with anyio.move_on_after(_LOCK_SECONDS):
+            await self.stop.wait()
 
     def finish(self, outcome: Outcome) -> None:
         """An image has its outcome."""
@@ -163,6 +183,7 @@ async def run_sync(
     :raises StoreError: when it can't be opened.
     """
     spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection, settings)
+    pruning.check(selection, settings, is_layout=isinstance(spec, LayoutTarget))
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
     clock, tally = time.monotonic(), _Tally()
 
@@ -173,19 +194,20 @@ async def run_sync(
     run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4), time.time())
     async with AsyncExitStack() as stack:
         memory = await _mirror(run, spec, stack)
-        report = _report(run, spec, memory.earlier, time.monotonic() - clock)
-        await memory.record(report)
+        report = _report(run, spec, memory, time.monotonic() - clock)
+        if memory is not None:
+            await memory.record(report)
 
     tell(RunFinished(report.elapsed, int(report.exit_code)))
     return report
 
 
-async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemory:
-    """Do it all, and return the memory, which stays open as long as `stack`."""
+async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemory | None:
+    """Do it all, and return the memory, which stays open as long as `stack`; None if nobody wanted to wait for it."""
     settings, tell = run.settings, run.observer
     memory: RunMemory | None = None
     try:
-        async with open_target(spec, settings, tell) as target:
+        async with open_target(spec, settings, tell, patience=run.wait_for_lock) as target:
             home = home_of(spec, settings)
             memory = await stack.enter_async_context(open_memory(home, run.selection, settings, tell))
             tell(_started(run, spec))
@@ -193,6 +215,10 @@ async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemo
                 await _run_stages(run, services, target, memory)
 
             await memory.keep_tags()
+            await _settle(run, spec, target, memory)
+    except LockHeld:
+        if run.stop.reason is None:
+            raise
     except StoreError as error:
         if memory is None:
             raise
@@ -201,6 +227,21 @@ async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemo
         run.doom(error)
 
     return memory
+
+
+async def _settle(run: _Run, spec: TargetSpec, target: Target, memory: RunMemory) -> None:
+    """Remember what was not found any more, and prune it if that is wanted and if this run can be believed."""
+    if not isinstance(target, OCILayout) or run.settings.dry_run:
+        return
+
+    report = _report(run, spec, memory, 0.0)
+    found = pruning.seen(report.outcomes) if report.complete and report.fatal is None else None
+    try:
+        await pruning.settle(target, run.selection, run.settings, run.observer, found=found)
+    except LockHeld as error:
+        run.observer(Notice(f"nothing is pruned: {error.message}"))
+    except QuaymirrorError as error:
+        run.tally.fatal = graver(run.tally.fatal, error)
 
 
 async def _run_stages(run: _Run, services: Services, target: Target, memory: RunMemory) -> None:
@@ -349,8 +390,8 @@ def _started(run: _Run, target: TargetSpec) -> RunStarted:
     )
 
 
-def _report(run: _Run, target: TargetSpec, earlier: dict[str, Any] | None, elapsed: float) -> Report:
-    report = _bare_report(run, target, elapsed)
+def _report(run: _Run, target: TargetSpec, memory: RunMemory | None, elapsed: float) -> Report:
+    report, earlier = _bare_report(run, target, elapsed), memory.earlier if memory else None
     if not report.complete or report.fatal is not None:
         return report
 
