@@ -24,6 +24,8 @@ _SELECTION = (
     click.argument("organization", metavar="ORG|quay://ORG/GLOB:TAG"),
     click.argument("glob", required=False, metavar="[GLOB]"),
     click.argument("tag", required=False, metavar="[TAG]"),
+    click.option("--glob", "globs", metavar="GLOB", multiple=True, help="Repositories that match, too (repeatable)."),
+    click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag or a glob for tags (repeatable)."),
     click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out repositories that match (repeatable)."),
     click.option("--since", metavar="DATE|DURATION", help="Only tags updated since: 2025-04-01, 7d, 12h."),
 )
@@ -76,9 +78,16 @@ def _apply(decorators: Iterable[Callable[[F], F]], function: F) -> F:
 
 
 def make_selection(
-    organization: str, glob: str | None, tag: str | None, *, exclude: tuple[str, ...], since: str | None
+    organization: str,
+    glob: str | None,
+    tag: str | None,
+    *,
+    globs: tuple[str, ...] = (),
+    tags: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    since: str | None = None,
 ) -> Selection:
-    """Return the selection that the words mean.
+    """Return the selection that the words mean; `globs` and `tags` are said beside the words.
 
     :raises ConfigError: when they make no sense.
     """
@@ -86,13 +95,18 @@ def make_selection(
     moment = parse_since(since, now=now) if since is not None else None
     if "://" not in organization:
         return Selection(
-            organization, "*" if glob is None else glob, "latest" if tag is None else tag, exclude=exclude, since=moment
+            organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude=exclude, since=moment
         )
 
-    if glob is not None:
+    if glob is not None or globs or tags:
         raise ConfigError("a quay:// address says everything: no GLOB or TAG after it")
 
     return Selection.parse_uri(organization, exclude=exclude, since=moment, now=now)
+
+
+def _joined(word: str | None, others: tuple[str, ...], default: str) -> str:
+    words = others if word is None else (word, *others)
+    return ",".join(words) if words else default
 
 
 def make_settings(**options: Any) -> Settings:

@@ -43,6 +43,8 @@ def sync(
     organization: str,
     glob: str | None,
     tag: str | None,
+    globs: tuple[str, ...],
+    tags: tuple[str, ...],
     exclude: tuple[str, ...],
     since: str | None,
     target: str,
@@ -58,7 +60,7 @@ def sync(
     quaymirror sync kolla '*' 2025.1-debian --concurrency 16
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
-    selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
+    selection = make_selection(organization, glob, tag, globs=globs, tags=tags, exclude=exclude, since=since)
     settings = make_settings(**options)
     parse_target(target, selection, settings)  # before anything is shown
     _check_writable(report_file)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..errors import PlatformNotFound, QuaymirrorError, Scope, StoreError
+from ..errors import PlatformNotFound, QuaymirrorError, Scope, SelectionEmpty, StoreError
 from ..events import (
     CandidateSkipped,
+    CheckFailed,
     Event,
+    HostPaused,
     ImageDerived,
     ImageFinished,
     ImageStarted,
@@ -30,6 +33,7 @@ from ..events import (
     Observer,
     Outcome,
     PageListed,
+    RetryScheduled,
     RunFinished,
     RunStarted,
     Status,
@@ -37,22 +41,25 @@ from ..events import (
     TagChecked,
     ignore,
 )
-from ..oci import Digest
-from ..quay.discovery import Candidate, Image, confirm, list_candidates
+from ..oci import Digest, Reference
+from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, confirm, list_candidates, list_pinned
 from ..quay.selection import Selection
+from ..quay.tags import no_such_tag
 from ..transfer.flight import SingleFlight
 from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
 from ..transfer.target import Target
 from ..transfer.together import foremost
-from .report import Report, graver
+from .report import HostTrouble, Report, graver
 from .services import Services, connect
 from .settings import Settings
-from .target import LayoutTarget, TargetSpec, open_target, parse_target, wanted_platforms
+from .target import LayoutTarget, TargetSpec, common_target, open_target, wanted_platforms
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
 # A page of the listing waits here while the next one is on its way.
 _PAGE = 100
+# Of so many repositories without the tag the names are kept, to ask what tags they have.
+_MISSED = 10
 
 
 class Stop:
@@ -88,8 +95,11 @@ class _Tally:
     """What the report will say, gathered from the events as they pass."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    failed_checks: list[CheckFailed] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    hosts: defaultdict[str, HostTrouble] = field(default_factory=lambda: defaultdict(HostTrouble))
     repositories: int = 0
     matched: int = 0
     listed: bool = False
@@ -97,6 +107,7 @@ class _Tally:
     would_fetch: set[Digest] = field(default_factory=set)
     """For a dry run: what it has counted already, as every blob is fetched once."""
     fatal: QuaymirrorError | None = None
+    empty: SelectionEmpty | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -107,6 +118,12 @@ class _Tally:
                 self.listed = event.complete
             case CandidateSkipped():
                 self.skipped[event.reason] += 1
+                if event.reason == NO_SUCH_TAG and len(self.missed) < _MISSED:
+                    self.missed.append(event.repository)
+            case CheckFailed():
+                self.failed_checks.append(event)
+            case RetryScheduled() | HostPaused():
+                self._note_trouble(event)
             case TagChecked():
                 self.found += 1
             case ImageDerived():
@@ -116,18 +133,35 @@ class _Tally:
             case _:
                 pass
 
+    def _note_trouble(self, event: RetryScheduled | HostPaused) -> None:
+        trouble = self.hosts[event.host]
+        if isinstance(event, RetryScheduled):
+            trouble.retries += 1
+            trouble.retry_wait_s += event.wait
+        else:
+            trouble.pauses += 1
+            trouble.paused_s += event.seconds
+
 
 @dataclass(slots=True)
 class _Run:
     """What the tasks of one run share."""
 
-    selection: Selection
+    selections: tuple[Selection, ...]
     settings: Settings
     observer: Observer
     tally: _Tally
     meters: Meters
     stop: Stop
     run_id: str
+    jobs: tuple[str, ...] = ()
+    taken: set[str] = field(default_factory=set)
+
+    def take(self, reference: Reference) -> bool:
+        """Tell whether no other selection of this run had this image before."""
+        is_new = reference.full_name not in self.taken
+        self.taken.add(reference.full_name)
+        return is_new
 
     def doom(self, error: QuaymirrorError) -> None:
         """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
@@ -141,23 +175,27 @@ class _Run:
 
 
 async def run_sync(
-    selection: Selection,
+    selection: Selection | Sequence[Selection],
     target: str | Path,
     settings: Settings,
     *,
     observer: Observer = ignore,
     meters: Meters | None = None,
     stop: Stop | None = None,
+    jobs: Sequence[str] = (),
 ) -> Report:
     """Mirror `selection` to `target`, which is a path or what `--to` takes, and report on it.
 
-    What goes wrong during the run is in the report. If the caller is cancelled, what was complete is there to stay.
+    Several selections are one run: they share everything, and an image that two of them select is mirrored once. `jobs`
+    are what they are called. What goes wrong during the run is in the report. If the caller is cancelled, what was
+    complete is there to stay.
 
     :raises ConfigError: when `target` can't be what images land in, before any request.
     :raises LockHeld: when another run is at work there.
     :raises StoreError: when it can't be opened.
     """
-    spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection, settings)
+    selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
+    spec = LayoutTarget(target) if isinstance(target, Path) else common_target(target, selections, settings)
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
     started, clock = time.time(), time.monotonic()
     tally = _Tally()
@@ -166,7 +204,7 @@ async def run_sync(
         tally(event)
         observer(event)
 
-    run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4))
+    run = _Run(selections, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4), tuple(jobs))
     is_open = False
     try:
         async with open_target(spec, settings, tell) as opened:
@@ -182,7 +220,7 @@ async def run_sync(
         run.doom(error)
 
     report = _report(run, spec, started, time.monotonic() - clock)
-    tell(RunFinished(report.elapsed, int(report.exit_code)))
+    tell(RunFinished(report.elapsed, int(report.exit_code), report.fatal))
     return report
 
 
@@ -223,21 +261,50 @@ async def _stages(
             tasks.start_soon(_work, run, images.clone(), transfers)
 
     with found, discovery:
-        await _discover(run, services, found)
+        empty = [await _discover(run, selection, services, found) for selection in run.selections]
+        run.tally.empty = next((error for error in empty if error is not None), None)
 
 
-async def _discover(run: _Run, services: Services, found: MemoryObjectSendStream[Image]) -> None:
-    """List and confirm. What breaks here ends the run, but not the images that are in flight."""
-    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
+async def _discover(
+    run: _Run, selection: Selection, services: Services, found: MemoryObjectSendStream[Image]
+) -> SelectionEmpty | None:
+    """List and confirm. What breaks here ends the run, but not the images that are in flight.
+
+    A selection without images is returned: the others of the run go on.
+    """
+    before = run.tally.found + len(run.tally.failed_checks)
+    run.tally.missed.clear()
     try:
-        async with anyio.create_task_group() as stages:
-            with candidates:
-                for _ in range(_CHECKERS):
-                    stages.start_soon(_confirm, run, services, candidates.clone(), found.clone())
-
-            stages.start_soon(_list, run, services, listed)
+        if selection.pinned:
+            await list_pinned(
+                found.clone(), registry=run.settings.origin.netloc, selection=selection, observer=run.observer
+            )
+        else:
+            await _list_and_confirm(run, selection, services, found)
     except BaseExceptionGroup as group:
-        run.doom(_ours(group))
+        error = _ours(group)
+        if isinstance(error, SelectionEmpty):
+            return error
+
+        run.doom(error)
+
+    is_empty = run.tally.found + len(run.tally.failed_checks) == before
+    if is_empty and run.tally.missed and run.stop.reason is None:
+        return await no_such_tag(services.api, run.tally.missed, selection)
+
+    return None
+
+
+async def _list_and_confirm(
+    run: _Run, selection: Selection, services: Services, found: MemoryObjectSendStream[Image]
+) -> None:
+    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
+    async with anyio.create_task_group() as stages:
+        with candidates:
+            for _ in range(_CHECKERS):
+                stages.start_soon(_confirm, run, selection, services, candidates.clone(), found.clone())
+
+        stages.start_soon(_list, run, selection, services, listed)
 
 
 async def _watch(run: _Run, discovery: anyio.CancelScope) -> None:
@@ -259,23 +326,24 @@ def _ours(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError:
     return error
 
 
-async def _list(run: _Run, services: Services, outbox: MemoryObjectSendStream[Candidate]) -> None:
+async def _list(run: _Run, selection: Selection, services: Services, outbox: MemoryObjectSendStream[Candidate]) -> None:
     await list_candidates(
         outbox,
         api=services.api,
         registry=run.settings.origin.netloc,
-        selection=run.selection,
+        selection=selection,
         observer=run.observer,
     )
 
 
 async def _confirm(
     run: _Run,
+    selection: Selection,
     services: Services,
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
 ) -> None:
-    await confirm(inbox, outbox, api=services.api, selection=run.selection, observer=run.observer, failed=run.finish)
+    await confirm(inbox, outbox, api=services.api, selection=selection, observer=run.observer, is_new=run.take)
 
 
 async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], transfers: Transfers) -> None:
@@ -320,7 +388,7 @@ def _would_fetch(plan: ImagePlan, counted: set[Digest]) -> int:
 
 
 def _started(run: _Run, target: TargetSpec, started: float) -> RunStarted:
-    selection = run.selection
+    selection = run.selections[0]
     return RunStarted(
         run_id=run.run_id,
         server=run.settings.origin.netloc,
@@ -330,27 +398,31 @@ def _started(run: _Run, target: TargetSpec, started: float) -> RunStarted:
         target=str(target),
         started=started,
         dry_run=run.settings.dry_run,
+        jobs=run.jobs,
+        selections=len(run.selections),
     )
 
 
 def _report(run: _Run, target: TargetSpec, started: float, elapsed: float) -> Report:
-    tally = run.tally
-    images = [outcome for outcome in tally.outcomes if outcome.status is not Status.FAILED or outcome.reference.digest]
+    tally, images = run.tally, run.tally.outcomes
     return Report(
         run_id=run.run_id,
-        selection=run.selection,
+        selections=run.selections,
         server=str(run.settings.origin),
         target=str(target),
         started=started,
         elapsed=elapsed,
         outcomes=tally.outcomes,
+        failed_checks=tally.failed_checks,
+        jobs=run.jobs,
         repositories=tally.repositories,
         matched=tally.matched,
         skipped=tally.skipped,
         findings=tally.findings,
+        hosts=tally.hosts,
         bytes_fetched=sum(o.bytes_fetched for o in images) if run.settings.dry_run else run.meters.fetched_bytes,
         complete=tally.listed and run.stop.reason is None and len(images) >= tally.found,
-        fatal=tally.fatal,
+        fatal=tally.fatal or tally.empty,
         stopped=run.stop.reason if tally.fatal is None else None,
         dry_run=run.settings.dry_run,
         allow_empty=run.settings.allow_empty,

@@ -25,24 +25,27 @@ from ..errors import (
     SelectionEmpty,
 )
 from ..events import (
+    CandidateChecked,
     CandidateSkipped,
+    CheckFailed,
     ImageQueued,
     ListingFinished,
     Notice,
     Observer,
-    Outcome,
     PageListed,
-    Status,
     TagChecked,
 )
 from ..oci import Reference, Repository
 from .api import Namespace, QuayAPI
-from .schema import ListedRepository, Page
+from .schema import ListedRepository, Page, Tag
 from .selection import Selection
+from .tags import find_tags, no_such_repository
 
 # A listing that goes on for ever, or in circles, ends in an error and not in a full memory.
 _MAX_REPOSITORIES = 200_000
 _MAX_STALE_PAGES = 3
+
+NO_SUCH_TAG = "no such tag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,12 @@ async def pages(
 ) -> AsyncIterator[list[Candidate]]:
     """Iterate over the candidates of `selection`, page by page, each repository once.
 
-    :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
+    :raises SelectionEmpty: when there is no such organization, nothing in it that we may see, or nothing that matches.
     :raises CredentialsRefused: when the API token does not count.
     :raises DiscoveryIncomplete: when the listing breaks off or makes no sense.
     """
     listing = _Listing()
+    has_matched = False
     next_page: str | None = None
     while True:
         page = await _page(api, selection.organization, next_page, listing.pages)
@@ -119,9 +123,13 @@ async def pages(
         new = listing.take(page)
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
+        has_matched = has_matched or bool(matched)
         yield list(_candidates(matched, registry, selection, observer))
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
+            if not has_matched:
+                raise no_such_repository(selection, listing.names)
+
             return
 
         next_page = page.next_page
@@ -197,6 +205,19 @@ async def list_candidates(
                 await outbox.send(candidate)
 
 
+async def list_pinned(
+    outbox: MemoryObjectSendStream[Image], *, registry: str, selection: Selection, observer: Observer
+) -> None:
+    """Send the pinned images of `selection` to `outbox`, and close it: nobody is asked."""
+    observer(PageListed(1, len(selection.pinned), len(selection.pinned)))
+    observer(ListingFinished(1, complete=True))
+    async with outbox:
+        for pin in selection.pinned:
+            repository = Repository(registry, f"{selection.organization}/{pin.repository}")
+            observer(CandidateChecked(repository.name, 1))
+            await _queue(Image(Reference(repository, pin.tag, pin.digest)), outbox, observer)
+
+
 async def confirm(
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
@@ -204,9 +225,9 @@ async def confirm(
     api: QuayAPI,
     selection: Selection,
     observer: Observer,
-    failed: Callable[[Outcome], None],
+    is_new: Callable[[Reference], bool] = lambda reference: True,
 ) -> None:
-    """Send an `Image` for each candidate that carries the tag; `failed` gets the outcome of those that can't be told.
+    """Send an `Image` for each tag of each candidate that is selected, and `is_new`.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     """
@@ -219,25 +240,33 @@ async def confirm(
                     raise
 
                 error.phase = Phase.DISCOVER
-                failed(Outcome(Reference(candidate.repository, selection.tag), Status.FAILED, error=error))
+                observer(CheckFailed(str(candidate.repository), selection.tag, error))
             else:
                 if isinstance(found, CandidateSkipped):
                     observer(found)
-                else:
-                    observer(TagChecked(found.reference))
-                    await outbox.send(found)
-                    observer(ImageQueued(found.reference))
+                    continue
+
+                new = [image for image in found if is_new(image.reference)]
+                observer(CandidateChecked(candidate.repository.name, len(new)))
+                for image in new:
+                    await _queue(image, outbox, observer)
 
 
-async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> Image | CandidateSkipped:
-    """Return the image that `selection` means in `candidate`, or why there is none.
+async def _queue(image: Image, outbox: MemoryObjectSendStream[Image], observer: Observer) -> None:
+    observer(TagChecked(image.reference))
+    await outbox.send(image)
+    observer(ImageQueued(image.reference))
+
+
+async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> list[Image] | CandidateSkipped:
+    """Return the images, one at least, that `selection` means in `candidate`, or why there is none.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     :raises QuaymirrorError: when there is no usable answer.
     """
     name = candidate.repository.name
     try:
-        tag = await api.tag(name, selection.tag)
+        tags = await find_tags(api, name, selection)
     except NotFound:
         return CandidateSkipped(name, "gone since it was listed")
     except AccessDenied as error:
@@ -247,12 +276,16 @@ async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> 
         # Quay hides what is gone from the anonymous as it hides what is private.
         return CandidateSkipped(name, "gone or private since it was listed")
 
-    if tag is None:
-        return CandidateSkipped(name, "no such tag")
+    if not tags:
+        return CandidateSkipped(name, NO_SUCH_TAG)
 
-    if selection.since is not None and _is_older(tag.start, selection.since):
-        return CandidateSkipped(name, "not updated since")
+    if selection.since is not None:
+        tags = [tag for tag in tags if not _is_older(tag.start, selection.since)]
 
+    return [_image(candidate, tag) for tag in tags] or CandidateSkipped(name, "not updated since")
+
+
+def _image(candidate: Candidate, tag: Tag) -> Image:
     return Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size)
 
 

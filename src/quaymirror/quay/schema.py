@@ -71,16 +71,25 @@ def parse_page(body: bytes, organization: str) -> Page:
     )
 
 
-def parse_tags(body: bytes) -> tuple[Tag, ...]:
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """One page of a repository's tags, and whether more follow."""
+
+    tags: tuple[Tag, ...]
+    has_more: bool
+
+
+def parse_tags(body: bytes) -> TagPage:
     """Return the tags of an answer.
 
     :raises Unavailable: when it is not a list of tags.
     """
-    entries = _object(body).get("tags")
+    document = _object(body)
+    entries = document.get("tags")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unavailable("the API's answer is not a list of tags")
 
-    return tuple(_tag(entry) for entry in entries)
+    return TagPage(tuple(_tag(entry) for entry in entries), has_more=document.get("has_additional") is True)
 
 
 def _object(body: bytes) -> dict[str, Any]:

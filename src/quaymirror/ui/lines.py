@@ -8,6 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from ..events import (
+    CheckFailed,
     Event,
     HostPaused,
     ImageFinished,
@@ -64,6 +65,9 @@ class Lines:
         match event:
             case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
+            case CheckFailed():
+                failure = Failure.of_check(event)
+                self._say("failed", f"{failure.name:<{self._name_width}}  {failure}")
             case RetryScheduled() if self._verbose:
                 self._say("retry", _retry(event))
             case RunStarted() | ListingFinished() | HostPaused() | Notice() | StopRequested():

@@ -17,7 +17,9 @@ from typing import NamedTuple, assert_never
 from ..errors import QuaymirrorError
 from ..events import (
     BlobFinished,
+    CandidateChecked,
     CandidateSkipped,
+    CheckFailed,
     Event,
     HostPaused,
     ImageDerived,
@@ -67,6 +69,12 @@ class Failure:
             return cls(name, clean(outcome.reason or "failed"))
 
         return cls(name, clean(error.message), type(error).__name__, where(error))
+
+    @classmethod
+    def of_check(cls, event: CheckFailed) -> Failure:
+        """Return the failure of a check."""
+        name = f"{event.repository.partition('/')[2]}:{event.tag}"
+        return cls(clean(name), clean(event.error.message), type(event.error).__name__, where(event.error))
 
     def __str__(self) -> str:
         return explain(self.where, self.message)
@@ -124,6 +132,10 @@ class RunState:
     listing_ended: bool = False
     listing_complete: bool = False
     """Whether the listing ended, and did not break off."""
+    listings: int = 0
+    candidates_checked: int = 0
+    """Repositories that carry a tag that is selected; `tags_expected` are their images."""
+    tags_expected: int = 0
     tags_found: int = 0
     candidates_skipped: int = 0
     skip_reasons: Counter[str] = field(default_factory=Counter)
@@ -152,7 +164,7 @@ class RunState:
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST))
 
     _work: dict[str, _Work] = field(default_factory=dict)
-    _failed_unstarted: int = 0
+    _failed_checks: int = 0
     _left_queue: int = 0
     _began_working: float | None = None
 
@@ -164,9 +176,14 @@ class RunState:
             case PageListed():
                 self._page(event)
             case ListingFinished():
-                self.listing_ended, self.listing_complete = True, event.complete
+                self._end_listing(event)
             case TagChecked():
                 self.tags_found += 1
+            case CandidateChecked():
+                self.candidates_checked += 1
+                self.tags_expected += event.images
+            case CheckFailed():
+                self._fail_check(event)
             case CandidateSkipped():
                 self._skip(event.reason)
             case ImageQueued():
@@ -202,7 +219,7 @@ class RunState:
 
     @property
     def failed(self) -> int:
-        """Images that failed."""
+        """Images that failed, and repositories that could not be checked."""
         return self.images[Status.FAILED]
 
     @property
@@ -213,7 +230,7 @@ class RunState:
     @property
     def checked(self) -> int:
         """Candidates whose tag was looked for, found or not."""
-        return self.tags_found + self.candidates_skipped + self._failed_unstarted
+        return self.candidates_checked + self.candidates_skipped + self._failed_checks
 
     @property
     def waiting(self) -> int:
@@ -228,11 +245,7 @@ class RunState:
     @property
     def known_images(self) -> int:
         """Images of this run as far as they were found: those with an outcome and those still to come."""
-        found = max(self.tags_found, self.queued, self.started) + self._failed_unstarted
-        if self.listing_ended:
-            # What failed in the queue was counted as found already.
-            found = min(found, self.matched - self.candidates_skipped)
-
+        found = max(self.tags_expected, self.tags_found, self.queued, self.started) + self._failed_checks
         return max(found, self.done + self.in_work)
 
     @property
@@ -248,7 +261,7 @@ class RunState:
         if unchecked <= 0:
             return self.known_images
 
-        return self.known_images + unchecked * self.tags_found / self.checked if self.checked else None
+        return self.known_images + unchecked * self.tags_expected / self.checked if self.checked else None
 
     def remaining_bytes(self, fetched_bytes: int) -> float | None:
         """Return how much is to be fetched still when `fetched_bytes` of the whole run were; None: can't be told yet.
@@ -298,6 +311,11 @@ class RunState:
         self.listed += event.repositories
         self.matched += event.matched
 
+    def _end_listing(self, event: ListingFinished) -> None:
+        self.listings += 1
+        self.listing_complete = event.complete and (self.listing_complete or self.listings == 1)
+        self.listing_ended = self.listings >= (self.run.selections if self.run else 1)
+
     def _skip(self, reason: str) -> None:
         self.candidates_skipped += 1
         self._count_reason(reason)
@@ -325,19 +343,17 @@ class RunState:
         self.reused_bytes += outcome.bytes_reused
         # By name, since an image may have been pinned to a digest after it was started.
         if self._work.pop(outcome.reference.full_name, None) is None:
-            self._finish_unstarted(outcome)
+            self._left_queue += 1
 
         if outcome.status is Status.FAILED:
             self._fail(Failure.of(outcome))
         elif outcome.status is Status.SKIPPED:
             self._count_reason(outcome.reason or "no reason given")
 
-    def _finish_unstarted(self, outcome: Outcome) -> None:
-        """Without a worker an image fails when its tag is checked; anything else takes it out of the queue."""
-        if outcome.status is Status.FAILED:
-            self._failed_unstarted += 1
-        else:
-            self._left_queue += 1
+    def _fail_check(self, event: CheckFailed) -> None:
+        self._failed_checks += 1
+        self.images[Status.FAILED] += 1
+        self._fail(Failure.of_check(event))
 
     def _fail(self, failure: Failure) -> None:
         self.last_failures.append(failure)

@@ -92,6 +92,7 @@ class Scene:
             self.state.apply(events.CandidateSkipped(f"kolla/old-{number}", "no such tag"))
             return
 
+        self.state.apply(events.CandidateChecked(reference.repository.name, 1))
         self.state.apply(events.TagChecked(reference))
         self.state.apply(events.ImageQueued(reference))
         if number < 340:

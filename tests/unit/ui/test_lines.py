@@ -79,7 +79,7 @@ def test_retries_are_told_only_when_asked_for(verbose: bool, lines: int) -> None
 
 def test_a_heartbeat_comes_at_most_every_thirty_seconds() -> None:
     log = Log()
-    log.tell(events.PageListed(1, 10, 10), events.TagChecked(image("nova")))
+    log.tell(events.PageListed(1, 10, 10), events.CandidateChecked("nova", 1), events.TagChecked(image("nova")))
     for second in range(61):
         log.clock.now = second
         log.meters.fetched_bytes += MIB
@@ -94,7 +94,7 @@ def test_a_heartbeat_comes_at_most_every_thirty_seconds() -> None:
 def test_a_heartbeat_tells_the_time_left_when_it_is_known() -> None:
     log = Log()
     log.tell(events.PageListed(1, 10, 10), events.ListingFinished(1, complete=True))
-    log.tell(*(events.TagChecked(image(f"{n}")) for n in range(10)))
+    log.tell(*(events.CandidateChecked(f"{n}", 1) for n in range(10)))
     log.lines.tick()
     log.tell(
         *(
