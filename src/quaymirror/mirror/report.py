@@ -20,6 +20,7 @@ from ..errors import (
 )
 from ..events import CheckFailed, Outcome, Status
 from ..quay.selection import Selection
+from .changes import Changes
 
 SCHEMA_VERSION = 1
 
@@ -100,6 +101,8 @@ class Report:
     repositories: int = 0
     matched: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    changes: Changes | None = None
+    """How what was found differs from the last run that saw everything, if there was one."""
     findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What the check of each derived image found, by its full name."""
     hosts: Mapping[str, HostTrouble] = field(default_factory=dict)
@@ -142,7 +145,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; docs/reference/report.schema.json describes the format."""
         counts = self.counts
-        selections = [_selection(selection) for selection in self.selections]
+        selections = [selection_json(selection) for selection in self.selections]
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
@@ -163,6 +166,7 @@ class Report:
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": sum(outcome.bytes_reused for outcome in self.outcomes),
             "hosts": {host: asdict(trouble) for host, trouble in sorted(self.hosts.items())},
+            "changes": self.changes.to_json() if self.changes else None,
             "outcomes": sorted(
                 [*map(self._outcome, self.outcomes), *map(_failed_check, self.failed_checks)],
                 key=lambda outcome: (str(outcome["reference"]), str(outcome["digest"])),
@@ -175,7 +179,8 @@ class Report:
         return _outcome(outcome) | ({} if found is None else {"findings": list(found)})
 
 
-def _selection(selection: Selection) -> dict[str, Any]:
+def selection_json(selection: Selection) -> dict[str, Any]:
+    """Return a selection as JSON values."""
     return {
         "organization": selection.organization,
         "glob": selection.glob,

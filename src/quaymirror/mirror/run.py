@@ -12,14 +12,16 @@ import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..errors import PlatformNotFound, QuaymirrorError, Scope, SelectionEmpty, StoreError
+from ..errors import DiscoveryIncomplete, QuaymirrorError, Scope, SelectionEmpty, StoreError
 from ..events import (
     CandidateSkipped,
     CheckFailed,
@@ -36,23 +38,26 @@ from ..events import (
     RetryScheduled,
     RunFinished,
     RunStarted,
-    Status,
     StopRequested,
     TagChecked,
     ignore,
 )
-from ..oci import Digest, Reference
-from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, confirm, list_candidates, list_pinned
+from ..oci import Reference
+from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, confirm, list_candidates, list_pinned
+from ..quay.memory import TagMemory
 from ..quay.selection import Selection
 from ..quay.tags import no_such_tag
 from ..transfer.flight import SingleFlight
-from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
+from ..transfer.image import Transfers
 from ..transfer.target import Target
 from ..transfer.together import foremost
+from .bring import Bringer
+from .changes import check_expected, compare
+from .memory import RunMemory, open_memory
 from .report import HostTrouble, Report, graver
 from .services import Services, connect
 from .settings import Settings
-from .target import LayoutTarget, TargetSpec, common_target, open_target, wanted_platforms
+from .target import LayoutTarget, TargetSpec, common_target, home_of, open_target, wanted_platforms
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
@@ -104,8 +109,6 @@ class _Tally:
     matched: int = 0
     listed: bool = False
     found: int = 0
-    would_fetch: set[Digest] = field(default_factory=set)
-    """For a dry run: what it has counted already, as every blob is fetched once."""
     fatal: QuaymirrorError | None = None
     empty: SelectionEmpty | None = None
 
@@ -117,9 +120,7 @@ class _Tally:
             case ListingFinished():
                 self.listed = event.complete
             case CandidateSkipped():
-                self.skipped[event.reason] += 1
-                if event.reason == NO_SUCH_TAG and len(self.missed) < _MISSED:
-                    self.missed.append(event.repository)
+                self._skip(event)
             case CheckFailed():
                 self.failed_checks.append(event)
             case RetryScheduled() | HostPaused():
@@ -132,6 +133,11 @@ class _Tally:
                 self.outcomes.append(event.outcome)
             case _:
                 pass
+
+    def _skip(self, event: CandidateSkipped) -> None:
+        self.skipped[event.reason] += 1
+        if event.reason == NO_SUCH_TAG and len(self.missed) < _MISSED:
+            self.missed.append(event.repository)
 
     def _note_trouble(self, event: RetryScheduled | HostPaused) -> None:
         trouble = self.hosts[event.host]
@@ -154,6 +160,7 @@ class _Run:
     meters: Meters
     stop: Stop
     run_id: str
+    started: float
     jobs: tuple[str, ...] = ()
     taken: set[str] = field(default_factory=set)
 
@@ -197,34 +204,55 @@ async def run_sync(
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
     spec = LayoutTarget(target) if isinstance(target, Path) else common_target(target, selections, settings)
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
-    started, clock = time.time(), time.monotonic()
-    tally = _Tally()
+    clock, tally = time.monotonic(), _Tally()
 
     def tell(event: Event) -> None:
         tally(event)
         observer(event)
 
-    run = _Run(selections, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4), tuple(jobs))
-    is_open = False
+    run = _Run(
+        selections=selections,
+        settings=settings,
+        observer=tell,
+        tally=tally,
+        meters=meters or Meters(),
+        stop=stop or Stop(),
+        run_id=secrets.token_hex(4),
+        started=time.time(),
+        jobs=tuple(jobs),
+    )
+    async with AsyncExitStack() as stack:
+        memory = await _mirror(run, spec, stack)
+        report = _report(run, spec, memory.earlier, time.monotonic() - clock)
+        await memory.record(report)
+
+    tell(RunFinished(report.elapsed, int(report.exit_code), report.fatal))
+    return report
+
+
+async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemory:
+    """Do it all, and return the memory, which stays open as long as `stack`."""
+    settings, tell = run.settings, run.observer
+    memory: RunMemory | None = None
     try:
-        async with open_target(spec, settings, tell) as opened:
-            is_open = True
-            tell(_started(run, spec, started))
+        async with open_target(spec, settings, tell) as target:
+            memory = await stack.enter_async_context(open_memory(home_of(spec), run.selections, settings, tell))
+            tell(_started(run, spec))
             async with connect(settings, tell) as services:
-                await _run_stages(run, services, opened)
+                await _run_stages(run, services, target, memory)
+
+            await memory.keep_tags()
     except StoreError as error:
-        if not is_open:
+        if memory is None:
             raise
 
         # The last words could not be written: what is committed is safe, the next run writes them first thing.
         run.doom(error)
 
-    report = _report(run, spec, started, time.monotonic() - clock)
-    tell(RunFinished(report.elapsed, int(report.exit_code), report.fatal))
-    return report
+    return memory
 
 
-async def _run_stages(run: _Run, services: Services, target: Target) -> None:
+async def _run_stages(run: _Run, services: Services, target: Target, memory: RunMemory) -> None:
     """Run all stages to their end, or to where somebody asks to stop.
 
     :raises BaseExceptionGroup: when there is a bug in here; everything else ends up in the tally.
@@ -232,19 +260,30 @@ async def _run_stages(run: _Run, services: Services, target: Target) -> None:
     discovery = anyio.CancelScope()
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(_watch, run, discovery)
+        watchers.start_soon(_watch_clock, run)
         try:
             async with anyio.create_task_group() as tasks:
                 watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
-                await _stages(run, services, target, tasks, discovery)
+                images = _start_workers(run, services, target, tasks)
+                with images, discovery:
+                    await _discover(run, services, memory, images)
         except BaseExceptionGroup as group:
             run.doom(_ours(group))
 
         watchers.cancel_scope.cancel()
 
 
-async def _stages(
-    run: _Run, services: Services, target: Target, tasks: TaskGroup, discovery: anyio.CancelScope
-) -> None:
+def _start_workers(run: _Run, services: Services, target: Target, tasks: TaskGroup) -> MemoryObjectSendStream[Image]:
+    """Start the workers; return the stream that they live from."""
+
+    async def look_again(reference: Reference) -> Image | CandidateSkipped:
+        if any(selection.pinned for selection in run.selections):
+            return Image(reference)  # exactly that one was asked for
+
+        selection = Selection(run.selections[0].organization, tag=reference.tag or "")
+        found = await check(Candidate(reference.repository), api=services.api, selection=selection)
+        return found if isinstance(found, CandidateSkipped) else found[0]
+
     transfers = Transfers(
         source=services.source,
         target=target,
@@ -255,62 +294,70 @@ async def _stages(
         platforms=run.settings.platforms,
         run_id=run.run_id,
     )
+    bringer = Bringer(transfers, look_again, run.settings.dry_run)
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
     with images:
         for _ in range(run.settings.concurrency):
-            tasks.start_soon(_work, run, images.clone(), transfers)
+            tasks.start_soon(_work, run, images.clone(), bringer)
 
-    with found, discovery:
-        empty = [await _discover(run, selection, services, found) for selection in run.selections]
-        run.tally.empty = next((error for error in empty if error is not None), None)
+    return found
 
 
-async def _discover(
-    run: _Run, selection: Selection, services: Services, found: MemoryObjectSendStream[Image]
-) -> SelectionEmpty | None:
-    """List and confirm. What breaks here ends the run, but not the images that are in flight.
+async def _discover(run: _Run, services: Services, memory: RunMemory, found: MemoryObjectSendStream[Image]) -> None:
+    """Find the images of each selection. What breaks here ends the run, but not the images that are in flight.
 
-    A selection without images is returned: the others of the run go on.
+    That one selection has no images does not end the others.
     """
-    before = run.tally.found + len(run.tally.failed_checks)
-    run.tally.missed.clear()
-    try:
-        if selection.pinned:
-            await list_pinned(
-                found.clone(), registry=run.settings.origin.netloc, selection=selection, observer=run.observer
-            )
-        else:
-            await _list_and_confirm(run, selection, services, found)
-    except BaseExceptionGroup as group:
-        error = _ours(group)
-        if isinstance(error, SelectionEmpty):
-            return error
+    for selection in run.selections:
+        try:
+            await _find(run, selection, services, memory.tags, found)
+        except SelectionEmpty as error:
+            run.tally.empty = run.tally.empty or error
+        except QuaymirrorError as error:
+            run.doom(error)
 
+    try:
+        await memory.keep_tags()
+    except StoreError as error:
         run.doom(error)
 
-    is_empty = run.tally.found + len(run.tally.failed_checks) == before
-    if is_empty and run.tally.missed and run.stop.reason is None:
-        return await no_such_tag(services.api, run.tally.missed, selection)
 
-    return None
-
-
-async def _list_and_confirm(
-    run: _Run, selection: Selection, services: Services, found: MemoryObjectSendStream[Image]
+async def _find(
+    run: _Run, selection: Selection, services: Services, memory: TagMemory, found: MemoryObjectSendStream[Image]
 ) -> None:
-    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
-    async with anyio.create_task_group() as stages:
-        with candidates:
-            for _ in range(_CHECKERS):
-                stages.start_soon(_confirm, run, selection, services, candidates.clone(), found.clone())
+    if selection.pinned:
+        registry = run.settings.origin.netloc
+        await list_pinned(found.clone(), registry=registry, selection=selection, observer=run.observer)
+        return
 
-        stages.start_soon(_list, run, selection, services, listed)
+    tally = run.tally
+    tally.missed.clear()
+    before = tally.found + len(tally.failed_checks)
+    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
+    try:
+        async with anyio.create_task_group() as stages:
+            with candidates:
+                for _ in range(_CHECKERS):
+                    stages.start_soon(_confirm, run, selection, services, memory, candidates.clone(), found.clone())
+
+            stages.start_soon(_list, run, selection, services, listed)
+    except BaseExceptionGroup as group:
+        raise _ours(group) from None
+
+    if tally.missed and tally.found + len(tally.failed_checks) == before:
+        raise await no_such_tag(services.api, tally.missed, selection)
 
 
 async def _watch(run: _Run, discovery: anyio.CancelScope) -> None:
     await run.stop.wait()
     run.observer(StopRequested(run.stop.reason or ""))
     discovery.cancel()
+
+
+async def _watch_clock(run: _Run) -> None:
+    if run.settings.max_duration is not None:
+        await anyio.sleep(run.settings.max_duration)
+        run.stop.request("the time it may take is up")
 
 
 async def _watch_at_once(run: _Run, everything: anyio.CancelScope) -> None:
@@ -340,54 +387,36 @@ async def _confirm(
     run: _Run,
     selection: Selection,
     services: Services,
+    memory: TagMemory,
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
 ) -> None:
-    await confirm(inbox, outbox, api=services.api, selection=selection, observer=run.observer, is_new=run.take)
+    await confirm(
+        inbox,
+        outbox,
+        api=services.api,
+        selection=selection,
+        memory=memory,
+        observer=run.observer,
+        is_new=run.take,
+    )
 
 
-async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], transfers: Transfers) -> None:
+async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer) -> None:
     """Take images as they come and bring each to its outcome. A worker never raises for one image."""
     with inbox:
         async for image in inbox:
             if run.stop.reason is not None:
                 return
 
-            outcome = await _outcome(run, image, transfers)
+            run.observer(ImageStarted(image.reference))
+            outcome = await bringer.outcome(image.reference)
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.doom(outcome.error)
 
 
-async def _outcome(run: _Run, image: Image, transfers: Transfers) -> Outcome:
-    reference, began = image.reference, time.monotonic()
-    run.observer(ImageStarted(reference))
-    try:
-        if await transfers.target.holds(reference, platforms_key(transfers.platforms)):
-            return Outcome(reference, Status.UNCHANGED, elapsed=time.monotonic() - began)
-
-        if run.settings.dry_run:
-            plan = await plan_image(reference, transfers)
-            fetched = _would_fetch(plan, run.tally.would_fetch)
-        else:
-            plan, progress = await mirror_image(reference, transfers)
-            fetched = progress.bytes
-    except PlatformNotFound as error:
-        return Outcome(reference, Status.SKIPPED, reason=error.message, elapsed=time.monotonic() - began)
-    except QuaymirrorError as error:
-        return Outcome(reference, Status.FAILED, error=error, elapsed=time.monotonic() - began)
-
-    reused = plan.total_bytes - fetched
-    return Outcome(reference, Status.MIRRORED, fetched, reused, time.monotonic() - began)
-
-
-def _would_fetch(plan: ImagePlan, counted: set[Digest]) -> int:
-    new = [node for node in plan.missing if node.digest not in counted]
-    counted.update(node.digest for node in new)
-    return sum(node.size for node in new)
-
-
-def _started(run: _Run, target: TargetSpec, started: float) -> RunStarted:
+def _started(run: _Run, target: TargetSpec) -> RunStarted:
     selection = run.selections[0]
     return RunStarted(
         run_id=run.run_id,
@@ -396,21 +425,39 @@ def _started(run: _Run, target: TargetSpec, started: float) -> RunStarted:
         glob=selection.glob,
         tag=selection.tag,
         target=str(target),
-        started=started,
+        started=run.started,
         dry_run=run.settings.dry_run,
         jobs=run.jobs,
         selections=len(run.selections),
     )
 
 
-def _report(run: _Run, target: TargetSpec, started: float, elapsed: float) -> Report:
+def _report(run: _Run, target: TargetSpec, earlier: dict[str, Any] | None, elapsed: float) -> Report:
+    report = _bare_report(run, target, elapsed)
+    if not report.complete or report.fatal is not None:
+        return report
+
+    unchecked = {failed.repository for failed in report.failed_checks}
+    changes = compare(earlier, report.outcomes, unchecked) if earlier else None
+    report = replace(report, changes=changes)
+    try:
+        check_expected(
+            len(report.outcomes), changes, at_least=run.settings.expect_at_least, max_missing=run.settings.max_missing
+        )
+    except DiscoveryIncomplete as error:
+        return replace(report, fatal=error)
+
+    return report
+
+
+def _bare_report(run: _Run, target: TargetSpec, elapsed: float) -> Report:
     tally, images = run.tally, run.tally.outcomes
     return Report(
         run_id=run.run_id,
         selections=run.selections,
         server=str(run.settings.origin),
         target=str(target),
-        started=started,
+        started=run.started,
         elapsed=elapsed,
         outcomes=tally.outcomes,
         failed_checks=tally.failed_checks,

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from ..errors import AccessDenied, CredentialsRefused, NotFound
 from ..net.client import Client, Request
+from ..net.dates import parse_http_date
 from ..net.transport import Response
 from .schema import Page, Tag, TagPage, parse_page, parse_tags
 
@@ -50,14 +51,16 @@ class QuayAPI:
 
         path = f"/api/v1/repository?{urlencode(query)}"
         try:
-            return await self._get(path, lambda _, body: parse_page(body, organization))
+            return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
         except AccessDenied as error:
             raise CredentialsRefused(
                 f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
             ) from None
 
-    async def tag(self, repository: str, tag: str) -> Tag | None:
+    async def tag(self, repository: str, tag: str) -> tuple[Tag | None, int | None]:
         """Return the living tag called `tag` of `repository` (with its organization), None where there is none.
+
+        With it comes the server's own time (POSIX) when it said so, None where it has no clock.
 
         :raises NotFound: when the repository is gone.
         :raises AccessDenied: when it is gone or not for us; to the anonymous, Quay says the same for both.
@@ -65,7 +68,7 @@ class QuayAPI:
         :raises QuaymirrorError: when there is no usable answer.
         """
         found = await self._tags(repository, {"specificTag": tag, "limit": "1"})
-        return next((candidate for candidate in found.tags if candidate.name == tag), None)
+        return next((candidate for candidate in found.tags if candidate.name == tag), None), found.at
 
     async def tags(self, repository: str, part: str, number: int) -> TagPage:
         """Return page `number` (from 1) of the living tags of `repository`, newest first.
@@ -81,7 +84,7 @@ class QuayAPI:
     async def _tags(self, repository: str, query: dict[str, str]) -> TagPage:
         path = f"/api/v1/repository/{quote(repository)}/tag/?{urlencode({'onlyActiveTags': 'true', **query})}"
         try:
-            return await self._get(path, lambda _, body: parse_tags(body))
+            return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)))
         except AccessDenied as error:
             if self.has_token and error.status == 401:
                 # With a token that counts, it would have been 403 or 404.
@@ -130,3 +133,9 @@ class QuayAPI:
     async def _get(self, path: str, parse: Callable[[Response, bytes], T]) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"})
         return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
+
+
+def _time(answer: Response) -> int | None:
+    """The server's own time: the only clock that its `last_modified` can be compared with."""
+    date = parse_http_date(answer.headers.get("Date"))
+    return None if date is None else int(date.timestamp())

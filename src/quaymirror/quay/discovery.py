@@ -9,7 +9,7 @@ Each is one coroutine that several tasks may run; closing a stream is how it say
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -36,10 +36,12 @@ from ..events import (
     TagChecked,
 )
 from ..oci import Reference, Repository
+from ..store.history import TagCheck
 from .api import Namespace, QuayAPI
+from .memory import TagMemory, tag_of
 from .schema import ListedRepository, Page, Tag
-from .selection import Selection
-from .tags import find_tags, no_such_repository
+from .selection import Selection, is_pattern
+from .tags import matching_tags, no_such_repository
 
 # A listing that goes on for ever, or in circles, ends in an error and not in a full memory.
 _MAX_REPOSITORIES = 200_000
@@ -50,10 +52,11 @@ NO_SUCH_TAG = "no such tag"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A repository whose name matched; `last_modified` as in the listing."""
+    """A repository whose name matched; `last_modified` as in the listing, `listed_at` by the server's clock."""
 
     repository: Repository
     last_modified: int | None = None
+    listed_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ async def pages(
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
         has_matched = has_matched or bool(matched)
-        yield list(_candidates(matched, registry, selection, observer))
+        yield list(_candidates(replace(page, repositories=tuple(matched)), registry, selection, observer))
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
             if not has_matched:
@@ -173,10 +176,8 @@ async def _prove(api: QuayAPI, organization: str, first: Page) -> None:
             raise SelectionEmpty(f"the organization {organization!r} has no repositories that are visible here{hint}")
 
 
-def _candidates(
-    matched: list[ListedRepository], registry: str, selection: Selection, observer: Observer
-) -> Iterator[Candidate]:
-    for repository in matched:
+def _candidates(matched: Page, registry: str, selection: Selection, observer: Observer) -> Iterator[Candidate]:
+    for repository in matched.repositories:
         name = f"{selection.organization}/{repository.name}"
         if not repository.has_tags:
             observer(CandidateSkipped(name, "no tags"))
@@ -184,7 +185,7 @@ def _candidates(
             # A repository is as new as its newest tag: none of its tags can be newer.
             observer(CandidateSkipped(name, "not updated since"))
         else:
-            yield Candidate(Repository(registry, name), repository.last_modified)
+            yield Candidate(Repository(registry, name), repository.last_modified, matched.at)
 
 
 async def list_candidates(
@@ -224,17 +225,20 @@ async def confirm(
     *,
     api: QuayAPI,
     selection: Selection,
+    memory: TagMemory,
     observer: Observer,
     is_new: Callable[[Reference], bool] = lambda reference: True,
 ) -> None:
     """Send an `Image` for each tag of each candidate that is selected, and `is_new`.
+
+    What `memory` can vouch for is not asked again.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     """
     async with inbox, outbox:
         async for candidate in inbox:
             try:
-                found = await check(candidate, api=api, selection=selection)
+                found = await check(candidate, api=api, selection=selection, memory=memory)
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -258,15 +262,24 @@ async def _queue(image: Image, outbox: MemoryObjectSendStream[Image], observer: 
     observer(ImageQueued(image.reference))
 
 
-async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> list[Image] | CandidateSkipped:
+async def check(
+    candidate: Candidate, *, api: QuayAPI, selection: Selection, memory: TagMemory | None = None
+) -> list[Image] | CandidateSkipped:
     """Return the images, one at least, that `selection` means in `candidate`, or why there is none.
+
+    What `memory` knows is not asked; a glob for tags always is.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     :raises QuaymirrorError: when there is no usable answer.
     """
     name = candidate.repository.name
+    found: dict[str, Tag] = {}
     try:
-        tags = await find_tags(api, name, selection)
+        for wanted in selection.tags:
+            if is_pattern(wanted):
+                found |= {tag.name: tag for tag in await matching_tags(api, name, wanted)}
+            elif (tag := await _tag(candidate, wanted, api, memory)) is not None:
+                found[wanted] = tag
     except NotFound:
         return CandidateSkipped(name, "gone since it was listed")
     except AccessDenied as error:
@@ -276,17 +289,41 @@ async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> 
         # Quay hides what is gone from the anonymous as it hides what is private.
         return CandidateSkipped(name, "gone or private since it was listed")
 
+    return _judged(candidate, selection, list(found.values()))
+
+
+async def _tag(candidate: Candidate, name: str, api: QuayAPI, memory: TagMemory | None) -> Tag | None:
+    known = memory and memory.recall(
+        candidate.repository, name, last_modified=candidate.last_modified, now=candidate.listed_at
+    )
+    if known:
+        return tag_of(known)
+
+    tag, at = await api.tag(candidate.repository.name, name)
+    if memory is not None:
+        _remember(memory, candidate, name, tag, at)
+
+    return tag
+
+
+def _remember(memory: TagMemory, candidate: Candidate, name: str, tag: Tag | None, at: int | None) -> None:
+    repository = candidate.repository
+    if at is None or candidate.last_modified is None:
+        return
+
+    seen = (tag.digest, tag.start, tag.size, tag.expires) if tag else ()
+    memory.remember(TagCheck(repository.registry, repository.name, name, candidate.last_modified, at, *seen))
+
+
+def _judged(candidate: Candidate, selection: Selection, tags: list[Tag]) -> list[Image] | CandidateSkipped:
     if not tags:
-        return CandidateSkipped(name, NO_SUCH_TAG)
+        return CandidateSkipped(candidate.repository.name, NO_SUCH_TAG)
 
     if selection.since is not None:
         tags = [tag for tag in tags if not _is_older(tag.start, selection.since)]
 
-    return [_image(candidate, tag) for tag in tags] or CandidateSkipped(name, "not updated since")
-
-
-def _image(candidate: Candidate, tag: Tag) -> Image:
-    return Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size)
+    images = [Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size) for tag in tags]
+    return images or CandidateSkipped(candidate.repository.name, "not updated since")
 
 
 def _is_older(moment: int | None, since: datetime) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from ..errors import QuaymirrorError, SelectionEmpty, Unavailable
 from .api import QuayAPI
 from .schema import Tag
-from .selection import Selection, is_pattern
+from .selection import Selection
 
 # Paging that never ends is an error and no full memory.
 _MAX_PAGES = 500
@@ -21,32 +22,20 @@ _SHOWN = 3
 _ASKED = 3
 
 
-async def find_tags(api: QuayAPI, repository: str, selection: Selection) -> list[Tag]:
-    """Return the living tags of `repository` (with its organization) that `selection` means, each once.
+async def matching_tags(api: QuayAPI, repository: str, glob: str) -> list[Tag]:
+    """Return the living tags of `repository` (with its organization) that `glob` matches, each once.
 
-    A tag costs one request, a glob one for each hundred tags that come near it.
+    It takes a request for each hundred tags that come near it.
 
     :raises QuaymirrorError: as `QuayAPI.tag`.
     """
     found: dict[str, Tag] = {}
-    for wanted in selection.tags:
-        if is_pattern(wanted):
-            found |= {
-                tag.name: tag for tag in await _all(api, repository, _part(wanted)) if selection.matches_tag(tag.name)
-            }
-        elif wanted not in found and (tag := await api.tag(repository, wanted)) is not None:
-            found[tag.name] = tag
-
-    return list(found.values())
-
-
-async def _all(api: QuayAPI, repository: str, part: str) -> list[Tag]:
-    tags: list[Tag] = []
     for number in range(1, _MAX_PAGES + 1):
-        page = await api.tags(repository, part, number)
-        tags += page.tags
+        page = await api.tags(repository, _part(glob), number)
+        # A tag that moves while one pages comes twice: the first is the newer.
+        found = {tag.name: tag for tag in page.tags if fnmatchcase(tag.name, glob)} | found
         if not page.has_more or not page.tags:
-            return tags
+            return list(found.values())
 
     raise Unavailable(f"{repository}: the list of its tags does not end")
 

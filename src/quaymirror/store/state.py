@@ -2,28 +2,18 @@
 
 A row in `image` is the proof that an image is complete and durable; `index.json` is written from these rows. The
 database is a memory and never the truth about bytes: what it says of a file is believed only if the file is there.
-
-Its journal is a rollback journal, not a write-ahead log: that works on network file systems too, and commits come in
-groups, so that the extra sync does not count.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, Phase, StoreError
 from ..oci import Descriptor, Digest
+from .database import Connection, Format, Row, database_errors, memory_database, open_database
 
-# "QMir": tells our database from an empty file or one of somebody else.
-_APPLICATION_ID = 0x514D6972
-_VERSION = 1
-
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE image (
     name          TEXT PRIMARY KEY,   -- kolla/nova-api:2025.1-debian
     registry      TEXT NOT NULL,      -- quay.io
@@ -51,6 +41,10 @@ CREATE TABLE content (                -- what a root needs to be whole, itself i
 """
 
 
+# The number is "QMir".
+_FORMAT = Format(0x514D6972, (_TABLES,))
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image that is complete in the mirror. `contents` is everything it needs, `root` included."""
@@ -71,7 +65,7 @@ class State:
     Every method raises `StoreError` when the disk fails.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
 
@@ -82,35 +76,27 @@ class State:
         :raises ConfigError: when a newer quaymirror wrote it.
         :raises StoreError: when it can't be opened or created.
         """
-        try:
-            return cls(_connect(path, read_only=read_only), path), None
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
-                raise _store_error(path, error) from error
+        connection, notice = open_database(path, _FORMAT, read_only=read_only)
+        if notice and not read_only:
+            notice = f"{notice}; every blob is checked again before it is used"
 
-        if read_only:
-            return cls.empty(), f"{path} is damaged: ignored"
-
-        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-        path.rename(aside)
-        notice = f"{path} was damaged and is set aside as {aside.name}; every blob is checked again before it is used"
-        return cls(_connect(path, read_only=False), path), notice
+        return cls(connection, path), notice
 
     @classmethod
     def empty(cls) -> State:
         """Return a state that knows nothing and is nowhere."""
-        return cls(_connect(None, read_only=False), Path(":memory:"))
+        return cls(memory_database(_FORMAT), Path(":memory:"))
 
     def image(self, name: str) -> ImageRecord | None:
         """Return what is recorded under `name`."""
-        with self._errors():
+        with database_errors(self._path):
             row = self._connection.execute("SELECT * FROM image WHERE name = ?", (name,)).fetchone()
 
         return self._record(row) if row else None
 
     def images(self) -> list[ImageRecord]:
         """Return every recorded image, by name, without its contents."""
-        with self._errors():
+        with database_errors(self._path):
             rows = self._connection.execute("SELECT * FROM image ORDER BY name").fetchall()
 
         return [_image(row, ()) for row in rows]
@@ -118,12 +104,12 @@ class State:
     def verified(self, digests: Iterable[Digest]) -> set[Digest]:
         """Return those of `digests` whose bytes have been hashed when they were stored or since."""
         query = "SELECT 1 FROM blob WHERE digest = ?"
-        with self._errors():
+        with database_errors(self._path):
             return {digest for digest in digests if self._connection.execute(query, (str(digest),)).fetchone()}
 
     def commit(self, records: Iterable[ImageRecord]) -> None:
         """Record images, all or none of them: from then on they count as mirrored."""
-        with self._errors(), self._connection:
+        with database_errors(self._path), self._connection:
             for record in records:
                 self._insert(record)
 
@@ -158,22 +144,15 @@ class State:
             ),
         )
 
-    def _record(self, row: sqlite3.Row) -> ImageRecord:
+    def _record(self, row: Row) -> ImageRecord:
         query = "SELECT blob.* FROM content JOIN blob ON blob.id = blob WHERE root = ? AND platforms = ?"
-        with self._errors():
+        with database_errors(self._path):
             rows = self._connection.execute(query, (row["root"], row["platforms"])).fetchall()
 
         return _image(row, tuple(Descriptor(b["media_type"], Digest.parse(b["digest"]), b["size"]) for b in rows))
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _store_error(self._path, error) from error
 
-
-def _image(row: sqlite3.Row, contents: tuple[Descriptor, ...]) -> ImageRecord:
+def _image(row: Row, contents: tuple[Descriptor, ...]) -> ImageRecord:
     return ImageRecord(
         name=row["name"],
         registry=row["registry"],
@@ -184,46 +163,3 @@ def _image(row: sqlite3.Row, contents: tuple[Descriptor, ...]) -> ImageRecord:
         run=row["run"],
         mirrored=row["mirrored"],
     )
-
-
-def _connect(path: Path | None, *, read_only: bool) -> sqlite3.Connection:
-    where = ":memory:" if path is None else f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
-    connection = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=5.0)
-    try:
-        connection.row_factory = sqlite3.Row
-        _prepare(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
-    if path is None or not path.exists() or path.stat().st_size == 0:
-        connection.executescript(
-            f"PRAGMA application_id = {_APPLICATION_ID}; BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
-        )
-
-    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise sqlite3.DatabaseError("not a quaymirror database")
-
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > _VERSION:
-        raise ConfigError(f"{path} was written by a newer quaymirror (format {version}, known is {_VERSION}): update")
-
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("damaged")
-
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
-
-
-def _is_damage(error: sqlite3.OperationalError) -> bool:
-    """Missing tables are damage; a full disk or a missing permission is not, and loses nothing."""
-    return error.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _store_error(path: Path, error: sqlite3.Error) -> StoreError:
-    return StoreError(f"can't use {path}: {error}", phase=Phase.COMMIT)

@@ -1,0 +1,88 @@
+"""SQLite files: created, upgraded, refused and set aside."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from quaymirror.errors import ConfigError
+from quaymirror.store.database import Format, open_database
+
+ONE = "CREATE TABLE fact (name TEXT PRIMARY KEY) STRICT;"
+TWO = "ALTER TABLE fact ADD COLUMN value INTEGER NOT NULL DEFAULT 7;"
+OLD = Format(0x51000001, (ONE,))
+NEW = Format(0x51000001, (ONE, TWO))
+
+
+def names(path: Path) -> set[str]:
+    return {entry.name for entry in path.parent.iterdir()}
+
+
+def test_a_new_database_has_the_newest_version(tmp_path: Path) -> None:
+    connection, notice = open_database(tmp_path / "x.db", NEW)
+    assert notice is None
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == 2
+    assert [row["name"] for row in connection.execute("PRAGMA table_info(fact)")] == ["name", "value"]
+    connection.close()
+
+
+def test_an_older_version_is_brought_up_to_date_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    connection, _ = open_database(path, OLD)
+    with connection:
+        connection.execute("INSERT INTO fact VALUES ('kept')")
+
+    connection.close()
+    connection, notice = open_database(path, NEW)
+    assert notice is None
+    assert [tuple(row) for row in connection.execute("SELECT * FROM fact")] == [("kept", 7)]
+    connection.close()
+
+
+def test_an_older_version_that_may_only_be_read_counts_as_empty(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    open_database(path, OLD)[0].close()
+    before = path.read_bytes()
+    connection, notice = open_database(path, NEW, read_only=True)
+    assert notice is not None
+    assert connection.execute("SELECT count(value) FROM fact").fetchone()[0] == 0
+    assert path.read_bytes() == before
+    connection.close()
+
+
+def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    open_database(path, NEW)[0].close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="newer quaymirror"):
+        open_database(path, OLD)
+
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database" * 100, b"SQLite format 3\0" + b"\xff" * 4096], ids=["text", "torn"]
+)
+def test_what_is_no_database_of_ours_is_set_aside_whole(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.db"
+    path.write_bytes(content)
+    connection, notice = open_database(path, NEW)
+    assert notice is not None
+    assert "set aside" in notice
+    connection.close()
+    (aside,) = tmp_path.glob("x.db.damaged-*")
+    assert aside.read_bytes() == content
+
+
+def test_the_database_of_another_program_is_set_aside_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (x)")
+
+    other.close()
+    before = path.read_bytes()
+    open_database(path, NEW)[0].close()
+    (aside,) = tmp_path.glob("x.db.damaged-*")
+    assert aside.read_bytes() == before
