@@ -21,7 +21,7 @@ from ..quay.selection import Selection, parse_duration, parse_since
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SELECTION = (
-    click.argument("organization", metavar="ORG|quay://ORG/GLOB:TAG"),
+    click.argument("organization", required=False, metavar="ORG|quay://ORG/GLOB:TAG"),
     click.argument("glob", required=False, metavar="[GLOB]"),
     click.argument("tag", required=False, metavar="[TAG]"),
     click.option("--glob", "globs", metavar="GLOB", multiple=True, help="Repositories that match, too (repeatable)."),
@@ -78,7 +78,7 @@ def _apply(decorators: Iterable[Callable[[F], F]], function: F) -> F:
 
 
 def make_selection(
-    organization: str,
+    organization: str | None,
     glob: str | None,
     tag: str | None,
     *,
@@ -91,6 +91,9 @@ def make_selection(
 
     :raises ConfigError: when they make no sense.
     """
+    if organization is None:
+        raise click.UsageError("Missing argument 'ORG'.")
+
     now = datetime.now(UTC)
     moment = parse_since(since, now=now) if since is not None else None
     if "://" not in organization:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+
+from ..errors import ConfigError
 
 Value = str | int | float | bool | list[str]
 
@@ -28,7 +30,10 @@ _TYPES: Mapping[Kind, tuple[type, ...]] = {Kind.NUMBER: (int,), Kind.DECIMAL: (i
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key: with `many` its value is an array of texts. `choices` are all there are; () means any."""
+    """One key: with `many` its value is an array of texts. `choices` are all there are; () means any.
+
+    `check` raises `ConfigError` for a value, or an item of the array, that has the right type and makes no sense.
+    """
 
     name: str
     kind: Kind = Kind.TEXT
@@ -36,6 +41,7 @@ class Key:
     choices: tuple[str, ...] = ()
     help: str = ""
     required: bool = False
+    check: Callable[[str | int | float | bool], object] | None = field(default=None, compare=False)
 
     def fault(self, value: object) -> str:
         """Return what is wrong with `value`, '' if nothing is."""
@@ -47,14 +53,27 @@ class Key:
     def fault_of_one(self, value: object) -> str:
         """Return what is wrong with `value` as one item of the array, or as the value itself."""
         types = _TYPES.get(self.kind, (str,))
-        # In Python a bool is an int; in TOML it is none.
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        if not isinstance(value, str | int | float) or not isinstance(value, types) or _is_odd_bool(value, types):
             return f"has to be {_NAMES.get(self.kind, 'a text')}, not {_shown(value)}"
 
         if self.choices and value not in self.choices:
             return f"has to be one of {', '.join(self.choices)}, not {_shown(value)}"
 
+        return self._nonsense(value)
+
+    def _nonsense(self, value: str | int | float | bool) -> str:
+        try:
+            if self.check is not None:
+                self.check(value)
+        except ConfigError as error:
+            return error.message
+
         return ""
+
+
+def _is_odd_bool(value: object, types: tuple[type, ...]) -> bool:
+    # In Python a bool is an int; in TOML it is none.
+    return isinstance(value, bool) and bool not in types
 
 
 def _shown(value: object) -> str:

@@ -46,7 +46,7 @@ _DURATION = re.compile(r"([0-9]+)([mhdw])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Pin:
     """One image of a lock: a `repository` without its organization, the tag it is called by, and its digest."""
 
