@@ -93,7 +93,7 @@ def _key(option: click.Option, command: click.Command) -> Key:
 
     kind = _kind(option)
     choices = tuple(option.type.choices) if isinstance(option.type, click.Choice) else ()
-    words = (option.help or "").partition("  [")[0]
+    words = (option.help or "").partition("  [")[0].replace(" (repeatable)", "")
     return Key(long_name(option), kind, option.multiple, choices, words, check=check)
 
 

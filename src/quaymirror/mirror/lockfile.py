@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, InvalidName
-from ..oci import Digest
+from ..oci import Digest, Reference, Repository
 from ..quay.selection import Pin, Selection
 from .report import Report
 
@@ -78,12 +78,11 @@ def _organization(image: Mapping[str, str]) -> str:
 
 
 def _pin(image: Mapping[str, str]) -> Pin:
+    # Names of a file are as suspicious as those of a server.
+    Reference(Repository("localhost", image["repository"]), image["tag"])
     return Pin(image["repository"].partition("/")[2], image["tag"], Digest.parse(image["digest"]))
 
 
 def _selection(organization: str, pins: Sequence[Pin]) -> Selection:
     tags = ",".join(sorted({pin.tag for pin in pins}))
-    for pin in pins:
-        Selection(organization, pin.repository, pin.tag)  # names of a file are as suspicious as those of a server
-
     return Selection(organization, "*", tags, pinned=tuple(pins))

@@ -22,7 +22,7 @@ from rich.style import Style
 from rich.text import Text
 
 from ..events import Event, Meter, Meters, Status
-from .state import Rates, RunState
+from .state import Rates, RunState, subject
 from .text import BLOCKS, human_bytes, human_duration, human_rate, plain, sparkline
 
 __all__ = ["Dashboard", "Frame", "render"]
@@ -217,7 +217,7 @@ def _head(view: _View) -> _Row:
         row.add("quaymirror  ", _FAINT)
 
     elapsed = human_duration(state.elapsed(view.now))
-    name = "starting" if run is None else f"{run.organization}/{run.glob}:{run.tag}"
+    name = "starting" if run is None else subject(run)
     flags = ("  dry run" if run is not None and run.dry_run else "") + ("  stopping" if state.stop_reason else "")
     # A long name gives way: that it is stopping matters more.
     row.add(name, _STRONG, limit=row.room - len(flags) - len(elapsed) - 1)

@@ -22,13 +22,15 @@ from ..events import (
     Status,
     StopRequested,
 )
-from .state import Failure, Rates, RunState, clean
+from .state import Failure, Rates, RunState, clean, subject
 from .text import human_bytes, human_duration, human_rate, plain
 
 __all__ = ["Lines", "outcome_text"]
 
 # As wide as the longest of the words that lines begin with.
 _WORD = 9
+# Names are aligned from the first line on; a longer one moves those that follow.
+_USUAL_NAME = 40
 # Names are aligned up to here; one that is longer pushes its own line only.
 _MAX_NAME = 64
 
@@ -56,7 +58,7 @@ class Lines:
         self._write = write
         self._clock = clock
         self._verbose = verbose
-        self._name_width = 0
+        self._name_width = _USUAL_NAME
         self._last_beat = clock()
 
     def __call__(self, event: Event) -> None:
@@ -132,12 +134,13 @@ def _transition(
 
 
 def _selection(run: RunStarted) -> str:
-    words = f"{run.organization}/{run.glob}:{run.tag} from {run.server} to {run.target}, run {run.run_id}"
+    words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
     return plain(words) + (", dry run" if run.dry_run else "")
 
 
 def _listing(state: RunState) -> str:
-    text = f"{state.listed:,} repositories on {state.pages:,} pages, {state.matched:,} match"
+    pages = "page" if state.pages == 1 else "pages"
+    text = f"{state.listed:,} repositories on {state.pages:,} {pages}, {state.matched:,} match"
     return text if state.listing_complete else f"{text}; the listing broke off"
 
 

@@ -27,7 +27,7 @@ from ..events import (
     TagChecked,
 )
 from .jsonl import event_name, members
-from .state import Failure, clean, explain, where
+from .state import Failure, clean, explain, subject, where
 from .text import plain
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
@@ -78,7 +78,7 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
     """Return an event in words: one line, safe to print."""
     match event:
         case RunStarted():
-            text = f"started {event.organization}/{event.glob}:{event.tag} from {event.server} to {event.target}"
+            text = f"started {subject(event)} from {event.server} to {event.target}"
         case ImageFinished(outcome):
             about = Failure.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
             text = f"{outcome.status.value} {outcome.reference.name} {about}"
@@ -93,6 +93,8 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
             text = f"paused {event.host} for {event.seconds:.1f} s: {event.reason}"
         case RetryScheduled():
             text = f"retry {event.what} in {event.wait:.1f} s, attempt {event.attempt} failed: {event.cause}"
+        case ListingFinished():
+            text = f"listed {event.pages:,} pages" + ("" if event.complete else "; the listing broke off")
         case Notice():
             text = event.message
         case StopRequested():

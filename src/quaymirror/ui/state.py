@@ -42,7 +42,7 @@ from ..events import (
 from ..oci import Reference
 from .text import plain, shorten
 
-__all__ = ["Failure", "Pause", "Rates", "RunState", "explain"]
+__all__ = ["Failure", "Pause", "Rates", "RunState", "explain", "subject"]
 
 _LAST = 10
 FAILURES_KEPT = 20
@@ -99,6 +99,13 @@ class _Work(NamedTuple):
 def clean(text: str) -> str:
     """Return `text` in one line of bounded length that is safe to print."""
     return shorten(plain(text[:_MAX_TEXT]), _MAX_TEXT)
+
+
+def subject(run: RunStarted) -> str:
+    """Return what a run is about: its jobs if they have names, and the first selection."""
+    more = f" and {run.selections - 1} more" if run.selections > 1 else ""
+    jobs = f"{', '.join(run.jobs)}: " if run.jobs else ""
+    return clean(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
 
 
 def where(error: QuaymirrorError) -> str:
