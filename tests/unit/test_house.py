@@ -32,7 +32,7 @@ ALLOWED = {
 DOORS = {
     "aiohttp": {"net/transport.py", "testing"},
     "tenacity": {"net/retry.py"},
-    "rich": {"ui/dashboard.py"},
+    "rich": {"ui/dashboard/"},
     "click": {"cli"},
     "sqlite3": {"store/database.py"},
     "fcntl": {"store/lock.py"},

@@ -16,7 +16,7 @@ from ..mirror.lockfile import read_lock
 from ..mirror.report import ExitCode, Report, exit_code_of
 from ..mirror.run import Stop, run_sync
 from ..mirror.settings import Settings
-from ..mirror.target import common_target
+from ..mirror.target import common_target, home_of
 from ..quay.selection import Selection
 from ..ui.summary import summary_lines
 from ..ui.text import plain
@@ -134,4 +134,5 @@ async def _run(plan: Plan, outputs: Outputs) -> tuple[Report, ExitCode, Timeline
             plan.selections, plan.target, plan.settings, observer=observer, meters=meters, stop=stop, jobs=plan.jobs
         )
 
-    return await watched_run(run, outputs=outputs)
+    home = home_of(common_target(plan.target, plan.selections, plan.settings))
+    return await watched_run(run, outputs=outputs, home=home)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -23,6 +24,7 @@ from ..ui.state import RunState
 from ..ui.summary import summary_lines
 from ..ui.text import plain
 from ..ui.timeline import Timeline
+from .beacon import Beacon
 from .outputs import Outputs
 
 # Long enough for small blobs to land, short enough for whoever pressed the key; the rest resumes.
@@ -160,16 +162,18 @@ def _to_stdout(text: str) -> None:
 
 
 async def watched_run(
-    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, outputs: Outputs
+    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, outputs: Outputs, home: Path | None = None
 ) -> tuple[Report, ExitCode, Timeline]:
     """Run `run` under the eyes of `outputs`, let signals end it, and print the summary.
 
-    The first Ctrl-C (or SIGTERM) lets what is in flight finish, for a while; the second ends everything at once.
+    Into `home`, the target's own directory, goes what `quaymirror watch` shows. The first Ctrl-C (or SIGTERM) lets what
+    is in flight finish, for a while; the second ends everything at once.
     """
     meters, stop = Meters(), Stop()
     watcher = make_watcher(outputs, meters)
     state = RunState()
     timeline = Timeline(state, meters)
+    beacon = Beacon(home, state, meters)
     caught: list[signal.Signals] = []
     printer = Printer(outputs)
     with _log_file(outputs) as log:
@@ -182,10 +186,12 @@ async def watched_run(
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_obey_signals, stop, caught)
+                tasks.start_soon(beacon.run)
                 if watcher.run is not None:
                     tasks.start_soon(watcher.run)
 
                 report = await run(observe, meters, stop)
+                await beacon.write()
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise foremost(group) or group from None

@@ -25,7 +25,7 @@ from ..events import (
 from .state import Failure, Rates, RunState, clean, subject
 from .text import human_bytes, human_duration, human_rate, plain
 
-__all__ = ["Lines", "outcome_text"]
+__all__ = ["Lines", "outcome_text", "progress_text"]
 
 # As wide as the longest of the words that lines begin with.
 _WORD = 9
@@ -84,7 +84,7 @@ class Lines:
         self._rates.sample()
         if self._clock() - self._last_beat >= self.HEARTBEAT_SECONDS:
             self._last_beat = self._clock()
-            self._say("progress", _progress(self.state, self._rates, self._meters))
+            self._say("progress", progress_text(self.state, self._rates, self._meters))
 
     async def run(self) -> None:
         """Tick once a second until the run has finished or this is cancelled."""
@@ -153,7 +153,8 @@ def _skipped(state: RunState) -> str:
     return f"{state.skipped:,} repositories: {reasons}"
 
 
-def _progress(state: RunState, rates: Rates, meters: Meters) -> str:
+def progress_text(state: RunState, rates: Rates, meters: Meters) -> str:
+    """Return how far a run is, in one line."""
     total = f"{state.known_images:,}{'' if state.listing_ended else ' or more'}"
     parts = [f"{state.done:,} of {total} images done", f"{state.failed:,} failed", f"{state.skipped:,} skipped"]
     parts += [f"{state.in_work:,} in flight", f"{human_bytes(meters.fetched_bytes)} fetched"]

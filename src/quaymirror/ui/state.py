@@ -286,6 +286,17 @@ class RunState:
         # Two images are no mean.
         return here + to_come * (self.fetched_bytes + missing) / samples if samples >= 3 else None
 
+    def work_sums(self) -> tuple[int, int, int]:
+        """Return how many images are in work, how many of them are planned, and what those miss in all, in bytes."""
+        planned = [work.missing_bytes for work in self._work.values() if work.is_planned]
+        return len(self._work), len(planned), sum(planned)
+
+    def restore_work(self, images: int, planned: int, missing_bytes: int) -> None:
+        """Make it what `work_sums` told of another state; the images themselves stay unknown."""
+        share = missing_bytes // planned if planned else 0
+        self._work = {str(number): _Work(share, is_planned=True) for number in range(planned)}
+        self._work |= {str(number): _Work() for number in range(planned, images)}
+
     def remaining_by_pace(self) -> float | None:
         """Return how many seconds are left if images go on being finished as fast as they were."""
         left = self._to_come(0)
@@ -419,6 +430,11 @@ class Rates:
     def history(self) -> tuple[float, ...]:
         """Bytes a second, a value for each five seconds of the last minutes, oldest first."""
         return tuple(self._history)
+
+    def summary(self, state: RunState) -> dict[str, object]:
+        """Return everything that is known of the rates as JSON values."""
+        history = [round(value) for value in self.history]
+        return {"current": self.current, "steady": self.steady, "history": history, "eta": self.eta(state)}
 
     def eta(self, state: RunState) -> float | None:
         """Return the seconds that are left of the run by what is known now; None where that would be a guess."""
