@@ -144,12 +144,45 @@ def _error() -> dict[str, Any]:
     return {"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties}
 
 
+def man_page() -> str:
+    """Return quaymirror(1): every command with its help, as it is printed."""
+    lines = [
+        '.TH QUAYMIRROR 1 "" "quaymirror" "User Commands"',
+        ".SH NAME",
+        r"quaymirror \- mirror whole quay.io organizations",
+        ".SH SYNOPSIS",
+        r".B quaymirror",
+        r"\fICOMMAND\fR [\fIOPTIONS\fR]",
+        ".SH DESCRIPTION",
+        _roff(main.help or "").partition("\x08")[0].strip(),
+        ".SH COMMANDS",
+    ]
+    for name, command in commands(main):
+        lines += [f".SS {_roff(name)}", ".nf", _roff(help_of(name, command)), ".fi"]
+
+    lines += [".SH EXIT STATUS", ".nf"]
+    for row in (REFERENCE / "exit-codes.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if len(cells) == 2 and cells[0][:1].isdigit():
+            lines.append(_roff(f"{cells[0]:<9} {cells[1].replace('`', '')}"))
+
+    return "\n".join([*lines, ".fi", ".SH FILES", "quaymirror.toml, ~/.config/quaymirror/quaymirror.toml,"]) + (
+        "\n/etc/quaymirror/quaymirror.toml\n"
+    )
+
+
+def _roff(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in escaped.splitlines())
+
+
 def pages() -> dict[str, str]:
     """Return everything that is generated, by the name of its file."""
     return {
         "cli.md": cli(),
         "configuration.md": configuration(),
         "config.schema.json": json.dumps(config_schema(shape_of(sync)), indent=2) + "\n",
+        "quaymirror.1": man_page(),
         "events.schema.json": json.dumps(events_schema(), indent=2) + "\n",
     }
 

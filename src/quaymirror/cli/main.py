@@ -25,6 +25,7 @@ _COMMANDS = {
     "watch": ("quaymirror.cli.watch:watch", "Show the run that another process makes on a target."),
     "history": ("quaymirror.cli.history:history", "Show earlier runs, and what became of each image in one."),
     "config": ("quaymirror.cli.config:config", "Show, check, describe or import a configuration file."),
+    "completion": ("quaymirror.cli.completion:completion", "Make bash, zsh or fish complete commands and options."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
 }
 

@@ -36,8 +36,18 @@ class Setting:
     origin: str
 
 
+def _job_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the names of jobs; a file with mistakes has none."""
+    try:
+        read = read_config(config_file(context.params.get("config")), shape_of(sync))
+    except ConfigError:
+        return []
+
+    return [name for name in read.jobs if name.startswith(incomplete)]
+
+
 @click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=_job_names)
 @click.pass_context
 def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, **_: Any) -> int:
     """Run the jobs of a configuration file: those named, or all.
