@@ -164,6 +164,8 @@ class RunState:
     retries: int = 0
     pauses: int = 0
     paused: dict[str, Pause] = field(default_factory=dict)
+    troubles: dict[str, list[int]] = field(default_factory=dict)
+    """Retries and pauses of each host that there was trouble with, of the first few of them."""
     failures: list[Failure] = field(default_factory=list)
     """The first of all failures by name: the same ones in whatever order they happened."""
     failure_kinds: Counter[str] = field(default_factory=Counter)
@@ -206,6 +208,7 @@ class RunState:
                 self._finish(event.outcome)
             case RetryScheduled():
                 self.retries += 1
+                self._note_trouble(event.host, 0)
             case HostPaused():
                 self._pause(event)
             case ImageDerived():
@@ -379,9 +382,15 @@ class RunState:
         insort(self.failures, failure)
         del self.failures[FAILURES_KEPT:]
 
+    def _note_trouble(self, host: str, kind: int) -> None:
+        host = clean(host)
+        if host in self.troubles or len(self.troubles) < _MAX_PAUSES:
+            self.troubles.setdefault(host, [0, 0])[kind] += 1
+
     def _pause(self, event: HostPaused) -> None:
         now = self.clock()
         self.pauses += 1
+        self._note_trouble(event.host, 1)
         self.paused = {host: pause for host, pause in self.paused.items() if pause.until > now}
         if len(self.paused) < _MAX_PAUSES or event.host in self.paused:
             self.paused[event.host] = Pause(clean(event.host), now + event.seconds, clean(event.reason))

@@ -9,6 +9,7 @@ from ..text import human_duration
 from .rows import BAD, FAINT, WARN, Row, View
 
 _MAX_PAUSED = 3
+_HOSTS_HEIGHT, _MAX_HOSTS = 40, 4
 
 
 def attention(view: View, room: int) -> list[Row]:
@@ -18,9 +19,9 @@ def attention(view: View, room: int) -> list[Row]:
 
     quota = max(1, room // 3)
     urgent = [*_stops(view), *_pauses(view)][:quota]
-    failures, notices = _failures(view), _notices(view)
-    shown = max(quota - len(urgent) - min(len(notices), quota // 4), 0)
-    return [*urgent, *failures[:shown], *notices][:quota]
+    failures, others = _failures(view), [*_notices(view), *_hosts(view)]
+    shown = max(quota - len(urgent) - min(len(others), quota // 4), 0)
+    return [*urgent, *failures[:shown], *others][:quota]
 
 
 def _stops(view: View) -> Iterator[Row]:
@@ -36,6 +37,20 @@ def _pauses(view: View) -> Iterator[Row]:
     for pause in view.state.paused_at(view.now)[:_MAX_PAUSED]:
         left = human_duration(math.ceil(pause.until - view.now))
         yield view.row("paused", WARN).add(f"{pause.host}  {left}  ").add(pause.reason, FAINT)
+
+
+def _hosts(view: View) -> list[Row]:
+    """Hosts that had to be asked again, where there is much room: by now they may be well."""
+    if view.height < _HOSTS_HEIGHT:
+        return []
+
+    worst = sorted(view.state.troubles.items(), key=lambda trouble: -sum(trouble[1]))
+    return [_host(view, host, *counts) for host, counts in worst[:_MAX_HOSTS] if host]
+
+
+def _host(view: View, host: str, retries: int, pauses: int) -> Row:
+    text = f"{retries:,} {'retry' if retries == 1 else 'retries'}, {pauses:,} {'pause' if pauses == 1 else 'pauses'}"
+    return view.row("host").add(f"{host}  ").add(text, FAINT)
 
 
 def _failures(view: View) -> list[Row]:
