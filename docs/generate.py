@@ -42,7 +42,9 @@ def commands(group: click.Group, path: str = "quaymirror") -> Iterator[tuple[str
 
 
 def help_of(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+    parent = click.Context(main, help_option_names=["-h", "--help"])
+    context = click.Context(command, parent, info_name=name, max_content_width=100, terminal_width=100)
+    context.parent = None  # its name is in ours
     return command.get_help(context)
 
 
