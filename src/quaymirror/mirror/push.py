@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from ..oci import Descriptor, Digest, Reference, Repository, mediatype
 from ..registry.pull import RemoteSource
 from ..registry.push import ContentMissing, RemoteTarget, Upload
 from ..store import fsops
-from ..store.lock import locked
+from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.state import ImageRecord, State
 from ..transfer.together import together
 from ..transfer.upload import Manner, UploadSink
@@ -76,17 +76,17 @@ class RegistryTarget:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, address: RegistryAddress, settings: Settings, observer: Observer
+        cls, address: RegistryAddress, settings: Settings, observer: Observer, *, patience: Patience | None = None
     ) -> AsyncIterator[RegistryTarget]:
-        """Open the registry at `address` for a run; for a dry run only to look.
+        """Open the registry at `address` for a run; for a dry run only to look. While another one does, ask `patience`.
 
         :raises LockHeld: when another run pushes there from here.
         :raises StoreError: when the state can't be written.
         :raises CredentialsRefused: when the registry does not take our credentials.
         :raises QuaymirrorError: when there is no registry.
         """
-        with ExitStack() as stack:
-            state, notice = _locked_state(address, settings, stack)
+        async with AsyncExitStack() as stack:
+            state, notice = await _locked_state(address, settings, stack, patience)
             if notice:
                 observer(Notice(notice))
 
@@ -350,7 +350,9 @@ def state_path(address: RegistryAddress, settings: Settings) -> Path:
     return state_directory(address, settings) / "pushed.db"
 
 
-def _locked_state(address: RegistryAddress, settings: Settings, stack: ExitStack) -> tuple[State, str | None]:
+async def _locked_state(
+    address: RegistryAddress, settings: Settings, stack: AsyncExitStack, patience: Patience | None
+) -> tuple[State, str | None]:
     path = state_path(address, settings)
     notice = None
     if settings.dry_run:
@@ -358,7 +360,7 @@ def _locked_state(address: RegistryAddress, settings: Settings, stack: ExitStack
     else:
         fsops.make_directory(path.parent)
         try:
-            stack.enter_context(locked(path.parent / "lock"))
+            await stack.enter_async_context(patiently_locked(path.parent / WRITERS, patience))
         except LockHeld:
             raise LockHeld(f"another run from here pushes to {address}", side=Side.TARGET) from None
 

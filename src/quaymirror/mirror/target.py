@@ -5,7 +5,7 @@ The choice of a target shows here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from ..errors import ConfigError
 from ..events import Observer
 from ..oci import Platform
 from ..quay.selection import Selection
-from ..store.layout import OCILayout
+from ..store.layout import OCILayout, WriteOptions
+from ..store.lock import Patience
 from ..transfer.target import Target
 from .address import RegistryAddress, check_selection, is_address, parse_address, state_directory
 from .destination import DerivedTarget, is_derived, parse_derived
@@ -63,7 +64,22 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     if "{repo}" in path:
         raise ConfigError("{repo} in the target: one layout holds all images, which share layers there; leave it out")
 
+    if "{tag}" in path and not selection.is_one_tag:
+        raise ConfigError("{tag} in the target: one layout holds all tags; leave it out, or select one tag")
+
     return LayoutTarget(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
+
+
+def common_target(text: str, selections: Sequence[Selection], settings: Settings) -> TargetSpec:
+    """Return what `text` names for all of `selections`, one at least.
+
+    :raises ConfigError: as `parse_target`, or when it is not one place.
+    """
+    specs = [parse_target(text, selection, settings) for selection in selections]
+    if any(spec != specs[0] for spec in specs):
+        raise ConfigError(f"the target {text} is another place for each selection: run them one by one")
+
+    return specs[0]
 
 
 def home_of(spec: TargetSpec, settings: Settings) -> Path:
@@ -75,32 +91,42 @@ def home_of(spec: TargetSpec, settings: Settings) -> Path:
 
 
 @asynccontextmanager
-async def open_target(spec: TargetSpec, settings: Settings, observer: Observer) -> AsyncIterator[Target]:
-    """Open the place that `spec` names; for a dry run only to look.
+async def open_target(
+    spec: TargetSpec, settings: Settings, observer: Observer, *, patience: Patience | None = None
+) -> AsyncIterator[Target]:
+    """Open the place that `spec` names; for a dry run only to look. While another run is at work, ask `patience`.
 
     :raises TargetRefused: when something else is there.
     :raises LockHeld: when another run is at work on it.
     :raises StoreError: when the disk refuses.
     :raises QuaymirrorError: when it is a registry that can't be used.
     """
-    async with _opened(spec, settings, observer) as target:
+    async with _opened(spec, settings, observer, patience) as target:
         yield target
 
 
-def _opened(spec: TargetSpec, settings: Settings, observer: Observer) -> AbstractAsyncContextManager[Target]:
+def _opened(
+    spec: TargetSpec, settings: Settings, observer: Observer, patience: Patience | None
+) -> AbstractAsyncContextManager[Target]:
     match spec:
         case DerivedTarget():
             # Imported when it is asked for: worker processes are nothing that a mirror needs.
             from .derive import Deriver
 
-            opened = Deriver.inspect if settings.dry_run else Deriver.open
-            return opened(spec, observer=observer)
+            if settings.dry_run:
+                return Deriver.inspect(spec, observer=observer)
+
+            return Deriver.open(spec, observer=observer, patience=patience)
         case RegistryAddress():
             from .push import RegistryTarget
 
-            return RegistryTarget.open(spec, settings, observer)
+            return RegistryTarget.open(spec, settings, observer, patience=patience)
         case LayoutTarget():
-            return OCILayout.inspect(spec.path) if settings.dry_run else OCILayout.open(spec.path, observer=observer)
+            if settings.dry_run:
+                return OCILayout.inspect(spec.path)
+
+            options = WriteOptions(settings.fsync, settings.check_space, patience)
+            return OCILayout.open(spec.path, observer=observer, options=options)
 
 
 def wanted_platforms(spec: TargetSpec, settings: Settings) -> tuple[Platform, ...]:
