@@ -21,7 +21,7 @@ ALLOWED = {
     "store": {"errors", "events", "oci"},
     "emit": {"errors", "events", "oci", "store"},
     "ui": {"errors", "events", "oci"},
-    "quay": {"errors", "events", "oci", "net"},
+    "quay": {"errors", "events", "oci", "net", "store"},
     "registry": {"errors", "events", "oci", "net"},
     "transfer": {"errors", "events", "oci", "net", "store", "registry"},
     "mirror": {"errors", "events", "oci", "net", "store", "emit", "quay", "registry", "transfer"},

@@ -20,6 +20,7 @@ _COMMANDS = {
     "list": ("quaymirror.cli.listing:list_images", "Show what sync would mirror, without pulling anything."),
     "info": ("quaymirror.cli.info:info", "Show what the images are: platform, layers, labels and so on."),
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; name what is missing or damaged."),
+    "history": ("quaymirror.cli.history:history", "Show earlier runs, and what became of each image in one."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
 }
 

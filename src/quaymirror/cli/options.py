@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..mirror.settings import DEFAULT_SERVER, Settings
 from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..oci import Platform
-from ..quay.selection import Selection, parse_since
+from ..quay.selection import Selection, parse_duration, parse_since
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -102,6 +102,9 @@ def make_settings(**options: Any) -> Settings:
     """
     token_file = options.pop("token_file", None)
     username, password_stdin = options.pop("username", None), options.pop("password_stdin", False)
+    if options.pop("full_check", False):
+        options["full_check_every"] = 0.0
+
     platforms = tuple(Platform.parse(text) for text in options.pop("platform", ()))
     return Settings(
         api_token=_api_token(token_file),
@@ -111,6 +114,14 @@ def make_settings(**options: Any) -> Settings:
         environment=os.environ,
         **{name: value for name, value in options.items() if value is not None},
     )
+
+
+def duration(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """Turn the words of an option into seconds.
+
+    :raises ConfigError: when they are no duration.
+    """
+    return None if text is None else parse_duration(text).total_seconds()
 
 
 def _api_token(file: Path | None) -> Secret | None:

@@ -15,7 +15,7 @@ from ..events import Meters, Observer
 from ..mirror.report import Report
 from ..mirror.run import Stop, run_sync
 from ..mirror.target import parse_target
-from .options import make_selection, make_settings, registry_options, selection_options, server_options
+from .options import duration, make_selection, make_settings, registry_options, selection_options, server_options
 from .watching import PROGRESS, watched_run
 
 
@@ -34,6 +34,18 @@ from .watching import PROGRESS, watched_run
     "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
 )
 @click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
+@click.option(
+    "--full-check-every",
+    metavar="DURATION",
+    callback=duration,
+    help="How long the listing may vouch for a tag, unseen.  [default: 7d]",
+)
+@click.option("--full-check", is_flag=True, help="Check every tag, whatever earlier runs saw.")
+@click.option(
+    "--max-duration", metavar="DURATION", callback=duration, help="Begin nothing new after 90m, 4h and so on."
+)
+@click.option("--expect-at-least", metavar="N", type=int, help="Fail if fewer images are found.")
+@click.option("--max-missing", metavar="PERCENT", type=float, help="Fail if more of last time's images are gone.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options

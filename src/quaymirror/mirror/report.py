@@ -20,6 +20,7 @@ from ..errors import (
 )
 from ..events import Outcome, Status
 from ..quay.selection import Selection
+from .changes import Changes
 
 SCHEMA_VERSION = 1
 
@@ -86,6 +87,8 @@ class Report:
     repositories: int = 0
     matched: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    changes: Changes | None = None
+    """How what was found differs from the last run that saw everything, if there was one."""
     findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What the check of each derived image found, by its full name."""
     bytes_fetched: int = 0
@@ -124,7 +127,7 @@ class Report:
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
-            "selection": _selection(self.selection),
+            "selection": selection_json(self.selection),
             "server": self.server,
             "target": self.target,
             "dry_run": self.dry_run,
@@ -137,6 +140,7 @@ class Report:
             "repositories": {"listed": self.repositories, "matched": self.matched, "skipped": dict(self.skipped)},
             "images": {status.value: counts[status] for status in Status},
             "bytes_fetched": self.bytes_fetched,
+            "changes": self.changes.to_json() if self.changes else None,
             "outcomes": [
                 _outcome(outcome) | self._findings(outcome)
                 for outcome in sorted(self.outcomes, key=lambda o: str(o.reference))
@@ -149,7 +153,8 @@ class Report:
         return {} if found is None else {"findings": list(found)}
 
 
-def _selection(selection: Selection) -> dict[str, Any]:
+def selection_json(selection: Selection) -> dict[str, Any]:
+    """Return a selection as JSON values."""
     return {
         "organization": selection.organization,
         "glob": selection.glob,

@@ -11,14 +11,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..errors import PlatformNotFound, QuaymirrorError, Scope, StoreError
+from ..errors import DiscoveryIncomplete, QuaymirrorError, Scope, StoreError
 from ..events import (
     CandidateSkipped,
     Event,
@@ -37,17 +39,21 @@ from ..events import (
     TagChecked,
     ignore,
 )
-from ..oci import Digest
-from ..quay.discovery import Candidate, Image, confirm, list_candidates
+from ..oci import Reference
+from ..quay.discovery import Candidate, Image, check, confirm, list_candidates
+from ..quay.memory import TagMemory
 from ..quay.selection import Selection
 from ..transfer.flight import SingleFlight
-from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
+from ..transfer.image import Transfers
 from ..transfer.target import Target
 from ..transfer.together import foremost
+from .bring import Bringer
+from .changes import check_expected, compare
+from .memory import RunMemory, open_memory
 from .report import Report, graver
 from .services import Services, connect
 from .settings import Settings
-from .target import LayoutTarget, TargetSpec, open_target, parse_target, wanted_platforms
+from .target import LayoutTarget, TargetSpec, home_of, open_target, parse_target, wanted_platforms
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
@@ -94,8 +100,6 @@ class _Tally:
     matched: int = 0
     listed: bool = False
     found: int = 0
-    would_fetch: set[Digest] = field(default_factory=set)
-    """For a dry run: what it has counted already, as every blob is fetched once."""
     fatal: QuaymirrorError | None = None
 
     def __call__(self, event: Event) -> None:
@@ -128,6 +132,7 @@ class _Run:
     meters: Meters
     stop: Stop
     run_id: str
+    started: float
 
     def doom(self, error: QuaymirrorError) -> None:
         """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
@@ -159,34 +164,45 @@ async def run_sync(
     """
     spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection, settings)
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
-    started, clock = time.time(), time.monotonic()
-    tally = _Tally()
+    clock, tally = time.monotonic(), _Tally()
 
     def tell(event: Event) -> None:
         tally(event)
         observer(event)
 
-    run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4))
-    is_open = False
+    run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4), time.time())
+    async with AsyncExitStack() as stack:
+        memory = await _mirror(run, spec, stack)
+        report = _report(run, spec, memory.earlier, time.monotonic() - clock)
+        await memory.record(report)
+
+    tell(RunFinished(report.elapsed, int(report.exit_code)))
+    return report
+
+
+async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemory:
+    """Do it all, and return the memory, which stays open as long as `stack`."""
+    settings, tell = run.settings, run.observer
+    memory: RunMemory | None = None
     try:
-        async with open_target(spec, settings, tell) as opened:
-            is_open = True
-            tell(_started(run, spec, started))
+        async with open_target(spec, settings, tell) as target:
+            memory = await stack.enter_async_context(open_memory(home_of(spec), run.selection, settings, tell))
+            tell(_started(run, spec))
             async with connect(settings, tell) as services:
-                await _run_stages(run, services, opened)
+                await _run_stages(run, services, target, memory)
+
+            await memory.keep_tags()
     except StoreError as error:
-        if not is_open:
+        if memory is None:
             raise
 
         # The last words could not be written: what is committed is safe, the next run writes them first thing.
         run.doom(error)
 
-    report = _report(run, spec, started, time.monotonic() - clock)
-    tell(RunFinished(report.elapsed, int(report.exit_code)))
-    return report
+    return memory
 
 
-async def _run_stages(run: _Run, services: Services, target: Target) -> None:
+async def _run_stages(run: _Run, services: Services, target: Target, memory: RunMemory) -> None:
     """Run all stages to their end, or to where somebody asks to stop.
 
     :raises BaseExceptionGroup: when there is a bug in here; everything else ends up in the tally.
@@ -194,19 +210,25 @@ async def _run_stages(run: _Run, services: Services, target: Target) -> None:
     discovery = anyio.CancelScope()
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(_watch, run, discovery)
+        watchers.start_soon(_watch_clock, run)
         try:
             async with anyio.create_task_group() as tasks:
                 watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
-                await _stages(run, services, target, tasks, discovery)
+                images = _start_workers(run, services, target, tasks)
+                with images, discovery:
+                    await _discover(run, services, memory, images)
         except BaseExceptionGroup as group:
             run.doom(_ours(group))
 
         watchers.cancel_scope.cancel()
 
 
-async def _stages(
-    run: _Run, services: Services, target: Target, tasks: TaskGroup, discovery: anyio.CancelScope
-) -> None:
+def _start_workers(run: _Run, services: Services, target: Target, tasks: TaskGroup) -> MemoryObjectSendStream[Image]:
+    """Start the workers; return the stream that they live from."""
+
+    async def look_again(reference: Reference) -> Image | CandidateSkipped:
+        return await check(Candidate(reference.repository), api=services.api, selection=run.selection)
+
     transfers = Transfers(
         source=services.source,
         target=target,
@@ -217,33 +239,44 @@ async def _stages(
         platforms=run.settings.platforms,
         run_id=run.run_id,
     )
+    bringer = Bringer(transfers, look_again, run.settings.dry_run)
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
     with images:
         for _ in range(run.settings.concurrency):
-            tasks.start_soon(_work, run, images.clone(), transfers)
+            tasks.start_soon(_work, run, images.clone(), bringer)
 
-    with found, discovery:
-        await _discover(run, services, found)
+    return found
 
 
-async def _discover(run: _Run, services: Services, found: MemoryObjectSendStream[Image]) -> None:
+async def _discover(run: _Run, services: Services, memory: RunMemory, found: MemoryObjectSendStream[Image]) -> None:
     """List and confirm. What breaks here ends the run, but not the images that are in flight."""
     listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
     try:
         async with anyio.create_task_group() as stages:
             with candidates:
                 for _ in range(_CHECKERS):
-                    stages.start_soon(_confirm, run, services, candidates.clone(), found.clone())
+                    stages.start_soon(_confirm, run, services, memory.tags, candidates.clone(), found.clone())
 
             stages.start_soon(_list, run, services, listed)
     except BaseExceptionGroup as group:
         run.doom(_ours(group))
+
+    try:
+        await memory.keep_tags()
+    except StoreError as error:
+        run.doom(error)
 
 
 async def _watch(run: _Run, discovery: anyio.CancelScope) -> None:
     await run.stop.wait()
     run.observer(StopRequested(run.stop.reason or ""))
     discovery.cancel()
+
+
+async def _watch_clock(run: _Run) -> None:
+    if run.settings.max_duration is not None:
+        await anyio.sleep(run.settings.max_duration)
+        run.stop.request("the time it may take is up")
 
 
 async def _watch_at_once(run: _Run, everything: anyio.CancelScope) -> None:
@@ -272,54 +305,36 @@ async def _list(run: _Run, services: Services, outbox: MemoryObjectSendStream[Ca
 async def _confirm(
     run: _Run,
     services: Services,
+    memory: TagMemory,
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
 ) -> None:
-    await confirm(inbox, outbox, api=services.api, selection=run.selection, observer=run.observer, failed=run.finish)
+    await confirm(
+        inbox,
+        outbox,
+        api=services.api,
+        selection=run.selection,
+        memory=memory,
+        observer=run.observer,
+        failed=run.finish,
+    )
 
 
-async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], transfers: Transfers) -> None:
+async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer) -> None:
     """Take images as they come and bring each to its outcome. A worker never raises for one image."""
     with inbox:
         async for image in inbox:
             if run.stop.reason is not None:
                 return
 
-            outcome = await _outcome(run, image, transfers)
+            run.observer(ImageStarted(image.reference))
+            outcome = await bringer.outcome(image.reference)
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.doom(outcome.error)
 
 
-async def _outcome(run: _Run, image: Image, transfers: Transfers) -> Outcome:
-    reference, began = image.reference, time.monotonic()
-    run.observer(ImageStarted(reference))
-    try:
-        if await transfers.target.holds(reference, platforms_key(transfers.platforms)):
-            return Outcome(reference, Status.UNCHANGED, elapsed=time.monotonic() - began)
-
-        if run.settings.dry_run:
-            plan = await plan_image(reference, transfers)
-            fetched = _would_fetch(plan, run.tally.would_fetch)
-        else:
-            plan, progress = await mirror_image(reference, transfers)
-            fetched = progress.bytes
-    except PlatformNotFound as error:
-        return Outcome(reference, Status.SKIPPED, reason=error.message, elapsed=time.monotonic() - began)
-    except QuaymirrorError as error:
-        return Outcome(reference, Status.FAILED, error=error, elapsed=time.monotonic() - began)
-
-    reused = plan.total_bytes - fetched
-    return Outcome(reference, Status.MIRRORED, fetched, reused, time.monotonic() - began)
-
-
-def _would_fetch(plan: ImagePlan, counted: set[Digest]) -> int:
-    new = [node for node in plan.missing if node.digest not in counted]
-    counted.update(node.digest for node in new)
-    return sum(node.size for node in new)
-
-
-def _started(run: _Run, target: TargetSpec, started: float) -> RunStarted:
+def _started(run: _Run, target: TargetSpec) -> RunStarted:
     selection = run.selection
     return RunStarted(
         run_id=run.run_id,
@@ -328,12 +343,28 @@ def _started(run: _Run, target: TargetSpec, started: float) -> RunStarted:
         glob=selection.glob,
         tag=selection.tag,
         target=str(target),
-        started=started,
+        started=run.started,
         dry_run=run.settings.dry_run,
     )
 
 
-def _report(run: _Run, target: TargetSpec, started: float, elapsed: float) -> Report:
+def _report(run: _Run, target: TargetSpec, earlier: dict[str, Any] | None, elapsed: float) -> Report:
+    report = _bare_report(run, target, elapsed)
+    if not report.complete or report.fatal is not None:
+        return report
+
+    changes = compare(earlier, report.outcomes) if earlier else None
+    report = replace(report, changes=changes)
+    try:
+        found = sum(1 for outcome in report.outcomes if outcome.reference.digest)
+        check_expected(found, changes, at_least=run.settings.expect_at_least, max_missing=run.settings.max_missing)
+    except DiscoveryIncomplete as error:
+        return replace(report, fatal=error)
+
+    return report
+
+
+def _bare_report(run: _Run, target: TargetSpec, elapsed: float) -> Report:
     tally = run.tally
     images = [outcome for outcome in tally.outcomes if outcome.status is not Status.FAILED or outcome.reference.digest]
     return Report(
@@ -341,7 +372,7 @@ def _report(run: _Run, target: TargetSpec, started: float, elapsed: float) -> Re
         selection=run.selection,
         server=str(run.settings.origin),
         target=str(target),
-        started=started,
+        started=run.started,
         elapsed=elapsed,
         outcomes=tally.outcomes,
         repositories=tally.repositories,

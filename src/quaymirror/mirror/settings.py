@@ -22,6 +22,10 @@ class Settings:
     some of their platforms; () means all, or linux/amd64 where images are derived. `filters` are occystrap's, in their
     order; `allow_extract` lets its outputs unpack archives. `environment` is where default auth files are looked up.
 
+    `full_check_every` is for how many seconds the listing may vouch for a tag that was checked (0: never); after
+    `max_duration` seconds a run begins nothing new. A run that finds fewer than `expect_at_least` images, or misses
+    more than `max_missing` percent of what the last one found, has failed.
+
     :raises ConfigError: when a value makes no sense.
     """
 
@@ -31,6 +35,10 @@ class Settings:
     platforms: tuple[Platform, ...] = ()
     filters: tuple[str, ...] = ()
     allow_extract: bool = False
+    full_check_every: float = 7 * 86_400.0
+    max_duration: float | None = None
+    expect_at_least: int | None = None
+    max_missing: float | None = None
     dry_run: bool = False
     allow_empty: bool = False
     retries: int = 5
@@ -47,9 +55,11 @@ class Settings:
             ("concurrency", self.concurrency, 1, 1024),
             ("layer concurrency", self.layer_concurrency, 1, 1024),
             ("retries", self.retries, 0, 1000),
+            ("the number of expected images", self.expect_at_least, 0, 1_000_000),
+            ("the percentage of images that may be missing", self.max_missing, 0, 100),
         ):
-            if not least <= value <= most:
-                raise ConfigError(f"{name} has to be between {least} and {most:,}, not {value}")
+            if value is not None and not least <= value <= most:
+                raise ConfigError(f"{name} has to be between {least} and {most:,}, not {value:g}")
 
         if self.cafile is not None and not self.cafile.is_file():
             raise ConfigError(f"no such file of CA certificates: {self.cafile}")

@@ -60,6 +60,11 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     return LayoutTarget(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
 
 
+def home_of(spec: TargetSpec) -> Path:
+    """Return the directory where what we know of this target is kept, beside or inside of it."""
+    return (spec.directory if isinstance(spec, DerivedTarget) else spec.path) / ".quaymirror"
+
+
 @asynccontextmanager
 async def open_target(spec: TargetSpec, settings: Settings, observer: Observer) -> AsyncIterator[Target]:
     """Open the place that `spec` names; for a dry run only to look.

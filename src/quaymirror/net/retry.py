@@ -11,7 +11,6 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -19,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ..errors import ContentError, QuaymirrorError, RateLimited, Scope
 from ..events import Observer, RetryScheduled, ignore
+from .dates import parse_http_date
 
 T = TypeVar("T")
 
@@ -124,10 +124,5 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
     if text.isascii() and text.isdigit() and len(text) <= 9:
         return float(text)
 
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-
-    aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (aware - (now or datetime.now(UTC))).total_seconds())
+    date = parse_http_date(text)
+    return None if date is None else max(0.0, (date - (now or datetime.now(UTC))).total_seconds())

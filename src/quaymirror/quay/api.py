@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from ..errors import AccessDenied, CredentialsRefused, NotFound
 from ..net.client import Client, Request
+from ..net.dates import parse_http_date
 from ..net.transport import Response
 from .schema import Page, Tag, parse_page, parse_tags
 
@@ -50,14 +51,16 @@ class QuayAPI:
 
         path = f"/api/v1/repository?{urlencode(query)}"
         try:
-            return await self._get(path, lambda _, body: parse_page(body, organization))
+            return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
         except AccessDenied as error:
             raise CredentialsRefused(
                 f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
             ) from None
 
-    async def tag(self, repository: str, tag: str) -> Tag | None:
+    async def tag(self, repository: str, tag: str) -> tuple[Tag | None, int | None]:
         """Return the living tag called `tag` of `repository` (with its organization), None where there is none.
+
+        With it comes the server's own time (POSIX) when it said so, None where it has no clock.
 
         :raises NotFound: when the repository is gone.
         :raises AccessDenied: when it is gone or not for us; to the anonymous, Quay says the same for both.
@@ -67,7 +70,7 @@ class QuayAPI:
         query = urlencode({"specificTag": tag, "onlyActiveTags": "true", "limit": 1})
         path = f"/api/v1/repository/{quote(repository)}/tag/?{query}"
         try:
-            found = await self._get(path, lambda _, body: parse_tags(body))
+            found, at = await self._get(path, lambda answer, body: (parse_tags(body), _time(answer)))
         except AccessDenied as error:
             if self.has_token and error.status == 401:
                 # With a token that counts, it would have been 403 or 404.
@@ -75,7 +78,7 @@ class QuayAPI:
 
             raise
 
-        return next((candidate for candidate in found if candidate.name == tag), None)
+        return next((candidate for candidate in found if candidate.name == tag), None), at
 
     async def namespace(self, name: str) -> Namespace:
         """Tell what `name` is: the listing is empty alike for an empty organization and for none.
@@ -118,3 +121,9 @@ class QuayAPI:
     async def _get(self, path: str, parse: Callable[[Response, bytes], T]) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"})
         return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
+
+
+def _time(answer: Response) -> int | None:
+    """The server's own time: the only clock that its `last_modified` can be compared with."""
+    date = parse_http_date(answer.headers.get("Date"))
+    return None if date is None else int(date.timestamp())

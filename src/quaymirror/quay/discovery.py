@@ -9,7 +9,7 @@ Each is one coroutine that several tasks may run; closing a stream is how it say
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -36,8 +36,10 @@ from ..events import (
     TagChecked,
 )
 from ..oci import Reference, Repository
+from ..store.history import TagCheck
 from .api import Namespace, QuayAPI
-from .schema import ListedRepository, Page
+from .memory import TagMemory, tag_of
+from .schema import ListedRepository, Page, Tag
 from .selection import Selection
 
 # A listing that goes on for ever, or in circles, ends in an error and not in a full memory.
@@ -47,10 +49,11 @@ _MAX_STALE_PAGES = 3
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A repository whose name matched; `last_modified` as in the listing."""
+    """A repository whose name matched; `last_modified` as in the listing, `listed_at` by the server's clock."""
 
     repository: Repository
     last_modified: int | None = None
+    listed_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ async def pages(
         new = listing.take(page)
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
-        yield list(_candidates(matched, registry, selection, observer))
+        yield list(_candidates(replace(page, repositories=tuple(matched)), registry, selection, observer))
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
             return
@@ -165,10 +168,8 @@ async def _prove(api: QuayAPI, organization: str, first: Page) -> None:
             raise SelectionEmpty(f"the organization {organization!r} has no repositories that are visible here{hint}")
 
 
-def _candidates(
-    matched: list[ListedRepository], registry: str, selection: Selection, observer: Observer
-) -> Iterator[Candidate]:
-    for repository in matched:
+def _candidates(matched: Page, registry: str, selection: Selection, observer: Observer) -> Iterator[Candidate]:
+    for repository in matched.repositories:
         name = f"{selection.organization}/{repository.name}"
         if not repository.has_tags:
             observer(CandidateSkipped(name, "no tags"))
@@ -176,7 +177,7 @@ def _candidates(
             # A repository is as new as its newest tag: none of its tags can be newer.
             observer(CandidateSkipped(name, "not updated since"))
         else:
-            yield Candidate(Repository(registry, name), repository.last_modified)
+            yield Candidate(Repository(registry, name), repository.last_modified, matched.at)
 
 
 async def list_candidates(
@@ -203,17 +204,20 @@ async def confirm(
     *,
     api: QuayAPI,
     selection: Selection,
+    memory: TagMemory,
     observer: Observer,
     failed: Callable[[Outcome], None],
 ) -> None:
     """Send an `Image` for each candidate that carries the tag; `failed` gets the outcome of those that can't be told.
+
+    What `memory` can vouch for is not asked again.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     """
     async with inbox, outbox:
         async for candidate in inbox:
             try:
-                found = await check(candidate, api=api, selection=selection)
+                found = await check(candidate, api=api, selection=selection, memory=memory)
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -229,15 +233,23 @@ async def confirm(
                     observer(ImageQueued(found.reference))
 
 
-async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> Image | CandidateSkipped:
-    """Return the image that `selection` means in `candidate`, or why there is none.
+async def check(
+    candidate: Candidate, *, api: QuayAPI, selection: Selection, memory: TagMemory | None = None
+) -> Image | CandidateSkipped:
+    """Return the image that `selection` means in `candidate`, or why there is none; `memory` may know it.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     :raises QuaymirrorError: when there is no usable answer.
     """
     name = candidate.repository.name
+    known = memory and memory.recall(
+        candidate.repository, selection.tag, last_modified=candidate.last_modified, now=candidate.listed_at
+    )
+    if known:
+        return _judged(candidate, selection, tag_of(known))
+
     try:
-        tag = await api.tag(name, selection.tag)
+        tag, at = await api.tag(name, selection.tag)
     except NotFound:
         return CandidateSkipped(name, "gone since it was listed")
     except AccessDenied as error:
@@ -247,11 +259,27 @@ async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> 
         # Quay hides what is gone from the anonymous as it hides what is private.
         return CandidateSkipped(name, "gone or private since it was listed")
 
+    if memory is not None:
+        _remember(memory, candidate, selection.tag, tag, at)
+
+    return _judged(candidate, selection, tag)
+
+
+def _remember(memory: TagMemory, candidate: Candidate, name: str, tag: Tag | None, at: int | None) -> None:
+    repository = candidate.repository
+    if at is None or candidate.last_modified is None:
+        return
+
+    seen = (tag.digest, tag.start, tag.size, tag.expires) if tag else ()
+    memory.remember(TagCheck(repository.registry, repository.name, name, candidate.last_modified, at, *seen))
+
+
+def _judged(candidate: Candidate, selection: Selection, tag: Tag | None) -> Image | CandidateSkipped:
     if tag is None:
-        return CandidateSkipped(name, "no such tag")
+        return CandidateSkipped(candidate.repository.name, "no such tag")
 
     if selection.since is not None and _is_older(tag.start, selection.since):
-        return CandidateSkipped(name, "not updated since")
+        return CandidateSkipped(candidate.repository.name, "not updated since")
 
     return Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size)
 

@@ -33,25 +33,33 @@ class ListedRepository:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. `rejected` describes entries that can't be right; `next_page` is None on the last one."""
+    """One page of a listing. `rejected` describes entries that can't be right; `next_page` is None on the last one.
+
+    `at` is the server's own time (POSIX) when it answered, None where it did not say.
+    """
 
     repositories: tuple[ListedRepository, ...]
     rejected: tuple[str, ...]
     next_page: str | None
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A living tag. `start` is POSIX time, None where not known; `size` in bytes, None for an index."""
+    """A living tag. `size` is in bytes, None for an index.
+
+    `start` and `expires` are POSIX times, None where not known, or where it never expires.
+    """
 
     name: str
     digest: Digest
     start: int | None
     size: int | None
+    expires: int | None = None
 
 
-def parse_page(body: bytes, organization: str) -> Page:
-    """Return one page of `organization`'s repositories.
+def parse_page(body: bytes, organization: str, *, at: int | None = None) -> Page:
+    """Return one page of `organization`'s repositories, which the server sent `at` this time of its own.
 
     An entry that makes no sense is rejected by itself; a page that makes none is no page.
 
@@ -68,6 +76,7 @@ def parse_page(body: bytes, organization: str) -> Page:
         repositories=tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
         rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
         next_page=next_page,
+        at=at,
     )
 
 
@@ -122,7 +131,13 @@ def _tag(entry: dict[str, Any]) -> Tag:
     except InvalidName:
         raise Unavailable("the API's answer has a tag without a digest") from None
 
-    return Tag(str(name), digest, _time(entry.get("start_ts")), size if type(size) is int and size >= 0 else None)
+    return Tag(
+        name=str(name),
+        digest=digest,
+        start=_time(entry.get("start_ts")),
+        size=size if type(size) is int and size >= 0 else None,
+        expires=_time(entry.get("end_ts")),
+    )
 
 
 def _time(value: object) -> int | None:

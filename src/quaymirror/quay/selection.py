@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from ..errors import ConfigError
 from ..oci.reference import is_tag
 
-__all__ = ["Selection", "parse_since"]
+__all__ = ["Selection", "parse_duration", "parse_since"]
 
 _SCHEME = "quay://"
 _FORM = "quay://ORG/GLOB:TAG[?since=YYYY-MM-DD]"
@@ -140,14 +140,37 @@ def parse_since(text: str, *, now: datetime) -> datetime:
     return moment
 
 
-def _moment(text: str, now: datetime) -> datetime | None:
-    duration = _DURATION.fullmatch(text)
-    if duration is not None:
-        count = int(duration[1])
-        if count == 0:
-            raise ValueError(text)
+def parse_duration(text: str) -> timedelta:
+    """Return how long `90m`, `12h`, `7d` or `2w` is.
 
-        return (now - count * _UNITS[duration[2]]).astimezone(UTC)
+    :raises ConfigError: for another form, and for nothing at all.
+    """
+    try:
+        duration = _duration(text)
+    except (ValueError, OverflowError):
+        duration = None
+
+    if duration is None:
+        raise ConfigError(f"not a duration: {_quoted(text)}; write a number and m, h, d or w")
+
+    return duration
+
+
+def _duration(text: str) -> timedelta | None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return None
+
+    if int(match[1]) == 0:
+        raise ValueError(text)
+
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _moment(text: str, now: datetime) -> datetime | None:
+    duration = _duration(text)
+    if duration is not None:
+        return (now - duration).astimezone(UTC)
 
     if not _MOMENT.fullmatch(text):
         return None
