@@ -74,16 +74,20 @@ def truncate(descriptor: int, path: Path) -> None:
         os.ftruncate(descriptor, 0)
 
 
-def publish(descriptor: int, temporary: Path, final: Path) -> None:
+def publish(descriptor: int, temporary: Path, final: Path, *, durable: bool = True) -> None:
     """Make the content of `temporary` durable and give it its `final`, read-only, name.
 
     The name itself is durable after `sync_directory`. A failed fsync is final: the kernel may have dropped the pages
     and would report success the next time (Rebello et al., ATC 2020).
 
+    What is not to be `durable` is for this run only.
+
     :raises StoreError: when any step fails; `final` is then untouched.
     """
     with local_errors("write", final):
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
+
         os.fchmod(descriptor, 0o444)
         temporary.rename(final)
 
