@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,8 @@ def _orphans(root: Path, needed: Collection[Digest]) -> tuple[int, int]:
     def sizes() -> Iterator[int]:
         for path, digest in reach.stored(root):
             if digest not in needed:
-                with fsops.local_errors("look at", path):
+                # What a run found damaged it may just have removed.
+                with fsops.local_errors("look at", path), suppress(FileNotFoundError):
                     yield path.lstat().st_size
 
     return _total(sizes())
