@@ -12,11 +12,21 @@ import click
 
 from ..errors import ConfigError
 from ..events import Meters, Observer
-from ..mirror.report import Report
+from ..mirror.report import ExitCode, Report
 from ..mirror.run import Stop, run_sync
-from ..mirror.target import parse_target
+from ..mirror.settings import Settings
+from ..mirror.target import TargetSpec, parse_target
 from ..store.fsops import Fsync
-from .options import duration, grace, make_selection, make_settings, registry_options, selection_options, server_options
+from .options import (
+    duration,
+    grace,
+    make_selection,
+    make_settings,
+    registry_options,
+    selection_options,
+    server_options,
+    target_options,
+)
 from .watching import PROGRESS, watched_run
 
 
@@ -63,6 +73,9 @@ from .watching import PROGRESS, watched_run
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options
+@target_options
+@click.option("--check-target", is_flag=True, help="Ask a registry whether what earlier runs pushed is there still.")
+@click.option("--verify-target", is_flag=True, help="Look for everything afterwards, as `quaymirror verify` does.")
 @click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show.")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write the run's report, JSON.")
 def sync(
@@ -72,6 +85,7 @@ def sync(
     exclude: tuple[str, ...],
     since: str | None,
     target: str,
+    verify_target: bool,
     progress: str,
     report_file: Path | None,
     no_space_check: bool,
@@ -91,17 +105,30 @@ def sync(
         options["max_delete"] = 100.0
 
     settings = make_settings(check_space=not no_space_check, **options)
-    parse_target(target, selection, settings)  # before anything is shown
+    spec = parse_target(target, selection, settings)  # before anything is shown
     _check_writable(report_file)
 
     async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:
         return await run_sync(selection, target, settings, observer=observer, meters=meters, stop=stop)
 
     report, code = anyio.run(partial(watched_run, run, progress=progress))
+    if verify_target and report.fatal is None and not settings.dry_run:
+        # Damage is graver than anything that a run which ended by itself can say.
+        code = _verified(spec, settings) or code
+
     if report_file is not None:
         _write_report(report_file, {**report.to_json(), "exit_code": int(code)})
 
     return int(code)
+
+
+def _verified(spec: TargetSpec, settings: Settings) -> ExitCode:
+    from ..mirror import recheck
+    from .verify import show_damages, show_verdict
+
+    result = anyio.run(recheck.verify_target, spec, settings)
+    show_damages(result)
+    return show_verdict(result)
 
 
 def _check_writable(file: Path | None) -> None:

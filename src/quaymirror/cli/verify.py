@@ -12,6 +12,8 @@ import click
 
 from ..errors import ConfigError
 from ..events import BlobFinished, Event, Notice
+from ..mirror.address import is_address, parse_address
+from ..mirror.recheck import verify_target
 from ..mirror.repair import repair
 from ..mirror.report import ExitCode
 from ..mirror.settings import Settings
@@ -20,7 +22,7 @@ from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..transfer.together import foremost
 from ..ui.text import human_bytes, plain
-from .options import layout_at, make_settings, registry_options, server_options
+from .options import layout_at, make_settings, registry_options, server_options, target_options
 
 _PROGRESS_SECONDS = 5.0
 
@@ -33,23 +35,43 @@ _PROGRESS_SECONDS = 5.0
 @click.option("--json", "as_json", is_flag=True, help="One object with counts and every damage.")
 @server_options
 @registry_options
+@target_options
 def verify(target: str, fast: bool, mend: bool, repair_state: bool, as_json: bool, **options: Any) -> int:
-    """Hash everything in TARGET again and name every blob that is missing or damaged.
+    """Hash everything in the layout TARGET again, and name every blob that is missing or damaged.
 
-    The options of the server are for --repair.
+    A registry (registry://HOST/PREFIX, as given to sync) is asked for everything that runs from here have pushed. The
+    options of the server are for --repair.
     """
-    path = layout_at(target)
-    if mend and fast:
-        raise ConfigError("--repair and --fast don't go together: only a hash tells what is damaged")
+    settings = make_settings(**options)
+    if is_address(target):
+        if fast or mend or repair_state:
+            raise ConfigError("--fast, --repair and --repair-state are for an OCI image layout")
 
-    settings = make_settings(**options) if mend else None
-    result = anyio.run(partial(_verify, path, settings, fast=fast, repair_state=repair_state))
+        result = anyio.run(verify_target, parse_address(target), settings)
+    else:
+        path = layout_at(target)
+        if mend and fast:
+            raise ConfigError("--repair and --fast don't go together: only a hash tells what is damaged")
+
+        mending = settings if mend else None
+        result = anyio.run(partial(_verify, path, mending, fast=fast, repair_state=repair_state))
+
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
-        for damage in result.damages:
-            click.echo(_line(damage))
+        show_damages(result)
 
+    return show_verdict(result)
+
+
+def show_damages(result: Verification) -> None:
+    """Print a line for each thing that is missing or damaged."""
+    for damage in result.damages:
+        click.echo(_line(damage))
+
+
+def show_verdict(result: Verification) -> ExitCode:
+    """Print how it is in all, and return the exit code that means."""
     click.echo(_summary(result), err=True)
     return ExitCode.DAMAGED if result.damages else ExitCode.OK
 

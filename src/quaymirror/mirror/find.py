@@ -22,7 +22,7 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
 
     No task outlives a step of the iteration, so that it may be abandoned anywhere.
     """
-    async with connect(settings, observer) as services:
+    async with connect(settings, observer, namespace=selection.organization) as services:
         registry = settings.origin.netloc
         async for candidates in pages(services.api, registry, selection, observer=observer):
             for image in await confirmed(candidates, services, selection, observer):

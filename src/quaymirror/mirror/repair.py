@@ -10,7 +10,7 @@ import anyio
 
 from ..errors import InvalidName, QuaymirrorError, Scope
 from ..events import BlobFinished, Meters, Notice, Observer
-from ..oci import Reference, Repository
+from ..oci import Descriptor, Reference, Repository
 from ..oci.manifest import MAX_DEPTH
 from ..registry.pull import RemoteSource
 from ..store import fsops, reach
@@ -41,7 +41,7 @@ class _Mender:
                 continue
 
             try:
-                await self._fetch(damage, reference)
+                size = await self._fetch(damage.node, reference)
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -49,24 +49,26 @@ class _Mender:
                 causes.append(error.message)
             else:
                 mended.append(damage)
-                self.observer(BlobFinished(damage.digest, damage.node.size))
+                self.observer(BlobFinished(damage.digest, size))
                 return
 
         self.observer(Notice(f"{damage.digest} can't be had again: {causes[0] if causes else 'no image needs it'}"))
 
-    async def _fetch(self, damage: Damage, reference: Reference) -> None:
-        node = damage.node
+    async def _fetch(self, node: Descriptor | None, reference: Reference) -> int:
+        assert node is not None, "known of all damages of a layout"
         async with self.slots:
             if reach.is_manifest(node):
                 found = await self.source.manifest(reference.repository, node.digest, expected=node)
                 await self.layout.put(reference, node, found.raw)
             else:
-                await self._fetch_blob(damage, reference)
+                await self._fetch_blob(node, reference)
 
-    async def _fetch_blob(self, damage: Damage, reference: Reference) -> None:
-        async with self.layout.sink(reference, damage.node) as sink:
+        return node.size
+
+    async def _fetch_blob(self, node: Descriptor, reference: Reference) -> None:
+        async with self.layout.sink(reference, node) as sink:
             await fetch_blob(
-                damage.node,
+                node,
                 repository=reference.repository,
                 source=self.source,
                 sink=sink,

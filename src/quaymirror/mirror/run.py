@@ -208,9 +208,10 @@ async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemo
     memory: RunMemory | None = None
     try:
         async with open_target(spec, settings, tell, patience=run.wait_for_lock) as target:
-            memory = await stack.enter_async_context(open_memory(home_of(spec), run.selection, settings, tell))
+            home = home_of(spec, settings)
+            memory = await stack.enter_async_context(open_memory(home, run.selection, settings, tell))
             tell(_started(run, spec))
-            async with connect(settings, tell) as services:
+            async with connect(settings, tell, namespace=run.selection.organization) as services:
                 await _run_stages(run, services, target, memory)
 
             await memory.keep_tags()

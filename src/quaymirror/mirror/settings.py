@@ -23,7 +23,10 @@ class Settings:
     some of their platforms; () means all, or linux/amd64 where images are derived. `filters` are occystrap's, in their
     order; `allow_extract` lets its outputs unpack archives. `fsync` is what is promised against power loss,
     `check_space` refuses early what does not fit on the disk, `wait` waits for another run to end. `environment` is
-    where default auth files are looked up.
+    where auth files and proxies are looked up.
+    `src_` and `dest_` tell source and target apart: directories of certificates as in certs.d, and whether to verify.
+    For a target that is a registry: `dest_credentials`, the directory `state` where runs remember what they pushed,
+    and `check_target` to ask the registry whether it is there still.
 
     `full_check_every` is for how many seconds the listing may vouch for a tag that was checked (0: never); after
     `max_duration` seconds a run begins nothing new. A run that finds fewer than `expect_at_least` images, or misses
@@ -56,9 +59,16 @@ class Settings:
     retries: int = 5
     api_token: Secret | None = None
     credentials: Credentials | None = None
+    dest_credentials: Credentials | None = None
     authfile: Path | None = None
     allow_realms: frozenset[str] = frozenset()
     cafile: Path | None = None
+    src_cert_dir: Path | None = None
+    dest_cert_dir: Path | None = None
+    src_tls_verify: bool = True
+    dest_tls_verify: bool = True
+    state: Path | None = None
+    check_target: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +83,10 @@ class Settings:
         ):
             if value is not None and not least <= value <= most:
                 raise ConfigError(f"{name} has to be between {least} and {most:,}, not {value:g}")
+
+        for directory in (self.src_cert_dir, self.dest_cert_dir):
+            if directory is not None and not directory.is_dir():
+                raise ConfigError(f"no such directory of certificates: {directory}")
 
         if self.cafile is not None and not self.cafile.is_file():
             raise ConfigError(f"no such file of CA certificates: {self.cafile}")

@@ -17,6 +17,7 @@ from ..quay.selection import Selection
 from ..store.layout import OCILayout, WriteOptions
 from ..store.lock import Patience
 from ..transfer.target import Target
+from .address import RegistryAddress, check_selection, is_address, parse_address, state_directory
 from .destination import DerivedTarget, is_derived, parse_derived
 from .settings import Settings
 
@@ -33,11 +34,11 @@ class LayoutTarget:
         return str(self.path)
 
 
-TargetSpec = LayoutTarget | DerivedTarget
+TargetSpec = LayoutTarget | DerivedTarget | RegistryAddress
 
 
 def parse_target(text: str, selection: Selection, settings: Settings) -> TargetSpec:
-    """Return what `text` (`PATH`, `ocidir://PATH` or an address of occystrap's) names, `{org}` and `{tag}` replaced.
+    """Return what `text` (`PATH`, `ocidir://PATH`, `registry://HOST` or an address of occystrap's) names.
 
     :raises ConfigError: when it names nothing that images can land in, or can't tell two of them apart.
     """
@@ -47,9 +48,14 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     if settings.filters:
         raise ConfigError("filters change images: they need a target like dir://PATH, tar://PATH or registry://HOST")
 
+    if is_address(text):
+        address = parse_address(text)
+        check_selection(address, selection, settings)
+        return address
+
     scheme, separator, rest = text.partition("://")
     if separator and scheme != _OCIDIR:
-        raise ConfigError(f"no such kind of target: {scheme[:50]!r}; write a PATH or ocidir://PATH")
+        raise ConfigError(f"no such kind of target: {scheme[:50]!r}; write a PATH, ocidir://PATH or registry://HOST")
 
     path = rest if separator else text
     if not path or "\0" in path:
@@ -61,8 +67,11 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     return LayoutTarget(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
 
 
-def home_of(spec: TargetSpec) -> Path:
-    """Return the directory where what we know of this target is kept, beside or inside of it."""
+def home_of(spec: TargetSpec, settings: Settings) -> Path:
+    """Return the directory where what we know of this target is kept, beside or inside of it if it has a place."""
+    if isinstance(spec, RegistryAddress):
+        return state_directory(spec, settings)
+
     return (spec.directory if isinstance(spec, DerivedTarget) else spec.path) / ".quaymirror"
 
 
@@ -75,6 +84,7 @@ async def open_target(
     :raises TargetRefused: when something else is there.
     :raises LockHeld: when another run is at work on it.
     :raises StoreError: when the disk refuses.
+    :raises QuaymirrorError: when it is a registry that can't be used.
     """
     async with _opened(spec, settings, observer, patience) as target:
         yield target
@@ -92,6 +102,10 @@ def _opened(
                 return Deriver.inspect(spec, observer=observer)
 
             return Deriver.open(spec, observer=observer, patience=patience)
+        case RegistryAddress():
+            from .push import RegistryTarget
+
+            return RegistryTarget.open(spec, settings, observer, patience=patience)
         case LayoutTarget():
             if settings.dry_run:
                 return OCILayout.inspect(spec.path)

@@ -195,6 +195,14 @@ class Ingest:
         self.committed = False
         """Whether the blob has its name."""
 
+    async def ready(self) -> None:
+        """There is nothing to find out between two attempts: it's all here."""
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
+        """Append `chunks`; see `write`."""
+        async for chunk in chunks:
+            await self.write(chunk)
+
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`.
 

@@ -62,6 +62,8 @@ CREATE TABLE orphan (                 -- blobs that nothing here needs
 ) STRICT, WITHOUT ROWID;
 """
 
+# More places to mount a blob from are of no use.
+_MAX_HOLDERS = 4
 # The number is "QMir".
 _FORMAT = Format(0x514D6972, (_TABLES, _PRUNING))
 
@@ -161,6 +163,22 @@ class State:
         query = "SELECT 1 FROM blob WHERE digest = ?"
         with database_errors(self._path):
             return {digest for digest in digests if self._connection.execute(query, (str(digest),)).fetchone()}
+
+    def holders(self, digests: Iterable[Digest]) -> dict[Digest, list[str]]:
+        """Return the names of images that need each of `digests`, a few at most; none for what no image needs."""
+        query = """
+            SELECT image.name FROM blob
+            JOIN content ON content.blob = blob.id
+            JOIN image ON image.root = content.root AND image.platforms = content.platforms
+            WHERE blob.digest = ? LIMIT ?
+        """
+        found = {}
+        with database_errors(self._path):
+            for digest in digests:
+                if names := [row[0] for row in self._connection.execute(query, (str(digest), _MAX_HOLDERS))]:
+                    found[digest] = names
+
+        return found
 
     def commit(self, records: Iterable[ImageRecord]) -> None:
         """Record images, all or none of them: from then on they count as mirrored."""

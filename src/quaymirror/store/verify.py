@@ -25,13 +25,10 @@ class Damage:
     """A blob that is `missing` or `damaged`, and the `images` (by name) that are not whole because of it."""
 
     kind: str
-    node: Descriptor
+    digest: Digest
     images: tuple[str, ...]
-
-    @property
-    def digest(self) -> Digest:
-        """The digest that the blob should have."""
-        return self.node.digest
+    node: Descriptor | None = None
+    """What the blob should be, where that takes more than its digest to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +101,9 @@ async def _verify(root: Path, fast: bool, progress: Progress) -> Verification:
     progress.blobs = progress.bytes = 0
     progress.total_blobs, progress.total_bytes = len(nodes), sum(node.size for node in nodes.values())
     await _check_all(blobs, nodes, broken, fast, progress)
-    damages = [Damage(kind, nodes[digest], tuple(sorted(needed[digest]))) for digest, kind in sorted(broken.items())]
+    damages = [
+        Damage(kind, digest, tuple(sorted(needed[digest])), nodes[digest]) for digest, kind in sorted(broken.items())
+    ]
     return Verification(
         images=len(entries),
         blobs=len(nodes),
