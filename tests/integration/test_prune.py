@@ -173,7 +173,7 @@ async def test_an_organization_that_shrinks_too_much_is_not_believed_without_a_y
 def test_what_can_not_be_pruned_is_refused(word: str) -> None:
     since = Selection.parse_uri(f"quay://kolla/*:{TAG}?since=2025-01-01")
     with pytest.raises(ConfigError, match="--prune"):
-        pruning.check(since if word == "since" else EVERYTHING, Settings(prune=True), is_layout=word != "dir")
+        pruning.check([since if word == "since" else EVERYTHING], Settings(prune=True), is_layout=word != "dir")
 
 
 async def test_other_selections_and_other_tools_keep_what_they_have(tmp_path: Path, clock: Clock) -> None:
@@ -187,12 +187,17 @@ async def test_other_selections_and_other_tools_keep_what_they_have(tmp_path: Pa
         foreign = next(entry for entry in document["manifests"] if TAG in str(entry))
         document["manifests"].append({**foreign, "annotations": {"org.opencontainers.image.ref.name": "theirs"}})
         (mirror / "index.json").write_text(json.dumps(document))
-        for each in images:
+        for each in list(images)[1:]:
             retire(registry, each)
 
         await night(server, mirror, grace=0, max_delete=100)
+        assert set(layouts.names(mirror)) == {f"kolla/{name}:{TAG}", f"kolla/{name}:other", "theirs"}
+        retire(registry, name)
+        # Nothing at all is more likely a mistake than the truth.
+        report = await night(server, mirror, grace=0, max_delete=100, allow_empty=True)
+        assert report.exit_code is ExitCode.OK
 
-    assert set(layouts.names(mirror)) == {f"kolla/{name}:other", "theirs"}
+    assert set(layouts.names(mirror)) == {f"kolla/{name}:{TAG}", f"kolla/{name}:other", "theirs"}
     assert blobs_there(mirror) == layouts.check(mirror)
 
 

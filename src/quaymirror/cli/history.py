@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,11 +12,9 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
-from ..mirror.settings import Settings
-from ..mirror.target import home_of, parse_target
-from ..quay.selection import Selection
 from ..store.history import History, PastRun
 from ..ui.text import human_bytes, human_duration, plain
+from .options import home_at
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -46,8 +43,7 @@ def history(run: str | None, target: str, state: Path | None, limit: int, as_jso
 
 
 def _open(target: str, state: Path | None) -> History:
-    settings = Settings(allow_extract=True, state=state, environment=os.environ)
-    home = home_of(parse_target(target, Selection("org"), settings), settings)
+    home = home_at(target, state)
     if not (home / "history.db").exists():
         raise ConfigError(
             f"no run has been recorded for {target!r}: name the target with --to, as it was given to sync"

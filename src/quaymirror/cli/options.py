@@ -14,6 +14,7 @@ import click
 
 from ..errors import ConfigError
 from ..mirror.settings import DEFAULT_SERVER, Settings
+from ..mirror.target import home_of, parse_target
 from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..oci import Platform
 from ..quay.selection import Selection, parse_duration, parse_since
@@ -21,9 +22,11 @@ from ..quay.selection import Selection, parse_duration, parse_since
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SELECTION = (
-    click.argument("organization", metavar="ORG|quay://ORG/GLOB:TAG"),
+    click.argument("organization", required=False, metavar="ORG|quay://ORG/GLOB:TAG"),
     click.argument("glob", required=False, metavar="[GLOB]"),
     click.argument("tag", required=False, metavar="[TAG]"),
+    click.option("--glob", "globs", metavar="GLOB", multiple=True, help="Repositories that match, too (repeatable)."),
+    click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag or a glob for tags (repeatable)."),
     click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out repositories that match (repeatable)."),
     click.option("--since", metavar="DATE|DURATION", help="Only tags updated since: 2025-04-01, 7d, 12h."),
 )
@@ -112,23 +115,38 @@ def _apply(decorators: Iterable[Callable[[F], F]], function: F) -> F:
 
 
 def make_selection(
-    organization: str, glob: str | None, tag: str | None, *, exclude: tuple[str, ...], since: str | None
+    organization: str | None,
+    glob: str | None,
+    tag: str | None,
+    *,
+    globs: tuple[str, ...] = (),
+    tags: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    since: str | None = None,
 ) -> Selection:
-    """Return the selection that the words mean.
+    """Return the selection that the words mean; `globs` and `tags` are said beside the words.
 
     :raises ConfigError: when they make no sense.
     """
+    if organization is None:
+        raise click.UsageError("Missing argument 'ORG'.")
+
     now = datetime.now(UTC)
     moment = parse_since(since, now=now) if since is not None else None
     if "://" not in organization:
         return Selection(
-            organization, "*" if glob is None else glob, "latest" if tag is None else tag, exclude=exclude, since=moment
+            organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude=exclude, since=moment
         )
 
-    if glob is not None:
+    if glob is not None or globs or tags:
         raise ConfigError("a quay:// address says everything: no GLOB or TAG after it")
 
     return Selection.parse_uri(organization, exclude=exclude, since=moment, now=now)
+
+
+def _joined(word: str | None, others: tuple[str, ...], default: str) -> str:
+    words = others if word is None else (word, *others)
+    return ",".join(words) if words else default
 
 
 def make_settings(**options: Any) -> Settings:
@@ -149,6 +167,12 @@ def make_settings(**options: Any) -> Settings:
 
     if options.pop("full_check", False):
         options["full_check_every"] = 0.0
+
+    if options.pop("no_space_check", False):
+        options["check_space"] = False
+
+    if options.pop("yes", False):
+        options["max_delete"] = 100.0
 
     platforms = tuple(Platform.parse(text) for text in options.pop("platform", ()))
     return Settings(
@@ -176,6 +200,15 @@ def grace(context: click.Context, option: click.Parameter, text: str | None) -> 
     :raises ConfigError: when they are no duration.
     """
     return 0.0 if text == "0" else duration(context, option, text)
+
+
+def home_at(target: str, state: Path | None) -> Path:
+    """Return the directory of what is known of `target`, as given to sync together with --state.
+
+    :raises ConfigError: when it is no target.
+    """
+    settings = Settings(allow_extract=True, state=state, environment=os.environ)
+    return home_of(parse_target(target, Selection("org"), settings), settings)
 
 
 def layout_at(target: str) -> Path:

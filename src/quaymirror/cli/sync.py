@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import click
+from click.core import ParameterSource
 
-from ..errors import ConfigError
-from ..events import Meters, Observer
-from ..mirror.report import ExitCode, Report
-from ..mirror.run import Stop, run_sync
-from ..mirror.settings import Settings
-from ..mirror.target import TargetSpec, parse_target
 from ..store.fsops import Fsync
-from .options import (
-    duration,
-    grace,
-    make_selection,
-    make_settings,
-    registry_options,
-    selection_options,
-    server_options,
-    target_options,
-)
-from .watching import PROGRESS, watched_run
+from .execute import execute, make_plan
+from .help import GroupedCommand
+from .options import duration, grace, registry_options, selection_options, server_options, target_options
+from .outputs import Outputs, output_options
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
 @selection_options
+@click.option("--from-lock", type=click.Path(path_type=Path), metavar="FILE", help="Exactly the images of a lock file.")
 @click.option("--to", "target", metavar="TARGET", default="./mirror", show_default=True, help="Where images land.")
 @click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
 @click.option("--layer-concurrency", metavar="N", type=int, help="Blobs in flight, over all images.  [default: 32]")
@@ -76,69 +62,19 @@ from .watching import PROGRESS, watched_run
 @target_options
 @click.option("--check-target", is_flag=True, help="Ask a registry whether what earlier runs pushed is there still.")
 @click.option("--verify-target", is_flag=True, help="Look for everything afterwards, as `quaymirror verify` does.")
-@click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show.")
-@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write the run's report, JSON.")
-def sync(
-    organization: str,
-    glob: str | None,
-    tag: str | None,
-    exclude: tuple[str, ...],
-    since: str | None,
-    target: str,
-    verify_target: bool,
-    progress: str,
-    report_file: Path | None,
-    no_space_check: bool,
-    yes: bool,
-    **options: Any,
-) -> int:
+@output_options
+@click.pass_context
+def sync(context: click.Context, /, **options: Any) -> int:
     """Mirror every repository of ORG that matches GLOB and carries TAG.
 
-    GLOB defaults to '*', TAG to 'latest'.
+    GLOB defaults to '*', TAG to 'latest'. Each may be several, separated by commas, and TAG a glob, too. Every option
+    has a variable: QUAYMIRROR_CONCURRENCY for --concurrency.
 
     \b
     quaymirror sync kolla '*' 2025.1-debian --concurrency 16
+    quaymirror sync kolla 'nova-*,neutron-*' '2025.1-debian*' --exclude '*-base'
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
-    selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
-    if yes:
-        options["max_delete"] = 100.0
-
-    settings = make_settings(check_space=not no_space_check, **options)
-    spec = parse_target(target, selection, settings)  # before anything is shown
-    _check_writable(report_file)
-
-    async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:
-        return await run_sync(selection, target, settings, observer=observer, meters=meters, stop=stop)
-
-    report, code = anyio.run(partial(watched_run, run, progress=progress))
-    if verify_target and report.fatal is None and not settings.dry_run:
-        # Damage is graver than anything that a run which ended by itself can say.
-        code = _verified(spec, settings) or code
-
-    if report_file is not None:
-        _write_report(report_file, {**report.to_json(), "exit_code": int(code)})
-
-    return int(code)
-
-
-def _verified(spec: TargetSpec, settings: Settings) -> ExitCode:
-    from ..mirror import recheck
-    from .verify import show_damages, show_verdict
-
-    result = anyio.run(recheck.verify_target, spec, settings)
-    show_damages(result)
-    return show_verdict(result)
-
-
-def _check_writable(file: Path | None) -> None:
-    """Fail before the run, not after it."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise ConfigError(f"--report {file}: no file can be written there")
-
-
-def _write_report(file: Path, document: dict[str, Any]) -> None:
-    try:
-        file.write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--report {file}: {error.strerror}") from None
+    outputs = Outputs.taken_from(options)
+    server_is_given = context.get_parameter_source("server") is not ParameterSource.DEFAULT
+    return execute([make_plan(server_is_given=server_is_given, **options)], outputs)

@@ -8,30 +8,35 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ConfigError, DiscoveryIncomplete
-from ..events import Notice, Observer, Outcome, Status
+from ..events import Notice, Observer, Outcome
 from ..quay.selection import Selection
 from ..store import prune
 from ..store.layout import OCILayout
 from ..store.prune import Plan
 from ..store.state import ImageRecord, Look, State
+from .report import Report
 from .settings import Settings
 
 
 async def settle(
-    layout: OCILayout, selection: Selection, settings: Settings, observer: Observer, *, found: Sequence[Outcome] | None
+    layout: OCILayout,
+    selections: Sequence[Selection],
+    settings: Settings,
+    observer: Observer,
+    *,
+    found: Sequence[Outcome] | None,
 ) -> None:
-    """Remember which images of `selection` were `found`, None if not all of them could be, and prune if that is wanted.
+    """Remember which images of `selections` were `found`, None if not all of them could be, and prune if so wanted.
 
     :raises DiscoveryIncomplete: when too much would go for it to be believed.
     :raises LockHeld: when somebody reads the mirror now.
     :raises MirrorDamaged: when nobody knows what a damaged manifest needs.
     :raises StoreError: when the disk fails.
     """
-    if selection.since is not None:
-        return  # what is old looks there as if it were gone
+    counts = True
+    for selection in filter(_sees_everything, selections):
+        counts &= await layout.use(partial(_note, selection=selection, settings=settings, found=found))
 
-    note = partial(_note, selection=selection, settings=settings, found=found)
-    counts = await layout.use(lambda _, state: note(state))
     if not settings.prune:
         return
 
@@ -70,22 +75,25 @@ async def plan_only(path: Path, grace: float) -> Plan:
         return await layout.use(partial(prune.make_plan, grace=grace))
 
 
-def check(selection: Selection, settings: Settings, *, is_layout: bool) -> None:
+def check(selections: Sequence[Selection], settings: Settings, *, is_layout: bool) -> None:
     """Refuse what can't be pruned.
 
     :raises ConfigError: for a selection that does not see everything, or a target that is no layout.
     """
-    if settings.prune and selection.since is not None:
+    if settings.prune and any(selection.since is not None for selection in selections):
         raise ConfigError("--prune and --since don't go together: what is old would look as if it were gone")
+
+    if settings.prune and any(selection.pinned for selection in selections):
+        raise ConfigError("--prune and --from-lock don't go together: nothing is looked for")
 
     if settings.prune and not is_layout:
         raise ConfigError("--prune is for a mirror in an OCI image layout: other targets keep what they have")
 
 
-def seen(outcomes: Sequence[Outcome]) -> list[Outcome] | None:
+def seen(report: Report) -> Sequence[Outcome] | None:
     """Return the outcomes of images that exist, None if that could not be told of some."""
-    unknown = any(outcome.status is Status.FAILED and outcome.reference.digest is None for outcome in outcomes)
-    return None if unknown else [outcome for outcome in outcomes if outcome.reference.digest is not None]
+    is_whole = report.complete and report.fatal is None and not report.failed_checks
+    return report.outcomes if is_whole else None
 
 
 def summary(plan: Plan) -> str:
@@ -96,7 +104,14 @@ def summary(plan: Plan) -> str:
     )
 
 
-def _note(state: State, *, selection: Selection, settings: Settings, found: Sequence[Outcome] | None) -> bool:
+def _sees_everything(selection: Selection) -> bool:
+    """Whether what a run of it does not find is gone: what is old looks so to --since, and a lock looks for nothing."""
+    return selection.since is None and not selection.pinned
+
+
+def _note(
+    _root: Path, state: State, *, selection: Selection, settings: Settings, found: Sequence[Outcome] | None
+) -> bool:
     registry = settings.origin.netloc
     there = frozenset(outcome.reference.name for outcome in found or ())
     covered = {record.name for record in state.images() if _covers(selection, registry, record)}
@@ -116,6 +131,7 @@ def _covers(selection: Selection, registry: str, record: ImageRecord) -> bool:
     repository, _, tag = record.name.rpartition(":")
     organization, _, name = repository.partition("/")
     return (
-        (record.registry, organization, tag) == (registry, selection.organization, selection.tag)
+        (record.registry, organization) == (registry, selection.organization)
+        and selection.matches_tag(tag)
         and selection.matches(name)
-    )  # fmt: skip
+    )

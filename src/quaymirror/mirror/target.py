@@ -5,7 +5,7 @@ The choice of a target shows here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,22 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     if "{repo}" in path:
         raise ConfigError("{repo} in the target: one layout holds all images, which share layers there; leave it out")
 
+    if "{tag}" in path and not selection.is_one_tag:
+        raise ConfigError("{tag} in the target: one layout holds all tags; leave it out, or select one tag")
+
     return LayoutTarget(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
+
+
+def common_target(text: str, selections: Sequence[Selection], settings: Settings) -> TargetSpec:
+    """Return what `text` names for all of `selections`, one at least.
+
+    :raises ConfigError: as `parse_target`, or when it is not one place.
+    """
+    specs = [parse_target(text, selection, settings) for selection in selections]
+    if any(spec != specs[0] for spec in specs):
+        raise ConfigError(f"the target {text} is another place for each selection: run them one by one")
+
+    return specs[0]
 
 
 def home_of(spec: TargetSpec, settings: Settings) -> Path:
