@@ -7,7 +7,30 @@ import click
 _GROUPS = {
     "What": ("globs", "tags", "exclude", "since", "platform", "from_lock", "allow_empty", "config"),
     "Where to": ("target", "filters", "allow_extract", "dry_run"),
-    "From where": ("server", "cafile", "token_file", "username", "password_stdin", "authfile", "allow_realm"),
+    "From where": (
+        "server",
+        "token_file",
+        "username",
+        "password_stdin",
+        "authfile",
+        "allow_realm",
+        "cafile",
+        "cert_dir",
+        "tls_verify",
+        "src_cert_dir",
+        "src_tls_verify",
+    ),
+    "Into a registry": (
+        "dest_username",
+        "dest_password_stdin",
+        "dest_cert_dir",
+        "dest_tls_verify",
+        "state",
+        "check_target",
+        "verify_target",
+    ),
+    "What goes": ("prune", "grace", "max_delete", "yes"),
+    "How safely": ("fsync", "no_space_check", "wait"),
     "How much at once, how long": (
         "concurrency",
         "layer_concurrency",
@@ -36,7 +59,7 @@ _GROUPS = {
 }
 _OTHER = "Other options"
 # What is no setting: a variable for it would only surprise.
-_WITHOUT_VARIABLE = {"help", "version", "password_stdin", "from_lock", "as_json"}
+_WITHOUT_VARIABLE = {"help", "version", "password_stdin", "from_lock", "as_json", "dest_password_stdin", "yes"}
 
 
 class GroupedCommand(click.Command):
@@ -59,7 +82,7 @@ class GroupedCommand(click.Command):
 
 def long_name(option: click.Option) -> str:
     """Return the name that people know an option by, without its dashes: `layer-concurrency`."""
-    return max(option.opts, key=len).lstrip("-")
+    return next(name for name in option.opts if name.startswith("--")).removeprefix("--")
 
 
 def add_variables(command: click.Command) -> None:
