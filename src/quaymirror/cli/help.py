@@ -6,21 +6,8 @@ import click
 
 _GROUPS = {
     "What": ("globs", "tags", "exclude", "since", "platform", "from_lock", "allow_empty", "config"),
-    "Where to": ("target", "filters", "allow_extract", "dry_run"),
-    "From where": (
-        "server",
-        "token_file",
-        "username",
-        "password_stdin",
-        "authfile",
-        "allow_realm",
-        "cafile",
-        "cert_dir",
-        "tls_verify",
-        "src_cert_dir",
-        "src_tls_verify",
-    ),
-    "Into a registry": (
+    "Where to": ("target", "filters", "allow_extract", "dry_run", "fsync", "no_space_check", "wait"),
+    "A target that is a registry": (
         "dest_username",
         "dest_password_stdin",
         "dest_cert_dir",
@@ -29,8 +16,20 @@ _GROUPS = {
         "check_target",
         "verify_target",
     ),
-    "What goes": ("prune", "grace", "max_delete", "yes"),
-    "How safely": ("fsync", "no_space_check", "wait"),
+    "What is gone at the source": ("prune", "grace", "max_delete", "yes"),
+    "From where": (
+        "server",
+        "token_file",
+        "username",
+        "password_stdin",
+        "authfile",
+        "allow_realm",
+        "cafile",
+        "src_cert_dir",
+        "src_tls_verify",
+        "cert_dir",
+        "tls_verify",
+    ),
     "How much at once, how long": (
         "concurrency",
         "layer_concurrency",
@@ -59,7 +58,7 @@ _GROUPS = {
 }
 _OTHER = "Other options"
 # What is no setting: a variable for it would only surprise.
-_WITHOUT_VARIABLE = {"help", "version", "password_stdin", "from_lock", "as_json", "dest_password_stdin", "yes"}
+_WITHOUT_VARIABLE = {"help", "version", "password_stdin", "dest_password_stdin", "from_lock", "as_json", "yes"}
 
 
 class GroupedCommand(click.Command):
