@@ -19,6 +19,9 @@ from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdi
 from ..oci import Platform
 from ..quay.selection import Selection, parse_duration, parse_since
 
+# Where a context keeps what was read.
+_PASSWORD = "quaymirror.password"  # noqa: S105
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SELECTION = (
@@ -235,4 +238,14 @@ def _credentials(side: str, username: str | None, *, from_stdin: bool) -> Creden
     if (username is None) is from_stdin:
         raise ConfigError(f"--{side}username and --{side}password-stdin go together")
 
-    return Credentials(username, read_secret_stdin(sys.stdin.buffer)) if username is not None else None
+    return Credentials(username, _password()) if username is not None else None
+
+
+def _password() -> Secret:
+    """Read it from standard input, once for all jobs of a command."""
+    meta = click.get_current_context().meta
+    if _PASSWORD not in meta:
+        meta[_PASSWORD] = read_secret_stdin(sys.stdin.buffer)
+
+    password: Secret = meta[_PASSWORD]
+    return password
