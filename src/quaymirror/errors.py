@@ -25,6 +25,7 @@ __all__ = [
     "EmitFailed",
     "InvalidName",
     "LockHeld",
+    "MirrorDamaged",
     "NotFound",
     "Phase",
     "PlatformNotFound",
@@ -243,6 +244,13 @@ class EmitFailed(QuaymirrorError):
 
     side = Side.TARGET
     phase = Phase.LAND
+
+
+class MirrorDamaged(QuaymirrorError):
+    """What is in the mirror is not what its names say, so that nothing can be built on it. Exit code 8."""
+
+    scope = Scope.RUN
+    side = Side.STORE
 
 
 class StoreError(QuaymirrorError):

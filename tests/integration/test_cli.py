@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,28 +12,10 @@ from typing import Any
 import anyio
 import layouts
 import pytest
+from commands import run
 from organizations import TAG, kolla
 
 from quaymirror.testing import Fault, Hold, QuayServer, Registry
-
-Done = subprocess.CompletedProcess[str]
-
-
-async def run(*arguments: str, cwd: Path, check: int | None = None, env: dict[str, str] | None = None) -> Done:
-    """Run quaymirror; whatever happens, no traceback and no escape sequence comes out."""
-    command = [sys.executable, "-m", "quaymirror", *arguments]
-    done = await anyio.to_thread.run_sync(
-        lambda: subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=50, env={**os.environ, **(env or {})}, check=False
-        )
-    )
-    assert "Traceback" not in done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
-    if check is not None:
-        assert done.returncode == check, done.stderr
-
-    return done
-
 
 BAD_INPUT = {
     "no organization": ([], "Missing argument"),

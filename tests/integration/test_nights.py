@@ -58,8 +58,9 @@ async def night(server: QuayServer, mirror: Path, selection: Selection = EVERYTH
 
 
 def checked(server: QuayServer) -> list[str]:
-    """The repositories whose tags were asked for."""
-    return sorted(r.path.split("/")[5] for r in server.requests if r.path.endswith("/tag/"))
+    """The repositories that were asked for one tag (and not, when nothing was found, for what tags they have)."""
+    requests = [r for r in server.requests if r.path.endswith("/tag/") and "specificTag" in r.query]
+    return sorted(r.path.split("/")[5] for r in requests)
 
 
 async def test_an_unchanged_organization_of_1000_repositories_costs_10_requests(tmp_path: Path) -> None:

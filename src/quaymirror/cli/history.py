@@ -6,31 +6,31 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import ConfigError
-from ..mirror.settings import Settings
-from ..mirror.target import home_of, parse_target
-from ..quay.selection import Selection
 from ..store.history import History, PastRun
 from ..ui.text import human_bytes, human_duration, plain
+from .options import home_at
 
 
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("run", required=False, metavar="[RUN]")
 @click.option("--to", "target", metavar="TARGET", default="./mirror", show_default=True, help="As given to sync.")
+@click.option("--state", type=click.Path(path_type=Path), help="As given to sync.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="So many runs.")
 @click.option("--json", "as_json", is_flag=True, help="JSON: an array of runs, or the whole report of RUN.")
-def history(run: str | None, target: str, limit: int, as_json: bool) -> int:
+def history(run: str | None, target: str, state: Path | None, limit: int, as_json: bool) -> int:
     """Show the runs that filled a target, the latest first, or what became of each image in RUN.
 
     \b
     quaymirror history --to /srv/mirror
     quaymirror history 6fb1c0de --to /srv/mirror
     """
-    past = _open(target)
+    past = _open(target, state)
     try:
         if run is None:
             _show_runs(past.runs(limit=limit), as_json=as_json)
@@ -42,8 +42,8 @@ def history(run: str | None, target: str, limit: int, as_json: bool) -> int:
     return 0
 
 
-def _open(target: str) -> History:
-    home = home_of(parse_target(target, Selection("org"), Settings(allow_extract=True)))
+def _open(target: str, state: Path | None) -> History:
+    home = home_at(target, state)
     if not (home / "history.db").exists():
         raise ConfigError(
             f"no run has been recorded for {target!r}: name the target with --to, as it was given to sync"

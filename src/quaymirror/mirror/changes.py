@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +36,10 @@ class Changes:
         }
 
 
-def compare(earlier: Mapping[str, Any], outcomes: Iterable[Outcome]) -> Changes:
+def compare(earlier: Mapping[str, Any], outcomes: Iterable[Outcome], unchecked: Collection[str] = ()) -> Changes:
     """Compare `outcomes` with the report of an earlier run that saw everything.
 
-    An image whose tag could not be checked this time is neither gone nor moved: nobody knows.
+    An image of a repository that could not be checked this time is neither gone nor moved: nobody knows.
     """
     then = {entry["reference"]: entry["digest"] for entry in earlier["outcomes"] if entry["digest"]}
     seen = {outcome.reference.full_name: outcome.reference.digest for outcome in outcomes}
@@ -49,7 +49,7 @@ def compare(earlier: Mapping[str, Any], outcomes: Iterable[Outcome]) -> Changes:
         started=earlier["started"],
         before=len(then),
         came=tuple(sorted(name for name in now if name not in then)),
-        gone=tuple(sorted(name for name in then if name not in seen)),
+        gone=tuple(sorted(name for name in then if name not in seen and name.rpartition(":")[0] not in unchecked)),
         moved=tuple(sorted(name for name, digest in now.items() if then.get(name, digest) != digest)),
     )
 

@@ -7,9 +7,10 @@ from functools import partial
 
 import anyio
 
-from ..events import CandidateSkipped, Observer
-from ..quay.discovery import Candidate, Image, check, pages
+from ..events import CandidateSkipped, Event, Observer
+from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, pages
 from ..quay.selection import Selection
+from ..quay.tags import no_such_tag
 from ..transfer.together import together
 from .services import Services, connect
 from .settings import Settings
@@ -22,11 +23,23 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
 
     No task outlives a step of the iteration, so that it may be abandoned anywhere.
     """
-    async with connect(settings, observer) as services:
+    missed: list[str] = []
+    has_found = False
+
+    def watch(event: Event) -> None:
+        observer(event)
+        if isinstance(event, CandidateSkipped) and event.reason == NO_SUCH_TAG:
+            missed.append(event.repository)
+
+    async with connect(settings, observer, namespace=selection.organization) as services:
         registry = settings.origin.netloc
         async for candidates in pages(services.api, registry, selection, observer=observer):
-            for image in await confirmed(candidates, services, selection, observer):
+            for image in await confirmed(candidates, services, selection, watch):
+                has_found = True
                 yield image
+
+        if missed and not has_found:
+            raise await no_such_tag(services.api, missed, selection)
 
 
 async def confirmed(
@@ -37,7 +50,7 @@ async def confirmed(
     :raises QuaymirrorError: when a tag can't be checked.
     """
     limit = anyio.CapacityLimiter(_CHECKERS)
-    found: dict[int, Image] = {}
+    found: dict[int, list[Image]] = {}
 
     async def confirm(number: int, candidate: Candidate) -> None:
         async with limit:
@@ -49,4 +62,4 @@ async def confirmed(
             found[number] = result
 
     await together(partial(confirm, number, candidate) for number, candidate in enumerate(candidates))
-    return [found[number] for number in sorted(found)]
+    return [image for number in sorted(found) for image in found[number]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +53,7 @@ class RunMemory:
             elapsed=report.elapsed,
             exit_code=int(report.exit_code),
             # What could not be checked may be there: such a run is nothing to compare another one with.
-            complete=report.complete
-            and report.fatal is None
-            and all(outcome.reference.digest is not None for outcome in report.outcomes),
+            complete=report.complete and report.fatal is None and not report.failed_checks,
             images={status.value: report.counts[status] for status in Status},
             bytes_fetched=report.bytes_fetched,
         )
@@ -68,7 +66,7 @@ class RunMemory:
 
 @asynccontextmanager
 async def open_memory(
-    home: Path, selection: Selection, settings: Settings, observer: Observer
+    home: Path, selections: Sequence[Selection], settings: Settings, observer: Observer
 ) -> AsyncIterator[RunMemory]:
     """Open the memory of the target whose own directory is `home`; for a dry run only to look.
 
@@ -76,7 +74,7 @@ async def open_memory(
     :raises StoreError: when the disk refuses.
     """
 
-    subject = _subject(selection, settings)
+    subject = _subject(selections, settings)
 
     def load() -> tuple[History, str | None]:
         return History.open(home, read_only=settings.dry_run)
@@ -94,6 +92,8 @@ async def open_memory(
         history.close()
 
 
-def _subject(selection: Selection, settings: Settings) -> str:
-    """The text by which runs of the same selection from the same server find each other."""
-    return json.dumps({"server": str(settings.origin), "selection": selection_json(selection)}, sort_keys=True)
+def _subject(selections: Sequence[Selection], settings: Settings) -> str:
+    """The text by which runs of the same selections from the same server find each other."""
+    first, *more = map(selection_json, selections)
+    subject = {"server": str(settings.origin), "selection": first} | ({"more": more} if more else {})
+    return json.dumps(subject, sort_keys=True)

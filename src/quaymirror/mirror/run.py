@@ -10,55 +10,65 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..errors import DiscoveryIncomplete, QuaymirrorError, Scope, StoreError
+from ..errors import DiscoveryIncomplete, LockHeld, QuaymirrorError, Scope, SelectionEmpty, StoreError
 from ..events import (
     CandidateSkipped,
+    CheckFailed,
     Event,
+    HostPaused,
     ImageDerived,
     ImageFinished,
     ImageStarted,
     ListingFinished,
     Meters,
+    Notice,
     Observer,
     Outcome,
     PageListed,
+    RetryScheduled,
     RunFinished,
     RunStarted,
-    Status,
     StopRequested,
     TagChecked,
     ignore,
 )
 from ..oci import Reference
-from ..quay.discovery import Candidate, Image, check, confirm, list_candidates
+from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, confirm, list_candidates, list_pinned
 from ..quay.memory import TagMemory
 from ..quay.selection import Selection
+from ..quay.tags import no_such_tag
+from ..store.layout import OCILayout
 from ..transfer.flight import SingleFlight
 from ..transfer.image import Transfers
 from ..transfer.target import Target
 from ..transfer.together import foremost
+from . import pruning
 from .bring import Bringer
 from .changes import check_expected, compare
 from .memory import RunMemory, open_memory
-from .report import Report, graver
+from .report import HostTrouble, Report, graver
 from .services import Services, connect
 from .settings import Settings
-from .target import LayoutTarget, TargetSpec, home_of, open_target, parse_target, wanted_platforms
+from .target import LayoutTarget, TargetSpec, common_target, home_of, open_target, wanted_platforms
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
 # A page of the listing waits here while the next one is on its way.
 _PAGE = 100
+# How often to look whether another run has ended.
+_LOCK_SECONDS = 0.5
+# Of so many repositories without the tag the names are kept, to ask what tags they have.
+_MISSED = 10
 
 
 class Stop:
@@ -94,13 +104,17 @@ class _Tally:
     """What the report will say, gathered from the events as they pass."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    failed_checks: list[CheckFailed] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    hosts: defaultdict[str, HostTrouble] = field(default_factory=lambda: defaultdict(HostTrouble))
     repositories: int = 0
     matched: int = 0
     listed: bool = False
     found: int = 0
     fatal: QuaymirrorError | None = None
+    empty: SelectionEmpty | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -110,7 +124,11 @@ class _Tally:
             case ListingFinished():
                 self.listed = event.complete
             case CandidateSkipped():
-                self.skipped[event.reason] += 1
+                self._skip(event)
+            case CheckFailed():
+                self.failed_checks.append(event)
+            case RetryScheduled() | HostPaused():
+                self._note_trouble(event)
             case TagChecked():
                 self.found += 1
             case ImageDerived():
@@ -120,12 +138,26 @@ class _Tally:
             case _:
                 pass
 
+    def _skip(self, event: CandidateSkipped) -> None:
+        self.skipped[event.reason] += 1
+        if event.reason == NO_SUCH_TAG and len(self.missed) < _MISSED:
+            self.missed.append(event.repository)
+
+    def _note_trouble(self, event: RetryScheduled | HostPaused) -> None:
+        trouble = self.hosts[event.host]
+        if isinstance(event, RetryScheduled):
+            trouble.retries += 1
+            trouble.retry_wait_s += event.wait
+        else:
+            trouble.pauses += 1
+            trouble.paused_s += event.seconds
+
 
 @dataclass(slots=True)
 class _Run:
     """What the tasks of one run share."""
 
-    selection: Selection
+    selections: tuple[Selection, ...]
     settings: Settings
     observer: Observer
     tally: _Tally
@@ -133,11 +165,41 @@ class _Run:
     stop: Stop
     run_id: str
     started: float
+    jobs: tuple[str, ...] = ()
+    taken: set[str] = field(default_factory=set)
+    waits: bool = False
+
+    @property
+    def namespace(self) -> str:
+        """What the images' names begin with, if that is the same for all."""
+        organizations = {selection.organization for selection in self.selections}
+        return organizations.pop() if len(organizations) == 1 else ""
+
+    def take(self, reference: Reference) -> bool:
+        """Tell whether no other selection of this run had this image before."""
+        is_new = reference.full_name not in self.taken
+        self.taken.add(reference.full_name)
+        return is_new
 
     def doom(self, error: QuaymirrorError) -> None:
         """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
         self.tally.fatal = graver(self.tally.fatal, error)
         self.stop.request(error.message)
+
+    async def wait_for_lock(self, held: LockHeld) -> None:
+        """Be patient while another run is at work, until somebody asks to stop.
+
+        :raises LockHeld: when nobody wants to wait.
+        """
+        if not self.settings.wait or self.stop.reason is not None:
+            raise held
+
+        if not self.waits:
+            self.waits = True
+            self.observer(Notice(f"{held.message}: waiting for it to end"))
+
+        with anyio.move_on_after(_LOCK_SECONDS):
+            await self.stop.wait()
 
     def finish(self, outcome: Outcome) -> None:
         """An image has its outcome."""
@@ -146,23 +208,28 @@ class _Run:
 
 
 async def run_sync(
-    selection: Selection,
+    selection: Selection | Sequence[Selection],
     target: str | Path,
     settings: Settings,
     *,
     observer: Observer = ignore,
     meters: Meters | None = None,
     stop: Stop | None = None,
+    jobs: Sequence[str] = (),
 ) -> Report:
     """Mirror `selection` to `target`, which is a path or what `--to` takes, and report on it.
 
-    What goes wrong during the run is in the report. If the caller is cancelled, what was complete is there to stay.
+    Several selections are one run: they share everything, and an image that two of them select is mirrored once. `jobs`
+    are what they are called. What goes wrong during the run is in the report. If the caller is cancelled, what was
+    complete is there to stay.
 
     :raises ConfigError: when `target` can't be what images land in, before any request.
     :raises LockHeld: when another run is at work there.
     :raises StoreError: when it can't be opened.
     """
-    spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection, settings)
+    selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
+    spec = LayoutTarget(target) if isinstance(target, Path) else common_target(target, selections, settings)
+    pruning.check(selections, settings, is_layout=isinstance(spec, LayoutTarget))
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
     clock, tally = time.monotonic(), _Tally()
 
@@ -170,28 +237,44 @@ async def run_sync(
         tally(event)
         observer(event)
 
-    run = _Run(selection, settings, tell, tally, meters or Meters(), stop or Stop(), secrets.token_hex(4), time.time())
+    run = _Run(
+        selections=selections,
+        settings=settings,
+        observer=tell,
+        tally=tally,
+        meters=meters or Meters(),
+        stop=stop or Stop(),
+        run_id=secrets.token_hex(4),
+        started=time.time(),
+        jobs=tuple(jobs),
+    )
     async with AsyncExitStack() as stack:
         memory = await _mirror(run, spec, stack)
-        report = _report(run, spec, memory.earlier, time.monotonic() - clock)
-        await memory.record(report)
+        report = _report(run, spec, memory, time.monotonic() - clock)
+        if memory is not None:
+            await memory.record(report)
 
-    tell(RunFinished(report.elapsed, int(report.exit_code)))
+    tell(RunFinished(report.elapsed, int(report.exit_code), report.fatal))
     return report
 
 
-async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemory:
-    """Do it all, and return the memory, which stays open as long as `stack`."""
+async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemory | None:
+    """Do it all, and return the memory, which stays open as long as `stack`; None if nobody wanted to wait for it."""
     settings, tell = run.settings, run.observer
     memory: RunMemory | None = None
     try:
-        async with open_target(spec, settings, tell) as target:
-            memory = await stack.enter_async_context(open_memory(home_of(spec), run.selection, settings, tell))
+        async with open_target(spec, settings, tell, patience=run.wait_for_lock) as target:
+            home = home_of(spec, settings)
+            memory = await stack.enter_async_context(open_memory(home, run.selections, settings, tell))
             tell(_started(run, spec))
-            async with connect(settings, tell) as services:
+            async with connect(settings, tell, namespace=run.namespace) as services:
                 await _run_stages(run, services, target, memory)
 
             await memory.keep_tags()
+            await _settle(run, spec, target, memory)
+    except LockHeld:
+        if run.stop.reason is None:
+            raise
     except StoreError as error:
         if memory is None:
             raise
@@ -200,6 +283,20 @@ async def _mirror(run: _Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemo
         run.doom(error)
 
     return memory
+
+
+async def _settle(run: _Run, spec: TargetSpec, target: Target, memory: RunMemory) -> None:
+    """Remember what was not found any more, and prune it if that is wanted and if this run can be believed."""
+    if not isinstance(target, OCILayout) or run.settings.dry_run:
+        return
+
+    found = pruning.seen(_report(run, spec, memory, 0.0))
+    try:
+        await pruning.settle(target, run.selections, run.settings, run.observer, found=found)
+    except LockHeld as error:
+        run.observer(Notice(f"nothing is pruned: {error.message}"))
+    except QuaymirrorError as error:
+        run.tally.fatal = graver(run.tally.fatal, error)
 
 
 async def _run_stages(run: _Run, services: Services, target: Target, memory: RunMemory) -> None:
@@ -227,7 +324,12 @@ def _start_workers(run: _Run, services: Services, target: Target, tasks: TaskGro
     """Start the workers; return the stream that they live from."""
 
     async def look_again(reference: Reference) -> Image | CandidateSkipped:
-        return await check(Candidate(reference.repository), api=services.api, selection=run.selection)
+        if any(selection.pinned for selection in run.selections):
+            return Image(reference)  # exactly that one was asked for
+
+        selection = Selection(run.selections[0].organization, tag=reference.tag or "")
+        found = await check(Candidate(reference.repository), api=services.api, selection=selection)
+        return found if isinstance(found, CandidateSkipped) else found[0]
 
     transfers = Transfers(
         source=services.source,
@@ -249,22 +351,48 @@ def _start_workers(run: _Run, services: Services, target: Target, tasks: TaskGro
 
 
 async def _discover(run: _Run, services: Services, memory: RunMemory, found: MemoryObjectSendStream[Image]) -> None:
-    """List and confirm. What breaks here ends the run, but not the images that are in flight."""
-    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
-    try:
-        async with anyio.create_task_group() as stages:
-            with candidates:
-                for _ in range(_CHECKERS):
-                    stages.start_soon(_confirm, run, services, memory.tags, candidates.clone(), found.clone())
+    """Find the images of each selection. What breaks here ends the run, but not the images that are in flight.
 
-            stages.start_soon(_list, run, services, listed)
-    except BaseExceptionGroup as group:
-        run.doom(_ours(group))
+    That one selection has no images does not end the others.
+    """
+    for selection in run.selections:
+        try:
+            await _find(run, selection, services, memory.tags, found)
+        except SelectionEmpty as error:
+            run.tally.empty = run.tally.empty or error
+        except QuaymirrorError as error:
+            run.doom(error)
 
     try:
         await memory.keep_tags()
     except StoreError as error:
         run.doom(error)
+
+
+async def _find(
+    run: _Run, selection: Selection, services: Services, memory: TagMemory, found: MemoryObjectSendStream[Image]
+) -> None:
+    if selection.pinned:
+        registry = run.settings.origin.netloc
+        await list_pinned(found.clone(), registry=registry, selection=selection, observer=run.observer)
+        return
+
+    tally = run.tally
+    tally.missed.clear()
+    before = tally.found + len(tally.failed_checks)
+    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
+    try:
+        async with anyio.create_task_group() as stages:
+            with candidates:
+                for _ in range(_CHECKERS):
+                    stages.start_soon(_confirm, run, selection, services, memory, candidates.clone(), found.clone())
+
+            stages.start_soon(_list, run, selection, services, listed)
+    except BaseExceptionGroup as group:
+        raise _ours(group) from None
+
+    if tally.missed and tally.found + len(tally.failed_checks) == before:
+        raise await no_such_tag(services.api, tally.missed, selection)
 
 
 async def _watch(run: _Run, discovery: anyio.CancelScope) -> None:
@@ -292,18 +420,19 @@ def _ours(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError:
     return error
 
 
-async def _list(run: _Run, services: Services, outbox: MemoryObjectSendStream[Candidate]) -> None:
+async def _list(run: _Run, selection: Selection, services: Services, outbox: MemoryObjectSendStream[Candidate]) -> None:
     await list_candidates(
         outbox,
         api=services.api,
         registry=run.settings.origin.netloc,
-        selection=run.selection,
+        selection=selection,
         observer=run.observer,
     )
 
 
 async def _confirm(
     run: _Run,
+    selection: Selection,
     services: Services,
     memory: TagMemory,
     inbox: MemoryObjectReceiveStream[Candidate],
@@ -313,10 +442,10 @@ async def _confirm(
         inbox,
         outbox,
         api=services.api,
-        selection=run.selection,
+        selection=selection,
         memory=memory,
         observer=run.observer,
-        failed=run.finish,
+        is_new=run.take,
     )
 
 
@@ -335,7 +464,7 @@ async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bri
 
 
 def _started(run: _Run, target: TargetSpec) -> RunStarted:
-    selection = run.selection
+    selection = run.selections[0]
     return RunStarted(
         run_id=run.run_id,
         server=run.settings.origin.netloc,
@@ -345,19 +474,23 @@ def _started(run: _Run, target: TargetSpec) -> RunStarted:
         target=str(target),
         started=run.started,
         dry_run=run.settings.dry_run,
+        jobs=run.jobs,
+        selections=len(run.selections),
     )
 
 
-def _report(run: _Run, target: TargetSpec, earlier: dict[str, Any] | None, elapsed: float) -> Report:
-    report = _bare_report(run, target, elapsed)
+def _report(run: _Run, target: TargetSpec, memory: RunMemory | None, elapsed: float) -> Report:
+    report, earlier = _bare_report(run, target, elapsed), memory.earlier if memory else None
     if not report.complete or report.fatal is not None:
         return report
 
-    changes = compare(earlier, report.outcomes) if earlier else None
+    unchecked = {failed.repository for failed in report.failed_checks}
+    changes = compare(earlier, report.outcomes, unchecked) if earlier else None
     report = replace(report, changes=changes)
     try:
-        found = sum(1 for outcome in report.outcomes if outcome.reference.digest)
-        check_expected(found, changes, at_least=run.settings.expect_at_least, max_missing=run.settings.max_missing)
+        check_expected(
+            len(report.outcomes), changes, at_least=run.settings.expect_at_least, max_missing=run.settings.max_missing
+        )
     except DiscoveryIncomplete as error:
         return replace(report, fatal=error)
 
@@ -365,23 +498,25 @@ def _report(run: _Run, target: TargetSpec, earlier: dict[str, Any] | None, elaps
 
 
 def _bare_report(run: _Run, target: TargetSpec, elapsed: float) -> Report:
-    tally = run.tally
-    images = [outcome for outcome in tally.outcomes if outcome.status is not Status.FAILED or outcome.reference.digest]
+    tally, images = run.tally, run.tally.outcomes
     return Report(
         run_id=run.run_id,
-        selection=run.selection,
+        selections=run.selections,
         server=str(run.settings.origin),
         target=str(target),
         started=run.started,
         elapsed=elapsed,
         outcomes=tally.outcomes,
+        failed_checks=tally.failed_checks,
+        jobs=run.jobs,
         repositories=tally.repositories,
         matched=tally.matched,
         skipped=tally.skipped,
         findings=tally.findings,
+        hosts=tally.hosts,
         bytes_fetched=sum(o.bytes_fetched for o in images) if run.settings.dry_run else run.meters.fetched_bytes,
         complete=tally.listed and run.stop.reason is None and len(images) >= tally.found,
-        fatal=tally.fatal,
+        fatal=tally.fatal or tally.empty,
         stopped=run.stop.reason if tally.fatal is None else None,
         dry_run=run.settings.dry_run,
         allow_empty=run.settings.allow_empty,

@@ -43,8 +43,9 @@ class RetryPolicy:
 class Attempts:
     """The tries of one operation. Tell it of progress, and what failed before is forgotten."""
 
-    def __init__(self, policy: RetryPolicy, what: str, *, observer: Observer = ignore) -> None:
+    def __init__(self, policy: RetryPolicy, what: str, *, host: str = "", observer: Observer = ignore) -> None:
         self._policy = policy
+        self._host = host
         self._what = what
         self._observer = observer
         self._failures = 0
@@ -101,7 +102,9 @@ class Attempts:
         return random.uniform(0, min(self._policy.cap, self._policy.base * 2.0 ** min(self._failures, 16)))
 
     def _announce(self, state: RetryCallState) -> None:
-        self._observer(RetryScheduled(self._what, state.attempt_number, state.upcoming_sleep, _error(state).message))
+        self._observer(
+            RetryScheduled(self._what, state.attempt_number, state.upcoming_sleep, _error(state).message, self._host)
+        )
 
 
 def _error(state: RetryCallState) -> QuaymirrorError:

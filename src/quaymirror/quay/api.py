@@ -12,7 +12,7 @@ from ..errors import AccessDenied, CredentialsRefused, NotFound
 from ..net.client import Client, Request
 from ..net.dates import parse_http_date
 from ..net.transport import Response
-from .schema import Page, Tag, parse_page, parse_tags
+from .schema import Page, Tag, TagPage, parse_page, parse_tags
 
 T = TypeVar("T")
 
@@ -67,18 +67,30 @@ class QuayAPI:
         :raises CredentialsRefused: when our token is not accepted any more.
         :raises QuaymirrorError: when there is no usable answer.
         """
-        query = urlencode({"specificTag": tag, "onlyActiveTags": "true", "limit": 1})
-        path = f"/api/v1/repository/{quote(repository)}/tag/?{query}"
+        found = await self._tags(repository, {"specificTag": tag, "limit": "1"})
+        return next((candidate for candidate in found.tags if candidate.name == tag), None), found.at
+
+    async def tags(self, repository: str, part: str, number: int) -> TagPage:
+        """Return page `number` (from 1) of the living tags of `repository`, newest first.
+
+        With `part` only those that hold this text come, and some others: the server folds case and knows wildcards.
+        Tags that move while one pages may come twice, or not at all.
+
+        :raises QuaymirrorError: as `tag`.
+        """
+        query = {"limit": "100", "page": str(number)}
+        return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
+
+    async def _tags(self, repository: str, query: dict[str, str]) -> TagPage:
+        path = f"/api/v1/repository/{quote(repository)}/tag/?{urlencode({'onlyActiveTags': 'true', **query})}"
         try:
-            found, at = await self._get(path, lambda answer, body: (parse_tags(body), _time(answer)))
+            return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)))
         except AccessDenied as error:
             if self.has_token and error.status == 401:
                 # With a token that counts, it would have been 403 or 404.
                 raise CredentialsRefused(f"the API token is no longer accepted: {error.message}", status=401) from None
 
             raise
-
-        return next((candidate for candidate in found if candidate.name == tag), None), at
 
     async def namespace(self, name: str) -> Namespace:
         """Tell what `name` is: the listing is empty alike for an empty organization and for none.

@@ -25,14 +25,14 @@ from ..errors import (
     SelectionEmpty,
 )
 from ..events import (
+    CandidateChecked,
     CandidateSkipped,
+    CheckFailed,
     ImageQueued,
     ListingFinished,
     Notice,
     Observer,
-    Outcome,
     PageListed,
-    Status,
     TagChecked,
 )
 from ..oci import Reference, Repository
@@ -40,11 +40,14 @@ from ..store.history import TagCheck
 from .api import Namespace, QuayAPI
 from .memory import TagMemory, tag_of
 from .schema import ListedRepository, Page, Tag
-from .selection import Selection
+from .selection import Selection, is_pattern
+from .tags import matching_tags, no_such_repository
 
 # A listing that goes on for ever, or in circles, ends in an error and not in a full memory.
 _MAX_REPOSITORIES = 200_000
 _MAX_STALE_PAGES = 3
+
+NO_SUCH_TAG = "no such tag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,12 @@ async def pages(
 ) -> AsyncIterator[list[Candidate]]:
     """Iterate over the candidates of `selection`, page by page, each repository once.
 
-    :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
+    :raises SelectionEmpty: when there is no such organization, nothing in it that we may see, or nothing that matches.
     :raises CredentialsRefused: when the API token does not count.
     :raises DiscoveryIncomplete: when the listing breaks off or makes no sense.
     """
     listing = _Listing()
+    has_matched = False
     next_page: str | None = None
     while True:
         page = await _page(api, selection.organization, next_page, listing.pages)
@@ -122,9 +126,13 @@ async def pages(
         new = listing.take(page)
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
+        has_matched = has_matched or bool(matched)
         yield list(_candidates(replace(page, repositories=tuple(matched)), registry, selection, observer))
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
+            if not has_matched:
+                raise no_such_repository(selection, listing.names)
+
             return
 
         next_page = page.next_page
@@ -198,6 +206,19 @@ async def list_candidates(
                 await outbox.send(candidate)
 
 
+async def list_pinned(
+    outbox: MemoryObjectSendStream[Image], *, registry: str, selection: Selection, observer: Observer
+) -> None:
+    """Send the pinned images of `selection` to `outbox`, and close it: nobody is asked."""
+    observer(PageListed(1, len(selection.pinned), len(selection.pinned)))
+    observer(ListingFinished(1, complete=True))
+    async with outbox:
+        for pin in selection.pinned:
+            repository = Repository(registry, f"{selection.organization}/{pin.repository}")
+            observer(CandidateChecked(repository.name, 1))
+            await _queue(Image(Reference(repository, pin.tag, pin.digest)), outbox, observer)
+
+
 async def confirm(
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
@@ -206,9 +227,9 @@ async def confirm(
     selection: Selection,
     memory: TagMemory,
     observer: Observer,
-    failed: Callable[[Outcome], None],
+    is_new: Callable[[Reference], bool] = lambda reference: True,
 ) -> None:
-    """Send an `Image` for each candidate that carries the tag; `failed` gets the outcome of those that can't be told.
+    """Send an `Image` for each tag of each candidate that is selected, and `is_new`.
 
     What `memory` can vouch for is not asked again.
 
@@ -223,33 +244,42 @@ async def confirm(
                     raise
 
                 error.phase = Phase.DISCOVER
-                failed(Outcome(Reference(candidate.repository, selection.tag), Status.FAILED, error=error))
+                observer(CheckFailed(str(candidate.repository), selection.tag, error))
             else:
                 if isinstance(found, CandidateSkipped):
                     observer(found)
-                else:
-                    observer(TagChecked(found.reference))
-                    await outbox.send(found)
-                    observer(ImageQueued(found.reference))
+                    continue
+
+                new = [image for image in found if is_new(image.reference)]
+                observer(CandidateChecked(candidate.repository.name, len(new)))
+                for image in new:
+                    await _queue(image, outbox, observer)
+
+
+async def _queue(image: Image, outbox: MemoryObjectSendStream[Image], observer: Observer) -> None:
+    observer(TagChecked(image.reference))
+    await outbox.send(image)
+    observer(ImageQueued(image.reference))
 
 
 async def check(
     candidate: Candidate, *, api: QuayAPI, selection: Selection, memory: TagMemory | None = None
-) -> Image | CandidateSkipped:
-    """Return the image that `selection` means in `candidate`, or why there is none; `memory` may know it.
+) -> list[Image] | CandidateSkipped:
+    """Return the images, one at least, that `selection` means in `candidate`, or why there is none.
+
+    What `memory` knows is not asked; a glob for tags always is.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     :raises QuaymirrorError: when there is no usable answer.
     """
     name = candidate.repository.name
-    known = memory and memory.recall(
-        candidate.repository, selection.tag, last_modified=candidate.last_modified, now=candidate.listed_at
-    )
-    if known:
-        return _judged(candidate, selection, tag_of(known))
-
+    found: dict[str, Tag] = {}
     try:
-        tag, at = await api.tag(name, selection.tag)
+        for wanted in selection.tags:
+            if is_pattern(wanted):
+                found |= {tag.name: tag for tag in await matching_tags(api, name, wanted)}
+            elif (tag := await _tag(candidate, wanted, api, memory)) is not None:
+                found[wanted] = tag
     except NotFound:
         return CandidateSkipped(name, "gone since it was listed")
     except AccessDenied as error:
@@ -259,10 +289,21 @@ async def check(
         # Quay hides what is gone from the anonymous as it hides what is private.
         return CandidateSkipped(name, "gone or private since it was listed")
 
-    if memory is not None:
-        _remember(memory, candidate, selection.tag, tag, at)
+    return _judged(candidate, selection, list(found.values()))
 
-    return _judged(candidate, selection, tag)
+
+async def _tag(candidate: Candidate, name: str, api: QuayAPI, memory: TagMemory | None) -> Tag | None:
+    known = memory and memory.recall(
+        candidate.repository, name, last_modified=candidate.last_modified, now=candidate.listed_at
+    )
+    if known:
+        return tag_of(known)
+
+    tag, at = await api.tag(candidate.repository.name, name)
+    if memory is not None:
+        _remember(memory, candidate, name, tag, at)
+
+    return tag
 
 
 def _remember(memory: TagMemory, candidate: Candidate, name: str, tag: Tag | None, at: int | None) -> None:
@@ -274,14 +315,15 @@ def _remember(memory: TagMemory, candidate: Candidate, name: str, tag: Tag | Non
     memory.remember(TagCheck(repository.registry, repository.name, name, candidate.last_modified, at, *seen))
 
 
-def _judged(candidate: Candidate, selection: Selection, tag: Tag | None) -> Image | CandidateSkipped:
-    if tag is None:
-        return CandidateSkipped(candidate.repository.name, "no such tag")
+def _judged(candidate: Candidate, selection: Selection, tags: list[Tag]) -> list[Image] | CandidateSkipped:
+    if not tags:
+        return CandidateSkipped(candidate.repository.name, NO_SUCH_TAG)
 
-    if selection.since is not None and _is_older(tag.start, selection.since):
-        return CandidateSkipped(candidate.repository.name, "not updated since")
+    if selection.since is not None:
+        tags = [tag for tag in tags if not _is_older(tag.start, selection.since)]
 
-    return Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size)
+    images = [Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size) for tag in tags]
+    return images or CandidateSkipped(candidate.repository.name, "not updated since")
 
 
 def _is_older(moment: int | None, since: datetime) -> bool:

@@ -80,16 +80,26 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> Page
     )
 
 
-def parse_tags(body: bytes) -> tuple[Tag, ...]:
-    """Return the tags of an answer.
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """One page of a repository's tags, and whether more follow; `at` as in `Page`."""
+
+    tags: tuple[Tag, ...]
+    has_more: bool
+    at: int | None = None
+
+
+def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
+    """Return the tags of an answer, which the server sent `at` this time of its own.
 
     :raises Unavailable: when it is not a list of tags.
     """
-    entries = _object(body).get("tags")
+    document = _object(body)
+    entries = document.get("tags")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unavailable("the API's answer is not a list of tags")
 
-    return tuple(_tag(entry) for entry in entries)
+    return TagPage(tuple(_tag(entry) for entry in entries), has_more=document.get("has_additional") is True, at=at)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 
@@ -42,6 +42,7 @@ async def fetch_blob(
 
     async def attempt() -> None:
         nonlocal achieved
+        await sink.ready()
         if sink.offset - achieved >= _PROGRESS_BYTES:
             achieved = sink.offset
             attempts.progress()
@@ -67,15 +68,22 @@ async def _receive(
         async with source.open(repository, blob, offset=sink.offset) as stream:
             if stream.offset != sink.offset:
                 await sink.restart()
+                await sink.ready()
 
-            async for chunk in stream.chunks():
-                meters.fetched_bytes += len(chunk)
-                await sink.write(chunk)
-                meter.done = sink.offset
-                watch.received(len(chunk))
+            meter.done = sink.offset
+
+            await sink.receive(_counted(stream.chunks(), meters, meter, watch))
     except RangeRefused:
         await sink.restart()
         raise
+
+
+async def _counted(chunks: AsyncIterator[bytes], meters: Meters, meter: Meter, watch: _Watch) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        meters.fetched_bytes += len(chunk)
+        yield chunk
+        meter.done += len(chunk)
+        watch.received(len(chunk))
 
 
 class _Watch:

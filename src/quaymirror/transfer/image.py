@@ -14,6 +14,7 @@ from ..errors import AccessDenied, NotFound, Phase, PlatformNotFound, Quaymirror
 from ..events import BlobFinished, ImagePlanned, Meters, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..registry.pull import RemoteSource
+from ..registry.push import ContentMissing
 from ..store.state import ImageRecord
 from .blob import fetch_blob
 from .flight import SingleFlight
@@ -120,6 +121,14 @@ async def mirror_image(reference: Reference, transfers: Transfers) -> tuple[Imag
 
     :raises QuaymirrorError: what `plan_image` or `fetch_blob` raised, with its phase; nothing was named then.
     """
+    try:
+        return await _mirror(reference, transfers)
+    except ContentMissing:
+        # The target lacks what it was believed to have, and it knows that now: look again, and bring all of it.
+        return await _mirror(reference, transfers)
+
+
+async def _mirror(reference: Reference, transfers: Transfers) -> tuple[ImagePlan, Fetched]:
     assert reference.digest is not None
     with _phase(Phase.RESOLVE):
         plan = await plan_image(reference, transfers)
