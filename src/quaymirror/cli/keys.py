@@ -19,7 +19,10 @@ from .help import long_name
 from .outputs import Outputs
 
 # A job's selection has keys of its own; secrets have no place in a file; one run has one lock.
-_NO_KEYS = {"globs", "tags", "exclude", "since", "username", "password_stdin", "from_lock", "help", "verbose", "quiet"}
+_NO_KEYS = {
+    *("globs", "tags", "exclude", "since", "from_lock", "help", "verbose", "quiet", "yes"),
+    *("username", "password_stdin", "dest_username", "dest_password_stdin"),
+}
 _OUTPUTS = {part.name for part in fields(Outputs)}
 _SETTINGS = {part.name for part in fields(Settings)}
 
