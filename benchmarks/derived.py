@@ -1,17 +1,17 @@
 """Derived images: `quaymirror sync … --to dir://` beside `occystrap process quay://…`, on the same organization.
 
-    python benchmarks/derived.py [--images N] [--scale F] [--shrinkable SHARE] [--rounds N] [--directory DIR]
-                                 [--json FILE]
+    python benchmarks/derived.py [--images N] [--scale F] [--shrinkable SHARE] [--rounds N] [--json FILE] …
 
 Both start cold, by turns, as child processes with their own defaults, against one server in another process. CPU time
 is that of the child and its own children; bytes are blob bytes as the server counts them. The tree is one of Kolla's
-shape: a dozen layers of 52 MB are in every image, three of 7.4 MB are each image's own. What both sides decompress
-costs both the same, so the ratio depends on how far layers shrink: `--shrinkable 0.5` is the share of their content
-that does, 0 makes it all random.
+shape: a dozen layers of 52 MB are in every image, three of 7.4 MB are each image's own.
 
-Unlike a user's, this environment may forbid to keep compiled modules: they are kept for the first round's successors.
+What has to be decompressed costs both the same, so the ratio depends on how far layers shrink: `--shrinkable 0.5` is
+the share of their content that does, 0 makes it all random. `--latency` (seconds before each answer) and `--bandwidth`
+(bytes a second of each connection) make the link long and thin.
 
 occystrap knows quay.io only: a few lines around its command line send it to the server instead, over plain HTTP.
+Compiled modules are kept for the rounds after the first, even where the environment forbids to write them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def main():
         organization.repository(f"image-{number:03}").push(sys.argv[4], image)
         blobs.update((blob.digest, blob.size) for blob in image.blobs)
         referenced += sum(blob.size for blob in image.blobs)
-    async with QuayServer(registry) as server:
+    async with QuayServer(registry, latency=float(sys.argv[5]), bandwidth=float(sys.argv[6]) or None) as server:
         print(json.dumps({"host": server.host, "unique": sum(blobs.values()), "referenced": referenced}), flush=True)
         async for _ in anyio.wrap_file(sys.stdin):
             print(json.dumps({"bytes": server.blob_bytes(), "requests": len(server.requests)}), flush=True)
@@ -111,9 +111,10 @@ class Server:
 
 
 @contextmanager
-def serving(images: int, scale: float, shrinkable: float) -> Iterator[Server]:
-    """Serve an organization of so many images, of `scale` times the usual size."""
-    command = [sys.executable, "-c", _SERVER, str(images), str(scale), str(shrinkable), _TAG]
+def serving(options: argparse.Namespace) -> Iterator[Server]:
+    """Serve an organization of the size and over the link that `options` ask for."""
+    sizes = (options.images, options.scale, options.shrinkable, _TAG, options.latency, options.bandwidth)
+    command = [sys.executable, "-c", _SERVER, *map(str, sizes)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Server(process)
@@ -186,16 +187,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--shrinkable", type=float, default=0.5)
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--bandwidth", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directory", type=Path, help="Where targets and temporary files go.")
     parser.add_argument("--only", choices=_FILTERS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    document: dict[str, Any] = {key: getattr(options, key) for key in ("images", "scale", "shrinkable", "rounds")}
+    document: dict[str, Any] = {
+        key: getattr(options, key) for key in ("images", "scale", "shrinkable", "latency", "bandwidth", "rounds")
+    }
     document["cpus"] = os.cpu_count()
     with (
-        serving(options.images, options.scale, options.shrinkable) as server,
+        serving(options) as server,
         tempfile.TemporaryDirectory(dir=options.directory) as home,
     ):
         document |= {"unique_mb": server.unique / 1e6, "referenced_mb": server.referenced / 1e6}

@@ -23,6 +23,7 @@ import anyio
 import occy
 import pytest
 from organizations import TAG, kolla, small_image
+from peers import docker_daemon
 
 import quaymirror
 from quaymirror import Selection
@@ -262,6 +263,34 @@ async def test_a_daemon_gets_every_image_and_is_asked_whether_it_has_it_still(
             del docker.images[f"nova:{TAG}"]
             again = outcomes(await derive(server, to, **state))
             assert again == {"kolla/nova": "mirrored", "kolla/glance": "unchanged", "kolla/heat": "unchanged"}
+
+
+@pytest.mark.interop
+async def test_a_real_daemon_takes_what_it_takes_from_occystrap(tmp_path: Path) -> None:
+    images = {name: small_image(name, 3000, 2000) for name in ("nova", "glance", "heat")}
+    state = {"environment": {"XDG_STATE_HOME": str(tmp_path / "state")}}
+    with docker_daemon(tmp_path) as address:
+        to = f"docker://?socket={address.removeprefix('unix://')}"
+        async with QuayServer(registry_of(**images)) as server:
+            report = await derive(server, to, **state)
+            assert report.exit_code is ExitCode.OK, [outcome.error for outcome in report.outcomes]
+            ours = await anyio.to_thread.run_sync(_loaded, address)
+            assert set(outcomes(await derive(server, to, **state)).values()) == {"unchanged"}
+            for name in images:
+                subprocess.run(["docker", "-H", address, "rmi", f"{name}:{TAG}"], check=True, capture_output=True)
+
+            assert await anyio.to_thread.run_sync(_loaded, address) == {}
+            to = to.replace("://?", "://x?")  # occystrap does not look at the name
+            await anyio.to_thread.run_sync(occy.process, server.host, images, TAG, to)
+            theirs = await anyio.to_thread.run_sync(_loaded, address)
+
+    assert ours == theirs == {f"{name}:{TAG}": image.document["config"]["digest"] for name, image in images.items()}
+
+
+def _loaded(address: str) -> dict[str, str]:
+    command = ["docker", "-H", address, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {name: identity for name, _, identity in (line.partition(" ") for line in lines)}
 
 
 def _unmount(root: Path) -> None:

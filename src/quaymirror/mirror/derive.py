@@ -297,7 +297,7 @@ class Stage:
         :raises StoreError: when the disk refuses.
         """
         await _remove(directory)  # of a run that was killed
-        blobs = BlobStore(directory)
+        blobs = BlobStore(directory, fsync=fsops.Fsync.NEVER)  # it is for this run only
         try:
             blobs.prepare()
             fsops.make_directory(directory / "layers")
