@@ -22,6 +22,7 @@ __all__ = [
     "CredentialsRefused",
     "DigestMismatch",
     "DiscoveryIncomplete",
+    "HostDown",
     "InvalidName",
     "LockHeld",
     "NotFound",
@@ -159,6 +160,10 @@ class ReadInterrupted(TransportError):
     """A body ended early, or what came was not HTTP."""
 
 
+class HostDown(TransportError):
+    """The host answers nobody just now. Nobody's tries count until it is back, or was given up."""
+
+
 class UnsafeRedirect(QuaymirrorError):
     """A server named an address that a mirror must not follow: plain HTTP after HTTPS, a private address, a loop."""
 
@@ -198,8 +203,10 @@ class RateLimited(ServiceError):
 
     scope = Scope.ATTEMPT
 
-    def __init__(self, message: str, *, status: int = 429, retry_after: float | None = None) -> None:
-        super().__init__(message, status=status)
+    def __init__(
+        self, message: str, *, status: int = 429, retry_after: float | None = None, scope: Scope | None = None
+    ) -> None:
+        super().__init__(message, status=status, scope=scope)
         self.retry_after = retry_after
 
 

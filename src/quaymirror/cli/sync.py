@@ -30,6 +30,7 @@ from .watching import PROGRESS, watched_run
     multiple=True,
     help="Only these of a multi-arch image (repeatable).  [default: all]",
 )
+@click.option("--limit-rate", metavar="RATE", help="Bytes a second, over all transfers: 500K, 20M, 1G.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options

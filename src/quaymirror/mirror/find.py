@@ -24,7 +24,9 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
     """
     async with connect(settings, observer) as services:
         registry = settings.origin.netloc
-        async for candidates in pages(services.api, registry, selection, observer=observer):
+        async for candidates in pages(
+            services.api, registry, selection, observer=observer, discovery=settings.discovery
+        ):
             for image in await _confirmed(candidates, services, selection, observer):
                 yield image
 
@@ -37,7 +39,7 @@ async def _confirmed(
 
     async def confirm(number: int, candidate: Candidate) -> None:
         async with limit:
-            result = await check(candidate, api=services.api, selection=selection)
+            result = await check(candidate, api=services.api, tags=services.source, selection=selection)
 
         if isinstance(result, CandidateSkipped):
             observer(result)

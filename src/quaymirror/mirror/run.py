@@ -254,6 +254,7 @@ async def _list(run: _Run, services: Services, outbox: MemoryObjectSendStream[Ca
         registry=run.settings.origin.netloc,
         selection=run.selection,
         observer=run.observer,
+        discovery=run.settings.discovery,
     )
 
 
@@ -263,7 +264,15 @@ async def _confirm(
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
 ) -> None:
-    await confirm(inbox, outbox, api=services.api, selection=run.selection, observer=run.observer, failed=run.finish)
+    await confirm(
+        inbox,
+        outbox,
+        api=services.api,
+        tags=services.source,
+        selection=run.selection,
+        observer=run.observer,
+        failed=run.finish,
+    )
 
 
 async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], transfers: Transfers) -> None:

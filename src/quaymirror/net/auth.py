@@ -122,8 +122,10 @@ class TokenAuth:
 
     async def _fetch(self, challenge: Challenge, scope: str | None) -> _Token:
         realm = self._checked_realm(challenge.parameters.get("realm", ""))
-        query = {"service": challenge.parameters.get("service"), "scope": scope or challenge.parameters.get("scope")}
-        parameters = urlencode({key: value for key, value in query.items() if value})
+        # Quay takes several scopes as several parameters, and answers 400 to the list that OAuth would have here.
+        scopes = (scope or challenge.parameters.get("scope") or "").split()
+        query = [("service", challenge.parameters.get("service")), *(("scope", scope) for scope in scopes)]
+        parameters = urlencode([(key, value) for key, value in query if value])
         url = f"{realm}{'&' if urlsplit(realm).query else '?'}{parameters}" if parameters else realm
         credentials = await self._own_credentials()
         try:

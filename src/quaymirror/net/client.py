@@ -17,11 +17,14 @@ import anyio
 
 from ..errors import (
     AccessDenied,
+    HostDown,
     NotFound,
     QuaymirrorError,
     RateLimited,
+    Scope,
     ServiceError,
     TimedOut,
+    TransportError,
     Unavailable,
     UnsafeRedirect,
 )
@@ -31,13 +34,11 @@ from .gate import Gate
 from .origin import Origin, follow, shown
 from .retry import Attempts, RetryPolicy, parse_retry_after
 from .secret import Secret
-from .transport import Response, Transport
+from .transport import Response, Timeouts, Transport
 
 T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-# A byte now and then keeps every other timeout from firing.
-_SMALL_BODY_SECONDS = 60.0
 _ERROR_BODY_SECONDS = 10.0
 _MAX_ERROR_BODY = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -50,7 +51,8 @@ _PAUSE_SECONDS = 1.0
 class Request:
     """What to ask of a server. `path` starts with a slash; `scope` is what a token must allow.
 
-    `kind` says which gate it passes; `may_redirect` whether another host may answer (blobs), without credentials.
+    Several scopes, with spaces between, share one token. `kind` says which gate it passes; `may_redirect` whether
+    another host may answer (blobs), without credentials.
     """
 
     path: str
@@ -73,6 +75,7 @@ class Client:
         gates: Callable[[str, str], Gate],
         retries: RetryPolicy,
         authorizer: Authorizer | None = None,
+        timeouts: Timeouts | None = None,
         observer: Observer = ignore,
     ) -> None:
         self.origin = origin
@@ -81,6 +84,7 @@ class Client:
         self._gates = gates
         self._retries = retries
         self._authorizer = authorizer or Fixed()
+        self._timeouts = timeouts or Timeouts()
         self._observer = observer
 
     def attempts(self, what: str) -> Attempts:
@@ -107,10 +111,10 @@ class Client:
             return parse(response, await self._read(response, limit))
 
     async def _read(self, response: Response, limit: int) -> bytes:
-        with anyio.move_on_after(_SMALL_BODY_SECONDS):
+        with anyio.move_on_after(self._timeouts.total):
             return await response.read(limit)
 
-        raise TimedOut(f"{shown(response.url)}: the answer takes more than {_SMALL_BODY_SECONDS:.0f} s")
+        raise TimedOut(f"{shown(response.url)}: the answer takes more than {self._timeouts.total:g} s")
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Response]:
@@ -120,6 +124,7 @@ class Client:
         :raises AccessDenied: 401 (after one answer to its challenge) or 403.
         :raises CredentialsRefused: the credentials we have are wrong.
         :raises RateLimited: 429, or 503 with Retry-After; the gate has been told.
+        :raises HostDown: when the host fails whoever asks; the gate waits for it, and nobody's tries should count.
         :raises Unavailable: 5xx and their like.
         :raises ServiceError: any other status that is no success.
         :raises UnsafeRedirect: the answer leads where we don't go.
@@ -174,20 +179,28 @@ class Client:
     async def _send(
         self, transport: Transport, request: Request, url: str, headers: Mapping[str, str], stack: AsyncExitStack
     ) -> Response:
-        gate = self._gates(str(Origin.of(url)), request.kind)
+        gate = self._gates(Origin.of(url).netloc, request.kind)
         # A redirect's own slot is given back at once: only the last hop has a body.
         await stack.aclose()
         await stack.enter_async_context(gate.slot())
-        response = await stack.enter_async_context(transport.request(request.method, url, headers))
-        self._tell(gate, response)
-        return response
+        began = self._retries.clock()
+        try:
+            response = await stack.enter_async_context(transport.request(request.method, url, headers))
+        except TransportError as error:
+            gate.failed(error.message)
+            raise _fault(gate, error) from None
 
-    def _tell(self, gate: Gate, response: Response) -> None:
         if _is_throttled(response):
-            wait = parse_retry_after(response.headers.get("Retry-After"))
+            wait = _retry_after(response)
             gate.overloaded(pause=_PAUSE_SECONDS if wait is None else wait, reason=f"answered {response.status}")
-        elif response.status < 500:
-            gate.answered()
+        elif response.status >= 500:
+            gate.failed(f"answered {response.status}")
+            if gate.health.is_down:
+                raise HostDown(f"{shown(url)}: {response.status}")
+        else:
+            gate.answered(self._retries.clock() - began)
+
+        return response
 
     async def _check(self, request: Request, response: Response) -> None:
         if 200 <= response.status < 300:
@@ -204,6 +217,14 @@ class Client:
         return response.url != f"{self.origin}{request.path}"
 
 
+def _fault(gate: Gate, error: TransportError) -> TransportError:
+    return HostDown(error.message) if gate.health.is_down and error.scope is Scope.ATTEMPT else error
+
+
+def _retry_after(response: Response) -> float | None:
+    return parse_retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
+
+
 def _is_throttled(response: Response) -> bool:
     return response.status == 429 or (response.status == 503 and "Retry-After" in response.headers)
 
@@ -212,7 +233,7 @@ def _error(response: Response, text: str) -> ServiceError:
     status = response.status
     message = f"{shown(response.url)}: {status} {text}".rstrip()
     if _is_throttled(response):
-        return RateLimited(message, status=status, retry_after=parse_retry_after(response.headers.get("Retry-After")))
+        return RateLimited(message, status=status, retry_after=_retry_after(response))
 
     if status in (404, 410):
         return NotFound(message, status=status)

@@ -3,19 +3,26 @@
     list_candidates   pages the API         -> Candidate: a repository whose name matched
     confirm           checks one candidate  -> Image: a reference pinned to its digest
 
-Each is one coroutine that several tasks may run; closing a stream is how it says that it is done.
+The tag can be checked in two ways. Quay's API answers few calls a second (5 by Quay's own templates, over HTTP/1.1) and
+leaves no trace; its registry answers ten times as many, but logs each as a pull. So a few tags are asked of the API,
+and many of the registry.
+
+Each stage is one coroutine that several tasks may run; closing a stream is how it says that it is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum
+from typing import Protocol
 
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ..errors import (
     AccessDenied,
+    ConfigError,
     CredentialsRefused,
     DiscoveryIncomplete,
     NotFound,
@@ -23,6 +30,7 @@ from ..errors import (
     QuaymirrorError,
     Scope,
     SelectionEmpty,
+    UnsupportedContent,
 )
 from ..events import (
     CandidateSkipped,
@@ -35,7 +43,7 @@ from ..events import (
     Status,
     TagChecked,
 )
-from ..oci import Reference, Repository
+from ..oci import Digest, Reference, Repository
 from .api import Namespace, QuayAPI
 from .schema import ListedRepository, Page
 from .selection import Selection
@@ -44,21 +52,50 @@ from .selection import Selection
 _MAX_REPOSITORIES = 200_000
 _MAX_STALE_PAGES = 3
 
+# Up to here, the API's burst and a few seconds do; the pull statistics of strangers stay as they are.
+_FEW_CHECKS = 50
+# Quay's token for that many repositories still fits into a header: 80 would not.
+_TOKEN_BATCH = 30
+
+
+class Discovery(Enum):
+    """Whom to ask which digest a tag has: few tags the API and many the registry, or always one of them."""
+
+    AUTO = "auto"
+    API = "api"
+    REGISTRY = "registry"
+
+
+class Tags(Protocol):
+    """The registry, as far as discovery needs it."""
+
+    async def resolve(self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()) -> Digest | None:
+        """Return what `tag` means, None if there is no such tag; a token for it should do for those `beside`, too.
+
+        :raises AccessDenied: when the repository is gone or not for us.
+        :raises UnsupportedContent: when the registry does not say.
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A repository whose name matched; `last_modified` as in the listing."""
+    """A repository whose name matched; `last_modified` as in the listing.
+
+    With `batch`, the registry is to be asked about the tag, and these repositories share a token where one is needed.
+    """
 
     repository: Repository
     last_modified: int | None = None
+    batch: tuple[Repository, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image that was found: its reference pinned to a digest, and what the API said of it.
 
-    `updated` is the POSIX time since when the tag points there; `size` the compressed layers in bytes, None for an
-    index.
+    `updated` is the POSIX time since when the tag points there, `size` the compressed layers in bytes. Either is None
+    where the registry was asked; `size` also for an index.
     """
 
     reference: Reference
@@ -98,16 +135,21 @@ class _Listing:
 
 
 async def pages(
-    api: QuayAPI, registry: str, selection: Selection, *, observer: Observer
+    api: QuayAPI, registry: str, selection: Selection, *, observer: Observer, discovery: Discovery = Discovery.AUTO
 ) -> AsyncIterator[list[Candidate]]:
     """Iterate over the candidates of `selection`, page by page, each repository once.
 
+    :raises ConfigError: when the registry is to be asked for what it does not know: since when a tag is where it is.
     :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
     :raises CredentialsRefused: when the API token does not count.
     :raises DiscoveryIncomplete: when the listing breaks off or makes no sense.
     """
+    if selection.since is not None and discovery is Discovery.REGISTRY:
+        raise ConfigError("--since needs Quay's API: --discovery registry can't tell when a tag was updated")
+
     listing = _Listing()
     next_page: str | None = None
+    checks = 0
     while True:
         page = await _page(api, selection.organization, next_page, listing.pages)
         for reason in page.rejected:
@@ -119,7 +161,10 @@ async def pages(
         new = listing.take(page)
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
-        yield list(_candidates(matched, registry, selection, observer))
+        candidates = list(_candidates(matched, registry, selection, observer))
+        checks += len(candidates)
+        is_many = discovery is Discovery.REGISTRY or (discovery is Discovery.AUTO and checks > _FEW_CHECKS)
+        yield list(_batched(candidates)) if is_many and selection.since is None else candidates
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
             return
@@ -179,6 +224,13 @@ def _candidates(
             yield Candidate(Repository(registry, name), repository.last_modified)
 
 
+def _batched(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    for start in range(0, len(candidates), _TOKEN_BATCH):
+        several = candidates[start : start + _TOKEN_BATCH]
+        batch = tuple(candidate.repository for candidate in several)
+        yield from (replace(candidate, batch=batch) for candidate in several)
+
+
 async def list_candidates(
     outbox: MemoryObjectSendStream[Candidate],
     *,
@@ -186,13 +238,14 @@ async def list_candidates(
     registry: str,
     selection: Selection,
     observer: Observer,
+    discovery: Discovery = Discovery.AUTO,
 ) -> None:
     """Send every candidate of `selection` to `outbox`, and close it.
 
-    :raises SelectionEmpty, CredentialsRefused, DiscoveryIncomplete: as `pages`.
+    :raises ConfigError, SelectionEmpty, CredentialsRefused, DiscoveryIncomplete: as `pages`.
     """
     async with outbox:
-        async for candidates in pages(api, registry, selection, observer=observer):
+        async for candidates in pages(api, registry, selection, observer=observer, discovery=discovery):
             for candidate in candidates:
                 await outbox.send(candidate)
 
@@ -202,6 +255,7 @@ async def confirm(
     outbox: MemoryObjectSendStream[Image],
     *,
     api: QuayAPI,
+    tags: Tags,
     selection: Selection,
     observer: Observer,
     failed: Callable[[Outcome], None],
@@ -213,7 +267,7 @@ async def confirm(
     async with inbox, outbox:
         async for candidate in inbox:
             try:
-                found = await check(candidate, api=api, selection=selection)
+                found = await check(candidate, api=api, tags=tags, selection=selection)
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -229,12 +283,30 @@ async def confirm(
                     observer(ImageQueued(found.reference))
 
 
-async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> Image | CandidateSkipped:
+async def check(candidate: Candidate, *, api: QuayAPI, tags: Tags, selection: Selection) -> Image | CandidateSkipped:
     """Return the image that `selection` means in `candidate`, or why there is none.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     :raises QuaymirrorError: when there is no usable answer.
     """
+    if candidate.batch:
+        try:
+            return await _check_by_registry(candidate, tags, selection.tag)
+        except (AccessDenied, UnsupportedContent):
+            pass  # the API knows better what is gone, what is private, and what the tag means
+
+    return await _check_by_api(candidate, api, selection)
+
+
+async def _check_by_registry(candidate: Candidate, tags: Tags, tag: str) -> Image | CandidateSkipped:
+    digest = await tags.resolve(candidate.repository, tag, beside=candidate.batch)
+    if digest is None:
+        return CandidateSkipped(candidate.repository.name, "no such tag")
+
+    return Image(Reference(candidate.repository, tag, digest))
+
+
+async def _check_by_api(candidate: Candidate, api: QuayAPI, selection: Selection) -> Image | CandidateSkipped:
     name = candidate.repository.name
     try:
         tag = await api.tag(name, selection.tag)
