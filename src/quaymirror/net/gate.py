@@ -157,6 +157,7 @@ class Gate:
             self._shrink()
             self._ceiling = self._possible_rate()
             self._is_paced = True
+            self._pace.burst = 0.0  # the host's bucket is full: what a pause drains of it is its reserve, not ours
 
         self._last_complaint = now
         self._recovering_since = now + self.health.pause_left

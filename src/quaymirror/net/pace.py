@@ -24,7 +24,7 @@ class Pace:
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self.rate = rate
-        self._burst = burst
+        self.burst = burst
         self._clock = clock
         self._sleep = sleep
         self._given_until = float("-inf")
@@ -42,4 +42,4 @@ class Pace:
         now = self._clock()
         start = max(self._given_until, now)
         self._given_until = start + units / self.rate
-        return max(0.0, start - self._burst / self.rate - now)
+        return max(0.0, start - self.burst / self.rate - now)
