@@ -14,7 +14,7 @@ from ..errors import SelectionEmpty
 from ..events import Event, Notice
 from ..mirror.find import find_images
 from ..mirror.settings import Settings
-from ..quay.discovery import Image
+from ..quay.check import Image
 from ..quay.selection import Selection
 from ..ui.text import human_bytes, plain
 from .options import make_selection, make_settings, selection_options, server_options

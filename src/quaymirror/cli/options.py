@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -16,9 +17,12 @@ from ..errors import ConfigError
 from ..mirror.settings import DEFAULT_SERVER, Settings
 from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..oci import Platform
+from ..quay.check import Discovery
 from ..quay.selection import Selection, parse_since
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 _SELECTION = (
     click.argument("organization", metavar="ORG|quay://ORG/GLOB:TAG"),
@@ -43,6 +47,16 @@ _SERVER = (
         help="File with an API token (or QUAY_API_TOKEN in the environment).",
     ),
     click.option("--cafile", type=click.Path(path_type=Path), help="CA certificates to trust, PEM."),
+    click.option(
+        "--discovery",
+        type=click.Choice([way.value for way in Discovery]),
+        default="auto",
+        show_default=True,
+        help="Whom to ask for tags: Quay's API (few calls a second) or its registry (logs each as a pull).",
+    ),
+    click.option(
+        "--max-requests-per-second", metavar="N", type=float, help="Over everything that is asked of the source."
+    ),
     click.option("--retries", type=int, default=5, show_default=True, help="Tries again after a failure."),
     click.option("--allow-empty", is_flag=True, help="A selection without images is no error."),
 )
@@ -102,15 +116,30 @@ def make_settings(**options: Any) -> Settings:
     """
     token_file = options.pop("token_file", None)
     username, password_stdin = options.pop("username", None), options.pop("password_stdin", False)
+    discovery, rate = options.pop("discovery", "auto"), options.pop("limit_rate", None)
     platforms = tuple(Platform.parse(text) for text in options.pop("platform", ()))
     return Settings(
         api_token=_api_token(token_file),
         credentials=_credentials(username, from_stdin=password_stdin),
         allow_realms=frozenset(options.pop("allow_realm", ())),
         platforms=platforms,
+        discovery=Discovery(discovery),
+        limit_rate=None if rate is None else parse_rate(rate),
         environment=os.environ,
         **{name: value for name, value in options.items() if value is not None},
     )
+
+
+def parse_rate(text: str) -> int:
+    """Return the bytes a second that `text` says: `500K`, `20M`, `1.5 MiB`, `10MB/s`; units are powers of 1024.
+
+    :raises ConfigError: when it is no such text.
+    """
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--limit-rate {text[:50]!r}: write bytes a second, such as 500K, 20M or 1G")
+
+    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 
 def _api_token(file: Path | None) -> Secret | None:

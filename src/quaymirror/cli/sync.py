@@ -34,6 +34,7 @@ from .watching import PROGRESS, watched_run
     "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
 )
 @click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
+@click.option("--limit-rate", metavar="RATE", help="Bytes a second, over all transfers: 500K, 20M, 1G.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from functools import partial
 
 import anyio
 
 from ..events import CandidateSkipped, Observer
-from ..quay.discovery import Candidate, Image, check, pages
+from ..quay.check import Candidate, Image, refuse_impossible
+from ..quay.discovery import pages
 from ..quay.selection import Selection
 from ..transfer.together import together
 from .services import Services, connect
@@ -22,11 +24,38 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
 
     No task outlives a step of the iteration, so that it may be abandoned anywhere.
     """
-    async with connect(settings, observer) as services:
-        registry = settings.origin.netloc
-        async for candidates in pages(services.api, registry, selection, observer=observer):
-            for image in await confirmed(candidates, services, selection, observer):
+    refuse_impossible(settings.discovery, selection)
+    async with (
+        connect(settings, observer) as services,
+        aclosing(pages(services.api, settings.origin.netloc, selection, observer=observer)) as listing,
+    ):
+        candidates = await anext(listing, None)
+        while candidates is not None:
+            images, candidates = await _step(candidates, listing, services, selection, observer)
+            for image in images:
                 yield image
+
+
+async def _step(
+    candidates: Sequence[Candidate],
+    listing: AsyncGenerator[list[Candidate]],
+    services: Services,
+    selection: Selection,
+    observer: Observer,
+) -> tuple[list[Image], list[Candidate] | None]:
+    """Return the images of a page, and the page after it, which arrives meanwhile."""
+    images: list[Image] = []
+    following: list[Candidate] | None = None
+
+    async def check() -> None:
+        images.extend(await confirmed(candidates, services, selection, observer))
+
+    async def look_ahead() -> None:
+        nonlocal following
+        following = await anext(listing, None)
+
+    await together([check, look_ahead])
+    return images, following
 
 
 async def confirmed(
@@ -36,12 +65,12 @@ async def confirmed(
 
     :raises QuaymirrorError: when a tag can't be checked.
     """
-    limit = anyio.CapacityLimiter(_CHECKERS)
+    limit, checker = anyio.CapacityLimiter(_CHECKERS), services.checker(selection)
     found: dict[int, Image] = {}
 
     async def confirm(number: int, candidate: Candidate) -> None:
         async with limit:
-            result = await check(candidate, api=services.api, selection=selection)
+            result = await checker.check(candidate, selection)
 
         if isinstance(result, CandidateSkipped):
             observer(result)

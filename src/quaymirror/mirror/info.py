@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..events import Meters, Observer
 from ..oci import Descriptor, Index, Manifest, Platform, Reference
+from ..quay.check import refuse_impossible
 from ..quay.discovery import pages
 from ..quay.selection import Selection
 from ..registry.pull import RemoteSource
@@ -40,6 +41,7 @@ async def image_infos(selection: Selection, settings: Settings, *, observer: Obs
     :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
     :raises QuaymirrorError: when the listing breaks off, or nothing at all can be had.
     """
+    refuse_impossible(settings.discovery, selection)
     found: list[dict[str, Any]] = []
     limit = anyio.CapacityLimiter(settings.concurrency)
     async with connect(settings, observer) as services:

@@ -38,7 +38,8 @@ from ..events import (
     ignore,
 )
 from ..oci import Digest
-from ..quay.discovery import Candidate, Image, confirm, list_candidates
+from ..quay.check import Candidate, Image, refuse_impossible
+from ..quay.discovery import confirm, list_candidates
 from ..quay.selection import Selection
 from ..transfer.flight import SingleFlight
 from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
@@ -157,6 +158,7 @@ async def run_sync(
     :raises LockHeld: when another run is at work there.
     :raises StoreError: when it can't be opened.
     """
+    refuse_impossible(settings.discovery, selection)
     spec = LayoutTarget(target) if isinstance(target, Path) else parse_target(target, selection, settings)
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
     started, clock = time.time(), time.monotonic()
@@ -275,7 +277,14 @@ async def _confirm(
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
 ) -> None:
-    await confirm(inbox, outbox, api=services.api, selection=run.selection, observer=run.observer, failed=run.finish)
+    await confirm(
+        inbox,
+        outbox,
+        checker=services.checker(run.selection),
+        selection=run.selection,
+        observer=run.observer,
+        failed=run.finish,
+    )
 
 
 async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], transfers: Transfers) -> None:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
-from ..events import Observer
+from ..events import Notice, Observer
 from ..net.auth import Fixed, TokenAuth
 from ..net.client import Client, Request
 from ..net.credentials import CredentialStore
-from ..net.gate import Gate
+from ..net.gate import Gates
 from ..net.guard import AddressGuard
 from ..net.origin import Origin
-from ..net.retry import RetryPolicy
+from ..net.pace import Pace
 from ..net.secret import Credentials, Secret
 from ..net.transport import AiohttpTransport
 from ..quay.api import QuayAPI
+from ..quay.check import Discovery, TagChecker, make_checker
+from ..quay.selection import Selection
 from ..registry.pull import RemoteSource
 from .settings import Settings
 
 _MAX_TOKEN_ANSWER = 64 * 1024
-
-# Where a gate's window starts, and how far it may grow. Quay allows few API calls a second, many manifests.
-_WINDOWS = {"api": (4, 16), "token": (4, 8), "manifests": (16, 64), "blobs": (32, 1024)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +37,11 @@ class Services:
 
     api: QuayAPI
     source: RemoteSource
+    discovery: Discovery = Discovery.AUTO
 
-
-class Gates:
-    """The gate of each host and kind of endpoint, made when it is first asked for."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._gates: dict[tuple[str, str], Gate] = {}
-
-    def __call__(self, host: str, kind: str) -> Gate:
-        """Return the gate for `kind` of endpoints at `host`."""
-        key = (host, kind)
-        if key not in self._gates:
-            start, most = _WINDOWS[kind]
-            name = urlsplit(host).netloc
-            self._gates[key] = Gate(f"{name} ({kind})", start=start, most=most, observer=self._observer)
-
-        return self._gates[key]
+    def checker(self, selection: Selection) -> TagChecker:
+        """Return how to find out what the tag of `selection` means."""
+        return make_checker(self.discovery, selection, self.api, self.source)
 
 
 @asynccontextmanager
@@ -65,12 +53,13 @@ async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Servi
     origin = settings.origin
     guard = AddressGuard()
     tls = _tls(settings.cafile)
-    async with (
-        AiohttpTransport(socket_factory=guard.trusted_socket, tls=tls) as direct,
-        AiohttpTransport(socket_factory=guard.guarded_socket, tls=tls) as foreign,
-    ):
-        gates = Gates(observer)
-        retries = RetryPolicy(retries=settings.retries)
+    retries = replace(settings.retry, retries=settings.retries)
+    gates, bandwidth = _limits(settings, observer)
+
+    def transport(socket_factory: Callable[[tuple[Any, ...]], socket.socket]) -> AiohttpTransport:
+        return AiohttpTransport(socket_factory=socket_factory, timeouts=settings.timeouts, tls=tls, pace=bandwidth)
+
+    async with transport(guard.trusted_socket) as direct, transport(guard.guarded_socket) as foreign:
 
         def client(at: Origin, authorizer: Fixed | TokenAuth) -> Client:
             return Client(
@@ -80,6 +69,7 @@ async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Servi
                 gates=gates,
                 retries=retries,
                 authorizer=authorizer,
+                timeouts=settings.timeouts,
                 observer=observer,
             )
 
@@ -91,14 +81,33 @@ async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Servi
             )
 
         registry = TokenAuth(
-            origin, ask=ask, find_credentials=_finder(settings, origin), allowed_realms=settings.allow_realms
+            origin,
+            ask=ask,
+            find_credentials=_finder(settings, origin),
+            allowed_realms=settings.allow_realms,
+            clock=retries.clock,
         )
         token = settings.api_token
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         yield Services(
             api=QuayAPI(client(origin, api), has_token=token is not None),
             source=RemoteSource(client(origin, registry)),
+            discovery=settings.discovery,
         )
+
+
+def _limits(settings: Settings, observer: Observer) -> tuple[Gates, Pace | None]:
+    """Return the gates, and the pace of all bytes if there is a limit on them."""
+    clock, sleep, total, bandwidth = settings.retry.clock, settings.retry.sleep, None, None
+    if settings.max_requests_per_second is not None:
+        observer(Notice(f"limited to {settings.max_requests_per_second:g} requests a second"))
+        total = Pace(settings.max_requests_per_second, clock=clock, sleep=sleep)
+
+    if settings.limit_rate is not None:
+        observer(Notice(f"limited to {settings.limit_rate:,} bytes a second"))
+        bandwidth = Pace(settings.limit_rate, clock=clock, sleep=sleep)
+
+    return Gates(observer, total=total, patience=settings.retry.patience, clock=clock, sleep=sleep), bandwidth
 
 
 def _finder(settings: Settings, origin: Origin) -> Callable[[], Awaitable[Credentials | None]]:

@@ -56,9 +56,10 @@ class QuayAPI:
                 f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
             ) from None
 
-    async def tag(self, repository: str, tag: str) -> Tag | None:
+    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> Tag | None:
         """Return the living tag called `tag` of `repository` (with its organization), None where there is none.
 
+        :raises RateLimited: when the server answers so few calls a second that we would have to wait, unless `patient`.
         :raises NotFound: when the repository is gone.
         :raises AccessDenied: when it is gone or not for us; to the anonymous, Quay says the same for both.
         :raises CredentialsRefused: when our token is not accepted any more.
@@ -67,7 +68,7 @@ class QuayAPI:
         query = urlencode({"specificTag": tag, "onlyActiveTags": "true", "limit": 1})
         path = f"/api/v1/repository/{quote(repository)}/tag/?{query}"
         try:
-            found = await self._get(path, lambda _, body: parse_tags(body))
+            found = await self._get(path, lambda _, body: parse_tags(body), patient=patient)
         except AccessDenied as error:
             if self.has_token and error.status == 401:
                 # With a token that counts, it would have been 403 or 404.
@@ -115,6 +116,6 @@ class QuayAPI:
     def _who(self) -> str:
         return "this token" if self.has_token else "anonymous clients; --token-file would name an API token"
 
-    async def _get(self, path: str, parse: Callable[[Response, bytes], T]) -> T:
-        request = Request(path, kind="api", headers={"Accept": "application/json"})
+    async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
+        request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
         return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)

@@ -1,24 +1,21 @@
 """Finding the images of a selection: two stages, joined by bounded streams.
 
     list_candidates   pages the API         -> Candidate: a repository whose name matched
-    confirm           checks one candidate  -> Image: a reference pinned to its digest
+    confirm           checks one candidate  -> Image: a reference pinned to its digest (`check` knows how)
 
 Each is one coroutine that several tasks may run; closing a stream is how it says that it is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ..errors import (
-    AccessDenied,
     CredentialsRefused,
     DiscoveryIncomplete,
-    NotFound,
     Phase,
     QuaymirrorError,
     Scope,
@@ -37,33 +34,13 @@ from ..events import (
 )
 from ..oci import Reference, Repository
 from .api import Namespace, QuayAPI
+from .check import Candidate, Image, TagChecker, batched, is_older
 from .schema import ListedRepository, Page
 from .selection import Selection
 
 # A listing that goes on for ever, or in circles, ends in an error and not in a full memory.
 _MAX_REPOSITORIES = 200_000
 _MAX_STALE_PAGES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A repository whose name matched; `last_modified` as in the listing."""
-
-    repository: Repository
-    last_modified: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image that was found: its reference pinned to a digest, and what the API said of it.
-
-    `updated` is the POSIX time since when the tag points there; `size` the compressed layers in bytes, None for an
-    index.
-    """
-
-    reference: Reference
-    updated: int | None = None
-    size: int | None = None
 
 
 @dataclass(slots=True)
@@ -99,7 +76,7 @@ class _Listing:
 
 async def pages(
     api: QuayAPI, registry: str, selection: Selection, *, observer: Observer
-) -> AsyncIterator[list[Candidate]]:
+) -> AsyncGenerator[list[Candidate]]:
     """Iterate over the candidates of `selection`, page by page, each repository once.
 
     :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
@@ -119,7 +96,7 @@ async def pages(
         new = listing.take(page)
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
-        yield list(_candidates(matched, registry, selection, observer))
+        yield list(batched(list(_candidates(matched, registry, selection, observer))))
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
             return
@@ -172,7 +149,7 @@ def _candidates(
         name = f"{selection.organization}/{repository.name}"
         if not repository.has_tags:
             observer(CandidateSkipped(name, "no tags"))
-        elif selection.since is not None and _is_older(repository.last_modified, selection.since):
+        elif selection.since is not None and is_older(repository.last_modified, selection.since):
             # A repository is as new as its newest tag: none of its tags can be newer.
             observer(CandidateSkipped(name, "not updated since"))
         else:
@@ -201,7 +178,7 @@ async def confirm(
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
     *,
-    api: QuayAPI,
+    checker: TagChecker,
     selection: Selection,
     observer: Observer,
     failed: Callable[[Outcome], None],
@@ -213,7 +190,7 @@ async def confirm(
     async with inbox, outbox:
         async for candidate in inbox:
             try:
-                found = await check(candidate, api=api, selection=selection)
+                found = await checker.check(candidate, selection)
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -227,34 +204,3 @@ async def confirm(
                     observer(TagChecked(found.reference))
                     await outbox.send(found)
                     observer(ImageQueued(found.reference))
-
-
-async def check(candidate: Candidate, *, api: QuayAPI, selection: Selection) -> Image | CandidateSkipped:
-    """Return the image that `selection` means in `candidate`, or why there is none.
-
-    :raises CredentialsRefused: when our token is not accepted any more.
-    :raises QuaymirrorError: when there is no usable answer.
-    """
-    name = candidate.repository.name
-    try:
-        tag = await api.tag(name, selection.tag)
-    except NotFound:
-        return CandidateSkipped(name, "gone since it was listed")
-    except AccessDenied as error:
-        if error.status != 401:
-            raise
-
-        # Quay hides what is gone from the anonymous as it hides what is private.
-        return CandidateSkipped(name, "gone or private since it was listed")
-
-    if tag is None:
-        return CandidateSkipped(name, "no such tag")
-
-    if selection.since is not None and _is_older(tag.start, selection.since):
-        return CandidateSkipped(name, "not updated since")
-
-    return Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size)
-
-
-def _is_older(moment: int | None, since: datetime) -> bool:
-    return moment is not None and moment < since.timestamp()

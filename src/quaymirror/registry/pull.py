@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from ..errors import DigestMismatch, ReadInterrupted, ServiceError, SizeMismatch, UnsupportedContent
+from ..errors import (
+    DigestMismatch,
+    InvalidName,
+    NotFound,
+    ReadInterrupted,
+    ServiceError,
+    SizeMismatch,
+    UnsupportedContent,
+)
 from ..net.client import Client, Request
 from ..net.retry import Attempts
 from ..net.transport import Response
@@ -71,6 +79,34 @@ class RemoteSource:
             _check_expected(node.descriptor, expected, repository)
 
         return node
+
+    async def resolve(self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()) -> Digest | None:
+        """Return what `tag` of `repository` means now, None where there is no such tag.
+
+        Where a token is needed, it is one for the repositories `beside` it, too.
+
+        :raises AccessDenied: when the repository is gone or not for us.
+        :raises UnsupportedContent: when the registry does not say which digest it is.
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        request = Request(
+            f"/v2/{repository.name}/manifests/{tag}",
+            kind="manifests",
+            method="HEAD",
+            headers={"Accept": mediatype.ACCEPT},
+            scope=" ".join(sorted({_scope(one) for one in (repository, *beside)})),
+        )
+
+        def parse(response: Response, _: bytes) -> Digest:
+            try:
+                return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+            except InvalidName:
+                raise UnsupportedContent(f"{repository}:{tag}: the registry does not say which digest it is") from None
+
+        try:
+            return await self._client.fetch(request, limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
+        except NotFound:
+            return None
 
     @asynccontextmanager
     async def open(self, repository: Repository, blob: Descriptor, *, offset: int = 0) -> AsyncIterator[BlobStream]:

@@ -42,13 +42,14 @@ async def fetch_blob(
 
     async def attempt() -> None:
         nonlocal achieved
-        if sink.offset - achieved >= _PROGRESS_BYTES:
-            achieved = sink.offset
-            attempts.progress()
-
-        async with slots:
-            with meters.transfer(label, blob.digest, blob.size) as meter:
-                await _receive(blob, repository, source, sink, meters, meter)
+        try:
+            async with slots:
+                with meters.transfer(label, blob.digest, blob.size) as meter:
+                    await _receive(blob, repository, source, sink, meters, meter)
+        finally:
+            if sink.offset - achieved >= _PROGRESS_BYTES:
+                achieved = sink.offset
+                attempts.progress()
 
         await sink.commit()
 
@@ -72,7 +73,7 @@ async def _receive(
                 meters.fetched_bytes += len(chunk)
                 await sink.write(chunk)
                 meter.done = sink.offset
-                watch.received(len(chunk))
+                watch.received(len(chunk), held=stream.response.held)
     except RangeRefused:
         await sink.restart()
         raise
@@ -87,13 +88,14 @@ class _Watch:
         self._since = clock()
         self._bytes = 0
 
-    def received(self, count: int) -> None:
+    def received(self, count: int, *, held: float) -> None:
+        """Count bytes; `held` is for how many seconds in all it was we who didn't read."""
         self._bytes += count
-        elapsed = self._clock() - self._since
+        elapsed = self._clock() - self._since - held
         if elapsed < _SLOW_SECONDS:
             return
 
         if self._bytes < _SLOW_BYTES_PER_SECOND * elapsed:
             raise TimedOut(f"{self._what}: only {self._bytes:,} bytes in {elapsed:.0f} s")
 
-        self._since, self._bytes = self._clock(), 0
+        self._since, self._bytes = self._clock() - held, 0
