@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 import anyio
 
 from ..errors import AccessDenied, CredentialsRefused, UnsafeRedirect
-from .challenge import Challenge, parse_challenges, parse_token
+from .challenge import Challenge, grants, parse_challenges, parse_token
 from .origin import Origin
 from .secret import Credentials, Secret
 
@@ -37,6 +37,9 @@ class Authorizer(Protocol):
         :raises CredentialsRefused: when the credentials we have are wrong.
         """
 
+    def allows(self, scope: str | None) -> bool:
+        """Tell whether what we send says of itself that it allows `scope`, so that a refusal can't be meant."""
+
 
 class Fixed:
     """One header for everything, or none: what an API token is, and what an anonymous client sends."""
@@ -52,12 +55,17 @@ class Fixed:
         """There is nothing else to try."""
         return False
 
+    def allows(self, scope: str | None) -> bool:
+        """Nobody knows."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class _Token:
     header: Secret
     expires: float
     scopes: frozenset[str]
+    is_granted: bool
 
 
 class TokenAuth:
@@ -113,6 +121,11 @@ class TokenAuth:
 
             return "basic" in challenges and await self._use_basic(refused)
 
+    def allows(self, scope: str | None) -> bool:
+        """Tell whether the token for `scope` says that it allows that; see `Authorizer.allows`."""
+        token = self._tokens.get(_subject(scope))
+        return token is not None and token.is_granted
+
     async def _use_basic(self, refused: Secret | None) -> bool:
         credentials = await self._own_credentials()
         if credentials is None:
@@ -149,7 +162,9 @@ class TokenAuth:
             ) from None
 
         token, lifetime = parse_token(body)
-        return _Token(Secret(f"Bearer {token}"), self._clock() + lifetime - _MARGIN_SECONDS, frozenset(scopes))
+        is_granted = bool(scopes) and all(grants(token, scope) for scope in scopes)
+        expires = self._clock() + lifetime - _MARGIN_SECONDS
+        return _Token(Secret(f"Bearer {token}"), expires, frozenset(scopes), is_granted)
 
     def _checked_realm(self, realm: str) -> str:
         try:

@@ -255,6 +255,9 @@ class Client:
             raise Unavailable(f"{shown(response.url)}: {response.status} {text}".rstrip(), status=response.status)
 
         error = _error(response, text, self._retries.patience)
+        if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
+            error.scope = Scope.ATTEMPT  # the token service and the registry contradict each other
+
         if isinstance(error, RateLimited) and not request.patient and error.scope is Scope.ATTEMPT:
             error.scope = Scope.IMAGE
 

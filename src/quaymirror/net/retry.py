@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from ..errors import ContentError, HostDown, QuaymirrorError, RateLimited, Scope
+from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope
 from ..events import Observer, RetryScheduled, ignore
 
 T = TypeVar("T")
 
+# Of wrong bytes, and of a registry that contradicts its own token service.
 _MAX_REFETCHES = 2
 
 
@@ -92,7 +93,7 @@ class Attempts:
         if isinstance(error, RateLimited):
             return False
 
-        if isinstance(error, ContentError):
+        if isinstance(error, ContentError | AccessDenied):
             self._refetches += 1
             if self._refetches > _MAX_REFETCHES:
                 return True
