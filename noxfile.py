@@ -9,7 +9,7 @@ import nox
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 _GROUPS = nox.project.load_toml("pyproject.toml")
 # Independent clients and servers that the tests hold quaymirror against: program and Debian package.
@@ -44,6 +44,14 @@ def tests(session: nox.Session) -> None:
     _install_peers(session)
     _install(session, "test")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; what comes from the code has to be up to date, and a warning is an error."""
+    _install(session, "docs")
+    session.run("python", "docs/generate.py", "--check")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build")
 
 
 @nox.session

@@ -1,62 +1,65 @@
-"""Make the picture of the README: a real run against the bundled server, drawn by the real dashboard.
+"""Make the pictures of the docs: a real run against the bundled server on a real terminal, tmux, at several sizes.
 
-python docs/make_picture.py docs/images/dashboard.svg
+python docs/make_picture.py docs/images
 """
 
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 from rich.console import Console
+from rich.text import Text
 
-import quaymirror
-from quaymirror.testing import QuayServer, Registry, kolla_like
-from quaymirror.ui.dashboard import Dashboard
+from quaymirror.testing import Fault, QuayServer, Registry, Status, kolla_like
 
-_SIZE = (100, 30)
+_SIZES = {"dashboard": (100, 30), "dashboard-80x24": (80, 24), "dashboard-200x50": (200, 50)}
+_TAG = "2025.1-debian"
+_TITLE = f"quaymirror sync kolla '*' {_TAG}"
 
 
-async def main(picture: Path) -> None:
-    """Mirror an organization, and save what the dashboard showed when two thirds of the images were done."""
+def organization() -> Registry:
+    """Return what is mirrored for the pictures."""
     registry = Registry()
     kolla = registry.organization("kolla")
     for number in range(60):
         kolla.repository(f"retired-{number}")
 
     for name, image in kolla_like(60, layer_size=900_000).items():
-        kolla.repository(name).push("2025.1-debian", image)
+        kolla.repository(name).push(_TAG, image)
 
-    meters = quaymirror.Meters()
-    console = Console(
-        file=io.StringIO(), force_terminal=True, width=_SIZE[0], height=_SIZE[1], color_system="truecolor"
-    )
-    dashboard = Dashboard(meters, console=console)
-
-    async with QuayServer(registry, latency=0.05, bandwidth=400_000) as server:
-        with tempfile.TemporaryDirectory() as directory:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(dashboard.run)
-                tasks.start_soon(_shoot, dashboard, picture)
-                await quaymirror.sync(
-                    quaymirror.Selection("kolla", "*", "2025.1-debian"),
-                    Path(directory) / "mirror",
-                    quaymirror.Settings(server=server.url),
-                    observer=dashboard,
-                    meters=meters,
-                )
+    return registry
 
 
-async def _shoot(dashboard: Dashboard, picture: Path) -> None:
-    while dashboard.state.done < 38:
-        await anyio.sleep(0.05)
+async def main(directory: Path) -> None:
+    """Take a picture at each size when the run is in its middle."""
+    for name, size in _SIZES.items():
+        async with QuayServer(organization(), latency=0.05, bandwidth=250_000) as server:
+            server.faults.append(Fault("^/v2/kolla/nova-ssh/manifests/.*", Status(404)))
+            with tempfile.TemporaryDirectory() as place:
+                screen = await anyio.to_thread.run_sync(record, size, server.url, Path(place))
 
-    recorder = Console(record=True, file=io.StringIO(), force_terminal=True, width=_SIZE[0], height=_SIZE[1])
-    recorder.print(dashboard.frame())
-    recorder.save_svg(str(picture), title="quaymirror sync kolla '*' 2025.1-debian")
+        picture = Console(record=True, file=io.StringIO(), force_terminal=True, width=size[0], height=size[1])
+        picture.print(Text.from_ansi(screen), no_wrap=True, overflow="crop")
+        picture.save_svg(str(directory / f"{name}.svg"), title=_TITLE)
+
+
+def record(size: tuple[int, int], url: str, place: Path) -> str:
+    """Run quaymirror in tmux, and return what is on the screen after nine seconds."""
+    tmux = ["tmux", "-L", f"quaymirror-{os.getpid()}"]
+    run = f"{sys.executable} -m quaymirror sync kolla '*' {_TAG} --server {url} --to {place}/mirror"
+    subprocess.run([*tmux, "new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), run], check=True)
+    try:
+        subprocess.run(["sleep", "9"], check=True)
+        return subprocess.run([*tmux, "capture-pane", "-e", "-p"], check=True, capture_output=True, text=True).stdout
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
 
 
 if __name__ == "__main__":

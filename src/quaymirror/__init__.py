@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .mirror.report import Report
     from .mirror.run import Stop
     from .mirror.settings import Settings
-    from .quay.check import Image
+    from .quay.discovery import Image
 
 __all__ = [
     "Event",

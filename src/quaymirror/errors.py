@@ -26,6 +26,7 @@ __all__ = [
     "HostDown",
     "InvalidName",
     "LockHeld",
+    "MirrorDamaged",
     "NotFound",
     "Phase",
     "PlatformNotFound",
@@ -248,6 +249,13 @@ class EmitFailed(QuaymirrorError):
 
     side = Side.TARGET
     phase = Phase.LAND
+
+
+class MirrorDamaged(QuaymirrorError):
+    """What is in the mirror is not what its names say, so that nothing can be built on it. Exit code 8."""
+
+    scope = Scope.RUN
+    side = Side.STORE
 
 
 class StoreError(QuaymirrorError):

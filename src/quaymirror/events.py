@@ -16,7 +16,9 @@ from .oci import Digest, Reference
 
 __all__ = [
     "BlobFinished",
+    "CandidateChecked",
     "CandidateSkipped",
+    "CheckFailed",
     "Event",
     "HostPaused",
     "ImageDerived",
@@ -69,7 +71,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run began. `started` is POSIX time."""
+    """A run began. `started` is POSIX time.
+
+    Of named jobs `jobs` has the names; of several `selections` organization, glob and tag are those of the first.
+    """
 
     run_id: str
     server: str
@@ -79,6 +84,8 @@ class RunStarted:
     target: str
     started: float
     dry_run: bool = False
+    jobs: tuple[str, ...] = ()
+    selections: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +107,26 @@ class ListingFinished:
 
 @dataclass(frozen=True, slots=True)
 class TagChecked:
-    """A candidate turned out to carry the tag."""
+    """A candidate turned out to carry a tag that is selected."""
 
     reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateChecked:
+    """A repository whose name matched was looked at: `images` of it are mirrored; a `TagChecked` follows for each."""
+
+    repository: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFailed:
+    """Whether a repository carries the tag could not be found out: it counts as one image that failed."""
+
+    repository: str
+    tag: str
+    error: QuaymirrorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +193,7 @@ class RetryScheduled:
     attempt: int
     wait: float
     cause: str
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +221,11 @@ class StopRequested:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended, well or not. `exit_code` is what the command line will return."""
+    """A run ended, well or not. `exit_code` is what the command line will return, `error` what ended it early."""
 
     elapsed: float
     exit_code: int
+    error: QuaymirrorError | None = None
 
 
 Event = (
@@ -207,7 +233,9 @@ Event = (
     | PageListed
     | ListingFinished
     | TagChecked
+    | CandidateChecked
     | CandidateSkipped
+    | CheckFailed
     | ImageQueued
     | ImageStarted
     | ImagePlanned

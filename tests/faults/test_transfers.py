@@ -157,7 +157,9 @@ async def test_a_layer_that_one_repository_lost_comes_from_another_that_has_it(t
     assert report.counts[Status.MIRRORED] >= len(images) - 1
 
 
-async def test_a_tag_that_moves_after_it_was_checked_is_mirrored_as_it_was_pinned_or_not_at_all(tmp_path: Path) -> None:
+async def test_a_tag_that_moves_after_it_was_checked_is_mirrored_as_it_is_now_when_nothing_else_is_left(
+    tmp_path: Path,
+) -> None:
     registry = one_image(5000)
     held = asyncio.Event()
     async with QuayServer(registry) as server:
@@ -171,9 +173,61 @@ async def test_a_tag_that_moves_after_it_was_checked_is_mirrored_as_it_was_pinne
         server.on_request = move
         report = await mirror(server, tmp_path / "mirror")
 
-    names = layouts.names(tmp_path / "mirror")
-    assert names in ({}, {f"kolla/nova:{TAG}": small_image("nova", 5000).digest})
-    assert (report.exit_code is ExitCode.OK) == bool(names)
+    # Quay gives no manifest that no living tag leads to.
+    assert layouts.names(tmp_path / "mirror") == {f"kolla/nova:{TAG}": small_image("moved").digest}
+    assert report.exit_code is ExitCode.OK
+    (outcome,) = report.outcomes
+    assert (outcome.status, outcome.reason) == (Status.MIRRORED, "its tag has moved since it was found")
+    assert str(outcome.reference.digest) == small_image("moved").digest
+
+
+async def test_a_tag_that_moves_while_another_keeps_the_old_image_is_mirrored_as_it_was_found(tmp_path: Path) -> None:
+    registry = one_image(5000)
+    nova = registry.organization("kolla").repository("nova")
+    nova.push("keeps", small_image("nova", 5000))
+    held = asyncio.Event()
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(MANIFESTS, Hold(held), nth=1))
+
+        def move(request: object) -> None:
+            if "/manifests/" in getattr(request, "path", "") and not held.is_set():
+                nova.push(TAG, small_image("moved"))
+                held.set()
+
+        server.on_request = move
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert layouts.names(tmp_path / "mirror") == {f"kolla/nova:{TAG}": small_image("nova", 5000).digest}
+    (outcome,) = report.outcomes
+    assert (outcome.status, outcome.reason) == (Status.MIRRORED, "its tag has moved since it was found")
+
+
+@pytest.mark.parametrize("gone", ["tag", "repository"])
+async def test_what_disappears_after_it_was_checked_is_skipped_and_says_why(gone: str, tmp_path: Path) -> None:
+    registry = one_image(5000)
+    organization = registry.organization("kolla")
+    organization.repository("other").push(TAG, small_image("other"))
+    held = asyncio.Event()
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault("^/v2/kolla/nova/manifests/", Hold(held), nth=1))
+
+        def delete(request: object) -> None:
+            if "/nova/manifests/" in getattr(request, "path", "") and not held.is_set():
+                if gone == "tag":
+                    organization.repository("nova").delete_tag(TAG)
+                else:
+                    organization.delete_repository("nova")
+
+                held.set()
+
+        server.on_request = delete
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert report.exit_code is ExitCode.OK
+    reasons = {o.reference.repository.name: o.reason for o in report.outcomes if o.status is Status.SKIPPED}
+    expected = {"tag": "no such tag", "repository": "gone or private since it was listed"}
+    assert reasons == {"kolla/nova": expected[gone]}
+    assert layouts.names(tmp_path / "mirror") == {f"kolla/other:{TAG}": small_image("other").digest}
 
 
 @pytest.mark.parametrize("path", ["^/api/v1/repository$", "/tag/$", MANIFESTS], ids=["listing", "tags", "manifests"])

@@ -180,7 +180,10 @@ async def test_one_failing_tag_check_fails_that_image_only(tmp_path: Path) -> No
 
     assert report.exit_code is ExitCode.PARTIAL
     assert report.counts == {Status.MIRRORED: 4, Status.FAILED: 1, Status.SKIPPED: 0}
-    assert [o.reference.name for o in report.outcomes if o.error] == [f"kolla/{broken}:{TAG}"]
+    assert [f"{failed.repository}:{failed.tag}" for failed in report.failed_checks] == [
+        f"{server.host}/kolla/{broken}:{TAG}"
+    ]
+    assert [o["error"]["phase"] for o in report.to_json()["outcomes"] if o["status"] == "failed"] == ["discover"]
     assert f"kolla/{broken}:{TAG}" not in layouts.names(tmp_path / "mirror")
 
 

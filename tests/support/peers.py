@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,47 +42,128 @@ def free_port() -> int:
 
 _REGISTRY = """
 version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
+log: {{level: error, accesslog: {{disabled: false}}}}
 storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
   redirect: {{disable: true}}
-http: {{addr: "127.0.0.1:{port}", host: "http://127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:{port}", host: "{url}"{tls}}}
+{auth}
 """
+_LOG_LINE = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/1\.1" (?P<status>[0-9]{3}) ')
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request in a registry's access log."""
+
+    method: str
+    path: str
+    status: int
+
+
+class DockerRegistry:
+    """Debian's docker-registry on a free loopback port; it can be killed and come back with what it had on disk.
+
+    `tls` is a certificate chain and its key, `password` that of the user `mirror`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tls: tuple[Path, Path] | None = None,
+        client_ca: Path | None = None,
+        password: str | None = None,
+    ) -> None:
+        self._program = require("docker-registry")
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{self.host}"
+        self.log = directory / f"registry-{self.port}.log"
+        self._config = directory / f"registry-{self.port}.yml"
+        self._config.write_text(
+            _REGISTRY.format(
+                root=directory / "registry",
+                port=self.port,
+                url=self.url,
+                tls=_tls(tls, client_ca),
+                auth=self._auth(password),
+            )
+        )
+
+    def _auth(self, password: str | None) -> str:
+        if password is None:
+            return ""
+
+        file = self._directory / "htpasswd"
+        subprocess.run([require("htpasswd"), "-Bbc", str(file), "mirror", password], check=True, capture_output=True)
+        return f"auth: {{htpasswd: {{realm: test, path: {file}}}}}"
+
+    def start(self) -> None:
+        """Run it, and wait until it answers."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([self._program, "serve", str(self._config)], stdout=log, stderr=log)
+
+        _wait_for(self.port, self._process)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._process is not None
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def requests(self) -> list[Asked]:
+        """Return what it was asked since `forget`."""
+        lines = _LOG_LINE.finditer(self.log.read_text(errors="replace"))
+        return [Asked(line["method"], line["path"], int(line["status"])) for line in lines]
+
+    def forget(self) -> None:
+        """Empty the access log."""
+        os.truncate(self.log, 0)
+
+    def __enter__(self) -> DockerRegistry:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def _tls(chain: tuple[Path, Path] | None, client_ca: Path | None) -> str:
+    if chain is None:
+        return ""
+
+    clients = f", clientcas: [{client_ca}]" if client_ca else ""
+    return f", tls: {{certificate: {chain[0]}, key: {chain[1]}{clients}}}"
 
 
 @contextmanager
 def docker_registry(directory: Path) -> Iterator[str]:
     """Run Debian's docker-registry, and yield its URL; it is ended by its process id."""
-    program = require("docker-registry")
-    port = free_port()
-    config = directory / "registry.yml"
-    config.write_text(_REGISTRY.format(root=directory / "registry", port=port))
-    with (directory / "registry.log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
-
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(url, process)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+    with DockerRegistry(directory) as registry:
+        yield registry.url
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if process.poll() is not None:
             pytest.fail("docker-registry ended at once")
 
         try:
-            with urllib.request.urlopen(f"{url}/v2/", timeout=1):
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
                 return
-        except urllib.error.HTTPError:
-            return
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     pytest.fail("docker-registry does not answer")
 
@@ -98,10 +181,26 @@ def push(url: str, repository: str, tag: str, image: Any) -> None:
     _request("PUT", f"{url}/v2/{repository}/manifests/{tag}", image.raw, image.media_type)
 
 
-def _request(method: str, url: str, body: bytes = b"", content_type: str = "") -> Any:
-    headers = {"Content-Type": content_type} if content_type else {}
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=20) as response:
+def _request(method: str, url: str, body: bytes = b"", content_type: str = "", accept: str = "") -> Any:
+    fields = {"Content-Type": content_type, "Accept": accept}
+    headers = {name: value for name, value in fields.items() if value}
+    with urllib.request.urlopen(
+        urllib.request.Request(url, body or None, headers, method=method), timeout=20
+    ) as response:
         return response
+
+
+_OCI, _DOCKER = "application/vnd.oci.image.", "application/vnd.docker.distribution.manifest."
+_ANY_IMAGE = f"{_OCI}index.v1+json, {_OCI}manifest.v1+json, {_DOCKER}list.v2+json, {_DOCKER}v2+json"
+
+
+def has_tag(url: str, repository: str, tag: str) -> bool:
+    """Tell whether the registry at `url` has the tag."""
+    try:
+        return bool(_request("GET", f"{url}/v2/{repository}/manifests/{tag}", accept=_ANY_IMAGE).status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
 
 
 def skopeo(*arguments: str) -> str:

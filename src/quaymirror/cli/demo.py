@@ -16,7 +16,8 @@ from ..mirror.run import Stop, run_sync
 from ..mirror.settings import Settings
 from ..quay.selection import Selection
 from ..testing import QuayServer, Registry, kolla_like
-from .watching import PROGRESS, watched_run
+from .outputs import PROGRESS, Outputs
+from .watching import watched_run
 
 _TAG = "2025.1-debian"
 # Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.
@@ -50,7 +51,7 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
                 Selection("kolla", "*", _TAG), path, settings, observer=observer, meters=meters, stop=stop
             )
 
-        _, code = await watched_run(run, progress=progress)
+        _, code, _ = await watched_run(run, outputs=Outputs(progress=progress), home=path / ".quaymirror")
         if code is ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:

@@ -31,6 +31,8 @@ def info(
     organization: str,
     glob: str | None,
     tag: str | None,
+    globs: tuple[str, ...],
+    tags: tuple[str, ...],
     exclude: tuple[str, ...],
     since: str | None,
     platform: str | None,
@@ -38,7 +40,7 @@ def info(
     **options: Any,
 ) -> int:
     """Show the metadata of each image; no layer is fetched."""
-    selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
+    selection = make_selection(organization, glob, tag, globs=globs, tags=tags, exclude=exclude, since=since)
     settings = make_settings(platform=(platform,) if platform else (), **options)
     infos = anyio.run(partial(_infos, selection, settings))
     if as_json:

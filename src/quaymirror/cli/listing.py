@@ -14,7 +14,7 @@ from ..errors import SelectionEmpty
 from ..events import Event, Notice
 from ..mirror.find import find_images
 from ..mirror.settings import Settings
-from ..quay.check import Image
+from ..quay.discovery import Image
 from ..quay.selection import Selection
 from ..ui.text import human_bytes, plain
 from .options import make_selection, make_settings, selection_options, server_options
@@ -28,15 +28,17 @@ def list_images(
     organization: str,
     glob: str | None,
     tag: str | None,
+    globs: tuple[str, ...],
+    tags: tuple[str, ...],
     exclude: tuple[str, ...],
     since: str | None,
     as_json: bool,
     **options: Any,
 ) -> int:
     """Show what sync would mirror, without pulling anything."""
-    selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
+    selection = make_selection(organization, glob, tag, globs=globs, tags=tags, exclude=exclude, since=since)
     settings = make_settings(**options)
-    images = anyio.run(partial(_find, selection, settings))
+    images, empty = anyio.run(partial(_find, selection, settings))
     images.sort(key=lambda image: image.reference)
     if as_json:
         click.echo(json.dumps([_row(image) for image in images], indent=2))
@@ -45,19 +47,17 @@ def list_images(
             click.echo(line)
 
     if not images and not settings.allow_empty:
-        raise SelectionEmpty(f"no repository matches {selection}")
+        raise empty or SelectionEmpty(f"no repository matches {selection}")
 
     return 0
 
 
-async def _find(selection: Selection, settings: Settings) -> list[Image]:
+async def _find(selection: Selection, settings: Settings) -> tuple[list[Image], SelectionEmpty | None]:
+    """Return what was found, and why nothing was: an empty result is one, too."""
     try:
-        return [image async for image in find_images(selection, settings, observer=_tell)]
-    except SelectionEmpty:
-        if settings.allow_empty:
-            return []
-
-        raise
+        return [image async for image in find_images(selection, settings, observer=_tell)], None
+    except SelectionEmpty as error:
+        return [], error
 
 
 def _tell(event: Event) -> None:

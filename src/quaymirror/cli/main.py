@@ -12,14 +12,21 @@ import click
 from ..__about__ import __version__
 from ..errors import QuaymirrorError
 from ..ui.text import plain
+from .help import add_variables
 
 # Commands by name: where they are, and what they do. They are imported only when asked for, since aiohttp takes most of
 # the start-up time.
 _COMMANDS = {
     "sync": ("quaymirror.cli.sync:sync", "Mirror every repository that matches and carries the tag."),
+    "run": ("quaymirror.cli.run:run", "Run the jobs of a configuration file."),
     "list": ("quaymirror.cli.listing:list_images", "Show what sync would mirror, without pulling anything."),
     "info": ("quaymirror.cli.info:info", "Show what the images are: platform, layers, labels and so on."),
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; name what is missing or damaged."),
+    "watch": ("quaymirror.cli.watch:watch", "Show the run that another process makes on a target."),
+    "history": ("quaymirror.cli.history:history", "Show earlier runs, and what became of each image in one."),
+    "prune": ("quaymirror.cli.prune:prune", "Show, or remove, what the source of a mirror does not have any more."),
+    "config": ("quaymirror.cli.config:config", "Show, check, describe or import a configuration file."),
+    "completion": ("quaymirror.cli.completion:completion", "Make bash, zsh or fish complete commands and options."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
 }
 
@@ -34,6 +41,7 @@ class _LazyGroup(click.Group):
 
         module, _, name = _COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        add_variables(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

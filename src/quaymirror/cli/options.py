@@ -15,22 +15,38 @@ import click
 
 from ..errors import ConfigError
 from ..mirror.settings import DEFAULT_SERVER, Settings
+from ..mirror.target import home_of, parse_target
 from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..oci import Platform
 from ..quay.check import Discovery
-from ..quay.selection import Selection, parse_since
+from ..quay.selection import Selection, parse_duration, parse_since
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 _SELECTION = (
-    click.argument("organization", metavar="ORG|quay://ORG/GLOB:TAG"),
+    click.argument("organization", required=False, metavar="ORG|quay://ORG/GLOB:TAG"),
     click.argument("glob", required=False, metavar="[GLOB]"),
     click.argument("tag", required=False, metavar="[TAG]"),
+    click.option("--glob", "globs", metavar="GLOB", multiple=True, help="Repositories that match, too (repeatable)."),
+    click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag or a glob for tags (repeatable)."),
     click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out repositories that match (repeatable)."),
     click.option("--since", metavar="DATE|DURATION", help="Only tags updated since: 2025-04-01, 7d, 12h."),
 )
+_CAFILE = click.option("--cafile", type=click.Path(path_type=Path), help="CA certificates to trust, PEM.")
+_RETRIES = click.option("--retries", type=int, default=5, show_default=True, help="Tries again after a failure.")
+_AUTHFILE = click.option(
+    "--authfile", type=click.Path(path_type=Path), help="Auth file instead of docker's and podman's."
+)
+_ALLOW_REALM = click.option(
+    "--allow-realm", metavar="HOST", multiple=True, help="Trust this host's token service, too (repeatable)."
+)
+_CERT_DIR = click.option(
+    "--cert-dir", type=click.Path(path_type=Path), help="The same directory for source and target."
+)
+_TLS_VERIFY = click.option("--tls-verify", type=bool, metavar="BOOL", help="The same for source and target.")
+_CLIENT = (_CAFILE, _RETRIES, _AUTHFILE, _ALLOW_REALM, _CERT_DIR, _TLS_VERIFY)
 _SERVER = (
     click.option(
         "--server",
@@ -46,7 +62,8 @@ _SERVER = (
         envvar="QUAY_API_TOKEN_FILE",
         help="File with an API token (or QUAY_API_TOKEN in the environment).",
     ),
-    click.option("--cafile", type=click.Path(path_type=Path), help="CA certificates to trust, PEM."),
+    _CAFILE,
+    _RETRIES,
     click.option(
         "--discovery",
         type=click.Choice([way.value for way in Discovery]),
@@ -57,17 +74,29 @@ _SERVER = (
     click.option(
         "--max-requests-per-second", metavar="N", type=float, help="Over everything that is asked of the source."
     ),
-    click.option("--retries", type=int, default=5, show_default=True, help="Tries again after a failure."),
     click.option("--allow-empty", is_flag=True, help="A selection without images is no error."),
 )
 _REGISTRY = (
-    click.option("--username", help="User or robot account for the registry."),
-    click.option("--password-stdin", is_flag=True, help="Read its password from standard input."),
-    click.option("--authfile", type=click.Path(path_type=Path), help="Auth file instead of docker's and podman's."),
-    click.option(
-        "--allow-realm", metavar="HOST", multiple=True, help="Trust this host's token service, too (repeatable)."
-    ),
+    click.option("--username", "--src-username", "username", help="User or robot account for the registry."),
+    click.option("--password-stdin", "--src-password-stdin", "password_stdin", is_flag=True, help="Read its password."),
+    _AUTHFILE,
+    _ALLOW_REALM,
+    click.option("--src-cert-dir", type=click.Path(path_type=Path), help="Its certificates: *.crt, *.cert and *.key."),
+    click.option("--src-tls-verify", type=bool, metavar="BOOL", help="Whether to verify its certificate."),
+    _CERT_DIR,
+    _TLS_VERIFY,
 )
+_TARGET = (
+    click.option("--dest-username", metavar="USER", help="User or robot account for a target that is a registry."),
+    click.option("--dest-password-stdin", is_flag=True, help="Read its password from standard input."),
+    click.option("--dest-cert-dir", type=click.Path(path_type=Path), help="The target's: *.crt, *.cert and *.key."),
+    click.option("--dest-tls-verify", type=bool, metavar="BOOL", help="Whether to verify the target's certificate."),
+    click.option("--state", type=click.Path(path_type=Path), help="Where runs remember what they pushed.  [XDG state]"),
+)
+
+
+_USERS = {"src": "username", "dest": "dest_username"}
+_PASSWORDS = {"src": "password_stdin", "dest": "dest_password_stdin"}
 
 
 def selection_options(function: F) -> F:
@@ -85,28 +114,53 @@ def registry_options(function: F) -> F:
     return _apply(_REGISTRY, function)
 
 
+def client_options(function: F) -> F:
+    """Add the options of any client, for a command that has no source."""
+    return _apply(_CLIENT, function)
+
+
+def target_options(function: F) -> F:
+    """Add the options of a target that is a registry."""
+    return _apply(_TARGET, function)
+
+
 def _apply(decorators: Iterable[Callable[[F], F]], function: F) -> F:
     return reduce(lambda decorated, decorator: decorator(decorated), reversed(list(decorators)), function)
 
 
 def make_selection(
-    organization: str, glob: str | None, tag: str | None, *, exclude: tuple[str, ...], since: str | None
+    organization: str | None,
+    glob: str | None,
+    tag: str | None,
+    *,
+    globs: tuple[str, ...] = (),
+    tags: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    since: str | None = None,
 ) -> Selection:
-    """Return the selection that the words mean.
+    """Return the selection that the words mean; `globs` and `tags` are said beside the words.
 
     :raises ConfigError: when they make no sense.
     """
+    if organization is None:
+        raise click.UsageError("Missing argument 'ORG'.")
+
     now = datetime.now(UTC)
     moment = parse_since(since, now=now) if since is not None else None
     if "://" not in organization:
         return Selection(
-            organization, "*" if glob is None else glob, "latest" if tag is None else tag, exclude=exclude, since=moment
+            organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude=exclude, since=moment
         )
 
-    if glob is not None:
+    if glob is not None or globs or tags:
         raise ConfigError("a quay:// address says everything: no GLOB or TAG after it")
 
     return Selection.parse_uri(organization, exclude=exclude, since=moment, now=now)
+
+
+def _joined(word: str | None, others: tuple[str, ...], default: str) -> str:
+    words = others if word is None else (word, *others)
+    return ",".join(words) if words else default
 
 
 def make_settings(**options: Any) -> Settings:
@@ -115,12 +169,31 @@ def make_settings(**options: Any) -> Settings:
     :raises ConfigError: when they make no sense.
     """
     token_file = options.pop("token_file", None)
-    username, password_stdin = options.pop("username", None), options.pop("password_stdin", False)
     discovery, rate = options.pop("discovery", "auto"), options.pop("limit_rate", None)
+    for_both = {name: options.pop(name, None) for name in ("cert_dir", "tls_verify")}
+    for name, value in for_both.items():
+        for side in ("src", "dest"):
+            options[f"{side}_{name}"] = value if options.get(f"{side}_{name}") is None else options[f"{side}_{name}"]
+
+    users = {side: options.pop(name, None) for side, name in _USERS.items()}
+    asked = {side: options.pop(name, False) for side, name in _PASSWORDS.items()}
+    if all(asked.values()):
+        raise ConfigError("one standard input can't be the password of both registries: put one into an auth file")
+
+    if options.pop("full_check", False):
+        options["full_check_every"] = 0.0
+
+    if options.pop("no_space_check", False):
+        options["check_space"] = False
+
+    if options.pop("yes", False):
+        options["max_delete"] = 100.0
+
     platforms = tuple(Platform.parse(text) for text in options.pop("platform", ()))
     return Settings(
         api_token=_api_token(token_file),
-        credentials=_credentials(username, from_stdin=password_stdin),
+        credentials=_credentials("", users["src"], from_stdin=asked["src"]),
+        dest_credentials=_credentials("dest-", users["dest"], from_stdin=asked["dest"]),
         allow_realms=frozenset(options.pop("allow_realm", ())),
         platforms=platforms,
         discovery=Discovery(discovery),
@@ -142,6 +215,43 @@ def parse_rate(text: str) -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 
+def duration(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """Turn the words of an option into seconds.
+
+    :raises ConfigError: when they are no duration.
+    """
+    return None if text is None else parse_duration(text).total_seconds()
+
+
+def grace(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Turn the words of an option into seconds; `0` is none.
+
+    :raises ConfigError: when they are no duration.
+    """
+    return 0.0 if text == "0" else duration(context, option, text)
+
+
+def home_at(target: str, state: Path | None) -> Path:
+    """Return the directory of what is known of `target`, as given to sync together with --state.
+
+    :raises ConfigError: when it is no target.
+    """
+    settings = Settings(allow_extract=True, state=state, environment=os.environ)
+    return home_of(parse_target(target, Selection("org"), settings), settings)
+
+
+def layout_at(target: str) -> Path:
+    """Return the path of the OCI image layout that the words of a command name.
+
+    :raises ConfigError: when there is none.
+    """
+    path = Path(target.removeprefix("ocidir://"))
+    if not (path / "oci-layout").is_file():
+        raise ConfigError(f"no OCI image layout at {path}")
+
+    return path
+
+
 def _api_token(file: Path | None) -> Secret | None:
     if file is not None:
         return read_secret_file(file, on_notice=lambda line: click.echo(f"quaymirror: {line}", err=True))
@@ -150,8 +260,8 @@ def _api_token(file: Path | None) -> Secret | None:
     return Secret(token, what="QUAY_API_TOKEN") if token else None
 
 
-def _credentials(username: str | None, *, from_stdin: bool) -> Credentials | None:
+def _credentials(side: str, username: str | None, *, from_stdin: bool) -> Credentials | None:
     if (username is None) is from_stdin:
-        raise ConfigError("--username and --password-stdin go together")
+        raise ConfigError(f"--{side}username and --{side}password-stdin go together")
 
     return Credentials(username, read_secret_stdin(sys.stdin.buffer)) if username is not None else None

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import click
+from click.core import ParameterSource
 
-from ..errors import ConfigError
-from ..events import Meters, Observer
-from ..mirror.report import Report
-from ..mirror.run import Stop, run_sync
-from ..mirror.target import parse_target
-from .options import make_selection, make_settings, registry_options, selection_options, server_options
-from .watching import PROGRESS, watched_run
+from ..store.fsops import Fsync
+from .execute import execute, make_plan
+from .help import GroupedCommand
+from .options import duration, grace, registry_options, selection_options, server_options, target_options
+from .outputs import Outputs, output_options
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
 @selection_options
+@click.option("--from-lock", type=click.Path(path_type=Path), metavar="FILE", help="Exactly the images of a lock file.")
 @click.option("--to", "target", metavar="TARGET", default="./mirror", show_default=True, help="Where images land.")
 @click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
 @click.option("--layer-concurrency", metavar="N", type=int, help="Blobs in flight, over all images.  [default: 32]")
@@ -34,54 +31,51 @@ from .watching import PROGRESS, watched_run
     "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
 )
 @click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
+@click.option(
+    "--full-check-every",
+    metavar="DURATION",
+    callback=duration,
+    help="How long the listing may vouch for a tag, unseen.  [default: 7d]",
+)
+@click.option("--full-check", is_flag=True, help="Check every tag, whatever earlier runs saw.")
+@click.option(
+    "--max-duration", metavar="DURATION", callback=duration, help="Begin nothing new after 90m, 4h and so on."
+)
+@click.option("--expect-at-least", metavar="N", type=int, help="Fail if fewer images are found.")
+@click.option("--max-missing", metavar="PERCENT", type=float, help="Fail if more of last time's images are gone.")
+@click.option("--prune", is_flag=True, help="Untag images that have been gone for a while, and remove what is over.")
+@click.option(
+    "--grace", metavar="DURATION", callback=grace, help="How long they have to have been gone.  [default: 7d]"
+)
+@click.option("--max-delete", metavar="PERCENT", type=float, help="Prune nothing if more would go.  [default: 10]")
+@click.option("--yes", is_flag=True, help="Prune, however much goes.")
+@click.option(
+    "--fsync",
+    type=click.Choice(list(Fsync)),
+    help="Safe against power loss: each file (always), each commit (batch), never.  [default: always]",
+)
+@click.option("--no-space-check", is_flag=True, help="Go on until the disk is full.")
+@click.option("--wait", is_flag=True, help="Wait for another run on the same target to end.")
 @click.option("--limit-rate", metavar="RATE", help="Bytes a second, over all transfers: 500K, 20M, 1G.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options
-@click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show.")
-@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write the run's report, JSON.")
-def sync(
-    organization: str,
-    glob: str | None,
-    tag: str | None,
-    exclude: tuple[str, ...],
-    since: str | None,
-    target: str,
-    progress: str,
-    report_file: Path | None,
-    **options: Any,
-) -> int:
+@target_options
+@click.option("--check-target", is_flag=True, help="Ask a registry whether what earlier runs pushed is there still.")
+@click.option("--verify-target", is_flag=True, help="Look for everything afterwards, as `quaymirror verify` does.")
+@output_options
+@click.pass_context
+def sync(context: click.Context, /, **options: Any) -> int:
     """Mirror every repository of ORG that matches GLOB and carries TAG.
 
-    GLOB defaults to '*', TAG to 'latest'.
+    GLOB defaults to '*', TAG to 'latest'. Each may be several, separated by commas, and TAG a glob, too. Every option
+    has a variable: QUAYMIRROR_CONCURRENCY for --concurrency.
 
     \b
     quaymirror sync kolla '*' 2025.1-debian --concurrency 16
+    quaymirror sync kolla 'nova-*,neutron-*' '2025.1-debian*' --exclude '*-base'
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
-    selection = make_selection(organization, glob, tag, exclude=exclude, since=since)
-    settings = make_settings(**options)
-    parse_target(target, selection, settings)  # before anything is shown
-    _check_writable(report_file)
-
-    async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:
-        return await run_sync(selection, target, settings, observer=observer, meters=meters, stop=stop)
-
-    report, code = anyio.run(partial(watched_run, run, progress=progress))
-    if report_file is not None:
-        _write_report(report_file, {**report.to_json(), "exit_code": int(code)})
-
-    return int(code)
-
-
-def _check_writable(file: Path | None) -> None:
-    """Fail before the run, not after it."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise ConfigError(f"--report {file}: no file can be written there")
-
-
-def _write_report(file: Path, document: dict[str, Any]) -> None:
-    try:
-        file.write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--report {file}: {error.strerror}") from None
+    outputs = Outputs.taken_from(options)
+    server_is_given = context.get_parameter_source("server") is not ParameterSource.DEFAULT
+    return execute([make_plan(server_is_given=server_is_given, **options)], outputs)

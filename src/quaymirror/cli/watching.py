@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
+from ..errors import ConfigError
 from ..events import Event, ImageDerived, Meters, Observer
 from ..mirror.report import ExitCode, Report
 from ..mirror.run import Stop
 from ..transfer.together import foremost
+from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 from ..ui.state import RunState
 from ..ui.summary import summary_lines
 from ..ui.text import plain
-
-PROGRESS = ("auto", "rich", "plain", "json", "none")
+from ..ui.timeline import Timeline
+from .beacon import Beacon
+from .outputs import Outputs
 
 # Long enough for small blobs to land, short enough for whoever pressed the key; the rest resumes.
 _DRAIN_SECONDS = 10.0
@@ -36,29 +42,86 @@ class Watcher:
     run: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
-def make_watcher(progress: str, meters: Meters) -> Watcher:
+def make_watcher(outputs: Outputs, meters: Meters) -> Watcher:
     """Return the watcher that `--progress` asks for; `auto` looks at the terminal."""
+    match _progress(outputs):
+        case "rich":
+            from ..ui.dashboard import Dashboard
+
+            dashboard = Dashboard(meters)
+            above = LogObserver(_logger(outputs, lambda line: dashboard.print(line.rstrip("\n")), words=True))
+            return Watcher(_both(dashboard, above), dashboard.run)
+        case "plain":
+            from ..ui.lines import Lines
+
+            lines = Lines(meters, _to_stderr, verbose=outputs.verbose)
+            return Watcher(lines, lines.run)
+        case "log":
+            return Watcher(LogObserver(_logger(outputs, _to_stderr)))
+        case "json":
+            from ..ui.jsonl import JsonLines
+
+            return Watcher(JsonLines(_to_stdout))
+        case _:
+            return Watcher(lambda event: None)
+
+
+def _progress(outputs: Outputs) -> str:
+    """What is shown: `log` is what a log in JSON makes of plain lines."""
+    if outputs.quiet and outputs.progress != "json":
+        return "none"
+
+    progress = outputs.progress
     if progress == "auto":
-        progress = "rich" if sys.stderr.isatty() else "plain"
+        progress = "rich" if sys.stderr.isatty() and outputs.log_format == "text" else "plain"
 
-    if progress == "rich":
-        from ..ui.dashboard import Dashboard
+    return "log" if progress == "plain" and outputs.log_format == "json" and outputs.log_file is None else progress
 
-        dashboard = Dashboard(meters)
-        return Watcher(dashboard, dashboard.run)
 
-    if progress == "plain":
-        from ..ui.lines import Lines
+def _both(first: Observer, second: Observer) -> Observer:
+    def observe(event: Event) -> None:
+        first(event)
+        second(event)
 
-        lines = Lines(meters, _to_stderr)
-        return Watcher(lines, lines.run)
+    return observe
 
-    if progress == "json":
-        from ..ui.jsonl import JsonLines
 
-        return Watcher(JsonLines(_to_stdout))
+def _logger(outputs: Outputs, write: Callable[[str], object], *, words: bool = False) -> logging.Logger:
+    """Return a logger that writes lines to `write`; with `words` for people, who have the rest before them."""
+    logger = logging.Logger(LOGGER, logging.DEBUG if outputs.verbose else logging.WARNING if words else logging.INFO)
+    handler = CallHandler(write)
+    if words:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler.setFormatter(JsonFormatter() if outputs.log_format == "json" else TextFormatter())
 
-    return Watcher(lambda event: None)
+    logger.addHandler(handler)
+    return logger
+
+
+@contextmanager
+def _log_file(outputs: Outputs) -> Iterator[Observer]:
+    """Open the log file, if there is one, and hand out what writes events to it.
+
+    :raises ConfigError: when it can't be opened.
+    """
+    if outputs.log_file is None:
+        yield lambda event: None
+        return
+
+    try:
+        file = outputs.log_file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--log-file {outputs.log_file}: {error.strerror}") from None
+
+    def write(line: str) -> None:
+        # A full disk is told by the mirror itself; its log must not end the run.
+        with suppress(OSError):
+            file.write(line)
+            file.flush()
+
+    with file:
+        yield LogObserver(_logger(outputs, write))
 
 
 class Printer:
@@ -67,9 +130,9 @@ class Printer:
     As JSON lines it is on stdout already.
     """
 
-    def __init__(self, progress: str) -> None:
-        self._is_silent = progress == "json"
-        self._must_wait = progress == "rich" or (progress == "auto" and sys.stderr.isatty())
+    def __init__(self, outputs: Outputs) -> None:
+        self._is_silent = outputs.progress == "json"
+        self._must_wait = _progress(outputs) == "rich"
         self._waiting: list[str] = []
 
     def __call__(self, event: Event) -> None:
@@ -99,39 +162,46 @@ def _to_stdout(text: str) -> None:
 
 
 async def watched_run(
-    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, progress: str
-) -> tuple[Report, ExitCode]:
-    """Run `run` under the eyes of `progress`, let signals end it, and print the summary.
+    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, outputs: Outputs, home: Path | None = None
+) -> tuple[Report, ExitCode, Timeline]:
+    """Run `run` under the eyes of `outputs`, let signals end it, and print the summary.
 
-    The first Ctrl-C (or SIGTERM) lets what is in flight finish, for a while; the second ends everything at once.
+    Into `home`, the target's own directory, goes what `quaymirror watch` shows. The first Ctrl-C (or SIGTERM) lets what
+    is in flight finish, for a while; the second ends everything at once.
     """
     meters, stop = Meters(), Stop()
-    watcher = make_watcher(progress, meters)
+    watcher = make_watcher(outputs, meters)
     state = RunState()
+    timeline = Timeline(state, meters)
+    beacon = Beacon(home, state, meters)
     caught: list[signal.Signals] = []
-    printer = Printer(progress)
+    printer = Printer(outputs)
+    with _log_file(outputs) as log:
 
-    def observe(event: Event) -> None:
-        state.apply(event)
-        watcher.observe(event)
-        printer(event)
+        def observe(event: Event) -> None:
+            state.apply(event)
+            for observer in (watcher.observe, log, timeline, printer):
+                observer(event)
 
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_obey_signals, stop, caught)
-            if watcher.run is not None:
-                tasks.start_soon(watcher.run)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_obey_signals, stop, caught)
+                tasks.start_soon(beacon.run)
+                if watcher.run is not None:
+                    tasks.start_soon(watcher.run)
 
-            report = await run(observe, meters, stop)
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise foremost(group) or group from None
+                report = await run(observe, meters, stop)
+                await beacon.write()
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise foremost(group) or group from None
 
     printer.flush()
-    for line in summary_lines(state):
-        click.echo(line, err=True)
+    if not outputs.quiet and _progress(outputs) != "log":
+        for line in summary_lines(state):
+            click.echo(line, err=True)
 
-    return report, _final_code(report, caught)
+    return report, _final_code(report, caught), timeline
 
 
 async def _obey_signals(stop: Stop, caught: list[signal.Signals]) -> None:

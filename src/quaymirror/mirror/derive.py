@@ -26,7 +26,7 @@ from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, ma
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..store import fsops
 from ..store.blobs import BlobStore, Ingest
-from ..store.lock import locked
+from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.receipts import LandedLayer, Receipt, Receipts, has_size
 from ..store.state import ImageRecord
 from .destination import DerivedTarget
@@ -54,8 +54,10 @@ class Deriver:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, spec: DerivedTarget, *, observer: Observer) -> AsyncIterator[Deriver]:
-        """Open the target of `spec` for a run.
+    async def open(
+        cls, spec: DerivedTarget, *, observer: Observer, patience: Patience | None = None
+    ) -> AsyncIterator[Deriver]:
+        """Open the target of `spec` for a run. While another one is at work there, ask `patience`.
 
         :raises ConfigError: when occystrap does not understand the filters.
         :raises TargetRefused: when a byte-exact mirror is there.
@@ -66,9 +68,8 @@ class Deriver:
         async with Workers.open() as workers:
             await _check_filters(spec, workers)
             fsops.make_directory(home)
-            with locked(home / "lock"):
-                async with Stage.open(home / "work", workers) as stage:
-                    yield cls(spec, Receipts(home / "derived"), stage, observer=observer)
+            async with patiently_locked(home / WRITERS, patience), Stage.open(home / "work", workers) as stage:
+                yield cls(spec, Receipts(home / "derived"), stage, observer=observer)
 
     @classmethod
     @asynccontextmanager

@@ -90,7 +90,7 @@ def parse_derived(text: str, selection: Selection, settings: Settings) -> Derive
 
     host, path = _host_and_path(scheme, rest)
     if "{org}" in host + path or "{tag}" in host + path:
-        values = {"{org}": selection.organization, "{tag}": selection.tag}
+        values = {"{org}": selection.organization} | ({"{tag}": selection.tag} if selection.is_one_tag else {})
         host, path = _filled(host, values), _filled(path, values)
 
     options = _options(scheme, query)
@@ -158,9 +158,14 @@ def _value(text: str) -> Option:
 
 
 def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], selection: Selection) -> None:
-    several = any(character in selection.glob for character in "*?[")
-    if scheme in ("tar", "oci", "mounts") and several and "{repo}" not in place:
+    if scheme not in ("tar", "oci", "mounts"):
+        return
+
+    if not selection.is_one_repository and "{repo}" not in place:
         raise ConfigError(f"{scheme}://{place} is one place for all images of {selection}: put {{repo}} into it")
+
+    if not selection.is_one_tag and "{tag}" not in place:
+        raise ConfigError(f"{scheme}://{place} is one place for all tags of {selection}: put {{tag}} into it")
 
 
 def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], settings: Settings) -> None:
@@ -187,7 +192,7 @@ def _platform(settings: Settings) -> Platform:
 def _directory_before(path: str, scheme: str) -> Path:
     """The directory that all images have in common: nothing with a placeholder in it, and no file's name."""
     parts = Path(path).parts
-    common = next((number for number, part in enumerate(parts) if "{repo}" in part), len(parts))
+    common = next((number for number, part in enumerate(parts) if "{repo}" in part or "{tag}" in part), len(parts))
     directory = Path(*parts[:common])
     return directory.parent if common == len(parts) and scheme != "dir" else directory
 

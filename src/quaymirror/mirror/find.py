@@ -8,10 +8,11 @@ from functools import partial
 
 import anyio
 
-from ..events import CandidateSkipped, Observer
-from ..quay.check import Candidate, Image, refuse_impossible
-from ..quay.discovery import pages
+from ..events import CandidateSkipped, Event, Observer
+from ..quay.check import refuse_impossible
+from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, pages
 from ..quay.selection import Selection
+from ..quay.tags import no_such_tag
 from ..transfer.together import together
 from .services import Services, connect
 from .settings import Settings
@@ -24,16 +25,28 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
 
     No task outlives a step of the iteration, so that it may be abandoned anywhere.
     """
+    missed: list[str] = []
+    has_found = False
+
+    def watch(event: Event) -> None:
+        observer(event)
+        if isinstance(event, CandidateSkipped) and event.reason == NO_SUCH_TAG:
+            missed.append(event.repository)
+
     refuse_impossible(settings.discovery, selection)
     async with (
-        connect(settings, observer) as services,
+        connect(settings, observer, namespace=selection.organization) as services,
         aclosing(pages(services.api, settings.origin.netloc, selection, observer=observer)) as listing,
     ):
         candidates = await anext(listing, None)
         while candidates is not None:
-            images, candidates = await _step(candidates, listing, services, selection, observer)
+            images, candidates = await _step(candidates, listing, services, selection, watch)
             for image in images:
+                has_found = True
                 yield image
+
+        if missed and not has_found:
+            raise await no_such_tag(services.api, missed, selection)
 
 
 async def _step(
@@ -47,14 +60,14 @@ async def _step(
     images: list[Image] = []
     following: list[Candidate] | None = None
 
-    async def check() -> None:
+    async def look_up() -> None:
         images.extend(await confirmed(candidates, services, selection, observer))
 
     async def look_ahead() -> None:
         nonlocal following
         following = await anext(listing, None)
 
-    await together([check, look_ahead])
+    await together([look_up, look_ahead])
     return images, following
 
 
@@ -65,12 +78,12 @@ async def confirmed(
 
     :raises QuaymirrorError: when a tag can't be checked.
     """
-    limit, checker = anyio.CapacityLimiter(_CHECKERS), services.checker(selection)
-    found: dict[int, Image] = {}
+    limit, lookup = anyio.CapacityLimiter(_CHECKERS), services.lookup(selection)
+    found: dict[int, list[Image]] = {}
 
     async def confirm(number: int, candidate: Candidate) -> None:
         async with limit:
-            result = await checker.check(candidate, selection)
+            result = await check(candidate, api=services.api, lookup=lookup, selection=selection)
 
         if isinstance(result, CandidateSkipped):
             observer(result)
@@ -78,4 +91,4 @@ async def confirmed(
             found[number] = result
 
     await together(partial(confirm, number, candidate) for number, candidate in enumerate(candidates))
-    return [found[number] for number in sorted(found)]
+    return [image for number in sorted(found) for image in found[number]]

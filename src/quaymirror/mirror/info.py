@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,10 +41,10 @@ async def image_infos(selection: Selection, settings: Settings, *, observer: Obs
     :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
     :raises QuaymirrorError: when the listing breaks off, or nothing at all can be had.
     """
-    refuse_impossible(settings.discovery, selection)
     found: list[dict[str, Any]] = []
     limit = anyio.CapacityLimiter(settings.concurrency)
-    async with connect(settings, observer) as services:
+    refuse_impossible(settings.discovery, selection)
+    async with connect(settings, observer, namespace=selection.organization) as services:
         async for candidates in pages(services.api, settings.origin.netloc, selection, observer=observer):
             images = await confirmed(candidates, services, selection, observer)
             await together(partial(_add, image.reference, services, settings, limit, found) for image in images)
@@ -129,13 +129,19 @@ class _MemorySink:
         self.content = bytearray()
         self.offset = 0
 
-    async def write(self, chunk: bytes) -> None:
-        self.offset += len(chunk)
-        if self.offset > self._descriptor.size:
-            await self.restart()
-            raise SizeMismatch(f"{self._descriptor.digest}: more than the {self._descriptor.size:,} bytes announced")
+    async def ready(self) -> None:
+        """There is nothing to find out."""
 
-        self.content += chunk
+    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            self.offset += len(chunk)
+            if self.offset > self._descriptor.size:
+                await self.restart()
+                raise SizeMismatch(
+                    f"{self._descriptor.digest}: more than the {self._descriptor.size:,} bytes announced"
+                )
+
+            self.content += chunk
 
     async def restart(self) -> None:
         self.offset = 0

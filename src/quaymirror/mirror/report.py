@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
@@ -14,12 +14,14 @@ from ..errors import (
     CredentialsRefused,
     DiscoveryIncomplete,
     LockHeld,
+    MirrorDamaged,
     QuaymirrorError,
     SelectionEmpty,
     StoreError,
 )
-from ..events import Outcome, Status
+from ..events import CheckFailed, Outcome, Status
 from ..quay.selection import Selection
+from .changes import Changes
 
 SCHEMA_VERSION = 1
 
@@ -62,6 +64,8 @@ def exit_code_of(error: QuaymirrorError) -> ExitCode:
             return ExitCode.LOCKED
         case StoreError():
             return ExitCode.STORAGE
+        case MirrorDamaged():
+            return ExitCode.DAMAGED
         case ConfigError():
             return ExitCode.USAGE
         case CredentialsRefused():
@@ -72,22 +76,40 @@ def exit_code_of(error: QuaymirrorError) -> ExitCode:
             return ExitCode.UNAVAILABLE
 
 
+@dataclass(slots=True)
+class HostTrouble:
+    """How often a host was asked again, and how long it asked for patience. Waits are in seconds."""
+
+    retries: int = 0
+    retry_wait_s: float = 0.0
+    pauses: int = 0
+    paused_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One run. `fatal` is what ended it early, `stopped` who asked it to end; times are POSIX, durations in seconds."""
 
     run_id: str
-    selection: Selection
+    selections: Sequence[Selection]
     server: str
     target: str
     started: float
     elapsed: float
     outcomes: Sequence[Outcome]
+    failed_checks: Sequence[CheckFailed] = ()
+    """Repositories of which it could not be found out whether they carry the tag; each counts as a failed image."""
+    jobs: Sequence[str] = ()
+    """The names of the jobs that `selections` come from, if any."""
     repositories: int = 0
     matched: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    changes: Changes | None = None
+    """How what was found differs from the last run that saw everything, if there was one."""
     findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What the check of each derived image found, by its full name."""
+    hosts: Mapping[str, HostTrouble] = field(default_factory=dict)
+    """Where there was trouble: hosts as in the events, pauses with the kind of their endpoint."""
     bytes_fetched: int = 0
     complete: bool = False
     """Whether everything selected was found and had its turn."""
@@ -101,30 +123,38 @@ class Report:
         """How many images there are of each status; repositories without the tag count as skipped."""
         counts = Counter(outcome.status for outcome in self.outcomes)
         counts[Status.SKIPPED] += sum(self.skipped.values())
+        if self.failed_checks:
+            counts[Status.FAILED] += len(self.failed_checks)
+
         return counts
+
+    @property
+    def selection(self) -> Selection:
+        """What was selected; of several selections the first."""
+        return self.selections[0]
 
     @property
     def exit_code(self) -> ExitCode:
         """The code for this run; of several reasons the gravest."""
-        if self.fatal is not None:
-            empty = isinstance(self.fatal, SelectionEmpty) and self.allow_empty
-            return ExitCode.OK if empty else exit_code_of(self.fatal)
+        is_empty = isinstance(self.fatal, SelectionEmpty)
+        if self.fatal is not None and not is_empty:
+            return exit_code_of(self.fatal)
 
-        if self.counts[Status.FAILED] or not self.complete:
+        if self.counts[Status.FAILED] or not (self.complete or is_empty):
             return ExitCode.PARTIAL
 
-        if not self.outcomes and not self.allow_empty:
-            return ExitCode.EMPTY
-
-        return ExitCode.OK
+        return ExitCode.EMPTY if (is_empty or not self.outcomes) and not self.allow_empty else ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values; the format is described in docs/reference/report.md."""
+        """Return the report as JSON values; docs/reference/report.schema.json describes the format."""
         counts = self.counts
+        selections = [selection_json(selection) for selection in self.selections]
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
-            "selection": _selection(self.selection),
+            "jobs": list(self.jobs),
+            "selection": selections[0] if len(selections) == 1 else None,
+            "selections": selections,
             "server": self.server,
             "target": self.target,
             "dry_run": self.dry_run,
@@ -132,30 +162,35 @@ class Report:
             "elapsed_s": round(self.elapsed, 3),
             "complete": self.complete,
             "exit_code": int(self.exit_code),
-            "error": _error(self.fatal),
+            "error": error_to_json(self.fatal),
             "stopped": self.stopped,
             "repositories": {"listed": self.repositories, "matched": self.matched, "skipped": dict(self.skipped)},
             "images": {status.value: counts[status] for status in Status},
             "bytes_fetched": self.bytes_fetched,
-            "outcomes": [
-                _outcome(outcome) | self._findings(outcome)
-                for outcome in sorted(self.outcomes, key=lambda o: str(o.reference))
-            ],
+            "bytes_reused": sum(outcome.bytes_reused for outcome in self.outcomes),
+            "hosts": {host: asdict(trouble) for host, trouble in sorted(self.hosts.items())},
+            "changes": self.changes.to_json() if self.changes else None,
+            "outcomes": sorted(
+                [*map(self._outcome, self.outcomes), *map(_failed_check, self.failed_checks)],
+                key=lambda outcome: (str(outcome["reference"]), str(outcome["digest"])),
+            ),
         }
 
-    def _findings(self, outcome: Outcome) -> dict[str, Any]:
-        """Derived images only: an empty list says that the check found nothing wrong."""
+    def _outcome(self, outcome: Outcome) -> dict[str, Any]:
+        """Derived images have findings: an empty list says that the check found nothing wrong."""
         found = self.findings.get(outcome.reference.full_name)
-        return {} if found is None else {"findings": list(found)}
+        return _outcome(outcome) | ({} if found is None else {"findings": list(found)})
 
 
-def _selection(selection: Selection) -> dict[str, Any]:
+def selection_json(selection: Selection) -> dict[str, Any]:
+    """Return a selection as JSON values."""
     return {
         "organization": selection.organization,
         "glob": selection.glob,
         "tag": selection.tag,
         "exclude": list(selection.exclude),
         "since": selection.since.isoformat() if selection.since else None,
+        "locked": len(selection.pinned),
     }
 
 
@@ -169,11 +204,26 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "bytes_fetched": outcome.bytes_fetched,
         "bytes_reused": outcome.bytes_reused,
         "elapsed_s": round(outcome.elapsed, 3),
-        "error": _error(outcome.error),
+        "error": error_to_json(outcome.error),
     }
 
 
-def _error(error: QuaymirrorError | None) -> dict[str, Any] | None:
+def _failed_check(failed: CheckFailed) -> dict[str, Any]:
+    """In the form of an outcome: there is no digest, as nobody knows one."""
+    return {
+        "reference": f"{failed.repository}:{failed.tag}",
+        "digest": None,
+        "status": Status.FAILED.value,
+        "reason": None,
+        "bytes_fetched": 0,
+        "bytes_reused": 0,
+        "elapsed_s": 0.0,
+        "error": error_to_json(failed.error),
+    }
+
+
+def error_to_json(error: QuaymirrorError | None) -> dict[str, Any] | None:
+    """Return an error as the report tells it, None for none."""
     if error is None:
         return None
 
@@ -186,4 +236,12 @@ def _error(error: QuaymirrorError | None) -> dict[str, Any] | None:
 
 
 # Quoted by the summary: an incomplete discovery is no reason to forget what was mirrored.
-__all__ = ["SCHEMA_VERSION", "DiscoveryIncomplete", "ExitCode", "Report", "exit_code_of"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "DiscoveryIncomplete",
+    "ExitCode",
+    "HostTrouble",
+    "Report",
+    "error_to_json",
+    "exit_code_of",
+]

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
+from ..errors import Side, UnsafeRedirect
 from ..events import Notice, Observer
-from ..net.auth import Fixed, TokenAuth
+from ..net.auth import Authorizer, Fixed, TokenAuth
 from ..net.client import Client, Request
 from ..net.credentials import CredentialStore
 from ..net.gate import Gates
 from ..net.guard import AddressGuard
 from ..net.origin import Origin
 from ..net.pace import Pace
+from ..net.proxy import Proxies
 from ..net.secret import Credentials, Secret
-from ..net.transport import AiohttpTransport
+from ..net.tls import Trust, certificate_directory, tls_context
+from ..net.transport import AiohttpTransport, Transport
 from ..quay.api import QuayAPI
-from ..quay.check import Discovery, TagChecker, make_checker
+from ..quay.check import Discovery, TagLookup, make_lookup
 from ..quay.selection import Selection
 from ..registry.pull import RemoteSource
 from .settings import Settings
@@ -39,61 +38,114 @@ class Services:
     source: RemoteSource
     discovery: Discovery = Discovery.AUTO
 
-    def checker(self, selection: Selection) -> TagChecker:
-        """Return how to find out what the tag of `selection` means."""
-        return make_checker(self.discovery, selection, self.api, self.source)
+    def lookup(self, selection: Selection) -> TagLookup:
+        """Return how to find out what the tags of `selection` mean."""
+        return make_lookup(self.discovery, selection, self.api, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """What the clients of one server share, its token service included."""
+
+    origin: Origin
+    direct: Transport
+    foreign: Transport
+    gates: Gates
+    settings: Settings
+    observer: Observer
+    side: Side
+
+    def client(self, at: Origin, authorizer: Authorizer) -> Client:
+        """Return a client of `at`: anywhere but at the origin it goes only where servers may send us."""
+        return Client(
+            at,
+            direct=self.direct if at == self.origin else self.foreign,
+            foreign=self.foreign,
+            gates=self.gates,
+            retries=replace(self.settings.retry, retries=self.settings.retries),
+            timeouts=self.settings.timeouts,
+            authorizer=authorizer,
+            observer=self.observer,
+            side=self.side,
+        )
+
+    def registry(self, credentials: Credentials | None, namespace: str) -> Client:
+        """Return a client of the registry, with `credentials` or else those that the user keeps for `namespace`."""
+        authorizer = TokenAuth(
+            self.origin,
+            ask=self._ask_for_token,
+            find_credentials=partial(_find_credentials, self.settings, self.origin, credentials, namespace),
+            allowed_realms=self.settings.allow_realms,
+            clock=self.settings.retry.clock,
+        )
+        return self.client(self.origin, authorizer)
+
+    async def _ask_for_token(self, url: str, authorization: Secret | None) -> bytes:
+        parts = urlsplit(url)
+        request = Request(f"{parts.path}?{parts.query}", kind="token")
+        return await self.client(Origin.of(url), Fixed(authorization)).fetch_once(
+            request, limit=_MAX_TOKEN_ANSWER, parse=lambda _, body: body
+        )
 
 
 @asynccontextmanager
-async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Services]:
+async def _connected(origin: Origin, settings: Settings, observer: Observer, *, side: Side) -> AsyncIterator[_Stack]:
+    guard = AddressGuard()
+    trust = _trust(origin, settings, side)
+    proxies = Proxies.of(settings.environment)
+    gates, bandwidth = _limits(settings, observer)
+
+    def foreign_proxy(url: str) -> str | None:
+        if not guard.allows(Origin.of(url).host):
+            raise UnsafeRedirect(f"a server sent us to {Origin.of(url).netloc}, which is a private address: refused")
+
+        return proxies.find(url)
+
+    async with (
+        AiohttpTransport(
+            socket_factory=guard.trusted_socket,
+            timeouts=settings.timeouts,
+            pace=bandwidth,
+            tls=tls_context(trust),
+            find_proxy=proxies.find if proxies.by_scheme else None,
+        ) as direct,
+        AiohttpTransport(
+            socket_factory=guard.guarded_socket,
+            timeouts=settings.timeouts,
+            pace=bandwidth,
+            tls=tls_context(trust, is_own=False),
+            find_proxy=foreign_proxy if proxies.by_scheme else None,
+        ) as foreign,
+    ):
+        yield _Stack(origin, direct, foreign, gates, settings, observer, side)
+
+
+@asynccontextmanager
+async def connect(settings: Settings, observer: Observer, *, namespace: str = "") -> AsyncIterator[Services]:
     """Open what is needed to talk to the server of `settings`; connections are made when they are used.
+
+    `namespace` is what the images' names begin with: credentials may be kept for it alone.
 
     :raises ConfigError: when a file of certificates makes no sense.
     """
-    origin = settings.origin
-    guard = AddressGuard()
-    tls = _tls(settings.cafile)
-    retries = replace(settings.retry, retries=settings.retries)
-    gates, bandwidth = _limits(settings, observer)
-
-    def transport(socket_factory: Callable[[tuple[Any, ...]], socket.socket]) -> AiohttpTransport:
-        return AiohttpTransport(socket_factory=socket_factory, timeouts=settings.timeouts, tls=tls, pace=bandwidth)
-
-    async with transport(guard.trusted_socket) as direct, transport(guard.guarded_socket) as foreign:
-
-        def client(at: Origin, authorizer: Fixed | TokenAuth) -> Client:
-            return Client(
-                at,
-                direct=direct if at == origin else foreign,
-                foreign=foreign,
-                gates=gates,
-                retries=retries,
-                authorizer=authorizer,
-                timeouts=settings.timeouts,
-                observer=observer,
-            )
-
-        async def ask(url: str, authorization: Secret | None) -> bytes:
-            parts = urlsplit(url)
-            request = Request(f"{parts.path}?{parts.query}", kind="token")
-            return await client(Origin.of(url), Fixed(authorization)).fetch_once(
-                request, limit=_MAX_TOKEN_ANSWER, parse=lambda _, body: body
-            )
-
-        registry = TokenAuth(
-            origin,
-            ask=ask,
-            find_credentials=_finder(settings, origin),
-            allowed_realms=settings.allow_realms,
-            clock=retries.clock,
-        )
-        token = settings.api_token
+    origin, token = settings.origin, settings.api_token
+    async with _connected(origin, settings, observer, side=Side.SOURCE) as stack:
+        credentials = settings.credentials
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         yield Services(
-            api=QuayAPI(client(origin, api), has_token=token is not None),
-            source=RemoteSource(client(origin, registry)),
+            api=QuayAPI(stack.client(origin, api), has_token=token is not None),
+            source=RemoteSource(stack.registry(credentials, namespace)),
             discovery=settings.discovery,
         )
+
+
+@asynccontextmanager
+async def connect_target(
+    origin: Origin, settings: Settings, observer: Observer, *, namespace: str = ""
+) -> AsyncIterator[Client]:
+    """Open what is needed to talk to the registry at `origin`, the target; see `connect`."""
+    async with _connected(origin, settings, observer, side=Side.TARGET) as stack:
+        yield stack.registry(settings.dest_credentials, namespace)
 
 
 def _limits(settings: Settings, observer: Observer) -> tuple[Gates, Pace | None]:
@@ -110,27 +162,26 @@ def _limits(settings: Settings, observer: Observer) -> tuple[Gates, Pace | None]
     return Gates(observer, total=total, patience=settings.retry.patience, clock=clock, sleep=sleep), bandwidth
 
 
-def _finder(settings: Settings, origin: Origin) -> Callable[[], Awaitable[Credentials | None]]:
-    async def find() -> Credentials | None:
-        if settings.credentials is not None:
-            return settings.credentials
-
-        store = CredentialStore(authfile=settings.authfile, env=settings.environment)
-        found = await store.find(origin.netloc)
-        if found is None and settings.api_token is not None:
-            # Quay takes its API token here as the password of this user: one credential serves both faces.
-            return Credentials("$oauthtoken", settings.api_token)
-
-        return found
-
-    return find
+def _trust(origin: Origin, settings: Settings, side: Side) -> Trust:
+    is_source = side is Side.SOURCE
+    named = settings.src_cert_dir if is_source else settings.dest_cert_dir
+    return Trust(
+        cafile=settings.cafile,
+        directory=named or certificate_directory(origin.netloc, settings.environment),
+        verify=settings.src_tls_verify if is_source else settings.dest_tls_verify,
+    )
 
 
-def _tls(cafile: Path | None) -> ssl.SSLContext | None:
-    if cafile is None:
-        return None
+async def _find_credentials(
+    settings: Settings, origin: Origin, given: Credentials | None, namespace: str
+) -> Credentials | None:
+    if given is not None:
+        return given
 
-    try:
-        return ssl.create_default_context(cafile=cafile)
-    except (OSError, ssl.SSLError):
-        raise ConfigError(f"{cafile} holds no CA certificates in PEM form") from None
+    store = CredentialStore(authfile=settings.authfile, env=settings.environment)
+    found = await store.find(origin.netloc, namespace or None)
+    if found is None and settings.api_token is not None and origin == settings.origin:
+        # Quay takes its API token here as the password of this user: one credential serves both faces.
+        return Credentials("$oauthtoken", settings.api_token)
+
+    return found

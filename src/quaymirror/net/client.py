@@ -97,7 +97,7 @@ class Client:
 
     def attempts(self, what: str) -> Attempts:
         """Return the budget of tries for one operation, `what` naming it in events."""
-        return Attempts(self._retries, what, observer=self._observer)
+        return Attempts(self._retries, what, host=self.origin.netloc, observer=self._observer)
 
     async def fetch(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
         """Return what `parse` makes of the answer and its body of at most `limit` bytes, trying again where it helps.

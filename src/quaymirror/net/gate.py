@@ -219,6 +219,7 @@ KINDS = {
     "token": Limits(4, 8),
     "manifests": Limits(16, 64, rate=50.0, burst=9.0),
     "blobs": Limits(32, 1024),
+    "uploads": Limits(32, 1024),
 }
 
 

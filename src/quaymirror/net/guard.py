@@ -58,6 +58,13 @@ class AddressGuard:
 
         return _socket(address_info)
 
+    def allows(self, host: str) -> bool:
+        """Tell whether a proxy may be asked for `host`, where a server sent us: only literal addresses tell."""
+        try:
+            return self.allow_private or is_public(host)
+        except ValueError:
+            return True
+
     def guarded_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
         """Make a socket to where a server sent us.
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -20,6 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope
 from ..events import Observer, RetryScheduled, ignore
+from .dates import parse_http_date
 
 T = TypeVar("T")
 
@@ -47,8 +47,9 @@ class RetryPolicy:
 class Attempts:
     """The tries of one operation. Tell it of progress, and what failed before is forgotten."""
 
-    def __init__(self, policy: RetryPolicy, what: str, *, observer: Observer = ignore) -> None:
+    def __init__(self, policy: RetryPolicy, what: str, *, host: str = "", observer: Observer = ignore) -> None:
         self._policy = policy
+        self._host = host
         self._what = what
         self._observer = observer
         self._failures = 0
@@ -118,7 +119,9 @@ class Attempts:
         return random.uniform(0, min(self._policy.cap, self._policy.base * 2.0 ** min(self._failures, 16)))
 
     def _announce(self, state: RetryCallState) -> None:
-        self._observer(RetryScheduled(self._what, state.attempt_number, state.upcoming_sleep, _error(state).message))
+        self._observer(
+            RetryScheduled(self._what, state.attempt_number, state.upcoming_sleep, _error(state).message, self._host)
+        )
 
 
 def _error(state: RetryCallState) -> QuaymirrorError:
@@ -142,17 +145,5 @@ def parse_retry_after(value: str | None, *, date: str | None = None) -> float | 
     if text.isascii() and text.isdigit() and len(text) <= 9:
         return float(text)
 
-    until = _parse_date(text)
-    if until is None:
-        return None
-
-    return max(0.0, (until - (_parse_date(date or "") or datetime.now(UTC))).total_seconds())
-
-
-def _parse_date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-        # asctime's form, and -0000, have no zone: HTTP's is GMT. Far from our era, shifting a date can overflow.
-        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return None
+    until = parse_http_date(text)
+    return None if until is None else max(0.0, (until - (parse_http_date(date) or datetime.now(UTC))).total_seconds())

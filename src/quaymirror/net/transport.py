@@ -107,23 +107,34 @@ class AiohttpTransport:
         timeouts: Timeouts | None = None,
         tls: ssl.SSLContext | None = None,
         pace: Pace | None = None,
+        find_proxy: Callable[[str], str | None] | None = None,
     ) -> None:
         self._pace = pace
         self._timeouts = timeouts or Timeouts()
         self._tls = tls
         self._socket_factory = socket_factory
+        self._find_proxy = find_proxy
         self._session: aiohttp.ClientSession | None = None
+        self._proxied: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> AiohttpTransport:
+        self._session = self._open(self._socket_factory)
+        if self._find_proxy is not None:
+            # The user named the proxy: it may be anywhere. Where it goes from there nobody can see from here.
+            self._proxied = self._open(None)
+
+        return self
+
+    def _open(self, socket_factory: Callable[[tuple[Any, ...]], socket.socket] | None) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,  # the gates decide how much goes where, for each host by itself
             ttl_dns_cache=300,
             # aiodns, where it happens to be installed, would take over and ignore nsswitch.
             resolver=aiohttp.ThreadedResolver(),
-            socket_factory=self._socket_factory,
+            socket_factory=socket_factory,
             ssl=self._tls if self._tls is not None else True,
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -134,25 +145,29 @@ class AiohttpTransport:
             headers={"User-Agent": USER_AGENT},
             read_bufsize=512 * 1024 if self._pace is None else _piece(self._pace),
         )
-        return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._session is not None
         with anyio.CancelScope(shield=True):
-            await self._session.close()
+            for session in (self._session, self._proxied):
+                if session is not None:
+                    await session.close()
 
     @asynccontextmanager
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None = None
     ) -> AsyncIterator[Response]:
         """Send one request; see `Transport.request`."""
-        assert self._session is not None
+        proxy = self._find_proxy(url) if self._find_proxy is not None else None
+        session = self._session if proxy is None else self._proxied
+        assert session is not None
         with _translated(url):
             # Without identity Quay compresses blobs on the fly, and their bytes no longer have their digest.
             sent = {"Accept-Encoding": "identity", **headers}
             with anyio.fail_after(self._timeouts.headers) as patience:
                 data = body if body is None or isinstance(body, bytes) else self._watched(body, patience)
-                response = await self._session.request(method, url, headers=sent, data=data, allow_redirects=False)
+                response = await session.request(
+                    method, url, headers=sent, data=data, allow_redirects=False, proxy=proxy
+                )
 
         try:
             yield _AiohttpResponse(response, url, self._pace)
@@ -229,10 +244,8 @@ def _translation(error: Exception, url: str) -> QuaymirrorError:
             return ConnectFailed(f"{host}: the TLS certificate is not trusted: {_reason(error)}", scope=Scope.IMAGE)
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, AddressRefused):
             return UnsafeRedirect(f"a server sent us to {host}, which is a private address: refused")
-        case aiohttp.ClientConnectorDNSError():
-            return ConnectFailed(f"{host}: no such host, or no name service: {_reason(error)}")
-        case aiohttp.ClientConnectorError():
-            return ConnectFailed(f"{host}: can't connect: {_reason(error)}")
+        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
+            return ConnectFailed(f"{host}: {_unconnected(error)}")
         case aiohttp.ConnectionTimeoutError():
             return TimedOut(f"{host}: no connection in time")
         case TimeoutError():
@@ -246,6 +259,18 @@ def _translation(error: Exception, url: str) -> QuaymirrorError:
             return UnsafeRedirect(f"{host}: not a usable URL")
         case _:
             return ReadInterrupted(f"{shown(url)}: the connection broke")
+
+
+def _unconnected(error: aiohttp.ClientError) -> str:
+    match error:
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {error.status}"
+        case aiohttp.ClientProxyConnectionError():
+            return f"can't connect to the proxy: {_reason(error)}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"no such host, or no name service: {_reason(error)}"
+        case _:
+            return f"can't connect: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:

@@ -10,8 +10,9 @@ from urllib.parse import quote, urlencode
 
 from ..errors import AccessDenied, CredentialsRefused, NotFound
 from ..net.client import Client, Request
+from ..net.dates import parse_http_date
 from ..net.transport import Response
-from .schema import Page, Tag, parse_page, parse_tags
+from .schema import Page, Tag, TagPage, parse_page, parse_tags
 
 T = TypeVar("T")
 
@@ -50,14 +51,16 @@ class QuayAPI:
 
         path = f"/api/v1/repository?{urlencode(query)}"
         try:
-            return await self._get(path, lambda _, body: parse_page(body, organization))
+            return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
         except AccessDenied as error:
             raise CredentialsRefused(
                 f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
             ) from None
 
-    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> Tag | None:
+    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> tuple[Tag | None, int | None]:
         """Return the living tag called `tag` of `repository` (with its organization), None where there is none.
+
+        With it comes the server's own time (POSIX) when it said so, None where it has no clock.
 
         :raises RateLimited: when the server answers so few calls a second that we would have to wait, unless `patient`.
         :raises NotFound: when the repository is gone.
@@ -65,18 +68,30 @@ class QuayAPI:
         :raises CredentialsRefused: when our token is not accepted any more.
         :raises QuaymirrorError: when there is no usable answer.
         """
-        query = urlencode({"specificTag": tag, "onlyActiveTags": "true", "limit": 1})
-        path = f"/api/v1/repository/{quote(repository)}/tag/?{query}"
+        found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
+        return next((candidate for candidate in found.tags if candidate.name == tag), None), found.at
+
+    async def tags(self, repository: str, part: str, number: int) -> TagPage:
+        """Return page `number` (from 1) of the living tags of `repository`, newest first.
+
+        With `part` only those that hold this text come, and some others: the server folds case and knows wildcards.
+        Tags that move while one pages may come twice, or not at all.
+
+        :raises QuaymirrorError: as `tag`.
+        """
+        query = {"limit": "100", "page": str(number)}
+        return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
+
+    async def _tags(self, repository: str, query: dict[str, str], *, patient: bool = True) -> TagPage:
+        path = f"/api/v1/repository/{quote(repository)}/tag/?{urlencode({'onlyActiveTags': 'true', **query})}"
         try:
-            found = await self._get(path, lambda _, body: parse_tags(body), patient=patient)
+            return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)), patient=patient)
         except AccessDenied as error:
             if self.has_token and error.status == 401:
                 # With a token that counts, it would have been 403 or 404.
                 raise CredentialsRefused(f"the API token is no longer accepted: {error.message}", status=401) from None
 
             raise
-
-        return next((candidate for candidate in found if candidate.name == tag), None)
 
     async def namespace(self, name: str) -> Namespace:
         """Tell what `name` is: the listing is empty alike for an empty organization and for none.
@@ -119,3 +134,9 @@ class QuayAPI:
     async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
         return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
+
+
+def _time(answer: Response) -> int | None:
+    """The server's own time: the only clock that its `last_modified` can be compared with."""
+    date = parse_http_date(answer.headers.get("Date"))
+    return None if date is None else int(date.timestamp())

@@ -1,46 +1,80 @@
 """Finding the images of a selection: two stages, joined by bounded streams.
 
     list_candidates   pages the API         -> Candidate: a repository whose name matched
-    confirm           checks one candidate  -> Image: a reference pinned to its digest (`check` knows how)
+    confirm           checks one candidate  -> Image: a reference pinned to its digest
 
 Each is one coroutine that several tasks may run; closing a stream is how it says that it is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ..errors import (
+    AccessDenied,
     CredentialsRefused,
     DiscoveryIncomplete,
+    NotFound,
     Phase,
     QuaymirrorError,
     Scope,
     SelectionEmpty,
 )
 from ..events import (
+    CandidateChecked,
     CandidateSkipped,
+    CheckFailed,
     ImageQueued,
     ListingFinished,
     Notice,
     Observer,
-    Outcome,
     PageListed,
-    Status,
     TagChecked,
 )
 from ..oci import Reference, Repository
+from ..store.history import TagCheck
 from .api import Namespace, QuayAPI
-from .check import Candidate, Image, TagChecker, batched, is_older
-from .schema import ListedRepository, Page
-from .selection import Selection
+from .check import TOKEN_BATCH, TagLookup
+from .memory import TagMemory, tag_of
+from .schema import ListedRepository, Page, Tag
+from .selection import Selection, is_pattern
+from .tags import matching_tags, no_such_repository
 
 # A listing that goes on for ever, or in circles, ends in an error and not in a full memory.
 _MAX_REPOSITORIES = 200_000
 _MAX_STALE_PAGES = 3
+
+NO_SUCH_TAG = "no such tag"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A repository whose name matched; `last_modified` as in the listing, `listed_at` by the server's clock.
+
+    `batch` are repositories that share a token with it where the registry needs one.
+    """
+
+    repository: Repository
+    last_modified: int | None = None
+    listed_at: int | None = None
+    batch: tuple[Repository, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that was found: its reference pinned to a digest, and what the API said of it.
+
+    `updated` is the POSIX time since when the tag points there, `size` the compressed layers in bytes. Either is None
+    where the registry was asked; `size` also for an index.
+    """
+
+    reference: Reference
+    updated: int | None = None
+    size: int | None = None
 
 
 @dataclass(slots=True)
@@ -79,11 +113,12 @@ async def pages(
 ) -> AsyncGenerator[list[Candidate]]:
     """Iterate over the candidates of `selection`, page by page, each repository once.
 
-    :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
+    :raises SelectionEmpty: when there is no such organization, nothing in it that we may see, or nothing that matches.
     :raises CredentialsRefused: when the API token does not count.
     :raises DiscoveryIncomplete: when the listing breaks off or makes no sense.
     """
     listing = _Listing()
+    has_matched = False
     next_page: str | None = None
     while True:
         page = await _page(api, selection.organization, next_page, listing.pages)
@@ -96,9 +131,14 @@ async def pages(
         new = listing.take(page)
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
-        yield list(batched(list(_candidates(matched, registry, selection, observer))))
+        has_matched = has_matched or bool(matched)
+        candidates = list(_candidates(replace(page, repositories=tuple(matched)), registry, selection, observer))
+        yield list(_batched(candidates))
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
+            if not has_matched:
+                raise no_such_repository(selection, listing.names)
+
             return
 
         next_page = page.next_page
@@ -142,18 +182,23 @@ async def _prove(api: QuayAPI, organization: str, first: Page) -> None:
             raise SelectionEmpty(f"the organization {organization!r} has no repositories that are visible here{hint}")
 
 
-def _candidates(
-    matched: list[ListedRepository], registry: str, selection: Selection, observer: Observer
-) -> Iterator[Candidate]:
-    for repository in matched:
+def _candidates(matched: Page, registry: str, selection: Selection, observer: Observer) -> Iterator[Candidate]:
+    for repository in matched.repositories:
         name = f"{selection.organization}/{repository.name}"
         if not repository.has_tags:
             observer(CandidateSkipped(name, "no tags"))
-        elif selection.since is not None and is_older(repository.last_modified, selection.since):
+        elif selection.since is not None and _is_older(repository.last_modified, selection.since):
             # A repository is as new as its newest tag: none of its tags can be newer.
             observer(CandidateSkipped(name, "not updated since"))
         else:
-            yield Candidate(Repository(registry, name), repository.last_modified)
+            yield Candidate(Repository(registry, name), repository.last_modified, matched.at)
+
+
+def _batched(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    for start in range(0, len(candidates), TOKEN_BATCH):
+        several = candidates[start : start + TOKEN_BATCH]
+        batch = tuple(candidate.repository for candidate in several)
+        yield from (replace(candidate, batch=batch) for candidate in several)
 
 
 async def list_candidates(
@@ -174,33 +219,131 @@ async def list_candidates(
                 await outbox.send(candidate)
 
 
+async def list_pinned(
+    outbox: MemoryObjectSendStream[Image], *, registry: str, selection: Selection, observer: Observer
+) -> None:
+    """Send the pinned images of `selection` to `outbox`, and close it: nobody is asked."""
+    observer(PageListed(1, len(selection.pinned), len(selection.pinned)))
+    observer(ListingFinished(1, complete=True))
+    async with outbox:
+        for pin in selection.pinned:
+            repository = Repository(registry, f"{selection.organization}/{pin.repository}")
+            observer(CandidateChecked(repository.name, 1))
+            await _queue(Image(Reference(repository, pin.tag, pin.digest)), outbox, observer)
+
+
 async def confirm(
     inbox: MemoryObjectReceiveStream[Candidate],
     outbox: MemoryObjectSendStream[Image],
     *,
-    checker: TagChecker,
+    api: QuayAPI,
+    lookup: TagLookup,
     selection: Selection,
+    memory: TagMemory,
     observer: Observer,
-    failed: Callable[[Outcome], None],
+    is_new: Callable[[Reference], bool] = lambda reference: True,
 ) -> None:
-    """Send an `Image` for each candidate that carries the tag; `failed` gets the outcome of those that can't be told.
+    """Send an `Image` for each tag of each candidate that is selected, and `is_new`.
+
+    What `memory` can vouch for is not asked again.
 
     :raises CredentialsRefused: when our token is not accepted any more.
     """
     async with inbox, outbox:
         async for candidate in inbox:
             try:
-                found = await checker.check(candidate, selection)
+                found = await check(candidate, api=api, lookup=lookup, selection=selection, memory=memory)
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
 
                 error.phase = Phase.DISCOVER
-                failed(Outcome(Reference(candidate.repository, selection.tag), Status.FAILED, error=error))
+                observer(CheckFailed(str(candidate.repository), selection.tag, error))
             else:
                 if isinstance(found, CandidateSkipped):
                     observer(found)
-                else:
-                    observer(TagChecked(found.reference))
-                    await outbox.send(found)
-                    observer(ImageQueued(found.reference))
+                    continue
+
+                new = [image for image in found if is_new(image.reference)]
+                observer(CandidateChecked(candidate.repository.name, len(new)))
+                for image in new:
+                    await _queue(image, outbox, observer)
+
+
+async def _queue(image: Image, outbox: MemoryObjectSendStream[Image], observer: Observer) -> None:
+    observer(TagChecked(image.reference))
+    await outbox.send(image)
+    observer(ImageQueued(image.reference))
+
+
+async def check(
+    candidate: Candidate,
+    *,
+    api: QuayAPI,
+    lookup: TagLookup,
+    selection: Selection,
+    memory: TagMemory | None = None,
+) -> list[Image] | CandidateSkipped:
+    """Return the images, one at least, that `selection` means in `candidate`, or why there is none.
+
+    What `memory` knows is not asked; a glob for tags always is.
+
+    :raises CredentialsRefused: when our token is not accepted any more.
+    :raises QuaymirrorError: when there is no usable answer.
+    """
+    name = candidate.repository.name
+    found: dict[str, Tag] = {}
+    try:
+        for wanted in selection.tags:
+            if is_pattern(wanted):
+                found |= {tag.name: tag for tag in await matching_tags(api, name, wanted)}
+            elif (tag := await _tag(candidate, wanted, lookup, memory)) is not None:
+                found[wanted] = tag
+    except NotFound:
+        return CandidateSkipped(name, "gone since it was listed")
+    except AccessDenied as error:
+        if error.status != 401:
+            raise
+
+        # Quay hides what is gone from the anonymous as it hides what is private.
+        return CandidateSkipped(name, "gone or private since it was listed")
+
+    return _judged(candidate, selection, list(found.values()))
+
+
+async def _tag(candidate: Candidate, name: str, lookup: TagLookup, memory: TagMemory | None) -> Tag | None:
+    known = memory and memory.recall(
+        candidate.repository, name, last_modified=candidate.last_modified, now=candidate.listed_at
+    )
+    if known:
+        return tag_of(known)
+
+    tag, at = await lookup.tag(candidate.repository, name, beside=candidate.batch)
+    if memory is not None:
+        _remember(memory, candidate, name, tag, at)
+
+    return tag
+
+
+def _remember(memory: TagMemory, candidate: Candidate, name: str, tag: Tag | None, at: int | None) -> None:
+    repository = candidate.repository
+    if at is None or candidate.last_modified is None:
+        return
+
+    seen = (tag.digest, tag.start, tag.size, tag.expires) if tag else ()
+    memory.remember(TagCheck(repository.registry, repository.name, name, candidate.last_modified, at, *seen))
+
+
+def _judged(candidate: Candidate, selection: Selection, tags: list[Tag]) -> list[Image] | CandidateSkipped:
+    if not tags:
+        return CandidateSkipped(candidate.repository.name, NO_SUCH_TAG)
+
+    if selection.since is not None:
+        tags = [tag for tag in tags if not _is_older(tag.start, selection.since)]
+
+    images = [Image(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size) for tag in tags]
+    return images or CandidateSkipped(candidate.repository.name, "not updated since")
+
+
+def _is_older(moment: int | None, since: datetime) -> bool:
+    return moment is not None and moment < since.timestamp()

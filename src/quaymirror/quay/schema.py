@@ -33,25 +33,33 @@ class ListedRepository:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. `rejected` describes entries that can't be right; `next_page` is None on the last one."""
+    """One page of a listing. `rejected` describes entries that can't be right; `next_page` is None on the last one.
+
+    `at` is the server's own time (POSIX) when it answered, None where it did not say.
+    """
 
     repositories: tuple[ListedRepository, ...]
     rejected: tuple[str, ...]
     next_page: str | None
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A living tag. `start` is POSIX time, None where not known; `size` in bytes, None for an index."""
+    """A living tag. `size` is in bytes, None for an index.
+
+    `start` and `expires` are POSIX times, None where not known, or where it never expires.
+    """
 
     name: str
     digest: Digest
     start: int | None
     size: int | None
+    expires: int | None = None
 
 
-def parse_page(body: bytes, organization: str) -> Page:
-    """Return one page of `organization`'s repositories.
+def parse_page(body: bytes, organization: str, *, at: int | None = None) -> Page:
+    """Return one page of `organization`'s repositories, which the server sent `at` this time of its own.
 
     An entry that makes no sense is rejected by itself; a page that makes none is no page.
 
@@ -68,19 +76,30 @@ def parse_page(body: bytes, organization: str) -> Page:
         repositories=tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
         rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
         next_page=next_page,
+        at=at,
     )
 
 
-def parse_tags(body: bytes) -> tuple[Tag, ...]:
-    """Return the tags of an answer.
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """One page of a repository's tags, and whether more follow; `at` as in `Page`."""
+
+    tags: tuple[Tag, ...]
+    has_more: bool
+    at: int | None = None
+
+
+def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
+    """Return the tags of an answer, which the server sent `at` this time of its own.
 
     :raises Unavailable: when it is not a list of tags.
     """
-    entries = _object(body).get("tags")
+    document = _object(body)
+    entries = document.get("tags")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unavailable("the API's answer is not a list of tags")
 
-    return tuple(_tag(entry) for entry in entries)
+    return TagPage(tuple(_tag(entry) for entry in entries), has_more=document.get("has_additional") is True, at=at)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -122,7 +141,13 @@ def _tag(entry: dict[str, Any]) -> Tag:
     except InvalidName:
         raise Unavailable("the API's answer has a tag without a digest") from None
 
-    return Tag(str(name), digest, _time(entry.get("start_ts")), size if type(size) is int and size >= 0 else None)
+    return Tag(
+        name=str(name),
+        digest=digest,
+        start=_time(entry.get("start_ts")),
+        size=size if type(size) is int and size >= 0 else None,
+        expires=_time(entry.get("end_ts")),
+    )
 
 
 def _time(value: object) -> int | None:

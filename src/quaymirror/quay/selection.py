@@ -1,4 +1,4 @@
-"""What to mirror: an organization, a glob for its repositories, one tag. Pure parsing, no I/O.
+"""What to mirror: an organization, globs for its repositories, tags. Pure parsing, no I/O.
 
 Names follow Quay's own grammar, which is wider than the OCI distribution-spec's; tags follow the specification.
 Nothing is unquoted or stripped on the way in: what isn't legal as written is an error, and every error is one line that
@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from ..errors import ConfigError
+from ..oci import Digest
 from ..oci.reference import is_tag
 
-__all__ = ["Selection", "parse_since"]
+__all__ = ["Pin", "Selection", "parse_duration", "parse_since"]
 
 _SCHEME = "quay://"
 _FORM = "quay://ORG/GLOB:TAG[?since=YYYY-MM-DD]"
@@ -33,6 +34,11 @@ _BRACKETS = re.compile(r"\[!?([^]]*)\]")
 # A repository name has at most 255 characters; brackets make its glob longer, but not without end.
 _MAX_GLOB = 1_000
 
+# No `?`: behind the tag it begins the query of an address.
+_TAG_GLOB_PARTS = re.compile(r"(?:[A-Za-z0-9._*-]|\[!?[A-Za-z0-9._-]+\])+")
+_MAX_TAG_GLOB = 500
+_WILDCARDS = re.compile(r"[*?[]")
+
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
 _MOMENT = re.compile(rf"{_DATE}(?:T{_TIME}(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})?)?")
@@ -40,11 +46,22 @@ _DURATION = re.compile(r"([0-9]+)([mhdw])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Pin:
+    """One image of a lock: a `repository` without its organization, the tag it is called by, and its digest."""
+
+    repository: str
+    tag: str
+    digest: Digest
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The repositories of `organization` that match `glob` and none of `exclude`, at `tag`, updated after `since`.
 
-    `since` is kept in UTC.
+    `glob` and `tag` may each be several, separated by commas: what matches one of them is selected. A tag may be a
+    glob, too, with `*` and `[a-z]`. `since` is kept in UTC. With `pinned` these images are selected, nothing is looked
+    for, and the other parts only describe them.
 
     :raises ConfigError: when a part breaks its grammar, or `since` has no time zone.
     """
@@ -54,14 +71,15 @@ class Selection:
     tag: str = "latest"
     exclude: tuple[str, ...] = ()
     since: datetime | None = None
+    pinned: tuple[Pin, ...] = ()
 
     def __post_init__(self) -> None:
         _check_organization(self.organization)
-        _check_glob(self.glob, "glob")
-        if not is_tag(self.tag):
-            raise ConfigError(
-                f"not a tag: {_quoted(self.tag)}; tags have 1 to 128 letters, digits, . _ - and don't begin with . or -"
-            )
+        for glob in self.globs:
+            _check_glob(glob, "glob")
+
+        for tag in self.tags:
+            _check_tag(tag)
 
         object.__setattr__(self, "exclude", tuple(self.exclude))
         for pattern in self.exclude:
@@ -70,12 +88,34 @@ class Selection:
         if self.since is not None:
             object.__setattr__(self, "since", _in_utc(self.since))
 
+    @property
+    def globs(self) -> tuple[str, ...]:
+        """The globs for repositories, one by one."""
+        return tuple(self.glob.split(","))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags and the globs for tags, one by one."""
+        return tuple(self.tag.split(","))
+
+    @property
+    def is_one_tag(self) -> bool:
+        """Whether a repository can have one image of this selection only."""
+        return len(self.tags) == 1 and not is_pattern(self.tag)
+
+    @property
+    def is_one_repository(self) -> bool:
+        """Whether only one repository can match."""
+        return len(self.globs) == 1 and not is_pattern(self.glob)
+
     def matches(self, repository: str) -> bool:
         """Tell whether `repository`, a name without the organization, is selected; case counts, `*` crosses `/`."""
         # fnmatch keeps compiled patterns itself (an lru_cache), so this compiles each one once.
-        return fnmatchcase(repository, self.glob) and not any(
-            fnmatchcase(repository, pattern) for pattern in self.exclude
-        )
+        return _matches_any(repository, self.globs) and not _matches_any(repository, self.exclude)
+
+    def matches_tag(self, tag: str) -> bool:
+        """Tell whether `tag` is selected."""
+        return _matches_any(tag, self.tags)
 
     @classmethod
     def parse_uri(
@@ -140,14 +180,46 @@ def parse_since(text: str, *, now: datetime) -> datetime:
     return moment
 
 
-def _moment(text: str, now: datetime) -> datetime | None:
-    duration = _DURATION.fullmatch(text)
-    if duration is not None:
-        count = int(duration[1])
-        if count == 0:
-            raise ValueError(text)
+def is_pattern(text: str) -> bool:
+    """Tell whether `text` can match anything but itself."""
+    return _WILDCARDS.search(text) is not None
 
-        return (now - count * _UNITS[duration[2]]).astimezone(UTC)
+
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return how long `90m`, `12h`, `7d` or `2w` is.
+
+    :raises ConfigError: for another form, and for nothing at all.
+    """
+    try:
+        duration = _duration(text)
+    except (ValueError, OverflowError):
+        duration = None
+
+    if duration is None:
+        raise ConfigError(f"not a duration: {_quoted(text)}; write a number and m, h, d or w")
+
+    return duration
+
+
+def _duration(text: str) -> timedelta | None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return None
+
+    if int(match[1]) == 0:
+        raise ValueError(text)
+
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _moment(text: str, now: datetime) -> datetime | None:
+    duration = _duration(text)
+    if duration is not None:
+        return (now - duration).astimezone(UTC)
 
     if not _MOMENT.fullmatch(text):
         return None
@@ -197,6 +269,19 @@ def _check_organization(text: str) -> None:
     raise ConfigError(f"not an organization name: {_quoted(text)}; {hint}")
 
 
+def _check_tag(text: str) -> None:
+    is_glob = is_pattern(text) and _TAG_GLOB_PARTS.fullmatch(text) and len(text) <= _MAX_TAG_GLOB
+    backwards = _backwards(text) if is_glob else None
+    if backwards is not None:
+        raise ConfigError(f"not a tag: {_quoted(text)}; write the range {backwards} the other way round")
+
+    if not is_glob and not is_tag(text):
+        raise ConfigError(
+            f"not a tag: {_quoted(text)}; tags have 1 to 128 letters, digits, . _ - and don't begin with . or -"
+            + ("; globs for them have * and [a-z]" if is_pattern(text) else "")
+        )
+
+
 def _check_glob(text: str, kind: str) -> None:
     hint = _fault_of_glob(text)
     if hint:
@@ -220,9 +305,14 @@ def _fault_of_glob(text: str) -> str:
     if not _GLOB_PARTS.fullmatch(text):
         return "write [ and ] in pairs around at least one character, and ! only right after ["
 
-    ranges = (pair for members in _BRACKETS.findall(text) for pair in _GLOB_RANGE.findall(members))
-    backwards = next((f"{first}-{last}" for first, last in ranges if first > last), None)
+    backwards = _backwards(text)
     return f"write the range {backwards} the other way round" if backwards else ""
+
+
+def _backwards(glob: str) -> str | None:
+    """Return a range that fnmatch would take for an empty one."""
+    ranges = (pair for members in _BRACKETS.findall(glob) for pair in _GLOB_RANGE.findall(members))
+    return next((f"{first}-{last}" for first, last in ranges if first > last), None)
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -17,9 +17,10 @@ from ..errors import (
     UnsupportedContent,
 )
 from ..net.client import Client, Request
+from ..net.dates import parse_http_date
 from ..net.retry import Attempts
 from ..net.transport import Response
-from ..oci import Descriptor, Digest, Index, Manifest, Repository, manifest, mediatype
+from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest, mediatype
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
@@ -41,7 +42,7 @@ class BlobStream:
 
 
 class RemoteSource:
-    """A registry to pull from. Everything is asked for by digest: a tag may move, a digest can't."""
+    """A registry to pull from. What counts is always the digest: a tag may move, a digest can't."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -60,28 +61,23 @@ class RemoteSource:
         :raises UnsupportedContent: when it is none that can be mirrored, or not of the type and size expected.
         :raises QuaymirrorError: when there is no usable answer.
         """
-        request = Request(
-            f"/v2/{repository.name}/manifests/{digest}",
-            kind="manifests",
-            headers={"Accept": mediatype.ACCEPT},
-            scope=_scope(repository),
-            may_redirect=True,
-        )
 
         def parse(response: Response, body: bytes) -> Manifest | Index:
             if not digest.matches(body):
                 raise DigestMismatch(f"{repository}@{digest}: the registry sent other bytes")
 
-            return manifest.parse(body, mediatype.essence(response.headers.get("Content-Type")), digest=digest)
+            return _parsed(response, body, digest)
 
-        node = await self._client.fetch(request, limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
+        node = await self._client.fetch(_manifest(repository, digest), limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
         if expected is not None:
             _check_expected(node.descriptor, expected, repository)
 
         return node
 
-    async def resolve(self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()) -> Digest | None:
-        """Return what `tag` of `repository` means now, None where there is no such tag.
+    async def resolve(
+        self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()
+    ) -> tuple[Digest | None, int | None]:
+        """Return what `tag` of `repository` means, None where there is no such tag, and the server's time (POSIX).
 
         Where a token is needed, it is one for the repositories `beside` it, too.
 
@@ -97,16 +93,49 @@ class RemoteSource:
             scope=" ".join(sorted({_scope(one) for one in (repository, *beside)})),
         )
 
-        def parse(response: Response, _: bytes) -> Digest:
+        def parse(response: Response, _: bytes) -> tuple[Digest, int | None]:
+            date = parse_http_date(response.headers.get("Date"))
             try:
-                return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+                digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
             except InvalidName:
                 raise UnsupportedContent(f"{repository}:{tag}: the registry does not say which digest it is") from None
+
+            return digest, None if date is None else int(date.timestamp())
 
         try:
             return await self._client.fetch(request, limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
         except NotFound:
+            return None, None
+
+    async def root(self, reference: Reference) -> tuple[Manifest | Index, bool]:
+        """Return what the pinned `reference` points to, and whether its tag points elsewhere by now, or nowhere.
+
+        It is asked for by its tag: for the price of the same request that tells whether it has moved.
+
+        :raises QuaymirrorError: as `manifest`.
+        """
+        repository, digest = reference.repository, reference.digest
+        assert digest is not None
+
+        def parse(response: Response, body: bytes) -> Manifest | Index | None:
+            if digest.matches(body):
+                return _parsed(response, body, digest)
+
+            if not _names_another(response, body):
+                raise DigestMismatch(f"{repository}@{digest}: the registry sent other bytes")
+
             return None
+
+        try:
+            request = _manifest(repository, reference.tag or digest)
+            node = await self._client.fetch(request, limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
+        except NotFound:
+            node = None
+
+        if node is not None:
+            return node, False
+
+        return await self.manifest(repository, digest), True
 
     @asynccontextmanager
     async def open(self, repository: Repository, blob: Descriptor, *, offset: int = 0) -> AsyncIterator[BlobStream]:
@@ -135,6 +164,28 @@ class RemoteSource:
                 raise RangeRefused(f"{blob.digest}: the server has no bytes from {offset:,} on") from None
 
             yield BlobStream(_start(response, blob, offset), response)
+
+
+def _manifest(repository: Repository, name: str | Digest) -> Request:
+    return Request(
+        f"/v2/{repository.name}/manifests/{name}",
+        kind="manifests",
+        headers={"Accept": mediatype.ACCEPT},
+        scope=_scope(repository),
+        may_redirect=True,
+    )
+
+
+def _parsed(response: Response, body: bytes, digest: Digest) -> Manifest | Index:
+    return manifest.parse(body, mediatype.essence(response.headers.get("Content-Type")), digest=digest)
+
+
+def _names_another(response: Response, body: bytes) -> bool:
+    """Whether the answer is whole and says itself that it is another manifest: the tag has moved."""
+    try:
+        return Digest.parse(response.headers.get("Docker-Content-Digest", "")).matches(body)
+    except InvalidName:
+        return False
 
 
 def _scope(repository: Repository) -> str:

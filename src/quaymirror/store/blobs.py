@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ import anyio.to_thread
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch, StoreError
 from ..oci import Descriptor, Digest
 from . import fsops
+from .fsops import Fsync
 
 T = TypeVar("T")
 
@@ -25,12 +27,16 @@ T = TypeVar("T")
 # gathered; and small blobs need no more than the one hop that syncs and names them.
 _BATCH_BYTES = 512 * 1024
 _READ_BYTES = 1024 * 1024
+# What nobody has continued for so long, nobody will.
+_STALE_SECONDS = 7 * 86_400.0
 
 
 class BlobStore:
     """The blobs of one layout. Nothing here trusts a name: they come from validated digests only."""
 
-    def __init__(self, root: Path, *, threads: int = 8) -> None:
+    def __init__(self, root: Path, *, threads: int = 8, fsync: Fsync = Fsync.ALWAYS) -> None:
+        self.syncs_files = fsync is Fsync.ALWAYS
+        """Whether each file is durable before it has its name."""
         self._blobs = root / "blobs"
         self._ingest = root / ".quaymirror" / "ingest"
         # Its own threads: those of the default limiter may all be waiting for something that needs the disk.
@@ -94,6 +100,32 @@ class BlobStore:
 
         return content if len(content) <= limit and digest.matches(content) else None
 
+    def adopt(self, descriptor: Descriptor) -> bool:
+        """Tell whether content that nobody vouches for is there and right; if so, it is durable from now on, too.
+
+        :raises StoreError: when it can't be read or synced.
+        """
+        if not self.verify(descriptor):
+            return False
+
+        if self.syncs_files:
+            fsops.sync_file(self.path(descriptor.digest))
+
+        return True
+
+    def remaining(self, descriptor: Descriptor, unit: int = 1) -> int:
+        """Return how many bytes, in whole `unit`s, the disk still has to take for a blob: less than its size if some
+        of it is there from an attempt that broke off."""
+        if self.has(descriptor):
+            return 0
+
+        try:
+            there = self._partial(descriptor).lstat().st_size if descriptor.size > _BATCH_BYTES else 0
+        except FileNotFoundError:
+            there = 0
+
+        return -(-max(0, descriptor.size - there) // unit) * unit
+
     def remove(self, digest: Digest) -> None:
         """Remove what stands under the name of `digest`.
 
@@ -110,8 +142,7 @@ class BlobStore:
 
         :raises StoreError: when the disk refuses.
         """
-        partial = self._ingest / f"{descriptor.digest.algorithm}-{descriptor.digest.encoded}.part"
-        ingest = Ingest(descriptor, partial, self.path(descriptor.digest), self)
+        ingest = Ingest(descriptor, self._partial(descriptor), self.path(descriptor.digest), self)
         try:
             if descriptor.size > _BATCH_BYTES:
                 await self.in_thread(ingest.resume)
@@ -121,12 +152,28 @@ class BlobStore:
             ingest.close()
 
     def prepare(self) -> None:
-        """Create the directories.
+        """Create the directories, and remove what broke off so long ago that nobody will continue it.
 
         :raises StoreError: when that can't be done.
         """
         fsops.make_directory(self._blobs / "sha256")
         fsops.make_directory(self._ingest)
+        for path, _ in self.partials(older_than=_STALE_SECONDS):
+            fsops.remove(path)
+
+    def partials(self, *, older_than: float = 0.0) -> list[tuple[Path, int]]:
+        """Return what broke off and has not been touched for `older_than` seconds, with sizes in bytes.
+
+        :raises StoreError: when the directory can't be read.
+        """
+        before = time.time() - older_than
+        with fsops.local_errors("read", self._ingest):
+            found = [(path, path.lstat()) for path in self._ingest.glob("*.part")]
+
+        return [(path, status.st_size) for path, status in sorted(found) if status.st_mtime <= before]
+
+    def _partial(self, descriptor: Descriptor) -> Path:
+        return self._ingest / f"{descriptor.digest.algorithm}-{descriptor.digest.encoded}.part"
 
 
 class Ingest:
@@ -145,6 +192,14 @@ class Ingest:
         """How many bytes there are, from the start."""
         self.committed = False
         """Whether the blob has its name."""
+
+    async def ready(self) -> None:
+        """There is nothing to find out between two attempts: it's all here."""
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
+        """Append `chunks`; see `write`."""
+        async for chunk in chunks:
+            await self.write(chunk)
 
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`.
@@ -209,8 +264,9 @@ class Ingest:
 
         try:
             # Only whole batches went to disk: the rest is fetched again, or it wasn't worth keeping.
-            if os.fstat(self._file).st_size == 0:
-                self._partial.unlink(missing_ok=True)
+            if self._descriptor.size <= _BATCH_BYTES or os.fstat(self._file).st_size == 0:
+                with suppress(OSError):
+                    self._partial.unlink(missing_ok=True)
         finally:
             os.close(self._file)
             self._file = None
@@ -222,9 +278,8 @@ class Ingest:
             self._hasher.update(chunk)
 
         if self._file is None:
-            self._file = fsops.open_for_append(self._partial)
             # A small blob is not resumed: what a crash left of it is not the start of what is written now.
-            fsops.truncate(self._file, self._partial)
+            self._file = fsops.open_for_append(self._partial, keep=False)
 
         fsops.write_all(self._file, chunks, self._partial)
 
@@ -239,7 +294,7 @@ class Ingest:
         if not self._final.parent.exists():
             fsops.make_directory(self._final.parent)
 
-        fsops.publish(self._file, self._partial, self._final)
+        fsops.publish(self._file, self._partial, self._final, sync=self._store.syncs_files)
         os.close(self._file)
         self._file = None
         return True

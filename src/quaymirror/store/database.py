@@ -14,6 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, Phase, StoreError
+from . import fsops
+
+_WORDS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "the file system is read-only",
+    sqlite3.SQLITE_BUSY: "another program uses it",
+}
 
 Connection = sqlite3.Connection
 Row = sqlite3.Row
@@ -36,16 +43,19 @@ class Format:
         return len(self.steps)
 
 
-def open_database(path: Path, form: Format, *, read_only: bool = False) -> tuple[Connection, str | None]:
+def open_database(
+    path: Path, form: Format, *, read_only: bool = False, sync: bool = True
+) -> tuple[Connection, str | None]:
     """Open the database at `path`, creating it; return it with a notice if a damaged one had to be set aside.
 
-    Read-only, what is damaged, or older than this version, counts as empty.
+    Read-only, what is damaged, or older than this version, counts as empty. Without `sync`, what is committed is safe
+    against a killed process only, not against power loss.
 
     :raises ConfigError: when a newer quaymirror wrote it.
     :raises StoreError: when it can't be opened or created.
     """
     try:
-        return _connect(path, form, read_only=read_only), None
+        return _connect(path, form, read_only=read_only, sync=sync), None
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
             raise store_error(path, error) from error
@@ -54,13 +64,16 @@ def open_database(path: Path, form: Format, *, read_only: bool = False) -> tuple
         return memory_database(form), f"{path} is damaged: ignored"
 
     aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-    path.rename(aside)
-    return _connect(path, form, read_only=False), f"{path} was damaged and is set aside as {aside.name}"
+    # Its journal first: next to another database it would be taken for that one's.
+    fsops.set_aside(path.with_name(f"{path.name}-journal"), aside.with_name(f"{aside.name}-journal"))
+    fsops.set_aside(path, aside)
+    connection = _connect(path, form, read_only=False, sync=sync)
+    return connection, f"{path} was damaged and is set aside as {aside.name}"
 
 
 def memory_database(form: Format) -> Connection:
     """Return an empty database that is nowhere."""
-    return _connect(None, form, read_only=False)
+    return _connect(None, form, read_only=False, sync=False)
 
 
 @contextmanager
@@ -74,14 +87,18 @@ def database_errors(path: Path) -> Iterator[None]:
 
 def store_error(path: Path, error: sqlite3.Error) -> StoreError:
     """Return what to tell of `error`."""
-    return StoreError(f"can't use {path}: {error}", phase=Phase.COMMIT)
+    words = _WORDS.get(_primary_code(error), str(error))
+    return StoreError(f"can't use {path}: {words}", phase=Phase.COMMIT)
 
 
-def _connect(path: Path | None, form: Format, *, read_only: bool) -> Connection:
+def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) -> Connection:
     where = ":memory:" if path is None else f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
     connection = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=5.0)
     try:
         connection.row_factory = sqlite3.Row
+        # EXTRA syncs the directory, too, after the journal has gone: with FULL, power loss could bring the journal back
+        # and undo what was committed (https://sqlite.org/pragma.html#pragma_synchronous).
+        connection.execute(f"PRAGMA synchronous = {'EXTRA' if sync else 'OFF'}")
         _prepare(connection, path, form, read_only=read_only)
     except BaseException:
         connection.close()
@@ -106,7 +123,6 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, read_on
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok" or (read_only and version < form.version):
         raise sqlite3.DatabaseError("damaged")
 
-    connection.execute("PRAGMA synchronous = FULL")
     for number in range(version, form.version):
         _step(connection, form, number)
 
@@ -124,4 +140,10 @@ def _step(connection: Connection, form: Format, number: int) -> None:
 
 def _is_damage(error: sqlite3.OperationalError) -> bool:
     """Missing tables are damage; a full disk or a missing permission is not, and loses nothing."""
-    return error.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _primary_code(error) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """The kind of an error: its code has details in the higher bits (https://sqlite.org/rescode.html)."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return (code or 0) & 0xFF

@@ -6,10 +6,12 @@ that relies on the name is committed (Pillai et al., "All File Systems Are Not C
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from enum import StrEnum
 from pathlib import Path
 
 from ..errors import Phase, StoreError
@@ -24,6 +26,34 @@ _WORDS = {
     errno.EMFILE: "too many open files",
 }
 
+Watch = Callable[[str, Path], AbstractContextManager[None]]
+"""Called with the name and the path of an operation; what it returns surrounds the operation."""
+
+_NOTHING = nullcontext()
+_watch: Watch | None = None
+
+
+class Fsync(StrEnum):
+    """How much is forced to the disk before an image counts as mirrored."""
+
+    ALWAYS = "always"
+    """Each file before it gets its name, and the directory before the commit: safe against power loss."""
+    BATCH = "batch"
+    """The whole file system once before each commit: as safe, and cheaper where nothing else writes to it."""
+    NEVER = "never"
+    """Nothing: safe against a killed process, not against power loss."""
+
+
+def watch(hook: Watch | None) -> None:
+    """Have `hook` surround every operation of this process from now on: it may look, fail, or end it all. For tests."""
+    global _watch
+    _watch = hook
+
+
+def step(operation: str, path: Path) -> AbstractContextManager[None]:
+    """Return the context to do one operation in."""
+    return _NOTHING if _watch is None else _watch(operation, path)
+
 
 @contextmanager
 def local_errors(doing: str, path: Path) -> Iterator[None]:
@@ -36,21 +66,30 @@ def local_errors(doing: str, path: Path) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Create `path` and its missing parents.
+    """Create `path` and its missing parents, durably: a file is no safer than the names that lead to it.
 
     :raises StoreError: when that can't be done.
     """
-    with local_errors("create directory", path):
-        path.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        return
+
+    if path.parent != path:
+        make_directory(path.parent)
+
+    with local_errors("create directory", path), step("mkdir", path):
+        path.mkdir(exist_ok=True)
+
+    sync_directory(path.parent)
 
 
-def open_for_append(path: Path) -> int:
-    """Open `path` for writing at its end, creating it; no symbolic link is followed.
+def open_for_append(path: Path, *, keep: bool = True) -> int:
+    """Open `path` for writing at its end, creating it; what is there stays if `keep`. No symbolic link is followed.
 
     :raises StoreError: when that can't be done.
     """
-    with local_errors("open", path):
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if keep else os.O_TRUNC)
+    with local_errors("open", path), step("open", path):
+        return os.open(path, flags, 0o644)
 
 
 def write_all(descriptor: int, chunks: list[bytes], path: Path) -> None:
@@ -62,7 +101,8 @@ def write_all(descriptor: int, chunks: list[bytes], path: Path) -> None:
         for chunk in chunks:
             view = memoryview(chunk)
             while view:
-                view = view[os.write(descriptor, view) :]
+                with step("write", path):
+                    view = view[os.write(descriptor, view) :]
 
 
 def truncate(descriptor: int, path: Path) -> None:
@@ -70,22 +110,35 @@ def truncate(descriptor: int, path: Path) -> None:
 
     :raises StoreError: when that can't be done.
     """
-    with local_errors("truncate", path):
+    with local_errors("truncate", path), step("truncate", path):
         os.ftruncate(descriptor, 0)
 
 
-def publish(descriptor: int, temporary: Path, final: Path) -> None:
-    """Make the content of `temporary` durable and give it its `final`, read-only, name.
+def publish(descriptor: int, temporary: Path, final: Path, *, sync: bool = True) -> None:
+    """Make the content of `temporary` durable, unless not `sync`, and give it its `final`, read-only, name.
 
     The name itself is durable after `sync_directory`. A failed fsync is final: the kernel may have dropped the pages
-    and would report success the next time (Rebello et al., ATC 2020).
+    and would report success the next time (Rebello et al., ATC 2020), so the file goes.
 
     :raises StoreError: when any step fails; `final` is then untouched.
     """
     with local_errors("write", final):
-        os.fsync(descriptor)
-        os.fchmod(descriptor, 0o444)
-        temporary.rename(final)
+        if sync:
+            _sync_or_drop(descriptor, temporary)
+
+        with step("chmod", temporary):
+            os.fchmod(descriptor, 0o444)
+
+        with step("rename", final):
+            temporary.rename(final)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable that somebody else wrote.
+
+    :raises StoreError: when that can't be done.
+    """
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def sync_directory(path: Path) -> None:
@@ -93,31 +146,57 @@ def sync_directory(path: Path) -> None:
 
     :raises StoreError: when that can't be done.
     """
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file_system(path: Path) -> None:
+    """Make everything durable on the file system that holds `path` (Linux; elsewhere on all of them).
+
+    :raises StoreError: when that can't be done.
+    """
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     with local_errors("sync", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if syncfs is None:
+            return os.sync()
+
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            with step("syncfs", path):
+                if syncfs(descriptor) != 0:
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         finally:
             os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, durably and at once: a reader sees the old bytes or the new ones, never a part.
+def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Replace `path` by `content` at once, durably unless not `sync`: a reader sees the old bytes or the new ones.
 
     :raises StoreError: when any step fails; `path` is then as it was.
     """
     temporary = path.with_name(f".{path.name}.new")
     with local_errors("write", path):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            write_all(descriptor, [content], temporary)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            _write_new(temporary, content, sync=sync)
+            with step("rename", path):
+                temporary.replace(path)
+        except OSError:
+            # On a full disk what is left of it would be in the way of everybody.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
-        temporary.replace(path)
+            raise
 
-    sync_directory(path.parent)
+    if sync:
+        sync_directory(path.parent)
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Give what is at `path` another name, if it is there.
+
+    :raises StoreError: when that can't be done.
+    """
+    with local_errors("set aside", path), step("rename", aside), suppress(FileNotFoundError):
+        path.rename(aside)
 
 
 def remove(path: Path) -> None:
@@ -125,5 +204,55 @@ def remove(path: Path) -> None:
 
     :raises StoreError: when that can't be done.
     """
-    with local_errors("remove", path):
+    with local_errors("remove", path), step("unlink", path):
         path.unlink(missing_ok=True)
+
+
+def free_bytes(path: Path) -> tuple[int, int]:
+    """Return how many bytes may still be written to the file system of `path`, and in what units it hands them out.
+
+    :raises StoreError: when it does not say.
+    """
+    with local_errors("look at the space of", path):
+        status = os.statvfs(path)
+
+    return status.f_bavail * status.f_frsize, status.f_frsize
+
+
+def _write_new(path: Path, content: bytes, *, sync: bool) -> None:
+    with step("open", path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o644)
+
+    try:
+        view = memoryview(content)
+        while view:
+            with step("write", path):
+                view = view[os.write(descriptor, view) :]
+
+        if sync:
+            with step("fsync", path):
+                os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_or_drop(descriptor: int, temporary: Path) -> None:
+    try:
+        with step("fsync", temporary):
+            os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+        raise
+
+
+def _sync(path: Path, flags: int) -> None:
+    with local_errors("sync", path):
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            with step("fsync", path):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..oci import Descriptor, mediatype
@@ -49,14 +49,17 @@ def name_of(entry: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def project(document: Mapping[str, Any] | None, records: Iterable[ImageRecord]) -> bytes:
-    """Return the index that names `records`, keeping what others wrote into `document`.
+def project(
+    document: Mapping[str, Any] | None, records: Iterable[ImageRecord], *, without: Collection[str] = ()
+) -> bytes:
+    """Return the index that names `records`, but for those `without` a name, keeping what others wrote into `document`.
 
     Ours are sorted by name, so that the same images give the same bytes; an image that is there again replaces its
     entry. Entries without a name, or with one that isn't ours, stay as they are.
     """
-    ours = {record.name: _entry(record) for record in records}
-    others = [entry for entry in (document or {}).get("manifests", []) if name_of(entry) not in ours]
+    ours = {record.name: _entry(record) for record in records if record.name not in without}
+    known = ours.keys() | set(without)
+    others = [entry for entry in (document or {}).get("manifests", []) if name_of(entry) not in known]
     manifests = others + [ours[name] for name in sorted(ours)]
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {}), "manifests": manifests}
     return json.dumps(index, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,8 @@ from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from . import fsops, index
 from .blobs import BlobStore, Ingest
-from .lock import locked
+from .fsops import Fsync
+from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked
 from .state import ImageRecord, State
 
 T = TypeVar("T")
@@ -29,6 +30,19 @@ _CHECKPOINT_SECONDS = 30.0
 
 # What an empty directory may hold: a mount point's own, and what a crash can leave of our first second.
 _NOT_FOREIGN = frozenset({"lost+found", ".oci-layout.new"})
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How a layout is written to: what `fsync` promises, whether blobs have to fit in before they come, and what to do
+    while another run writes (None: fail)."""
+
+    fsync: Fsync = Fsync.ALWAYS
+    checks_space: bool = True
+    patience: Patience | None = None
+
+
+_DEFAULTS = WriteOptions()
 
 
 @dataclass(slots=True, eq=False)
@@ -48,13 +62,17 @@ class OCILayout:
         *,
         observer: Observer = ignore,
         read_only: bool = False,
+        options: WriteOptions = _DEFAULTS,
+        readers: Lock | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
-        self._blobs = BlobStore(root)
+        self._readers = readers
+        self._blobs = BlobStore(root, fsync=options.fsync)
         self._state = state
         self._observer = observer
         self._read_only = read_only
+        self._options = options
         self._clock = clock
         self._state_limiter = anyio.CapacityLimiter(1)
         self._commit_lock = anyio.Lock()
@@ -63,24 +81,28 @@ class OCILayout:
         self._last_checkpoint = clock()
         # Verified in this run and in no committed image yet: the state can't know of these.
         self._fresh: set[Digest] = set()
+        # What the disk still has to take for the images in flight.
+        self._expected: dict[Digest, Descriptor] = {}
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path, *, observer: Observer = ignore) -> AsyncIterator[OCILayout]:
+    async def open(
+        cls, root: Path, *, observer: Observer = ignore, options: WriteOptions = _DEFAULTS
+    ) -> AsyncIterator[OCILayout]:
         """Open the layout at `root` for writing, creating it; its index is up to date when the context ends.
 
         :raises TargetRefused: when something else is at `root`.
         :raises LockHeld: when another run writes to it.
         :raises StoreError: when the disk refuses.
         """
-        with ExitStack() as stack:
-            stack.enter_context(_locked_layout(root))
-            state, notice = State.open(root / ".quaymirror" / "state.db")
+        async with AsyncExitStack() as stack:
+            readers = await stack.enter_async_context(_locked_layout(root, options.patience))
+            state, notice = State.open(root / ".quaymirror" / "state.db", sync=options.fsync is not Fsync.NEVER)
             stack.callback(state.close)
             if notice:
                 observer(Notice(notice))
 
-            layout = cls(root, state, observer=observer)
+            layout = cls(root, state, observer=observer, options=options, readers=readers)
             # What a crash kept from the index is in the state: readers get it first thing.
             await layout._in_state_thread(layout._checkpoint)
             try:
@@ -112,7 +134,8 @@ class OCILayout:
         """Return those of `nodes` that have to be fetched. What no run has verified so far is read and verified, and
         removed when it is not what its name says.
 
-        :raises StoreError: when something that is no file stands in a blob's place.
+        :raises StoreError: when something that is no file stands in a blob's place, or what is missing for this and
+            the other images in flight does not fit on the disk.
         """
         return await self._in_state_thread(self._missing, nodes)
 
@@ -169,6 +192,21 @@ class OCILayout:
         if mine.error is not None:
             raise mine.error
 
+    async def use(self, function: Callable[[Path, State], T]) -> T:
+        """Return what `function`, which may block, makes of the directory and its state, between two commits.
+
+        :raises StoreError: when the disk fails.
+        """
+        return await self._in_state_thread(function, self.root, self._state)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Let nobody read the blobs while the context lasts.
+
+        :raises LockHeld: when somebody does.
+        """
+        assert self._readers is not None, "open for writing"
+        return self._readers.alone()
+
     async def _in_state_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._state_limiter)
 
@@ -183,7 +221,24 @@ class OCILayout:
 
     def _missing(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         verified = self._state.verified(node.digest for node in nodes)
-        return [node for node in nodes if not self._is_here(node, verified)]
+        missing = [node for node in nodes if not self._is_here(node, verified)]
+        if self._options.checks_space and not self._read_only:
+            self._expect(missing)
+
+        return missing
+
+    def _expect(self, nodes: Sequence[Descriptor]) -> None:
+        """Refuse what will not fit before any of it comes: an early end is worth more than a full disk."""
+        free, unit = fsops.free_bytes(self.root)
+        self._expected.update((node.digest, node) for node in nodes)
+        remaining = {digest: self._blobs.remaining(node, unit) for digest, node in self._expected.items()}
+        self._expected = {digest: node for digest, node in self._expected.items() if remaining[digest]}
+        needed = sum(remaining.values())
+        if needed > free:
+            raise StoreError(
+                f"{self.root} needs {needed:,} bytes more for the images in flight, and the disk has {free:,}: "
+                "make room, or go on until it is full with --no-space-check"
+            )
 
     def _is_here(self, node: Descriptor, verified: set[Digest]) -> bool:
         if node.digest in verified or node.digest in self._fresh:
@@ -194,7 +249,7 @@ class OCILayout:
             return False
 
         # A crash before the commit, or another tool: what no state vouches for is read once.
-        if self._blobs.verify(node):
+        if self._blobs.adopt(node):
             self._fresh.add(node.digest)
             return True
 
@@ -229,8 +284,14 @@ class OCILayout:
 
     def _make_durable(self, records: Sequence[ImageRecord]) -> None:
         digests = {node.digest for record in records for node in record.contents}
-        for directory in {self._blobs.directory(digest) for digest in digests}:
-            fsops.sync_directory(directory)
+        match self._options.fsync:
+            case Fsync.ALWAYS:
+                for directory in {self._blobs.directory(digest) for digest in digests}:
+                    fsops.sync_directory(directory)
+            case Fsync.BATCH:
+                fsops.sync_file_system(self.root)
+            case Fsync.NEVER:
+                pass
 
         self._state.commit(records)
         self._fresh -= digests
@@ -240,11 +301,11 @@ class OCILayout:
 
     def _checkpoint(self) -> None:
         path = self.root / "index.json"
-        present = _read_index(path, self._observer)
+        present = read_index(path, self._observer)
         content = index.project(present[1], self._state.images())
         # Not a byte is touched when nothing changed: who copies the mirror on goes by modification times.
         if content != present[0]:
-            fsops.replace_file(path, content)
+            fsops.replace_file(path, content, sync=self._options.fsync is not Fsync.NEVER)
 
         self._since_checkpoint = 0
         self._last_checkpoint = self._clock()
@@ -281,17 +342,24 @@ def check_root(root: Path) -> bool:
         return False
 
 
-def _locked_layout(root: Path) -> AbstractContextManager[None]:
+@asynccontextmanager
+async def _locked_layout(root: Path, patience: Patience | None) -> AsyncIterator[Lock]:
     if not check_root(root):
         fsops.make_directory(root)
         fsops.replace_file(root / "oci-layout", index.OCI_LAYOUT)
 
-    BlobStore(root).prepare()
-    return locked(root / ".quaymirror" / "lock")
+    fsops.make_directory(root / ".quaymirror")
+    async with patiently_locked(root / ".quaymirror" / WRITERS, patience):
+        with locked(root / ".quaymirror" / READERS, shared=True) as readers:
+            BlobStore(root).prepare()
+            yield readers
 
 
-def _read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str, Any] | None]:
-    """The index as it is: others may have written to it too. A damaged one is set aside; unreadable is not empty."""
+def read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str, Any] | None]:
+    """Return the index as it is: others may have written to it, too. A damaged one is set aside.
+
+    :raises StoreError: when it can't be read, which does not mean that it is empty.
+    """
     with fsops.local_errors("read", path):
         try:
             text = path.read_bytes()
@@ -302,8 +370,6 @@ def _read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str,
         return text, index.parse_index(text)
     except index.Unreadable as error:
         aside = path.with_name(f"index.json.damaged-{int(time.time())}")
-        with fsops.local_errors("set aside", path):
-            path.rename(aside)
-
+        fsops.set_aside(path, aside)
         observer(Notice(f"{path} {error}: set aside as {aside.name} and written anew from the state"))
         return None, None

@@ -6,11 +6,13 @@ database is a memory and never the truth about bytes: what it says of a file is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..oci import Descriptor, Digest
+from . import fsops
 from .database import Connection, Format, Row, database_errors, memory_database, open_database
 
 _TABLES = """
@@ -40,9 +42,30 @@ CREATE TABLE content (                -- what a root needs to be whole, itself i
 ) STRICT, WITHOUT ROWID;
 """
 
+# What pruning has to remember between runs.
+_PRUNING = """
+CREATE TABLE discovery (              -- the last look at each selection
+    scope         TEXT PRIMARY KEY,   -- quay.io kolla/*:2025.1-debian
+    complete      INTEGER NOT NULL,   -- whether it saw everything
+    authenticated INTEGER NOT NULL,   -- whether this one or an earlier one saw it with an API token
+    covered       INTEGER NOT NULL    -- how many images here the selection covers
+) STRICT, WITHOUT ROWID;
+CREATE TABLE gone (                   -- images that complete looks did not find any more
+    name          TEXT PRIMARY KEY,
+    scope         TEXT NOT NULL,
+    since         REAL NOT NULL,      -- POSIX time of the first of these looks
+    seen          REAL NOT NULL       -- and of the last one
+) STRICT, WITHOUT ROWID;
+CREATE TABLE orphan (                 -- blobs that nothing here needs
+    digest        TEXT PRIMARY KEY,
+    since         REAL NOT NULL       -- POSIX time when that was first noticed
+) STRICT, WITHOUT ROWID;
+"""
 
+# More places to mount a blob from are of no use.
+_MAX_HOLDERS = 4
 # The number is "QMir".
-_FORMAT = Format(0x514D6972, (_TABLES,))
+_FORMAT = Format(0x514D6972, (_TABLES, _PRUNING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +82,38 @@ class ImageRecord:
     mirrored: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One discovery, as far as pruning cares: `found` and `absent` are names of images that the selection covers.
+
+    `absent` are those that are here and were not found, to be believed only if it was `complete`.
+    """
+
+    scope: str
+    found: frozenset[str]
+    absent: frozenset[str]
+    complete: bool
+    authenticated: bool
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An image that complete looks between `since` and `seen` (POSIX times) did not find any more.
+
+    `doubt` says why that is not to be acted upon now, '' if it is. `covered` is how many images the selection covers.
+    """
+
+    name: str
+    root: Digest
+    size: int
+    scope: str
+    since: float
+    seen: float
+    covered: int
+    doubt: str = ""
+
+
 class State:
     """The open database. Its methods block and are not for two threads at a time.
 
@@ -70,13 +125,15 @@ class State:
         self._path = path
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> tuple[State, str | None]:
+    def open(cls, path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[State, str | None]:
         """Open the database at `path`, creating it; return it with a notice if a damaged one had to be set aside.
+
+        Without `sync`, commits are safe against a killed process only, not against power loss.
 
         :raises ConfigError: when a newer quaymirror wrote it.
         :raises StoreError: when it can't be opened or created.
         """
-        connection, notice = open_database(path, _FORMAT, read_only=read_only)
+        connection, notice = open_database(path, _FORMAT, read_only=read_only, sync=sync)
         if notice and not read_only:
             notice = f"{notice}; every blob is checked again before it is used"
 
@@ -107,15 +164,123 @@ class State:
         with database_errors(self._path):
             return {digest for digest in digests if self._connection.execute(query, (str(digest),)).fetchone()}
 
+    def holders(self, digests: Iterable[Digest]) -> dict[Digest, list[str]]:
+        """Return the names of images that need each of `digests`, a few at most; none for what no image needs."""
+        query = """
+            SELECT image.name FROM blob
+            JOIN content ON content.blob = blob.id
+            JOIN image ON image.root = content.root AND image.platforms = content.platforms
+            WHERE blob.digest = ? LIMIT ?
+        """
+        found = {}
+        with database_errors(self._path):
+            for digest in digests:
+                if names := [row[0] for row in self._connection.execute(query, (str(digest), _MAX_HOLDERS))]:
+                    found[digest] = names
+
+        return found
+
     def commit(self, records: Iterable[ImageRecord]) -> None:
         """Record images, all or none of them: from then on they count as mirrored."""
-        with database_errors(self._path), self._connection:
+        with self._transaction():
             for record in records:
                 self._insert(record)
+
+    def note_look(self, look: Look) -> bool:
+        """Remember a discovery; tell whether it counts: an anonymous one does not after one with a token."""
+        with self._transaction():
+            execute = self._connection.execute
+            before = execute("SELECT authenticated FROM discovery WHERE scope = ?", (look.scope,)).fetchone()
+            had_token = bool(before and before["authenticated"])
+            counts = look.complete and (look.authenticated or not had_token)
+            authenticated = had_token or (look.complete and look.authenticated)
+            execute(
+                "INSERT OR REPLACE INTO discovery VALUES (?, ?, ?, ?)",
+                (look.scope, counts, authenticated, len(look.found | look.absent)),
+            )
+            self._connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in look.found])
+            if counts:
+                self._connection.executemany(
+                    "INSERT INTO gone VALUES (?1, ?2, ?3, ?3)"
+                    " ON CONFLICT (name) DO UPDATE SET scope = ?2, since = min(since, ?3), seen = ?3",
+                    [(name, look.scope, look.moment) for name in sorted(look.absent)],
+                )
+
+        return counts
+
+    def gone(self) -> list[Gone]:
+        """Return the recorded images that were not found any more, by name."""
+        query = """
+            SELECT gone.*, root, (SELECT sum(blob.size) FROM content JOIN blob ON blob.id = blob
+                WHERE content.root = image.root AND content.platforms = image.platforms) AS bytes,
+                discovery.complete, discovery.covered
+            FROM gone JOIN image USING (name) LEFT JOIN discovery USING (scope) ORDER BY name
+        """
+        with database_errors(self._path):
+            rows = self._connection.execute(query).fetchall()
+
+        return [
+            Gone(
+                name=row["name"],
+                root=Digest.parse(row["root"]),
+                size=row["bytes"] or 0,
+                scope=row["scope"],
+                since=row["since"],
+                seen=row["seen"],
+                covered=row["covered"] or 0,
+                doubt="" if row["complete"] else f"the last discovery of {row['scope']} was not complete",
+            )
+            for row in rows
+        ]
+
+    def contents(self, *, without: Iterable[str] = ()) -> dict[Digest, set[Digest]]:
+        """Return what every recorded image needs, by its root, but for those named in `without`."""
+        query = """
+            SELECT DISTINCT image.name, image.root, blob.digest FROM image
+            JOIN content ON content.root = image.root AND content.platforms = image.platforms
+            JOIN blob ON blob.id = content.blob
+        """
+        unwanted, needed = frozenset(without), dict[Digest, set[Digest]]()
+        with database_errors(self._path):
+            for row in self._connection.execute(query):
+                if row["name"] not in unwanted:
+                    needed.setdefault(Digest.parse(row["root"]), set()).add(Digest.parse(row["digest"]))
+
+        return needed
+
+    def orphans(self) -> dict[Digest, float]:
+        """Return the blobs that nothing needed when somebody last looked, and since when (POSIX time)."""
+        with database_errors(self._path):
+            rows = self._connection.execute("SELECT * FROM orphan").fetchall()
+
+        return {Digest.parse(row["digest"]): row["since"] for row in rows}
+
+    def untag(self, names: Iterable[str], orphans: Iterable[Digest], now: float) -> None:
+        """Forget images, and everything of which nothing is needed any more; `orphans` are all blobs that aren't."""
+        known, gone = self.orphans(), [(name,) for name in names]
+        with self._transaction():
+            for table in ("image", "gone"):
+                self._connection.executemany(f"DELETE FROM {table} WHERE name = ?", gone)  # noqa: S608
+
+            self._connection.execute("DELETE FROM gone WHERE name NOT IN (SELECT name FROM image)")
+            self._connection.execute(
+                "DELETE FROM content WHERE (root, platforms) NOT IN (SELECT root, platforms FROM image)"
+            )
+            self._connection.execute("DELETE FROM blob WHERE id NOT IN (SELECT blob FROM content)")
+            self._connection.execute("DELETE FROM orphan")
+            self._connection.executemany(
+                "INSERT INTO orphan VALUES (?, ?)",
+                [(str(digest), known.get(digest, now)) for digest in sorted(orphans)],
+            )
 
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with database_errors(self._path), fsops.step("commit", self._path), self._connection:
+            yield
 
     def _insert(self, record: ImageRecord) -> None:
         root = record.root

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 
 from ..errors import TimedOut
 from ..events import Meter, Meters
 from ..oci import Descriptor, Repository
-from ..registry.pull import RangeRefused, RemoteSource
+from ..registry.pull import BlobStream, RangeRefused, RemoteSource
 from .target import Sink
 
 # A connection that dies after less than this has achieved nothing: else each single byte would renew the patience.
@@ -42,6 +42,7 @@ async def fetch_blob(
 
     async def attempt() -> None:
         nonlocal achieved
+        await sink.ready()
         try:
             async with slots:
                 with meters.transfer(label, blob.digest, blob.size) as meter:
@@ -68,15 +69,22 @@ async def _receive(
         async with source.open(repository, blob, offset=sink.offset) as stream:
             if stream.offset != sink.offset:
                 await sink.restart()
+                await sink.ready()
 
-            async for chunk in stream.chunks():
-                meters.fetched_bytes += len(chunk)
-                await sink.write(chunk)
-                meter.done = sink.offset
-                watch.received(len(chunk), held=stream.response.held)
+            meter.done = sink.offset
+
+            await sink.receive(_counted(stream, meters, meter, watch))
     except RangeRefused:
         await sink.restart()
         raise
+
+
+async def _counted(stream: BlobStream, meters: Meters, meter: Meter, watch: _Watch) -> AsyncIterator[bytes]:
+    async for chunk in stream.chunks():
+        meters.fetched_bytes += len(chunk)
+        yield chunk
+        meter.done += len(chunk)
+        watch.received(len(chunk), held=stream.response.held)
 
 
 class _Watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
@@ -14,6 +14,7 @@ from ..errors import AccessDenied, NotFound, Phase, PlatformNotFound, Quaymirror
 from ..events import BlobFinished, ImagePlanned, Meters, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..registry.pull import RemoteSource
+from ..registry.push import ContentMissing
 from ..store.state import ImageRecord
 from .blob import fetch_blob
 from .flight import SingleFlight
@@ -25,7 +26,8 @@ from .together import together
 class ImagePlan:
     """What mirroring one image means: `manifests` with children before parents, `root` last, and every blob once.
 
-    `missing` are the manifests and blobs that the target does not have.
+    `missing` are the manifests and blobs that the target does not have; `moved` says that the tag points elsewhere by
+    now, or nowhere.
     """
 
     reference: Reference
@@ -33,6 +35,7 @@ class ImagePlan:
     manifests: tuple[Manifest | Index, ...]
     blobs: tuple[Descriptor, ...]
     missing: tuple[Descriptor, ...] = ()
+    moved: bool = False
 
     @property
     def contents(self) -> tuple[Descriptor, ...]:
@@ -78,6 +81,7 @@ class _Graph:
     reference: Reference
     found: dict[Digest, Manifest | Index] = field(default_factory=dict)
     children: int = 0
+    moved: bool = False
 
 
 def platforms_key(platforms: Iterable[Platform]) -> str:
@@ -95,7 +99,7 @@ async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
     """
     assert reference.digest is not None
     graph = _Graph(reference)
-    root = await _manifest(graph, transfers, reference.digest)
+    root = await _root(graph, transfers, reference.digest)
     if isinstance(root, Index) and transfers.platforms:
         chosen = _chosen(root, transfers.platforms, reference)
         if len(chosen) == 1:
@@ -107,7 +111,7 @@ async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
     blobs = {blob.digest: blob for node in manifests if isinstance(node, Manifest) for blob in node.blobs}
     plan = ImagePlan(reference, root, tuple(manifests), tuple(blobs.values()))
     missing = await transfers.target.missing(reference, plan.contents)
-    return ImagePlan(reference, root, plan.manifests, plan.blobs, tuple(missing))
+    return replace(plan, missing=tuple(missing), moved=graph.moved)
 
 
 async def mirror_image(reference: Reference, transfers: Transfers) -> tuple[ImagePlan, Fetched]:
@@ -117,6 +121,14 @@ async def mirror_image(reference: Reference, transfers: Transfers) -> tuple[Imag
 
     :raises QuaymirrorError: what `plan_image` or `fetch_blob` raised, with its phase; nothing was named then.
     """
+    try:
+        return await _mirror(reference, transfers)
+    except ContentMissing:
+        # The target lacks what it was believed to have, and it knows that now: look again, and bring all of it.
+        return await _mirror(reference, transfers)
+
+
+async def _mirror(reference: Reference, transfers: Transfers) -> tuple[ImagePlan, Fetched]:
     assert reference.digest is not None
     with _phase(Phase.RESOLVE):
         plan = await plan_image(reference, transfers)
@@ -147,6 +159,18 @@ async def mirror_image(reference: Reference, transfers: Transfers) -> tuple[Imag
         await transfers.target.commit(record)
 
     return plan, fetched
+
+
+async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Manifest | Index:
+    content = await transfers.target.read(digest)
+    if content is not None:
+        node = manifest.parse_stored(content, digest)
+    else:
+        node, graph.moved = await transfers.source.root(graph.reference)
+        transfers.meters.fetched_bytes += len(node.raw)
+
+    graph.found[digest] = node
+    return node
 
 
 async def _manifest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -13,12 +13,17 @@ from ..store.state import ImageRecord
 class Sink(Protocol):
     """Where one blob is written to, from its start or from where an earlier attempt got."""
 
-    offset: int
+    @property
+    def offset(self) -> int:
+        """How many bytes are there, from the start."""
 
-    async def write(self, chunk: bytes) -> None:
-        """Append `chunk`.
+    async def ready(self) -> None:
+        """Make ready for an attempt: `offset` says afterwards where it has to begin."""
 
-        :raises SizeMismatch: when it is more than was announced.
+    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
+        """Append `chunks`. What the source raises while they come passes through.
+
+        :raises SizeMismatch: when they are more than was announced.
         """
 
     async def restart(self) -> None:

@@ -20,7 +20,7 @@ from ..events import Event, RunStarted
 from ..oci import Digest, Reference, Repository
 from .text import plain
 
-__all__ = ["VERSION", "Json", "JsonLines", "event_name", "to_json"]
+__all__ = ["VERSION", "Json", "JsonLines", "event_name", "members", "to_json"]
 
 VERSION = 1
 
@@ -46,7 +46,7 @@ class JsonLines:
             self._run_id = plain(event.run_id)
 
         head = {"v": VERSION, "time": round(self._clock(), 3), "run_id": self._run_id, "event": event_name(event)}
-        self._write(json.dumps(head | _members(event), separators=(",", ":"), allow_nan=False) + "\n")
+        self._write(json.dumps(head | members(event), separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def event_name(event: Event) -> str:
@@ -76,11 +76,12 @@ def to_json(value: object) -> Json:
         case QuaymirrorError():
             return _error(value)
         case _:
-            return _members(value)
+            return members(value)
 
 
-def _members(dataclass: Any) -> dict[str, Json]:
-    """Not asdict(): that would take names apart, and copies what nobody changes."""
+def members(dataclass: Any) -> dict[str, Json]:
+    """Return the fields of an event in JSON's types, by name."""
+    # Not asdict(): that would take names apart, and copies what nobody changes.
     return {field.name: to_json(getattr(dataclass, field.name)) for field in fields(dataclass)}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from ..events import (
+    CheckFailed,
     Event,
     HostPaused,
     ImageFinished,
@@ -21,13 +22,15 @@ from ..events import (
     Status,
     StopRequested,
 )
-from .state import Failure, Rates, RunState, clean
+from .state import Failure, Rates, RunState, clean, subject
 from .text import human_bytes, human_duration, human_rate, plain
 
-__all__ = ["Lines", "outcome_text"]
+__all__ = ["Lines", "outcome_text", "progress_text"]
 
 # As wide as the longest of the words that lines begin with.
 _WORD = 9
+# Names are aligned from the first line on; a longer one moves those that follow.
+_USUAL_NAME = 40
 # Names are aligned up to here; one that is longer pushes its own line only.
 _MAX_NAME = 64
 
@@ -55,7 +58,7 @@ class Lines:
         self._write = write
         self._clock = clock
         self._verbose = verbose
-        self._name_width = 0
+        self._name_width = _USUAL_NAME
         self._last_beat = clock()
 
     def __call__(self, event: Event) -> None:
@@ -64,6 +67,9 @@ class Lines:
         match event:
             case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
+            case CheckFailed():
+                failure = Failure.of_check(event)
+                self._say("failed", f"{failure.name:<{self._name_width}}  {failure}")
             case RetryScheduled() if self._verbose:
                 self._say("retry", _retry(event))
             case RunStarted() | ListingFinished() | HostPaused() | Notice() | StopRequested():
@@ -78,7 +84,7 @@ class Lines:
         self._rates.sample()
         if self._clock() - self._last_beat >= self.HEARTBEAT_SECONDS:
             self._last_beat = self._clock()
-            self._say("progress", _progress(self.state, self._rates, self._meters))
+            self._say("progress", progress_text(self.state, self._rates, self._meters))
 
     async def run(self) -> None:
         """Tick once a second until the run has finished or this is cancelled."""
@@ -128,12 +134,13 @@ def _transition(
 
 
 def _selection(run: RunStarted) -> str:
-    words = f"{run.organization}/{run.glob}:{run.tag} from {run.server} to {run.target}, run {run.run_id}"
+    words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
     return plain(words) + (", dry run" if run.dry_run else "")
 
 
 def _listing(state: RunState) -> str:
-    text = f"{state.listed:,} repositories on {state.pages:,} pages, {state.matched:,} match"
+    pages = "page" if state.pages == 1 else "pages"
+    text = f"{state.listed:,} repositories on {state.pages:,} {pages}, {state.matched:,} match"
     return text if state.listing_complete else f"{text}; the listing broke off"
 
 
@@ -146,7 +153,8 @@ def _skipped(state: RunState) -> str:
     return f"{state.skipped:,} repositories: {reasons}"
 
 
-def _progress(state: RunState, rates: Rates, meters: Meters) -> str:
+def progress_text(state: RunState, rates: Rates, meters: Meters) -> str:
+    """Return how far a run is, in one line."""
     total = f"{state.known_images:,}{'' if state.listing_ended else ' or more'}"
     parts = [f"{state.done:,} of {total} images done", f"{state.failed:,} failed", f"{state.skipped:,} skipped"]
     parts += [f"{state.in_work:,} in flight", f"{human_bytes(meters.fetched_bytes)} fetched"]

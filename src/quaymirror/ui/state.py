@@ -17,7 +17,9 @@ from typing import NamedTuple, assert_never
 from ..errors import QuaymirrorError
 from ..events import (
     BlobFinished,
+    CandidateChecked,
     CandidateSkipped,
+    CheckFailed,
     Event,
     HostPaused,
     ImageDerived,
@@ -40,7 +42,7 @@ from ..events import (
 from ..oci import Reference
 from .text import plain, shorten
 
-__all__ = ["Failure", "Pause", "Rates", "RunState", "explain"]
+__all__ = ["Failure", "Pause", "Rates", "RunState", "explain", "subject"]
 
 _LAST = 10
 FAILURES_KEPT = 20
@@ -68,6 +70,12 @@ class Failure:
 
         return cls(name, clean(error.message), type(error).__name__, where(error))
 
+    @classmethod
+    def of_check(cls, event: CheckFailed) -> Failure:
+        """Return the failure of a check."""
+        name = f"{event.repository.partition('/')[2]}:{event.tag}"
+        return cls(clean(name), clean(event.error.message), type(event.error).__name__, where(event.error))
+
     def __str__(self) -> str:
         return explain(self.where, self.message)
 
@@ -91,6 +99,13 @@ class _Work(NamedTuple):
 def clean(text: str) -> str:
     """Return `text` in one line of bounded length that is safe to print."""
     return shorten(plain(text[:_MAX_TEXT]), _MAX_TEXT)
+
+
+def subject(run: RunStarted) -> str:
+    """Return what a run is about: its jobs if they have names, and the first selection."""
+    more = f" and {run.selections - 1} more" if run.selections > 1 else ""
+    jobs = f"{', '.join(run.jobs)}: " if run.jobs else ""
+    return clean(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
 
 
 def where(error: QuaymirrorError) -> str:
@@ -124,6 +139,10 @@ class RunState:
     listing_ended: bool = False
     listing_complete: bool = False
     """Whether the listing ended, and did not break off."""
+    listings: int = 0
+    candidates_checked: int = 0
+    """Repositories that carry a tag that is selected; `tags_expected` are their images."""
+    tags_expected: int = 0
     tags_found: int = 0
     candidates_skipped: int = 0
     skip_reasons: Counter[str] = field(default_factory=Counter)
@@ -145,6 +164,8 @@ class RunState:
     retries: int = 0
     pauses: int = 0
     paused: dict[str, Pause] = field(default_factory=dict)
+    troubles: dict[str, list[int]] = field(default_factory=dict)
+    """Retries and pauses of each host that there was trouble with, of the first few of them."""
     failures: list[Failure] = field(default_factory=list)
     """The first of all failures by name: the same ones in whatever order they happened."""
     failure_kinds: Counter[str] = field(default_factory=Counter)
@@ -152,7 +173,7 @@ class RunState:
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST))
 
     _work: dict[str, _Work] = field(default_factory=dict)
-    _failed_unstarted: int = 0
+    _failed_checks: int = 0
     _left_queue: int = 0
     _began_working: float | None = None
 
@@ -164,9 +185,14 @@ class RunState:
             case PageListed():
                 self._page(event)
             case ListingFinished():
-                self.listing_ended, self.listing_complete = True, event.complete
+                self._end_listing(event)
             case TagChecked():
                 self.tags_found += 1
+            case CandidateChecked():
+                self.candidates_checked += 1
+                self.tags_expected += event.images
+            case CheckFailed():
+                self._fail_check(event)
             case CandidateSkipped():
                 self._skip(event.reason)
             case ImageQueued():
@@ -182,6 +208,7 @@ class RunState:
                 self._finish(event.outcome)
             case RetryScheduled():
                 self.retries += 1
+                self._note_trouble(event.host, 0)
             case HostPaused():
                 self._pause(event)
             case ImageDerived():
@@ -202,7 +229,7 @@ class RunState:
 
     @property
     def failed(self) -> int:
-        """Images that failed."""
+        """Images that failed, and repositories that could not be checked."""
         return self.images[Status.FAILED]
 
     @property
@@ -213,7 +240,7 @@ class RunState:
     @property
     def checked(self) -> int:
         """Candidates whose tag was looked for, found or not."""
-        return self.tags_found + self.candidates_skipped + self._failed_unstarted
+        return self.candidates_checked + self.candidates_skipped + self._failed_checks
 
     @property
     def waiting(self) -> int:
@@ -228,11 +255,7 @@ class RunState:
     @property
     def known_images(self) -> int:
         """Images of this run as far as they were found: those with an outcome and those still to come."""
-        found = max(self.tags_found, self.queued, self.started) + self._failed_unstarted
-        if self.listing_ended:
-            # What failed in the queue was counted as found already.
-            found = min(found, self.matched - self.candidates_skipped)
-
+        found = max(self.tags_expected, self.tags_found, self.queued, self.started) + self._failed_checks
         return max(found, self.done + self.in_work)
 
     @property
@@ -248,7 +271,7 @@ class RunState:
         if unchecked <= 0:
             return self.known_images
 
-        return self.known_images + unchecked * self.tags_found / self.checked if self.checked else None
+        return self.known_images + unchecked * self.tags_expected / self.checked if self.checked else None
 
     def remaining_bytes(self, fetched_bytes: int) -> float | None:
         """Return how much is to be fetched still when `fetched_bytes` of the whole run were; None: can't be told yet.
@@ -265,6 +288,17 @@ class RunState:
         samples = self.done - self.images[Status.SKIPPED] + len(planned)
         # Two images are no mean.
         return here + to_come * (self.fetched_bytes + missing) / samples if samples >= 3 else None
+
+    def work_sums(self) -> tuple[int, int, int]:
+        """Return how many images are in work, how many of them are planned, and what those miss in all, in bytes."""
+        planned = [work.missing_bytes for work in self._work.values() if work.is_planned]
+        return len(self._work), len(planned), sum(planned)
+
+    def restore_work(self, images: int, planned: int, missing_bytes: int) -> None:
+        """Make it what `work_sums` told of another state; the images themselves stay unknown."""
+        share = missing_bytes // planned if planned else 0
+        self._work = {str(number): _Work(share, is_planned=True) for number in range(planned)}
+        self._work |= {str(number): _Work() for number in range(planned, images)}
 
     def remaining_by_pace(self) -> float | None:
         """Return how many seconds are left if images go on being finished as fast as they were."""
@@ -298,6 +332,11 @@ class RunState:
         self.listed += event.repositories
         self.matched += event.matched
 
+    def _end_listing(self, event: ListingFinished) -> None:
+        self.listings += 1
+        self.listing_complete = event.complete and (self.listing_complete or self.listings == 1)
+        self.listing_ended = self.listings >= (self.run.selections if self.run else 1)
+
     def _skip(self, reason: str) -> None:
         self.candidates_skipped += 1
         self._count_reason(reason)
@@ -325,19 +364,17 @@ class RunState:
         self.reused_bytes += outcome.bytes_reused
         # By name, since an image may have been pinned to a digest after it was started.
         if self._work.pop(outcome.reference.full_name, None) is None:
-            self._finish_unstarted(outcome)
+            self._left_queue += 1
 
         if outcome.status is Status.FAILED:
             self._fail(Failure.of(outcome))
         elif outcome.status is Status.SKIPPED:
             self._count_reason(outcome.reason or "no reason given")
 
-    def _finish_unstarted(self, outcome: Outcome) -> None:
-        """Without a worker an image fails when its tag is checked; anything else takes it out of the queue."""
-        if outcome.status is Status.FAILED:
-            self._failed_unstarted += 1
-        else:
-            self._left_queue += 1
+    def _fail_check(self, event: CheckFailed) -> None:
+        self._failed_checks += 1
+        self.images[Status.FAILED] += 1
+        self._fail(Failure.of_check(event))
 
     def _fail(self, failure: Failure) -> None:
         self.last_failures.append(failure)
@@ -345,9 +382,15 @@ class RunState:
         insort(self.failures, failure)
         del self.failures[FAILURES_KEPT:]
 
+    def _note_trouble(self, host: str, kind: int) -> None:
+        host = clean(host)
+        if host in self.troubles or len(self.troubles) < _MAX_PAUSES:
+            self.troubles.setdefault(host, [0, 0])[kind] += 1
+
     def _pause(self, event: HostPaused) -> None:
         now = self.clock()
         self.pauses += 1
+        self._note_trouble(event.host, 1)
         self.paused = {host: pause for host, pause in self.paused.items() if pause.until > now}
         if len(self.paused) < _MAX_PAUSES or event.host in self.paused:
             self.paused[event.host] = Pause(clean(event.host), now + event.seconds, clean(event.reason))
@@ -396,6 +439,11 @@ class Rates:
     def history(self) -> tuple[float, ...]:
         """Bytes a second, a value for each five seconds of the last minutes, oldest first."""
         return tuple(self._history)
+
+    def summary(self, state: RunState) -> dict[str, object]:
+        """Return everything that is known of the rates as JSON values."""
+        history = [round(value) for value in self.history]
+        return {"current": self.current, "steady": self.steady, "history": history, "eta": self.eta(state)}
 
     def eta(self, state: RunState) -> float | None:
         """Return the seconds that are left of the run by what is known now; None where that would be a guess."""

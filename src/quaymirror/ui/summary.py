@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..events import Status
-from .state import Failure, RunState
+from .state import Failure, RunState, subject
 from .text import human_bytes, human_duration, human_rate, plain
 
 __all__ = ["summary_lines"]
@@ -32,7 +32,7 @@ def _head(state: RunState) -> list[str]:
         return ["nothing was started"]
 
     verb = "dry run of" if run.dry_run else "mirror of"
-    return [plain(f"{verb} {run.organization}/{run.glob}:{run.tag} from {run.server} to {run.target}")]
+    return [plain(f"{verb} {subject(run)} from {run.server} to {run.target}")]
 
 
 def _counts(state: RunState) -> list[str]:
@@ -93,7 +93,7 @@ def _advice(state: RunState) -> list[tuple[bool, str]]:
     return [
         (dry_run and code == 0, "run it without --dry-run to mirror this"),
         (broke_off, "the listing broke off, so images may be missing that are not named here"),
-        (stopped, f"the run was stopped before its end: {state.stop_reason}"),
+        (stopped and code != 9, f"the run was stopped before its end: {state.stop_reason}"),
         (bool(kinds & _REFUSED) or code == 4, "for private repositories pass --username or --authfile"),
         (bool(kinds & _HURRIED), "the server asks for patience: try --max-requests-per-second or a smaller -c"),
         (code == 6, "the disk said no: make room or mend it; what is complete stays"),

@@ -27,7 +27,7 @@ from quaymirror.quay.selection import Selection
 IMAGE = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1", Digest.of(b"x"))
 DONE = Report(
     run_id="0",
-    selection=Selection("kolla"),
+    selections=[Selection("kolla")],
     server="https://quay.io",
     target="mirror",
     started=0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from organizations import TAG, small_image
@@ -12,76 +13,67 @@ from organizations import TAG, small_image
 import quaymirror
 from quaymirror import Selection, Settings
 from quaymirror.errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
-from quaymirror.events import CandidateSkipped
-from quaymirror.oci import Digest, Reference, Repository
-from quaymirror.quay.check import Candidate, CheapestChecker, Discovery, Image, RegistryChecker, batched
+from quaymirror.oci import Digest, Repository
+from quaymirror.quay.check import Answer, CheapestLookup, Discovery, RegistryLookup
+from quaymirror.quay.discovery import Image
+from quaymirror.quay.schema import Tag
 from quaymirror.testing import QUAY_NGINX_HTTP1, QuayServer, Registry
 
 SELECTION = Selection("kolla", "*", TAG)
-NOVA = Candidate(Repository("quay.io", "kolla/nova"))
+NOVA = Repository("quay.io", "kolla/nova")
 DIGEST = Digest.of(b"nova")
-FOUND = Image(Reference(NOVA.repository, TAG, DIGEST), updated=5, size=7)
+FOUND = (Tag(TAG, DIGEST, 5, 7), 1234)
 
 
 class Scripted:
-    """A checker or registry that answers as it is told."""
+    """A lookup or registry that answers as it is told."""
 
-    def __init__(self, answer: Image | Digest | Exception | None) -> None:
+    def __init__(self, answer: Answer | tuple[Digest | None, int | None] | Exception) -> None:
         self.answer = answer
         self.asked = 0
 
-    async def check(self, candidate: Candidate, selection: Selection) -> Image | CandidateSkipped:
+    async def _tell(self) -> Any:
         self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
 
-        assert isinstance(self.answer, Image)
         return self.answer
 
-    async def resolve(self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()) -> Digest | None:
-        self.asked += 1
-        if isinstance(self.answer, Exception):
-            raise self.answer
+    async def tag(self, repository: Repository, name: str, *, beside: Sequence[Repository] = ()) -> Answer:
+        return cast(Answer, await self._tell())
 
-        assert not isinstance(self.answer, Image)
-        return self.answer
+    async def resolve(
+        self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()
+    ) -> tuple[Digest | None, int | None]:
+        return cast("tuple[Digest | None, int | None]", await self._tell())
 
 
 async def test_the_registry_is_not_asked_as_long_as_the_api_answers() -> None:
     api, registry = Scripted(FOUND), Scripted(FOUND)
-    assert await CheapestChecker(api, registry).check(NOVA, SELECTION) == FOUND
+    assert await CheapestLookup(api, registry).tag(NOVA, TAG) == FOUND
     assert registry.asked == 0
 
 
 async def test_the_registry_is_asked_when_the_api_has_enough() -> None:
     api, registry = Scripted(RateLimited("429", scope=Scope.IMAGE)), Scripted(FOUND)
-    assert await CheapestChecker(api, registry).check(NOVA, SELECTION) == FOUND
+    assert await CheapestLookup(api, registry).tag(NOVA, TAG) == FOUND
 
 
 async def test_a_server_that_is_closed_is_asked_nowhere_else() -> None:
     api, registry = Scripted(RateLimited("429", retry_after=3600, scope=Scope.RUN)), Scripted(FOUND)
     with pytest.raises(RateLimited):
-        await CheapestChecker(api, registry).check(NOVA, SELECTION)
+        await CheapestLookup(api, registry).tag(NOVA, TAG)
 
     assert registry.asked == 0
 
 
 async def test_no_such_tag_at_the_registry_is_no_error() -> None:
-    found = await RegistryChecker(Scripted(None), Scripted(FOUND)).check(NOVA, SELECTION)
-    assert found == CandidateSkipped("kolla/nova", "no such tag")
+    assert await RegistryLookup(Scripted((None, None)), Scripted(FOUND)).tag(NOVA, TAG) == (None, None)
 
 
 @pytest.mark.parametrize("error", [AccessDenied("401", status=401), UnsupportedContent("no digest")], ids=str)
 async def test_where_the_registry_does_not_tell_the_api_does(error: Exception) -> None:
-    assert await RegistryChecker(Scripted(error), Scripted(FOUND)).check(NOVA, SELECTION) == FOUND
-
-
-def test_thirty_repositories_share_a_token() -> None:
-    candidates = [Candidate(Repository("quay.io", f"kolla/image-{number}")) for number in range(70)]
-    done = list(batched(candidates))
-    assert [candidate.repository for candidate in done] == [candidate.repository for candidate in candidates]
-    assert [len(candidate.batch) for candidate in done] == [30] * 60 + [10] * 10
-    assert all(candidate.repository in candidate.batch for candidate in done)
+    assert await RegistryLookup(Scripted(error), Scripted(FOUND)).tag(NOVA, TAG) == FOUND
 
 
 def organization(count: int) -> Registry:

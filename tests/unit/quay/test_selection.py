@@ -381,3 +381,34 @@ def test_any_other_since_is_refused(text: str, part: str) -> None:
 
     check(caught.value)
     assert caught.value.message.startswith(f"{part}: ")
+
+
+def test_several_globs_and_tags_are_separated_by_commas() -> None:
+    selection = parse("quay://kolla/nova-*,neutron-server:2025.1-debian*,2024.2-[a-z]*")
+
+    assert [name for name in ("nova-api", "neutron-server", "neutron-api") if selection.matches(name)] == [
+        "nova-api",
+        "neutron-server",
+    ]
+    tags = ("2025.1-debian", "2025.1-debian-x", "2025.1", "2024.2-rocky")
+    assert [tag for tag in tags if selection.matches_tag(tag)] == ["2025.1-debian", "2025.1-debian-x", "2024.2-rocky"]
+    assert not selection.is_one_tag
+    assert not selection.is_one_repository
+    assert Selection("kolla", "nova-api", "x").is_one_repository
+
+
+@pytest.mark.parametrize(
+    ("glob", "tag", "part"),
+    [
+        ("nova,", "x", "not a valid glob: ''; write *"),
+        ("nova", "x,", "not a tag: ''"),
+        ("nova", "2025.?", "not a tag: '2025.?'; tags have .*; globs for them have"),
+        ("nova", "2025.[z-a]", "write the range z-a the other way round"),
+        ("nova", "*:", "globs for them have"),
+    ],
+)
+def test_a_list_with_a_bad_part_names_that_part(glob: str, tag: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=part.replace("?", "[?]")) as caught:
+        Selection("kolla", glob, tag)
+
+    check(caught.value)

@@ -82,7 +82,7 @@ class Scene:
         for number in range(images):
             self._one(number)
 
-        self.state.apply(events.RetryScheduled("blob", 1, 2.0, "reset"))
+        self.state.apply(events.RetryScheduled("blob", 1, 2.0, "reset", "cdn02.quay.io"))
         self.state.apply(events.HostPaused("cdn01.quay.io", 790.0, "429 Too Many Requests"))
         self.state.apply(events.Notice("12 repositories have no tag at all"))
 
@@ -92,6 +92,7 @@ class Scene:
             self.state.apply(events.CandidateSkipped(f"kolla/old-{number}", "no such tag"))
             return
 
+        self.state.apply(events.CandidateChecked(reference.repository.name, 1))
         self.state.apply(events.TagChecked(reference))
         self.state.apply(events.ImageQueued(reference))
         if number < 340:

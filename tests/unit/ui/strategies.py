@@ -65,9 +65,10 @@ def _story(number: int, fate: str) -> list[events.Event]:
         return [events.CandidateSkipped(f"kolla/image-{number}", f"reason {number % 30}")]
 
     if fate == "check fails":
-        return [events.ImageFinished(events.Outcome(reference, events.Status.FAILED, error=error))]
+        return [events.CheckFailed(f"quay.io/kolla/image-{number}", "2025.1-*", error)]
 
-    story: list[events.Event] = [events.TagChecked(reference), events.ImageQueued(reference)]
+    story: list[events.Event] = [events.CandidateChecked(reference.repository.name, 1)]
+    story += [events.TagChecked(reference), events.ImageQueued(reference)]
     if fate == "left in the queue":
         return story
 

@@ -82,6 +82,12 @@ def test_a_frame_before_anything_happened_is_whole() -> None:
     check_golden("80x24-start", frame)
 
 
+def test_a_frame_of_several_jobs_names_them(scene: Scene) -> None:
+    scene.state.run = run_started(jobs=("nightly", "weekly"), selections=3)
+
+    check_golden("80x24-jobs", drawn(scene, 80, 24))
+
+
 def test_a_frame_while_the_run_is_stopping_says_so(scene: Scene) -> None:
     scene.state.apply(events.StopRequested("Ctrl-C"))
 

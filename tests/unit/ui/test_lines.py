@@ -40,9 +40,10 @@ def test_each_finished_image_is_one_aligned_line() -> None:
         finished(short, Status.UNCHANGED),
         finished(short, Status.FAILED, gone),
     ) == [
-        "mirrored   kolla/nova-api:2025.1-debian  sha256:6d2a11c17f9e  412.0 MiB fetched, 1.1 GiB reused, 12 s\n",
-        "unchanged  kolla/nova:2025.1-debian      sha256:19e05df6b2e5\n",
-        "failed     kolla/nova:2025.1-debian      source, resolve: manifest unknown\n",
+        "mirrored   kolla/nova-api:2025.1-debian              sha256:6d2a11c17f9e  "
+        "412.0 MiB fetched, 1.1 GiB reused, 12 s\n",
+        "unchanged  kolla/nova:2025.1-debian                  sha256:19e05df6b2e5\n",
+        "failed     kolla/nova:2025.1-debian                  source, resolve: manifest unknown\n",
     ]
 
 
@@ -65,7 +66,7 @@ def test_transitions_are_lines() -> None:
         events.StopRequested("Ctrl-C"),
     ) == [
         "started    kolla/*:2025.1-debian from https://quay.io to /srv/mirror, run 20261123-r7, dry run\n",
-        "listed     412 repositories on 1 pages, 371 match; the listing broke off\n",
+        "listed     412 repositories on 1 page, 371 match; the listing broke off\n",
         "paused     quay.io for 30 s: 429 Too Many Requests\n",
         "notice     look\n",
         "stopping   Ctrl-C; 0 images in flight are being finished\n",
@@ -79,7 +80,7 @@ def test_retries_are_told_only_when_asked_for(verbose: bool, lines: int) -> None
 
 def test_a_heartbeat_comes_at_most_every_thirty_seconds() -> None:
     log = Log()
-    log.tell(events.PageListed(1, 10, 10), events.TagChecked(image("nova")))
+    log.tell(events.PageListed(1, 10, 10), events.CandidateChecked("nova", 1), events.TagChecked(image("nova")))
     for second in range(61):
         log.clock.now = second
         log.meters.fetched_bytes += MIB
@@ -94,7 +95,7 @@ def test_a_heartbeat_comes_at_most_every_thirty_seconds() -> None:
 def test_a_heartbeat_tells_the_time_left_when_it_is_known() -> None:
     log = Log()
     log.tell(events.PageListed(1, 10, 10), events.ListingFinished(1, complete=True))
-    log.tell(*(events.TagChecked(image(f"{n}")) for n in range(10)))
+    log.tell(*(events.CandidateChecked(f"{n}", 1) for n in range(10)))
     log.lines.tick()
     log.tell(
         *(

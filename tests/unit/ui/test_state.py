@@ -45,7 +45,9 @@ def test_counts_add_up_in_any_order_of_completion(run: Run) -> None:
 @given(runs())
 def test_the_failures_that_are_kept_do_not_depend_on_the_order(run: Run) -> None:
     expected = sorted(
-        Failure.of(e.outcome) for e in run.events if isinstance(e, events.ImageFinished) and e.outcome.error
+        Failure.of(e.outcome) if isinstance(e, events.ImageFinished) else Failure.of_check(e)
+        for e in run.events
+        if isinstance(e, events.CheckFailed) or (isinstance(e, events.ImageFinished) and e.outcome.error)
     )
 
     assert told(*run.events).failures == expected[:FAILURES_KEPT]
@@ -111,7 +113,12 @@ def test_elapsed_is_what_the_run_says_once_it_has_finished() -> None:
 
 def test_planning_an_image_again_replaces_what_it_misses() -> None:
     reference = image("nova")
-    listing = (events.PageListed(1, 1, 1), events.ListingFinished(1, complete=True), events.TagChecked(reference))
+    listing = (
+        events.PageListed(1, 1, 1),
+        events.ListingFinished(1, complete=True),
+        events.CandidateChecked("x", 1),
+        events.TagChecked(reference),
+    )
     plans = [events.ImagePlanned(reference, 1, 100, missing) for missing in (80, 50)]
 
     assert told(*listing, events.ImageStarted(reference), *plans).remaining_bytes(0) == 50
@@ -122,6 +129,7 @@ class TestWhatIsLeft:
         state = told(run_started(), events.PageListed(1, total, total), clock=Clock())
         for number in range(total):
             reference = image(f"image-{number}")
+            state.apply(events.CandidateChecked("x", 1))
             state.apply(events.TagChecked(reference))
             state.apply(events.ImageQueued(reference))
             if number < finished_images:
@@ -155,6 +163,7 @@ class TestWhatIsLeft:
 
     def test_expects_the_usual_part_of_unchecked_candidates(self) -> None:
         state = told(events.PageListed(1, 8, 8), events.ListingFinished(1, complete=True))
+        state.apply(events.CandidateChecked("one", 1))
         state.apply(events.TagChecked(image("one")))
         state.apply(events.CandidateSkipped("kolla/two", "no such tag"))
 
@@ -173,6 +182,7 @@ class TestWhatIsLeft:
             state.apply(event)
 
         for number in range(10):
+            state.apply(events.CandidateChecked("x", 1))
             state.apply(events.TagChecked(image(f"{number}")))
 
         for number in range(5):

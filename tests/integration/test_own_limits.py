@@ -71,7 +71,7 @@ def test_rates_are_written_in_many_ways(text: str, rate: int) -> None:
     assert parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "fast", "-5K", "5X", "1e6", "５K", "5 K M"])
+@pytest.mark.parametrize("text", ["", "fast", "-5K", "5X", "1e6", "\uff15K", "5 K M"])
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="write bytes a second"):
         parse_rate(text)

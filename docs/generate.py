@@ -1,0 +1,207 @@
+"""Write the parts of the reference that come from the code; with --check only tell whether they are up to date.
+
+python docs/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from quaymirror import events
+from quaymirror.cli.keys import shape_of
+from quaymirror.cli.main import main
+from quaymirror.cli.sync import sync
+from quaymirror.config.schema import config_schema
+from quaymirror.errors import Phase, QuaymirrorError, Scope, Side
+from quaymirror.oci import Digest, Reference, Repository
+from quaymirror.ui.jsonl import VERSION, event_name
+
+REFERENCE = Path(__file__).parent / "reference"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
+
+
+def commands(group: click.Group, path: str = "quaymirror") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with its whole name, a group before what is in it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+
+
+def help_of(name: str, command: click.Command) -> str:
+    parent = click.Context(main, help_option_names=["-h", "--help"])
+    context = click.Context(command, parent, info_name=name, max_content_width=100, terminal_width=100)
+    context.parent = None  # its name is in ours
+    return command.get_help(context)
+
+
+def cli() -> str:
+    """Return the page about commands and options."""
+    parts = [(REFERENCE / "cli.head.md").read_text(encoding="utf-8").rstrip()]
+    for name, command in commands(main):
+        parts.append(f"## {name}\n\n```text\n{help_of(name, command)}\n```")
+
+    return "\n\n".join(parts) + "\n"
+
+
+def configuration() -> str:
+    """Return the page about the configuration file."""
+    shape = shape_of(sync)
+    parts = [(REFERENCE / "configuration.head.md").read_text(encoding="utf-8").rstrip()]
+    for title, keys in (
+        ("The selection of a job", shape.selection),
+        ("Options of a job, or of `[defaults]`", shape.options),
+        ("`[run]`", shape.run),
+    ):
+        rows = [f"| `{key.name}` | {_kind(key)} | {key.help} |" for key in keys]
+        parts.append("\n".join([f"## {title}", "", "| key | value | meaning |", "|---|---|---|", *rows]))
+
+    return "\n\n".join(parts) + "\n"
+
+
+def _kind(key: Any) -> str:
+    one = " or ".join(f"`{choice}`" for choice in key.choices) or key.kind.value.replace("string", "text")
+    return f"array of {one}" if key.many else one
+
+
+def events_schema() -> dict[str, Any]:
+    """Return the schema of one line of `--progress json`."""
+    return {
+        "$schema": _DIALECT,
+        "title": "quaymirror's events",
+        "description": "One line of --progress json. Within a version, members and events may be added.",
+        "oneOf": [_event(event) for event in get_args(events.Event)],
+        "$defs": {"error": _error()},
+    }
+
+
+def _event(event: type) -> dict[str, Any]:
+    head = {
+        "v": {"const": VERSION},
+        "time": {"type": "number", "description": "POSIX time"},
+        "run_id": {"type": ["string", "null"]},
+        "event": {"const": event_name(object.__new__(event))},
+    }
+    properties = head | _fields(event)
+    words = " ".join((event.__doc__ or "").split())
+    return {
+        "type": "object",
+        "description": words,
+        "required": list(properties),
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _fields(dataclass: Any) -> dict[str, Any]:
+    hints = get_type_hints(dataclass)
+    return {field.name: _type(hints[field.name]) for field in fields(dataclass)}
+
+
+def _type(hint: Any) -> dict[str, Any]:
+    if hint in _SIMPLE:
+        return {"type": _SIMPLE[hint]}
+
+    if get_origin(hint) in (Union, types.UnionType):
+        return {"anyOf": [_type(part) for part in get_args(hint)]}
+
+    if get_origin(hint) is tuple:
+        return {"type": "array", "items": _type(get_args(hint)[0])}
+
+    if hint in (Digest, Repository, Reference):
+        return {"type": "string"}
+
+    if issubclass(hint, Enum):
+        return {"enum": [member.value for member in hint]}
+
+    if issubclass(hint, QuaymirrorError):
+        return {"$ref": "#/$defs/error"}
+
+    assert is_dataclass(hint)
+    properties = _fields(hint)
+    return {"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties}
+
+
+def _error() -> dict[str, Any]:
+    properties = {
+        "type": {"type": "string"},
+        "message": {"type": "string"},
+        "side": {"enum": [side.value for side in Side]},
+        "phase": {"enum": [*(phase.value for phase in Phase), None]},
+        "scope": {"enum": [scope.value for scope in Scope]},
+    }
+    return {"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties}
+
+
+def man_page() -> str:
+    """Return quaymirror(1): every command with its help, as it is printed."""
+    lines = [
+        '.TH QUAYMIRROR 1 "" "quaymirror" "User Commands"',
+        ".SH NAME",
+        r"quaymirror \- mirror whole quay.io organizations",
+        ".SH SYNOPSIS",
+        r".B quaymirror",
+        r"\fICOMMAND\fR [\fIOPTIONS\fR]",
+        ".SH DESCRIPTION",
+        _roff(main.help or "").partition("\x08")[0].strip(),
+        ".SH COMMANDS",
+    ]
+    for name, command in commands(main):
+        lines += [f".SS {_roff(name)}", ".nf", _roff(help_of(name, command)), ".fi"]
+
+    lines += [".SH EXIT STATUS", ".nf"]
+    for row in (REFERENCE / "exit-codes.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if len(cells) == 2 and cells[0][:1].isdigit():
+            lines.append(_roff(f"{cells[0]:<9} {cells[1].replace('`', '')}"))
+
+    return "\n".join([*lines, ".fi", ".SH FILES", "quaymirror.toml, ~/.config/quaymirror/quaymirror.toml,"]) + (
+        "\n/etc/quaymirror/quaymirror.toml\n"
+    )
+
+
+def _roff(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in escaped.splitlines())
+
+
+def pages() -> dict[str, str]:
+    """Return everything that is generated, by the name of its file."""
+    return {
+        "cli.md": cli(),
+        "configuration.md": configuration(),
+        "config.schema.json": json.dumps(config_schema(shape_of(sync)), indent=2) + "\n",
+        "quaymirror.1": man_page(),
+        "events.schema.json": json.dumps(events_schema(), indent=2) + "\n",
+    }
+
+
+def stale() -> list[str]:
+    """Return the names of the files that are not what the code says."""
+    return [
+        name
+        for name, text in pages().items()
+        if not (REFERENCE / name).exists() or (REFERENCE / name).read_text(encoding="utf-8") != text
+    ]
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        old = stale()
+        sys.exit(f"out of date, run python docs/generate.py: {', '.join(old)}" if old else 0)
+
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")

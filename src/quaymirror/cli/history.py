@@ -1,0 +1,114 @@
+"""`quaymirror history`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+from ..store.history import History, PastRun
+from ..ui.text import human_bytes, human_duration, plain
+from .options import home_at
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("run", required=False, metavar="[RUN]")
+@click.option("--to", "target", metavar="TARGET", default="./mirror", show_default=True, help="As given to sync.")
+@click.option("--state", type=click.Path(path_type=Path), help="As given to sync.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="So many runs.")
+@click.option("--json", "as_json", is_flag=True, help="JSON: an array of runs, or the whole report of RUN.")
+def history(run: str | None, target: str, state: Path | None, limit: int, as_json: bool) -> int:
+    """Show the runs that filled a target, the latest first, or what became of each image in RUN.
+
+    \b
+    quaymirror history --to /srv/mirror
+    quaymirror history 6fb1c0de --to /srv/mirror
+    """
+    past = _open(target, state)
+    try:
+        if run is None:
+            _show_runs(past.runs(limit=limit), as_json=as_json)
+        else:
+            _show_report(_report(past, run), as_json=as_json)
+    finally:
+        past.close()
+
+    return 0
+
+
+def _open(target: str, state: Path | None) -> History:
+    home = home_at(target, state)
+    if not (home / "history.db").exists():
+        raise ConfigError(
+            f"no run has been recorded for {target!r}: name the target with --to, as it was given to sync"
+        )
+
+    past, notice = History.open(home, read_only=True)
+    if notice:
+        raise ConfigError(notice)
+
+    return past
+
+
+def _report(past: History, run: str) -> dict[str, Any]:
+    matching = [known.id for known in past.runs() if known.id.startswith(run)]
+    if len(matching) != 1:
+        raise ConfigError(f"{len(matching) or 'no'} runs have an id that begins with {run!r}: see quaymirror history")
+
+    report = past.report(matching[0])
+    if report is None:
+        raise ConfigError(f"of run {matching[0]} only its line is left: reports are kept of the last 100 runs")
+
+    return report
+
+
+def _show_runs(runs: Sequence[PastRun], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_row(run) for run in runs], indent=2))
+        return
+
+    lines: list[tuple[str, ...]] = [
+        ("run", "began", "took", "mirrored", "unchanged", "skipped", "failed", "fetched", "result", "selection")
+    ]
+    lines += [_cells(run) for run in runs]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _row(run: PastRun) -> dict[str, Any]:
+    row = asdict(run)
+    subject = json.loads(row.pop("subject"))
+    return {**row, **subject, "started": datetime.fromtimestamp(run.started, UTC).isoformat()}
+
+
+def _cells(run: PastRun) -> tuple[str, ...]:
+    counts = [f"{run.images.get(word, 0):,}" for word in ("mirrored", "unchanged", "skipped", "failed")]
+    selection = json.loads(run.subject)["selection"]
+    return (
+        run.id,
+        f"{datetime.fromtimestamp(run.started).astimezone():%Y-%m-%d %H:%M}",
+        human_duration(run.elapsed),
+        *counts,
+        human_bytes(run.bytes_fetched),
+        "ok" if run.exit_code == 0 else f"exit {run.exit_code}",
+        plain(f"{selection['organization']}/{selection['glob']}:{selection['tag']}"),
+    )
+
+
+def _show_report(report: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+
+    click.echo(plain(f"run {report['run_id']} of {report['started']}, exit code {report['exit_code']}"))
+    for outcome in report["outcomes"]:
+        remark = outcome["error"]["message"] if outcome["error"] else outcome["reason"]
+        words = [f"{outcome['status']:<9}", outcome["reference"], outcome["digest"] or "-", remark or ""]
+        click.echo(plain("  ".join(words).rstrip()))

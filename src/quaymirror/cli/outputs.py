@@ -1,0 +1,156 @@
+"""What a run leaves behind for others, beside the mirror: reports, a lock, metrics, pings."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import ConfigError, QuaymirrorError
+from ..mirror.lockfile import lock_document
+from ..mirror.report import Report
+from ..net.origin import shown
+from ..ui.text import plain
+from ..ui.timeline import Timeline
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PROGRESS = ("auto", "rich", "plain", "json", "none")
+LOG_FORMATS = ("text", "json")
+_FILE = click.Path(path_type=Path)
+
+_OPTIONS = (
+    click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show."),
+    click.option("--verbose", "-v", is_flag=True, help="Tell of retries and of every tag that is checked, too."),
+    click.option("--quiet", "-q", is_flag=True, help="Show nothing but what ended the run."),
+    click.option("--log-file", type=_FILE, metavar="FILE", help="Append a log to this file."),
+    click.option(
+        "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="Of the log's lines."
+    ),
+    click.option("--report", "report_file", type=_FILE, metavar="FILE", help="Write the run's report, JSON."),
+    click.option("--report-html", type=_FILE, metavar="FILE", help="Write the report as one page for a browser."),
+    click.option("--lock-file", type=_FILE, metavar="FILE", help="Write which digest each selected tag has."),
+    click.option("--metrics-textfile", type=_FILE, metavar="FILE", help="Write metrics for Prometheus' node_exporter."),
+    click.option("--ping-url", metavar="URL", help="Ping URL/start, URL and URL/fail, as healthchecks.io has it."),
+)
+
+
+def output_options(function: F) -> F:
+    """Add the options of what a run shows and leaves behind."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+
+    return function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """The values of those options.
+
+    :raises ConfigError: when one makes no sense, before anything is begun.
+    """
+
+    progress: str = "auto"
+    verbose: bool = False
+    quiet: bool = False
+    log_file: Path | None = None
+    log_format: str = "text"
+    report_file: Path | None = None
+    report_html: Path | None = None
+    lock_file: Path | None = None
+    metrics_textfile: Path | None = None
+    ping_url: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.verbose and self.quiet:
+            raise ConfigError("--verbose and --quiet contradict each other")
+
+        files = ((name, getattr(self, name)) for name in _FILES)
+        for name, file in files:
+            if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+                raise ConfigError(f"{_FILES[name]} {file}: no file can be written there")
+
+        if self.ping_url is not None and not self.ping_url.startswith(("https://", "http://")):
+            raise ConfigError("--ping-url has to begin with https:// or http://")
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any]) -> Outputs:
+        """Return the outputs that `options` ask for, and take them out of there."""
+        return cls(**{part.name: options.pop(part.name) for part in fields(cls) if part.name in options})
+
+    def write(self, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
+        """Write everything there is to write about `runs`: report, exit code and timeline of each.
+
+        :raises ConfigError: when a file can't be written.
+        """
+        documents = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
+        if self.report_file is not None:
+            document = documents[0] if len(documents) == 1 else {"schema_version": 1, "runs": documents}
+            _write("--report", self.report_file, _json(document))
+
+        if self.report_html is not None:
+            from ..ui.page import page
+
+            _write("--report-html", self.report_html, page(documents, [timeline.points for _, _, timeline in runs]))
+
+        if self.lock_file is not None:
+            self._write_lock(self.lock_file, [report for report, _, _ in runs])
+
+        if self.metrics_textfile is not None:
+            from ..mirror.metrics import write_metrics
+
+            write_metrics(self.metrics_textfile, [(report, code) for report, code, _ in runs])
+
+    def _write_lock(self, file: Path, reports: Sequence[Report]) -> None:
+        if all(report.complete and not report.failed_checks for report in reports):
+            _write("--lock-file", file, _json(lock_document(reports)))
+        else:
+            click.echo(f"quaymirror: {file} is not written: not everything selected was found", err=True)
+
+    async def ping(self, suffix: str, body: str = "") -> None:
+        """Ping, if there is somebody to; that it fails is worth a line."""
+        if self.ping_url is None:
+            return
+
+        from ..net.ping import ping
+
+        try:
+            await ping(self.ping_url.rstrip("/") + suffix, body.encode())
+        except QuaymirrorError as error:
+            # What follows the host is a secret: whoever knows it can ping.
+            click.echo(f"quaymirror: --ping-url: {plain(error.message)}", err=True)
+
+
+_FILES = {
+    "log_file": "--log-file",
+    "report_file": "--report",
+    "report_html": "--report-html",
+    "lock_file": "--lock-file",
+    "metrics_textfile": "--metrics-textfile",
+}
+
+
+def shown_url(url: str) -> str:
+    """Return a ping URL without what must not be seen."""
+    host = shown(url).partition("://")[2].partition("/")[0]
+    return f"{url.partition('://')[0]}://{host}/***"
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _write(option: str, file: Path, text: str) -> None:
+    """Write it whole or not at all: what reads it may come at any time."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ConfigError(f"{option} {file}: {error.strerror}") from None

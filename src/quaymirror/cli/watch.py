@@ -1,0 +1,110 @@
+"""`quaymirror watch`: the run of another process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import click
+
+from ..errors import ConfigError
+from ..ui.lines import progress_text
+from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
+from ..ui.summary import summary_lines
+from .beacon import FILE_NAME
+from .options import home_at
+
+# Without a new snapshot for so long the other process is not there, or can't write.
+_SILENCE_SECONDS = 15.0
+_PERIOD_SECONDS = 0.5
+_LINE_SECONDS = 30.0
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("target", default="./mirror")
+@click.option("--state", type=click.Path(path_type=Path), help="As given to sync.")
+@click.option("--once", is_flag=True, help="Say in a line how far it is, and end.")
+def watch(target: str, state: Path | None, once: bool) -> int:
+    """Show the run that another process makes on TARGET, a nightly job for instance, until it ends.
+
+    On a terminal this is the same dashboard, elsewhere a line every 30 seconds. The exit code is that of the run, or 5
+    when it has fallen silent.
+    """
+    file = home_at(target, state) / FILE_NAME
+    snapshot = _read(file, target)
+    if once:
+        click.echo(_line(snapshot))
+        return _code(snapshot)
+
+    return anyio.run(_watch, file, target)
+
+
+async def _watch(file: Path, target: str) -> int:
+    if sys.stderr.isatty():
+        from ..ui.dashboard import Screen
+
+        with Screen() as screen:
+            snapshot = await _follow(
+                file, target, lambda shown: screen.show(shown.state, shown.meters, shown.rates, _now(shown))
+            )
+    else:
+        last = [0.0]
+
+        def say(shown: Snapshot) -> None:
+            if time.monotonic() - last[0] >= _LINE_SECONDS:
+                last[0] = time.monotonic()
+                click.echo(_line(shown), err=True)
+
+        snapshot = await _follow(file, target, say)
+
+    if snapshot.state.finished is None:
+        click.echo(
+            f"quaymirror: no sign of life for {time.time() - snapshot.time:.0f} s: it has ended, or was killed",
+            err=True,
+        )
+        return 5
+
+    for line in summary_lines(snapshot.state):
+        click.echo(line, err=True)
+
+    return _code(snapshot)
+
+
+async def _follow(file: Path, target: str, show: Callable[[Snapshot], None]) -> Snapshot:
+    while True:
+        snapshot = await anyio.to_thread.run_sync(_read, file, target)
+        if snapshot.state.finished is not None or time.time() - snapshot.time > _SILENCE_SECONDS:
+            return snapshot
+
+        show(snapshot)
+        await anyio.sleep(_PERIOD_SECONDS)
+
+
+def _read(file: Path, target: str) -> Snapshot:
+    try:
+        return read_snapshot(file.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"no run has begun on {target}: name the target as it was given to sync") from None
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error.strerror}") from None
+    except SnapshotError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _now(snapshot: Snapshot) -> float:
+    """Return the time of the run's clock now."""
+    return snapshot.clock + max(0.0, time.time() - snapshot.time)
+
+
+def _line(snapshot: Snapshot) -> str:
+    finished = snapshot.state.finished
+    words = progress_text(snapshot.state, snapshot.rates, snapshot.meters)
+    return words if finished is None else f"ended with exit code {finished.exit_code}: {words}"
+
+
+def _code(snapshot: Snapshot) -> int:
+    return 0 if snapshot.state.finished is None else snapshot.state.finished.exit_code

@@ -1,0 +1,277 @@
+"""Jobs out of what other tools are configured with: skopeo's sync YAML and regsync.yml. The door to PyYAML.
+
+What a job can't say is listed and never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+
+# A regular expression that is nothing but a glob written in another way.
+_SIMPLE_REGEX = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.|\.\*)+)\$?")
+_NO_QUAY = re.compile(r"(?:index\.)?docker\.io|ghcr\.io|(?:[a-z0-9-]+\.)?gcr\.io|registry\.k8s\.io|mcr\.microsoft\.com")
+_DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A configuration file, and what is not in it."""
+
+    toml: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Found:
+    """Repositories by what they have in common: server, organization, tags, target, platforms; and what is left."""
+
+    repositories: defaultdict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    defaults: dict[str, Any] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, image: str, tags: tuple[str, ...], *, target: str = "", platforms: tuple[str, ...] = ()) -> None:
+        """Note `image` (`HOST/ORG/REPO`), or why it can't be."""
+        host, _, name = image.partition("/")
+        organization, _, repository = name.partition("/")
+        if _NO_QUAY.match(host) or ("." not in host.partition(":")[0] and host.partition(":")[0] != "localhost"):
+            self.left_out.append(f"{image}: not on a Quay server")
+        elif not organization or not repository:
+            self.left_out.append(f"{image}: no organization in its name")
+        else:
+            self.repositories[host, organization, tags, target, platforms].append(repository)
+
+
+def convert(text: str, name: str) -> Converted:
+    """Return the configuration that `text`, the content of the file called `name`, comes to.
+
+    :raises ConfigError: when it is neither skopeo's nor regsync's.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise ConfigError(f"{place}: not YAML") from None
+
+    found = _Found()
+    if isinstance(document, dict) and isinstance(document.get("sync"), list):
+        _regsync(document, found)
+    elif isinstance(document, dict) and document and all(isinstance(value, dict) for value in document.values()):
+        for host, registry in document.items():
+            _skopeo(str(host), registry, found)
+    else:
+        raise ConfigError(f"{name} is neither skopeo's sync YAML nor a regsync.yml")
+
+    left_out = tuple(map(_printable, found.left_out))
+    return Converted(_toml(found, left_out, name), left_out)
+
+
+# ---- skopeo sync --src yaml
+
+
+def _skopeo(host: str, registry: Mapping[str, Any], found: _Found) -> None:
+    for repository, tags in _mapping(registry.get("images")).items():
+        names = [str(tag) for tag in _items(tags)]
+        digests = [tag for tag in names if _DIGEST.fullmatch(tag)]
+        found.left_out += [f"{host}/{repository}@{digest}: images by digest are for a lock file" for digest in digests]
+        if len(digests) < len(names) or not names:
+            found.add(f"{host}/{repository}", tuple(tag for tag in names if tag not in digests) or ("*",))
+
+    for repository, regex in _mapping(registry.get("images-by-tag-regex")).items():
+        _by_regex(f"{host}/{repository}", _anchored(str(regex)), found)
+
+    for repository, versions in _mapping(registry.get("images-by-semver")).items():
+        found.left_out.append(f"{host}/{repository}: tags by version ({versions}): write globs for them")
+
+    if registry.get("credentials"):
+        found.left_out.append(f"{host}: credentials: log in with podman or skopeo, or give --authfile")
+
+    if registry.get("tls-verify") is False:
+        found.left_out.append(f'{host}: tls-verify: false: give its certificate with cafile, or server = "http://…"')
+
+    if registry.get("cert-dir"):
+        found.left_out.append(f"{host}: cert-dir: name the certificate with cafile")
+
+    known = {"images", "images-by-tag-regex", "images-by-semver", "credentials", "tls-verify", "cert-dir"}
+    found.left_out += [f"{host}: {key}: unknown" for key in registry if key not in known]
+
+
+def _anchored(regex: str) -> str:
+    """Return a regular expression that skopeo looks for anywhere in a tag as one for the whole tag."""
+    return ("" if regex.startswith("^") else ".*") + regex + ("" if regex.endswith("$") else ".*")
+
+
+def _by_regex(image: str, regex: str, found: _Found, **more: Any) -> None:
+    glob = _glob(regex)
+    if glob is None:
+        found.left_out.append(f"{image}: tags by the regular expression {regex}: write globs for them")
+    else:
+        found.add(image, (glob,), **more)
+
+
+def _glob(regex: str) -> str | None:
+    """Return the glob that means the same, None if there is none that simple."""
+    if not _SIMPLE_REGEX.fullmatch(regex):
+        return None
+
+    return regex.removeprefix("^").removesuffix("$").replace(".*", "*").replace("\\.", ".")
+
+
+# ---- regsync.yml
+
+
+_REGSYNC_IGNORED = {
+    "schedule": "start runs with a timer",
+    "interval": "start runs with a timer",
+    "backup": "a mirror keeps what it has",
+    "ratelimit": "quaymirror waits when the server asks it to",
+    "digestTags": "",
+    "referrers": "",
+    "hooks": "use --ping-url, or what starts the run",
+    "mediaTypes": "",
+    "cacheCount": "",
+    "cacheTime": "",
+}
+
+
+def _regsync(document: Mapping[str, Any], found: _Found) -> None:
+    defaults = _mapping(document.get("defaults"))
+    if isinstance(defaults.get("parallel"), int):
+        found.defaults["concurrency"] = defaults["parallel"]
+
+    found.left_out += _ignored("defaults", defaults, {"parallel"})
+    for credential in _items(document.get("creds")):
+        registry = credential.get("registry", "?") if isinstance(credential, dict) else "?"
+        found.left_out.append(f"creds of {registry}: log in with podman or skopeo, or give --authfile")
+
+    for number, step in enumerate(document["sync"]):
+        if isinstance(step, dict):
+            _step(step, found)
+        else:
+            found.left_out.append(f"sync.{number}: not a table")
+
+
+def _step(step: Mapping[str, Any], found: _Found) -> None:
+    source, kind = str(step.get("source", "")), step.get("type")
+    target = str(step.get("target", ""))
+    platforms = tuple(map(str, _items(step.get("platforms")) or _items(step.get("platform"))))
+    known = {"source", "target", "type", "tags", "repos", "platform", "platforms"}
+    found.left_out += _ignored(source, step, known)
+    if kind == "image":
+        image, colon, tag = source.rpartition(":")
+        image, tag = (image, tag) if colon and "/" not in tag else (source, "latest")
+        if "@" in source:
+            found.left_out.append(f"{source}: images by digest are for a lock file")
+        else:
+            found.add(image, (tag,), target=_target(image, target.removesuffix(f":{tag}"), found), platforms=platforms)
+    elif kind == "repository":
+        place = _target(source, target, found)
+        for regex in _allowed(source, step, "tags", found):
+            _by_regex(source, regex, found, target=place, platforms=platforms)
+    elif kind == "registry":
+        place = _target(source, target, found)
+        for regex in _allowed(source, step, "repos", found):
+            _by_repository(source, regex, step, found, target=place, platforms=platforms)
+    else:
+        found.left_out.append(f"{source or '?'}: type {kind!r}")
+
+
+def _allowed(source: str, step: Mapping[str, Any], what: str, found: _Found) -> list[str]:
+    rules = _mapping(step.get(what))
+    found.left_out += [f"{source}: {what} that are denied: {rule}" for rule in _items(rules.get("deny"))]
+    return [str(rule) for rule in _items(rules.get("allow")) or [".*"]]
+
+
+def _by_repository(host: str, regex: str, step: Mapping[str, Any], found: _Found, **more: Any) -> None:
+    glob = _glob_of_repository(regex)
+    if glob is None:
+        found.left_out.append(f"{host}: repositories by the regular expression {regex}: name the organization")
+        return
+
+    for tag in _allowed(f"{host}/{glob}", step, "tags", found):
+        _by_regex(f"{host}/{glob}", tag, found, **more)
+
+
+def _glob_of_repository(regex: str) -> str | None:
+    organization, slash, rest = regex.removeprefix("^").partition("/")
+    glob = _glob(rest)
+    return f"{organization}/{glob}" if slash and organization.isalnum() and glob else None
+
+
+def _target(source: str, target: str, found: _Found) -> str:
+    """Return where a job has to go for its images to land at `target`."""
+    if not target or target.startswith("ocidir://"):
+        return target
+
+    name = source.partition("/")[2]
+    if name and target.endswith(f"/{name}"):
+        return f"registry://{target.removesuffix(f'/{name}')}"
+
+    if name:
+        found.left_out.append(f"{source}: its name at the target, {target}: there it is HOST/PREFIX/{name}")
+        return f"registry://{target.partition('/')[0]}"
+
+    return f"registry://{target}"
+
+
+def _ignored(place: str, table: Mapping[str, Any], known: set[str]) -> list[str]:
+    hints = ((key, _REGSYNC_IGNORED.get(key, "unknown")) for key in table if key not in known)
+    return [f"{place}: {key}" + (f": {hint}" if hint else "") for key, hint in hints]
+
+
+# ---- writing
+
+
+def _toml(found: _Found, left_out: tuple[str, ...], name: str) -> str:
+    lines = [f"# Made of {_printable(name)}."]
+    lines += [f"# Not in here: {line}" for line in left_out]
+    if found.defaults:
+        lines += ["", "[defaults]", *(f"{key} = {json.dumps(value)}" for key, value in found.defaults.items())]
+
+    taken: set[str] = set()
+    for (host, organization, tags, target, platforms), repositories in found.repositories.items():
+        title = next(title for title in _titles(organization, tags) if title not in taken)
+        taken.add(title)
+        values: dict[str, Any] = {"server": f"https://{host}"} if host != "quay.io" else {}
+        values |= {"organization": organization, "repositories": sorted(set(repositories)), "tags": list(tags)}
+        values |= ({"to": target} if target else {}) | ({"platform": list(platforms)} if platforms else {})
+        lines += ["", f"[jobs.{json.dumps(title)}]"]
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+
+    return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
+
+
+def _titles(organization: str, tags: tuple[str, ...]) -> Iterator[str]:
+    yield organization
+    yield f"{organization}-{re.sub(r'[^A-Za-z0-9_-]+', '-', tags[0]).strip('-') or 'all'}"
+    number = 2
+    while True:
+        yield f"{organization}-{number}"
+        number += 1
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _items(value: object) -> list[Any]:
+    """Return the items of what should be a list: one value is one, nothing is none."""
+    if isinstance(value, list):
+        return value
+
+    return [] if value is None or isinstance(value, dict) else [value]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)

@@ -1,0 +1,218 @@
+"""Reading `quaymirror.toml`: every mistake is found, and told with its line, its column and its key.
+
+[run]            what holds for the whole run: reports, logs
+[defaults]       what jobs have that don't say otherwise
+[jobs.NAME]      a selection, where it goes, and how
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .keys import Key, Kind, Value
+from .places import KeyPath, Place, find_places
+
+FILE_NAME = "quaymirror.toml"
+_MAX_BYTES = 4 * 1024 * 1024
+_TABLES = ("run", "defaults", "jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong, and where: `path` is empty for the document as a whole."""
+
+    place: Place
+    path: KeyPath
+    message: str
+
+    def __str__(self) -> str:
+        key = ".".join(str(part) if isinstance(part, int) else _quoted(part) for part in self.path)
+        return f"{self.place}: {key}: {self.message}" if key else f"{self.place}: {self.message}"
+
+
+class Mistakes(ConfigError):
+    """A configuration file has mistakes; the message has the first one."""
+
+    def __init__(self, file: Path, mistakes: Sequence[Mistake]) -> None:
+        more = f" (and {len(mistakes) - 1} more: see quaymirror config validate)" if len(mistakes) > 1 else ""
+        super().__init__(f"{file}:{mistakes[0]}{more}")
+        self.lines = [f"{file}:{mistake}" for mistake in mistakes]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value of the file, paths made whole, and where it is."""
+
+    value: Value
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The keys of the tables; `selection` are those that only a job can have."""
+
+    run: Sequence[Key]
+    options: Sequence[Key]
+    selection: Sequence[Key]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A file that is right: values by key, of the run and of each job, `[defaults]` merged in."""
+
+    file: Path
+    run: Mapping[str, Given] = field(default_factory=dict)
+    jobs: Mapping[str, Mapping[str, Given]] = field(default_factory=dict)
+
+    def chosen(self, names: Sequence[str]) -> dict[str, Mapping[str, Given]]:
+        """Return the jobs called `names`, in their order; all without names.
+
+        :raises ConfigError: when there is no such job.
+        """
+        for name in names:
+            if name not in self.jobs:
+                raise ConfigError(f"{self.file} has no job {name!r}{_near(name, self.jobs)}")
+
+        return {name: self.jobs[name] for name in names or self.jobs}
+
+
+def read_config(file: Path, shape: Shape) -> Config:
+    """Return what `file` says.
+
+    :raises Mistakes: when it is not right.
+    :raises ConfigError: when it can't be read.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error.strerror}") from None
+
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{file} has more than {_MAX_BYTES:,} bytes")
+
+    document, places = _parse(file, content)
+    check = _Check(shape, places)
+    mistakes = sorted(check.document(document), key=lambda mistake: (mistake.place.line, mistake.place.column))
+    if mistakes:
+        raise Mistakes(file, mistakes)
+
+    return _config(file, document, places, shape)
+
+
+def _parse(file: Path, content: bytes) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
+    try:
+        text = content.decode()
+        return tomllib.loads(text), find_places(text.replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Mistakes(file, [Mistake(Place(line, 1), (), "not UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        message, place = _syntax(str(error), content.decode())
+        raise Mistakes(file, [Mistake(place, (), message)]) from None
+    except RecursionError:
+        raise ConfigError(f"{file} is nested too deeply") from None
+
+
+def _syntax(message: str, text: str) -> tuple[str, Place]:
+    """Take tomllib's message apart: `Expected '=' after a key (at line 3, column 7)`."""
+    words, _, place = message.partition(" (at ")
+    numbers = [int(word) for word in place.replace(",", " ").replace(")", " ").split() if word.isdigit()]
+    at = Place(*numbers) if len(numbers) == 2 else Place(text.count("\n") + 1, 1)
+    return f"not TOML: {words[:1].lower()}{words[1:]}", at
+
+
+class _Check:
+    """Finds every mistake of a document."""
+
+    def __init__(self, shape: Shape, places: Mapping[KeyPath, Place]) -> None:
+        self._shape = shape
+        self._places = places
+
+    def document(self, document: Mapping[str, Any]) -> Iterator[Mistake]:
+        for name in document:
+            if name not in _TABLES:
+                yield self._mistake((name,), f"no such table{_near(name, _TABLES)}; there are {', '.join(_TABLES)}")
+
+        yield from self._table(document.get("run", {}), ("run",), self._shape.run)
+        yield from self._table(document.get("defaults", {}), ("defaults",), self._shape.options)
+        jobs = document.get("jobs", {})
+        if not isinstance(jobs, dict):
+            yield self._mistake(("jobs",), "has to be a table of jobs: write [jobs.NAME]")
+        elif not jobs:
+            yield self._mistake(("jobs",), "there is no job: write [jobs.NAME]")
+        else:
+            for name, job in jobs.items():
+                yield from self._job(name, job)
+
+    def _job(self, name: str, job: object) -> Iterator[Mistake]:
+        keys = [*self._shape.selection, *self._shape.options]
+        yield from self._table(job, ("jobs", name), keys)
+        if isinstance(job, dict):
+            missing = [key.name for key in keys if key.required and key.name not in job]
+            yield from (self._mistake(("jobs", name), f"{key!r} is missing") for key in missing)
+
+    def _table(self, table: object, path: KeyPath, keys: Sequence[Key]) -> Iterator[Mistake]:
+        if not isinstance(table, dict):
+            yield self._mistake(path, "has to be a table")
+            return
+
+        known = {key.name: key for key in keys}
+        for name, value in table.items():
+            if name in known:
+                yield from self._value(value, (*path, name), known[name])
+            else:
+                yield self._mistake((*path, name), f"no such key{_near(name, known)}")
+
+    def _value(self, value: object, path: KeyPath, key: Key) -> Iterator[Mistake]:
+        fault = key.fault(value)
+        if fault:
+            yield self._mistake(path, fault)
+        elif isinstance(value, list):
+            faults = ((number, key.fault_of_one(item)) for number, item in enumerate(value))
+            yield from (self._mistake((*path, number), fault) for number, fault in faults if fault)
+
+    def _mistake(self, path: KeyPath, message: str) -> Mistake:
+        nearest = next(path[:end] for end in range(len(path), -1, -1) if path[:end] in self._places or not end)
+        return Mistake(self._places.get(nearest, Place(1, 1)), path, message)
+
+
+def _config(file: Path, document: Mapping[str, Any], places: Mapping[KeyPath, Place], shape: Shape) -> Config:
+    keys = {key.name: key for key in (*shape.run, *shape.options, *shape.selection)}
+
+    def given(table: Mapping[str, Any], *path: str) -> dict[str, Given]:
+        return {
+            name: Given(_from_here(value, keys[name], file), f"{file}:{places[(*path, name)].line}")
+            for name, value in table.items()
+        }
+
+    defaults = given(document.get("defaults", {}), "defaults")
+    jobs = {name: defaults | given(job, "jobs", name) for name, job in document["jobs"].items()}
+    return Config(file, given(document.get("run", {}), "run"), jobs)
+
+
+def _from_here(value: Value, key: Key, file: Path) -> Value:
+    """Make a relative path one from the file's own directory: a timer starts runs from anywhere."""
+    if isinstance(value, str):
+        scheme, separator, rest = value.partition("://")
+        if key.kind is Kind.PATH or (key.kind is Kind.TARGET and not separator):
+            return str(file.absolute().parent / Path(value).expanduser())
+
+        if key.kind is Kind.TARGET and scheme == "ocidir":
+            return f"ocidir://{file.absolute().parent / rest}"
+
+    return value
+
+
+def _near(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
+    close = get_close_matches(name.replace("_", "-"), list(names), 1, 0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _quoted(part: str) -> str:
+    return part if part.replace("-", "").replace("_", "").isalnum() else repr(part[:60])

@@ -1,0 +1,40 @@
+"""One word to whoever watches that runs happen. The URL is a secret: whoever knows it can ping."""
+
+from __future__ import annotations
+
+import anyio
+
+from ..errors import ConnectFailed, QuaymirrorError, ServiceError, TimedOut, TransportError
+from .guard import AddressGuard
+from .origin import Origin
+from .transport import AiohttpTransport, Timeouts
+
+_SECONDS = 10.0
+_MAX_ANSWER = 64 * 1024
+
+
+async def ping(url: str, body: bytes = b"") -> None:
+    """Send `body` to `url`, which is where the user wants it: any address will do, no redirect is followed.
+
+    :raises QuaymirrorError: when there is no answer within ten seconds, or one that is no success. Only the host of
+        the URL is in its message.
+    """
+    host = Origin.of(url).netloc
+    timeouts = Timeouts(connect=_SECONDS, headers=_SECONDS, stall=_SECONDS)
+    try:
+        with anyio.fail_after(_SECONDS):
+            async with (
+                AiohttpTransport(socket_factory=AddressGuard().trusted_socket, timeouts=timeouts) as transport,
+                transport.request("POST", url, {"Content-Type": "text/plain; charset=utf-8"}, body) as answer,
+            ):
+                status = answer.status
+                await answer.read(_MAX_ANSWER)
+    except ConnectFailed:
+        raise
+    except (TimeoutError, TimedOut):
+        raise TimedOut(f"{host}: no answer within {_SECONDS:.0f} s") from None
+    except QuaymirrorError:
+        raise TransportError(f"{host}: the connection broke") from None
+
+    if not 200 <= status < 300:
+        raise ServiceError(f"{host}: answered {status}", status=status)

@@ -1,0 +1,98 @@
+"""Whom we believe to be a registry, and how we prove who we are: TLS as docker's and containers' tools are told it.
+
+Source: containers-certs.d(5). A directory holds `*.crt` (authorities to trust besides the system's) and pairs of
+`*.cert` and `*.key` (ourselves).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+
+_SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a user says about the certificates of one registry.
+
+    `cafile` replaces the system's authorities, `directory` adds to them; without `verify` everybody is believed.
+    """
+
+    cafile: Path | None = None
+    directory: Path | None = None
+    verify: bool = True
+
+
+def certificate_directory(registry: str, env: Mapping[str, str], *, system: tuple[Path, ...] = _SYSTEM) -> Path | None:
+    """Return the first certs.d directory there is for `registry`, a `host[:port]`; None if there is none."""
+    config = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if env.get("HOME") else None)
+    homes = (*((Path(config, "containers", "certs.d"),) if config else ()), *system)
+    names = (registry,) if ":" in registry.rpartition("]")[2] else (registry, f"{registry}:443")
+    return next((home / name for home in homes for name in names if (home / name).is_dir()), None)
+
+
+def tls_context(trust: Trust, *, is_own: bool = True) -> ssl.SSLContext | None:
+    """Return the context that `trust` means, None for the usual one.
+
+    Our own certificates are shown to the registry itself, not to where it sends us: then `is_own` is false.
+
+    :raises ConfigError: naming the file that is missing or makes no sense.
+    """
+    if trust == Trust():
+        return None
+
+    context = _context(trust.cafile)
+    if trust.directory is not None:
+        _load_directory(context, trust.directory, is_own=is_own)
+
+    if not trust.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+
+    return context
+
+
+def _context(cafile: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"{cafile} holds no CA certificates in PEM form") from None
+
+
+def _load_directory(context: ssl.SSLContext, directory: Path, *, is_own: bool) -> None:
+    try:
+        files = sorted(directory.iterdir())
+    except OSError as error:
+        raise ConfigError(f"can't read {directory}: {error.strerror}") from None
+
+    for file in files:
+        if file.suffix == ".crt":
+            _load_authority(context, file)
+        elif file.suffix == ".cert" and is_own:
+            _load_pair(context, file)
+
+
+def _load_authority(context: ssl.SSLContext, file: Path) -> None:
+    try:
+        context.load_verify_locations(file)
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"{file} holds no CA certificates in PEM form") from None
+
+
+def _load_pair(context: ssl.SSLContext, file: Path) -> None:
+    key = file.with_suffix(".key")
+    if not key.is_file():
+        raise ConfigError(f"{file} is a client certificate without its key {key.name}")
+
+    def no_password() -> str:
+        raise ConfigError(f"{key} is protected by a password, and nobody is there to type it")
+
+    try:
+        context.load_cert_chain(file, key, no_password)
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"{file} and {key.name} are no client certificate and its key in PEM form") from None

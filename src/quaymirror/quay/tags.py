@@ -1,0 +1,80 @@
+"""The tags of one repository that a selection means, and those that it may have meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from ..errors import QuaymirrorError, SelectionEmpty, Unavailable
+from .api import QuayAPI
+from .schema import Tag
+from .selection import Selection
+
+# Paging that never ends is an error and no full memory.
+_MAX_PAGES = 500
+_LITERAL = re.compile(r"[A-Za-z0-9._-]+")
+_BRACKETS = re.compile(r"\[[^]]*\]")
+
+_SHOWN = 3
+# Repositories that are asked for their tags when none of all has the one that was meant.
+_ASKED = 3
+
+
+async def matching_tags(api: QuayAPI, repository: str, glob: str) -> list[Tag]:
+    """Return the living tags of `repository` (with its organization) that `glob` matches, each once.
+
+    It takes a request for each hundred tags that come near it.
+
+    :raises QuaymirrorError: as `QuayAPI.tag`.
+    """
+    found: dict[str, Tag] = {}
+    for number in range(1, _MAX_PAGES + 1):
+        page = await api.tags(repository, _part(glob), number)
+        # A tag that moves while one pages comes twice: the first is the newer.
+        found = {tag.name: tag for tag in page.tags if fnmatchcase(tag.name, glob)} | found
+        if not page.has_more or not page.tags:
+            return list(found.values())
+
+    raise Unavailable(f"{repository}: the list of its tags does not end")
+
+
+def _part(glob: str) -> str:
+    """Return the longest text that every match of `glob` holds."""
+    return max(_LITERAL.findall(_BRACKETS.sub("*", glob)), key=len, default="")
+
+
+async def no_such_tag(api: QuayAPI, repositories: Iterable[str], selection: Selection) -> SelectionEmpty:
+    """Return the error that says that no repository has the tag, with the nearest tags that some of them have."""
+    names: set[str] = set()
+    for repository in list(repositories)[:_ASKED]:
+        try:
+            names |= {tag.name for tag in (await api.tags(repository, "", 1)).tags}
+        except QuaymirrorError:
+            continue  # a hint is not worth another error
+
+    tag = " or ".join(selection.tags)
+    return SelectionEmpty(
+        f"no repository of {selection.organization} has the tag {tag}{nearest(selection.tags, names)}"
+    )
+
+
+def no_such_repository(selection: Selection, names: Iterable[str]) -> SelectionEmpty:
+    """Return the error that says that no repository matches, with the nearest of `names`."""
+    glob = " or ".join(selection.globs)
+    excluded = " (less what is excluded)" if selection.exclude else ""
+    return SelectionEmpty(
+        f"no repository of {selection.organization} matches {glob}{excluded}{nearest(selection.globs, names)}"
+    )
+
+
+def nearest(wanted: Iterable[str], names: Iterable[str]) -> str:
+    """Return `; nearest: …` with the names that are most like one of `wanted`, '' if none is."""
+    literals = ["".join(_LITERAL.findall(_BRACKETS.sub("*", text))) for text in wanted]
+    known = sorted(names)
+    close = [name for text in literals for name in get_close_matches(text, known, _SHOWN, 0.6)]
+    # A glob names a part only: what begins or ends alike is near, too.
+    close += [name for text in literals if len(text) > 2 for name in known if text.strip("-._") in name]
+    shown = list(dict.fromkeys(close))[:_SHOWN]
+    return f"; nearest: {', '.join(shown)}" if shown else ""

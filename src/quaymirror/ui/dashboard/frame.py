@@ -1,0 +1,37 @@
+"""Which sections a frame has, by the room there is."""
+
+from __future__ import annotations
+
+from ...events import Meters
+from ..state import Rates, RunState
+from .attention import attention
+from .rows import FULL_HEIGHT, FULL_WIDTH, Frame, Row, View
+from .totals import full_totals, small_totals
+from .transfers import transfers
+
+
+def render(
+    state: RunState,
+    meters: Meters,
+    rates: Rates,
+    *,
+    width: int,
+    height: int,
+    now: float,
+    ascii_only: bool = False,
+) -> Frame:
+    """Return the picture of a run at `now` (a time of the state's clock), within `width` cells and `height` rows.
+
+    With less room there is less in it; the totals are what stays. `ascii_only` is for consoles that aren't UTF-8.
+    """
+    view = View(state, meters, rates, width, height, now, ascii_only)
+    is_full = width >= FULL_WIDTH and height >= FULL_HEIGHT
+    rows = full_totals(view) if is_full else small_totals(view)
+    for section in (attention, transfers):
+        rows += _spaced(view, section(view, height - len(rows) - is_full), blank=is_full)
+
+    return Frame([row.segments for row in rows[:height]])
+
+
+def _spaced(view: View, rows: list[Row], *, blank: bool) -> list[Row]:
+    return [view.row(), *rows] if rows and blank else rows

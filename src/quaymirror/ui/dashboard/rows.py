@@ -1,0 +1,137 @@
+"""What sections are made of: rows that are never wider than they may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.style import Style
+
+from ...events import Meters
+from ..state import Rates, RunState
+from ..text import BLOCKS, plain
+
+# Few colours, by the names of the terminal's own palette: dark and light themes both stay readable.
+PLAIN = Style.null()
+STRONG = Style(bold=True)
+FAINT = Style(dim=True)
+GOOD = Style(color="green")
+KNOWN = Style(color="cyan")
+WARN = Style(color="yellow")
+BAD = Style(color="red")
+
+# Below this a frame holds the totals and what else has room, in single short rows.
+FULL_WIDTH, FULL_HEIGHT = 72, 18
+TITLE = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """What bars and separators are drawn with."""
+
+    full: str
+    half: str
+    rest: str
+    step: str
+    arrow: str
+    ellipsis: str
+    levels: str
+    unknown: str
+
+
+UNICODE = Glyphs("━", "╸", "─", "\u203a", "→", "…", BLOCKS, "—")
+ASCII = Glyphs("=", "-", ".", ">", "->", "~", "_.:-=+*#", "-")
+
+
+class Frame:
+    """One picture of a run, at most as wide and as high as it was asked to be: something that rich can print."""
+
+    def __init__(self, rows: list[list[Segment]]) -> None:
+        self._rows = rows
+
+    @property
+    def lines(self) -> list[str]:
+        """The rows without their styles."""
+        return ["".join(segment.text for segment in row) for row in self._rows]
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
+        for row in self._rows:
+            yield from row
+            yield Segment.line()
+
+
+class Row:
+    """One row in the making: what is added after its width is used up is not there."""
+
+    __slots__ = ("_ascii_only", "room", "segments")
+
+    def __init__(self, width: int, *, ascii_only: bool) -> None:
+        self.segments: list[Segment] = []
+        self.room = width
+        self._ascii_only = ascii_only
+
+    def add(self, text: str, style: Style = PLAIN, *, limit: int | None = None) -> Row:
+        """Append `text`, cut to what room there is and to `limit` cells."""
+        text = self._fit(text, self.room if limit is None else min(limit, self.room))
+        self.room -= _cells(text)
+        if text:
+            self.segments.append(Segment(text, style))
+
+        return self
+
+    def column(self, text: str, width: int, style: Style = PLAIN) -> Row:
+        """Append `text`, cut or filled to `width` cells."""
+        end = self.room - width
+        self.add(text, style, limit=width)
+        return self.add(" " * (self.room - max(0, end)))
+
+    def end(self, text: str, style: Style = PLAIN) -> Row:
+        """Append `text` at the right edge, or nothing if there is no room for all of it."""
+        gap = self.room - _cells(self._printable(text))
+        return self.add(" " * gap).add(text, style) if gap >= 1 else self
+
+    def _fit(self, text: str, room: int) -> str:
+        text = self._printable(text)
+        if _cells(text) <= room:
+            return text
+
+        ellipsis = ASCII.ellipsis if self._ascii_only else UNICODE.ellipsis
+        return set_cell_size(text, room - 1) + ellipsis if room > 0 else ""
+
+    def _printable(self, text: str) -> str:
+        return encodable(plain(text), ascii_only=self._ascii_only)
+
+
+def encodable(text: str, *, ascii_only: bool) -> str:
+    """Return `text` so that a console that isn't UTF-8 can take it."""
+    return text.replace("…", "...").encode("ascii", "backslashreplace").decode() if ascii_only else text
+
+
+def _cells(text: str) -> int:
+    return len(text) if text.isascii() else cell_len(text)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a frame is drawn from."""
+
+    state: RunState
+    meters: Meters
+    rates: Rates
+    width: int
+    height: int
+    now: float
+    ascii_only: bool
+
+    @property
+    def glyphs(self) -> Glyphs:
+        """What this frame is drawn with."""
+        return ASCII if self.ascii_only else UNICODE
+
+    def row(self, title: str = "", style: Style = FAINT) -> Row:
+        """Return a new row with a margin, and a title in the column that titles have."""
+        # The right margin keeps the cursor out of the last column, where terminals disagree on what comes next.
+        row = Row(self.width - 1, ascii_only=self.ascii_only).add(" ")
+        return row.column(title, TITLE, style) if title else row

@@ -1,0 +1,152 @@
+"""Events as log records of the standard library: for files, journals and whatever collects them.
+
+2026-11-24T02:00:04.120Z INFO    6fb1c0de  mirrored kolla/nova-api:2025.1-debian …
+{"time":"2026-11-24T02:00:04.120Z","level":"info","run_id":"6fb1c0de","event":"image_finished","message":…}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from ..events import (
+    CandidateSkipped,
+    CheckFailed,
+    Event,
+    HostPaused,
+    ImageFinished,
+    ListingFinished,
+    Notice,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    Status,
+    StopRequested,
+    TagChecked,
+)
+from .jsonl import event_name, members
+from .state import Failure, clean, explain, subject, where
+from .text import plain
+
+__all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
+
+LOGGER = "quaymirror"
+
+
+class LogObserver:
+    """An observer that logs: failures as errors, what a person should look at as warnings, outcomes as information.
+
+    Everything else is for debugging.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._run_id: str | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Log `event`, if its level is wanted."""
+        if isinstance(event, RunStarted):
+            self._run_id = plain(event.run_id)
+
+        level = level_of(event)
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, "%s", message_of(event), extra={"run_id": self._run_id, "what": event})
+
+
+def level_of(event: Event) -> int:
+    """Return how much an event matters, in the levels of `logging`."""
+    match event:
+        case CheckFailed():
+            return logging.ERROR
+        case ImageFinished(outcome):
+            return logging.ERROR if outcome.status is Status.FAILED else logging.INFO
+        case HostPaused() | Notice() | StopRequested():
+            return logging.WARNING
+        case ListingFinished():
+            return logging.INFO if event.complete else logging.WARNING
+        case RunFinished():
+            return logging.INFO if event.error is None else logging.ERROR
+        case RunStarted():
+            return logging.INFO
+        case _:
+            return logging.DEBUG
+
+
+def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for each class of event)
+    """Return an event in words: one line, safe to print."""
+    match event:
+        case RunStarted():
+            text = f"started {subject(event)} from {event.server} to {event.target}"
+        case ImageFinished(outcome):
+            about = Failure.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
+            text = f"{outcome.status.value} {outcome.reference.name} {about}"
+        case CheckFailed():
+            failure = Failure.of_check(event)
+            text = f"failed {failure.name} {failure}"
+        case CandidateSkipped():
+            text = f"skipped {event.repository}: {event.reason}"
+        case TagChecked():
+            text = f"found {event.reference.name}"
+        case HostPaused():
+            text = f"paused {event.host} for {event.seconds:.1f} s: {event.reason}"
+        case RetryScheduled():
+            text = f"retry {event.what} in {event.wait:.1f} s, attempt {event.attempt} failed: {event.cause}"
+        case ListingFinished():
+            text = f"listed {event.pages:,} pages" + ("" if event.complete else "; the listing broke off")
+        case Notice():
+            text = event.message
+        case StopRequested():
+            text = f"stopping: {event.reason}"
+        case RunFinished():
+            error = f": {explain(where(event.error), event.error.message)}" if event.error else ""
+            text = f"finished with exit code {event.exit_code} after {event.elapsed:.1f} s{error}"
+        case _:
+            text = event_name(event).replace("_", " ")
+
+    return clean(text).rstrip()
+
+
+class TextFormatter(logging.Formatter):
+    """One line a record: time in UTC, level, run, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        run = getattr(record, "run_id", None) or "-"
+        return f"{_time(record)} {record.levelname:<7} {run:<8}  {plain(record.getMessage())}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; of an event with its name and its fields, under `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        event: Event | None = getattr(record, "what", None)
+        document = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "run_id": getattr(record, "run_id", None),
+            "event": None if event is None else event_name(event),
+            "message": plain(record.getMessage()),
+            "fields": {} if event is None else members(event),
+        }
+        return json.dumps(document, separators=(",", ":"), allow_nan=False)
+
+
+class CallHandler(logging.Handler):
+    """Gives each line, its newline included, to a function."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record."""
+        self._write(self.format(record) + "\n")
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

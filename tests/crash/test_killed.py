@@ -1,0 +1,186 @@
+"""`kill -9` between any two steps on the disk: what is there is right, what was promised is there, the rest resumes."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import layouts
+import peers
+import pytest
+import pytest_asyncio
+from crashes import KILLED, Zygote, blobs_there, check_whole, requested, zygote
+from organizations import TAG, kolla, small_image
+
+from quaymirror.testing import QuayServer, Registry, SourceManifest, make_image, make_index, make_layer
+
+# Above this a blob is written in several goes, and resumed.
+LARGE = 1_200_000
+
+
+@pytest_asyncio.fixture
+async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
+    async with zygote(tmp_path / "streams") as ready:
+        yield ready
+
+
+@dataclass
+class Night:
+    """A server, and what a mirror of it has to hold in the end."""
+
+    registry: Registry
+    images: dict[str, SourceManifest]
+
+    def push(self, name: str, image: SourceManifest) -> None:
+        self.images[name] = image
+        self.registry.organization("kolla").repository(name).push(TAG, image)
+
+    @property
+    def promised(self) -> dict[str, str]:
+        return {f"kolla/{name}:{TAG}": image.digest for name, image in self.images.items()}
+
+    @property
+    def contents(self) -> set[str]:
+        nodes = {node.digest for image in self.images.values() for node in image.walk()}
+        return nodes | {digest for image in self.images.values() for digest in image.all_blobs()}
+
+
+def first_night() -> Night:
+    night = Night(Registry(), {})
+    night.push("base", small_image("base", 2048, LARGE))
+    night.push("nova", small_image("nova", 2048))
+    return night
+
+
+def second_night(night: Night) -> None:
+    """One image stays, one moves, two are new: one for two platforms, one with a large layer that comes in pieces."""
+    amd = make_image([make_layer("shared", 4096), make_layer("amd", 4096)], platform="linux/amd64")
+    arm = make_image([make_layer("shared", 4096), make_layer("arm", 4096)], platform="linux/arm64")
+    night.push("nova", small_image("nova moved", 2048, 3000))
+    night.push("multi", make_index([(amd, "linux/amd64"), (arm, "linux/arm64")]))
+    night.push("neutron", small_image("neutron", 2048, LARGE + 1))
+
+
+def words(server: QuayServer, mirror: Path, *more: str) -> tuple[str, ...]:
+    one = ("--concurrency", "1", "--layer-concurrency", "1", "--progress", "none")
+    return ("sync", "kolla", "*", TAG, "--server", server.url, "--to", str(mirror), *one, *more)
+
+
+async def steps_of(commands: Zygote, server: QuayServer, mirror: Path, trace: Path) -> list[str]:
+    done = await commands.run(*words(server, mirror), hook={"trace": {"file": str(trace)}})
+    assert done.code == 0, done.stderr
+    return trace.read_text().splitlines()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("before_it", ["nothing", "a mirror"])
+async def test_a_run_killed_at_any_step_leaves_a_whole_mirror_that_the_next_run_completes(
+    tmp_path: Path, commands: Zygote, before_it: str
+) -> None:
+    night, start = first_night(), tmp_path / "start"
+    async with QuayServer(night.registry) as server:
+        promised: dict[str, str] = {}
+        if before_it == "a mirror":
+            await steps_of(commands, server, start, tmp_path / "first")
+            promised = night.promised
+            second_night(night)
+
+        shutil.copytree(start, tmp_path / "trial") if promised else None
+        steps = await steps_of(commands, server, tmp_path / "trial", tmp_path / "second")
+        notes = set()
+        for number in range(len(steps)):
+            # Onto an empty directory, "after" a step and "before" the next one are looked at once only.
+            for when in ("before", "after") if promised else ("before",):
+                mirror, note = tmp_path / f"{when}-{number}", tmp_path / f"{when}-{number}.note"
+                if promised:
+                    shutil.copytree(start, mirror)
+
+                hook = {"kill": {"number": number, "when": when, "note": str(note)}}
+                killed = await commands.run(*words(server, mirror), hook=hook)
+                # Another order of the tasks can make a step fewer: then it ended before the last of them.
+                assert killed.code == KILLED or (killed.code == 0 and number >= len(steps) - 3)
+                if killed.code == KILLED:
+                    notes.add(f"{number} {note.read_text()}")
+
+                await check_recovery(commands, server, mirror, night, promised)
+                shutil.rmtree(mirror)
+
+    assert len(notes) >= 60, "too few points to prove anything"
+
+
+async def check_recovery(
+    commands: Zygote, server: QuayServer, mirror: Path, night: Night, promised: dict[str, str]
+) -> None:
+    complete = check_whole(mirror, promised) if mirror.exists() else set()
+    server.reset_records()
+    again = await commands.run(*words(server, mirror))
+    assert again.code == 0, again.stderr
+    asked = requested(server)
+    assert not complete & asked.keys(), "fetched again although it was complete"
+    assert not asked or max(asked.values()) == 1
+    assert layouts.names(mirror) == night.promised
+    assert night.contents <= check_whole(mirror, night.promised)
+    assert not list((mirror / ".quaymirror/ingest").iterdir()), "left by the crash, and nobody continues it"
+    assert not list(mirror.glob(".*.new"))
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(120)
+async def test_skopeo_reads_every_image_that_is_named_after_a_kill(tmp_path: Path, commands: Zygote) -> None:
+    peers.require("skopeo")
+    night, start = first_night(), tmp_path / "start"
+    async with QuayServer(night.registry) as server:
+        await steps_of(commands, server, start, tmp_path / "first")
+        second_night(night)
+        shutil.copytree(start, tmp_path / "trial")
+        steps = await steps_of(commands, server, tmp_path / "trial", tmp_path / "second")
+        for number in range(0, len(steps), 6):
+            mirror = tmp_path / f"mirror-{number}"
+            shutil.copytree(start, mirror)
+            hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
+            await commands.run(*words(server, mirror), hook=hook)
+            for name in layouts.names(mirror):
+                platform = ("--override-os", "linux", "--override-arch", "amd64")
+                peers.skopeo(*platform, "copy", "-q", f"oci:{mirror}:{name}", f"dir:{tmp_path / f'copy-{number}'}")
+
+
+@pytest.mark.timeout(180)
+async def test_thirty_kills_at_random_moments_under_load_lose_nothing(tmp_path: Path, commands: Zygote) -> None:
+    registry, images = kolla(24, layer_size=300_000)
+    night, mirror = Night(registry, images), tmp_path / "mirror"
+    moments, kills = random.Random(5), 0
+    async with QuayServer(registry) as server:
+        command = ("sync", "kolla", "*", TAG, "--server", server.url, "--to", str(mirror), "--progress", "none")
+        while kills < 30:
+            complete = check_whole(mirror, {}) if mirror.exists() else set()
+            server.reset_records()
+            killed = await commands.run(*command, kill_after=moments.uniform(0.02, 0.5))
+            assert not complete & requested(server).keys()
+            if killed.code == 0:
+                assert blobs_there(mirror) == night.contents
+                shutil.rmtree(mirror)
+                continue
+
+            assert killed.code == KILLED, killed.stderr
+            kills += 1
+
+        assert (await commands.run(*command)).code == 0
+
+    assert layouts.names(mirror) == night.promised
+    assert check_whole(mirror, night.promised) == night.contents
+
+
+async def test_ten_kills_in_a_row_end_in_a_complete_mirror(tmp_path: Path, commands: Zygote) -> None:
+    night, mirror, complete = first_night(), tmp_path / "mirror", 0
+    async with QuayServer(night.registry) as server:
+        for number in range(10):
+            hook = {"kill": {"number": 14 + number, "when": "after", "note": str(tmp_path / "note")}}
+            await commands.run(*words(server, mirror), hook=hook)
+            there = len(check_whole(mirror, {}))
+            assert there >= complete, "a crash took something away"
+            complete = there
+
+        await check_recovery(commands, server, mirror, night, {})

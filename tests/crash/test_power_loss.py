@@ -1,0 +1,74 @@
+"""Power loss at any moment of a run: what was promised is there, and nothing is named that is not right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from organizations import TAG, kolla, small_image
+from power import Operation, Recorder, states, without
+
+import quaymirror
+from quaymirror import Selection, Settings
+from quaymirror.store import fsops
+from quaymirror.store.fsops import Fsync
+from quaymirror.testing import QuayServer
+
+EVERYTHING = Selection("kolla", "*", TAG)
+
+
+@contextmanager
+def recorded() -> Iterator[Recorder]:
+    recorder = Recorder()
+    fsops.watch(recorder)
+    try:
+        yield recorder
+    finally:
+        fsops.watch(None)
+
+
+async def two_nights(mirror: Path, fsync: Fsync = Fsync.ALWAYS) -> list[Operation]:
+    """Record what two runs do to the disk, the second one with an image that moved and a new one."""
+    registry, images = kolla(4, layer_size=2048)
+    organization = registry.organization("kolla")
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url, concurrency=3, fsync=fsync)
+        with recorded() as recorder:
+            await quaymirror.sync(EVERYTHING, mirror, settings)
+            organization.repository(next(iter(images))).push(TAG, small_image("moved", 600_000))
+            organization.repository("new").push(TAG, small_image("new"))
+            report = await quaymirror.sync(EVERYTHING, mirror, settings)
+
+    assert report.exit_code == 0
+    return recorder.log
+
+
+def is_sync_of_a_directory(operation: Operation) -> bool:
+    return operation.kind == "fsync" and not operation.inode
+
+
+@pytest.mark.timeout(120)
+async def test_no_moment_of_power_loss_leaves_anything_wrong_or_loses_what_was_promised(tmp_path: Path) -> None:
+    log = await two_nights(tmp_path / "mirror")
+    found = list(states(log, tmp_path / "mirror"))
+    assert len(found) > 1000
+    assert not any(found)
+    # The proof of the proof: without these syncs it finds what they are for.
+    assert any(states(without(log, is_sync_of_a_directory), tmp_path / "mirror"))
+    assert any(states(without(log, lambda o: o.kind == "fsync" and o.inode > 0), tmp_path / "mirror"))
+
+
+@pytest.mark.timeout(120)
+async def test_one_sync_of_the_whole_file_system_a_commit_is_as_safe(tmp_path: Path) -> None:
+    log = await two_nights(tmp_path / "mirror", Fsync.BATCH)
+    assert not any(operation.kind == "fsync" and operation.path.suffix == ".part" for operation in log)
+    assert not any(states(log, tmp_path / "mirror", names_are_proof=False))
+    assert any(states(without(log, lambda o: o.kind == "syncfs"), tmp_path / "mirror", names_are_proof=False))
+
+
+async def test_without_syncs_only_what_is_made_once_is_synced(tmp_path: Path) -> None:
+    log = await two_nights(tmp_path / "mirror", Fsync.NEVER)
+    made_once = {tmp_path.name, "mirror", ".oci-layout.new", ".quaymirror", "blobs"}
+    assert {operation.path.name for operation in log if operation.kind in ("fsync", "syncfs")} <= made_once

@@ -1,0 +1,279 @@
+"""What targets and sources do to a push, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from organizations import TAG, small_image
+from receiver import Breakage, Receiver, refuse
+
+import quaymirror
+from quaymirror import Selection, Settings, Status
+from quaymirror.errors import Side
+from quaymirror.events import Event, Notice
+from quaymirror.mirror.report import ExitCode, Report
+from quaymirror.testing import (
+    CorruptBody,
+    CutBody,
+    Fault,
+    IgnoreRange,
+    QuayServer,
+    Registry,
+    SourceManifest,
+    make_image,
+    make_layer,
+)
+
+EVERYTHING = Selection("kolla", "*", TAG)
+LARGE = 9 * 1024 * 1024
+UPLOADS = "/blobs/uploads/"
+
+
+def organization(*images: SourceManifest) -> Registry:
+    registry = Registry()
+    for number, image in enumerate(images):
+        registry.organization("kolla").repository(f"image-{number}").push(TAG, image)
+
+    return registry
+
+
+async def push(server: QuayServer, target: Receiver, tmp_path: Path, **options: object) -> Report:
+    settings = Settings(server=server.url, state=tmp_path / "state", **options)  # type: ignore[arg-type]
+    return await quaymirror.sync(EVERYTHING, target.address, settings)
+
+
+def check(target: Receiver, *images: SourceManifest) -> None:
+    """Everything is there, byte for byte, and nothing is left half-done."""
+    for number, image in enumerate(images):
+        name = f"kolla/image-{number}"
+        assert target.manifests[name][TAG] == (image.media_type, image.raw)
+        assert {digest: blob.data for digest, blob in image.all_blobs().items()} == target.blobs[name]
+
+    assert not target.uploads
+
+
+def error_of(report: Report) -> quaymirror.QuaymirrorError:
+    (outcome,) = report.outcomes
+    assert outcome.error is not None
+    return outcome.error
+
+
+async def test_a_large_blob_goes_in_one_request(tmp_path: Path) -> None:
+    image = small_image("large", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, image)
+        assert target.count("PUT", UPLOADS) == 2
+        assert target.count("PATCH", UPLOADS) == 0
+
+
+async def test_an_upload_that_breaks_goes_on_where_it_broke(tmp_path: Path) -> None:
+    image = small_image("large", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        target.cuts = [5_000_000]
+        report = await push(server, target, tmp_path)
+        check(target, image)
+        assert report.exit_code is ExitCode.OK
+        # Not a byte was sent twice, and only what had been on its way was fetched twice.
+        assert target.received == sum(len(blob.data) for blob in image.all_blobs().values())
+        assert server.blob_bytes() < 2 * LARGE
+
+
+async def test_a_source_that_breaks_off_is_resumed_and_the_target_keeps_what_it_got(tmp_path: Path) -> None:
+    image = small_image("large", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        server.faults.append(Fault("", CutBody(6_000_000), listener="cdn", nth=1))
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, image)
+        assert target.received == sum(len(blob.data) for blob in image.all_blobs().values())
+
+
+async def test_a_source_that_knows_no_ranges_starts_over(tmp_path: Path) -> None:
+    image = small_image("large", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        server.faults.append(Fault("", CutBody(6_000_000), listener="cdn", nth=1))
+        server.faults.append(Fault("", IgnoreRange(), listener="cdn"))
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, image)
+
+
+async def test_a_registry_that_counts_one_too_many_gets_the_blob_from_its_start_again(tmp_path: Path) -> None:
+    image = small_image("large", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver(off_by_one=True) as target:
+        target.cuts = [5_000_000]
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, image)
+
+
+@pytest.mark.parametrize("size", [2048, LARGE], ids=["small", "large"])
+async def test_wrong_bytes_never_become_a_blob_and_the_upload_is_given_up(size: int, tmp_path: Path) -> None:
+    image = small_image("corrupt", size)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        server.faults.append(Fault("", CorruptBody(100), listener="cdn"))
+        report = await push(server, target, tmp_path)
+        error = error_of(report)
+        assert error.side is Side.SOURCE
+        assert "other bytes" in error.message
+        assert not target.blobs["kolla/image-0"]
+        assert not target.uploads
+        assert TAG not in target.manifests["kolla/image-0"]
+
+
+async def test_a_target_behind_a_proxy_that_limits_bodies_gets_pieces(tmp_path: Path) -> None:
+    images = small_image("one", LARGE), small_image("two", LARGE)
+    async with QuayServer(organization(*images)) as server, Receiver(limit=1024 * 1024) as target:
+        report = await push(server, target, tmp_path, concurrency=1)
+        assert report.exit_code is ExitCode.OK
+        check(target, *images)
+        # What the first blob taught is known for the second.
+        assert sum(int(r.headers.get("Content-Length", 0)) > 1024 * 1024 for r in target.requests) == 1
+
+
+async def test_pieces_that_break_go_on_where_they_broke(tmp_path: Path) -> None:
+    image = small_image("large", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver(limit=1024 * 1024) as target:
+        target.breakages.append(Breakage("PATCH", UPLOADS, refuse(502), nth=4))
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, image)
+
+
+async def test_a_finished_upload_whose_answer_got_lost_is_not_sent_again(tmp_path: Path) -> None:
+    image = small_image("large", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        layer = next(digest for digest, blob in image.all_blobs().items() if len(blob.data) > LARGE // 2)
+        data = image.all_blobs()[layer].data
+
+        def lose(request: object) -> None:
+            target.blobs["kolla/image-0"][layer] = data
+
+        target.cuts = [5_000_000]
+        target.breakages.append(Breakage("HEAD", layer, lose, nth=2))
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        assert target.manifests["kolla/image-0"][TAG] == (image.media_type, image.raw)
+
+
+async def test_a_registry_that_never_mounts_gets_each_blob_in_each_repository(tmp_path: Path) -> None:
+    shared = make_layer("shared", 2048)
+    images = [make_image([shared], labels={"n": str(number)}) for number in range(12)]
+    events: list[Event] = []
+    async with QuayServer(organization(*images)) as server, Receiver(mounts=False) as target:
+        settings = Settings(server=server.url, state=tmp_path / "state", concurrency=4)
+        report = await quaymirror.sync(EVERYTHING, target.address, settings, observer=events.append)
+        assert report.exit_code is ExitCode.OK
+        check(target, *images)
+
+    assert sum("does not mount" in event.message for event in events if isinstance(event, Notice)) == 1
+
+
+@pytest.mark.parametrize(
+    ("breakage", "words"),
+    [
+        (Breakage("POST", UPLOADS, refuse(403), nth=0), "permission, quota, or read-only"),
+        (Breakage("POST", UPLOADS, refuse(405, "UNSUPPORTED"), nth=0), "read-only"),
+        (Breakage("PUT", UPLOADS, refuse(507), nth=0), "no space"),
+        (Breakage("PUT", "/manifests/sha256:", refuse(415), nth=0), "media type"),
+        (Breakage("PUT", "/manifests/sha256:", refuse(413), nth=0), "too large"),
+        (Breakage("PUT", f"/manifests/{TAG}", refuse(409, "TAG_IMMUTABLE"), nth=0), "immutable"),
+        (Breakage("PUT", "/manifests/sha256:", refuse(400, "MANIFEST_INVALID"), nth=0), "does not take it"),
+    ],
+    ids=["403", "405", "507", "415", "413", "409", "400"],
+)
+async def test_a_refusal_is_the_images_own_trouble_and_says_that_it_was_the_target(
+    breakage: Breakage, words: str, tmp_path: Path
+) -> None:
+    async with QuayServer(organization(small_image("refused"))) as server, Receiver() as target:
+        breakage.seen = 0
+        target.breakages.append(breakage)
+        report = await push(server, target, tmp_path)
+
+    error = error_of(report)
+    assert error.side is Side.TARGET
+    assert words in error.message
+    assert target.host in error.message
+    assert report.exit_code is ExitCode.PARTIAL
+    assert not target.uploads
+
+
+async def test_an_upload_is_refused_before_a_byte_is_fetched(tmp_path: Path) -> None:
+    async with QuayServer(organization(small_image("refused", LARGE))) as server, Receiver() as target:
+        target.breakages.append(Breakage("POST", UPLOADS, refuse(403), nth=0))
+        await push(server, target, tmp_path)
+        assert server.blob_bytes() < 4096  # the config is small: it is fetched first
+
+
+@pytest.mark.parametrize("elsewhere", ["http://127.0.0.2:1{path}", "//evil.example{path}", "ftp://x{path}", ""])
+async def test_uploads_are_never_sent_to_another_host(elsewhere: str, tmp_path: Path) -> None:
+    async with QuayServer(organization(small_image("lured"))) as server, Receiver() as target:
+        target.location = lambda path: elsewhere.replace("{path}", path)
+        report = await push(server, target, tmp_path)
+
+    error = error_of(report)
+    assert "refused" in error.message
+    assert error.side is Side.TARGET
+
+
+async def test_an_absolute_location_of_the_registry_itself_is_followed_whatever_its_scheme(tmp_path: Path) -> None:
+    image = small_image("behind a proxy")
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        target.location = lambda path: f"https://{target.host}{path}?_state=a%2Bb%3D"
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, image)
+        puts = [request for request in target.requests if request.method == "PUT" and UPLOADS in request.path]
+        assert {request.query["_state"] for request in puts} == {"a+b="}
+
+
+async def test_a_manifest_that_the_target_stores_otherwise_gets_no_tag(tmp_path: Path) -> None:
+    from aiohttp import web
+
+    def rewrite(_: object) -> web.Response:
+        return web.Response(status=201, headers={"Docker-Content-Digest": "sha256:" + "0" * 64})
+
+    async with QuayServer(organization(small_image("rewritten"))) as server, Receiver() as target:
+        target.breakages.append(Breakage("PUT", "/manifests/", rewrite, nth=0))
+        report = await push(server, target, tmp_path)
+        assert "stored" in error_of(report).message
+        assert target.count("PUT", f"/manifests/{TAG}") == 0
+
+
+async def test_a_length_that_is_wrong_is_not_trusted(tmp_path: Path) -> None:
+    image = small_image("truncated")
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        target.blobs["kolla/image-0"] = dict.fromkeys(image.all_blobs(), b"x")
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, image)
+
+
+async def test_overload_of_the_target_is_waited_out(tmp_path: Path) -> None:
+    from aiohttp import web
+
+    def busy(_: object) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": "0"})
+
+    images = [small_image(str(number), LARGE // 4) for number in range(4)]
+    async with QuayServer(organization(*images)) as server, Receiver() as target:
+        for method in ("HEAD", "POST", "PUT"):
+            target.breakages += [Breakage(method, "", busy, nth=nth) for nth in (1, 2, 5)]
+
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, *images)
+
+
+async def test_a_dry_run_asks_and_changes_nothing(tmp_path: Path) -> None:
+    image = small_image("planned", LARGE)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        report = await push(server, target, tmp_path, dry_run=True)
+        assert report.counts == {Status.MIRRORED: 1, Status.SKIPPED: 0}
+        assert report.bytes_fetched == len(image.raw) + sum(len(b.data) for b in image.all_blobs().values())
+        assert {request.method for request in target.requests} == {"GET", "HEAD"}
+        assert server.blob_bytes() == 0
+        assert not (tmp_path / "state").exists()

@@ -1,0 +1,296 @@
+"""Pruning, as the nights see it: what is gone for good goes, and nothing else ever."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import layouts
+import pytest
+from anyio.to_thread import run_sync
+from crashes import blobs_there, check_whole
+from organizations import TAG, kolla, small_image
+
+import quaymirror
+from quaymirror import Report, Selection, Settings
+from quaymirror.cli import main
+from quaymirror.errors import ConfigError, MirrorDamaged, StoreError
+from quaymirror.events import Event, Notice
+from quaymirror.mirror import pruning
+from quaymirror.mirror.report import ExitCode
+from quaymirror.net.secret import Secret
+from quaymirror.store import lock, state
+from quaymirror.store.prune import READER_SECONDS
+from quaymirror.testing import Fault, QuayServer, Registry, bad_gateway
+
+EVERYTHING = Selection("kolla", "*", TAG)
+DAY = 86_400.0
+
+
+class Clock:
+    """Nights pass in an instant, for what looks at the time of day to prune."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 2_000_000_000.0
+        monkeypatch.setattr("quaymirror.mirror.pruning.time.time", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def night(server: QuayServer, mirror: Path, **changes: object) -> Report:
+    settings = Settings(server=server.url, prune=True, max_delete=50, full_check_every=0)
+    return await quaymirror.sync(EVERYTHING, mirror, replace(settings, **changes))  # type: ignore[arg-type]
+
+
+def retire(registry: Registry, name: str) -> None:
+    registry.organization("kolla").repository(name).delete_tag(TAG)
+
+
+async def test_an_image_goes_when_it_has_been_gone_for_a_week_and_its_blobs_half_a_day_later(
+    tmp_path: Path, clock: Clock
+) -> None:
+    registry, images = kolla(6)
+    last, mirror = list(images)[-1], tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        retire(registry, last)
+        for _ in range(7):
+            clock.now += DAY
+            await night(server, mirror)
+            assert f"kolla/{last}:{TAG}" in layouts.names(mirror)
+
+        clock.now += DAY
+        before = blobs_there(mirror)
+        await night(server, mirror)
+        assert f"kolla/{last}:{TAG}" not in layouts.names(mirror)
+        assert blobs_there(mirror) == before, "somebody may be copying it"
+        clock.now += READER_SECONDS + 1
+        await night(server, mirror)
+
+    kept = {name: image for name, image in images.items() if name != last}
+    contents = {node.digest for image in kept.values() for node in image.walk()}
+    contents |= {digest for image in kept.values() for digest in image.all_blobs()}
+    assert blobs_there(mirror) == contents
+    assert layouts.check(mirror) == contents
+
+
+async def test_an_image_that_is_back_in_time_stays_and_starts_anew(tmp_path: Path, clock: Clock) -> None:
+    registry, images = kolla(4)
+    name, mirror = next(iter(images)), tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        for _ in range(2):
+            retire(registry, name)
+            clock.now += 5 * DAY
+            await night(server, mirror)
+            clock.now += 5 * DAY
+            registry.organization("kolla").repository(name).push(TAG, images[name])
+            await night(server, mirror)
+
+        retire(registry, name)
+        clock.now += 5 * DAY
+        await night(server, mirror)
+
+    assert len(layouts.names(mirror)) == 4
+
+
+async def test_nothing_goes_after_a_discovery_that_broke_off_or_could_not_check_a_tag(
+    tmp_path: Path, clock: Clock
+) -> None:
+    registry, images = kolla(4)
+    mirror, (name, other) = tmp_path / "mirror", list(images)[:2]
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        retire(registry, name)
+        await night(server, mirror)
+        clock.now += 8 * DAY
+        for path in ("^/api/v1/repository$", f"/repository/kolla/{other}/tag/"):
+            server.faults[:] = [Fault(path, bad_gateway())]
+            report = await night(server, mirror, retries=0)
+            assert report.exit_code in (ExitCode.UNAVAILABLE, ExitCode.PARTIAL)
+            assert len(layouts.names(mirror)) == 4
+            plan = await pruning.plan_only(mirror, 0.0)
+            assert not plan.untag
+            assert "was not complete" in plan.waiting[0].doubt
+
+        server.faults.clear()
+        await night(server, mirror)
+
+    assert len(layouts.names(mirror)) == 3
+
+
+async def test_what_only_a_token_sees_is_not_gone_when_the_token_is(tmp_path: Path, clock: Clock) -> None:
+    registry = Registry()
+    kolla_org = registry.organization("kolla")
+    kolla_org.repository("public").push(TAG, small_image("public"))
+    kolla_org.repository("secret", public=False).push(TAG, small_image("secret"))
+    kolla_org.grant("operator")
+    token = registry.oauth_token("operator", scopes=("repo:read",))
+    mirror, events = tmp_path / "mirror", list[Event]()
+    async with QuayServer(registry) as server:
+        await night(server, mirror, api_token=Secret(token))
+        assert len(layouts.names(mirror)) == 2
+        for _ in range(2):
+            clock.now += 8 * DAY
+            settings = Settings(server=server.url, prune=True, max_delete=100, grace=0)
+            await quaymirror.sync(EVERYTHING, mirror, settings, observer=events.append)
+
+    assert len(layouts.names(mirror)) == 2
+    assert any(isinstance(event, Notice) and "with an API token" in event.message for event in events)
+
+
+async def test_an_organization_that_shrinks_too_much_is_not_believed_without_a_yes(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry, images = kolla(6)
+    mirror = tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        for name in list(images)[:4]:
+            retire(registry, name)
+
+        report = await night(server, mirror, grace=0)
+        assert report.exit_code is ExitCode.UNAVAILABLE
+        assert report.fatal is not None
+        assert "4 of the 6 images" in report.fatal.message
+        assert len(layouts.names(mirror)) == 6
+        # Shrunk beyond what is expected is no reason to prune either.
+        report = await night(server, mirror, grace=0, max_delete=100, max_missing=10)
+        assert report.exit_code is ExitCode.UNAVAILABLE
+        assert len(layouts.names(mirror)) == 6
+        report = await night(server, mirror, grace=0, max_delete=100)
+        assert report.exit_code is ExitCode.OK
+
+    assert set(layouts.names(mirror)) == {f"kolla/{name}:{TAG}" for name in list(images)[4:]}
+    check_whole(mirror, layouts.names(mirror))
+
+
+@pytest.mark.parametrize("word", ["since", "dir"])
+def test_what_can_not_be_pruned_is_refused(word: str) -> None:
+    since = Selection.parse_uri(f"quay://kolla/*:{TAG}?since=2025-01-01")
+    with pytest.raises(ConfigError, match="--prune"):
+        pruning.check([since if word == "since" else EVERYTHING], Settings(prune=True), is_layout=word != "dir")
+
+
+async def test_other_selections_and_other_tools_keep_what_they_have(tmp_path: Path, clock: Clock) -> None:
+    registry, images = kolla(3)
+    mirror, name = tmp_path / "mirror", next(iter(images))
+    registry.organization("kolla").repository(name).push("other", images[name])
+    async with QuayServer(registry) as server:
+        await quaymirror.sync(Selection("kolla", "*", "other"), mirror, Settings(server=server.url))
+        await night(server, mirror)
+        document = json.loads((mirror / "index.json").read_bytes())
+        foreign = next(entry for entry in document["manifests"] if TAG in str(entry))
+        document["manifests"].append({**foreign, "annotations": {"org.opencontainers.image.ref.name": "theirs"}})
+        (mirror / "index.json").write_text(json.dumps(document))
+        for each in list(images)[1:]:
+            retire(registry, each)
+
+        await night(server, mirror, grace=0, max_delete=100)
+        assert set(layouts.names(mirror)) == {f"kolla/{name}:{TAG}", f"kolla/{name}:other", "theirs"}
+        retire(registry, name)
+        # Nothing at all is more likely a mistake than the truth.
+        report = await night(server, mirror, grace=0, max_delete=100, allow_empty=True)
+        assert report.exit_code is ExitCode.OK
+
+    assert set(layouts.names(mirror)) == {f"kolla/{name}:{TAG}", f"kolla/{name}:other", "theirs"}
+    assert blobs_there(mirror) == layouts.check(mirror)
+
+
+async def gone_mirror(tmp_path: Path) -> Path:
+    """A mirror with an image of ten that is gone, and a manifest that moved."""
+    registry, images = kolla(10)
+    mirror = tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        await quaymirror.sync(EVERYTHING, mirror, Settings(server=server.url))
+        retire(registry, list(images)[-1])
+        registry.organization("kolla").repository(list(images)[-2]).push(TAG, small_image("moved"))
+        await quaymirror.sync(EVERYTHING, mirror, Settings(server=server.url, full_check_every=0))
+
+    return mirror
+
+
+def prune(*words: str) -> int:
+    code = main.main(["prune", *words], standalone_mode=False)
+    assert isinstance(code, int)
+    return code
+
+
+async def test_the_command_shows_its_plan_and_does_nothing_until_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = await gone_mirror(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in mirror.rglob("*")}
+    assert await run_sync(prune, str(mirror)) == 0
+    assert "not for long enough" in capsys.readouterr().out
+    assert await run_sync(prune, str(mirror), "--grace", "0", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [image["name"] for image in plan["untag"]] == sorted(set(layouts.names(mirror)) - kept_names(mirror, plan))
+    assert plan["remove"]
+    assert before == {path: path.stat().st_mtime_ns for path in mirror.rglob("*")}
+    assert await run_sync(prune, str(mirror), "--grace", "0", "--no-dry-run") == 0
+    assert "1 images untagged" in capsys.readouterr().err
+    assert len(layouts.names(mirror)) == 9
+    assert blobs_there(mirror) == layouts.check(mirror)
+    assert await run_sync(prune, str(mirror), "--grace", "0", "--no-dry-run") == 0
+    assert "0 images untagged, 0 blobs" in capsys.readouterr().err
+
+
+def kept_names(mirror: Path, plan: dict[str, list[dict[str, str]]]) -> set[str]:
+    return set(layouts.names(mirror)) - {image["name"] for image in plan["untag"]}
+
+
+async def test_a_manifest_that_can_not_be_read_stops_pruning_unless_the_state_knows_what_it_needs(
+    tmp_path: Path,
+) -> None:
+    mirror = await gone_mirror(tmp_path)
+    digest = next(iter(layouts.names(mirror).values()))
+    (mirror / "blobs" / digest.replace(":", "/")).unlink()
+    plan = await pruning.plan_only(mirror, 0.0)
+    assert plan.remove
+    (mirror / ".quaymirror/state.db").unlink()
+    with pytest.raises(MirrorDamaged, match=f"{digest}.*verify --repair"):
+        await pruning.plan_only(mirror, 0.0)
+
+
+async def test_nothing_is_pruned_while_somebody_reads(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    mirror, events = tmp_path / "mirror", list[Event]()
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
+        await quaymirror.sync(EVERYTHING, mirror, settings)
+        retire(registry, next(iter(images)))
+        with lock.reading(mirror / ".quaymirror"):
+            report = await quaymirror.sync(EVERYTHING, mirror, settings, observer=events.append)
+            assert report.exit_code is ExitCode.OK
+            assert len(layouts.names(mirror)) == 4
+            assert any(isinstance(event, Notice) and "is being read" in event.message for event in events)
+
+        await quaymirror.sync(EVERYTHING, mirror, settings)
+
+    assert len(layouts.names(mirror)) == 3
+
+
+async def test_a_disk_that_fails_while_pruning_fails_the_run_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, images = kolla(4)
+    mirror = tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        settings = Settings(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
+        await quaymirror.sync(EVERYTHING, mirror, settings)
+        retire(registry, next(iter(images)))
+
+        def broken(*_: object) -> None:
+            raise StoreError("can't write: input/output error")
+
+        monkeypatch.setattr(state.State, "untag", broken)
+        report = await quaymirror.sync(EVERYTHING, mirror, settings)
+        assert report.exit_code is ExitCode.STORAGE
+        monkeypatch.undo()
+        assert len(layouts.names(mirror)) == 4
+        layouts.check(mirror)

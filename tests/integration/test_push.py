@@ -1,0 +1,326 @@
+"""Into another registry, byte for byte: Debian's docker-registry as the target, skopeo as the reader."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import peers
+import pytest
+import trustme
+from organizations import TAG, kolla, unique_bytes
+
+import quaymirror
+from quaymirror import Selection, Settings, Status
+from quaymirror.errors import ConnectFailed, CredentialsRefused, Side
+from quaymirror.events import Event, RetryScheduled
+from quaymirror.mirror.address import parse_address
+from quaymirror.mirror.recheck import verify_target
+from quaymirror.mirror.report import ExitCode, Report, exit_code_of
+from quaymirror.net.secret import Credentials, Secret
+from quaymirror.testing import QuayServer, SourceManifest, make_image, make_layer
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
+
+EVERYTHING = Selection("kolla", "*", TAG)
+
+
+def settings(server: QuayServer, tmp_path: Path, **options: object) -> Settings:
+    return Settings(server=server.url, state=tmp_path / "state", **options)  # type: ignore[arg-type]
+
+
+def errors(report: Report) -> list[str]:
+    return [outcome.error.message for outcome in report.outcomes if outcome.error is not None]
+
+
+def mounts(asked: list[peers.Asked]) -> Counter[int]:
+    """Return how many mounts were asked for, by status."""
+    return Counter(request.status for request in asked if request.method == "POST" and "mount=" in request.path)
+
+
+def uploads(asked: list[peers.Asked]) -> list[str]:
+    """Return the digests of finished uploads."""
+    return [
+        request.path.partition("digest=")[2].replace("%3A", ":")
+        for request in asked
+        if request.method == "PUT" and "/blobs/uploads/" in request.path and request.status == 201
+    ]
+
+
+def check_pulled(url: str, name: str, image: SourceManifest, tmp_path: Path, *options: str) -> None:
+    """Let skopeo pull an image by tag, whole, and compare every byte that matters."""
+    reference = f"docker://{url.partition('://')[2]}/{name}"
+    raw = peers.skopeo("inspect", "--raw", *options, reference)
+    assert raw.encode() == image.raw
+    copied = tmp_path / "copied" / name.replace("/", "_").replace(":", "_")
+    copied.parent.mkdir(exist_ok=True)
+    peers.skopeo(
+        "copy", "--all", *(option.replace("--", "--src-", 1) for option in options), reference, f"dir:{copied}"
+    )
+    found = {path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    assert {node.raw for node in image.walk()} <= found
+    assert {blob.data for blob in image.all_blobs().values()} <= found
+
+
+async def test_every_image_can_be_pulled_by_tag_with_the_digest_of_the_source(tmp_path: Path) -> None:
+    registry, images = kolla(12)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry, require_token=True) as server:
+            address = f"registry://{target.host}?insecure=true"
+            report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+
+        assert errors(report) == []
+        assert report.exit_code is ExitCode.OK
+        assert report.counts == {Status.MIRRORED: 12, Status.SKIPPED: 0}
+        assert any(image.is_index for image in images.values())
+        for name, image in images.items():
+            check_pulled(target.url, f"kolla/{name}:{TAG}", image, tmp_path, "--tls-verify=false")
+
+
+async def test_each_blob_is_fetched_once_uploaded_once_and_mounted_everywhere_else(tmp_path: Path) -> None:
+    registry, images = kolla(200, layer_size=2048)
+    blobs = {digest for image in images.values() for digest in image.all_blobs()}
+    needed = sum(len(image.all_blobs()) for image in images.values())
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}?insecure=true"
+            report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+            assert errors(report) == []
+            assert server.blob_bytes() == unique_bytes(images)
+            assert sorted(uploads(target.requests())) == sorted(blobs)
+            assert mounts(target.requests()) == {201: needed - len(blobs)}
+            target.forget()
+            server.reset_records()
+            again = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+            assert server.count("^/v2/") == 0
+
+        assert again.counts == {Status.UNCHANGED: 200, Status.SKIPPED: 0}
+        # The root of the API, to see that the registry is there.
+        assert [request.path for request in target.requests()] == ["/v2/"]
+
+
+async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Path) -> None:
+    registry, images = kolla(6)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}?insecure=true"
+            options = settings(server, tmp_path)
+            await quaymirror.sync(EVERYTHING, address, options)
+            spec = parse_address(address)
+            assert (await verify_target(spec, options)).damages == ()
+
+            # A garbage collection that went wrong: every link of one repository is gone.
+            name, image = next((name, image) for name, image in images.items() if not image.is_index)
+            shutil.rmtree(tmp_path / "registry/docker/registry/v2/repositories/kolla" / name)
+            found = await verify_target(spec, options)
+            assert {str(damage.digest) for damage in found.damages} == {image.digest, *image.all_blobs()}
+            assert {names for damage in found.damages for names in damage.images} == {f"kolla/{name}:{TAG}"}
+
+            # The memory says that all is well; only a look can tell.
+            unaware = await quaymirror.sync(EVERYTHING, address, options)
+            assert unaware.counts == {Status.UNCHANGED: 6, Status.SKIPPED: 0}
+            server.reset_records()
+            report = await quaymirror.sync(EVERYTHING, address, replace(options, check_target=True))
+            assert errors(report) == []
+            assert report.counts == {Status.UNCHANGED: 5, Status.MIRRORED: 1, Status.SKIPPED: 0}
+            assert (await verify_target(spec, options)).damages == ()
+
+
+async def test_blobs_that_a_registry_lost_behind_our_back_are_brought_again(tmp_path: Path) -> None:
+    registry, _ = kolla(3)
+    repository = registry.organization("kolla").repository("lost")
+    layers = [make_layer("one", 2048), make_layer("two", 2048)]
+    repository.push(TAG, make_image(layers))
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}?insecure=true"
+            options = settings(server, tmp_path)
+            await quaymirror.sync(EVERYTHING, address, options)
+            shutil.rmtree(tmp_path / "registry/docker/registry/v2/repositories/kolla/lost")
+            # The tag moves to another image of the same layers: all of them are remembered, none is there.
+            moved = make_image(layers, labels={"moved": "yes"})
+            repository.push(TAG, moved)
+            report = await quaymirror.sync(EVERYTHING, address, options)
+            assert errors(report) == []
+
+        check_pulled(target.url, f"kolla/lost:{TAG}", moved, tmp_path, "--tls-verify=false")
+
+
+async def test_without_a_state_an_image_that_is_there_costs_one_request_and_nothing_from_the_source(
+    tmp_path: Path,
+) -> None:
+    registry, images = kolla(6)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}?insecure=true"
+            await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+            target.forget()
+            server.reset_records()
+            elsewhere = settings(server, tmp_path / "elsewhere")
+            report = await quaymirror.sync(EVERYTHING, address, elsewhere)
+            assert server.count("^/v2/") == 0
+            assert report.counts == {Status.UNCHANGED: 6, Status.SKIPPED: 0}
+            asked = [(request.method, request.path) for request in target.requests() if request.path != "/v2/"]
+            assert sorted(asked) == [("HEAD", f"/v2/kolla/{name}/manifests/{TAG}") for name in sorted(images)]
+            target.forget()
+            await quaymirror.sync(EVERYTHING, address, elsewhere)
+            assert [request.path for request in target.requests()] == ["/v2/"]
+            # What was only looked at from above is verified to its bottom nevertheless.
+            found = await verify_target(parse_address(address), elsewhere)
+            assert found.damages == ()
+            assert found.blobs == len(
+                {d for i in images.values() for d in (*i.all_blobs(), *(n.digest for n in i.walk()))}
+            )
+
+
+async def test_placeholders_say_where_images_go(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}/mirror/{{repo}}:{{tag}}-staging?insecure=true"
+            report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+            together = f"registry://{target.host}/all:{{repo}}?insecure=true"
+            again = await quaymirror.sync(EVERYTHING, together, settings(server, tmp_path / "other"))
+
+        assert errors(report) == errors(again) == []
+        for name, image in images.items():
+            check_pulled(target.url, f"mirror/{name}:{TAG}-staging", image, tmp_path, "--tls-verify=false")
+            check_pulled(target.url, f"all:{name}", image, tmp_path, "--tls-verify=false")
+
+
+@pytest.mark.parametrize("password", ["right", "wrong", None])
+async def test_a_registry_with_passwords_takes_the_right_one_only(password: str | None, tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    credentials = Credentials("mirror", Secret(password)) if password else None
+    with peers.DockerRegistry(tmp_path, password="right") as target:
+        async with QuayServer(registry) as server:
+            options = settings(server, tmp_path, dest_credentials=credentials)
+            address = f"registry://{target.host}?insecure=true"
+            if password == "right":
+                report = await quaymirror.sync(EVERYTHING, address, options)
+                assert errors(report) == []
+            else:
+                with pytest.raises(CredentialsRefused) as caught:
+                    await quaymirror.sync(EVERYTHING, address, options)
+
+                assert exit_code_of(caught.value) is ExitCode.CREDENTIALS
+                assert server.requests == []
+                return
+
+        for name, image in images.items():
+            reference = f"kolla/{name}:{TAG}"
+            check_pulled(target.url, reference, image, tmp_path, "--tls-verify=false", "--creds=mirror:right")
+
+
+async def test_credentials_of_an_auth_file_go_to_their_registry_only(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    with peers.DockerRegistry(tmp_path, password="right") as target:
+        authfile = tmp_path / "auth.json"
+        entry = {"auth": base64.b64encode(b"mirror:right").decode()}
+        # The longer key wins: the shorter one would be refused.
+        wrong = {"auth": base64.b64encode(b"mirror:wrong").decode()}
+        authfile.write_text(json.dumps({"auths": {f"{target.host}/prefix": entry, target.host: wrong}}))
+        async with QuayServer(registry, require_token=True) as server:
+            options = settings(server, tmp_path, authfile=authfile)
+            report = await quaymirror.sync(EVERYTHING, f"registry://{target.host}/prefix?insecure=true", options)
+            assert errors(report) == []
+            assert not any("basic" in r.headers.get("authorization", "").lower() for r in server.requests)
+
+
+async def test_a_private_authority_and_a_client_certificate_are_taken_from_a_directory(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    authority = trustme.CA()
+    certificates = tmp_path / "certs"
+    certificates.mkdir()
+    authority.cert_pem.write_to_path(certificates / "ca.crt")
+    server_chain = pair(authority.issue_cert("127.0.0.1"), tmp_path, "server")
+    pair(authority.issue_cert("client.example"), certificates, "client")
+    with peers.DockerRegistry(tmp_path, tls=server_chain, client_ca=certificates / "ca.crt") as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}"
+            with pytest.raises(ConnectFailed, match="certificate is not trusted"):
+                await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+
+            assert server.requests == []
+            options = settings(server, tmp_path, dest_cert_dir=certificates)
+            assert errors(await quaymirror.sync(EVERYTHING, address, options)) == []
+
+        for name, image in images.items():
+            check_pulled(target.url, f"kolla/{name}:{TAG}", image, tmp_path, f"--cert-dir={certificates}")
+
+
+async def test_certificates_need_not_be_verified_if_somebody_says_so(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    chain = pair(trustme.CA().issue_cert("127.0.0.1"), tmp_path, "server")
+    with peers.DockerRegistry(tmp_path, tls=chain) as target:
+        async with QuayServer(registry) as server:
+            options = settings(server, tmp_path, dest_tls_verify=False)
+            assert errors(await quaymirror.sync(EVERYTHING, f"registry://{target.host}", options)) == []
+
+
+def pair(certificate: trustme.LeafCert, directory: Path, name: str) -> tuple[Path, Path]:
+    """Write a certificate and its key, and return their files."""
+    files = directory / f"{name}.cert", directory / f"{name}.key"
+    files[0].write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(files[1])
+    return files
+
+
+async def test_a_target_that_is_down_ends_the_run_before_anything_is_asked_of_the_source(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    async with QuayServer(registry) as server:
+        address = f"registry://127.0.0.1:{peers.free_port()}?insecure=true"
+        with pytest.raises(ConnectFailed, match="the target is not usable") as caught:
+            await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path, retries=0))
+
+        assert server.requests == []
+
+    assert exit_code_of(caught.value) is ExitCode.UNAVAILABLE
+    assert caught.value.side is Side.TARGET
+
+
+async def test_a_registry_that_is_killed_and_comes_back_gets_everything_in_the_same_run(tmp_path: Path) -> None:
+    registry, images = kolla(30, layer_size=300_000)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            server.on_request = lambda _: target.kill() if server.count("", listener="cdn") == 20 else None
+
+            def revive(event: Event) -> None:
+                if isinstance(event, RetryScheduled) and not target.is_running:
+                    target.start()
+
+            address = f"registry://{target.host}?insecure=true"
+            options = settings(server, tmp_path)
+            report = await quaymirror.sync(EVERYTHING, address, options, observer=revive)
+            assert errors(report) == []
+            assert (await verify_target(parse_address(address), options)).damages == ()
+
+        for name, image in list(images.items())[:5]:
+            check_pulled(target.url, f"kolla/{name}:{TAG}", image, tmp_path, "--tls-verify=false")
+
+
+async def test_a_registry_that_stays_away_fails_the_images_that_are_missing_and_no_others(tmp_path: Path) -> None:
+    registry, images = kolla(30, layer_size=300_000)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            server.on_request = lambda _: target.kill() if server.count("", listener="cdn") == 20 else None
+            address = f"registry://{target.host}?insecure=true"
+            options = settings(server, tmp_path, retries=0, concurrency=2)
+            report = await quaymirror.sync(EVERYTHING, address, options)
+            assert report.exit_code is ExitCode.PARTIAL
+            failed = [outcome for outcome in report.outcomes if outcome.error is not None]
+            assert 0 < len(failed) < len(images)
+            assert {outcome.error.side for outcome in failed if outcome.error} == {Side.TARGET}
+
+            server.on_request = None
+            target.start()
+            there = {name for name in images if peers.has_tag(target.url, f"kolla/{name}", TAG)}
+            assert there == {o.reference.repository.name.removeprefix("kolla/") for o in report.outcomes if not o.error}
+            again = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+            assert errors(again) == []
+            assert again.counts == {Status.UNCHANGED: len(there), Status.MIRRORED: len(failed), Status.SKIPPED: 0}
+            assert (await verify_target(parse_address(address), options)).damages == ()

@@ -1,0 +1,231 @@
+"""A registry in this process to push to: it follows the distribution-spec, or breaks in the way it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Reaction = Callable[["Request"], web.StreamResponse | None]
+"""An answer to give instead of the honest one; None leaves that to the registry."""
+_Handler = Callable[["Request", str, str], Awaitable[web.StreamResponse]]
+_ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<what>blobs/uploads/|blobs/|manifests/)(?P<rest>.*)")
+_SHUTDOWN_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    source: web.BaseRequest = field(repr=False, compare=False)
+
+
+@dataclass
+class Breakage:
+    """What goes wrong: the `nth` (from 1; 0: each) request that fits is answered by `react`, instead of honestly."""
+
+    method: str
+    path: str
+    react: Reaction
+    nth: int = 1
+    seen: int = 0
+
+    def takes(self, request: Request) -> bool:
+        """Tell whether it is the turn of this request."""
+        if request.method != self.method or not re.search(self.path, request.path):
+            return False
+
+        self.seen += 1
+        return self.nth in (0, self.seen)
+
+
+def refusal(status: int, code: str) -> web.Response:
+    """Return an error as registries word it."""
+    return web.json_response({"errors": [{"code": code, "message": "no", "detail": {}}]}, status=status)
+
+
+def refuse(status: int, code: str = "DENIED") -> Reaction:
+    """Answer with an error of a registry."""
+    return lambda _: refusal(status, code)
+
+
+class Receiver:
+    """A registry on a free loopback port. `cut` breaks the connection of a body after so many bytes, once.
+
+    `mounts`: whether it mounts. `limit`: the largest body it takes. `off_by_one`: whether it says one byte too many of
+    a broken upload, as Quay does. `location`: what it makes of the path where an upload goes on.
+    """
+
+    def __init__(self, *, mounts: bool = True, limit: int | None = None, off_by_one: bool = False) -> None:
+        self.mounts = mounts
+        self.limit = limit
+        self.off_by_one = off_by_one
+        self.location: Callable[[str], str] = lambda path: path
+        self.cuts: list[int] = []
+        self.breakages: list[Breakage] = []
+        self.requests: list[Request] = []
+        self.blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        self.manifests: defaultdict[str, dict[str, tuple[str, bytes]]] = defaultdict(dict)
+        self.uploads: dict[str, bytearray] = {}
+        self.received = 0
+        self._runner: web.ServerRunner | None = None
+        self.host = ""
+
+    async def __aenter__(self) -> Receiver:
+        server = web.Server(self._serve, access_log=None)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        self.host = f"{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+        for _turn in range(3):
+            await asyncio.sleep(0)
+
+    @property
+    def address(self) -> str:
+        """What `--to` takes."""
+        return f"registry://{self.host}?insecure=true"
+
+    def count(self, method: str, path: str) -> int:
+        """Return how many requests had this method, and a path in which the regular expression is found."""
+        return sum(request.method == method and bool(re.search(path, request.path)) for request in self.requests)
+
+    async def _serve(self, source: web.BaseRequest) -> web.StreamResponse:
+        request = Request(source.method, source.path, dict(source.query), dict(source.headers), source)
+        self.requests.append(request)
+        for breakage in self.breakages:
+            if breakage.takes(request):
+                answer = breakage.react(request)
+                if answer is not None:
+                    return answer
+
+        if self.limit is not None and int(request.headers.get("Content-Length", 0)) > self.limit:
+            return web.Response(status=413, text="<html>413 Request Entity Too Large</html>")
+
+        if request.path == "/v2/":
+            return web.json_response({})
+
+        route = _ROUTE.fullmatch(request.path)
+        assert route is not None, request
+        handlers: dict[str, _Handler] = {
+            "blobs/uploads/": self._upload,
+            "blobs/": self._blob,
+            "manifests/": self._manifest,
+        }
+        return await handlers[route["what"]](request, route["name"], route["rest"])
+
+    async def _blob(self, request: Request, name: str, digest: str) -> web.Response:
+        content = self.blobs[name].get(digest)
+        if content is None:
+            return web.Response(status=404)
+
+        return web.Response(headers={"Content-Length": str(len(content)), "Docker-Content-Digest": digest})
+
+    async def _manifest(self, request: Request, name: str, reference: str) -> web.StreamResponse:
+        if request.method == "PUT":
+            return await self._put_manifest(request, name, reference)
+
+        found = self.manifests[name].get(reference)
+        if found is None:
+            return web.Response(status=404)
+
+        headers = {"Docker-Content-Digest": _digest(found[1]), "Content-Length": str(len(found[1]))}
+        return web.Response(body=found[1], headers=headers | {"Content-Type": found[0]})
+
+    async def _put_manifest(self, request: Request, name: str, reference: str) -> web.StreamResponse:
+        content = await request.source.read()
+        document: dict[str, Any] = json.loads(content)
+        children = [child["digest"] for child in document.get("manifests", ())]
+        blobs = [blob["digest"] for blob in (document.get("config"), *document.get("layers", ())) if blob]
+        if not (set(children) <= self.manifests[name].keys() and set(blobs) <= self.blobs[name].keys()):
+            return refusal(400, "MANIFEST_BLOB_UNKNOWN")
+
+        stored = (request.headers["Content-Type"], content)
+        self.manifests[name][reference] = self.manifests[name][_digest(content)] = stored
+        return web.Response(status=201, headers={"Docker-Content-Digest": _digest(content)})
+
+    async def _upload(self, request: Request, name: str, session: str) -> web.StreamResponse:
+        if request.method == "POST":
+            return self._begin(request, name)
+
+        held = self.uploads.get(session)
+        if held is None:
+            return refusal(404, "BLOB_UPLOAD_UNKNOWN")
+
+        handlers = {"PATCH": self._patch, "PUT": self._put, "GET": self._status, "DELETE": self._cancel}
+        return await handlers[request.method](request, name, session, held)
+
+    def _begin(self, request: Request, name: str) -> web.Response:
+        digest, source = request.query.get("mount"), request.query.get("from", "")
+        if digest and self.mounts and digest in self.blobs[source]:
+            self.blobs[name][digest] = self.blobs[source][digest]
+            return web.Response(status=201)
+
+        session = f"session-{len(self.requests)}"
+        self.uploads[session] = bytearray()
+        return self._accepted(name, session, 202)
+
+    async def _patch(self, request: Request, name: str, session: str, held: bytearray) -> web.StreamResponse:
+        start = int(request.headers.get("Content-Range", f"{len(held)}-").partition("-")[0])
+        if start != len(held):
+            return web.Response(status=416)
+
+        await self._receive(request, held)
+        return self._accepted(name, session, 202)
+
+    async def _put(self, request: Request, name: str, session: str, held: bytearray) -> web.StreamResponse:
+        await self._receive(request, held)
+        del self.uploads[session]
+        digest = request.query["digest"]
+        if _digest(bytes(held)) != digest:
+            return refusal(400, "DIGEST_INVALID")
+
+        self.blobs[name][digest] = bytes(held)
+        return web.Response(status=201, headers={"Docker-Content-Digest": digest})
+
+    async def _status(self, request: Request, name: str, session: str, held: bytearray) -> web.StreamResponse:
+        return self._accepted(name, session, 204)
+
+    async def _cancel(self, request: Request, name: str, session: str, held: bytearray) -> web.StreamResponse:
+        del self.uploads[session]
+        return web.Response(status=204)
+
+    async def _receive(self, request: Request, held: bytearray) -> None:
+        length = int(request.headers["Content-Length"])
+        cut = self.cuts.pop(0) if length and self.cuts else None
+        got = 0
+        async for chunk in request.source.content.iter_any():
+            piece = chunk if cut is None else chunk[: cut - got]
+            got += len(piece)
+            held += piece
+            self.received += len(piece)
+            if got == cut:
+                assert request.source.transport is not None
+                request.source.transport.abort()
+                raise ConnectionResetError
+
+    def _accepted(self, name: str, session: str, status: int) -> web.Response:
+        held = len(self.uploads[session])
+        end = held if self.off_by_one and status == 204 else max(0, held - 1)
+        location = self.location(f"/v2/{name}/blobs/uploads/{session}")
+        return web.Response(status=status, headers={"Location": location, "Range": f"0-{end}"})
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,0 +1,104 @@
+"""What others are configured with, as jobs; what can't be said is listed."""
+
+from __future__ import annotations
+
+import contextlib
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quaymirror.config.convert import convert
+from quaymirror.errors import ConfigError
+
+SKOPEO = """\
+quay.io:
+  images:
+    kolla/nova-api: ["2025.1", "2024.2"]
+    kolla/nova-compute: ["2025.1", "2024.2"]
+    coreos/etcd: []
+    coreos/flannel: ["sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+  images-by-tag-regex:
+    kolla/keystone: ^2025[.]1
+    kolla/glance: ^2025\\.1-.*$
+    kolla/cinder: 2025\\.1
+  credentials: {username: me, password: hunter2}
+  tls-verify: false
+docker.io:
+  images:
+    library/busybox: []
+"""
+REGSYNC = """\
+version: 1
+creds: [{registry: localhost:5000, user: me, pass: hunter2}]
+defaults: {parallel: 4, schedule: "15 01 * * *"}
+sync:
+  - {source: "quay.io/kolla/nova-api:2025.1", target: "mirror.example:5000/copies/kolla/nova-api:2025.1", type: image}
+  - source: quay.io/kolla/cinder-api
+    target: mirror.example:5000/elsewhere
+    type: repository
+    tags: {allow: ["2025.*"], deny: ["2025.1-rc.*"]}
+    platforms: [linux/amd64]
+  - {source: quay.io, target: "ocidir://mirror", type: registry, repos: {allow: ["kolla/.*", ".*"]}}
+"""
+
+
+def jobs(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    converted = convert(text, "file.yml")
+    assert "hunter2" not in converted.toml + "".join(converted.left_out)
+    for line in converted.left_out:
+        assert f"# Not in here: {line}" in converted.toml
+
+    return tomllib.loads(converted.toml), converted.left_out
+
+
+def test_skopeo_images_with_the_same_tags_are_one_job() -> None:
+    document, left_out = jobs(SKOPEO)
+
+    assert list(document["jobs"].values()) == [
+        {"organization": "kolla", "repositories": ["nova-api", "nova-compute"], "tags": ["2025.1", "2024.2"]},
+        {"organization": "coreos", "repositories": ["etcd"], "tags": ["*"]},
+        {"organization": "kolla", "repositories": ["glance"], "tags": ["2025.1-*"]},
+        {"organization": "kolla", "repositories": ["cinder"], "tags": ["*2025.1*"]},
+    ]
+    for part in ("flannel", "keystone", "credentials", "tls-verify", "docker.io/library/busybox"):
+        assert any(part in line for line in left_out)
+
+
+def test_regsync_steps_are_jobs() -> None:
+    document, left_out = jobs(REGSYNC)
+
+    assert document["defaults"] == {"concurrency": 4}
+    image, repository, registry = document["jobs"].values()
+    assert image["to"] == "registry://mirror.example:5000/copies"
+    assert image["tags"] == ["2025.1"]
+    assert repository["tags"] == ["2025*"]
+    assert repository["platform"] == ["linux/amd64"]
+    assert registry == {"organization": "kolla", "repositories": ["*"], "tags": ["*"], "to": "ocidir://mirror"}
+    for part in ("schedule", "creds", "elsewhere", "2025.1-rc", "expression .*"):
+        assert any(part in line for line in left_out)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: 1", "{", "sync: 3", "a: {b: !!python/object:x.Y {}}"])
+def test_anything_else_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        convert(text, "file.yml")
+
+    assert caught.value.message.startswith("file.yml")
+    assert "\n" not in caught.value.message
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    )
+)
+def test_no_document_breaks_the_conversion(value: Any) -> None:
+    import yaml
+
+    for document in (value, {"sync": [value]}, {"quay.io": value}, {"quay.io": {"images": value}}):
+        with contextlib.suppress(ConfigError):
+            tomllib.loads(convert(yaml.safe_dump(document), "file.yml").toml)

@@ -1,0 +1,127 @@
+"""What the docs say of the code is what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import click
+import jsonschema
+import pytest
+import yaml
+
+from quaymirror.cli.keys import shape_of
+from quaymirror.cli.main import main
+from quaymirror.cli.run import run
+from quaymirror.cli.sync import sync
+from quaymirror.config.document import read_config
+
+ROOT = Path(__file__).parents[2]
+DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
+GOLDEN_EVENTS = Path(__file__).parent / "ui" / "golden" / "events.jsonl"
+
+
+@pytest.fixture(scope="module")
+def generate() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_reference_is_up_to_date() -> None:
+    # In a process of its own: commands remember how they were called before.
+    command = [sys.executable, str(DOCS / "generate.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_event_fits_the_published_schema() -> None:
+    schema = json.loads((DOCS / "reference/events.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for line in GOLDEN_EVENTS.read_text().splitlines():
+        validator.validate(json.loads(line))
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Yield every quaymirror command that the docs, the README and the examples show, and where."""
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*")]
+    for file in pages:
+        if not file.is_file() or file.name == "cli.md":
+            continue
+
+        for line in file.read_text(encoding="utf-8").replace("\\\\\n", " ").splitlines():
+            found = re.match(r"(?:    |\\s*- (?:run: )?|ExecStart=/usr/local/bin/|\\$ )?(quaymirror [a-z].*)", line)
+            if found and not (file.suffix == ".md" and line.startswith("quaymirror ")):
+                yield file.relative_to(ROOT).as_posix(), found[1]
+
+
+@pytest.mark.parametrize(("file", "line"), sorted(set(command_lines())))
+def test_every_command_that_is_shown_is_one(file: str, line: str) -> None:
+    words = shlex.split(re.split(r"  \|  | > ", line)[0], comments=True)[1:]
+    if any(word.startswith("ORG") or word in {"JOB", "RUN", "TARGET"} for word in words):
+        return  # a synopsis
+
+    command: click.Command = main
+    while isinstance(command, click.Group) and words:
+        name = words.pop(0)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, f"{file}: {name}"
+        command = found
+
+    command.make_context(command.name, [word for word in words if word != "…"])
+
+
+def test_the_examples_are_valid(tmp_path: Path) -> None:
+    shape = shape_of(sync)
+    read_config(EXAMPLES / "quaymirror.toml", shape)
+    config_map, cron_job = yaml.safe_load_all((EXAMPLES / "kubernetes/cronjob.yaml").read_text())
+    (tmp_path / "quaymirror.toml").write_text(config_map["data"]["quaymirror.toml"])
+    read_config(tmp_path / "quaymirror.toml", shape)
+    (container,) = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"][0] == "run"
+    run.make_context("run", container["args"][1:])
+    for name in ("github-actions.yml", "gitlab-ci.yml"):
+        yaml.safe_load((EXAMPLES / "ci" / name).read_text())
+
+    tomllib.loads((EXAMPLES / "use-the-mirror/hosts.toml").read_text())
+    tomllib.loads((EXAMPLES / "use-the-mirror/registries.conf").read_text())
+
+
+def test_every_shell_completes_commands_options_and_jobs(tmp_path: Path) -> None:
+    def complete(*words: str) -> list[str]:
+        env = {
+            "_QUAYMIRROR_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        command = [sys.executable, "-m", "quaymirror"]
+        done = subprocess.run(command, env=os.environ | env, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    (tmp_path / "quaymirror.toml").write_text('[jobs.nightly]\norganization = "kolla"\n')
+    assert complete("quaymirror", "sy") == ["sync"]
+    assert complete("quaymirror", "sync", "--report-") == ["--report-html"]
+    assert complete("quaymirror", "run", "ni") == ["nightly"]
+    for shell in ("bash", "zsh", "fish"):
+        command = [sys.executable, "-m", "quaymirror", "completion", shell]
+        assert "_QUAYMIRROR_COMPLETE" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_help_names_every_command_and_is_no_wider_than_asked(generate: ModuleType) -> None:
+    names = [name for name, _ in generate.commands(generate.main)]
+    assert {"quaymirror sync", "quaymirror run", "quaymirror config import"} <= set(names)
+    for name, command in generate.commands(generate.main):
+        assert all(len(line) <= 100 for line in generate.help_of(name, command).splitlines())
