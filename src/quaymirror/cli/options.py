@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -17,12 +18,15 @@ from ..mirror.settings import DEFAULT_SERVER, Settings
 from ..mirror.target import home_of, parse_target
 from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..oci import Platform
+from ..quay.check import Discovery
 from ..quay.selection import Selection, parse_duration, parse_since
 
 # Where a context keeps what was read.
 _PASSWORD = "quaymirror.password"  # noqa: S105
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 _SELECTION = (
     click.argument("organization", required=False, metavar="ORG|quay://ORG/GLOB:TAG"),
@@ -63,6 +67,16 @@ _SERVER = (
     ),
     _CAFILE,
     _RETRIES,
+    click.option(
+        "--discovery",
+        type=click.Choice([way.value for way in Discovery]),
+        default="auto",
+        show_default=True,
+        help="Whom to ask for tags: Quay's API (few calls a second) or its registry (logs each as a pull).",
+    ),
+    click.option(
+        "--max-requests-per-second", metavar="N", type=float, help="Over everything that is asked of the source."
+    ),
     click.option("--allow-empty", is_flag=True, help="A selection without images is no error."),
 )
 _REGISTRY = (
@@ -158,6 +172,7 @@ def make_settings(**options: Any) -> Settings:
     :raises ConfigError: when they make no sense.
     """
     token_file = options.pop("token_file", None)
+    discovery, rate = options.pop("discovery", "auto"), options.pop("limit_rate", None)
     for_both = {name: options.pop(name, None) for name in ("cert_dir", "tls_verify")}
     for name, value in for_both.items():
         for side in ("src", "dest"):
@@ -184,9 +199,23 @@ def make_settings(**options: Any) -> Settings:
         dest_credentials=_credentials("dest-", users["dest"], from_stdin=asked["dest"]),
         allow_realms=frozenset(options.pop("allow_realm", ())),
         platforms=platforms,
+        discovery=Discovery(discovery),
+        limit_rate=None if rate is None else parse_rate(rate),
         environment=os.environ,
         **{name: value for name, value in options.items() if value is not None},
     )
+
+
+def parse_rate(text: str) -> int:
+    """Return the bytes a second that `text` says: `500K`, `20M`, `1.5 MiB`, `10MB/s`; units are powers of 1024.
+
+    :raises ConfigError: when it is no such text.
+    """
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--limit-rate {text[:50]!r}: write bytes a second, such as 500K, 20M or 1G")
+
+    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 
 def duration(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:

@@ -43,6 +43,7 @@ from ..events import (
     ignore,
 )
 from ..oci import Reference
+from ..quay.check import refuse_impossible
 from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, confirm, list_candidates, list_pinned
 from ..quay.memory import TagMemory
 from ..quay.selection import Selection
@@ -229,6 +230,9 @@ async def run_sync(
     :raises StoreError: when it can't be opened.
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
+    for each in selections:
+        refuse_impossible(settings.discovery, each)
+
     spec = LayoutTarget(target) if isinstance(target, Path) else common_target(target, selections, settings)
     pruning.check(selections, settings, is_layout=isinstance(spec, LayoutTarget))
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
@@ -329,7 +333,12 @@ def _start_workers(run: _Run, services: Services, target: Target, tasks: TaskGro
             return Image(reference)  # exactly that one was asked for
 
         selection = Selection(run.selections[0].organization, tag=reference.tag or "")
-        found = await check(Candidate(reference.repository), api=services.api, selection=selection)
+        found = await check(
+            Candidate(reference.repository),
+            api=services.api,
+            lookup=services.lookup(selection),
+            selection=selection,
+        )
         return found if isinstance(found, CandidateSkipped) else found[0]
 
     transfers = Transfers(
@@ -443,6 +452,7 @@ async def _confirm(
         inbox,
         outbox,
         api=services.api,
+        lookup=services.lookup(selection),
         selection=selection,
         memory=memory,
         observer=run.observer,

@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 import anyio
 
 from ..errors import AccessDenied, CredentialsRefused, ServiceError, UnsafeRedirect
-from .challenge import Challenge, parse_challenges, parse_token
+from .challenge import Challenge, grants, parse_challenges, parse_token
 from .origin import Origin
 from .secret import Credentials, Secret
 
@@ -38,6 +38,9 @@ class Authorizer(Protocol):
         :raises CredentialsRefused: when the credentials we have are wrong.
         """
 
+    def allows(self, scope: str | None) -> bool:
+        """Tell whether what we send says of itself that it allows `scope`, so that a refusal can't be meant."""
+
 
 class Fixed:
     """One header for everything, or none: what an API token is, and what an anonymous client sends."""
@@ -53,12 +56,17 @@ class Fixed:
         """There is nothing else to try."""
         return False
 
+    def allows(self, scope: str | None) -> bool:
+        """Nobody knows."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class _Token:
     header: Secret
     expires: float
     scopes: frozenset[str]
+    granted: frozenset[str]
 
 
 class TokenAuth:
@@ -158,6 +166,11 @@ class TokenAuth:
         token = self._tokens.get(subject)
         return token if token and token.scopes.issuperset(scopes) and self._clock() < token.expires else None
 
+    def allows(self, scope: str | None) -> bool:
+        """Tell whether the token for `scope` says that it allows that; see `Authorizer.allows`."""
+        token = self._tokens.get(_subject(scope))
+        return token is not None and bool(scope) and token.granted.issuperset((scope or "").split())
+
     async def _use_basic(self, refused: Secret | None) -> bool:
         credentials = await self._own_credentials()
         if credentials is None:
@@ -188,7 +201,9 @@ class TokenAuth:
             ) from None
 
         token, lifetime = parse_token(body)
-        return _Token(Secret(f"Bearer {token}"), self._clock() + lifetime - _MARGIN_SECONDS, frozenset(scopes))
+        granted = frozenset(scope for scope in scopes if grants(token, scope))
+        expires = self._clock() + lifetime - _MARGIN_SECONDS
+        return _Token(Secret(f"Bearer {token}"), expires, frozenset(scopes), granted)
 
     def _checked_realm(self, realm: str) -> str:
         try:
