@@ -75,7 +75,7 @@ async def steps_of(commands: Zygote, server: QuayServer, mirror: Path, trace: Pa
     return trace.read_text().splitlines()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("before_it", ["nothing", "a mirror"])
 async def test_a_run_killed_at_any_step_leaves_a_whole_mirror_that_the_next_run_completes(
     tmp_path: Path, commands: Zygote, before_it: str
