@@ -99,7 +99,7 @@ def _key(option: click.Option, command: click.Command) -> Key:
 
 
 def _kind(option: click.Option) -> Kind:
-    if option.is_flag:
+    if option.is_flag or isinstance(option.type, click.types.BoolParamType):
         return Kind.FLAG
 
     if option.name == "target":

@@ -458,10 +458,19 @@ async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bri
                 return
 
             run.observer(ImageStarted(image.reference))
-            outcome = await bringer.outcome(image.reference)
+            outcome = _told_once(run, await bringer.outcome(image.reference))
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.doom(outcome.error)
+
+
+def _told_once(run: _Run, outcome: Outcome) -> Outcome:
+    """A disk that is full fails every image in flight: the first one says why, the others that they ended with it."""
+    error = outcome.error
+    if not isinstance(error, StoreError) or error.scope is not Scope.RUN or run.tally.fatal is None:
+        return outcome
+
+    return replace(outcome, error=StoreError("stopped with the run", scope=Scope.IMAGE, phase=error.phase))
 
 
 def _started(run: _Run, target: TargetSpec) -> RunStarted:
