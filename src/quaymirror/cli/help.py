@@ -43,7 +43,6 @@ _GROUPS = {
         "expect_at_least",
         "max_missing",
     ),
-    "What goes, and what is promised": ("prune", "grace", "max_delete", "yes", "fsync", "no_space_check", "wait"),
     "What is shown and left behind": (
         "progress",
         "verbose",
