@@ -182,7 +182,7 @@ class Gate:
         return max(_MIN_RATE, rate) if rate < _MAX_RATE else None
 
     def _tells_a_rate(self) -> bool:
-        """Tell whether a complaint says something of requests a second: after few requests it is about something else."""
+        """Tell whether a complaint is about requests a second: after few of them it is about something else."""
         if self._ceiling is not None or self._limits.rate is not None:
             return True
 
