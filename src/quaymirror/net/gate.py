@@ -24,6 +24,7 @@ from .trial import Trial
 # One signal of overload reaches us as many answers: those of one burst count once.
 _SETTLE_SECONDS = 1.0
 _OBSERVED_SECONDS = 2.0
+_TELLING_ANSWERS = 40
 _MIN_RATE = 0.5
 # Beyond this it is no limit any more.
 _MAX_RATE = 10_000.0
@@ -154,7 +155,7 @@ class Gate:
         if now - self._last_complaint > _SETTLE_SECONDS:
             self._shrink()
             is_known = self._trial is not None and self._ceiling is None
-            self._ceiling = self._possible_rate()
+            self._ceiling = self._possible_rate() if self._tells_a_rate() else None
             # Where the complaint only confirms what was known, there is less to be careful about.
             self._head_start = _RECOVERY_SECONDS / 2 if is_known else 0.0
             if self._trial is not None:
@@ -179,6 +180,14 @@ class Gate:
         elapsed = self._clock() - self._recovering_since - _RECOVERY_SECONDS
         rate = self._ceiling * max(_KEPT, 1 + _STEEPNESS * elapsed**3)
         return max(_MIN_RATE, rate) if rate < _MAX_RATE else None
+
+    def _tells_a_rate(self) -> bool:
+        """Tell whether a complaint is about requests a second: after few of them it is about something else."""
+        if self._ceiling is not None or self._limits.rate is not None:
+            return True
+
+        since = self._clock() - _OBSERVED_SECONDS
+        return sum(answer >= since for answer in self._answers) >= _TELLING_ANSWERS
 
     def _possible_rate(self) -> float:
         """What the host takes: what passed since it complained last, or what is known of its kind the first time."""
