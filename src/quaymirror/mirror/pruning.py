@@ -116,7 +116,7 @@ def _note(
     covered = {record.name for record in state.images() if _covers(selection, registry, record)}
     return state.note_look(
         Look(
-            scope=f"{registry} {selection}",
+            scope=" ".join([registry, str(selection), *(f"!{glob}" for glob in selection.exclude)]),
             found=there & covered,
             absent=frozenset(covered - there) if found is not None else frozenset(),
             complete=found is not None,
