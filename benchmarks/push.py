@@ -3,9 +3,8 @@
     python benchmarks/push.py [IMAGES [LAYER_BYTES [ROUNDS]]]
 
 Two docker-registries: one holds the images, each tool pushes into the other one, emptied before. The tools take turns,
-and medians count. quaymirror has an imitation of Quay in one Python process as its source, which serves slower than
-docker-registry does, and its discovery and state are in its time; the others are told what to copy. Only ratios within
-one run mean anything.
+and medians count. For quaymirror an nginx stands before the source, with Quay's API as files: its discovery and its
+state are in its time; the others are told what to copy. Only ratios within one run mean anything.
 """
 
 from __future__ import annotations
@@ -19,31 +18,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
+import anyio
+import anyio.to_thread
 import peers
 
-from quaymirror.testing import kolla_like
+from quaymirror.testing import QuayServer, Registry, SourceManifest, kolla_like
 
 TAG = "2025.1"
-_SERVER = """
-import anyio, sys
-from quaymirror.testing import QuayServer, Registry, kolla_like
-
-async def main():
-    upstream, tag, count, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    registry = Registry()
-    for name, image in kolla_like(count, layer_size=size).items():
-        registry.organization("kolla").repository(name).push(tag, image)
-    async with QuayServer(registry, close_connections=False, redirect_blobs=False) as server:
-        print(server.url, flush=True)
-        await anyio.sleep_forever()
-
-anyio.run(main)
+_NGINX = """
+daemon off; worker_processes 1; pid {home}/nginx.pid; error_log {home}/nginx.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; default_type application/json; client_body_temp_path {home}; proxy_temp_path {home};
+  fastcgi_temp_path {home}; uwsgi_temp_path {home}; scgi_temp_path {home};
+  upstream registry {{ server {registry}; keepalive 64; }}
+  server {{
+    listen {listen};
+    location = /api/v1/repository {{ alias {home}/api/listing; }}
+    location /api/v1/repository/kolla/ {{ root {home}/api; rewrite ^.*/kolla/(.+)/tag/$ /$1 break; }}
+    location /v2/ {{
+      proxy_pass http://registry; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
+  }}
+}}
 """
 
 
@@ -115,18 +120,41 @@ def main() -> None:
             for name, image in images.items():
                 peers.push(source.url, f"kolla/{name}", TAG, image)
 
-            server = subprocess.Popen(
-                [sys.executable, "-c", _SERVER, source.url, TAG, str(count), str(size)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            try:
-                assert server.stdout is not None
-                url = server.stdout.readline().strip()
+            with quay(source.host, home, images) as url:
                 compare(tools(source.host, url, target.host, home, list(images)), target, home, rounds)
-            finally:
-                server.terminate()
-                server.wait()
+
+
+@contextmanager
+def quay(registry: str, home: Path, images: dict[str, SourceManifest]) -> Iterator[str]:
+    """Run an nginx that answers as Quay does: the API from files, the rest from `registry`."""
+    anyio.run(write_api, home / "api", images)
+    listen = f"127.0.0.1:{peers.free_port()}"
+    config = home / "nginx.conf"
+    config.write_text(_NGINX.format(home=home, registry=registry, listen=listen))
+    server = subprocess.Popen([peers.require("nginx"), "-c", str(config), "-e", str(home / "nginx.log")])
+    try:
+        yield f"http://{listen}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+async def write_api(directory: Path, images: dict[str, SourceManifest]) -> None:
+    """Write down what the Quay-like server of the tests would answer."""
+    directory.mkdir()
+    registry = Registry()
+    for name, image in images.items():
+        registry.organization("kolla").repository(name).push(TAG, image)
+
+    async with QuayServer(registry) as server:
+
+        async def save(file: str, path: str) -> None:
+            answer = await anyio.to_thread.run_sync(urllib.request.urlopen, f"{server.url}/api/v1/repository{path}")
+            (directory / file).write_bytes(answer.read())
+
+        await save("listing", "?namespace=kolla&public=true&last_modified=true")
+        for name in images:
+            await save(name, f"/kolla/{name}/tag/?specificTag={TAG}&onlyActiveTags=true&limit=1")
 
 
 def compare(

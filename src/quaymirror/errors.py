@@ -23,6 +23,7 @@ __all__ = [
     "DigestMismatch",
     "DiscoveryIncomplete",
     "EmitFailed",
+    "HostDown",
     "InvalidName",
     "LockHeld",
     "MirrorDamaged",
@@ -159,6 +160,10 @@ class TimedOut(TransportError):
 
 class ReadInterrupted(TransportError):
     """A body ended early, or what came was not HTTP."""
+
+
+class HostDown(TransportError):
+    """The host answers nobody just now. Nobody's tries count until it is back, or was given up."""
 
 
 class UnsafeRedirect(QuaymirrorError):

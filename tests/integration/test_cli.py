@@ -14,6 +14,7 @@ import layouts
 import pytest
 from commands import run
 from organizations import TAG, kolla
+from receiver import Receiver
 
 from quaymirror.testing import Fault, Hold, QuayServer, Registry
 
@@ -204,3 +205,43 @@ async def test_the_demo_mirrors_and_says_what_to_try_next(tmp_path: Path) -> Non
     assert "skopeo inspect oci:" in done.stderr
     assert len(layouts.names(tmp_path / "here")) == 12
     layouts.check(tmp_path / "here")
+
+
+async def test_one_stdin_is_not_the_password_of_two_registries(tmp_path: Path) -> None:
+    options = ["--src-username", "a", "--src-password-stdin", "--dest-username", "b", "--dest-password-stdin"]
+    done = await run("sync", "kolla", "--to", "registry://r.example", *options, cwd=tmp_path, check=2)
+    assert "one standard input" in done.stderr
+
+
+async def test_verifying_a_registry_that_nothing_was_pushed_to_is_a_mistake(tmp_path: Path) -> None:
+    done = await run("verify", "registry://r.example", "--state", str(tmp_path), cwd=tmp_path, check=2)
+    assert "no run from here has pushed" in done.stderr
+
+
+async def test_a_target_that_is_down_is_told_in_one_line_with_exit_code_5(tmp_path: Path) -> None:
+    target = "registry://127.0.0.1:1?insecure=true"
+    options = ["--server", "http://127.0.0.1:2", "--retries", "0", "--state", str(tmp_path / "state")]
+    done = await run("sync", "kolla", "--to", target, *options, cwd=tmp_path, check=5)
+    assert done.stderr.splitlines() == [
+        "quaymirror: the target is not usable: 127.0.0.1:1: can't connect: connection refused"
+    ]
+
+
+async def test_a_registry_is_filled_and_verified_from_the_command_line(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    async with QuayServer(registry) as server, Receiver() as target:
+        options = ["--to", target.address, "--server", server.url, "--state", str(tmp_path / "state")]
+        await run("sync", "kolla", "*", TAG, *options, "--verify-target", cwd=tmp_path, check=0)
+        done = await run("history", "--to", target.address, "--state", str(tmp_path / "state"), cwd=tmp_path, check=0)
+        assert len(done.stdout.splitlines()) == 2
+        name = next(iter(images))
+        lost = target.manifests[f"kolla/{name}"].pop(TAG)
+        assert lost[1] == images[name].raw
+        damaged = await run(
+            "verify", target.address, "--state", str(tmp_path / "state"), "--json", cwd=tmp_path, check=8
+        )
+        (damage,) = json.loads(damaged.stdout)["damages"]
+        assert damage == {"kind": "missing", "digest": images[name].digest, "images": [f"kolla/{name}:{TAG}"]}
+        again = await run("sync", "kolla", "*", TAG, *options, "--verify-target", cwd=tmp_path, check=8)
+        assert again.stdout == f"missing  {images[name].digest}  needed by kolla/{name}:{TAG}\n"
+        await run("sync", "kolla", "*", TAG, *options, "--check-target", "--verify-target", cwd=tmp_path, check=0)

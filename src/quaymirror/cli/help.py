@@ -6,8 +6,30 @@ import click
 
 _GROUPS = {
     "What": ("globs", "tags", "exclude", "since", "platform", "from_lock", "allow_empty", "config"),
-    "Where to": ("target", "filters", "allow_extract", "dry_run"),
-    "From where": ("server", "cafile", "token_file", "username", "password_stdin", "authfile", "allow_realm"),
+    "Where to": ("target", "filters", "allow_extract", "dry_run", "fsync", "no_space_check", "wait"),
+    "A target that is a registry": (
+        "dest_username",
+        "dest_password_stdin",
+        "dest_cert_dir",
+        "dest_tls_verify",
+        "state",
+        "check_target",
+        "verify_target",
+    ),
+    "What is gone at the source": ("prune", "grace", "max_delete", "yes"),
+    "From where": (
+        "server",
+        "token_file",
+        "username",
+        "password_stdin",
+        "authfile",
+        "allow_realm",
+        "cafile",
+        "src_cert_dir",
+        "src_tls_verify",
+        "cert_dir",
+        "tls_verify",
+    ),
     "How much at once, how long": (
         "concurrency",
         "layer_concurrency",
@@ -21,7 +43,6 @@ _GROUPS = {
         "expect_at_least",
         "max_missing",
     ),
-    "What goes, and what is promised": ("prune", "grace", "max_delete", "yes", "fsync", "no_space_check", "wait"),
     "What is shown and left behind": (
         "progress",
         "verbose",
@@ -37,7 +58,7 @@ _GROUPS = {
 }
 _OTHER = "Other options"
 # What is no setting: a variable for it would only surprise.
-_WITHOUT_VARIABLE = {"help", "version", "password_stdin", "from_lock", "as_json"}
+_WITHOUT_VARIABLE = {"help", "version", "password_stdin", "dest_password_stdin", "from_lock", "as_json", "yes"}
 
 
 class GroupedCommand(click.Command):
@@ -60,7 +81,7 @@ class GroupedCommand(click.Command):
 
 def long_name(option: click.Option) -> str:
     """Return the name that people know an option by, without its dashes: `layer-concurrency`."""
-    return max(option.opts, key=len).lstrip("-")
+    return next(name for name in option.opts if name.startswith("--")).removeprefix("--")
 
 
 def add_variables(command: click.Command) -> None:

@@ -51,11 +51,12 @@ from .outputs import Outputs, output_options
 @click.option("--yes", is_flag=True, help="Prune, however much goes.")
 @click.option(
     "--fsync",
-    type=click.Choice(list(Fsync)),
+    type=click.Choice([policy.value for policy in Fsync]),
     help="Safe against power loss: each file (always), each commit (batch), never.  [default: always]",
 )
 @click.option("--no-space-check", is_flag=True, help="Go on until the disk is full.")
 @click.option("--wait", is_flag=True, help="Wait for another run on the same target to end.")
+@click.option("--limit-rate", metavar="RATE", help="Bytes a second, over all transfers: 500K, 20M, 1G.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
 @server_options
 @registry_options

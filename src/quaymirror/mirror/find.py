@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from functools import partial
 
 import anyio
 
 from ..events import CandidateSkipped, Event, Observer
+from ..quay.check import refuse_impossible
 from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, pages
 from ..quay.selection import Selection
 from ..quay.tags import no_such_tag
@@ -31,15 +33,42 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
         if isinstance(event, CandidateSkipped) and event.reason == NO_SUCH_TAG:
             missed.append(event.repository)
 
-    async with connect(settings, observer, namespace=selection.organization) as services:
-        registry = settings.origin.netloc
-        async for candidates in pages(services.api, registry, selection, observer=observer):
-            for image in await confirmed(candidates, services, selection, watch):
+    refuse_impossible(settings.discovery, selection)
+    async with (
+        connect(settings, observer, namespace=selection.organization) as services,
+        aclosing(pages(services.api, settings.origin.netloc, selection, observer=observer)) as listing,
+    ):
+        candidates = await anext(listing, None)
+        while candidates is not None:
+            images, candidates = await _step(candidates, listing, services, selection, watch)
+            for image in images:
                 has_found = True
                 yield image
 
         if missed and not has_found:
             raise await no_such_tag(services.api, missed, selection)
+
+
+async def _step(
+    candidates: Sequence[Candidate],
+    listing: AsyncGenerator[list[Candidate]],
+    services: Services,
+    selection: Selection,
+    observer: Observer,
+) -> tuple[list[Image], list[Candidate] | None]:
+    """Return the images of a page, and the page after it, which arrives meanwhile."""
+    images: list[Image] = []
+    following: list[Candidate] | None = None
+
+    async def look_up() -> None:
+        images.extend(await confirmed(candidates, services, selection, observer))
+
+    async def look_ahead() -> None:
+        nonlocal following
+        following = await anext(listing, None)
+
+    await together([look_up, look_ahead])
+    return images, following
 
 
 async def confirmed(
@@ -49,12 +78,12 @@ async def confirmed(
 
     :raises QuaymirrorError: when a tag can't be checked.
     """
-    limit = anyio.CapacityLimiter(_CHECKERS)
+    limit, lookup = anyio.CapacityLimiter(_CHECKERS), services.lookup(selection)
     found: dict[int, list[Image]] = {}
 
     async def confirm(number: int, candidate: Candidate) -> None:
         async with limit:
-            result = await check(candidate, api=services.api, selection=selection)
+            result = await check(candidate, api=services.api, lookup=lookup, selection=selection)
 
         if isinstance(result, CandidateSkipped):
             observer(result)

@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..events import Meters, Observer
 from ..oci import Descriptor, Index, Manifest, Platform, Reference
+from ..quay.check import refuse_impossible
 from ..quay.discovery import pages
 from ..quay.selection import Selection
 from ..registry.pull import RemoteSource
@@ -42,6 +43,7 @@ async def image_infos(selection: Selection, settings: Settings, *, observer: Obs
     """
     found: list[dict[str, Any]] = []
     limit = anyio.CapacityLimiter(settings.concurrency)
+    refuse_impossible(settings.discovery, selection)
     async with connect(settings, observer, namespace=selection.organization) as services:
         async for candidates in pages(services.api, settings.origin.netloc, selection, observer=observer):
             images = await confirmed(candidates, services, selection, observer)

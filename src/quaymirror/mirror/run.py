@@ -43,6 +43,7 @@ from ..events import (
     ignore,
 )
 from ..oci import Reference
+from ..quay.check import refuse_impossible
 from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, confirm, list_candidates, list_pinned
 from ..quay.memory import TagMemory
 from ..quay.selection import Selection
@@ -111,7 +112,8 @@ class _Tally:
     hosts: defaultdict[str, HostTrouble] = field(default_factory=lambda: defaultdict(HostTrouble))
     repositories: int = 0
     matched: int = 0
-    listed: bool = False
+    listings: int = 0
+    """How many selections were listed to their end."""
     found: int = 0
     fatal: QuaymirrorError | None = None
     empty: SelectionEmpty | None = None
@@ -122,7 +124,7 @@ class _Tally:
                 self.repositories += event.repositories
                 self.matched += event.matched
             case ListingFinished():
-                self.listed = event.complete
+                self.listings += event.complete
             case CandidateSkipped():
                 self._skip(event)
             case CheckFailed():
@@ -228,6 +230,9 @@ async def run_sync(
     :raises StoreError: when it can't be opened.
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
+    for each in selections:
+        refuse_impossible(settings.discovery, each)
+
     spec = LayoutTarget(target) if isinstance(target, Path) else common_target(target, selections, settings)
     pruning.check(selections, settings, is_layout=isinstance(spec, LayoutTarget))
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
@@ -328,7 +333,12 @@ def _start_workers(run: _Run, services: Services, target: Target, tasks: TaskGro
             return Image(reference)  # exactly that one was asked for
 
         selection = Selection(run.selections[0].organization, tag=reference.tag or "")
-        found = await check(Candidate(reference.repository), api=services.api, selection=selection)
+        found = await check(
+            Candidate(reference.repository),
+            api=services.api,
+            lookup=services.lookup(selection),
+            selection=selection,
+        )
         return found if isinstance(found, CandidateSkipped) else found[0]
 
     transfers = Transfers(
@@ -442,6 +452,7 @@ async def _confirm(
         inbox,
         outbox,
         api=services.api,
+        lookup=services.lookup(selection),
         selection=selection,
         memory=memory,
         observer=run.observer,
@@ -490,7 +501,7 @@ def _started(run: _Run, target: TargetSpec) -> RunStarted:
 
 def _report(run: _Run, target: TargetSpec, memory: RunMemory | None, elapsed: float) -> Report:
     report, earlier = _bare_report(run, target, elapsed), memory.earlier if memory else None
-    if not report.complete or report.fatal is not None:
+    if not report.complete or run.tally.fatal is not None:
         return report
 
     unchecked = {failed.repository for failed in report.failed_checks}
@@ -524,7 +535,7 @@ def _bare_report(run: _Run, target: TargetSpec, elapsed: float) -> Report:
         findings=tally.findings,
         hosts=tally.hosts,
         bytes_fetched=sum(o.bytes_fetched for o in images) if run.settings.dry_run else run.meters.fetched_bytes,
-        complete=tally.listed and run.stop.reason is None and len(images) >= tally.found,
+        complete=tally.listings == len(run.selections) and run.stop.reason is None and len(images) >= tally.found,
         fatal=tally.fatal or tally.empty,
         stopped=run.stop.reason if tally.fatal is None else None,
         dry_run=run.settings.dry_run,

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from ..errors import Side, UnsafeRedirect
-from ..events import Observer
+from ..events import Notice, Observer
 from ..net.auth import Authorizer, Fixed, TokenAuth
 from ..net.client import Client, Request
 from ..net.credentials import CredentialStore
-from ..net.gate import Gate
+from ..net.gate import Gates
 from ..net.guard import AddressGuard
 from ..net.origin import Origin
+from ..net.pace import Pace
 from ..net.proxy import Proxies
-from ..net.retry import RetryPolicy
 from ..net.secret import Credentials, Secret
 from ..net.tls import Trust, certificate_directory, tls_context
 from ..net.transport import AiohttpTransport, Transport
 from ..quay.api import QuayAPI
+from ..quay.check import Discovery, TagLookup, make_lookup
+from ..quay.selection import Selection
 from ..registry.pull import RemoteSource
 from .settings import Settings
 
 _MAX_TOKEN_ANSWER = 64 * 1024
-
-# Where a gate's window starts, and how far it may grow. Quay allows few API calls a second, many manifests.
-_WINDOWS = {"api": (4, 16), "token": (4, 8), "manifests": (16, 64), "blobs": (32, 1024), "uploads": (32, 1024)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +36,11 @@ class Services:
 
     api: QuayAPI
     source: RemoteSource
+    discovery: Discovery = Discovery.AUTO
 
-
-class Gates:
-    """The gate of each host and kind of endpoint, made when it is first asked for."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._gates: dict[tuple[str, str], Gate] = {}
-
-    def __call__(self, host: str, kind: str) -> Gate:
-        """Return the gate for `kind` of endpoints at `host`."""
-        key = (host, kind)
-        if key not in self._gates:
-            start, most = _WINDOWS[kind]
-            name = urlsplit(host).netloc
-            self._gates[key] = Gate(f"{name} ({kind})", start=start, most=most, observer=self._observer)
-
-        return self._gates[key]
+    def lookup(self, selection: Selection) -> TagLookup:
+        """Return how to find out what the tags of `selection` mean."""
+        return make_lookup(self.discovery, selection, self.api, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +62,8 @@ class _Stack:
             direct=self.direct if at == self.origin else self.foreign,
             foreign=self.foreign,
             gates=self.gates,
-            retries=RetryPolicy(retries=self.settings.retries),
+            retries=replace(self.settings.retry, retries=self.settings.retries),
+            timeouts=self.settings.timeouts,
             authorizer=authorizer,
             observer=self.observer,
             side=self.side,
@@ -89,6 +76,7 @@ class _Stack:
             ask=self._ask_for_token,
             find_credentials=partial(_find_credentials, self.settings, self.origin, credentials, namespace),
             allowed_realms=self.settings.allow_realms,
+            clock=self.settings.retry.clock,
         )
         return self.client(self.origin, authorizer)
 
@@ -105,6 +93,7 @@ async def _connected(origin: Origin, settings: Settings, observer: Observer, *, 
     guard = AddressGuard()
     trust = _trust(origin, settings, side)
     proxies = Proxies.of(settings.environment)
+    gates, bandwidth = _limits(settings, observer)
 
     def foreign_proxy(url: str) -> str | None:
         if not guard.allows(Origin.of(url).host):
@@ -115,16 +104,20 @@ async def _connected(origin: Origin, settings: Settings, observer: Observer, *, 
     async with (
         AiohttpTransport(
             socket_factory=guard.trusted_socket,
+            timeouts=settings.timeouts,
+            pace=bandwidth,
             tls=tls_context(trust),
             find_proxy=proxies.find if proxies.by_scheme else None,
         ) as direct,
         AiohttpTransport(
             socket_factory=guard.guarded_socket,
+            timeouts=settings.timeouts,
+            pace=bandwidth,
             tls=tls_context(trust, is_own=False),
             find_proxy=foreign_proxy if proxies.by_scheme else None,
         ) as foreign,
     ):
-        yield _Stack(origin, direct, foreign, Gates(observer), settings, observer, side)
+        yield _Stack(origin, direct, foreign, gates, settings, observer, side)
 
 
 @asynccontextmanager
@@ -142,6 +135,7 @@ async def connect(settings: Settings, observer: Observer, *, namespace: str = ""
         yield Services(
             api=QuayAPI(stack.client(origin, api), has_token=token is not None),
             source=RemoteSource(stack.registry(credentials, namespace)),
+            discovery=settings.discovery,
         )
 
 
@@ -152,6 +146,20 @@ async def connect_target(
     """Open what is needed to talk to the registry at `origin`, the target; see `connect`."""
     async with _connected(origin, settings, observer, side=Side.TARGET) as stack:
         yield stack.registry(settings.dest_credentials, namespace)
+
+
+def _limits(settings: Settings, observer: Observer) -> tuple[Gates, Pace | None]:
+    """Return the gates, and the pace of all bytes if there is a limit on them."""
+    clock, sleep, total, bandwidth = settings.retry.clock, settings.retry.sleep, None, None
+    if settings.max_requests_per_second is not None:
+        observer(Notice(f"limited to {settings.max_requests_per_second:g} requests a second"))
+        total = Pace(settings.max_requests_per_second, clock=clock, sleep=sleep)
+
+    if settings.limit_rate is not None:
+        observer(Notice(f"limited to {settings.limit_rate:,} bytes a second"))
+        bandwidth = Pace(settings.limit_rate, clock=clock, sleep=sleep)
+
+    return Gates(observer, total=total, patience=settings.retry.patience, clock=clock, sleep=sleep), bandwidth
 
 
 def _trust(origin: Origin, settings: Settings, side: Side) -> Trust:

@@ -8,11 +8,17 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..net.origin import Origin, parse_server
+from ..net.retry import RetryPolicy
 from ..net.secret import Credentials, Secret
+from ..net.transport import Timeouts
 from ..oci import Platform
+from ..quay.check import Discovery
 from ..store.fsops import Fsync
 
 DEFAULT_SERVER = "https://quay.io"
+
+# A listing of the largest organization still arrives within its minute.
+_LEAST_RATE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,10 @@ class Settings:
 
     With `prune`, images that have been gone for `grace` seconds are untagged, unless that were more than `max_delete`
     percent, and what nothing needs is removed.
+
+    `limit_rate`, bytes a second, and `max_requests_per_second` hold for all transfers and requests of a side together;
+    `discovery` says whom to ask for tags. For those who embed: `timeouts`, and `retry`, in which `retries` replaces
+    the number.
 
     :raises ConfigError: when a value makes no sense.
     """
@@ -69,6 +79,11 @@ class Settings:
     dest_tls_verify: bool = True
     state: Path | None = None
     check_target: bool = False
+    limit_rate: int | None = None
+    max_requests_per_second: float | None = None
+    discovery: Discovery = Discovery.AUTO
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +92,8 @@ class Settings:
             ("concurrency", self.concurrency, 1, 1024),
             ("layer concurrency", self.layer_concurrency, 1, 1024),
             ("retries", self.retries, 0, 1000),
+            ("limit rate", self.limit_rate, _LEAST_RATE, 2**50),
+            ("max requests per second", self.max_requests_per_second, 0.01, 1e6),
             ("the number of expected images", self.expect_at_least, 0, 1_000_000),
             ("the percentage of images that may be missing", self.max_missing, 0, 100),
             ("the percentage of images that may be pruned", self.max_delete, 0, 100),

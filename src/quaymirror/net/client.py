@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ import anyio
 
 from ..errors import (
     AccessDenied,
+    HostDown,
     NotFound,
     QuaymirrorError,
     RateLimited,
@@ -25,6 +26,7 @@ from ..errors import (
     ServiceError,
     Side,
     TimedOut,
+    TransportError,
     Unavailable,
     UnsafeRedirect,
 )
@@ -34,21 +36,17 @@ from .gate import Gate
 from .origin import Origin, follow, shown
 from .retry import Attempts, RetryPolicy, parse_retry_after
 from .secret import Secret
-from .transport import Response, Transport
+from .transport import Response, Timeouts, Transport
 
 T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-# A byte now and then keeps every other timeout from firing.
-_SMALL_BODY_SECONDS = 60.0
 _ERROR_BODY_SECONDS = 10.0
 _MAX_ERROR_BODY = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY = frozenset({408, 425, 500, 502, 503, 504, *range(520, 525)})
 # Without a word from the server: about what its leaky bucket needs to take a small burst again.
 _PAUSE_SECONDS = 1.0
-# Who asks for more than this is closed for this run.
-_MAX_PAUSE_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,7 @@ class Request:
     """What to ask of a server. `path` starts with a slash; `scope` is what a token must allow.
 
     `kind` says which gate it passes; `may_redirect` whether another host may answer (blobs), without credentials.
+    Unless `patient`, it fails rather than wait for a host that answers only so many a second.
     Several scopes are separated by spaces, what the request is mainly about first. A `body` that is no `bytes` can be
     sent once only, and needs its `Content-Length` in `headers`.
     """
@@ -67,6 +66,7 @@ class Request:
     scope: str | None = None
     may_redirect: bool = False
     body: bytes | AsyncIterable[bytes] | None = None
+    patient: bool = True
 
 
 class Client:
@@ -81,6 +81,7 @@ class Client:
         gates: Callable[[str, str], Gate],
         retries: RetryPolicy,
         authorizer: Authorizer | None = None,
+        timeouts: Timeouts | None = None,
         observer: Observer = ignore,
         side: Side = Side.SOURCE,
     ) -> None:
@@ -91,6 +92,7 @@ class Client:
         self._gates = gates
         self._retries = retries
         self._authorizer = authorizer or Fixed()
+        self._timeouts = timeouts or Timeouts()
         self._observer = observer
 
     def attempts(self, what: str) -> Attempts:
@@ -118,10 +120,10 @@ class Client:
                 return parse(response, await self._read(response, limit))
 
     async def _read(self, response: Response, limit: int) -> bytes:
-        with anyio.move_on_after(_SMALL_BODY_SECONDS):
+        with anyio.move_on_after(self._timeouts.total):
             return await response.read(limit)
 
-        raise TimedOut(f"{shown(response.url)}: the answer takes more than {_SMALL_BODY_SECONDS:.0f} s")
+        raise TimedOut(f"{shown(response.url)}: the answer takes more than {self._timeouts.total:g} s")
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Response]:
@@ -131,7 +133,9 @@ class Client:
         :raises AccessDenied: 401 (after one answer to its challenge) or 403.
         :raises CredentialsRefused: the credentials we have are wrong.
         :raises RateLimited: 429, or 503 with Retry-After; the gate has been told. It ends the run if the server asks
-            for more patience than a run has.
+            for more patience than there is.
+        :raises RateLimited: 429, or 503 with Retry-After; the gate has been told.
+        :raises HostDown: when the host fails whoever asks; the gate waits for it, and nobody's tries should count.
         :raises Unavailable: 5xx and their like.
         :raises ServiceError: any other status that is no success.
         :raises UnsafeRedirect: the answer leads where we don't go.
@@ -201,22 +205,44 @@ class Client:
     async def _send(
         self, transport: Transport, request: Request, url: str, headers: Mapping[str, str], stack: AsyncExitStack
     ) -> Response:
-        gate = self._gates(str(Origin.of(url)), request.kind)
+        gate = self._gates(Origin.of(url).netloc, request.kind)
         # A redirect's own slot is given back at once: only the last hop has a body.
         await stack.aclose()
-        await stack.enter_async_context(gate.slot())
-        response = await stack.enter_async_context(transport.request(request.method, url, headers, request.body))
-        self._tell(gate, response)
-        return response
+        if await stack.enter_async_context(gate.slot(patient=request.patient)):
+            await self._find_out(gate, transport, url)
 
-    def _tell(self, gate: Gate, response: Response) -> None:
+        return await self._answer(gate, transport.request(request.method, url, headers, request.body), stack)
+
+    async def _find_out(self, gate: Gate, transport: Transport, url: str) -> None:
+        """Ask a host that was down what it can't refuse for the sake of one image: any answer says that it is back."""
+        async with AsyncExitStack() as stack:
+            path = "/v2/" if Origin.of(url) == self.origin else "/"
+            response = await self._answer(gate, transport.request("GET", f"{Origin.of(url)}{path}", {}), stack)
+            if gate.health.is_down:
+                raise HostDown(f"{gate.health.name}: still answers {response.status}")
+
+    async def _answer(
+        self, gate: Gate, request: AbstractAsyncContextManager[Response], stack: AsyncExitStack
+    ) -> Response:
+        """Wait for an answer, and tell the gate how that went."""
+        began = self._retries.clock()
+        try:
+            response = await stack.enter_async_context(request)
+        except TransportError as error:
+            gate.failed(error.message)
+            raise _fault(gate, error) from None
+
         if _is_throttled(response):
-            wait = parse_retry_after(response.headers.get("Retry-After"))
-            # The run ends with a wait that is too long: who is in flight is told the same, instead of sitting it out.
-            pause = _PAUSE_SECONDS if wait is None or wait > _MAX_PAUSE_SECONDS else wait
-            gate.overloaded(pause=pause, reason=f"answered {response.status}")
-        elif response.status < 500:
-            gate.answered()
+            wait = _retry_after(response)
+            gate.overloaded(pause=_PAUSE_SECONDS if wait is None else wait, reason=f"answered {response.status}")
+        elif response.status >= 500:
+            gate.failed(f"answered {response.status}")
+            if gate.health.is_down:
+                raise HostDown(f"{shown(response.url)}: {response.status}")
+        else:
+            gate.answered(self._retries.clock() - began)
+
+        return response
 
     async def _check(self, request: Request, response: Response) -> None:
         if 200 <= response.status < 300:
@@ -228,7 +254,13 @@ class Client:
             # The signature of the URL we were sent to has expired or was never right: the next try gets a new one.
             raise Unavailable(f"{shown(response.url)}: {response.status} {text}".rstrip(), status=response.status)
 
-        error = _error(response, text)
+        error = _error(response, text, self._retries.patience)
+        if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
+            error.scope = Scope.ATTEMPT  # the token service and the registry contradict each other
+
+        if isinstance(error, RateLimited) and not request.patient and error.scope is Scope.ATTEMPT:
+            error.scope = Scope.IMAGE
+
         error.codes = codes
         raise error
 
@@ -236,16 +268,24 @@ class Client:
         return response.url != f"{self.origin}{request.path}"
 
 
+def _fault(gate: Gate, error: TransportError) -> TransportError:
+    return HostDown(error.message) if gate.health.is_down and error.scope is Scope.ATTEMPT else error
+
+
+def _retry_after(response: Response) -> float | None:
+    return parse_retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
+
+
 def _is_throttled(response: Response) -> bool:
     return response.status == 429 or (response.status == 503 and "Retry-After" in response.headers)
 
 
-def _error(response: Response, text: str) -> ServiceError:
+def _error(response: Response, text: str, patience: float) -> ServiceError:
     status = response.status
     message = f"{shown(response.url)}: {status} {text}".rstrip()
     if _is_throttled(response):
-        wait = parse_retry_after(response.headers.get("Retry-After"))
-        if wait is not None and wait > _MAX_PAUSE_SECONDS:
+        wait = _retry_after(response)
+        if wait is not None and wait > patience:
             message = f"{message}, come back in {wait:.0f} s"
             return RateLimited(message, status=status, retry_after=wait, scope=Scope.RUN)
 

@@ -1,35 +1,53 @@
-"""How much goes to a host at a time: slots, a pace, and pauses when the host asks for one.
+"""How much goes to one class of endpoints of a host: requests at a time, and requests a second.
 
-A window that grows by one for each window of good answers and halves when the host says "too much" (AIMD, as in TCP,
-RFC 5681). A host that says so again soon counts requests a second: then a pace is kept, too, which comes back quickly
-to near where it was too fast, probes carefully around there, and speeds up again beyond (as CUBIC does, RFC 9438).
-A pause holds back *everybody* who wants to talk to that host, not only the one who was told.
+Both grow while all goes well, and shrink when the host says "too much". The window is AIMD as in TCP (RFC 5681): one
+more for each window of good answers, half on a complaint or when answers get slow. The pace follows CUBIC (RFC 9438):
+after a complaint it comes back quickly to what was possible before, stays there for a while, and only then tries more.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
 
-from ..events import HostPaused, Observer, ignore
+from ..errors import RateLimited, Scope
+from ..events import Observer, ignore
+from .health import Health
+from .pace import Pace
+from .trial import Trial
 
 # One signal of overload reaches us as many answers: those of one burst count once.
 _SETTLE_SECONDS = 1.0
-# A second signal within this time: it is the rate that is too high.
-_AGAIN_SECONDS = 10.0
-_RATE_WINDOW_SECONDS = 5.0
+_OBSERVED_SECONDS = 2.0
+_TELLING_ANSWERS = 40
 _MIN_RATE = 0.5
-# Growth an answer: far from the rate that was too high, and near it.
-_FAST, _CAREFUL = 1.02, 1.0005
-_NEAR = 0.2
-# What is left of the rate after a complaint (RFC 9438, 4.6).
-_BACK_OFF = 0.7
+# Beyond this it is no limit any more.
+_MAX_RATE = 10_000.0
+# CUBIC's beta, and the seconds until the pace is where it was: they fix its third constant.
+_KEPT = 0.7
+_RECOVERY_SECONDS = 16.0
+_STEEPNESS = (1 - _KEPT) / _RECOVERY_SECONDS**3
+# Answers that take that much longer than they could are a queue that we made. The second keeps noise out.
+_SLOW_FACTOR, _SLOW_SECONDS = 4.0, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What to expect of a class of endpoints: a window to `start` with, `most` it may become, and what Quay allows.
+
+    A `Trial` shows whether a host limits requests as Quay's own configuration does, to `rate` a second and a `burst` on
+    top: then that is the pace to begin with, else there is none, and the window grows faster.
+    """
+
+    start: int
+    most: int
+    rate: float | None = None
+    burst: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,108 +61,214 @@ class GateStatistics:
 
 
 class Gate:
-    """The way to one class of endpoints of one host."""
+    """The way to one class of endpoints of one host. `total` is a pace that all gates share."""
 
     def __init__(
         self,
-        name: str,
+        health: Health,
+        limits: Limits,
         *,
-        start: int,
-        most: int,
-        observer: Observer = ignore,
+        total: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
-        self.name = name
-        self._most = most
-        self._window = float(start)
-        self._limiter = anyio.CapacityLimiter(start)
-        self._observer = observer
+        self.health = health
+        self._limits = limits
+        self._total = total
         self._clock = clock
-        self._sleep = sleep
-        self._paused_until = 0.0
-        self._next_start = 0.0
-        self._rate: float | None = None
-        self._too_fast = 0.0
-        self._last_slowdown = float("-inf")
-        self._answers: deque[float] = deque(maxlen=256)
+        self._window = float(limits.start)
+        self._limiter = anyio.CapacityLimiter(limits.start)
+        self._pace = Pace(_MAX_RATE, clock=clock, sleep=sleep)
+        self._trial = None if limits.rate is None else Trial(limits.rate, limits.burst, clock=clock, sleep=sleep)
+        self._ceiling: float | None = None
+        self._recovering_since = 0.0
+        self._head_start = 0.0
+        self._last_complaint = float("-inf")
+        self._answers: deque[float] = deque(maxlen=1024)
+        self._latency: float | None = None
+        self._best_latency = float("inf")
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait until a request may start, and count it as in flight while the context lasts."""
-        holder = object()
-        await self._admit(holder)
-        try:
-            yield
-        finally:
-            self._limiter.release_on_behalf_of(holder)
+    async def slot(self, *, patient: bool = True) -> AsyncIterator[bool]:
+        """Wait until a request may start, and count it as in flight while the context lasts.
 
-    async def _admit(self, holder: object) -> None:
+        True says that the host was down and this request has to find out whether it is back.
+
+        :raises RateLimited: when the host has a limit here, unless `patient`.
+        :raises QuaymirrorError: when the host has been out of reach for too long; see `Health.ready`.
+        """
+        async with AsyncExitStack() as stack:
+            is_probe = await self._admit(stack, patient=patient)
+            yield is_probe
+
+    async def _admit(self, stack: AsyncExitStack, *, patient: bool) -> bool:
         while True:
-            await self._wait_for_opening()
-            await self._limiter.acquire_on_behalf_of(holder)
-            if self._clock() >= self._paused_until:
-                break
+            is_probe = await self.health.ready()
+            async with AsyncExitStack() as turn:
+                if is_probe:
+                    turn.callback(self.health.probed)
 
-            # The host closed while we waited for the slot: someone else may need it for what is running there.
-            self._limiter.release_on_behalf_of(holder)
+                await self._take_turn(turn, patient=patient)
+                # If it closed while we waited for the slot, someone else may need that for what is running there.
+                if self.health.pause_left == 0:
+                    stack.push_async_exit(turn.pop_all())
+                    return is_probe
 
-        try:
-            await self._keep_pace()
-        except BaseException:
-            self._limiter.release_on_behalf_of(holder)
-            raise
+    async def _take_turn(self, turn: AsyncExitStack, *, patient: bool) -> None:
+        holder = object()
+        await self._limiter.acquire_on_behalf_of(holder)
+        turn.callback(self._limiter.release_on_behalf_of, holder)
+        if self._trial is not None and await self._trial.enter():
+            turn.push(self._tried(self._trial))
 
-    async def _wait_for_opening(self) -> None:
-        while (left := self._paused_until - self._clock()) > 0:
-            # Not all at once when it opens again.
-            await self._sleep(left + random.uniform(0, min(left / 10, 1.0)))
+        if self._ceiling is not None and not patient:
+            raise RateLimited(f"{self.health.name} answers only so many requests a second", scope=Scope.IMAGE)
 
-    async def _keep_pace(self) -> None:
-        if self._rate is None:
-            return
+        if (rate := self._rate()) is not None:
+            self._pace.rate = rate
+            await self._pace.take()
 
-        now = self._clock()
-        start = max(now, self._next_start)
-        self._next_start = start + 1 / self._rate
-        if start > now:
-            await self._sleep(start - now)
+        if self._total is not None:
+            await self._total.take()
 
-    def answered(self) -> None:
-        """Note an answer that was no complaint: the window grows by one per window of these, the pace with them."""
+    def _tried(self, trial: Trial) -> Callable[..., None]:
+        def leave(kind: type[BaseException] | None, *_: object) -> None:
+            trial.left(passed=kind is None)
+
+        return leave
+
+    def answered(self, latency: float = 0.0) -> None:
+        """Note an answer, after `latency` seconds, that was no complaint."""
+        self.health.well()
         self._answers.append(self._clock())
-        if self._rate is not None:
-            is_near = abs(self._rate / self._too_fast - 1) < _NEAR
-            self._rate *= _CAREFUL if is_near else _FAST
-
-        if self._window < self._most:
-            self._window = min(self._most, self._window + 1 / self._window)
+        if self._is_slow(latency):
+            self._shrink()
+        elif self._window < self._limits.most:
+            is_free = self._ceiling is None and self._trial is not None and self._trial.is_over
+            self._window = min(self._limits.most, self._window + (1.0 if is_free else 1 / self._window))
             self._limiter.total_tokens = int(self._window)
 
     def overloaded(self, *, pause: float, reason: str) -> None:
-        """Note that the host asked for patience: nobody starts for `pause` seconds, and then at half the speed."""
+        """Note that the host asked for patience: nobody asks it anything for `pause` seconds, and then less of this."""
         now = self._clock()
-        if now + pause > self._paused_until:
-            self._paused_until = now + pause
-            self._observer(HostPaused(self.name, pause, reason))
+        self.health.pause(pause, reason)
+        if now - self._last_complaint > _SETTLE_SECONDS:
+            self._shrink()
+            is_known = self._trial is not None and self._ceiling is None
+            self._ceiling = self._possible_rate() if self._tells_a_rate() else None
+            # Where the complaint only confirms what was known, there is less to be careful about.
+            self._head_start = _RECOVERY_SECONDS / 2 if is_known else 0.0
+            if self._trial is not None:
+                self._trial.end()
 
-        since_last = now - self._last_slowdown
-        if since_last <= _SETTLE_SECONDS:
-            return
+        self._last_complaint = now
+        self._recovering_since = now + self.health.pause_left - self._head_start
 
-        self._last_slowdown = now
+    def failed(self, reason: str) -> None:
+        """Note a request that came to nothing."""
+        self.health.failing(reason)
+
+    def _shrink(self) -> None:
         self._window = max(1.0, self._window / 2)
         self._limiter.total_tokens = int(self._window)
-        if since_last <= _AGAIN_SECONDS or self._rate is not None:
-            self._too_fast = max(_MIN_RATE, min(self._rate or float("inf"), self._observed_rate()))
-            self._rate = max(_MIN_RATE, self._too_fast * _BACK_OFF)
 
-    def _observed_rate(self) -> float:
-        now = self._clock()
-        recent = sum(1 for answered in self._answers if now - answered <= _RATE_WINDOW_SECONDS)
-        return recent / _RATE_WINDOW_SECONDS
+    def _rate(self) -> float | None:
+        """Requests a second, now: what was possible, approached from below, held, and then exceeded; None: no limit."""
+        if self._ceiling is None:
+            return None
+
+        elapsed = self._clock() - self._recovering_since - _RECOVERY_SECONDS
+        rate = self._ceiling * max(_KEPT, 1 + _STEEPNESS * elapsed**3)
+        return max(_MIN_RATE, rate) if rate < _MAX_RATE else None
+
+    def _tells_a_rate(self) -> bool:
+        """Tell whether a complaint is about requests a second: after few of them it is about something else."""
+        if self._ceiling is not None or self._limits.rate is not None:
+            return True
+
+        since = self._clock() - _OBSERVED_SECONDS
+        return sum(answer >= since for answer in self._answers) >= _TELLING_ANSWERS
+
+    def _possible_rate(self) -> float:
+        """What the host takes: what passed since it complained last, or what is known of its kind the first time."""
+        if self._ceiling is None:
+            return max(_MIN_RATE, self._limits.rate or self._observed_rate(self._clock() - _OBSERVED_SECONDS))
+
+        # Its bucket was full then and is full now, so that what passed meanwhile is its limit; unless little was asked:
+        # never less than half of what it was.
+        rate = self._rate() or _MAX_RATE
+        return max(_MIN_RATE, min(rate, max(rate / 2, self._observed_rate(self._last_complaint))))
+
+    def _observed_rate(self, since: float) -> float:
+        passed = [answer for answer in self._answers if answer >= since]
+        if len(passed) == self._answers.maxlen:
+            since = passed[0]
+
+        return len(passed) / max(0.1, self._clock() - since)
+
+    def _is_slow(self, latency: float) -> bool:
+        """Tell, once in a while, whether answers take so much longer than they could that we must be the reason."""
+        self._latency = latency if self._latency is None else self._latency + (latency - self._latency) / 8
+        self._best_latency = min(self._best_latency, self._latency)
+        if self._latency < max(_SLOW_SECONDS, _SLOW_FACTOR * self._best_latency):
+            return False
+
+        self._latency = None
+        return True
 
     def statistics(self) -> GateStatistics:
         """Return how things stand at this gate."""
-        paused = max(0.0, self._paused_until - self._clock())
-        return GateStatistics(self._limiter.borrowed_tokens, int(self._window), self._rate, paused)
+        borrowed = self._limiter.borrowed_tokens
+        return GateStatistics(borrowed, int(self._window), self._rate(), self.health.pause_left)
+
+
+# Quay's own nginx templates allow an HTTP/1.1 client 5 API calls a second (burst 25) and 50 manifests (burst 10).
+KINDS = {
+    "api": Limits(8, 16, rate=5.0, burst=24.0),
+    "token": Limits(4, 8),
+    "manifests": Limits(16, 64, rate=50.0, burst=9.0),
+    "blobs": Limits(32, 1024),
+    "uploads": Limits(32, 1024),
+}
+
+
+class Gates:
+    """The gate of each host and class of endpoints, made when it is first asked for.
+
+    `total` is a pace for all requests together; `patience` for how many seconds a host is waited for.
+    """
+
+    def __init__(
+        self,
+        observer: Observer = ignore,
+        *,
+        total: Pace | None = None,
+        patience: float = 900.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        self._observer = observer
+        self._total = total
+        self._patience = patience
+        self._clock = clock
+        self._sleep = sleep
+        self._gates: dict[tuple[str, str], Gate] = {}
+        self._hosts: dict[str, Health] = {}
+
+    def __call__(self, host: str, kind: str) -> Gate:
+        """Return the gate for `kind` of endpoints at `host`, `host[:port]`."""
+        key = (host, kind)
+        if key not in self._gates:
+            self._gates[key] = Gate(
+                self._health(host), KINDS[kind], total=self._total, clock=self._clock, sleep=self._sleep
+            )
+
+        return self._gates[key]
+
+    def _health(self, host: str) -> Health:
+        if host not in self._hosts:
+            self._hosts[host] = Health(
+                host, patience=self._patience, observer=self._observer, clock=self._clock, sleep=self._sleep
+            )
+
+        return self._hosts[host]

@@ -8,6 +8,7 @@ matches everything would swallow cancellation.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,12 +17,13 @@ from typing import Any, TypeVar
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from ..errors import ContentError, QuaymirrorError, RateLimited, Scope
+from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope
 from ..events import Observer, RetryScheduled, ignore
 from .dates import parse_http_date
 
 T = TypeVar("T")
 
+# Of wrong bytes, and of a registry that contradicts its own token service.
 _MAX_REFETCHES = 2
 
 
@@ -29,14 +31,16 @@ _MAX_REFETCHES = 2
 class RetryPolicy:
     """How often and how patiently to try again. Waits are in seconds.
 
-    `retries` bounds failures in a row without progress; being told to wait doesn't count as one until `patience`
-    seconds of waiting are used up.
+    `retries` bounds failures in a row without progress; being told to wait is none. `patience` bounds all waiting of
+    one operation without progress, and for how long a host that was there is waited for. Everything that waits for a
+    server does it by `clock` and `sleep`.
     """
 
     retries: int = 5
     base: float = 0.5
     cap: float = 30.0
     patience: float = 900.0
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
 
 
@@ -55,6 +59,7 @@ class Attempts:
     def progress(self) -> None:
         """Forget earlier failures: something new was achieved."""
         self._failures = 0
+        self._waited = 0.0
 
     async def run(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what `operation` returns, calling it again while its failure is worth that.
@@ -79,10 +84,17 @@ class Attempts:
     def _give_up(self, state: RetryCallState) -> bool:
         # tenacity has asked for the wait already when it asks this.
         error = _error(state)
-        if isinstance(error, RateLimited) and self._waited < self._policy.patience:
+        self._waited += state.upcoming_sleep
+        if isinstance(error, HostDown):
+            return False  # its gate waits for it, and gives up
+
+        if self._waited > self._policy.patience:
+            return True
+
+        if isinstance(error, RateLimited):
             return False
 
-        if isinstance(error, ContentError):
+        if isinstance(error, ContentError | AccessDenied):
             self._refetches += 1
             if self._refetches > _MAX_REFETCHES:
                 return True
@@ -92,12 +104,17 @@ class Attempts:
 
     def _wait(self, state: RetryCallState) -> float:
         error = _error(state)
+        if isinstance(error, HostDown):
+            return 0.0
+
         if isinstance(error, RateLimited):
-            # Full jitter could come back at once, and often: half of the wait is certain (see aws-sdk-net#4341).
-            ceiling = min(60.0, 2.0 ** min(state.attempt_number, 10))
-            wait = error.retry_after if error.retry_after is not None else random.uniform(ceiling / 2, ceiling)
-            self._waited += wait
-            return wait
+            if error.retry_after is not None:
+                return error.retry_after
+
+            # Full jitter could come back at once, and often: half of the wait is certain (see aws-sdk-net#4341). The
+            # gate holds everybody back besides.
+            ceiling = min(60.0, 2.0 ** min(state.attempt_number - 1, 10))
+            return random.uniform(ceiling / 2, ceiling)
 
         return random.uniform(0, min(self._policy.cap, self._policy.base * 2.0 ** min(self._failures, 16)))
 
@@ -117,15 +134,16 @@ def _is_worth_it(error: BaseException) -> bool:
     return isinstance(error, QuaymirrorError) and error.scope is Scope.ATTEMPT
 
 
-def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+def parse_retry_after(value: str | None, *, date: str | None = None) -> float | None:
     """Return the seconds that a Retry-After field asks for (RFC 9110, 10.2.3), None if it says nothing usable.
 
-    A date in the past is 0 seconds.
+    A time is counted from `date`, the Date field of the same answer, so that no clock but the server's matters; from
+    now where there is none. A time in the past is 0 seconds.
     """
     text = (value or "").strip()
     # int() would also take +5, 1_0 and the digits of other scripts.
     if text.isascii() and text.isdigit() and len(text) <= 9:
         return float(text)
 
-    date = parse_http_date(text)
-    return None if date is None else max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+    until = parse_http_date(text)
+    return None if until is None else max(0.0, (until - (parse_http_date(date) or datetime.now(UTC))).total_seconds())

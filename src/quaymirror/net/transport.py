@@ -21,6 +21,7 @@ from ..__about__ import __version__
 from ..errors import ConnectFailed, QuaymirrorError, ReadInterrupted, Scope, SizeMismatch, TimedOut, UnsafeRedirect
 from .guard import AddressRefused
 from .origin import Origin, shown
+from .pace import Pace
 
 if TYPE_CHECKING:
     import socket
@@ -32,11 +33,15 @@ USER_AGENT = f"quaymirror/{__version__}"
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds of patience. There is none on the total of a body: a slow link is no error, silence is."""
+    """Seconds of patience: for a connection, for the head of an answer, for silence, for the whole of a small answer.
+
+    There is none on the total of a blob: a slow link is no error, silence is.
+    """
 
     connect: float = 10.0
     headers: float = 60.0
     stall: float = 60.0
+    total: float = 60.0
 
 
 class Response(Protocol):
@@ -53,6 +58,10 @@ class Response(Protocol):
     @property
     def url(self) -> str:
         """The URL that was asked."""
+
+    @property
+    def held(self) -> float:
+        """For how many seconds `chunks` was held back by our own limit."""
 
     def all_headers(self, name: str) -> list[str]:
         """Return every field called `name`."""
@@ -97,8 +106,10 @@ class AiohttpTransport:
         socket_factory: Callable[[tuple[Any, ...]], socket.socket],
         timeouts: Timeouts | None = None,
         tls: ssl.SSLContext | None = None,
+        pace: Pace | None = None,
         find_proxy: Callable[[str], str | None] | None = None,
     ) -> None:
+        self._pace = pace
         self._timeouts = timeouts or Timeouts()
         self._tls = tls
         self._socket_factory = socket_factory
@@ -132,7 +143,7 @@ class AiohttpTransport:
                 total=None, sock_connect=self._timeouts.connect, sock_read=self._timeouts.stall
             ),
             headers={"User-Agent": USER_AGENT},
-            read_bufsize=512 * 1024,
+            read_bufsize=512 * 1024 if self._pace is None else _piece(self._pace),
         )
 
     async def __aexit__(self, *_: object) -> None:
@@ -159,7 +170,7 @@ class AiohttpTransport:
                 )
 
         try:
-            yield _AiohttpResponse(response, url)
+            yield _AiohttpResponse(response, url, self._pace)
         finally:
             # Gives the connection back if the body was read to its end, and closes it otherwise.
             response.release()
@@ -175,9 +186,16 @@ class AiohttpTransport:
         patience.deadline = anyio.current_time() + self._timeouts.headers
 
 
+def _piece(pace: Pace) -> int:
+    """How much to read at a time under a limit: small enough for an even flow, large enough not to cost much."""
+    return min(512 * 1024, max(4 * 1024, int(pace.rate / 20)))
+
+
 class _AiohttpResponse:
-    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str, pace: Pace | None) -> None:
         self._response = response
+        self._pace = pace
+        self.held = 0.0
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.url = url
@@ -186,19 +204,23 @@ class _AiohttpResponse:
         return self._response.headers.getall(name, [])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        content = self._response.content
-        while True:
-            with _translated(self.url):
-                chunk = await content.readany()
-
-            if not chunk:
-                return
+        while chunk := await self._chunk():
+            if self._pace is not None:
+                self.held += await self._pace.take(len(chunk))
 
             yield chunk
 
+    async def _chunk(self) -> bytes:
+        content = self._response.content
+        with _translated(self.url):
+            return await (content.readany() if self._pace is None else content.read(_piece(self._pace)))
+
     async def read(self, limit: int) -> bytes:
         body = bytearray()
-        async for chunk in self.chunks():
+        while chunk := await self._chunk():
+            if self._pace is not None:
+                self._pace.spend(len(chunk))  # small answers don't wait: the next blob does, for them, too
+
             body += chunk
             if len(body) > limit:
                 raise SizeMismatch(f"{shown(self.url)}: answer of more than {limit:,} bytes", scope=Scope.IMAGE)

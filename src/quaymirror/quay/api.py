@@ -57,17 +57,18 @@ class QuayAPI:
                 f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
             ) from None
 
-    async def tag(self, repository: str, tag: str) -> tuple[Tag | None, int | None]:
+    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> tuple[Tag | None, int | None]:
         """Return the living tag called `tag` of `repository` (with its organization), None where there is none.
 
         With it comes the server's own time (POSIX) when it said so, None where it has no clock.
 
+        :raises RateLimited: when the server answers so few calls a second that we would have to wait, unless `patient`.
         :raises NotFound: when the repository is gone.
         :raises AccessDenied: when it is gone or not for us; to the anonymous, Quay says the same for both.
         :raises CredentialsRefused: when our token is not accepted any more.
         :raises QuaymirrorError: when there is no usable answer.
         """
-        found = await self._tags(repository, {"specificTag": tag, "limit": "1"})
+        found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
         return next((candidate for candidate in found.tags if candidate.name == tag), None), found.at
 
     async def tags(self, repository: str, part: str, number: int) -> TagPage:
@@ -81,10 +82,10 @@ class QuayAPI:
         query = {"limit": "100", "page": str(number)}
         return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
 
-    async def _tags(self, repository: str, query: dict[str, str]) -> TagPage:
+    async def _tags(self, repository: str, query: dict[str, str], *, patient: bool = True) -> TagPage:
         path = f"/api/v1/repository/{quote(repository)}/tag/?{urlencode({'onlyActiveTags': 'true', **query})}"
         try:
-            return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)))
+            return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)), patient=patient)
         except AccessDenied as error:
             if self.has_token and error.status == 401:
                 # With a token that counts, it would have been 403 or 404.
@@ -130,8 +131,8 @@ class QuayAPI:
     def _who(self) -> str:
         return "this token" if self.has_token else "anonymous clients; --token-file would name an API token"
 
-    async def _get(self, path: str, parse: Callable[[Response, bytes], T]) -> T:
-        request = Request(path, kind="api", headers={"Accept": "application/json"})
+    async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
+        request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
         return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
 
 

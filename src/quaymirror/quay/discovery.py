@@ -8,7 +8,7 @@ Each is one coroutine that several tasks may run; closing a stream is how it say
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -38,6 +38,7 @@ from ..events import (
 from ..oci import Reference, Repository
 from ..store.history import TagCheck
 from .api import Namespace, QuayAPI
+from .check import TOKEN_BATCH, TagLookup
 from .memory import TagMemory, tag_of
 from .schema import ListedRepository, Page, Tag
 from .selection import Selection, is_pattern
@@ -52,19 +53,23 @@ NO_SUCH_TAG = "no such tag"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A repository whose name matched; `last_modified` as in the listing, `listed_at` by the server's clock."""
+    """A repository whose name matched; `last_modified` as in the listing, `listed_at` by the server's clock.
+
+    `batch` are repositories that share a token with it where the registry needs one.
+    """
 
     repository: Repository
     last_modified: int | None = None
     listed_at: int | None = None
+    batch: tuple[Repository, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image that was found: its reference pinned to a digest, and what the API said of it.
 
-    `updated` is the POSIX time since when the tag points there; `size` the compressed layers in bytes, None for an
-    index.
+    `updated` is the POSIX time since when the tag points there, `size` the compressed layers in bytes. Either is None
+    where the registry was asked; `size` also for an index.
     """
 
     reference: Reference
@@ -105,7 +110,7 @@ class _Listing:
 
 async def pages(
     api: QuayAPI, registry: str, selection: Selection, *, observer: Observer
-) -> AsyncIterator[list[Candidate]]:
+) -> AsyncGenerator[list[Candidate]]:
     """Iterate over the candidates of `selection`, page by page, each repository once.
 
     :raises SelectionEmpty: when there is no such organization, nothing in it that we may see, or nothing that matches.
@@ -127,7 +132,8 @@ async def pages(
         matched = [repository for repository in new if selection.matches(repository.name)]
         observer(PageListed(listing.pages, len(new), len(matched)))
         has_matched = has_matched or bool(matched)
-        yield list(_candidates(replace(page, repositories=tuple(matched)), registry, selection, observer))
+        candidates = list(_candidates(replace(page, repositories=tuple(matched)), registry, selection, observer))
+        yield list(_batched(candidates))
         if page.next_page is None:
             observer(ListingFinished(listing.pages, complete=True))
             if not has_matched:
@@ -188,6 +194,13 @@ def _candidates(matched: Page, registry: str, selection: Selection, observer: Ob
             yield Candidate(Repository(registry, name), repository.last_modified, matched.at)
 
 
+def _batched(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    for start in range(0, len(candidates), TOKEN_BATCH):
+        several = candidates[start : start + TOKEN_BATCH]
+        batch = tuple(candidate.repository for candidate in several)
+        yield from (replace(candidate, batch=batch) for candidate in several)
+
+
 async def list_candidates(
     outbox: MemoryObjectSendStream[Candidate],
     *,
@@ -224,6 +237,7 @@ async def confirm(
     outbox: MemoryObjectSendStream[Image],
     *,
     api: QuayAPI,
+    lookup: TagLookup,
     selection: Selection,
     memory: TagMemory,
     observer: Observer,
@@ -238,7 +252,7 @@ async def confirm(
     async with inbox, outbox:
         async for candidate in inbox:
             try:
-                found = await check(candidate, api=api, selection=selection, memory=memory)
+                found = await check(candidate, api=api, lookup=lookup, selection=selection, memory=memory)
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -263,7 +277,12 @@ async def _queue(image: Image, outbox: MemoryObjectSendStream[Image], observer: 
 
 
 async def check(
-    candidate: Candidate, *, api: QuayAPI, selection: Selection, memory: TagMemory | None = None
+    candidate: Candidate,
+    *,
+    api: QuayAPI,
+    lookup: TagLookup,
+    selection: Selection,
+    memory: TagMemory | None = None,
 ) -> list[Image] | CandidateSkipped:
     """Return the images, one at least, that `selection` means in `candidate`, or why there is none.
 
@@ -278,7 +297,7 @@ async def check(
         for wanted in selection.tags:
             if is_pattern(wanted):
                 found |= {tag.name: tag for tag in await matching_tags(api, name, wanted)}
-            elif (tag := await _tag(candidate, wanted, api, memory)) is not None:
+            elif (tag := await _tag(candidate, wanted, lookup, memory)) is not None:
                 found[wanted] = tag
     except NotFound:
         return CandidateSkipped(name, "gone since it was listed")
@@ -292,14 +311,14 @@ async def check(
     return _judged(candidate, selection, list(found.values()))
 
 
-async def _tag(candidate: Candidate, name: str, api: QuayAPI, memory: TagMemory | None) -> Tag | None:
+async def _tag(candidate: Candidate, name: str, lookup: TagLookup, memory: TagMemory | None) -> Tag | None:
     known = memory and memory.recall(
         candidate.repository, name, last_modified=candidate.last_modified, now=candidate.listed_at
     )
     if known:
         return tag_of(known)
 
-    tag, at = await api.tag(candidate.repository.name, name)
+    tag, at = await lookup.tag(candidate.repository, name, beside=candidate.batch)
     if memory is not None:
         _remember(memory, candidate, name, tag, at)
 

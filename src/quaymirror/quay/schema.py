@@ -16,6 +16,8 @@ from ..oci.reference import is_repository_name
 
 # Seconds since 1970 that make sense for a tag: a value in milliseconds, or none at all, is "unknown", never "old".
 _LATEST = 2**33
+# What a database still takes for a number of bytes.
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ def _tag(entry: dict[str, Any]) -> Tag:
         name=str(name),
         digest=digest,
         start=_time(entry.get("start_ts")),
-        size=size if type(size) is int and size >= 0 else None,
+        size=size if type(size) is int and 0 <= size <= _LARGEST else None,
         expires=_time(entry.get("end_ts")),
     )
 

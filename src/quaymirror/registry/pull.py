@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from ..errors import (
     UnsupportedContent,
 )
 from ..net.client import Client, Request
+from ..net.dates import parse_http_date
 from ..net.retry import Attempts
 from ..net.transport import Response
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest, mediatype
@@ -72,6 +73,39 @@ class RemoteSource:
             _check_expected(node.descriptor, expected, repository)
 
         return node
+
+    async def resolve(
+        self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()
+    ) -> tuple[Digest | None, int | None]:
+        """Return what `tag` of `repository` means, None where there is no such tag, and the server's time (POSIX).
+
+        Where a token is needed, it is one for the repositories `beside` it, too.
+
+        :raises AccessDenied: when the repository is gone or not for us.
+        :raises UnsupportedContent: when the registry does not say which digest it is.
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        request = Request(
+            f"/v2/{repository.name}/manifests/{tag}",
+            kind="manifests",
+            method="HEAD",
+            headers={"Accept": mediatype.ACCEPT},
+            scope=" ".join(sorted({_scope(one) for one in (repository, *beside)})),
+        )
+
+        def parse(response: Response, _: bytes) -> tuple[Digest, int | None]:
+            date = parse_http_date(response.headers.get("Date"))
+            try:
+                digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+            except InvalidName:
+                raise UnsupportedContent(f"{repository}:{tag}: the registry does not say which digest it is") from None
+
+            return digest, None if date is None else int(date.timestamp())
+
+        try:
+            return await self._client.fetch(request, limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
+        except NotFound:
+            return None, None
 
     async def root(self, reference: Reference) -> tuple[Manifest | Index, bool]:
         """Return what the pinned `reference` points to, and whether its tag points elsewhere by now, or nowhere.

@@ -10,7 +10,7 @@ import anyio
 from ..errors import TimedOut
 from ..events import Meter, Meters
 from ..oci import Descriptor, Repository
-from ..registry.pull import RangeRefused, RemoteSource
+from ..registry.pull import BlobStream, RangeRefused, RemoteSource
 from .target import Sink
 
 # A connection that dies after less than this has achieved nothing: else each single byte would renew the patience.
@@ -43,13 +43,14 @@ async def fetch_blob(
     async def attempt() -> None:
         nonlocal achieved
         await sink.ready()
-        if sink.offset - achieved >= _PROGRESS_BYTES:
-            achieved = sink.offset
-            attempts.progress()
-
-        async with slots:
-            with meters.transfer(label, blob.digest, blob.size) as meter:
-                await _receive(blob, repository, source, sink, meters, meter)
+        try:
+            async with slots:
+                with meters.transfer(label, blob.digest, blob.size) as meter:
+                    await _receive(blob, repository, source, sink, meters, meter)
+        finally:
+            if sink.offset - achieved >= _PROGRESS_BYTES:
+                achieved = sink.offset
+                attempts.progress()
 
         await sink.commit()
 
@@ -72,18 +73,18 @@ async def _receive(
 
             meter.done = sink.offset
 
-            await sink.receive(_counted(stream.chunks(), meters, meter, watch))
+            await sink.receive(_counted(stream, meters, meter, watch))
     except RangeRefused:
         await sink.restart()
         raise
 
 
-async def _counted(chunks: AsyncIterator[bytes], meters: Meters, meter: Meter, watch: _Watch) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
+async def _counted(stream: BlobStream, meters: Meters, meter: Meter, watch: _Watch) -> AsyncIterator[bytes]:
+    async for chunk in stream.chunks():
         meters.fetched_bytes += len(chunk)
         yield chunk
         meter.done += len(chunk)
-        watch.received(len(chunk))
+        watch.received(len(chunk), held=stream.response.held)
 
 
 class _Watch:
@@ -95,13 +96,14 @@ class _Watch:
         self._since = clock()
         self._bytes = 0
 
-    def received(self, count: int) -> None:
+    def received(self, count: int, *, held: float) -> None:
+        """Count bytes; `held` is for how many seconds in all it was we who didn't read."""
         self._bytes += count
-        elapsed = self._clock() - self._since
+        elapsed = self._clock() - self._since - held
         if elapsed < _SLOW_SECONDS:
             return
 
         if self._bytes < _SLOW_BYTES_PER_SECOND * elapsed:
             raise TimedOut(f"{self._what}: only {self._bytes:,} bytes in {elapsed:.0f} s")
 
-        self._since, self._bytes = self._clock(), 0
+        self._since, self._bytes = self._clock() - held, 0

@@ -1,0 +1,81 @@
+"""Three hundred repositories on a server of which one answer in twenty goes wrong: all of them are mirrored."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import anyio
+import layouts
+import pytest
+from organizations import TAG, kolla, small_image
+
+import quaymirror
+from quaymirror import Selection, Settings
+from quaymirror.mirror.report import ExitCode
+from quaymirror.net.retry import RetryPolicy
+from quaymirror.net.transport import Timeouts
+from quaymirror.testing import (
+    CorruptBody,
+    CutBody,
+    Fault,
+    QuayServer,
+    Reset,
+    ShortBody,
+    Stall,
+    bad_gateway,
+    too_many_requests,
+)
+from quaymirror.testing import Status as Answer
+
+_SHARE = 0.05
+_SEEDS = range(int(os.environ.get("QUAYMIRROR_CHAOS_SEEDS", "2")))
+# Waiting for the server passes that many times faster than the clock on the wall.
+_HURRY = 20.0
+
+
+def chaos(server: QuayServer) -> list[Fault]:
+    """One answer in twenty fails, in each of eight ways as often as in the others."""
+    challenge = {"WWW-Authenticate": f'Bearer realm="{server.url}/v2/auth",service="{server.host}"'}
+    actions = [
+        ("", too_many_requests()),
+        ("", bad_gateway()),
+        ("", CutBody(100)),
+        ("", ShortBody(100)),
+        ("", Reset()),
+        ("", Stall(50)),
+        ("/manifests/|/blob", CorruptBody(77)),
+        ("^/v2/kolla", Answer(401, challenge)),
+    ]
+    return [Fault(path, action, probability=_SHARE / len(actions)) for path, action in actions]
+
+
+async def _hurried_sleep(seconds: float) -> None:
+    await anyio.sleep(seconds / _HURRY)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("seed", _SEEDS)
+async def test_every_image_of_300_repositories_arrives_whole(seed: int, tmp_path: Path) -> None:
+    registry, images = kolla(60)
+    for number in range(240):
+        image = small_image(f"extra {number % 80}")
+        registry.organization("kolla").repository(f"extra-{number}").push(TAG, image)
+
+    async with QuayServer(registry, seed=seed, require_token=True) as server:
+        server.faults.extend(chaos(server))
+        settings = Settings(
+            server=server.url,
+            timeouts=Timeouts(connect=2, headers=0.5, stall=0.5, total=2),
+            retry=RetryPolicy(clock=lambda: time.monotonic() * _HURRY, sleep=_hurried_sleep),
+        )
+        report = await quaymirror.sync(Selection("kolla", "*", TAG), tmp_path / "mirror", settings)
+        asked, failed = len(server.requests), sum(fault.fired for fault in server.faults)
+
+    problems = [outcome.error.message for outcome in report.outcomes if outcome.error is not None]
+    assert (report.exit_code, problems, report.fatal) == (ExitCode.OK, [], None)
+    assert len(layouts.names(tmp_path / "mirror")) == len(images) + 240
+    layouts.check(tmp_path / "mirror")
+    assert failed >= 0.03 * asked
+    assert asked <= 1.3 * (asked - failed), "one fault costs no avalanche of requests"
