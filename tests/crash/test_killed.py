@@ -75,7 +75,7 @@ async def steps_of(commands: Zygote, server: QuayServer, mirror: Path, trace: Pa
     return trace.read_text().splitlines()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("before_it", ["nothing", "a mirror"])
 async def test_a_run_killed_at_any_step_leaves_a_whole_mirror_that_the_next_run_completes(
     tmp_path: Path, commands: Zygote, before_it: str
@@ -184,3 +184,38 @@ async def test_ten_kills_in_a_row_end_in_a_complete_mirror(tmp_path: Path, comma
             complete = there
 
         await check_recovery(commands, server, mirror, night, {})
+
+
+@pytest.mark.timeout(120)
+async def test_a_prune_killed_at_any_step_takes_nothing_that_is_needed_and_the_next_one_completes(
+    tmp_path: Path, commands: Zygote
+) -> None:
+    night, start = first_night(), tmp_path / "start"
+    organization = night.registry.organization("kolla")
+    async with QuayServer(night.registry) as server:
+        organization.repository("retired").push(TAG, small_image("retired", 2048, 3000))
+        assert (await commands.run(*words(server, start))).code == 0
+        organization.repository("retired").delete_tag(TAG)
+        second_night(night)
+        assert (await commands.run(*words(server, start, "--full-check"))).code == 0
+
+    prune = ("--grace", "0", "--yes")
+    shutil.copytree(start, tmp_path / "trial")
+    trace = tmp_path / "trace"
+    assert (
+        await commands.run("prune", str(tmp_path / "trial"), *prune, hook={"trace": {"file": str(trace)}})
+    ).code == 0
+    assert check_whole(tmp_path / "trial", night.promised) == night.contents
+    steps = trace.read_text().splitlines()
+    assert sum(step.startswith("unlink") for step in steps) >= 6
+    for number in range(len(steps)):
+        mirror, note = tmp_path / f"mirror-{number}", tmp_path / "note"
+        shutil.copytree(start, mirror)
+        hook = {"kill": {"number": number, "when": "before", "note": str(note)}}
+        assert (await commands.run("prune", str(mirror), *prune, hook=hook)).code == KILLED
+        assert night.contents <= check_whole(mirror, night.promised)
+        assert (await commands.run("verify", str(mirror))).code == 0
+        assert (await commands.run("prune", str(mirror), *prune)).code == 0
+        assert check_whole(mirror, night.promised) == night.contents
+        assert layouts.names(mirror) == night.promised
+        shutil.rmtree(mirror)

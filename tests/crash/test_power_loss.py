@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def recorded() -> Iterator[Recorder]:
 
 
 async def two_nights(mirror: Path, fsync: Fsync = Fsync.ALWAYS) -> list[Operation]:
-    """Record what two runs do to the disk, the second one with an image that moved and a new one."""
+    """Record what two runs do to the disk, the second one with images that moved, are new, and are gone."""
     registry, images = kolla(4, layer_size=2048)
     organization = registry.organization("kolla")
     async with QuayServer(registry) as server:
@@ -39,6 +40,9 @@ async def two_nights(mirror: Path, fsync: Fsync = Fsync.ALWAYS) -> list[Operatio
             await quaymirror.sync(EVERYTHING, mirror, settings)
             organization.repository(next(iter(images))).push(TAG, small_image("moved", 600_000))
             organization.repository("new").push(TAG, small_image("new"))
+            organization.repository(list(images)[-1]).delete_tag(TAG)
+            # Pruned at once: what the moved and the deleted one had goes.
+            settings = replace(settings, prune=True, grace=0, max_delete=100, full_check_every=0)
             report = await quaymirror.sync(EVERYTHING, mirror, settings)
 
     assert report.exit_code == 0
@@ -54,6 +58,7 @@ async def test_no_moment_of_power_loss_leaves_anything_wrong_or_loses_what_was_p
     log = await two_nights(tmp_path / "mirror")
     found = list(states(log, tmp_path / "mirror"))
     assert len(found) > 1000
+    assert any(operation.kind == "unlink" for operation in log)
     assert not any(found)
     # The proof of the proof: without these syncs it finds what they are for.
     assert any(states(without(log, is_sync_of_a_directory), tmp_path / "mirror"))
@@ -68,7 +73,7 @@ async def test_one_sync_of_the_whole_file_system_a_commit_is_as_safe(tmp_path: P
     assert any(states(without(log, lambda o: o.kind == "syncfs"), tmp_path / "mirror", names_are_proof=False))
 
 
-async def test_without_syncs_only_what_is_made_once_is_synced(tmp_path: Path) -> None:
+async def test_without_syncs_only_what_is_made_once_or_pruned_is_synced(tmp_path: Path) -> None:
     log = await two_nights(tmp_path / "mirror", Fsync.NEVER)
-    made_once = {tmp_path.name, "mirror", ".oci-layout.new", ".quaymirror", "blobs"}
+    made_once = {tmp_path.name, "mirror", ".oci-layout.new", ".quaymirror", "blobs", ".index.json.new"}
     assert {operation.path.name for operation in log if operation.kind in ("fsync", "syncfs")} <= made_once

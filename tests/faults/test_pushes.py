@@ -277,3 +277,19 @@ async def test_a_dry_run_asks_and_changes_nothing(tmp_path: Path) -> None:
         assert {request.method for request in target.requests} == {"GET", "HEAD"}
         assert server.blob_bytes() == 0
         assert not (tmp_path / "state").exists()
+
+
+async def test_tokens_are_asked_for_several_repositories_at_once_and_cover_what_is_mounted(tmp_path: Path) -> None:
+    shared = [make_layer(f"shared {number}", 2048) for number in range(3)]
+    images = [make_image(shared, labels={"n": str(number)}) for number in range(60)]
+    source = QuayServer(organization(*images), require_token=True, latency=0.02)
+    async with source as server, Receiver(tokens=True) as target:
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK
+        check(target, *images)
+        assert server.count("/v2/auth") < 50  # and not 60
+        # At most one to look and upload, and one more for each place that something is mounted from; mostly less.
+        assert target.count("GET", "/token") < 2 * 60
+        assert server.blob_bytes() == sum(
+            len(data) for data in {digest: blob.data for i in images for digest, blob in i.all_blobs().items()}.values()
+        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -303,3 +305,26 @@ async def test_an_import_is_a_configuration_that_is_valid(tmp_path: Path) -> Non
     (tmp_path / "quaymirror.toml").write_text(done.stdout)
     valid = await run("config", "validate", cwd=tmp_path, check=0)
     assert valid.stdout == "quaymirror.toml: 1 job, no mistake\n"
+
+
+def test_a_password_of_standard_input_is_read_once_for_all_jobs(tmp_path: Path) -> None:
+    jobs = "".join(f'[jobs.{name}]\norganization = "kolla"\nto = "{name}"\n' for name in ("one", "two"))
+    (tmp_path / "quaymirror.toml").write_text(jobs)
+    command = [
+        sys.executable,
+        "-m",
+        "quaymirror",
+        "run",
+        "-q",
+        "--username",
+        "me",
+        "--password-stdin",
+        "--retries",
+        "0",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, input="secret", capture_output=True, text=True, timeout=50, check=False
+    )
+    # Nobody is there: both jobs got as far as that.
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.count("connection refused") == 2

@@ -93,6 +93,6 @@ def check_whole(mirror: Path, promised: Mapping[str, str]) -> set[str]:
 
 
 def requested(server: QuayServer) -> Counter[str]:
-    """Return how often the registry was asked for each blob and manifest, by digest."""
-    paths = [request.path for request in server.requests if request.listener == "quay"]
-    return Counter(path.rpartition("/")[2] for path in paths if "/blobs/" in path or "/manifests/" in path)
+    """Return how often the registry was asked for each blob and manifest, by digest; asking for tags is free."""
+    names = [request.path.rpartition("/")[2] for request in server.requests if request.listener == "quay"]
+    return Counter(name for name in names if name.startswith("sha256:"))

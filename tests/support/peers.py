@@ -153,6 +153,33 @@ def docker_registry(directory: Path) -> Iterator[str]:
         yield registry.url
 
 
+@contextmanager
+def docker_daemon(directory: Path) -> Iterator[str]:
+    """Run a Docker daemon of one's own, and yield its address, as `docker -H` takes it; it is ended by its process."""
+    program = require("dockerd")
+    if os.geteuid() != 0:
+        pytest.skip("a Docker daemon needs root")
+
+    address = f"unix://{directory}/docker.sock"
+    places = ["--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid"]
+    offline = ["--iptables=false", "--ip-forward=false", "--bridge=none"]
+    with (directory / "dockerd.log").open("wb") as log:
+        process = subprocess.Popen([program, "-H", address, *places, *offline], stdout=log, stderr=log)
+
+    try:
+        deadline = time.monotonic() + 30
+        while subprocess.run(["docker", "-H", address, "version"], capture_output=True, check=False).returncode != 0:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip("a Docker daemon can't run here")
+
+            time.sleep(0.1)
+
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
@@ -67,8 +68,16 @@ class Receiver:
     a broken upload, as Quay does. `location`: what it makes of the path where an upload goes on.
     """
 
-    def __init__(self, *, mounts: bool = True, limit: int | None = None, off_by_one: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        mounts: bool = True,
+        limit: int | None = None,
+        off_by_one: bool = False,
+        tokens: bool = False,
+    ) -> None:
         self.mounts = mounts
+        self.tokens = tokens
         self.limit = limit
         self.off_by_one = off_by_one
         self.location: Callable[[str], str] = lambda path: path
@@ -118,6 +127,14 @@ class Receiver:
         if self.limit is not None and int(request.headers.get("Content-Length", 0)) > self.limit:
             return web.Response(status=413, text="<html>413 Request Entity Too Large</html>")
 
+        if request.path == "/token":
+            scopes = source.query.getall("scope", [])
+            return web.json_response({"token": base64.urlsafe_b64encode(json.dumps(scopes).encode()).decode()})
+
+        if self.tokens and not self._is_allowed(request):
+            challenge = f'Bearer realm="http://{self.host}/token",service="{self.host}"'
+            return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
         if request.path == "/v2/":
             return web.json_response({})
 
@@ -129,6 +146,19 @@ class Receiver:
             "manifests/": self._manifest,
         }
         return await handlers[route["what"]](request, route["name"], route["rest"])
+
+    def _is_allowed(self, request: Request) -> bool:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        granted = set(json.loads(base64.urlsafe_b64decode(token)) if token else ())
+        route = _ROUTE.fullmatch(request.path)
+        if route is None:
+            return bool(token)
+
+        needed = {f"repository:{route['name']}:pull,push"}
+        if source := request.query.get("from"):
+            needed.add(f"repository:{source}:pull")
+
+        return needed <= granted
 
     async def _blob(self, request: Request, name: str, digest: str) -> web.Response:
         content = self.blobs[name].get(digest)

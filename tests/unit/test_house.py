@@ -36,7 +36,7 @@ DOORS = {
     "click": {"cli"},
     "sqlite3": {"store/database.py"},
     "fcntl": {"store/lock.py"},
-    "occystrap": {"emit/pipeline.py"},
+    "occystrap": {"emit/"},
     "prometheus_client": {"mirror/metrics.py"},
     "yaml": {"config/convert.py"},
     "zstandard": {"emit/inflate.py", "testing"},

@@ -12,11 +12,12 @@ import click
 
 from ..errors import ConfigError, QuaymirrorError
 from ..events import Meters, Observer
+from ..mirror import pruning
 from ..mirror.lockfile import read_lock
 from ..mirror.report import ExitCode, Report, exit_code_of
 from ..mirror.run import Stop, run_sync
 from ..mirror.settings import Settings
-from ..mirror.target import TargetSpec, common_target, home_of
+from ..mirror.target import LayoutTarget, TargetSpec, common_target, home_of
 from ..quay.selection import Selection
 from ..ui.summary import summary_lines
 from ..ui.text import plain
@@ -44,11 +45,14 @@ class Plan:
     verify_target: bool = False
 
     def __post_init__(self) -> None:
-        common_target(self.target, self.selections, self.settings)
+        spec = common_target(self.target, self.selections, self.settings)
+        pruning.check(self.selections, self.settings, is_layout=isinstance(spec, LayoutTarget))
 
     def joined(self, other: Plan) -> Plan | None:
         """Return both as one run if they can share one: the same target, and the same settings."""
-        if (other.settings, other.target, other.verify_target) != (self.settings, self.target, self.verify_target):
+        alike = (other.settings, other.target, other.verify_target) == (self.settings, self.target, self.verify_target)
+        # Credentials may be kept for an organization alone.
+        if not alike or other.selections[0].organization != self.selections[0].organization:
             return None
 
         try:

@@ -81,7 +81,7 @@ class GroupedCommand(click.Command):
 
 def long_name(option: click.Option) -> str:
     """Return the name that people know an option by, without its dashes: `layer-concurrency`."""
-    return max(option.opts, key=len).lstrip("-")
+    return next(name for name in option.opts if name.startswith("--")).removeprefix("--")
 
 
 def add_variables(command: click.Command) -> None:

@@ -19,10 +19,8 @@ from .help import long_name
 from .outputs import Outputs
 
 # A job's selection has keys of its own; secrets have no place in a file; one run has one lock.
-_NO_KEYS = {
-    *("globs", "tags", "exclude", "since", "from_lock", "help", "verbose", "quiet", "yes"),
-    *("username", "password_stdin", "dest_username", "dest_password_stdin"),
-}
+CREDENTIALS = ("username", "password_stdin", "dest_username", "dest_password_stdin")
+_NO_KEYS = {"globs", "tags", "exclude", "since", *CREDENTIALS, "from_lock", "help", "verbose", "quiet", "yes"}
 _OUTPUTS = {part.name for part in fields(Outputs)}
 _SETTINGS = {part.name for part in fields(Settings)}
 
@@ -101,7 +99,7 @@ def _key(option: click.Option, command: click.Command) -> Key:
 
 
 def _kind(option: click.Option) -> Kind:
-    if option.is_flag:
+    if option.is_flag or isinstance(option.type, click.types.BoolParamType):
         return Kind.FLAG
 
     if option.name == "target":

@@ -20,6 +20,10 @@ from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdi
 from ..oci import Platform
 from ..quay.check import Discovery
 from ..quay.selection import Selection, parse_duration, parse_since
+from ..store.fsops import Fsync
+
+# Where a context keeps what was read.
+_PASSWORD = "quaymirror.password"  # noqa: S105
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,6 +100,17 @@ _TARGET = (
 
 
 _USERS = {"src": "username", "dest": "dest_username"}
+# Options that are words for a value, and flags that set another option.
+_WORDS: dict[str, Callable[[str], object]] = {
+    "discovery": Discovery,
+    "fsync": Fsync,
+    "limit_rate": lambda text: parse_rate(text),
+}
+_FLAGS = {
+    "full_check": ("full_check_every", 0.0),
+    "no_space_check": ("check_space", False),
+    "yes": ("max_delete", 100.0),
+}
 _PASSWORDS = {"src": "password_stdin", "dest": "dest_password_stdin"}
 
 
@@ -169,38 +184,42 @@ def make_settings(**options: Any) -> Settings:
     :raises ConfigError: when they make no sense.
     """
     token_file = options.pop("token_file", None)
-    discovery, rate = options.pop("discovery", "auto"), options.pop("limit_rate", None)
-    for_both = {name: options.pop(name, None) for name in ("cert_dir", "tls_verify")}
-    for name, value in for_both.items():
-        for side in ("src", "dest"):
-            options[f"{side}_{name}"] = value if options.get(f"{side}_{name}") is None else options[f"{side}_{name}"]
-
     users = {side: options.pop(name, None) for side, name in _USERS.items()}
     asked = {side: options.pop(name, False) for side, name in _PASSWORDS.items()}
     if all(asked.values()):
         raise ConfigError("one standard input can't be the password of both registries: put one into an auth file")
 
-    if options.pop("full_check", False):
-        options["full_check_every"] = 0.0
-
-    if options.pop("no_space_check", False):
-        options["check_space"] = False
-
-    if options.pop("yes", False):
-        options["max_delete"] = 100.0
-
-    platforms = tuple(Platform.parse(text) for text in options.pop("platform", ()))
+    _share(options)
+    _spell_out(options)
     return Settings(
         api_token=_api_token(token_file),
         credentials=_credentials("", users["src"], from_stdin=asked["src"]),
         dest_credentials=_credentials("dest-", users["dest"], from_stdin=asked["dest"]),
         allow_realms=frozenset(options.pop("allow_realm", ())),
-        platforms=platforms,
-        discovery=Discovery(discovery),
-        limit_rate=None if rate is None else parse_rate(rate),
+        platforms=tuple(Platform.parse(text) for text in options.pop("platform", ())),
         environment=os.environ,
         **{name: value for name, value in options.items() if value is not None},
     )
+
+
+def _share(options: dict[str, Any]) -> None:
+    """Give what is said for both registries to each of which nothing is said."""
+    for name in ("cert_dir", "tls_verify"):
+        value = options.pop(name, None)
+        for side in ("src", "dest"):
+            if options.get(f"{side}_{name}") is None:
+                options[f"{side}_{name}"] = value
+
+
+def _spell_out(options: dict[str, Any]) -> None:
+    """Replace words by the values that they stand for."""
+    for name, parse in _WORDS.items():
+        if options.get(name) is not None:
+            options[name] = parse(options[name])
+
+    for name, (setting, value) in _FLAGS.items():
+        if options.pop(name, False):
+            options[setting] = value
 
 
 def parse_rate(text: str) -> int:
@@ -264,4 +283,14 @@ def _credentials(side: str, username: str | None, *, from_stdin: bool) -> Creden
     if (username is None) is from_stdin:
         raise ConfigError(f"--{side}username and --{side}password-stdin go together")
 
-    return Credentials(username, read_secret_stdin(sys.stdin.buffer)) if username is not None else None
+    return Credentials(username, _password()) if username is not None else None
+
+
+def _password() -> Secret:
+    """Read it from standard input, once for all jobs of a command."""
+    meta = click.get_current_context().meta
+    if _PASSWORD not in meta:
+        meta[_PASSWORD] = read_secret_stdin(sys.stdin.buffer)
+
+    password: Secret = meta[_PASSWORD]
+    return password

@@ -15,7 +15,7 @@ from ..config.document import FILE_NAME, Config, Given, read_config
 from ..errors import ConfigError
 from .execute import Plan, execute, make_plan
 from .help import GroupedCommand, long_name
-from .keys import converted, file_options, shape_of, words_of
+from .keys import CREDENTIALS, converted, file_options, shape_of, words_of
 from .options import make_selection
 from .outputs import Outputs
 from .sync import sync
@@ -139,7 +139,7 @@ def plan_of(context: click.Context, name: str, job: Mapping[str, Given]) -> Plan
     :raises ConfigError: when its parts make no sense together.
     """
     options = {name: setting.value for name, setting in job_settings(context, job).items()}
-    credentials = {name: context.params[name] for name in ("username", "password_stdin") if name in context.params}
+    credentials = {name: context.params[name] for name in (*CREDENTIALS, "yes")}
     words = words_of(job)
     try:
         make_selection(**words)

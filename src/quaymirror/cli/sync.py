@@ -51,7 +51,7 @@ from .outputs import Outputs, output_options
 @click.option("--yes", is_flag=True, help="Prune, however much goes.")
 @click.option(
     "--fsync",
-    type=click.Choice(list(Fsync)),
+    type=click.Choice([policy.value for policy in Fsync]),
     help="Safe against power loss: each file (always), each commit (batch), never.  [default: always]",
 )
 @click.option("--no-space-check", is_flag=True, help="Go on until the disk is full.")

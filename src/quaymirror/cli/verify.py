@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,51 @@ import anyio
 import click
 
 from ..errors import ConfigError
+from ..events import BlobFinished, Event, Notice
 from ..mirror.address import is_address, parse_address
 from ..mirror.recheck import verify_target
+from ..mirror.repair import repair
 from ..mirror.report import ExitCode
-from ..mirror.target import LayoutTarget, TargetSpec
-from ..store.verify import Damage, Verification
-from .options import client_options, make_settings, target_options
+from ..mirror.settings import Settings
+from ..store.layout import OCILayout
+from ..store.repair import Rebuilt, rebuild
+from ..store.verify import Damage, Progress, Verification, verify_layout
+from ..transfer.together import foremost
+from ..ui.text import human_bytes, plain
+from .options import layout_at, make_settings, registry_options, server_options, target_options
+
+_PROGRESS_SECONDS = 5.0
 
 
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("target")
+@click.option("--fast", is_flag=True, help="Hash manifests only; look at the sizes of everything else.")
+@click.option("--repair", "mend", is_flag=True, help="Fetch again what is missing or damaged, and only that.")
+@click.option("--repair-state", is_flag=True, help="Make the state anew from the index and the blobs, first.")
 @click.option("--json", "as_json", is_flag=True, help="One object with counts and every damage.")
+@server_options
+@registry_options
 @target_options
-@client_options
-def verify(target: str, as_json: bool, **options: Any) -> int:
+def verify(target: str, fast: bool, mend: bool, repair_state: bool, as_json: bool, **options: Any) -> int:
     """Hash everything in the layout TARGET again, and name every blob that is missing or damaged.
 
-    A registry (registry://HOST/PREFIX, as given to sync) is asked for everything that runs from here have pushed.
+    A registry (registry://HOST/PREFIX, as given to sync) is asked for everything that runs from here have pushed. The
+    options of the server are for --repair.
     """
     settings = make_settings(**options)
-    result = anyio.run(verify_target, _spec(target), settings)
+    if is_address(target):
+        if fast or mend or repair_state:
+            raise ConfigError("--fast, --repair and --repair-state are for an OCI image layout")
+
+        result = anyio.run(verify_target, parse_address(target), settings)
+    else:
+        path = layout_at(target)
+        if mend and fast:
+            raise ConfigError("--repair and --fast don't go together: only a hash tells what is damaged")
+
+        mending = settings if mend else None
+        result = anyio.run(partial(_verify, path, mending, fast=fast, repair_state=repair_state))
+
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -46,24 +72,66 @@ def show_damages(result: Verification) -> None:
 
 def show_verdict(result: Verification) -> ExitCode:
     """Print how it is in all, and return the exit code that means."""
-    click.echo(
-        f"{result.images:,} images, {result.blobs:,} blobs, {result.bytes:,} bytes: "
-        f"{len(result.damages):,} missing or damaged",
-        err=True,
-    )
+    click.echo(_summary(result), err=True)
     return ExitCode.DAMAGED if result.damages else ExitCode.OK
 
 
-def _spec(target: str) -> TargetSpec:
-    if is_address(target):
-        return parse_address(target)
+async def _verify(path: Path, settings: Settings | None, *, fast: bool, repair_state: bool) -> Verification:
+    if repair_state:
+        async with OCILayout.open(path, observer=_tell) as layout:
+            _say(_rebuilt(await layout.use(rebuild)))
 
-    path = Path(target.removeprefix("ocidir://"))
-    if not (path / "oci-layout").is_file():
-        raise ConfigError(f"no OCI image layout at {path}")
+    progress = Progress()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_show, progress)
+            if settings is not None:
+                result = await repair(path, settings, _tell, progress)
+            else:
+                result = await verify_layout(path, fast=fast, progress=progress)
 
-    return LayoutTarget(path)
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise foremost(group) or group from None
+
+    return result
+
+
+async def _show(progress: Progress) -> None:
+    while True:
+        await anyio.sleep(_PROGRESS_SECONDS)
+        _say(
+            f"{progress.blobs:,} of {progress.total_blobs:,} blobs, "
+            f"{human_bytes(progress.bytes)} of {human_bytes(progress.total_bytes)}"
+        )
+
+
+def _tell(event: Event) -> None:
+    if isinstance(event, Notice):
+        _say(event.message)
+    elif isinstance(event, BlobFinished):
+        _say(f"fetched again: {event.digest}")
+
+
+def _say(text: str) -> None:
+    click.echo(f"quaymirror: {plain(text)}", err=True)
+
+
+def _rebuilt(result: Rebuilt) -> str:
+    text = f"state: {result.known:,} images known, {result.recorded:,} recorded, {result.foreign:,} of other tools"
+    return f"{text}; not whole: {', '.join(result.broken)}" if result.broken else text
 
 
 def _line(damage: Damage) -> str:
-    return f"{damage.kind}  {damage.digest}  needed by {', '.join(damage.images)}"
+    return plain(f"{damage.kind}  {damage.digest}  needed by {', '.join(damage.images)}")
+
+
+def _summary(result: Verification) -> str:
+    text = (
+        f"{result.images:,} images, {result.blobs:,} blobs, {result.bytes:,} bytes"
+        f"{', sizes only' if result.fast else ''}: {len(result.damages):,} missing or damaged"
+    )
+    for word, (count, size) in (("orphans", result.orphans), ("partial files", result.partials)):
+        text += f", {count:,} {word} ({size:,} bytes)" if count else ""
+
+    return text

@@ -12,6 +12,13 @@ def check(destination: Destination, filters: tuple[str, ...]) -> None:
     pipeline.check(destination, filters)
 
 
+def identity(destination: Destination, image: str, tag: str) -> str:
+    """Return the digest that a registry or a daemon has an image under; see `pipeline.identity`."""
+    from . import pipeline
+
+    return pipeline.identity(destination, image, tag)
+
+
 def emit(job: Job) -> Emission:
     """Send one image through occystrap; see `pipeline.emit`."""
     from . import pipeline

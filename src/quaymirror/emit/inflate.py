@@ -45,7 +45,7 @@ def inflate(blob: Path, final: Path, diff_id: Digest, *, always_fine: int = _ALW
         try:
             limit = max(always_fine, _MAX_RATIO * os.fstat(compressed.fileno()).st_size)
             size = _write(compressed, descriptor, partial_path, diff_id, limit)
-            fsops.publish(descriptor, partial_path, final)
+            fsops.publish(descriptor, partial_path, final, sync=False)  # whoever gives it to users syncs it
         except BaseException:
             fsops.remove(partial_path)
             raise

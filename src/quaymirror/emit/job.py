@@ -11,12 +11,16 @@ Option = str | int | bool
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where one image goes: an address of occystrap's, taken apart, so that no name is ever parsed as a part of one."""
+    """Where one image goes: an address of occystrap's, taken apart, so that no name is ever parsed as a part of one.
+
+    `realms` are hosts whose token services may have the credentials for it, beside itself.
+    """
 
     scheme: str
     host: str
     path: str
     options: Mapping[str, Option] = field(default_factory=dict)
+    realms: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,13 @@ class Job:
 class Emission:
     """What came of a job.
 
-    `files` stand at the destination now, with their sizes in bytes; `printed` are the lines that filters wrote to
+    `files` stand at the destination now, with their sizes in bytes; `identity` is the digest that a registry or a
+    daemon has the image under, "" elsewhere; `printed` are the lines that filters wrote to
     stdout, `log` the warnings that occystrap logged, `findings` what its own `verify()` had to say, errors excepted.
     """
 
     files: tuple[tuple[Path, int], ...] = ()
+    identity: str = ""
     printed: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()

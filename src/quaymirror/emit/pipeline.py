@@ -19,11 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
+import requests_unixsocket
 from occystrap import constants, uri
+from occystrap.outputs.docker import DEFAULT_SOCKET_PATH
 from occystrap.pipeline import PipelineBuilder
 
 from ..errors import ConfigError, EmitFailed, Phase, QuaymirrorError, StoreError
+from .guard import guarded
 from .job import Destination, Emission, Job, StagedLayer
 from .publish import append_shared, publish_directory, publish_file, replace_tree
 
@@ -53,9 +57,10 @@ def emit(job: Job) -> Emission:
     :raises StoreError: when the disk refuses.
     """
     _quiet()
-    with _captured() as captured:
+    with _captured() as captured, guarded(job.destination):
         try:
             files, findings = _emit(job)
+            known_as = identity(job.destination, job.image, job.tag)
         except QuaymirrorError:
             raise
         except OSError as error:
@@ -66,7 +71,57 @@ def emit(job: Job) -> Emission:
         except Exception as error:
             raise _failed(job, error) from None
 
-    return Emission(tuple(files), captured.lines, tuple(captured.log), tuple(findings))
+    return Emission(tuple(files), known_as, captured.lines, tuple(captured.log), tuple(findings))
+
+
+def identity(destination: Destination, image: str, tag: str) -> str:
+    """Return the digest that the registry or the daemon at `destination` has an image under, "" if it has none.
+
+    :raises EmitFailed: when it does not answer.
+    """
+    _quiet()
+    with guarded(destination):
+        try:
+            match destination.scheme:
+                case "registry":
+                    return _manifest_digest(destination, image, tag)
+                case "docker":
+                    return _image_id(destination, image, tag)
+                case _:
+                    return ""
+        except EmitFailed:
+            raise
+        except Exception as error:
+            raise EmitFailed(f"{image}:{tag}: can't ask the target for it: {_one_line(error)}") from None
+
+
+def _manifest_digest(destination: Destination, image: str, tag: str) -> str:
+    spec = uri.URISpec(destination.scheme, destination.host, destination.path, dict(destination.options))
+    writer = PipelineBuilder(SimpleNamespace(obj=_globals(None))).build_output(spec, image, tag)
+    url = f"{'http' if destination.options.get('insecure') else 'https'}://{writer.registry}/v2/{writer.image}"
+    try:
+        answer = writer._request(  # noqa: SLF001 - its way to answer a 401
+            "HEAD", f"{url}/manifests/{writer.tag}", headers={"Accept": constants.MEDIA_TYPE_DOCKER_MANIFEST_V2}
+        )
+    finally:
+        writer._client.close()  # noqa: SLF001 - nobody else does before finalize()
+
+    return _told(answer, answer.headers.get("Docker-Content-Digest", ""))
+
+
+def _image_id(destination: Destination, image: str, tag: str) -> str:
+    socket = quote(str(destination.options.get("socket", DEFAULT_SOCKET_PATH)), safe="")
+    name = quote(f"{image.rpartition('/')[2]}:{tag}", safe="")
+    with requests_unixsocket.Session() as session:
+        answer = session.get(f"http+unix://{socket}/images/{name}/json", timeout=60)
+        return _told(answer, answer.json().get("Id", "") if answer.status_code == 200 else "")
+
+
+def _told(answer: Any, digest: str) -> str:
+    if answer.status_code not in (200, 404):
+        raise EmitFailed(f"the target answers {answer.status_code} when it is asked for the image")
+
+    return digest if answer.status_code == 200 else ""
 
 
 def _emit(job: Job) -> tuple[list[tuple[Path, int]], list[str]]:
@@ -140,10 +195,10 @@ class _Landing:
         self._writer.process_image_element(element)
 
 
-def _globals(temporary: Path) -> dict[str, Any]:
+def _globals(temporary: Path | None) -> dict[str, Any]:
     """What occystrap takes from its command line; credentials from its own variables, never from an address."""
     return {
-        "TEMP_DIR": str(temporary),
+        "TEMP_DIR": str(temporary) if temporary else None,
         "USERNAME": os.environ.get("OCCYSTRAP_USERNAME"),
         "PASSWORD": os.environ.get("OCCYSTRAP_PASSWORD"),
     }

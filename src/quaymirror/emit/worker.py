@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import struct
+import threading
 from typing import Any, BinaryIO
 
 HEADER = struct.Struct(">Q")
 
 
 def main() -> None:
-    """Answer calls until the other side is gone: that is how a worker learns that its parent has died."""
+    """Answer calls until the other side is gone."""
     # Ctrl-C is for the parent: it lets what is in flight finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with os.fdopen(os.dup(0), "rb") as calls, os.fdopen(os.dup(1), "wb") as answers:
@@ -21,7 +23,16 @@ def main() -> None:
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
 
+        threading.Thread(target=_end_with_parent, args=(calls.fileno(),), daemon=True).start()
         _serve(calls, answers)
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """End at once when our parent is gone, however long the call at hand would take: nobody waits for its answer."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # a hang-up is always told, and nothing else is asked for
+    poll.poll()
+    os._exit(1)
 
 
 def _serve(calls: BinaryIO, answers: BinaryIO) -> None:

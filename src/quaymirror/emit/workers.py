@@ -25,22 +25,27 @@ T = TypeVar("T")
 
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from quaymirror.emit.worker import main; main()"
 _MAX_ANSWER = 256 * 1024 * 1024
-# What unpacks strangers' archives has no business with our tokens.
-_SECRETS = ("QUAY_API_TOKEN", "REGISTRY_AUTH_FILE", "DOCKER_AUTH_CONFIG")
+# What unpacks strangers' archives has no business with our secrets: it gets what a program needs to run, no more.
+_ENVIRONMENT = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"}
+_ENVIRONMENT_PREFIXES = ("COVERAGE_", "LC_", "PYTHON", "SSL_CERT_")
 
 
 class Workers:
-    """At most `count` worker processes, started when they are needed."""
+    """At most `count` worker processes, started when they are needed; of the environment they see little.
 
-    def __init__(self, count: int) -> None:
+    `passing` are variables that they get beside what any program needs.
+    """
+
+    def __init__(self, count: int, passing: frozenset[str] = frozenset()) -> None:
+        self._passing = passing
         self._limit = anyio.CapacityLimiter(count)
         self._idle: list[_Worker] = []
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, count: int | None = None) -> AsyncIterator[Workers]:
+    async def open(cls, count: int | None = None, *, passing: frozenset[str] = frozenset()) -> AsyncIterator[Workers]:
         """Hand out workers, as many as there are CPUs unless `count` says otherwise; all have ended afterwards."""
-        workers = cls(count or os.cpu_count() or 2)
+        workers = cls(count or os.cpu_count() or 2, passing)
         try:
             yield workers
         finally:
@@ -55,7 +60,7 @@ class Workers:
         :raises Exception: what `function` raised.
         """
         async with self._limit:
-            worker = self._idle.pop() if self._idle else await _Worker.start()
+            worker = self._idle.pop() if self._idle else await _Worker.start(_environment(self._passing))
             try:
                 succeeded, value = await worker.call(function, arguments)
             except BaseException:
@@ -81,8 +86,7 @@ class _Worker:
         self._answers = BufferedByteReceiveStream(process.stdout)
 
     @classmethod
-    async def start(cls) -> _Worker:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+    async def start(cls, environment: dict[str, str]) -> _Worker:
         with anyio.CancelScope(shield=True):  # a process half started would be nobody's
             process = await anyio.open_process(
                 [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)],
@@ -112,3 +116,10 @@ class _Worker:
                 self._process.kill()
 
             await self._process.aclose()
+
+
+def _environment(passing: frozenset[str]) -> dict[str, str]:
+    names = _ENVIRONMENT | passing
+    return {
+        name: value for name, value in os.environ.items() if name in names or name.startswith(_ENVIRONMENT_PREFIXES)
+    }

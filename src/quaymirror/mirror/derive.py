@@ -33,6 +33,12 @@ from .destination import DerivedTarget
 from .layers import Compressed, LayerCache
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
+# Targets that are not on this machine's disk, where somebody else may have removed or replaced what we made.
+_ELSEWHERE = ("registry", "docker")
+_PROXIES = (f"{kind}_proxy" for kind in ("http", "https", "all", "no"))
+_REGISTRY_VARIABLES = frozenset(
+    ["OCCYSTRAP_USERNAME", "OCCYSTRAP_PASSWORD", *(name for proxy in _PROXIES for name in (proxy, proxy.upper()))]
+)
 
 
 class Deriver:
@@ -41,8 +47,11 @@ class Deriver:
     Everything staged is gone when it is closed; what counts is the receipt of each image.
     """
 
-    def __init__(self, spec: DerivedTarget, receipts: Receipts, stage: Stage | None, *, observer: Observer) -> None:
+    def __init__(
+        self, spec: DerivedTarget, receipts: Receipts, stage: Stage | None, workers: Workers, *, observer: Observer
+    ) -> None:
         self._spec = spec
+        self._workers = workers
         self._receipts = receipts
         self._stage = stage
         self._observer = observer
@@ -65,25 +74,26 @@ class Deriver:
         :raises StoreError: when the disk refuses.
         """
         home = _home(spec)
-        async with Workers.open() as workers:
+        async with Workers.open(passing=_passing(spec)) as workers:
             await _check_filters(spec, workers)
             fsops.make_directory(home)
             async with patiently_locked(home / WRITERS, patience), Stage.open(home / "work", workers) as stage:
-                yield cls(spec, Receipts(home / "derived"), stage, observer=observer)
+                yield cls(spec, Receipts(home / "derived"), stage, workers, observer=observer)
 
     @classmethod
     @asynccontextmanager
     async def inspect(cls, spec: DerivedTarget, *, observer: Observer) -> AsyncIterator[Deriver]:
         """Open the target of `spec` for looking only: nothing is written, and nothing has to be there."""
-        async with Workers.open(1) as workers:
+        async with Workers.open(passing=_passing(spec)) as workers:
             await _check_filters(spec, workers)
-
-        yield cls(spec, Receipts(_home(spec) / "derived"), None, observer=observer)
+            yield cls(spec, Receipts(_home(spec) / "derived"), None, workers, observer=observer)
 
     async def holds(self, reference: Reference, platforms: str) -> bool:
         """Tell whether `reference` was derived by the same recipe from the same digest, and what came of it is there.
 
-        What went to a daemon or a registry is believed to be there still.
+        A registry or a daemon is asked what it has the image under.
+
+        :raises EmitFailed: when it does not answer.
         """
         receipt = self._known.get(reference.name)
         return (
@@ -91,7 +101,16 @@ class Deriver:
             and (receipt.registry, receipt.source, receipt.recipe)
             == (reference.repository.registry, str(reference.digest), self._spec.recipe)
             and await anyio.to_thread.run_sync(receipt.is_kept, self._spec.directory)
+            and await self._is_known(reference, receipt)
         )
+
+    async def _is_known(self, reference: Reference, receipt: Receipt) -> bool:
+        if self._spec.scheme not in _ELSEWHERE:
+            return True
+
+        destination = self._spec.destination(reference)
+        name, tag = reference.repository.name, reference.tag or ""
+        return receipt.identity == await self._workers.run(calls.identity, destination, name, tag) != ""
 
     async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         """Return those of `nodes` that are neither staged nor at the target."""
@@ -152,8 +171,10 @@ class Deriver:
         unique = destination.path
         if destination.scheme == "dir":
             unique += "\0" + reference.name.replace("/", "_")
+        elif destination.scheme == "docker":
+            unique = reference.name.rpartition("/")[2]  # a daemon gets the last part of a name only
 
-        if destination.scheme != "docker" and self._taken.setdefault(unique, reference.name) != reference.name:
+        if self._taken.setdefault(unique, reference.name) != reference.name:
             raise EmitFailed(f"{reference.name} would land where {self._taken[unique]} is")
 
         return destination
@@ -214,6 +235,7 @@ class Deriver:
                 for node, diff_id in image.layers
                 if node.digest.encoded in sizes
             ),
+            identity=emission.identity,
         )
 
     async def _discard_landed(self, image: _Image) -> None:
@@ -275,7 +297,7 @@ class Stage:
         :raises StoreError: when the disk refuses.
         """
         await _remove(directory)  # of a run that was killed
-        blobs = BlobStore(directory)
+        blobs = BlobStore(directory, fsync=fsops.Fsync.NEVER)  # it is for this run only
         try:
             blobs.prepare()
             fsops.make_directory(directory / "layers")
@@ -298,6 +320,10 @@ class Stage:
 async def _remove(directory: Path) -> None:
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(partial(shutil.rmtree, directory, ignore_errors=True))
+
+
+def _passing(spec: DerivedTarget) -> frozenset[str]:
+    return _REGISTRY_VARIABLES if spec.scheme == "registry" else frozenset()
 
 
 async def _check_filters(spec: DerivedTarget, workers: Workers) -> None:

@@ -47,6 +47,7 @@ class DerivedTarget:
     filters: tuple[str, ...]
     platform: Platform
     directory: Path
+    realms: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return self.text
@@ -66,7 +67,9 @@ class DerivedTarget:
         """Return where `reference` goes."""
         organization, _, repository = reference.repository.name.partition("/")
         values = {"{org}": organization, "{repo}": repository, "{tag}": reference.tag or ""}
-        return Destination(self.scheme, _filled(self.host, values), _filled(self.path, values), dict(self.options))
+        return Destination(
+            self.scheme, _filled(self.host, values), _filled(self.path, values), dict(self.options), self.realms
+        )
 
 
 def is_derived(text: str, settings: Settings) -> bool:
@@ -97,7 +100,9 @@ def parse_derived(text: str, selection: Selection, settings: Settings) -> Derive
     _check_told_apart(scheme, host + path, options, selection)
     _check_extraction(scheme, path, options, settings)
     directory = _directory_before(path, scheme) if scheme in _IN_FILES else _state_directory(text, settings)
-    return DerivedTarget(text, scheme, host, path, options, settings.filters, _platform(settings), directory)
+    return DerivedTarget(
+        text, scheme, host, path, options, settings.filters, _platform(settings), directory, settings.allow_realms
+    )
 
 
 def _host_and_path(scheme: str, rest: str) -> tuple[str, str]:

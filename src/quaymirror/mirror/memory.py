@@ -53,7 +53,7 @@ class RunMemory:
             elapsed=report.elapsed,
             exit_code=int(report.exit_code),
             # What could not be checked may be there: such a run is nothing to compare another one with.
-            complete=report.complete and report.fatal is None and not report.failed_checks,
+            complete=report.is_whole,
             images={status.value: report.counts[status] for status in Status},
             bytes_fetched=report.bytes_fetched,
         )

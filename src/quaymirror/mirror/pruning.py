@@ -37,7 +37,7 @@ async def settle(
     for selection in filter(_sees_everything, selections):
         counts &= await layout.use(partial(_note, selection=selection, settings=settings, found=found))
 
-    if not settings.prune:
+    if not settings.prune or not any(map(_sees_everything, selections)):
         return
 
     if not counts:
@@ -92,8 +92,7 @@ def check(selections: Sequence[Selection], settings: Settings, *, is_layout: boo
 
 def seen(report: Report) -> Sequence[Outcome] | None:
     """Return the outcomes of images that exist, None if that could not be told of some."""
-    is_whole = report.complete and report.fatal is None and not report.failed_checks
-    return report.outcomes if is_whole else None
+    return report.outcomes if report.is_whole else None
 
 
 def summary(plan: Plan) -> str:

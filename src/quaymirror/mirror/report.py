@@ -129,6 +129,12 @@ class Report:
         return counts
 
     @property
+    def is_whole(self) -> bool:
+        """Whether what is not in here is not there: all was found, or it is certain that there is nothing."""
+        is_certain = self.fatal is None or isinstance(self.fatal, SelectionEmpty)
+        return self.complete and is_certain and not self.failed_checks
+
+    @property
     def selection(self) -> Selection:
         """What was selected; of several selections the first."""
         return self.selections[0]

@@ -112,7 +112,8 @@ class _Tally:
     hosts: defaultdict[str, HostTrouble] = field(default_factory=lambda: defaultdict(HostTrouble))
     repositories: int = 0
     matched: int = 0
-    listed: bool = False
+    listings: int = 0
+    """How many selections were listed to their end."""
     found: int = 0
     fatal: QuaymirrorError | None = None
     empty: SelectionEmpty | None = None
@@ -123,7 +124,7 @@ class _Tally:
                 self.repositories += event.repositories
                 self.matched += event.matched
             case ListingFinished():
-                self.listed = event.complete
+                self.listings += event.complete
             case CandidateSkipped():
                 self._skip(event)
             case CheckFailed():
@@ -467,10 +468,19 @@ async def _work(run: _Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bri
                 return
 
             run.observer(ImageStarted(image.reference))
-            outcome = await bringer.outcome(image.reference)
+            outcome = _told_once(run, await bringer.outcome(image.reference))
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.doom(outcome.error)
+
+
+def _told_once(run: _Run, outcome: Outcome) -> Outcome:
+    """A disk that is full fails every image in flight: the first one says why, the others that they ended with it."""
+    error = outcome.error
+    if not isinstance(error, StoreError) or error.scope is not Scope.RUN or run.tally.fatal is None:
+        return outcome
+
+    return replace(outcome, error=StoreError("stopped with the run", scope=Scope.IMAGE, phase=error.phase))
 
 
 def _started(run: _Run, target: TargetSpec) -> RunStarted:
@@ -491,7 +501,7 @@ def _started(run: _Run, target: TargetSpec) -> RunStarted:
 
 def _report(run: _Run, target: TargetSpec, memory: RunMemory | None, elapsed: float) -> Report:
     report, earlier = _bare_report(run, target, elapsed), memory.earlier if memory else None
-    if not report.complete or report.fatal is not None:
+    if not report.complete or run.tally.fatal is not None:
         return report
 
     unchecked = {failed.repository for failed in report.failed_checks}
@@ -525,7 +535,7 @@ def _bare_report(run: _Run, target: TargetSpec, elapsed: float) -> Report:
         findings=tally.findings,
         hosts=tally.hosts,
         bytes_fetched=sum(o.bytes_fetched for o in images) if run.settings.dry_run else run.meters.fetched_bytes,
-        complete=tally.listed and run.stop.reason is None and len(images) >= tally.found,
+        complete=tally.listings == len(run.selections) and run.stop.reason is None and len(images) >= tally.found,
         fatal=tally.fatal or tally.empty,
         stopped=run.stop.reason if tally.fatal is None else None,
         dry_run=run.settings.dry_run,

@@ -6,15 +6,16 @@ Each credential is bound to one origin when it is made, and only ever asked for 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import anyio
 
-from ..errors import AccessDenied, CredentialsRefused, UnsafeRedirect
+from ..errors import AccessDenied, CredentialsRefused, ServiceError, UnsafeRedirect
 from .challenge import Challenge, grants, parse_challenges, parse_token
 from .origin import Origin
 from .secret import Credentials, Secret
@@ -65,11 +66,11 @@ class _Token:
     header: Secret
     expires: float
     scopes: frozenset[str]
-    is_granted: bool
+    granted: frozenset[str]
 
 
 class TokenAuth:
-    """The Bearer tokens of one registry: none until it asks for one, then one a scope, renewed in time.
+    """The Bearer tokens of one registry: none until it asks for one, then as few as can be, renewed in time.
 
     `ask(url, authorization)` fetches the token service's answer. `find_credentials` is asked once, and only after a
     challenge: a public mirror never touches a key chain.
@@ -93,16 +94,16 @@ class TokenAuth:
         self._basic: Secret | None = None
         self._credentials: Credentials | None = None
         self._looked_up = False
-        self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._lookup = anyio.Lock()
+        self._fetching = anyio.Lock()
+        # Scopes by what they are mainly about, and how many requests wait for a token.
+        self._needs: dict[str, tuple[str, ...]] = {}
+        self._waiting: Counter[str] = Counter()
 
     async def header(self, scope: str | None) -> Secret | None:
         """Return the token for `scope` if there is one that is still good and allows all of it."""
-        token = self._tokens.get(_subject(scope))
-        if token is None:
-            return self._basic
-
-        is_enough = token.scopes.issuperset((scope or "").split())
-        return token.header if is_enough and self._clock() < token.expires else None
+        token = self._good_token(_subject(scope), (scope or "").split())
+        return token.header if token is not None else self._basic
 
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
         """Get what the challenge asks for; see `Authorizer.challenged`.
@@ -110,21 +111,65 @@ class TokenAuth:
         :raises UnsafeRedirect: when the realm is not a place for our credentials.
         """
         challenges = {challenge.scheme: challenge for challenge in parse_challenges(fields)}
-        async with self._locks[_subject(scope)]:
-            current = await self.header(scope)
-            if current is not None and current is not refused:
-                return True  # somebody else renewed it while we waited
+        subject = _subject(scope)
+        with self._waiting_for(subject, scope):
+            # Who is challenged while a token is on its way gets the next one, together with all who wait here.
+            async with self._fetching:
+                current = await self.header(scope)
+                if current is not None and current is not refused:
+                    return True  # somebody else got it while we waited
 
-            if bearer := challenges.get("bearer"):
-                self._tokens[_subject(scope)] = await self._fetch(bearer, self._widened(scope))
-                return True
+                if bearer := challenges.get("bearer"):
+                    await self._renew(bearer, subject)
+                    return True
 
-            return "basic" in challenges and await self._use_basic(refused)
+                return "basic" in challenges and await self._use_basic(refused)
+
+    @contextmanager
+    def _waiting_for(self, subject: str, scope: str | None) -> Iterator[None]:
+        """Let a token that is fetched while the context lasts be for `scope`, too.
+
+        And for what `subject` needed before, else two needs would take turns.
+        """
+        need = dict.fromkeys([*(scope or "").split(), *self._needs.get(subject, ())])
+        self._needs[subject] = tuple(need)[:_MAX_SCOPES]
+        self._waiting[subject] += 1
+        try:
+            yield
+        finally:
+            self._waiting[subject] -= 1
+
+    async def _renew(self, challenge: Challenge, subject: str) -> None:
+        """Fetch a token for `subject`, and for as many others that wait as one token can hold."""
+        batch = [subject]
+        for other in +self._waiting:
+            is_served = self._good_token(other, self._needs[other]) is not None
+            if other not in ("", subject) and not is_served and len(self._needed([*batch, other])) <= _MAX_SCOPES:
+                batch.append(other)
+
+        try:
+            token = await self._fetch(challenge, self._needed(batch))
+        except ServiceError:
+            # Some services refuse all when one is not for us: what the others want is not our trouble.
+            if len(batch) == 1:
+                raise
+
+            batch = [subject]
+            token = await self._fetch(challenge, self._needed(batch))
+
+        self._tokens.update(dict.fromkeys(batch, token))
+
+    def _needed(self, subjects: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(scope for subject in subjects for scope in self._needs[subject]))
+
+    def _good_token(self, subject: str, scopes: Iterable[str]) -> _Token | None:
+        token = self._tokens.get(subject)
+        return token if token and token.scopes.issuperset(scopes) and self._clock() < token.expires else None
 
     def allows(self, scope: str | None) -> bool:
         """Tell whether the token for `scope` says that it allows that; see `Authorizer.allows`."""
         token = self._tokens.get(_subject(scope))
-        return token is not None and token.is_granted
+        return token is not None and bool(scope) and token.granted.issuperset((scope or "").split())
 
     async def _use_basic(self, refused: Secret | None) -> bool:
         credentials = await self._own_credentials()
@@ -136,12 +181,6 @@ class TokenAuth:
 
         self._basic = credentials.basic()
         return True
-
-    def _widened(self, scope: str | None) -> list[str]:
-        """`scope`, and what the last token for it allowed beyond that, so that two needs don't take turns."""
-        scopes = (scope or "").split()
-        earlier = self._tokens.get(_subject(scope))
-        return list(dict.fromkeys([*scopes, *(earlier.scopes if earlier else ())]))[:_MAX_SCOPES]
 
     async def _fetch(self, challenge: Challenge, scopes: list[str]) -> _Token:
         realm = self._checked_realm(challenge.parameters.get("realm", ""))
@@ -162,9 +201,9 @@ class TokenAuth:
             ) from None
 
         token, lifetime = parse_token(body)
-        is_granted = bool(scopes) and all(grants(token, scope) for scope in scopes)
+        granted = frozenset(scope for scope in scopes if grants(token, scope))
         expires = self._clock() + lifetime - _MARGIN_SECONDS
-        return _Token(Secret(f"Bearer {token}"), expires, frozenset(scopes), is_granted)
+        return _Token(Secret(f"Bearer {token}"), expires, frozenset(scopes), granted)
 
     def _checked_realm(self, realm: str) -> str:
         try:
@@ -184,7 +223,7 @@ class TokenAuth:
         return realm
 
     async def _own_credentials(self) -> Credentials | None:
-        async with self._locks["credentials"]:
+        async with self._lookup:
             if not self._looked_up:
                 self._credentials = await self._find_credentials()
                 self._looked_up = True

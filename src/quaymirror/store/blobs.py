@@ -166,11 +166,13 @@ class BlobStore:
 
         :raises StoreError: when the directory can't be read.
         """
-        before = time.time() - older_than
+        before, found = time.time() - older_than, []
         with fsops.local_errors("read", self._ingest):
-            found = [(path, path.lstat()) for path in self._ingest.glob("*.part")]
+            for path in sorted(self._ingest.glob("*.part")):
+                with suppress(FileNotFoundError):  # it may just have become a blob
+                    found.append((path, path.lstat()))
 
-        return [(path, status.st_size) for path, status in sorted(found) if status.st_mtime <= before]
+        return [(path, status.st_size) for path, status in found if status.st_mtime <= before]
 
     def _partial(self, descriptor: Descriptor) -> Path:
         return self._ingest / f"{descriptor.digest.algorithm}-{descriptor.digest.encoded}.part"

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import InvalidName, MirrorDamaged, UnsupportedContent
+from ..errors import InvalidName, MirrorDamaged, StoreError, UnsupportedContent
 from ..oci import Descriptor, Digest, Index, manifest, mediatype
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from . import fsops, index
 from .blobs import BlobStore
 
 _MANIFESTS = mediatype.INDEXES | mediatype.MANIFESTS
+
+
+def is_manifest(node: Descriptor) -> bool:
+    """Tell whether `node` is a manifest or an index, and not the content of one."""
+    return node.media_type in _MANIFESTS
 
 
 def entries(root: Path) -> list[tuple[str, Descriptor]]:
@@ -45,14 +50,16 @@ def below(
     A child of an index that is not there is left out if others are: it is a mirror for some platforms only. A manifest
     that ends the walk is given to `unreadable`, with what is wrong with it, None if its bytes are not here or not the
     right ones.
-
-    :raises StoreError: when the disk fails.
     """
     yield node
-    if node.media_type not in _MANIFESTS:
+    if not is_manifest(node):
         return  # an index may list anything (image-spec, image-layout.md)
 
-    content = blobs.read(node.digest, MAX_MANIFEST_BYTES)
+    try:
+        content = blobs.read(node.digest, MAX_MANIFEST_BYTES)
+    except StoreError:
+        content = None
+
     if content is None:
         return unreadable(node, None)
 

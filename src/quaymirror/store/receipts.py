@@ -25,7 +25,8 @@ class Receipt:
     """One image: where it came from, by which recipe (filters, options, platform), and the files it became.
 
     `target` is what the user called the target, `place` the directory of `layers`; `files` are paths with their sizes,
-    relative to the directory that all images of the target have in common, so that it may be moved.
+    relative to the directory that all images of the target have in common, so that it may be moved. `identity` is the
+    digest that a registry or a daemon has it under.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Receipt:
     place: str = ""
     files: tuple[tuple[str, int], ...] = ()
     layers: tuple[LandedLayer, ...] = ()
+    identity: str = ""
 
     def is_kept(self, root: Path) -> bool:
         """Tell whether every file is still there, below `root`, with its size. Blocks."""

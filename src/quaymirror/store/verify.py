@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from ..errors import InvalidName, StoreError, TargetRefused, UnsupportedContent
-from ..oci import Descriptor, Digest, Index, manifest
-from ..oci.manifest import MAX_MANIFEST_BYTES
-from . import fsops, index
+from ..errors import StoreError
+from ..oci import Descriptor, Digest
+from . import fsops, reach
 from .blobs import BlobStore
+from .lock import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,25 @@ class Damage:
     kind: str
     digest: Digest
     images: tuple[str, ...]
+    node: Descriptor | None = None
+    """What the blob should be, where that takes more than its digest to say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found. `blobs` counts manifests, too, each once; `bytes` were read."""
+    """What was found. `blobs` counts manifests, too, each once; `bytes` are what they have.
+
+    `orphans` are files under `blobs/` that no image needs, `partials` what broke off: how many, and their bytes. `fast`
+    says that only sizes were looked at, but for manifests.
+    """
 
     images: int
     blobs: int
     bytes: int
     damages: tuple[Damage, ...]
+    orphans: tuple[int, int] = (0, 0)
+    partials: tuple[int, int] = (0, 0)
+    fast: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -43,23 +53,43 @@ class Verification:
             "images": self.images,
             "blobs": self.blobs,
             "bytes": self.bytes,
+            "fast": self.fast,
             "damages": [
                 {"kind": damage.kind, "digest": str(damage.digest), "images": list(damage.images)}
                 for damage in self.damages
             ],
+            "orphans": {"files": self.orphans[0], "bytes": self.orphans[1]},
+            "partials": {"files": self.partials[0], "bytes": self.partials[1]},
         }
 
 
-async def verify_layout(root: Path) -> Verification:
-    """Hash everything that the index of the layout at `root` leads to.
+@dataclass(slots=True)
+class Progress:
+    """How far a verification is: for whoever samples it. The totals are 0 until they are known."""
 
-    A child of an index that is not there is no damage if others are: it is one for some platforms only.
+    blobs: int = 0
+    bytes: int = 0
+    total_blobs: int = 0
+    total_bytes: int = 0
 
-    :raises TargetRefused: when there is no readable index.
+
+async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | None = None) -> Verification:
+    """Hash everything that the index of the layout at `root` leads to; if `fast`, only manifests.
+
+    A run may add to the layout meanwhile: what its index says now is what is verified. A child of an index that is not
+    there is no damage if others are: it is one for some platforms only.
+
+    :raises MirrorDamaged: when there is no readable index.
+    :raises LockHeld: when blobs are being removed.
     :raises StoreError: when the disk fails.
     """
+    with reading(root / ".quaymirror"):
+        return await _verify(root, fast, progress or Progress())
+
+
+async def _verify(root: Path, fast: bool, progress: Progress) -> Verification:
     blobs = BlobStore(root)
-    entries = await anyio.to_thread.run_sync(_entries, root)
+    entries = await anyio.to_thread.run_sync(reach.entries, root)
     needed: defaultdict[Digest, set[str]] = defaultdict(set)
     nodes: dict[Digest, Descriptor] = {}
     broken: dict[Digest, str] = {}
@@ -68,68 +98,74 @@ async def verify_layout(root: Path) -> Verification:
             nodes[node.digest] = node
             needed[node.digest].add(name)
 
-    limit = anyio.CapacityLimiter(os.cpu_count() or 2)
+    progress.blobs = progress.bytes = 0
+    progress.total_blobs, progress.total_bytes = len(nodes), sum(node.size for node in nodes.values())
+    await _check_all(blobs, nodes, broken, fast, progress)
+    damages = [
+        Damage(kind, digest, tuple(sorted(needed[digest])), nodes[digest]) for digest, kind in sorted(broken.items())
+    ]
+    return Verification(
+        images=len(entries),
+        blobs=len(nodes),
+        bytes=progress.total_bytes,
+        damages=tuple(damages),
+        orphans=await anyio.to_thread.run_sync(_orphans, root, nodes.keys()),
+        partials=_total(size for _, size in await anyio.to_thread.run_sync(blobs.partials)),
+        fast=fast,
+    )
 
-    async def check(node: Descriptor) -> None:
-        wrong = await anyio.to_thread.run_sync(_check, blobs, node, limiter=limit)
-        if wrong is not None:
-            broken[node.digest] = wrong
+
+async def _check_all(
+    blobs: BlobStore, nodes: dict[Digest, Descriptor], broken: dict[Digest, str], fast: bool, progress: Progress
+) -> None:
+    """A task for each thread, and not for each of a hundred thousand blobs. Hashing lets go of the interpreter."""
+    waiting = iter(list(nodes.values()))
+
+    async def check() -> None:
+        for node in waiting:
+            wrong = await anyio.to_thread.run_sync(_check, blobs, node, fast)
+            if wrong is not None:
+                broken[node.digest] = wrong
+
+            progress.blobs += 1
+            progress.bytes += node.size
 
     async with anyio.create_task_group() as tasks:
-        for node in nodes.values():
-            tasks.start_soon(check, node)
-
-    damages = [Damage(kind, digest, tuple(sorted(needed[digest]))) for digest, kind in sorted(broken.items())]
-    return Verification(len(entries), len(nodes), sum(node.size for node in nodes.values()), tuple(damages))
-
-
-def _entries(root: Path) -> list[tuple[str, Descriptor]]:
-    path = root / "index.json"
-    with fsops.local_errors("read", path):
-        text = path.read_bytes()
-
-    try:
-        document = index.parse_index(text)
-        return [
-            (index.name_of(entry) or str(entry.get("digest")), Descriptor.parse(entry, where="index.json"))
-            for entry in document["manifests"]
-        ]
-    except (index.Unreadable, UnsupportedContent) as error:
-        raise TargetRefused(f"{path}: {error}") from None
+        for _ in range(os.cpu_count() or 2):
+            tasks.start_soon(check)
 
 
 def _below(blobs: BlobStore, root: Descriptor, broken: dict[Digest, str]) -> list[Descriptor]:
-    return list(_walk(blobs, root, broken))
+    def unreadable(node: Descriptor, wrong: str | None) -> None:
+        if wrong is not None:  # else it is told as missing or damaged when it is checked
+            broken[node.digest] = "damaged"
+
+    return list(reach.below(blobs, root, unreadable))
 
 
-def _walk(blobs: BlobStore, node: Descriptor, broken: dict[Digest, str]) -> Iterator[Descriptor]:
-    """Iterate over `node` and everything below it, as far as it can be read."""
-    yield node
-    content = blobs.read(node.digest, MAX_MANIFEST_BYTES)
-    if content is None:
-        return  # told as missing or damaged when it is checked
-
-    try:
-        parsed = manifest.parse_stored(content, node.digest)
-    except (UnsupportedContent, InvalidName):
-        broken[node.digest] = "damaged"
-        return
-
-    if not isinstance(parsed, Index):
-        yield from parsed.blobs
-        return
-
-    here = [child for child in parsed.manifests if blobs.path(child.digest).exists()]
-    for child in here or parsed.manifests:
-        yield from _walk(blobs, child, broken)
-
-
-def _check(blobs: BlobStore, node: Descriptor) -> str | None:
+def _check(blobs: BlobStore, node: Descriptor, fast: bool) -> str | None:
     """What is wrong with a blob, None if nothing is."""
     try:
-        if not blobs.path(node.digest).exists():
+        if not os.path.lexists(blobs.path(node.digest)):
             return "missing"
 
-        return None if blobs.verify(node) else "damaged"
+        is_right = blobs.has(node) if fast and not reach.is_manifest(node) else blobs.verify(node)
+        return None if is_right else "damaged"
     except StoreError:
         return "damaged"
+
+
+def _orphans(root: Path, needed: Collection[Digest]) -> tuple[int, int]:
+    def sizes() -> Iterator[int]:
+        for path, digest in reach.stored(root):
+            if digest not in needed:
+                # What a run found damaged it may just have removed.
+                with fsops.local_errors("look at", path), suppress(FileNotFoundError):
+                    yield path.lstat().st_size
+
+    return _total(sizes())
+
+
+def _total(sizes: Iterator[int]) -> tuple[int, int]:
+    all_sizes = list(sizes)
+    return len(all_sizes), sum(all_sizes)

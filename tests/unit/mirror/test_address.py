@@ -70,6 +70,13 @@ def test_images_are_not_pushed_to_where_they_come_from() -> None:
     assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Settings()), RegistryAddress)
 
 
+def test_several_tags_need_a_place_each() -> None:
+    several = Selection("kolla", "*", "2025.*,latest")
+    assert isinstance(parse_target("registry://r.example/{repo}", several, Settings()), RegistryAddress)
+    with pytest.raises(ConfigError, match="one place for several tags"):
+        parse_target("registry://r.example/{repo}:stable", several, Settings())
+
+
 def test_a_name_that_can_not_be_a_tag_is_that_images_trouble() -> None:
     with pytest.raises(InvalidName):
         parse_address("registry://r.example/all:{repo}").place("org/a/b:t")

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
+import anyio.lowlevel
+import pytest
+
+from quaymirror.errors import AccessDenied, CredentialsRefused
 from quaymirror.net.auth import TokenAuth
 from quaymirror.net.origin import Origin
 from quaymirror.net.secret import Credentials, Secret
@@ -17,13 +22,19 @@ class Service:
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
+        self.refuses: set[str] = set()
         self.now = 0.0
         self.auth = TokenAuth(
             Origin.of("https://r.example"), ask=self.ask, find_credentials=self.find, clock=lambda: self.now
         )
 
     async def ask(self, url: str, authorization: Secret | None) -> bytes:
-        self.asked.append(parse_qs(urlsplit(url).query).get("scope", []))
+        scopes = parse_qs(urlsplit(url).query).get("scope", [])
+        self.asked.append(scopes)
+        await anyio.lowlevel.checkpoint()
+        if self.refuses & set(scopes):
+            raise AccessDenied("403", status=403)
+
         return json.dumps({"token": f"token-{len(self.asked)}", "expires_in": 300}).encode()
 
     async def find(self) -> Credentials | None:
@@ -56,7 +67,7 @@ async def test_a_token_that_is_not_enough_is_widened_and_keeps_what_it_had() -> 
     service = Service()
     await service.request("repository:b:pull,push repository:a:pull")
     await service.request("repository:b:pull,push repository:c:pull")
-    assert service.asked[1] == ["repository:b:pull,push", "repository:c:pull", "repository:a:pull"]
+    assert sorted(service.asked[1]) == ["repository:a:pull", "repository:b:pull,push", "repository:c:pull"]
     for scope in ("repository:b:pull,push", "repository:b:pull,push repository:a:pull"):
         assert await service.request(scope) == "Bearer token-2"
 
@@ -68,3 +79,42 @@ async def test_a_token_is_renewed_before_it_expires() -> None:
     assert await service.request("repository:b:pull") == "Bearer token-1"
     service.now = 290
     assert await service.request("repository:b:pull") == "Bearer token-2"
+
+
+async def test_who_waits_for_a_token_gets_one_together_with_the_others() -> None:
+    service = Service()
+    async with anyio.create_task_group() as tasks:
+        for number in range(16):
+            tasks.start_soon(service.request, f"repository:{number}:pull")
+
+    assert [len(scopes) for scopes in service.asked] == [16] or [len(scopes) for scopes in service.asked] == [1, 15]
+
+
+async def test_one_token_is_not_for_more_than_a_header_can_hold() -> None:
+    service = Service()
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(service.request, f"repository:{number}:pull,push repository:shared:pull")
+
+    assert max(len(scopes) for scopes in service.asked) <= 30
+    assert len(service.asked) < 12
+
+
+async def test_a_scope_that_is_refused_is_the_trouble_of_who_wanted_it() -> None:
+    service = Service()
+    service.refuses = {"repository:3:pull"}
+    sent: list[int] = []
+
+    async def request(number: int) -> None:
+        if number == 3:
+            with pytest.raises(CredentialsRefused):
+                await service.request("repository:3:pull")
+        else:
+            await service.request(f"repository:{number}:pull")
+            sent.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(8):
+            tasks.start_soon(request, number)
+
+    assert sorted(sent) == [0, 1, 2, 4, 5, 6, 7]
