@@ -13,7 +13,7 @@ nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 _GROUPS = nox.project.load_toml("pyproject.toml")
 # Independent clients and servers that the tests hold quaymirror against: program and Debian package.
-_PEERS = {"skopeo": "skopeo", "docker-registry": "docker-registry"}
+_PEERS = {"skopeo": "skopeo", "docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
 
 
 def _install(session: nox.Session, *groups: str) -> None:
