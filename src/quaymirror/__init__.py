@@ -23,7 +23,7 @@ from .quay.selection import Selection
 
 if TYPE_CHECKING:
     from .mirror.report import Report
-    from .mirror.run import Stop
+    from .mirror.running import Stop
     from .mirror.settings import Settings
     from .quay.discovery import Image
 
@@ -49,7 +49,7 @@ _LAZY = {
     "Image": "quaymirror.quay.discovery",
     "Report": "quaymirror.mirror.report",
     "Settings": "quaymirror.mirror.settings",
-    "Stop": "quaymirror.mirror.run",
+    "Stop": "quaymirror.mirror.running",
 }
 
 

@@ -12,7 +12,8 @@ import click
 
 from ..events import Meters, Observer
 from ..mirror.report import ExitCode, Report
-from ..mirror.run import Stop, run_sync
+from ..mirror.run import run_sync
+from ..mirror.running import Stop
 from ..mirror.settings import Settings
 from ..quay.selection import Selection
 from ..testing import QuayServer, Registry, kolla_like

@@ -15,7 +15,8 @@ from ..events import Meters, Observer
 from ..mirror import pruning
 from ..mirror.lockfile import read_lock
 from ..mirror.report import ExitCode, Report, exit_code_of
-from ..mirror.run import Stop, run_sync
+from ..mirror.run import run_sync
+from ..mirror.running import Stop
 from ..mirror.settings import Settings
 from ..mirror.target import LayoutTarget, TargetSpec, common_target, home_of
 from ..quay.selection import Selection

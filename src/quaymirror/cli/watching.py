@@ -17,7 +17,7 @@ import click
 from ..errors import ConfigError
 from ..events import Event, ImageDerived, Meters, Observer
 from ..mirror.report import ExitCode, Report
-from ..mirror.run import Stop
+from ..mirror.running import Stop
 from ..transfer.together import foremost
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 from ..ui.state import RunState

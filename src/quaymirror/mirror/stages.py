@@ -1,0 +1,215 @@
+"""The stages of a run, and the streams between them.
+
+    list_candidates  --candidates-->  confirm x N  --images-->  work x N  -->  outcomes
+
+Both streams are bounded, so that a listing of any length is in memory a page at a time. A stream that is closed is how
+the stage before says that it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from ..errors import QuaymirrorError, Scope, SelectionEmpty, StoreError
+from ..events import CandidateSkipped, ImageStarted, Outcome, StopRequested
+from ..oci import Reference
+from ..quay.discovery import Candidate, Image, check, confirm, list_candidates, list_pinned
+from ..quay.memory import TagMemory
+from ..quay.selection import Selection
+from ..quay.tags import no_such_tag
+from ..transfer.flight import SingleFlight
+from ..transfer.image import Transfers
+from ..transfer.target import Target
+from ..transfer.together import foremost
+from .bring import Bringer
+from .memory import RunMemory
+from .running import Run
+from .services import Services
+
+# How many tags are checked at a time. The API's gate decides how many requests really are under way.
+_CHECKERS = 16
+# A page of the listing waits here while the next one is on its way.
+_PAGE = 100
+
+
+async def run_stages(run: Run, services: Services, target: Target, memory: RunMemory) -> None:
+    """Run all stages to their end, or to where somebody asks to stop.
+
+    :raises BaseExceptionGroup: when there is a bug in here; everything else ends up in the tally.
+    """
+    discovery = anyio.CancelScope()
+    async with anyio.create_task_group() as watchers:
+        watchers.start_soon(_watch, run, discovery)
+        watchers.start_soon(_watch_clock, run)
+        try:
+            async with anyio.create_task_group() as tasks:
+                watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
+                images = _start_workers(run, services, target, tasks)
+                with images, discovery:
+                    await _discover(run, services, memory, images)
+        except BaseExceptionGroup as group:
+            run.doom(_ours(group))
+
+        watchers.cancel_scope.cancel()
+
+
+def _start_workers(run: Run, services: Services, target: Target, tasks: TaskGroup) -> MemoryObjectSendStream[Image]:
+    """Start the workers; return the stream that they live from."""
+
+    async def look_again(reference: Reference) -> Image | CandidateSkipped:
+        if any(selection.pinned for selection in run.selections):
+            return Image(reference)  # exactly that one was asked for
+
+        selection = Selection(run.selections[0].organization, tag=reference.tag or "")
+        found = await check(
+            Candidate(reference.repository),
+            api=services.api,
+            lookup=services.lookup(selection),
+            selection=selection,
+        )
+        return found if isinstance(found, CandidateSkipped) else found[0]
+
+    transfers = Transfers(
+        source=services.source,
+        target=target,
+        flights=SingleFlight(tasks),
+        slots=anyio.CapacityLimiter(run.settings.layer_concurrency),
+        meters=run.meters,
+        observer=run.observer,
+        platforms=run.settings.platforms,
+        run_id=run.run_id,
+    )
+    bringer = Bringer(transfers, look_again, run.settings.dry_run)
+    found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
+    with images:
+        for _ in range(run.settings.concurrency):
+            tasks.start_soon(_work, run, images.clone(), bringer)
+
+    return found
+
+
+async def _discover(run: Run, services: Services, memory: RunMemory, found: MemoryObjectSendStream[Image]) -> None:
+    """Find the images of each selection. What breaks here ends the run, but not the images that are in flight.
+
+    That one selection has no images does not end the others.
+    """
+    for selection in run.selections:
+        try:
+            await _find(run, selection, services, memory.tags, found)
+        except SelectionEmpty as error:
+            run.tally.empty = run.tally.empty or error
+        except QuaymirrorError as error:
+            run.doom(error)
+
+    try:
+        await memory.keep_tags()
+    except StoreError as error:
+        run.doom(error)
+
+
+async def _find(
+    run: Run, selection: Selection, services: Services, memory: TagMemory, found: MemoryObjectSendStream[Image]
+) -> None:
+    if selection.pinned:
+        registry = run.settings.origin.netloc
+        await list_pinned(found.clone(), registry=registry, selection=selection, observer=run.observer)
+        return
+
+    tally = run.tally
+    tally.missed.clear()
+    before = tally.found + len(tally.failed_checks)
+    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
+    try:
+        async with anyio.create_task_group() as stages:
+            with candidates:
+                for _ in range(_CHECKERS):
+                    stages.start_soon(_confirm, run, selection, services, memory, candidates.clone(), found.clone())
+
+            stages.start_soon(_list, run, selection, services, listed)
+    except BaseExceptionGroup as group:
+        raise _ours(group) from None
+
+    if tally.missed and tally.found + len(tally.failed_checks) == before:
+        raise await no_such_tag(services.api, tally.missed, selection)
+
+
+async def _watch(run: Run, discovery: anyio.CancelScope) -> None:
+    await run.stop.wait()
+    run.observer(StopRequested(run.stop.reason or ""))
+    discovery.cancel()
+
+
+async def _watch_clock(run: Run) -> None:
+    if run.settings.max_duration is not None:
+        await anyio.sleep(run.settings.max_duration)
+        run.stop.request("the time it may take is up")
+
+
+async def _watch_at_once(run: Run, everything: anyio.CancelScope) -> None:
+    await run.stop.wait_at_once()
+    everything.cancel()
+
+
+def _ours(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError:
+    error = foremost(group)
+    if error is None:
+        raise group
+
+    return error
+
+
+async def _list(run: Run, selection: Selection, services: Services, outbox: MemoryObjectSendStream[Candidate]) -> None:
+    await list_candidates(
+        outbox,
+        api=services.api,
+        registry=run.settings.origin.netloc,
+        selection=selection,
+        observer=run.observer,
+    )
+
+
+async def _confirm(
+    run: Run,
+    selection: Selection,
+    services: Services,
+    memory: TagMemory,
+    inbox: MemoryObjectReceiveStream[Candidate],
+    outbox: MemoryObjectSendStream[Image],
+) -> None:
+    await confirm(
+        inbox,
+        outbox,
+        api=services.api,
+        lookup=services.lookup(selection),
+        selection=selection,
+        memory=memory,
+        observer=run.observer,
+        is_new=run.take,
+    )
+
+
+async def _work(run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer) -> None:
+    """Take images as they come and bring each to its outcome. A worker never raises for one image."""
+    with inbox:
+        async for image in inbox:
+            if run.stop.reason is not None:
+                return
+
+            run.observer(ImageStarted(image.reference))
+            outcome = _told_once(run, await bringer.outcome(image.reference))
+            run.finish(outcome)
+            if outcome.error is not None and outcome.error.scope is Scope.RUN:
+                run.doom(outcome.error)
+
+
+def _told_once(run: Run, outcome: Outcome) -> Outcome:
+    """A disk that is full fails every image in flight: the first one says why, the others that they ended with it."""
+    error = outcome.error
+    if not isinstance(error, StoreError) or error.scope is not Scope.RUN or run.tally.fatal is None:
+        return outcome
+
+    return replace(outcome, error=StoreError("stopped with the run", scope=Scope.IMAGE, phase=error.phase))
