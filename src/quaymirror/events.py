@@ -95,6 +95,8 @@ class PageListed:
     number: int
     repositories: int
     matched: int
+    rejected: int = 0
+    """How many entries made no sense and are left out: nobody knows what they stand for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from quaymirror import Selection, Settings, Status
 from quaymirror.cli.main import main
 from quaymirror.events import StopRequested
 from quaymirror.mirror.report import ExitCode, Report
+from quaymirror.quay.check import Discovery
 from quaymirror.testing import Fault, Hold, QuayServer, Registry
 from quaymirror.testing import Status as Answer
 
@@ -400,3 +401,18 @@ def _short(name: str) -> str:
 
 def _utc(moment: float) -> datetime:
     return datetime.fromtimestamp(moment, UTC)
+
+
+async def test_what_the_registry_was_asked_for_is_asked_again_when_its_age_counts(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = organization(1, clock)
+    since = Selection("kolla", "*", TAG, since=_utc(clock.now - 60))
+    registry.organization("kolla").repository("image-0000").push("newer", small_image("newer"))
+    clock.advance(HOUR)
+    async with QuayServer(registry) as server:
+        await night(server, tmp_path / "mirror", discovery=Discovery.REGISTRY)
+        assert checked(server) == []
+        report = await night(server, tmp_path / "mirror", since, allow_empty=True)
+        assert checked(server) == ["image-0000"]
+
+    assert dict(report.skipped) == {"not updated since": 1}

@@ -25,7 +25,7 @@ from quaymirror.oci import Digest
 from quaymirror.quay.selection import Pin
 from quaymirror.store import lock, state
 from quaymirror.store.prune import READER_SECONDS
-from quaymirror.testing import Fault, QuayServer, Registry, bad_gateway
+from quaymirror.testing import Fault, QuayServer, Registry, ReplaceBody, bad_gateway
 
 EVERYTHING = Selection("kolla", "*", TAG)
 DAY = 86_400.0
@@ -337,3 +337,16 @@ async def test_a_disk_that_fails_while_pruning_fails_the_run_and_loses_nothing(
         monkeypatch.undo()
         assert len(layouts.names(mirror)) == 4
         layouts.check(mirror)
+
+
+async def test_an_entry_of_the_listing_that_makes_no_sense_may_be_any_image(tmp_path: Path, clock: Clock) -> None:
+    registry, images = kolla(2)
+    mirror, name = tmp_path / "mirror", next(iter(images))
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        page = {"repositories": [{"namespace": "kolla", "name": 7}, {"namespace": "kolla", "name": name}]}
+        server.faults.append(Fault("^/api/v1/repository$", ReplaceBody(json.dumps(page).encode())))
+        report = await night(server, mirror, grace=0, max_delete=100)
+        assert report.rejected == 1
+
+    assert len(layouts.names(mirror)) == 2

@@ -103,6 +103,8 @@ class Report:
     """The names of the jobs that `selections` come from, if any."""
     repositories: int = 0
     matched: int = 0
+    rejected: int = 0
+    """Entries of the listing that made no sense."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     changes: Changes | None = None
     """How what was found differs from the last run that saw everything, if there was one."""
@@ -132,7 +134,7 @@ class Report:
     def is_whole(self) -> bool:
         """Whether what is not in here is not there: all was found, or it is certain that there is nothing."""
         is_certain = self.fatal is None or isinstance(self.fatal, SelectionEmpty)
-        return self.complete and is_certain and not self.failed_checks
+        return self.complete and is_certain and not self.failed_checks and not self.rejected
 
     @property
     def selection(self) -> Selection:
@@ -170,7 +172,12 @@ class Report:
             "exit_code": int(self.exit_code),
             "error": error_to_json(self.fatal),
             "stopped": self.stopped,
-            "repositories": {"listed": self.repositories, "matched": self.matched, "skipped": dict(self.skipped)},
+            "repositories": {
+                "listed": self.repositories,
+                "matched": self.matched,
+                "rejected": self.rejected,
+                "skipped": dict(self.skipped),
+            },
             "images": {status.value: counts[status] for status in Status},
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": sum(outcome.bytes_reused for outcome in self.outcomes),

@@ -169,6 +169,7 @@ def _bare_report(run: Run, target: TargetSpec, elapsed: float) -> Report:
         jobs=run.jobs,
         repositories=tally.repositories,
         matched=tally.matched,
+        rejected=tally.rejected,
         skipped=tally.skipped,
         findings=tally.findings,
         hosts=tally.hosts,

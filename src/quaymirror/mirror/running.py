@@ -76,6 +76,7 @@ class Tally:
     hosts: defaultdict[str, HostTrouble] = field(default_factory=lambda: defaultdict(HostTrouble))
     repositories: int = 0
     matched: int = 0
+    rejected: int = 0
     listings: int = 0
     """How many selections were listed to their end."""
     found: int = 0
@@ -88,6 +89,7 @@ class Tally:
             case PageListed():
                 self.repositories += event.repositories
                 self.matched += event.matched
+                self.rejected += event.rejected
             case ListingFinished():
                 self.listings += event.complete
             case CandidateSkipped():

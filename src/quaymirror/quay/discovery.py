@@ -130,7 +130,7 @@ async def pages(
 
         new = listing.take(page)
         matched = [repository for repository in new if selection.matches(repository.name)]
-        observer(PageListed(listing.pages, len(new), len(matched)))
+        observer(PageListed(listing.pages, len(new), len(matched), len(page.rejected)))
         has_matched = has_matched or bool(matched)
         candidates = list(_candidates(replace(page, repositories=tuple(matched)), registry, selection, observer))
         yield list(_batched(candidates))
@@ -297,7 +297,7 @@ async def check(
         for wanted in selection.tags:
             if is_pattern(wanted):
                 found |= {tag.name: tag for tag in await matching_tags(api, name, wanted)}
-            elif (tag := await _tag(candidate, wanted, lookup, memory)) is not None:
+            elif (tag := await _tag(candidate, wanted, lookup, selection, memory)) is not None:
                 found[wanted] = tag
     except NotFound:
         return CandidateSkipped(name, "gone since it was listed")
@@ -311,11 +311,14 @@ async def check(
     return _judged(candidate, selection, list(found.values()))
 
 
-async def _tag(candidate: Candidate, name: str, lookup: TagLookup, memory: TagMemory | None) -> Tag | None:
+async def _tag(
+    candidate: Candidate, name: str, lookup: TagLookup, selection: Selection, memory: TagMemory | None
+) -> Tag | None:
     known = memory and memory.recall(
         candidate.repository, name, last_modified=candidate.last_modified, now=candidate.listed_at
     )
-    if known:
+    # What the registry was asked for has no start: only the API can tell how old it is.
+    if known and (selection.since is None or known.start is not None or known.digest is None):
         return tag_of(known)
 
     tag, at = await lookup.tag(candidate.repository, name, beside=candidate.batch)
