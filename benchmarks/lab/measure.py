@@ -52,7 +52,7 @@ def run(command: str, out: Path, *, environment: Mapping[str, str] | None = None
         cwd=out,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
+        env={**_environment(), **(environment or {})},
         start_new_session=True,
     )
     assert process.stderr is not None
@@ -141,6 +141,11 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "load": os.getloadavg(),
     }
+
+
+def _environment() -> dict[str, str]:
+    """Compiled modules are kept, as for any user: compiling them anew each time is not what is to be measured."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _median(runs: Sequence[Cost], what: str) -> float:

@@ -21,6 +21,7 @@ from quaymirror.events import Event, RetryScheduled
 from quaymirror.mirror.address import parse_address
 from quaymirror.mirror.recheck import verify_target
 from quaymirror.mirror.report import ExitCode, Report, exit_code_of
+from quaymirror.net.retry import RetryPolicy
 from quaymirror.net.secret import Credentials, Secret
 from quaymirror.testing import QuayServer, SourceManifest, make_image, make_layer
 
@@ -309,7 +310,7 @@ async def test_a_registry_that_stays_away_fails_the_images_that_are_missing_and_
         async with QuayServer(registry) as server:
             server.on_request = lambda _: target.kill() if server.count("", listener="cdn") == 20 else None
             address = f"registry://{target.host}?insecure=true"
-            options = settings(server, tmp_path, retries=0, concurrency=2)
+            options = settings(server, tmp_path, retries=0, retry=RetryPolicy(patience=1.0), concurrency=2)
             report = await quaymirror.sync(EVERYTHING, address, options)
             assert report.exit_code is ExitCode.PARTIAL
             failed = [outcome for outcome in report.outcomes if outcome.error is not None]

@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 from organizations import TAG, kolla
+from receiver import Receiver
 
 from quaymirror.testing import QuayServer
 
@@ -91,9 +92,16 @@ async def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
         if kind == "" and line.startswith("quaymirror ")
     ]
     assert len(lines) >= 5
-    async with QuayServer(registry) as server:
+    async with QuayServer(registry) as server, Receiver() as target:
+        # What stands for somebody's own registry is one of ours.
+        address = target.address.replace("?", "/mirror?")
+        (file,) = [block for kind, block in blocks("README.md") if kind == "toml"]
+        (tmp_path / "quaymirror.toml").write_text(file.replace("/srv/", f"{tmp_path}/"))
         for line in lines:
-            await anyio.to_thread.run_sync(partial(shell, line, tmp_path, QUAYMIRROR_SERVER=server.url))
+            here = line.replace("registry://registry.example/mirror", f"'{address}'")
+            await anyio.to_thread.run_sync(partial(shell, here, tmp_path, QUAYMIRROR_SERVER=server.url))
+
+        assert target.count("PUT", r"/v2/mirror/kolla/.*/manifests/") > 0
 
 
 async def test_the_python_of_the_how_to_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import urlsplit
 
-from ..errors import Side, UnsafeRedirect
+from ..errors import Scope, Side, UnsafeRedirect
 from ..events import Notice, Observer
 from ..net.auth import Authorizer, Fixed, TokenAuth
 from ..net.client import Client, Request
@@ -93,7 +93,7 @@ async def _connected(origin: Origin, settings: Settings, observer: Observer, *, 
     guard = AddressGuard()
     trust = _trust(origin, settings, side)
     proxies = Proxies.of(settings.environment)
-    gates, bandwidth = _limits(settings, observer)
+    gates, bandwidth = _limits(settings, observer, side)
 
     def foreign_proxy(url: str) -> str | None:
         if not guard.allows(Origin.of(url).host):
@@ -148,9 +148,17 @@ async def connect_target(
         yield stack.registry(settings.dest_credentials, namespace)
 
 
-def _limits(settings: Settings, observer: Observer) -> tuple[Gates, Pace | None]:
-    """Return the gates, and the pace of all bytes if there is a limit on them."""
+def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[Gates, Pace | None]:
+    """Return the gates, and the pace of all bytes if there is a limit on them.
+
+    The user's limits are for the source: what is pushed comes from there. Without the source nothing can go on; without
+    the target each image that needs it fails by its name, and what is there already is told.
+    """
     clock, sleep, total, bandwidth = settings.retry.clock, settings.retry.sleep, None, None
+    gates = partial(Gates, observer, patience=settings.retry.patience, clock=clock, sleep=sleep)
+    if side is Side.TARGET:
+        return gates(given_up=Scope.IMAGE), None
+
     if settings.max_requests_per_second is not None:
         observer(Notice(f"limited to {settings.max_requests_per_second:g} requests a second"))
         total = Pace(settings.max_requests_per_second, clock=clock, sleep=sleep)
@@ -159,7 +167,7 @@ def _limits(settings: Settings, observer: Observer) -> tuple[Gates, Pace | None]
         observer(Notice(f"limited to {settings.limit_rate:,} bytes a second"))
         bandwidth = Pace(settings.limit_rate, clock=clock, sleep=sleep)
 
-    return Gates(observer, total=total, patience=settings.retry.patience, clock=clock, sleep=sleep), bandwidth
+    return gates(total=total), bandwidth
 
 
 def _trust(origin: Origin, settings: Settings, side: Side) -> Trust:

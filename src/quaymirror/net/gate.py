@@ -235,7 +235,8 @@ KINDS = {
 class Gates:
     """The gate of each host and class of endpoints, made when it is first asked for.
 
-    `total` is a pace for all requests together; `patience` for how many seconds a host is waited for.
+    `total` is a pace for all requests together; `patience` for how many seconds a host is waited for, and `given_up`
+    how far it reaches when that was in vain.
     """
 
     def __init__(
@@ -244,12 +245,14 @@ class Gates:
         *,
         total: Pace | None = None,
         patience: float = 900.0,
+        given_up: Scope = Scope.RUN,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._observer = observer
         self._total = total
         self._patience = patience
+        self._given_up = given_up
         self._clock = clock
         self._sleep = sleep
         self._gates: dict[tuple[str, str], Gate] = {}
@@ -268,7 +271,12 @@ class Gates:
     def _health(self, host: str) -> Health:
         if host not in self._hosts:
             self._hosts[host] = Health(
-                host, patience=self._patience, observer=self._observer, clock=self._clock, sleep=self._sleep
+                host,
+                patience=self._patience,
+                given_up=self._given_up,
+                observer=self._observer,
+                clock=self._clock,
+                sleep=self._sleep,
             )
 
         return self._hosts[host]

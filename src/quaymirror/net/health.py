@@ -29,19 +29,24 @@ _FORGET_SECONDS = 120.0
 
 
 class Health:
-    """The health of one host. `patience` is for how many seconds a run waits for it to come back."""
+    """The health of one host. `patience` is for how many seconds a run waits for it to come back.
+
+    `given_up` is how far it reaches when it does not.
+    """
 
     def __init__(
         self,
         name: str,
         *,
         patience: float = 900.0,
+        given_up: Scope = Scope.RUN,
         observer: Observer = ignore,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self.name = name
         self._patience = patience
+        self._given_up = given_up
         self._observer = observer
         self._clock = clock
         self._sleep = sleep
@@ -134,13 +139,13 @@ class Health:
                 f"{self.name} asks for {self.pause_left:,.0f} s of patience ({self._trouble}): "
                 f"more than the {self._patience:,.0f} s that there are",
                 retry_after=self.pause_left,
-                scope=Scope.RUN,
+                scope=self._given_up,
             )
 
         patience = self._patience if self._has_answered else min(self._patience, _NEVER_SEEN_PATIENCE)
         since = self._trouble_since
         if since is not None and self.pause_left > 0 and self._clock() - since > patience:
-            scope = Scope.RUN if self._has_answered else Scope.IMAGE
+            scope = self._given_up if self._has_answered else Scope.IMAGE
             raise Unavailable(
                 f"{self.name} has been in trouble for {self._clock() - since:,.0f} s: {self._trouble}", scope=scope
             )
