@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import nox
 
@@ -56,10 +57,17 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run a benchmark: `nox -s bench -- memory`."""
-    session.install("-e", ".")
-    for name in session.posargs or ["memory"]:
-        session.run("python", f"benchmarks/{name}.py")
+    """Run benchmarks by their names: `nox -s bench -- cold derived`; options go to the one before them."""
+    _install(session, "test")
+    runs: list[list[str]] = []
+    for word in session.posargs or ["cold"]:
+        if word.startswith("-") or not Path("benchmarks", f"{word}.py").exists():
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+
+    for name, *options in runs:
+        session.run("python", f"benchmarks/{name}.py", *options)
 
 
 def _install_peers(session: nox.Session) -> None:

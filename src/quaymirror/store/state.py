@@ -62,10 +62,13 @@ CREATE TABLE orphan (                 -- blobs that nothing here needs
 ) STRICT, WITHOUT ROWID;
 """
 
+# Which images need a blob: asked for each blob that is pushed, and for each that may go.
+_HOLDERS = "CREATE INDEX content_by_blob ON content (blob); CREATE INDEX image_by_root ON image (root, platforms);"
+
 # More places to mount a blob from are of no use.
 _MAX_HOLDERS = 4
 # The number is "QMir".
-_FORMAT = Format(0x514D6972, (_TABLES, _PRUNING))
+_FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS))
 
 
 @dataclass(frozen=True, slots=True)
