@@ -24,6 +24,7 @@ _GROUPS = {
         "password_stdin",
         "authfile",
         "allow_realm",
+        "allow_foreign_layers",
         "cafile",
         "src_cert_dir",
         "src_tls_verify",

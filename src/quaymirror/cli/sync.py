@@ -32,6 +32,9 @@ from .outputs import Outputs, output_options
 )
 @click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
 @click.option(
+    "--allow-foreign-layers", is_flag=True, help="Fetch layers that the registry lacks from where manifests say."
+)
+@click.option(
     "--full-check-every",
     metavar="DURATION",
     callback=duration,

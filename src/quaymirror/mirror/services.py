@@ -24,6 +24,7 @@ from ..net.transport import AiohttpTransport, Transport
 from ..quay.api import QuayAPI
 from ..quay.check import Discovery, TagLookup, make_lookup
 from ..quay.selection import Selection
+from ..registry.foreign import ForeignLayers
 from ..registry.pull import RemoteSource
 from .settings import Settings
 
@@ -51,6 +52,7 @@ class _Stack:
     direct: Transport
     foreign: Transport
     gates: Gates
+    strange_gates: Gates
     settings: Settings
     observer: Observer
     side: Side
@@ -68,6 +70,10 @@ class _Stack:
             observer=self.observer,
             side=self.side,
         )
+
+    def stranger(self, at: Origin) -> Client:
+        """Return a client of a host that nobody vouches for: without credentials, only where servers may send us."""
+        return replace(self, direct=self.foreign, gates=self.strange_gates).client(at, Fixed())
 
     def registry(self, credentials: Credentials | None, namespace: str) -> Client:
         """Return a client of the registry, with `credentials` or else those that the user keeps for `namespace`."""
@@ -117,7 +123,7 @@ async def _connected(origin: Origin, settings: Settings, observer: Observer, *, 
             find_proxy=foreign_proxy if proxies.by_scheme else None,
         ) as foreign,
     ):
-        yield _Stack(origin, direct, foreign, gates, settings, observer, side)
+        yield _Stack(origin, direct, foreign, gates, gates.apart(), settings, observer, side)
 
 
 @asynccontextmanager
@@ -134,7 +140,10 @@ async def connect(settings: Settings, observer: Observer, *, namespace: str = ""
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         yield Services(
             api=QuayAPI(stack.client(origin, api), has_token=token is not None),
-            source=RemoteSource(stack.registry(credentials, namespace)),
+            source=RemoteSource(
+                stack.registry(credentials, namespace),
+                foreign=ForeignLayers(origin, stack.stranger if settings.allow_foreign_layers else None),
+            ),
             discovery=settings.discovery,
         )
 

@@ -27,7 +27,8 @@ class Settings:
 
     `layer_concurrency` is how many blobs are in flight over all images. `platforms` restricts multi-arch images to
     some of their platforms; () means all, or linux/amd64 where images are derived. `filters` are occystrap's, in their
-    order; `allow_extract` lets its outputs unpack archives. `fsync` is what is promised against power loss,
+    order; `allow_extract` lets its outputs unpack archives. With `allow_foreign_layers`, layers that the registry does
+    not have are fetched from where their manifest says that they are. `fsync` is what is promised against power loss,
     `check_space` refuses early what does not fit on the disk, `wait` waits for another run to end. `environment` is
     where auth files and proxies are looked up.
     `src_` and `dest_` tell source and target apart: directories of certificates as in certs.d, and whether to verify.
@@ -54,6 +55,7 @@ class Settings:
     platforms: tuple[Platform, ...] = ()
     filters: tuple[str, ...] = ()
     allow_extract: bool = False
+    allow_foreign_layers: bool = False
     full_check_every: float = 7 * 86_400.0
     max_duration: float | None = None
     expect_at_least: int | None = None

@@ -258,6 +258,20 @@ class Gates:
         self._gates: dict[tuple[str, str], Gate] = {}
         self._hosts: dict[str, Health] = {}
 
+    def apart(self) -> Gates:
+        """Return gates under the same total for hosts that nobody vouches for: their trouble ends and stops no other.
+
+        Even where such a host is one that is known here: what is asked of it then is another's choice.
+        """
+        return Gates(
+            self._observer,
+            total=self._total,
+            patience=self._patience,
+            given_up=Scope.IMAGE,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
     def __call__(self, host: str, kind: str) -> Gate:
         """Return the gate for `kind` of endpoints at `host`, `host[:port]`."""
         key = (host, kind)

@@ -76,10 +76,7 @@ def follow(base: str, location: str) -> str:
     """
     source = Origin.of(base)
     try:
-        if not location or len(location) > _MAX_URL or not location.isprintable():
-            raise ValueError("not a usable URL")
-
-        url = urljoin(base, location)
+        url = urljoin(base, checked_url(location))
         target = Origin.of(url)
     except ValueError as error:
         raise UnsafeRedirect(f"{source.netloc} redirects to what can't be followed: {error}") from None
@@ -88,6 +85,17 @@ def follow(base: str, location: str) -> str:
         raise UnsafeRedirect(f"{source.netloc} redirects from HTTPS to plain HTTP at {target.netloc}: refused")
 
     return url
+
+
+def checked_url(text: str) -> str:
+    """Return `text`, from a server, if it can be a URL at all, absolute or not.
+
+    :raises ValueError: when no honest server sends such a thing.
+    """
+    if not text or len(text) > _MAX_URL or not text.isprintable():
+        raise ValueError("not a usable URL")
+
+    return text
 
 
 def shown(url: str) -> str:

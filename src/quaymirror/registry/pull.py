@@ -21,6 +21,7 @@ from ..net.dates import parse_http_date
 from ..net.retry import Attempts
 from ..net.transport import Response
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest, mediatype
+from .foreign import ForeignLayers
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
@@ -44,8 +45,9 @@ class BlobStream:
 class RemoteSource:
     """A registry to pull from. What counts is always the digest: a tag may move, a digest can't."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, foreign: ForeignLayers | None = None) -> None:
         self._client = client
+        self._foreign = foreign or ForeignLayers(client.origin)
 
     def attempts(self, what: str) -> Attempts:
         """Return the budget of tries for one blob."""
@@ -141,6 +143,8 @@ class RemoteSource:
     async def open(self, repository: Repository, blob: Descriptor, *, offset: int = 0) -> AsyncIterator[BlobStream]:
         """Open the stream of a blob from `offset` on; what comes may start at 0 nevertheless, see `BlobStream.offset`.
 
+        A blob that the registry does not have is asked for where its descriptor says, if that is allowed.
+
         :raises NotFound: when the repository does not have it.
         :raises AccessDenied: when it is gone or not for us.
         :raises RangeRefused: when the server answers the range with something else.
@@ -156,7 +160,7 @@ class RemoteSource:
         )
         async with AsyncExitStack() as stack:
             try:
-                response = await stack.enter_async_context(self._client.open(request))
+                response = await self._answer(request, blob, stack)
             except ServiceError as error:
                 if error.status != 416:
                     raise
@@ -164,6 +168,14 @@ class RemoteSource:
                 raise RangeRefused(f"{blob.digest}: the server has no bytes from {offset:,} on") from None
 
             yield BlobStream(_start(response, blob, offset), response)
+
+    async def _answer(self, request: Request, blob: Descriptor, stack: AsyncExitStack) -> Response:
+        try:
+            return await stack.enter_async_context(self._client.open(request))
+        except NotFound as error:
+            absent = error
+
+        return await stack.enter_async_context(self._foreign.open(blob, request.headers, absent))
 
 
 def _manifest(repository: Repository, name: str | Digest) -> Request:

@@ -1,0 +1,89 @@
+"""Layers that are kept elsewhere than their image (OCI image-spec, descriptor.md, "urls").
+
+Whoever wrote the manifest chose the addresses, so nobody vouches for them: they are asked only if the user says so, get
+no credentials, reach no private address, and can at worst fail the image that named them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+from ..errors import NotFound, QuaymirrorError, Scope, UnsafeRedirect
+from ..net.client import Client, Request
+from ..net.origin import Origin, checked_url
+from ..net.transport import Response
+from ..oci import Descriptor
+
+# More would let one manifest send us to every host there is.
+_MAX_URLS = 5
+
+
+class ForeignLayers:
+    """Where the layers of images of `registry` may be besides. `connect` makes a client without credentials of a host.
+
+    Without `connect` they are not fetched, and the error says what would.
+    """
+
+    def __init__(self, registry: Origin, connect: Callable[[Origin], Client] | None = None) -> None:
+        self._registry = registry
+        self._connect = connect
+
+    @asynccontextmanager
+    async def open(self, blob: Descriptor, headers: Mapping[str, str], absent: NotFound) -> AsyncIterator[Response]:
+        """Open the answer of the first of the places of `blob` that has it; `absent` is what the registry said.
+
+        :raises NotFound: `absent` where the blob is nowhere else, or may not be asked for there.
+        :raises QuaymirrorError: when none of the places has a usable answer.
+        """
+        if not blob.urls:
+            raise absent
+
+        urls = [*self._usable(blob)]
+        if self._connect is None or not urls:
+            raise _explained(absent, urls)
+
+        async with AsyncExitStack() as stack:
+            yield await self._first(self._connect, urls, headers, stack)
+
+    def _usable(self, blob: Descriptor) -> Iterator[str]:
+        for url in blob.urls[:_MAX_URLS]:
+            try:
+                if Origin.of(checked_url(url)).is_secure or not self._registry.is_secure:
+                    yield url
+            except ValueError:
+                continue
+
+    async def _first(
+        self, connect: Callable[[Origin], Client], urls: list[str], headers: Mapping[str, str], stack: AsyncExitStack
+    ) -> Response:
+        errors: list[QuaymirrorError] = []
+        for url in urls:
+            parts = urlsplit(url)
+            path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+            request = Request(path, kind="blobs", headers=headers, may_redirect=True)
+            try:
+                return await stack.enter_async_context(connect(Origin.of(url)).open(request))
+            except QuaymirrorError as error:
+                errors.append(error)
+
+        raise _harmless(next((error for error in errors if error.scope is Scope.ATTEMPT), errors[-1]))
+
+
+def _harmless(error: QuaymirrorError) -> QuaymirrorError:
+    """A host that an image named must not end the run."""
+    if error.scope is Scope.RUN:
+        error.scope = Scope.IMAGE
+
+    if isinstance(error, UnsafeRedirect):
+        error.args = (f"a foreign layer: {error.message}",)
+
+    return error
+
+
+def _explained(absent: NotFound, urls: list[str]) -> NotFound:
+    hosts = ", ".join(dict.fromkeys(Origin.of(url).netloc for url in urls))
+    where = f"kept at {hosts[:200]}; --allow-foreign-layers would fetch it from there"
+    absent.args = (f"{absent.message}: a foreign layer, {where if urls else 'kept nowhere that may be asked'}",)
+    return absent

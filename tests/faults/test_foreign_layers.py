@@ -1,0 +1,193 @@
+"""Layers that a registry does not keep itself (OCI image-spec, descriptor.md, "urls"): asked for elsewhere, or not."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import commands
+import layouts
+import pytest
+import trustme
+from organizations import TAG, small_image
+
+import quaymirror
+from quaymirror import Report, Selection, Settings
+from quaymirror.mirror.report import ExitCode
+from quaymirror.net import guard
+from quaymirror.net.secret import Credentials, Secret
+from quaymirror.testing import Blob, Fault, QuayServer, Redirect, Registry, SourceManifest, digest_of, too_many_requests
+from quaymirror.testing import Status as Answer
+
+FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+CONTENT = b"a layer that may not be given away"
+SIGNED = "?X-Amz-Signature=canary-of-a-signature"
+PASSWORD = "canary-of-a-password"
+
+
+def image(*urls: str) -> SourceManifest:
+    """Return an image whose layer is at `urls`, and not in its registry."""
+    config, layer = Blob.of(b"{}"), Blob.of(CONTENT)
+    manifest = "application/vnd.docker.distribution.manifest.v2+json"
+    document = {
+        "schemaVersion": 2,
+        "mediaType": manifest,
+        "config": {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "digest": config.digest,
+            "size": config.size,
+        },
+        "layers": [{"mediaType": FOREIGN, "digest": layer.digest, "size": layer.size, "urls": [*urls]}],
+    }
+    raw = json.dumps(document).encode()
+    return SourceManifest(raw, manifest, digest_of(raw), (config,))
+
+
+def push(registry: Registry, *urls: str) -> None:
+    registry.robot("kolla+robot", token=PASSWORD)
+    registry.organization("kolla").repository("windows").push(TAG, image(*urls))
+    registry.organization("kolla").repository("glance").push(TAG, small_image("glance"))
+
+
+async def mirror(server: QuayServer, path: Path, **options: Any) -> Report:
+    credentials = Credentials("kolla+robot", Secret(PASSWORD))
+    settings = Settings(server=server.url, retries=1, credentials=credentials, **options)
+    report = await quaymirror.sync(Selection("kolla", "*", TAG), path, settings)
+    layouts.check(path)
+    # Whatever became of the one, the other is there.
+    assert f"kolla/glance:{TAG}" in layouts.names(path)
+    return report
+
+
+def why(report: Report) -> str:
+    (error,) = [outcome.error for outcome in report.outcomes if outcome.error is not None]
+    assert "canary" not in str(error)
+    return error.message
+
+
+async def test_only_the_registry_is_asked_unless_more_is_allowed(tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry) as server:
+        push(registry, f"{server.cdn_url}/files/layer{SIGNED}")
+        server.faults.append(Fault("^/files/", Answer(200, body=CONTENT)))
+        report = await mirror(server, tmp_path / "mirror")
+        assert server.count("^/files/") == 0
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert "--allow-foreign-layers would fetch it from there" in why(report)
+    assert server.cdn_url.removeprefix("http://") in why(report)
+
+
+async def test_what_is_allowed_is_fetched_without_credentials_and_verified(tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry, require_token=True) as server:
+        push(registry, f"{server.cdn_url}/gone{SIGNED}", f"{server.cdn_url}/files/layer{SIGNED}")
+        server.faults.append(Fault("^/files/", Answer(200, body=CONTENT)))
+        report = await mirror(server, tmp_path / "mirror", allow_foreign_layers=True)
+        asked = [request for request in server.requests if request.path in ("/gone", "/files/layer")]
+
+    assert report.exit_code is ExitCode.OK
+    assert digest_of(CONTENT) in layouts.check(tmp_path / "mirror")
+    assert [request.path for request in asked] == ["/gone", "/files/layer"]
+    assert not any({"authorization", "cookie"} & request.headers.keys() for request in asked)
+
+
+async def test_a_layer_that_the_registry_has_is_fetched_from_nowhere_else(tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry) as server:
+        push(registry, f"{server.cdn_url}/files/layer")
+        server.faults.append(Fault(f"^/v2/.*/blobs/{digest_of(CONTENT)}", Answer(200, body=CONTENT)))
+        report = await mirror(server, tmp_path / "mirror", allow_foreign_layers=True)
+        assert server.count("^/files/") == 0
+
+    assert report.exit_code is ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (Answer(200, body=CONTENT[::-1]), "other bytes"),
+        (Answer(200, body=CONTENT + b"!"), "bytes of it, not"),
+        (Answer(404), "/files/layer: 404"),
+        (Answer(401, {"WWW-Authenticate": 'Basic realm="x"'}), "not for us"),
+        (too_many_requests("3600"), "3600 s"),
+        (Redirect("file:///etc/passwd"), "can't be followed"),
+    ],
+    ids=["other bytes", "another size", "gone", "wants a password", "closed for an hour", "a file"],
+)
+async def test_a_bad_answer_fails_that_image_alone(answer: Any, says: str, tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry) as server:
+        push(registry, f"{server.cdn_url}/files/layer{SIGNED}")
+        server.faults.append(Fault("^/files/", answer))
+        report = await mirror(server, tmp_path / "mirror", allow_foreign_layers=True)
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert says in why(report)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/files/layer", "ftp://h/x", "http://[::1", "https://me:canary@h/x", "http://h:x/", "https://h/\x1b[2J"]
+)
+async def test_what_is_no_address_is_not_asked(url: str, tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry) as server:
+        push(registry, url)
+        report = await mirror(server, tmp_path / "mirror", allow_foreign_layers=True)
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert "nowhere that may be asked" in why(report)
+
+
+async def test_one_layer_does_not_send_us_everywhere(tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry) as server:
+        push(registry, *(f"{server.cdn_url}/files/{number}" for number in range(100)))
+        await mirror(server, tmp_path / "mirror", allow_foreign_layers=True)
+        assert server.count("^/files/") == 5
+
+
+async def test_a_public_registry_s_images_lead_to_no_private_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
+    registry = Registry()
+    async with QuayServer(registry) as server, QuayServer(Registry(), host="127.0.0.2") as inside:
+        push(registry, f"{inside.url}/files/layer{SIGNED}")
+        report = await mirror(server, tmp_path / "mirror", allow_foreign_layers=True)
+        assert not inside.requests
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert "a private address: refused" in why(report)
+
+
+async def test_a_registry_with_tls_has_no_layers_without(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    registry = Registry()
+    async with QuayServer(registry, tls=context) as server, QuayServer(Registry()) as plain:
+        push(registry, f"{plain.url}/files/layer")
+        report = await mirror(server, tmp_path / "mirror", allow_foreign_layers=True, cafile=tmp_path / "ca.pem")
+        assert not plain.requests
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert "nowhere that may be asked" in why(report)
+
+
+async def test_the_command_says_what_to_do_and_does_it(tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry) as server:
+        url = f"{server.cdn_url}/files/layer{SIGNED}"
+        registry.organization("kolla").repository("windows").push(TAG, image(url))
+        server.faults.append(Fault("^/files/", Answer(200, body=CONTENT)))
+        words = ("sync", "kolla", "*", TAG, "--server", server.url, "--progress", "plain", "--verbose")
+        first = await commands.run(*words, cwd=tmp_path, check=3)
+        second = await commands.run(*words, "--allow-foreign-layers", cwd=tmp_path, check=0)
+
+    assert "--allow-foreign-layers" in first.stderr
+    assert "canary" not in first.stdout + first.stderr + second.stdout + second.stderr
+    assert list(layouts.names(tmp_path / "mirror")) == [f"kolla/windows:{TAG}"]
