@@ -16,6 +16,7 @@ from enum import Enum
 
 __all__ = [
     "AccessDenied",
+    "CertificateRefused",
     "ConfigError",
     "ConnectFailed",
     "ContentError",
@@ -152,6 +153,12 @@ class TransportError(QuaymirrorError):
 
 class ConnectFailed(TransportError):
     """No connection: refused, unreachable, name unknown, or the TLS handshake failed."""
+
+
+class CertificateRefused(ConnectFailed):
+    """The other side does not prove that it is who it says: the TLS certificate is expired, or of nobody we trust."""
+
+    scope = Scope.IMAGE
 
 
 class TimedOut(TransportError):

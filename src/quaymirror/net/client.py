@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
 
 from ..errors import (
     AccessDenied,
+    CertificateRefused,
     HostDown,
     NotFound,
     QuaymirrorError,
@@ -36,7 +37,7 @@ from .gate import Gate
 from .origin import Origin, follow, shown
 from .retry import Attempts, RetryPolicy, parse_retry_after
 from .secret import Secret
-from .transport import Response, Timeouts, Transport
+from .transport import PROXY_REFUSES, Response, Timeouts, Transport
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class Request:
 
     `kind` says which gate it passes; `may_redirect` whether another host may answer (blobs), without credentials.
     Unless `patient`, it fails rather than wait for a host that answers only so many a second.
+    A `fresh` one gets a connection of its own: behind one address there may be several servers, one of them broken.
     Several scopes are separated by spaces, what the request is mainly about first. A `body` that is no `bytes` can be
     sent once only, and needs its `Content-Length` in `headers`.
     """
@@ -67,6 +69,7 @@ class Request:
     may_redirect: bool = False
     body: bytes | AsyncIterable[bytes] | None = None
     patient: bool = True
+    fresh: bool = False
 
 
 class Client:
@@ -105,10 +108,12 @@ class Client:
         :raises QuaymirrorError: what `open` or `parse` raised last.
         """
 
-        async def once() -> T:
-            return await self.fetch_once(request, limit=limit, parse=parse)
+        attempts = self.attempts(shown(f"{self.origin}{request.path}"))
 
-        return await self.attempts(shown(f"{self.origin}{request.path}")).run(once)
+        async def once() -> T:
+            return await self.fetch_once(replace(request, fresh=attempts.is_refetch), limit=limit, parse=parse)
+
+        return await attempts.run(once)
 
     async def fetch_once(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
         """Return what `parse` makes of the answer and its body, without trying again: for a step of something larger.
@@ -187,7 +192,13 @@ class Client:
         if authorization is not None:
             headers["Authorization"] = authorization.header_value()
 
-        response = await self._send(self._direct, request, url, headers, stack)
+        try:
+            response = await self._send(self._direct, request, url, headers, stack)
+        except CertificateRefused as error:
+            # Nothing else that is asked there can go better.
+            error.scope = self._gates(self.origin.netloc, request.kind).health.given_up
+            raise
+
         for _ in range(_MAX_REDIRECTS):
             if response.status not in _REDIRECTS:
                 return response
@@ -211,7 +222,8 @@ class Client:
         if await stack.enter_async_context(gate.slot(patient=request.patient)):
             await self._find_out(gate, transport, url)
 
-        return await self._answer(gate, transport.request(request.method, url, headers, request.body), stack)
+        exchange = transport.request(request.method, url, headers, request.body, fresh=request.fresh)
+        return await self._answer(gate, exchange, stack)
 
     async def _find_out(self, gate: Gate, transport: Transport, url: str) -> None:
         """Ask a host that was down what it can't refuse for the sake of one image: any answer says that it is back."""
@@ -290,6 +302,9 @@ def _error(response: Response, text: str, patience: float) -> ServiceError:
             return RateLimited(message, status=status, retry_after=wait, scope=Scope.RUN)
 
         return RateLimited(message, status=status, retry_after=wait)
+
+    if status == 407:
+        return ServiceError(f"{shown(response.url)}: {PROXY_REFUSES}", status=status)
 
     if status in (404, 410):
         return NotFound(message, status=status)

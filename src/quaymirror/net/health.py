@@ -46,7 +46,8 @@ class Health:
     ) -> None:
         self.name = name
         self._patience = patience
-        self._given_up = given_up
+        self.given_up = given_up
+        """How far it reaches when this host can't be had."""
         self._observer = observer
         self._clock = clock
         self._sleep = sleep
@@ -139,13 +140,13 @@ class Health:
                 f"{self.name} asks for {self.pause_left:,.0f} s of patience ({self._trouble}): "
                 f"more than the {self._patience:,.0f} s that there are",
                 retry_after=self.pause_left,
-                scope=self._given_up,
+                scope=self.given_up,
             )
 
         patience = self._patience if self._has_answered else min(self._patience, _NEVER_SEEN_PATIENCE)
         since = self._trouble_since
         if since is not None and self.pause_left > 0 and self._clock() - since > patience:
-            scope = self._given_up if self._has_answered else Scope.IMAGE
+            scope = self.given_up if self._has_answered else Scope.IMAGE
             raise Unavailable(
                 f"{self.name} has been in trouble for {self._clock() - since:,.0f} s: {self._trouble}", scope=scope
             )

@@ -55,6 +55,8 @@ class Attempts:
         self._failures = 0
         self._refetches = 0
         self._waited = 0.0
+        self.is_refetch = False
+        """Whether the last try ended with the wrong bytes."""
 
     def progress(self) -> None:
         """Forget earlier failures: something new was achieved."""
@@ -84,6 +86,7 @@ class Attempts:
     def _give_up(self, state: RetryCallState) -> bool:
         # tenacity has asked for the wait already when it asks this.
         error = _error(state)
+        self.is_refetch = isinstance(error, ContentError)
         self._waited += state.upcoming_sleep
         if isinstance(error, HostDown):
             return False  # its gate waits for it, and gives up

@@ -18,7 +18,16 @@ import aiohttp
 import anyio
 
 from ..__about__ import __version__
-from ..errors import ConnectFailed, QuaymirrorError, ReadInterrupted, Scope, SizeMismatch, TimedOut, UnsafeRedirect
+from ..errors import (
+    CertificateRefused,
+    ConnectFailed,
+    QuaymirrorError,
+    ReadInterrupted,
+    Scope,
+    SizeMismatch,
+    TimedOut,
+    UnsafeRedirect,
+)
 from .guard import AddressRefused
 from .origin import Origin, shown
 from .pace import Pace
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 
 # Honest, and not taken for a browser: Quay answers 400 to those without its own header.
 USER_AGENT = f"quaymirror/{__version__}"
+PROXY_REFUSES = "the proxy wants other credentials than those in its variable (407)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +96,17 @@ class Transport(Protocol):
     """Sends a request and hands out the response; leaving the context gives the connection back."""
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] | None = None,
+        *,
+        fresh: bool = False,
     ) -> AbstractAsyncContextManager[Response]:
-        """Send one request. A streamed `body` has its `Content-Length` in `headers`.
+        """Send one request, over a connection of its own if it is to be `fresh`.
+
+        A streamed `body` has its `Content-Length` in `headers`.
 
         :raises ConnectFailed: no connection, or TLS failed.
         :raises TimedOut: no answer in time.
@@ -114,21 +132,26 @@ class AiohttpTransport:
         self._tls = tls
         self._socket_factory = socket_factory
         self._find_proxy = find_proxy
-        self._session: aiohttp.ClientSession | None = None
-        self._proxied: aiohttp.ClientSession | None = None
+        # By whether it goes through a proxy, and whether each request has a connection of its own.
+        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> AiohttpTransport:
-        self._session = self._open(self._socket_factory)
-        if self._find_proxy is not None:
-            # The user named the proxy: it may be anywhere. Where it goes from there nobody can see from here.
-            self._proxied = self._open(None)
-
         return self
 
-    def _open(self, socket_factory: Callable[[tuple[Any, ...]], socket.socket] | None) -> aiohttp.ClientSession:
+    def _session(self, *, proxied: bool, fresh: bool) -> aiohttp.ClientSession:
+        if (proxied, fresh) not in self._sessions:
+            # The user named the proxy: it may be anywhere. Where it goes from there nobody can see from here.
+            self._sessions[proxied, fresh] = self._open(None if proxied else self._socket_factory, fresh=fresh)
+
+        return self._sessions[proxied, fresh]
+
+    def _open(
+        self, socket_factory: Callable[[tuple[Any, ...]], socket.socket] | None, *, fresh: bool
+    ) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,  # the gates decide how much goes where, for each host by itself
             ttl_dns_cache=300,
+            force_close=fresh,
             # aiodns, where it happens to be installed, would take over and ignore nsswitch.
             resolver=aiohttp.ThreadedResolver(),
             socket_factory=socket_factory,
@@ -148,18 +171,22 @@ class AiohttpTransport:
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
-            for session in (self._session, self._proxied):
-                if session is not None:
-                    await session.close()
+            for session in self._sessions.values():
+                await session.close()
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] | None = None,
+        *,
+        fresh: bool = False,
     ) -> AsyncIterator[Response]:
         """Send one request; see `Transport.request`."""
         proxy = self._find_proxy(url) if self._find_proxy is not None else None
-        session = self._session if proxy is None else self._proxied
-        assert session is not None
+        session = self._session(proxied=proxy is not None, fresh=fresh)
         with _translated(url):
             # Without identity Quay compresses blobs on the fly, and their bytes no longer have their digest.
             sent = {"Accept-Encoding": "identity", **headers}
@@ -241,9 +268,11 @@ def _translation(error: Exception, url: str) -> QuaymirrorError:
     host = Origin.of(url).netloc
     match error:
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return ConnectFailed(f"{host}: the TLS certificate is not trusted: {_reason(error)}", scope=Scope.IMAGE)
+            return CertificateRefused(f"{host}: the TLS certificate is not trusted: {_reason(error)}")
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, AddressRefused):
             return UnsafeRedirect(f"a server sent us to {host}, which is a private address: refused")
+        case aiohttp.ClientHttpProxyError(status=407):
+            return ConnectFailed(f"{host}: {PROXY_REFUSES}", scope=Scope.IMAGE)
         case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return ConnectFailed(f"{host}: {_unconnected(error)}")
         case aiohttp.ConnectionTimeoutError():

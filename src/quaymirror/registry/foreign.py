@@ -6,8 +6,9 @@ no credentials, reach no private address, and can at worst fail the image that n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ..errors import NotFound, QuaymirrorError, Scope, UnsafeRedirect
@@ -31,8 +32,8 @@ class ForeignLayers:
         self._connect = connect
 
     @asynccontextmanager
-    async def open(self, blob: Descriptor, headers: Mapping[str, str], absent: NotFound) -> AsyncIterator[Response]:
-        """Open the answer of the first of the places of `blob` that has it; `absent` is what the registry said.
+    async def open(self, blob: Descriptor, asked: Request, absent: NotFound) -> AsyncIterator[Response]:
+        """Open the answer of the first of the places of `blob` that has it; `absent` is what the registry `asked` said.
 
         :raises NotFound: `absent` where the blob is nowhere else, or may not be asked for there.
         :raises QuaymirrorError: when none of the places has a usable answer.
@@ -45,7 +46,7 @@ class ForeignLayers:
             raise _explained(absent, urls)
 
         async with AsyncExitStack() as stack:
-            yield await self._first(self._connect, urls, headers, stack)
+            yield await self._first(self._connect, urls, asked, stack)
 
     def _usable(self, blob: Descriptor) -> Iterator[str]:
         for url in blob.urls[:_MAX_URLS]:
@@ -56,13 +57,13 @@ class ForeignLayers:
                 continue
 
     async def _first(
-        self, connect: Callable[[Origin], Client], urls: list[str], headers: Mapping[str, str], stack: AsyncExitStack
+        self, connect: Callable[[Origin], Client], urls: list[str], asked: Request, stack: AsyncExitStack
     ) -> Response:
         errors: list[QuaymirrorError] = []
         for url in urls:
             parts = urlsplit(url)
             path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-            request = Request(path, kind="blobs", headers=headers, may_redirect=True)
+            request = replace(asked, path=path, scope=None)
             try:
                 return await stack.enter_async_context(connect(Origin.of(url)).open(request))
             except QuaymirrorError as error:

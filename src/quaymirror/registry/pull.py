@@ -140,9 +140,12 @@ class RemoteSource:
         return await self.manifest(repository, digest), True
 
     @asynccontextmanager
-    async def open(self, repository: Repository, blob: Descriptor, *, offset: int = 0) -> AsyncIterator[BlobStream]:
+    async def open(
+        self, repository: Repository, blob: Descriptor, *, offset: int = 0, fresh: bool = False
+    ) -> AsyncIterator[BlobStream]:
         """Open the stream of a blob from `offset` on; what comes may start at 0 nevertheless, see `BlobStream.offset`.
 
+        With `fresh` it comes over a connection of its own.
         A blob that the registry does not have is asked for where its descriptor says, if that is allowed.
 
         :raises NotFound: when the repository does not have it.
@@ -157,6 +160,7 @@ class RemoteSource:
             headers={"Range": f"bytes={offset}-"} if offset else {},
             scope=_scope(repository),
             may_redirect=True,
+            fresh=fresh,
         )
         async with AsyncExitStack() as stack:
             try:
@@ -175,7 +179,7 @@ class RemoteSource:
         except NotFound as error:
             absent = error
 
-        return await stack.enter_async_context(self._foreign.open(blob, request.headers, absent))
+        return await stack.enter_async_context(self._foreign.open(blob, request, absent))
 
 
 def _manifest(repository: Repository, name: str | Digest) -> Request:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import anyio
 
@@ -46,7 +48,8 @@ async def fetch_blob(
         try:
             async with slots:
                 with meters.transfer(label, blob.digest, blob.size) as meter:
-                    await _receive(blob, repository, source, sink, meters, meter)
+                    opening = partial(source.open, repository, blob, fresh=attempts.is_refetch)
+                    await _receive(blob, opening, sink, meters, meter)
         finally:
             if sink.offset - achieved >= _PROGRESS_BYTES:
                 achieved = sink.offset
@@ -58,7 +61,11 @@ async def fetch_blob(
 
 
 async def _receive(
-    blob: Descriptor, repository: Repository, source: RemoteSource, sink: Sink, meters: Meters, meter: Meter
+    blob: Descriptor,
+    opening: Callable[..., AbstractAsyncContextManager[BlobStream]],
+    sink: Sink,
+    meters: Meters,
+    meter: Meter,
 ) -> None:
     meter.done = sink.offset
     if 0 < sink.offset == blob.size:
@@ -66,7 +73,7 @@ async def _receive(
 
     watch = _Watch(str(blob.digest))
     try:
-        async with source.open(repository, blob, offset=sink.offset) as stream:
+        async with opening(offset=sink.offset) as stream:
             if stream.offset != sink.offset:
                 await sink.restart()
                 await sink.ready()
