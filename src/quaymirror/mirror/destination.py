@@ -96,6 +96,7 @@ def parse_derived(text: str, selection: Selection, settings: Settings) -> Derive
         values = {"{org}": selection.organization} | ({"{tag}": selection.tag} if selection.is_one_tag else {})
         host, path = _filled(host, values), _filled(path, values)
 
+    _check_elsewhere(host, path, selection, settings)
     options = _options(scheme, query)
     _check_told_apart(scheme, host + path, options, selection)
     _check_extraction(scheme, path, options, settings)
@@ -160,6 +161,14 @@ def _value(text: str) -> Option:
         return known
 
     return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _check_elsewhere(host: str, path: str, selection: Selection, settings: Settings) -> None:
+    """A derived image in the place of its source would be derived again by the next run, and the source be lost."""
+    image = _filled(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
+    tag = selection.tag if selection.is_one_tag else "tag"
+    if host.lower() == settings.origin.netloc and image in (f"{selection.organization}/repo:{t}" for t in (tag, "tag")):
+        raise ConfigError(f"registry://{host}{path} is where the images come from")
 
 
 def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], selection: Selection) -> None:

@@ -20,6 +20,9 @@ from ..events import HostPaused, Observer, ignore
 _CREDIT = 20.0
 _EARNED = 0.5
 _CREDIT_AFTER_OUTAGE = 5.0
+# Who asks little would be out of tries long before that much credit is lost: nothing but failures for a while, says it.
+_SILENT_FAILURES = 3
+_SILENT_SECONDS = 2.0
 _MAX_PROBE_INTERVAL = 60.0
 # A host that was never there is not waited for as one that is away.
 _NEVER_SEEN_PATIENCE = 30.0
@@ -55,6 +58,8 @@ class Health:
         self._credit = _CREDIT
         self._outages = 0
         self._has_answered = False
+        self._failures_in_a_row = 0
+        self._failing_since = 0.0
         self._trouble_since: float | None = None
         self._trouble = ""
         self._verdict = anyio.Event()
@@ -99,6 +104,7 @@ class Health:
     def well(self) -> None:
         """Note a proper answer."""
         self._has_answered = True
+        self._failures_in_a_row = 0
         self._trouble_since = None
         if self.is_down:
             self.is_down = False
@@ -113,12 +119,22 @@ class Health:
         """Note a request that came to nothing: no answer, or one that only says that the server is broken."""
         self._in_trouble(reason)
         self._credit -= 1
-        if self.is_down or self._credit < 0:
+        if self.is_down or self._credit < 0 or self._is_silent():
             if not self.is_down or self._is_probing:
                 self._outages += 1
                 self._close(random.uniform(0.5, 1) * min(_MAX_PROBE_INTERVAL, 2.0**self._outages), reason)
 
             self.is_down = True
+
+    def _is_silent(self) -> bool:
+        """Note one more failure; tell whether a host that was there has done nothing else for a while."""
+        now = self._clock()
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == 1:
+            self._failing_since = now
+
+        is_long = now - self._failing_since >= _SILENT_SECONDS
+        return self._has_answered and is_long and self._failures_in_a_row >= _SILENT_FAILURES
 
     def _close(self, seconds: float, reason: str) -> None:
         until = self._clock() + seconds

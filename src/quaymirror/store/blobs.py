@@ -16,7 +16,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch, StoreError
+from ..errors import DigestMismatch, MirrorDamaged, ReadInterrupted, SizeMismatch
 from ..oci import Descriptor, Digest
 from . import fsops
 from .fsops import Fsync
@@ -57,18 +57,10 @@ class BlobStore:
     def has(self, descriptor: Descriptor) -> bool:
         """Tell whether there is a regular file of the right size under the descriptor's name; its bytes are not read.
 
-        :raises StoreError: when something else is there: someone tampered with the mirror.
+        :raises MirrorDamaged: when something else is there: someone tampered with the mirror.
         """
-        path = self.path(descriptor.digest)
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            return False
-
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"{path} is not a regular file: remove it, it does not belong there")
-
-        return status.st_size == descriptor.size
+        status = _file(self.path(descriptor.digest))
+        return status is not None and status.st_size == descriptor.size
 
     def verify(self, descriptor: Descriptor) -> bool:
         """Read the content and tell whether it is there and right."""
@@ -87,8 +79,12 @@ class BlobStore:
         """Return the content with `digest`, None if it is not here, is over `limit` bytes, or is damaged.
 
         :raises StoreError: when it can't be read.
+        :raises MirrorDamaged: when it is no file.
         """
         path = self.path(digest)
+        if _file(path) is None:
+            return None
+
         with fsops.local_errors("read", path):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -300,3 +296,16 @@ class Ingest:
         os.close(self._file)
         self._file = None
         return True
+
+
+def _file(path: Path) -> os.stat_result | None:
+    """Look at the regular file at `path`; None if nothing is there."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+
+    if not stat.S_ISREG(status.st_mode):
+        raise MirrorDamaged(f"{path} is not a regular file: remove it, it does not belong there")
+
+    return status

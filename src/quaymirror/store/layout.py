@@ -134,15 +134,15 @@ class OCILayout:
         """Return those of `nodes` that have to be fetched. What no run has verified so far is read and verified, and
         removed when it is not what its name says.
 
-        :raises StoreError: when something that is no file stands in a blob's place, or what is missing for this and
-            the other images in flight does not fit on the disk.
+        :raises MirrorDamaged: when something that is no file stands in a blob's place.
+        :raises StoreError: when what is missing for this and the other images in flight does not fit on the disk.
         """
         return await self._in_state_thread(self._missing, nodes)
 
     def has(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether a node that was missing is here by now: what stood there wrongly is gone since `missing`.
 
-        :raises StoreError: when something that is no file stands in its place.
+        :raises MirrorDamaged: when something that is no file stands in its place.
         """
         return self._blobs.has(node)
 

@@ -57,7 +57,7 @@ def below(
 
     try:
         content = blobs.read(node.digest, MAX_MANIFEST_BYTES)
-    except StoreError:
+    except (StoreError, MirrorDamaged):
         content = None
 
     if content is None:

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from ..errors import StoreError
+from ..errors import MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
 from . import fsops, reach
 from .blobs import BlobStore
@@ -151,7 +151,7 @@ def _check(blobs: BlobStore, node: Descriptor, fast: bool) -> str | None:
 
         is_right = blobs.has(node) if fast and not reach.is_manifest(node) else blobs.verify(node)
         return None if is_right else "damaged"
-    except StoreError:
+    except (StoreError, MirrorDamaged):
         return "damaged"
 
 

@@ -28,6 +28,8 @@ NOVA = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1")
         ("registry://mirror?compression=zstd&password=hunter2", {}, "set OCCYSTRAP_PASSWORD"),
         ("registry://mirror?compression=lzma", {}, "gzip or zstd"),
         ("registry://?compression=zstd", {}, "needs a host"),
+        ("registry://quay.io?compression=zstd", {}, "where the images come from"),
+        ("registry://QUAY.IO/kolla/{repo}", {"filters": ("normalize-timestamps",)}, "where the images come from"),
         ("tar://", {}, "needs a path"),
         ("dir:///srv/all?shell=true", {}, "no option 'shell'"),
         ("dir:///srv/a\nb", {}, "no place in an address"),

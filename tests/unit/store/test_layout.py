@@ -14,6 +14,7 @@ import pytest
 from quaymirror.errors import (
     DigestMismatch,
     LockHeld,
+    MirrorDamaged,
     ReadInterrupted,
     Scope,
     SizeMismatch,
@@ -130,7 +131,7 @@ async def test_a_link_in_a_blobs_place_is_refused(tmp_path: Path) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         (tmp_path / "elsewhere").write_bytes(b"config")
         (tmp_path / "m/blobs/sha256" / Digest.of(b"config").encoded).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(StoreError, match="is not a regular file"):
+        with pytest.raises(MirrorDamaged, match="is not a regular file"):
             await layout.missing(NAME, [described(b"config")])
 
 

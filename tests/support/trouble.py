@@ -1,0 +1,70 @@
+"""Runs against a server that makes trouble: where waiting costs no time, and whatever arrives is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import layouts
+from organizations import TAG, small_image
+
+import quaymirror
+from quaymirror import Report, Selection, Settings
+from quaymirror.events import Event, ignore
+from quaymirror.mirror.report import ExitCode
+from quaymirror.net.retry import RetryPolicy
+from quaymirror.net.transport import Timeouts
+from quaymirror.testing import QuayServer, Registry, SourceManifest
+
+QUICK = Timeouts(connect=0.5, headers=0.5, stall=0.5, total=1.0)
+NOVA, GLANCE = f"kolla/nova:{TAG}", f"kolla/glance:{TAG}"
+
+
+class Impatient:
+    """A clock and a sleep that take no time: who sleeps finds that the time has passed."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        # Every look takes a moment, so that nothing that waits for a time without sleeping waits for ever.
+        self.now += 0.001
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    def policy(self, **options: Any) -> RetryPolicy:
+        """Return the policy that waits like this."""
+        return RetryPolicy(clock=self, sleep=self.sleep, **options)
+
+
+def two_images(nova: SourceManifest | None = None) -> Registry:
+    """Return an organization of `nova`, which is in for trouble, and glance, which is not."""
+    registry = Registry()
+    registry.organization("kolla").repository("nova").push(TAG, nova or small_image("nova", 400_000))
+    registry.organization("kolla").repository("glance").push(TAG, small_image("glance"))
+    return registry
+
+
+async def mirror(
+    server: QuayServer | str, path: Path, observer: Callable[[Event], None] = ignore, **options: Any
+) -> Report:
+    """Mirror all of kolla; whatever becomes of it, the layout is whole and messages are lines."""
+    url = server if isinstance(server, str) else server.url
+    usual: dict[str, Any] = {"retries": 3, "timeouts": QUICK, "retry": Impatient().policy()}
+    settings = Settings(server=url, **(usual | options))
+    report = await quaymirror.sync(Selection("kolla", "*", TAG), path, settings, observer=observer)
+    if path.exists() and report.exit_code is not ExitCode.DAMAGED:
+        layouts.check(path)
+
+    assert all(message.isprintable() for message in messages(report)), messages(report)
+    return report
+
+
+def messages(report: Report) -> list[str]:
+    """Return everything that went wrong."""
+    errors = [*(outcome.error for outcome in report.outcomes), *(check.error for check in report.failed_checks)]
+    return [error.message for error in (*errors, report.fatal) if error is not None]
