@@ -48,6 +48,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz every parser of outside input for five minutes: `nox -s fuzz -- --seconds 3600` for longer."""
+    _install(session, "test", "fuzz")
+    session.run("python", "tests/fuzz.py", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; what comes from the code has to be up to date, and a warning is an error."""
     _install(session, "docs")

@@ -44,7 +44,9 @@ def _challenges(text: str) -> list[Challenge]:
             text = text[parameter.end() :]
             parameters[parameter[1].lower()] = _unquoted(parameter[2])
 
-        found.append(Challenge(match[1].lower(), parameters))
+        # These go into URLs and messages; bytes that were no UTF-8 are half characters by now.
+        if all(value.isprintable() for value in parameters.values()):
+            found.append(Challenge(match[1].lower(), parameters))
 
     return found
 

@@ -26,14 +26,14 @@ class Origin:
 
         :raises ValueError: when it is not one, or carries a user name.
         """
-        parts = urlsplit(url)
+        parts, port = _parsed(url)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError("not an http(s) URL")
 
         if parts.username is not None or parts.password is not None:
             raise ValueError("a user name or password has no place in a URL")
 
-        return cls(parts.scheme, parts.hostname.lower(), parts.port or _DEFAULT_PORTS[parts.scheme])
+        return cls(parts.scheme, parts.hostname.lower(), port or _DEFAULT_PORTS[parts.scheme])
 
     @property
     def is_secure(self) -> bool:
@@ -48,6 +48,14 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}"
+
+
+def _parsed(url: str) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        raise ValueError("not a URL") from None  # its own words may hold all of the text
 
 
 def parse_server(text: str) -> Origin:
@@ -76,7 +84,7 @@ def follow(base: str, location: str) -> str:
     """
     source = Origin.of(base)
     try:
-        url = urljoin(base, checked_url(location))
+        url = _joined(base, checked_url(location))
         target = Origin.of(url)
     except ValueError as error:
         raise UnsafeRedirect(f"{source.netloc} redirects to what can't be followed: {error}") from None
@@ -85,6 +93,13 @@ def follow(base: str, location: str) -> str:
         raise UnsafeRedirect(f"{source.netloc} redirects from HTTPS to plain HTTP at {target.netloc}: refused")
 
     return url
+
+
+def _joined(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        raise ValueError("not a URL") from None
 
 
 def checked_url(text: str) -> str:

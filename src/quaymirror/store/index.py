@@ -62,7 +62,15 @@ def project(
     others = [entry for entry in (document or {}).get("manifests", []) if name_of(entry) not in known]
     manifests = others + [ours[name] for name in sorted(ours)]
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {}), "manifests": manifests}
-    return json.dumps(index, indent=1, ensure_ascii=False).encode() + b"\n"
+    return _text(index) + b"\n"
+
+
+def _text(index: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(index, indent=1, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        # What others wrote is kept although it is half a character, or deeper than what can be indented.
+        return json.dumps(index).encode()
 
 
 def _entry(record: ImageRecord) -> dict[str, Any]:

@@ -172,5 +172,5 @@ def _holder(path: Path) -> str:
         holder = json.loads(path.read_bytes()[:4096])
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(float(holder["started"])))
         return f" (process {int(holder['pid'])} on {str(holder['host'])!r}, since {started})"
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return ""

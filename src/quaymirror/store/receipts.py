@@ -79,5 +79,5 @@ def _parsed(text: bytes) -> Receipt | None:
         files = tuple((str(path), int(size)) for path, size in document.pop("files"))
         layers = tuple(LandedLayer(**layer) for layer in document.pop("layers"))
         return Receipt(files=files, layers=layers, **document)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

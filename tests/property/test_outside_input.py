@@ -1,0 +1,47 @@
+"""Whatever comes from outside: a value that callers can use, or an error of ours that can be shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from inputs import inputs
+from parsers import PARSERS, survive
+
+# Found by fuzzing; what they broke is mended.
+FOUND = [
+    ("a challenge", b'Bearer realm="https://quay.example/v2/auth",service="x",scope="\x80repository:a:pull"'),
+    ("a challenge", b'Bearer realm="https://\x00quay.example/v2/auth",service="quay.example"'),
+    ("index.json", b'{"\\ud800": 2, "manifests": []}'),
+    ("who holds a lock", b"[" * 4096),
+    ("a receipt", b"[" * 5000),
+    ("words of a person", b"https://h:" + b"x" * 20_000),
+]
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_what_is_right_is_read(name: str) -> None:
+    for seed in PARSERS[name].seeds:
+        if name != "words of a person":
+            PARSERS[name].read(seed)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_nothing_gets_out_but_errors_of_ours(name: str, data: st.DataObject) -> None:
+    survive(PARSERS[name], data.draw(inputs(PARSERS[name])))
+
+
+@pytest.mark.parametrize(("name", "data"), FOUND)
+def test_what_was_found_stays_mended(name: str, data: bytes) -> None:
+    survive(PARSERS[name], data)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.parametrize("depth", [150, 500, 980, 5_000, 100_000])
+def test_no_depth_is_too_deep(name: str, depth: int) -> None:
+    for opening, closing in (("[", "]"), ('{"a":', "}"), ('{"manifests":[', "]}"), ('{"repositories":[', "]}")):
+        nested = opening * depth + "1" + closing * depth
+        for text in (opening * depth, nested, f'{{"manifests": [{{"x": {nested}}}], "x": {nested}}}'):
+            survive(PARSERS[name], text.encode())

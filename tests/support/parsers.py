@@ -1,0 +1,470 @@
+"""Every parser of what comes from outside, with what its callers build from the result.
+
+One table for the property tests and for the fuzzer: a function that takes bytes and lets nothing out but errors of
+ours, and seeds, from which inputs are made that get further than noise does.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import yarl
+from multidict import CIMultiDict
+from rich.console import Console
+
+from quaymirror.cli.keys import shape_of, words_of
+from quaymirror.cli.options import make_selection, parse_rate
+from quaymirror.cli.sync import sync
+from quaymirror.config.convert import convert
+from quaymirror.config.document import Mistakes, read_config
+from quaymirror.errors import QuaymirrorError
+from quaymirror.events import Meters, RunStarted
+from quaymirror.mirror.lockfile import read_lock
+from quaymirror.net import helper, secret
+from quaymirror.net.auth import TokenAuth
+from quaymirror.net.authfile import AuthFile
+from quaymirror.net.challenge import grants, parse_challenges, parse_token
+from quaymirror.net.dates import parse_http_date
+from quaymirror.net.origin import Origin, follow, parse_server, shown
+from quaymirror.net.proxy import Proxies
+from quaymirror.net.retry import parse_retry_after
+from quaymirror.net.secret import Secret
+from quaymirror.net.transport import Response
+from quaymirror.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
+from quaymirror.quay.schema import parse_page, parse_tags
+from quaymirror.quay.selection import Selection, parse_duration, parse_since
+from quaymirror.registry import pull
+from quaymirror.registry.foreign import ForeignLayers
+from quaymirror.registry.push import RemoteTarget, Upload
+from quaymirror.store import lock, receipts
+from quaymirror.store.index import Unreadable, check_oci_layout, name_of, parse_index, project
+from quaymirror.store.state import ImageRecord
+from quaymirror.ui.dashboard.terminal import Screen
+from quaymirror.ui.snapshot import SnapshotError, read_snapshot, take_snapshot
+from quaymirror.ui.state import Rates, RunState
+from quaymirror.ui.summary import summary_lines
+
+ORIGIN = Origin("https", "quay.example", 443)
+REPOSITORY = Repository("quay.example", "kolla/nova")
+BLOB = Descriptor("application/octet-stream", Digest.of(b"layer"), 5)
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Parser:
+    """One parser: `read` takes any bytes. `seeds` are inputs that it takes, `words` what it looks for."""
+
+    read: Callable[[bytes], object]
+    seeds: tuple[bytes, ...]
+    words: tuple[bytes, ...] = ()
+
+
+def survive(parser: Parser, data: bytes) -> None:
+    """Let `parser` read `data`: a value or an error of ours, whose message is one line that can be shown."""
+    try:
+        parser.read(data)
+    except Mistakes:
+        pass  # its lines quote the file
+    except QuaymirrorError as error:
+        _check_message(error)
+    except (Unreadable, SnapshotError):
+        pass
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except QuaymirrorError as error:
+        _check_message(error)
+
+
+def _check_message(error: QuaymirrorError) -> None:
+    assert error.message.isprintable(), error.message
+    assert len(error.message) < 10_000
+
+
+# ---- HTTP
+
+
+@dataclass
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    url: str = "https://quay.example/v2/kolla/nova/blobs/uploads/1"
+
+    def all_headers(self, name: str) -> list[str]:
+        return CIMultiDict(self.headers).getall(name, [])
+
+
+def _response(status: int, headers: Mapping[str, str]) -> Response:
+    return _Answer(status, headers)  # type: ignore[return-value]
+
+
+@dataclass
+class _Client:
+    origin: Origin = field(default=ORIGIN)
+
+
+def _text(data: bytes) -> str:
+    # As aiohttp decodes headers.
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _same_place(url: str) -> None:
+    """What is sent is read by another parser than what was checked: they have to agree on where it goes."""
+    try:
+        sent = yarl.URL(url)
+    except ValueError:
+        return  # is refused when it is to be sent
+
+    origin = Origin.of(url)
+    assert (sent.scheme, sent.port) == (origin.scheme, origin.port), url
+    assert shown(url).isprintable()
+    if origin.host.isascii():
+        assert (sent.raw_host or "").strip("[]").rstrip(".") == origin.host.strip("[]").rstrip("."), url
+
+
+def _redirect(data: bytes) -> None:
+    _same_place(follow("https://quay.example/v2/kolla/nova/blobs/sha256:0?a=b", _text(data)))
+
+
+def _content_range(data: bytes) -> None:
+    first, _, second = _text(data).partition("\n")
+    headers = CIMultiDict([("Content-Range", first), *([("Content-Range", second)] if second else [])])
+    for status, offset in ((206, 3), (206, 0), (200, 3)):
+        with _ours():
+            assert pull._start(_response(status, headers), BLOB, offset) in (0, offset)
+
+
+def _content_length(data: bytes) -> None:
+    assert pull._start(_response(200, {"Content-Length": _text(data)}), BLOB, 0) == 0
+
+
+def _upload(data: bytes) -> None:
+    location, _, rest = _text(data).partition("\n")
+    covered, _, least = rest.partition("\n")
+    target = RemoteTarget(_Client())  # type: ignore[arg-type]
+    fields = {"Location": location, "Range": covered, "OCI-Chunk-Min-Length": least, "Content-Length": least}
+    response = _response(202, CIMultiDict(fields))
+    begun = target._begun(REPOSITORY, response)
+    assert begun is not None
+    upload = Upload(REPOSITORY, "/v2/kolla/nova/blobs/uploads/1")
+    assert target._moved(upload, response, 5) >= 0
+    for path in (begun.location, upload.location):
+        _same_place(f"{ORIGIN}{path}")
+        assert Origin.of(f"{ORIGIN}{path}") == ORIGIN
+
+
+def _challenge(data: bytes) -> None:
+    for challenge in parse_challenges([_text(data)]):
+        auth = TokenAuth(ORIGIN, ask=None, find_credentials=None)  # type: ignore[arg-type]
+        realm = auth._checked_realm(challenge.parameters.get("realm", ""))
+        query = urlencode([(key, challenge.parameters.get(key, "")) for key in ("service", "scope")])
+        _same_place(f"{realm}?{query}")
+        assert Origin.of(realm).netloc == ORIGIN.netloc
+
+
+def _token(data: bytes) -> None:
+    token, lifetime = parse_token(data)
+    Secret(f"Bearer {token}").header_value()
+    grants(token, "repository:kolla/nova:pull")
+    assert 30 <= lifetime <= 3600
+
+
+def _retry_after(data: bytes) -> None:
+    first, _, second = _text(data).partition("\n")
+    seconds = parse_retry_after(first, date=second)
+    assert seconds is None or seconds >= 0
+    date = parse_http_date(first)
+    assert date is None or isinstance(int(date.timestamp()), int)
+
+
+# ---- the API and manifests
+
+
+def _page(data: bytes) -> None:
+    page = parse_page(data, "kolla")
+    assert all(text.isprintable() for text in page.rejected)
+    for entry in page.repositories:
+        Repository("quay.io", f"kolla/{entry.name}")
+
+    if page.next_page is not None:
+        yarl.URL(f"https://quay.example/api?{urlencode({'next_page': page.next_page})}")
+
+
+def _tags(data: bytes) -> None:
+    for tag in parse_tags(data).tags:
+        with _ours():
+            assert str(Reference(REPOSITORY, tag.name, tag.digest)).isprintable()
+
+
+def _manifest(data: bytes) -> None:
+    first, _, rest = data.partition(b"\n")
+    for media_type in (_text(first), "", "application/vnd.oci.image.manifest.v1+json"):
+        with _ours():
+            _use(manifest.parse(rest, media_type))
+
+    _use(manifest.parse_stored(data, Digest.of(data)))
+
+
+def _use(node: Manifest | Index) -> None:
+    foreign = ForeignLayers(ORIGIN)
+    for child in node.manifests if isinstance(node, Index) else node.blobs:
+        assert str(child.digest).isascii()
+        assert 0 <= child.size < 2**63
+        assert all(Origin.of(url).is_secure for url in foreign._usable(child))
+
+
+# ---- files
+
+
+@cache
+def _directory() -> Path:
+    return Path(tempfile.mkdtemp(prefix="quaymirror-parsers-"))
+
+
+def _written(data: bytes, name: str) -> Path:
+    file = _directory() / name
+    file.write_bytes(data)
+    return file
+
+
+def _index(data: bytes) -> None:
+    document = parse_index(data)
+    record = ImageRecord("kolla/nova:1", "quay.io", BLOB.digest, BLOB, (BLOB,))
+    again = parse_index(project(document, [record], without=["kolla/gone:1"]))
+    assert [name_of(entry) for entry in again["manifests"]].count(record.name) == 1
+
+
+def _auth_file(data: bytes) -> None:
+    file = AuthFile._parse(data, Path("auth.json"))
+    for registry, repository in (("quay.io", "kolla/nova"), ("quay.example:8443", None)):
+        file.helpers_for(registry)
+        with _ours():
+            credentials = file.inline_credentials(registry, repository)
+            if credentials is not None:
+                credentials.basic().header_value()
+
+
+def _helper(data: bytes) -> None:
+    helper._parse_answer(data, "docker-credential-x", "quay.io").basic().header_value()
+
+
+def _secret(data: bytes) -> None:
+    secret._parse_secret(data, "the file").header_value()
+
+
+def _lock_file(data: bytes) -> None:
+    server, selections = read_lock(_written(data, "images.lock"))
+    assert selections
+    parse_server(server)
+
+
+@cache
+def _shape() -> Any:
+    return shape_of(sync)
+
+
+def _toml(data: bytes) -> None:
+    config = read_config(_written(data, "quaymirror.toml"), _shape())
+    for job in config.jobs.values():
+        with _ours():
+            make_selection(**words_of(job))
+
+
+def _import(data: bytes) -> None:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+
+    converted = convert(text, "regsync.yml")
+    tomllib.loads(converted.toml)
+    assert all(line.isprintable() for line in converted.left_out)
+
+
+@cache
+def _screen() -> Screen:
+    return Screen(Console(file=io.StringIO(), width=100, height=30))
+
+
+def _snapshot(data: bytes) -> None:
+    snapshot = read_snapshot(data)
+    assert all(line.isprintable() for line in summary_lines(snapshot.state))
+    _screen().frame(snapshot.state, snapshot.meters, snapshot.rates, snapshot.clock)
+    assert snapshot.state.finished is None or isinstance(snapshot.state.finished.exit_code, int)
+
+
+def _lock_holder(data: bytes) -> None:
+    assert lock._holder(_written(data, "lock")).isprintable()
+
+
+def _words(data: bytes) -> None:
+    text = _text(data)
+    readers: tuple[Callable[[str], object], ...] = (
+        Digest.parse,
+        Platform.parse,
+        parse_server,
+        parse_rate,
+        parse_duration,
+        lambda text: parse_since(text, now=NOW),
+        lambda text: Selection.parse_uri(f"quay://{text}", now=NOW),
+        lambda text: Proxies.of({"http_proxy": text, "no_proxy": text}).find("http://quay.example/"),
+    )
+    for read in readers:
+        with _ours():
+            read(text)
+
+
+# ---- the table
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _example_snapshot() -> bytes:
+    state = RunState(lambda: 10.0)
+    run = {"run_id": "1", "server": "quay.io", "organization": "kolla", "glob": "*", "tag": "1", "target": "m"}
+    state.apply(RunStarted(started=1.0, **run))  # type: ignore[arg-type]
+    return take_snapshot(state, Meters(), Rates(Meters()), now=20.0).encode()
+
+
+HEX = "sha256:" + "0" * 64
+_OCI = "application/vnd.oci.image"
+_LAYER = {"mediaType": f"{_OCI}.layer.v1.tar+gzip", "digest": HEX, "size": 5}
+_MANIFEST = {"schemaVersion": 2, "mediaType": f"{_OCI}.manifest.v1+json", "config": _LAYER, "layers": [_LAYER]}
+_INDEX = {"schemaVersion": 2, "mediaType": f"{_OCI}.index.v1+json", "manifests": [_LAYER]}
+_REPOSITORIES = [{"namespace": "kolla", "name": "nova", "last_modified": 1_700_000_000, "is_public": True}]
+_TAG = {"name": "1", "manifest_digest": HEX, "start_ts": 1_700_000_000, "size": 5, "end_ts": 1_800_000_000}
+_LOCKED = [{"repository": f"kolla/{name}", "tag": "1", "digest": HEX} for name in ("a", "b")]
+_RECEIPT = {
+    "name": "a",
+    "registry": "b",
+    "source": "c",
+    "target": "d",
+    "recipe": "e",
+    "files": [["f", 1]],
+    "layers": [],
+}
+_TOML = (
+    b'[run]\nreport = "r.json"\n[defaults]\nto = "./m"\nconcurrency = 4\n'
+    b'[jobs.a]\norganization = "kolla"\nrepositories = ["n-*"]\ntags = ["1"]\nsince = "7d"\nexclude = ["x"]\n'
+)
+_SKOPEO = (
+    b"quay.io:\n  images:\n    kolla/nova: [1, 2]\n  images-by-tag-regex:\n    kolla/x: ^1.*$\n"
+    b"  images-by-semver:\n    kolla/y: '>= 1'\n  tls-verify: false\n"
+)
+_REGSYNC = (
+    b"version: 1\ndefaults: {parallel: 2}\ncreds: [{registry: quay.io}]\nsync:\n"
+    b"- {source: quay.io/kolla/nova:1, target: r.example/kolla/nova:1, type: image, platforms: [linux/amd64]}\n"
+    b"- {source: quay.io, type: registry, target: r.example, repos: {allow: [kolla/.*]}, tags: {deny: [x]}}\n"
+)
+
+PARSERS: dict[str, Parser] = {
+    "a page of repositories": Parser(
+        _page,
+        (_json({"repositories": _REPOSITORIES, "next_page": "gAAAA"}),),
+        (b"\\ud800", b"null", b"1e999", b"NaN"),
+    ),
+    "a page of tags": Parser(_tags, (_json({"tags": [_TAG], "has_additional": True}),), (b"\\u001b", b"true")),
+    "a manifest": Parser(
+        _manifest,
+        (
+            _json(_MANIFEST),
+            _json({**_MANIFEST, "layers": [{**_LAYER, "urls": ["https://h/x"]}]}),
+            _json(_INDEX),
+        ),
+        (b'"platform": {"os": "linux", "architecture": "amd64"}', b'"annotations": {}', b"http://[::1", b"9" * 30),
+    ),
+    "a challenge": Parser(
+        _challenge,
+        (b'Bearer realm="https://quay.example/v2/auth",service="quay.example",scope="repository:a:pull"',),
+        (b'\\"', b"@", b"https://evil.example", b":99999", b"[", b"\\", b"Basic", b"\xff"),
+    ),
+    "a token": Parser(
+        _token,
+        (_json({"token": "a.eyJleHAiOiA1LCAiaWF0IjogMX0.c", "expires_in": 60}), _json({"access_token": "x"})),
+        (b"Infinity", b"1e400", b"null"),
+    ),
+    "Retry-After": Parser(
+        _retry_after,
+        (b"120", b"Tue, 24 Nov 2026 12:00:00 GMT\nTue, 24 Nov 2026 11:00:00 GMT", b"Sun Nov  6 08:49:37 1994"),
+        (b"9999", b"-0000", b"+2359", b"\xd9\xa1"),
+    ),
+    "Location of a redirect": Parser(
+        _redirect,
+        (b"https://cdn.example:8443/blob?X-Amz-Signature=1", b"//cdn.example/x", b"/elsewhere", b"../x"),
+        (b"@", b"\\", b"[::1]", b"#", b"%00", b"%2f", b"\xe2\x84\xaa", b"\xe3\x80\x82", b":0", b"0x7f.1", b"http:"),
+    ),
+    "Location and Range of an upload": Parser(
+        _upload,
+        (b"/v2/kolla/nova/blobs/uploads/1?_state=x\n0-5\n1024", b"https://quay.example/x\nbytes=0-9\n0"),
+        (b"@evil.example", b"//evil.example", b"\\", b"quay.example", b"\xd9\xa1", b"\xc2\xb2", b"#"),
+    ),
+    "Content-Range": Parser(_content_range, (b"bytes 3-4/5", b"bytes 3-4/*"), (b"9" * 25, b"\xd9\xa1", b"\n")),
+    "Content-Length": Parser(_content_length, (b"5",), (b"9" * 5000, b"\xd9\xa1", b"\xc2\xb2")),
+    "an auth file": Parser(
+        _auth_file,
+        (
+            _json({"auths": {"quay.io": {"auth": "bWU6cHc="}, "quay.io/kolla": {"username": "a", "password": "b"}}}),
+            _json({"credHelpers": {"quay.io": "x"}, "credsStore": "y", "auths": {"https://quay.io/v1/": {}}}),
+            _json({"auths": {"quay.example": {"identitytoken": "abc", "auth": "bWU6"}}}),
+        ),
+        (b"null", b"\\u0000", b"\\ud800", b"[]"),
+    ),
+    "the answer of a credential helper": Parser(
+        _helper, (_json({"ServerURL": "https://quay.io", "Username": "me", "Secret": "pw"}),), (b"\\n", b"<token>")
+    ),
+    "a file with a secret": Parser(_secret, (b"hunter2\n",), (b"\r", b"\xff", b"\0")),
+    "index.json": Parser(
+        _index,
+        (
+            _json({"schemaVersion": 2, "manifests": [{**_LAYER, "annotations": {"a": "b"}}], "x": {"y": [1.5]}}),
+            _json({"manifests": [{"annotations": {"org.opencontainers.image.ref.name": "kolla/nova:1"}}]}),
+        ),
+        (b"\\ud800", b"NaN", b"-Infinity", b"[" * 50, b"9" * 5000),
+    ),
+    "oci-layout": Parser(check_oci_layout, (b'{"imageLayoutVersion": "1.0.0"}',), (b"[" * 5000,)),
+    "a lock file": Parser(
+        _lock_file,
+        (_json({"lock_version": 1, "server": "https://quay.io", "images": _LOCKED}),),
+        (b"\\u001b", b"null", b"{}", b"@", b"\\ud800"),
+    ),
+    "quaymirror.toml": Parser(
+        _toml,
+        (_TOML, b'[jobs]\nb = {organization = "kolla", platform = ["linux/amd64"], retries = 3, prune = true}\n'),
+        (b"'''", b'"""', b"[[", b"inf", b"1979-05-27", b"0x1", b"\\u0041", b"a.b", b"~/x", b"ocidir://", b"\r\n"),
+    ),
+    "another tool's configuration": Parser(
+        _import,
+        (_SKOPEO, _REGSYNC),
+        (b"!!int ''", b"!!float ''", b"!!timestamp x", b"2020-13-45", b"&a", b"*a", b"<<:", b"!!bool x", b"0b", b"? "),
+    ),
+    "a snapshot of a run": Parser(
+        _snapshot,
+        (_example_snapshot(),),
+        (b"null", b"Infinity", b"1e999", b"-1", b'"\\u001b[2J"', b"[]", b"{}", b"true"),
+    ),
+    "who holds a lock": Parser(
+        _lock_holder, (_json({"pid": 1, "host": "h", "started": 1.5}),), (b"[" * 4096, b"Infinity")
+    ),
+    "a receipt": Parser(receipts._parsed, (_json(_RECEIPT),), (b"Infinity", b"[" * 5000, b"null")),
+    "words of a person": Parser(
+        _words,
+        (HEX.encode(), b"linux/arm64/v8", b"https://quay.io:8443", b"1.5MiB/s", b"90m", b"kolla/n-*:2025.1?since=7d"),
+        (b"99999999999999", b"0001-01-01", b"9999-12-31", b"+23:59", b"[", b"\xe2\x84\xaa", b"{"),
+    ),
+}
