@@ -14,6 +14,12 @@ FOUND = [
     ("a challenge", b'Bearer realm="https://\x00quay.example/v2/auth",service="quay.example"'),
     ("index.json", b'{"\\ud800": 2, "manifests": []}'),
     ("who holds a lock", b"[" * 4096),
+    ("a page of repositories", b'{"repositories": [], "next_page": "gAAA\\ud800A"}'),
+    ("Location of a redirect", b"//%0http:0"),
+    ("another tool's configuration", b"quay.io: !!timestamp x"),
+    ("another tool's configuration", b"quay.io: {images: {kolla/a: 2020-13-45}}"),
+    ("a snapshot of a run", PARSERS["a snapshot of a run"].seeds[0].replace(b'"history"', b'"hjstory"')),
+    ("a snapshot of a run", PARSERS["a snapshot of a run"].seeds[0].replace(b'"work":[0,0,0]', b'"work":[0,1e15,0]')),
     ("a receipt", b"[" * 5000),
     ("words of a person", b"https://h:" + b"x" * 20_000),
 ]

@@ -7,6 +7,7 @@ ours, and seeds, from which inputs are made that get further than noise does.
 from __future__ import annotations
 
 import io
+import ipaddress
 import json
 import tempfile
 import tomllib
@@ -42,6 +43,7 @@ from quaymirror.net.retry import parse_retry_after
 from quaymirror.net.secret import Secret
 from quaymirror.net.transport import Response
 from quaymirror.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
+from quaymirror.quay.api import listing_path
 from quaymirror.quay.schema import parse_page, parse_tags
 from quaymirror.quay.selection import Selection, parse_duration, parse_since
 from quaymirror.registry import pull
@@ -133,7 +135,14 @@ def _same_place(url: str) -> None:
     assert (sent.scheme, sent.port) == (origin.scheme, origin.port), url
     assert shown(url).isprintable()
     if origin.host.isascii():
-        assert (sent.raw_host or "").strip("[]").rstrip(".") == origin.host.strip("[]").rstrip("."), url
+        assert _normal(sent.raw_host or "") == _normal(origin.host), url
+
+
+def _normal(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        return host.rstrip(".")
 
 
 def _redirect(data: bytes) -> None:
@@ -201,7 +210,7 @@ def _page(data: bytes) -> None:
         Repository("quay.io", f"kolla/{entry.name}")
 
     if page.next_page is not None:
-        yarl.URL(f"https://quay.example/api?{urlencode({'next_page': page.next_page})}")
+        yarl.URL(f"https://quay.example{listing_path('kolla', page.next_page)}")
 
 
 def _tags(data: bytes) -> None:

@@ -19,6 +19,8 @@ from ..errors import ConfigError
 # A regular expression that is nothing but a glob written in another way.
 _SIMPLE_REGEX = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.|\.\*)+)\$?")
 _NO_QUAY = re.compile(r"(?:index\.)?docker\.io|ghcr\.io|(?:[a-z0-9-]+\.)?gcr\.io|registry\.k8s\.io|mcr\.microsoft\.com")
+# What PyYAML lets out besides its own errors: of dates that are none, tags on what is of another kind, and depth.
+_YAML_SLIPS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 
 
@@ -59,7 +61,7 @@ def convert(text: str, name: str) -> Converted:
     """
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, *_YAML_SLIPS) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise ConfigError(f"{place}: not YAML") from None

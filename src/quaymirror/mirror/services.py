@@ -88,7 +88,8 @@ class _Stack:
 
     async def _ask_for_token(self, url: str, authorization: Secret | None) -> bytes:
         parts = urlsplit(url)
-        request = Request(f"{parts.path}?{parts.query}", kind="token")
+        name = f"the token service at {Origin.of(url).netloc}"
+        request = Request(f"{parts.path}?{parts.query}", kind="token", name=name)
         return await self.client(Origin.of(url), Fixed(authorization)).fetch_once(
             request, limit=_MAX_TOKEN_ANSWER, parse=lambda _, body: body
         )

@@ -56,6 +56,7 @@ class Request:
 
     `kind` says which gate it passes; `may_redirect` whether another host may answer (blobs), without credentials.
     Unless `patient`, it fails rather than wait for a host that answers only so many a second.
+    Where a server chose the path, which may then be anything it was sent, `name` is what messages call it instead.
     A `fresh` one gets a connection of its own: behind one address there may be several servers, one of them broken.
     Several scopes are separated by spaces, what the request is mainly about first. A `body` that is no `bytes` can be
     sent once only, and needs its `Content-Length` in `headers`.
@@ -70,6 +71,7 @@ class Request:
     body: bytes | AsyncIterable[bytes] | None = None
     patient: bool = True
     fresh: bool = False
+    name: str = ""
 
 
 class Client:
@@ -108,7 +110,7 @@ class Client:
         :raises QuaymirrorError: what `open` or `parse` raised last.
         """
 
-        attempts = self.attempts(shown(f"{self.origin}{request.path}"))
+        attempts = self.attempts(self._name(request))
 
         async def once() -> T:
             return await self.fetch_once(replace(request, fresh=attempts.is_refetch), limit=limit, parse=parse)
@@ -128,7 +130,7 @@ class Client:
         with anyio.move_on_after(self._timeouts.total):
             return await response.read(limit)
 
-        raise TimedOut(f"{shown(response.url)}: the answer takes more than {self._timeouts.total:g} s")
+        raise TimedOut(f"{response.name}: the answer takes more than {self._timeouts.total:g} s")
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Response]:
@@ -177,23 +179,23 @@ class Client:
 
         # The slot is free again here: the token service may be behind the same gate.
         if not await self._authorizer.challenged(fields, request.scope, header):
-            raise AccessDenied(f"{shown(response.url)}: not there, or not for us", status=401)
+            raise AccessDenied(f"{response.name}: not there, or not for us", status=401)
 
         if request.body is not None and not isinstance(request.body, bytes):
-            raise ReadInterrupted(f"{shown(response.url)}: credentials had to be renewed while sending")
+            raise ReadInterrupted(f"{response.name}: credentials had to be renewed while sending")
 
         response = await self._exchange(request, await self._authorizer.header(request.scope), stack)
         await self._check(request, response)
         return response
 
     async def _exchange(self, request: Request, authorization: Secret | None, stack: AsyncExitStack) -> Response:
-        url = f"{self.origin}{request.path}"
+        url, name = f"{self.origin}{request.path}", self._name(request)
         headers = dict(request.headers)
         if authorization is not None:
             headers["Authorization"] = authorization.header_value()
 
         try:
-            response = await self._send(self._direct, request, url, headers, stack)
+            response = await self._send(self._direct, request, url, headers, stack, name=name)
         except CertificateRefused as error:
             # Nothing else that is asked there can go better.
             error.scope = self._gates(self.origin.netloc, request.kind).health.given_up
@@ -204,17 +206,29 @@ class Client:
                 return response
 
             if not request.may_redirect:
-                raise UnsafeRedirect(f"{shown(response.url)}: redirects elsewhere, which no such answer may")
+                raise UnsafeRedirect(f"{response.name}: redirects elsewhere, which no such answer may")
 
             await _drain(response)
             # Never the Authorization header, on whatever host: what a server names gets no credentials.
             url = follow(response.url, response.headers.get("Location", ""))
-            response = await self._send(self._foreign, request, url, dict(request.headers), stack)
+            # Nor is its path shown: it is the server's choice, and may be what the server was sent.
+            hop = f"{Origin.of(url).netloc} (for {name})"
+            response = await self._send(self._foreign, request, url, dict(request.headers), stack, name=hop)
 
-        raise UnsafeRedirect(f"{shown(f'{self.origin}{request.path}')}: more than {_MAX_REDIRECTS} redirects")
+        raise UnsafeRedirect(f"{name}: more than {_MAX_REDIRECTS} redirects")
+
+    def _name(self, request: Request) -> str:
+        return request.name or shown(f"{self.origin}{request.path}")
 
     async def _send(
-        self, transport: Transport, request: Request, url: str, headers: Mapping[str, str], stack: AsyncExitStack
+        self,
+        transport: Transport,
+        request: Request,
+        url: str,
+        headers: Mapping[str, str],
+        stack: AsyncExitStack,
+        *,
+        name: str,
     ) -> Response:
         gate = self._gates(Origin.of(url).netloc, request.kind)
         # A redirect's own slot is given back at once: only the last hop has a body.
@@ -222,7 +236,7 @@ class Client:
         if await stack.enter_async_context(gate.slot(patient=request.patient)):
             await self._find_out(gate, transport, url)
 
-        exchange = transport.request(request.method, url, headers, request.body, fresh=request.fresh)
+        exchange = transport.request(request.method, url, headers, request.body, name=name, fresh=request.fresh)
         return await self._answer(gate, exchange, stack)
 
     async def _find_out(self, gate: Gate, transport: Transport, url: str) -> None:
@@ -250,7 +264,7 @@ class Client:
         elif response.status >= 500:
             gate.failed(f"answered {response.status}")
             if gate.health.is_down:
-                raise HostDown(f"{shown(response.url)}: {response.status}")
+                raise HostDown(f"{response.name}: {response.status}")
         else:
             gate.answered(self._retries.clock() - began)
 
@@ -264,7 +278,7 @@ class Client:
         text = ", ".join(sorted(codes)[:3])
         if response.status in (401, 403) and self._is_elsewhere(request, response):
             # The signature of the URL we were sent to has expired or was never right: the next try gets a new one.
-            raise Unavailable(f"{shown(response.url)}: {response.status} {text}".rstrip(), status=response.status)
+            raise Unavailable(f"{response.name}: {response.status} {text}".rstrip(), status=response.status)
 
         error = _error(response, text, self._retries.patience)
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
@@ -294,7 +308,7 @@ def _is_throttled(response: Response) -> bool:
 
 def _error(response: Response, text: str, patience: float) -> ServiceError:
     status = response.status
-    message = f"{shown(response.url)}: {status} {text}".rstrip()
+    message = f"{response.name}: {status} {text}".rstrip()
     if _is_throttled(response):
         wait = _retry_after(response)
         if wait is not None and wait > patience:
@@ -304,7 +318,7 @@ def _error(response: Response, text: str, patience: float) -> ServiceError:
         return RateLimited(message, status=status, retry_after=wait)
 
     if status == 407:
-        return ServiceError(f"{shown(response.url)}: {PROXY_REFUSES}", status=status)
+        return ServiceError(f"{response.name}: {PROXY_REFUSES}", status=status)
 
     if status in (404, 410):
         return NotFound(message, status=status)

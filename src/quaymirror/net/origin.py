@@ -53,9 +53,14 @@ class Origin:
 def _parsed(url: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(url)
-        return parts, parts.port
+        port = parts.port
     except ValueError:
         raise ValueError("not a URL") from None  # its own words may hold all of the text
+
+    if port == 0:
+        raise ValueError("nobody listens at port 0")
+
+    return parts, port
 
 
 def parse_server(text: str) -> Origin:

@@ -70,6 +70,10 @@ class Response(Protocol):
         """The URL that was asked."""
 
     @property
+    def name(self) -> str:
+        """What messages call it: the URL as far as it may be shown."""
+
+    @property
     def held(self) -> float:
         """For how many seconds `chunks` was held back by our own limit."""
 
@@ -102,9 +106,10 @@ class Transport(Protocol):
         headers: Mapping[str, str],
         body: bytes | AsyncIterable[bytes] | None = None,
         *,
+        name: str = "",
         fresh: bool = False,
     ) -> AbstractAsyncContextManager[Response]:
-        """Send one request, over a connection of its own if it is to be `fresh`.
+        """Send one request, over a connection of its own if it is to be `fresh`; `name` is what messages call it.
 
         A streamed `body` has its `Content-Length` in `headers`.
 
@@ -182,12 +187,14 @@ class AiohttpTransport:
         headers: Mapping[str, str],
         body: bytes | AsyncIterable[bytes] | None = None,
         *,
+        name: str = "",
         fresh: bool = False,
     ) -> AsyncIterator[Response]:
         """Send one request; see `Transport.request`."""
+        name = name or shown(url)
         proxy = self._find_proxy(url) if self._find_proxy is not None else None
         session = self._session(proxied=proxy is not None, fresh=fresh)
-        with _translated(url):
+        with _translated(url, name):
             # Without identity Quay compresses blobs on the fly, and their bytes no longer have their digest.
             sent = {"Accept-Encoding": "identity", **headers}
             with anyio.fail_after(self._timeouts.headers) as patience:
@@ -197,7 +204,7 @@ class AiohttpTransport:
                 )
 
         try:
-            yield _AiohttpResponse(response, url, self._pace)
+            yield _AiohttpResponse(response, url, name, self._pace)
         finally:
             # Gives the connection back if the body was read to its end, and closes it otherwise.
             response.release()
@@ -219,13 +226,14 @@ def _piece(pace: Pace) -> int:
 
 
 class _AiohttpResponse:
-    def __init__(self, response: aiohttp.ClientResponse, url: str, pace: Pace | None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str, name: str, pace: Pace | None) -> None:
         self._response = response
         self._pace = pace
         self.held = 0.0
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.url = url
+        self.name = name
 
     def all_headers(self, name: str) -> list[str]:
         return self._response.headers.getall(name, [])
@@ -239,7 +247,7 @@ class _AiohttpResponse:
 
     async def _chunk(self) -> bytes:
         content = self._response.content
-        with _translated(self.url):
+        with _translated(self.url, self.name):
             return await (content.readany() if self._pace is None else content.read(_piece(self._pace)))
 
     async def read(self, limit: int) -> bytes:
@@ -250,21 +258,21 @@ class _AiohttpResponse:
 
             body += chunk
             if len(body) > limit:
-                raise SizeMismatch(f"{shown(self.url)}: answer of more than {limit:,} bytes", scope=Scope.IMAGE)
+                raise SizeMismatch(f"{self.name}: answer of more than {limit:,} bytes", scope=Scope.IMAGE)
 
         return bytes(body)
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(url: str, name: str) -> Iterator[None]:
     """Turn what aiohttp raises into our own errors; `from None`, since theirs can hold credentials."""
     try:
         yield
     except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
-        raise _translation(error, url) from None
+        raise _translation(error, url, name) from None
 
 
-def _translation(error: Exception, url: str) -> QuaymirrorError:
+def _translation(error: Exception, url: str, name: str) -> QuaymirrorError:
     host = Origin.of(url).netloc
     match error:
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
@@ -278,16 +286,16 @@ def _translation(error: Exception, url: str) -> QuaymirrorError:
         case aiohttp.ConnectionTimeoutError():
             return TimedOut(f"{host}: no connection in time")
         case TimeoutError():
-            return TimedOut(f"{shown(url)}: no answer, or no more of it, in time")
+            return TimedOut(f"{name}: no answer, or no more of it, in time")
         case aiohttp.ClientPayloadError():
-            return ReadInterrupted(f"{shown(url)}: the answer ended early")
+            return ReadInterrupted(f"{name}: the answer ended early")
         case aiohttp.ClientResponseError():
             # What the parser raises carries status 400, although no server said so.
-            return ReadInterrupted(f"{shown(url)}: the answer is not proper HTTP")
+            return ReadInterrupted(f"{name}: the answer is not proper HTTP")
         case aiohttp.InvalidURL() | ValueError():
             return UnsafeRedirect(f"{host}: not a usable URL")
         case _:
-            return ReadInterrupted(f"{shown(url)}: the connection broke")
+            return ReadInterrupted(f"{name}: the connection broke")
 
 
 def _unconnected(error: aiohttp.ClientError) -> str:

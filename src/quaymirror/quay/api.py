@@ -43,13 +43,7 @@ class QuayAPI:
         :raises CredentialsRefused: when the server answers nobody, or not us.
         :raises QuaymirrorError: when there is no usable answer.
         """
-        # All parameters each time: the token of a page does not remember them. Without public=true an anonymous
-        # client sees nothing, and one with a token only what was granted to it by name.
-        query = {"namespace": organization, "public": "true", "last_modified": "true"}
-        if next_page is not None:
-            query["next_page"] = next_page
-
-        path = f"/api/v1/repository?{urlencode(query)}"
+        path = listing_path(organization, next_page)
         try:
             return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
         except AccessDenied as error:
@@ -134,6 +128,17 @@ class QuayAPI:
     async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
         return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
+
+
+def listing_path(organization: str, next_page: str | None) -> str:
+    """Return path and query of one page of the listing; `next_page` is a server's text, whatever that is."""
+    # All parameters each time: the token of a page does not remember them. Without public=true an anonymous client sees
+    # nothing, and one with a token only what was granted to it by name.
+    query = {"namespace": organization, "public": "true", "last_modified": "true"}
+    if next_page is not None:
+        query["next_page"] = next_page
+
+    return f"/api/v1/repository?{urlencode(query, errors='surrogatepass')}"
 
 
 def _time(answer: Response) -> int | None:

@@ -63,7 +63,7 @@ class ForeignLayers:
         for url in urls:
             parts = urlsplit(url)
             path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-            request = replace(asked, path=path, scope=None)
+            request = replace(asked, path=path, scope=None, name=f"{Origin.of(url).netloc} (for a foreign layer)")
             try:
                 return await stack.enter_async_context(connect(Origin.of(url)).open(request))
             except QuaymirrorError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -218,7 +218,7 @@ class RemoteTarget:
         :raises UploadLost: when the registry has forgotten it.
         :raises QuaymirrorError: when there is no usable answer.
         """
-        request = Request(upload.location, kind="blobs", scope=self._scope(upload.repository))
+        request = self._about(upload, "GET")
         try:
             return await self._once(request, lambda response, _: self._moved(upload, response, 0))
         except NotFound as error:
@@ -226,7 +226,7 @@ class RemoteTarget:
 
     async def cancel(self, upload: Upload) -> None:
         """Tell the registry to forget an upload. It does so by itself some day, so nothing is said if it fails."""
-        request = Request(upload.location, kind="blobs", method="DELETE", scope=self._scope(upload.repository))
+        request = self._about(upload, "DELETE")
         with anyio.move_on_after(_CANCEL_SECONDS, shield=True):
             try:
                 await self._once(request, _nothing)
@@ -269,7 +269,12 @@ class RemoteTarget:
 
         # Streams have a gate of their own: each holds a slot at the source while it waits here.
         kind = "blobs" if isinstance(body, bytes) else "uploads"
-        return Request(path, kind, method, headers, self._scope(upload.repository), body=body)
+        return replace(self._about(upload, method), path=path, kind=kind, headers=headers, body=body)
+
+    def _about(self, upload: Upload, method: str) -> Request:
+        """Return a request about an upload as a whole; where it is may hold what nobody else should know."""
+        name = f"{self.registry}/v2/{upload.repository.name}/blobs/uploads/"
+        return Request(upload.location, "blobs", method, scope=self._scope(upload.repository), name=name)
 
     async def _fetch(self, request: Request, parse: Callable[[Response, bytes], T]) -> T:
         return await self._client.fetch(request, limit=_MAX_ANSWER, parse=parse)

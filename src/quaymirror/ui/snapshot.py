@@ -15,10 +15,13 @@ from typing import Any
 from ..errors import QuaymirrorError
 from ..events import Meter, Meters, RunFinished, RunStarted, Status
 from ..oci import Digest
+from .conform import built, expect, expect_printable, field_types
 from .jsonl import members
 from .state import Failure, Pause, Rates, RunState
 
 VERSION = 1
+# More images in work than any run has.
+_MOST_WORK = 10_000
 # What is no plain value in the state, and is written by itself.
 _OTHERS = {"clock", "run", "finished", "images", "paused", "failures", "last_failures", "_work"}
 
@@ -104,16 +107,34 @@ def read_snapshot(text: str | bytes) -> Snapshot:
 
         state = _state(document)
         meters = _StillMeters(document)
-        rates = FixedRates(meters, document["rates"])
-        return Snapshot(state, meters, rates, float(document["time"]), float(document["clock"]))
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, QuaymirrorError) as error:
+        times = [document["time"], document["clock"]]
+        expect(times, list[float])
+        return Snapshot(state, meters, _rates(meters, document["rates"]), *times)
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+        QuaymirrorError,
+    ) as error:
         raise SnapshotError(f"no snapshot of a run: {type(error).__name__}") from None
 
 
+def _rates(meters: Meters, summary: dict[str, Any]) -> FixedRates:
+    expect(summary["history"], list[float])
+    expect([summary[name] for name in ("current", "steady", "eta")], list[float | None])
+    return FixedRates(meters, summary)
+
+
 def _state(document: Mapping[str, Any]) -> RunState:
-    clock = float(document["clock"])
+    clock, types = float(document["clock"]), field_types(RunState)
     state = RunState(lambda: clock)
+    # What is in a state is safe to print as it is; of a file, nobody knows.
+    expect_printable([document[part] for part in ("state", "paused", "failures", "last_failures")])
     for name, value in document["state"].items():
+        expect(value, None if name in _OTHERS else types.get(name))
         known = getattr(state, name)
         if isinstance(known, Counter):
             known.update(value)
@@ -123,14 +144,22 @@ def _state(document: Mapping[str, Any]) -> RunState:
             setattr(state, name, value)
 
     run, finished = document["run"], document["finished"]
-    state.run = None if run is None else RunStarted(**run | {"jobs": tuple(run["jobs"])})
-    state.finished = None if finished is None else RunFinished(finished["elapsed"], finished["exit_code"])
+    expect(document["images"], dict[str, int])
+    expect(document["work"], list[int])
+    state.run = None if run is None else built(RunStarted, run)
+    state.finished = None if finished is None else _finished(finished["elapsed"], finished["exit_code"])
     state.images.update({Status(name): count for name, count in document["images"].items()})
-    state.paused = {pause["host"]: Pause(**pause) for pause in document["paused"]}
-    state.failures = [Failure(**failure) for failure in document["failures"]]
-    state.last_failures.extend(Failure(**failure) for failure in document["last_failures"])
-    state.restore_work(*document["work"])
+    state.paused = {pause["host"]: built(Pause, pause) for pause in document["paused"]}
+    state.failures = [built(Failure, failure) for failure in document["failures"]]
+    state.last_failures.extend(built(Failure, failure) for failure in document["last_failures"])
+    state.restore_work(*(min(count, _MOST_WORK) for count in document["work"][:2]), *document["work"][2:])
     return state
+
+
+def _finished(elapsed: Any, exit_code: Any) -> RunFinished:
+    expect(elapsed, float)
+    expect(exit_code, int)
+    return RunFinished(elapsed, exit_code)
 
 
 class _StillMeters(Meters):
@@ -138,8 +167,11 @@ class _StillMeters(Meters):
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         super().__init__()
-        self.fetched_bytes = int(document["fetched_bytes"])
-        self.reused_bytes = int(document["reused_bytes"])
+        expect_printable(document["in_flight"])
         for label, digest, total, done in document["in_flight"]:
-            meter = Meter(str(label), Digest.parse(digest), int(total), int(done))
+            meter = Meter(str(label), Digest.parse(digest), total, done)
             self._open[id(meter)] = meter
+
+        self.fetched_bytes, self.reused_bytes = document["fetched_bytes"], document["reused_bytes"]
+        amounts = [number for meter in self.in_flight for number in (meter.total, meter.done)]
+        expect([self.fetched_bytes, self.reused_bytes, *amounts], list[int])
