@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from organizations import TAG, small_image
+from pushing import EVERYTHING, LARGE, UPLOADS, check, error_of, organization
 from receiver import Breakage, Receiver, refuse
 
 import quaymirror
-from quaymirror import Selection, Settings, Status
+from quaymirror import Settings, Status
 from quaymirror.errors import Side
 from quaymirror.events import Event, Notice
 from quaymirror.mirror.report import ExitCode, Report
@@ -19,44 +20,14 @@ from quaymirror.testing import (
     Fault,
     IgnoreRange,
     QuayServer,
-    Registry,
-    SourceManifest,
     make_image,
     make_layer,
 )
-
-EVERYTHING = Selection("kolla", "*", TAG)
-LARGE = 9 * 1024 * 1024
-UPLOADS = "/blobs/uploads/"
-
-
-def organization(*images: SourceManifest) -> Registry:
-    registry = Registry()
-    for number, image in enumerate(images):
-        registry.organization("kolla").repository(f"image-{number}").push(TAG, image)
-
-    return registry
 
 
 async def push(server: QuayServer, target: Receiver, tmp_path: Path, **options: object) -> Report:
     settings = Settings(server=server.url, state=tmp_path / "state", **options)  # type: ignore[arg-type]
     return await quaymirror.sync(EVERYTHING, target.address, settings)
-
-
-def check(target: Receiver, *images: SourceManifest) -> None:
-    """Everything is there, byte for byte, and nothing is left half-done."""
-    for number, image in enumerate(images):
-        name = f"kolla/image-{number}"
-        assert target.manifests[name][TAG] == (image.media_type, image.raw)
-        assert {digest: blob.data for digest, blob in image.all_blobs().items()} == target.blobs[name]
-
-    assert not target.uploads
-
-
-def error_of(report: Report) -> quaymirror.QuaymirrorError:
-    (outcome,) = report.outcomes
-    assert outcome.error is not None
-    return outcome.error
 
 
 async def test_a_large_blob_goes_in_one_request(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ exception gets out: their texts hold headers and signed URLs.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import ssl
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # Honest, and not taken for a browser: Quay answers 400 to those without its own header.
 USER_AGENT = f"quaymirror/{__version__}"
+_MOST_AT_ONCE = 512 * 1024
 PROXY_REFUSES = "the proxy wants other credentials than those in its variable (407)"
 
 
@@ -198,7 +200,7 @@ class AiohttpTransport:
             # Without identity Quay compresses blobs on the fly, and their bytes no longer have their digest.
             sent = {"Accept-Encoding": "identity", **headers}
             with anyio.fail_after(self._timeouts.headers) as patience:
-                data = body if body is None or isinstance(body, bytes) else self._watched(body, patience)
+                data = self._watched(body, patience) if isinstance(body, AsyncIterable) else _payload(body)
                 response = await session.request(
                     method, url, headers=sent, data=data, allow_redirects=False, proxy=proxy
                 )
@@ -218,6 +220,11 @@ class AiohttpTransport:
             patience.deadline = math.inf
 
         patience.deadline = anyio.current_time() + self._timeouts.headers
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Let what is large be sent piece by piece, and the loop turn in between."""
+    return io.BytesIO(body) if body is not None and len(body) > _MOST_AT_ONCE else body
 
 
 def _piece(pace: Pace) -> int:

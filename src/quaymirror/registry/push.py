@@ -37,6 +37,8 @@ T = TypeVar("T")
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
 _MAX_ANSWER = 64 * 1024
 _MAX_LOCATION = 8 * 1024
+# A piece is held in memory. S3 wants 5 MiB; who wants much more wants our memory.
+_MOST_LEAST_BYTES = 64 * 1024 * 1024
 # A registry that is gone should not keep us from ending.
 _CANCEL_SECONDS = 5.0
 _LOST_UPLOAD = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
@@ -104,7 +106,7 @@ class RemoteTarget:
             await self._client.fetch(Request("/v2/", kind="manifests"), limit=_MAX_ANSWER, parse=_nothing)
         except AccessDenied as error:
             raise CredentialsRefused(
-                f"the target {self.registry} wants credentials: --dest-username, or an auth file",
+                f"the target {self.registry} wants credentials, or others than these: --dest-username, or an auth file",
                 status=error.status,
                 side=Side.TARGET,
             ) from None
@@ -299,7 +301,8 @@ class RemoteTarget:
             return None
 
         least = response.headers.get("OCI-Chunk-Min-Length", "")
-        return Upload(repository, self._location(response), int(least[:12]) if least.isdecimal() else 0)
+        wanted = int(least[:12]) if least.isdecimal() else 0
+        return Upload(repository, self._location(response), min(wanted, _MOST_LEAST_BYTES))
 
     def _moved(self, upload: Upload, response: Response, expected: int) -> int:
         """Note where the upload goes on; an answer without a range is believed to be about all that was sent."""
