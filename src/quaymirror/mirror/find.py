@@ -83,7 +83,7 @@ async def confirmed(
 
     async def confirm(number: int, candidate: Candidate) -> None:
         async with limit:
-            result = await check(candidate, api=services.api, lookup=lookup, selection=selection)
+            result = await check(candidate, api=services.api, lookup=lookup, selection=selection, observer=observer)
 
         if isinstance(result, CandidateSkipped):
             observer(result)

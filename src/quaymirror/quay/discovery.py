@@ -34,6 +34,7 @@ from ..events import (
     Observer,
     PageListed,
     TagChecked,
+    ignore,
 )
 from ..oci import Reference, Repository
 from ..store.history import TagCheck
@@ -252,7 +253,9 @@ async def confirm(
     async with inbox, outbox:
         async for candidate in inbox:
             try:
-                found = await check(candidate, api=api, lookup=lookup, selection=selection, memory=memory)
+                found = await check(
+                    candidate, api=api, lookup=lookup, selection=selection, memory=memory, observer=observer
+                )
             except QuaymirrorError as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -283,6 +286,7 @@ async def check(
     lookup: TagLookup,
     selection: Selection,
     memory: TagMemory | None = None,
+    observer: Observer = ignore,
 ) -> list[Image] | CandidateSkipped:
     """Return the images, one at least, that `selection` means in `candidate`, or why there is none.
 
@@ -296,7 +300,7 @@ async def check(
     try:
         for wanted in selection.tags:
             if is_pattern(wanted):
-                found |= {tag.name: tag for tag in await matching_tags(api, name, wanted)}
+                found |= {tag.name: tag for tag in await matching_tags(api, name, wanted, observer)}
             elif (tag := await _tag(candidate, wanted, lookup, selection, memory)) is not None:
                 found[wanted] = tag
     except NotFound:

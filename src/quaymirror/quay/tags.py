@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from ..errors import QuaymirrorError, SelectionEmpty, Unavailable
+from ..events import Notice, Observer, ignore
+from ..oci.reference import is_tag
 from .api import QuayAPI
 from .schema import Tag
 from .selection import Selection
@@ -22,10 +24,10 @@ _SHOWN = 3
 _ASKED = 3
 
 
-async def matching_tags(api: QuayAPI, repository: str, glob: str) -> list[Tag]:
+async def matching_tags(api: QuayAPI, repository: str, glob: str, observer: Observer = ignore) -> list[Tag]:
     """Return the living tags of `repository` (with its organization) that `glob` matches, each once.
 
-    It takes a request for each hundred tags that come near it.
+    It takes a request for each hundred tags that come near it. What can't be the name of a tag is left out and told.
 
     :raises QuaymirrorError: as `QuayAPI.tag`.
     """
@@ -35,9 +37,17 @@ async def matching_tags(api: QuayAPI, repository: str, glob: str) -> list[Tag]:
         # A tag that moves while one pages comes twice: the first is the newer.
         found = {tag.name: tag for tag in page.tags if fnmatchcase(tag.name, glob)} | found
         if not page.has_more or not page.tags:
-            return list(found.values())
+            return [tag for tag in found.values() if _is_sound(tag, repository, observer)]
 
     raise Unavailable(f"{repository}: the list of its tags does not end")
+
+
+def _is_sound(tag: Tag, repository: str, observer: Observer) -> bool:
+    if not is_tag(tag.name):
+        observer(Notice(f"{repository}: left out a tag with an impossible name, {tag.name[:100]!r}"))
+        return False
+
+    return True
 
 
 def _part(glob: str) -> str:
