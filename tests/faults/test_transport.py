@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import ssl
@@ -22,7 +23,7 @@ from quaymirror.events import Event, HostPaused
 from quaymirror.mirror.report import ExitCode
 from quaymirror.net.proxy import Proxies
 from quaymirror.net.secret import Credentials, Secret
-from quaymirror.testing import Fault, QuayServer, Raw, Reset
+from quaymirror.testing import Delay, Fault, QuayServer, Raw, Reset
 from quaymirror.testing import Status as Answer
 
 MANIFEST = "^/v2/kolla/nova/manifests/"
@@ -265,6 +266,16 @@ GOOD = {
     "chunks with extensions": (
         b"HTTP/1.1 200 OK\r\n" + TYPE + CHUNKED + b"\r\n" + CHUNKS.replace(b"\r\n", b";a=b\r\n", 1) + b"0\r\n\r\n"
     ),
+    "a connection that is kept, and closed": (
+        b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=600\r\n"
+        + TYPE
+        + LENGTH
+        + b"\r\n"
+        + IMAGE.raw
+    ),
+    "an encoding in an encoding": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n" + TYPE + b"\r\n" + CHUNKS + b"0\r\n\r\n"
+    ),
     "no reason": b"HTTP/1.1 200 \r\n" + TYPE + LENGTH + b"\r\n" + IMAGE.raw,
     "a few interim answers": (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"
@@ -291,6 +302,11 @@ BAD = {
     "status 99999": b"HTTP/1.1 99999 OK\r\n\r\n",
     "NULs": b"\0" * 1000,
     "nothing": b"",
+    "a bomb for an encoding": (
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n" + TYPE + b"\r\n" + gzip.compress(bytes(50_000_000))
+    ),
+    "a line that is folded": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n 6\r\n\r\nabcdefghijk",
+    "no end of a line": b"HTTP/1.1 200 OK\nX" * 3000,
     "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "interim answers for ever": b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" * 5_000,
     "an encoding that nobody knows": b"HTTP/1.1 200 OK\r\nContent-Encoding: \x1b[2J\r\n" + TYPE + LENGTH + b"\r\n",
@@ -314,8 +330,19 @@ async def test_http_that_is_none_fails_that_image_alone(name: str, tmp_path: Pat
 
     assert report.exit_code is ExitCode.PARTIAL, messages(report)
     assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
-    assert "400" not in messages(report)[0]
+    assert ": 400" not in messages(report)[0]
     assert "kolla/nova" in messages(report)[0] or "127.0.0.1" in messages(report)[0]
+
+
+@pytest.mark.parametrize("path", ["^/api/v1/repository$", "/tag/$", MANIFEST], ids=["listing", "tags", "manifest"])
+async def test_an_answer_that_does_not_come_is_given_up(path: str, tmp_path: Path) -> None:
+    async with QuayServer(two_images(IMAGE)) as server:
+        server.faults.append(Fault(path, Delay(30)))
+        with anyio.fail_after(30):
+            report = await mirror(server, tmp_path / "mirror", retries=1)
+
+    assert report.exit_code in (ExitCode.PARTIAL, ExitCode.UNAVAILABLE)
+    assert any("in time" in message or "in trouble" in message for message in messages(report)), messages(report)
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 206, 300, 304, 305, 400, 402, 451, 499, 600, 999])
