@@ -136,6 +136,48 @@ async def test_content_that_changes_between_two_ranges_is_thrown_away(tmp_path: 
     assert [text is not None for text in ranges if text is None or text.startswith("bytes=")][-1] is False
 
 
+async def test_the_rest_of_a_blob_is_asked_for_with_the_name_of_its_beginning(tmp_path: Path) -> None:
+    """B14: a server that has other bytes by now sends all of them, rather than an end that does not fit."""
+    async with QuayServer(two_images(BIG)) as server:
+        server.faults += [
+            on_the_cdn(CutBody(2_000_000), nth=1),
+            on_the_cdn(ExtraHeaders({"ETag": '"of-the-first-half"'}), nth=1),
+        ]
+        report = await mirror(server, tmp_path / "mirror")
+        asked = [request for request in server.requests if HEX in request.path]
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    assert [r.headers.get("if-range") for r in asked if r.listener == "cdn"] == [None, '"of-the-first-half"']
+    assert not any("if-range" in r.headers for r in asked if r.listener == "quay"), "it said nothing of its bytes"
+    assert [r.body_bytes_sent for r in asked if r.listener == "cdn"][1] == BIG.blobs[1].size
+
+
+@pytest.mark.parametrize("etag", ['W/"weak"', "naked", '"', '""', '"\xfc"', f'"{"x" * 300}"'], ids=ascii)
+async def test_what_is_no_strong_name_of_bytes_is_not_sent_back(etag: str, tmp_path: Path) -> None:
+    async with QuayServer(two_images(BIG)) as server:
+        server.faults += [on_the_cdn(CutBody(2_000_000), nth=1), on_the_cdn(ExtraHeaders({"ETag": etag}), nth=1)]
+        report = await mirror(server, tmp_path / "mirror")
+        asked = [request for request in server.requests if "range" in request.headers]
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    assert asked
+    assert not any("if-range" in request.headers for request in asked)
+
+
+async def test_a_server_that_calls_the_same_bytes_something_else_each_time_is_not_asked_by_name(
+    tmp_path: Path,
+) -> None:
+    """B14: several servers behind one address, each with names of its own: a flaky link gets there all the same."""
+    async with QuayServer(two_images(BIG)) as server:
+        server.faults += [on_the_cdn(ExtraHeaders({"ETag": f'"{number}"'}), nth=number) for number in range(1, 9)]
+        server.faults += [on_the_cdn(CutBody(1_100_000), nth=number) for number in range(1, 4)]
+        report = await mirror(server, tmp_path / "mirror")
+        asked = [r.headers.get("if-range") for r in server.requests if r.listener == "cdn" and HEX in r.path]
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    assert asked == [None, '"1"', None, None]
+
+
 LIES = {
     "another start": WrongContentRange("bytes 5-2999999/3000000"),
     "another total": WrongContentRange("bytes 2000000-2999999/99"),

@@ -51,6 +51,14 @@ _PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Validator:
+    """What `host` calls the content it sent: a strong entity tag (RFC 9110, 8.8.3)."""
+
+    host: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What to ask of a server. `path` starts with a slash; `scope` is what a token must allow.
 
@@ -60,6 +68,7 @@ class Request:
     A `fresh` one gets a connection of its own: behind one address there may be several servers, one of them broken.
     Several scopes are separated by spaces, what the request is mainly about first. A `body` that is no `bytes` can be
     sent once only, and needs its `Content-Length` in `headers`.
+    A range is wanted only of the content that `if_range` means; the host that gave it is told so, and no other.
     """
 
     path: str
@@ -72,6 +81,7 @@ class Request:
     patient: bool = True
     fresh: bool = False
     name: str = ""
+    if_range: Validator | None = None
 
 
 class Client:
@@ -230,7 +240,11 @@ class Client:
         *,
         name: str,
     ) -> Response:
-        gate = self._gates(Origin.of(url).netloc, request.kind)
+        host = Origin.of(url).netloc
+        gate = self._gates(host, request.kind)
+        if request.if_range is not None and request.if_range.host == host:
+            headers = {**headers, "If-Range": request.if_range.etag}
+
         # A redirect's own slot is given back at once: only the last hop has a body.
         await stack.aclose()
         if await stack.enter_async_context(gate.slot(patient=request.patient)):

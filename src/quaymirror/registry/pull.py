@@ -16,14 +16,17 @@ from ..errors import (
     SizeMismatch,
     UnsupportedContent,
 )
-from ..net.client import Client, Request
+from ..net.client import Client, Request, Validator
 from ..net.dates import parse_http_date
+from ..net.origin import Origin
 from ..net.retry import Attempts
 from ..net.transport import Response
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest, mediatype
 from .foreign import ForeignLayers
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+# A weak one, W/"...", says that the content is as good, not that it is the same.
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
 
 class RangeRefused(ReadInterrupted):
@@ -40,6 +43,12 @@ class BlobStream:
     def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the bytes; see `Response.chunks`."""
         return self.response.chunks()
+
+    @property
+    def validator(self) -> Validator | None:
+        """What to ask for the rest with, None where the server said nothing that is strong enough."""
+        etag = self.response.headers.get("ETag", "")
+        return Validator(Origin.of(self.response.url).netloc, etag) if _STRONG_ETAG.fullmatch(etag) else None
 
 
 class RemoteSource:
@@ -141,11 +150,17 @@ class RemoteSource:
 
     @asynccontextmanager
     async def open(
-        self, repository: Repository, blob: Descriptor, *, offset: int = 0, fresh: bool = False
+        self,
+        repository: Repository,
+        blob: Descriptor,
+        *,
+        offset: int = 0,
+        fresh: bool = False,
+        if_range: Validator | None = None,
     ) -> AsyncIterator[BlobStream]:
         """Open the stream of a blob from `offset` on; what comes may start at 0 nevertheless, see `BlobStream.offset`.
 
-        With `fresh` it comes over a connection of its own.
+        With `fresh` it comes over a connection of its own. From `offset` on it comes only if `if_range` still holds.
         A blob that the registry does not have is asked for where its descriptor says, if that is allowed.
 
         :raises NotFound: when the repository does not have it.
@@ -161,6 +176,7 @@ class RemoteSource:
             scope=_scope(repository),
             may_redirect=True,
             fresh=fresh,
+            if_range=if_range if offset else None,
         )
         async with AsyncExitStack() as stack:
             try:

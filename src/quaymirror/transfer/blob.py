@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
 
 from ..errors import TimedOut
 from ..events import Meter, Meters
+from ..net.client import Validator
 from ..oci import Descriptor, Repository
 from ..registry.pull import BlobStream, RangeRefused, RemoteSource
 from .target import Sink
@@ -40,7 +42,7 @@ async def fetch_blob(
     :raises StoreError: when the sink's disk refuses.
     """
     attempts = source.attempts(f"{label}: blob {blob.digest.short}")
-    achieved = sink.offset
+    achieved, same = sink.offset, _Same()
 
     async def attempt() -> None:
         nonlocal achieved
@@ -49,7 +51,7 @@ async def fetch_blob(
             async with slots:
                 with meters.transfer(label, blob.digest, blob.size) as meter:
                     opening = partial(source.open, repository, blob, fresh=attempts.is_refetch)
-                    await _receive(blob, opening, sink, meters, meter)
+                    await _receive(blob, opening, sink, meters, meter, same)
         finally:
             if sink.offset - achieved >= _PROGRESS_BYTES:
                 achieved = sink.offset
@@ -66,6 +68,7 @@ async def _receive(
     sink: Sink,
     meters: Meters,
     meter: Meter,
+    same: _Same,
 ) -> None:
     meter.done = sink.offset
     if 0 < sink.offset == blob.size:
@@ -73,7 +76,8 @@ async def _receive(
 
     watch = _Watch(str(blob.digest))
     try:
-        async with opening(offset=sink.offset) as stream:
+        async with opening(offset=sink.offset, if_range=same.validator) as stream:
+            same.answered(stream, asked=sink.offset)
             if stream.offset != sink.offset:
                 await sink.restart()
                 await sink.ready()
@@ -92,6 +96,25 @@ async def _counted(stream: BlobStream, meters: Meters, meter: Meter, watch: _Wat
         yield chunk
         meter.done += len(chunk)
         watch.received(len(chunk), held=stream.response.held)
+
+
+@dataclass(slots=True)
+class _Same:
+    """What the server called the bytes it sent, so that it does not go on with others.
+
+    What has a digest never changes: a server that says it did names its bytes at random (behind one address there may
+    be several), and would start over for ever. It is not asked that way again.
+    """
+
+    validator: Validator | None = None
+    is_of_use: bool = True
+
+    def answered(self, stream: BlobStream, *, asked: int) -> None:
+        """Take note of an answer to a request for the bytes from `asked` on."""
+        if self.validator is not None and stream.offset != asked:
+            self.is_of_use = False
+
+        self.validator = stream.validator if self.is_of_use else None
 
 
 class _Watch:
