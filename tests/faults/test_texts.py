@@ -99,8 +99,9 @@ async def test_no_name_becomes_anything_but_a_rejected_name(tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} <= {"mirror", "log", "report.json", "report.html"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(name, str)], ids=lambda name: ascii(name)[:30])
-async def test_no_tag_s_name_does_harm(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:30])
+async def test_no_tag_s_name_does_harm(name: object, tmp_path: Path) -> None:
+    """N1, N5."""
     digest = small_image("nova", 400_000).digest
     tags = [{"name": tag, "manifest_digest": digest, "start_ts": 5, "size": 5} for tag in (name, "good")]
     async with QuayServer(two_images()) as server:
@@ -111,7 +112,22 @@ async def test_no_tag_s_name_does_harm(name: str, tmp_path: Path) -> None:
     printable(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr
     assert "good" in done.stdout
-    assert ("impossible name" in done.stderr) == (not is_tag(name))
+    assert ("impossible name" in done.stderr) == (not isinstance(name, str) or not is_tag(name))
+    assert done.stdout.count("kolla/nova") == (1 if "impossible name" in done.stderr else 2)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["2025.1-debian"], "\x1b[2J"], ids=ascii)
+async def test_an_answer_about_one_tag_that_names_none_does_not_say_that_it_is_gone(
+    name: object, tmp_path: Path
+) -> None:
+    """N1, D10."""
+    body = json.dumps({"tags": [{"name": name, "manifest_digest": small_image("nova", 400_000).digest}]})
+    async with QuayServer(two_images()) as server:
+        server.faults.append(Fault("/kolla/nova/tag/$", ReplaceBody(body.encode())))
+        done = await run(server, tmp_path, check=3)
+
+    assert "impossible name" in done.stderr
+    assert set(layouts.names(tmp_path / "mirror")) == {GLANCE}
 
 
 EVIL: dict[str, tuple[str, Action]] = {

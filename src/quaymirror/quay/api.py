@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from ..errors import AccessDenied, CredentialsRefused, NotFound
+from ..errors import AccessDenied, CredentialsRefused, NotFound, Unavailable
 from ..net.client import Client, Request
 from ..net.dates import parse_http_date
 from ..net.transport import Response
@@ -63,6 +63,10 @@ class QuayAPI:
         :raises QuaymirrorError: when there is no usable answer.
         """
         found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
+        if found.rejected:
+            # Asked for one tag, Quay names no other: this may be the one, and "no such tag" would have it pruned.
+            raise Unavailable(f"{repository}: asked for the tag {tag}, the API has {found.rejected[0]}")
+
         return next((candidate for candidate in found.tags if candidate.name == tag), None), found.at
 
     async def tags(self, repository: str, part: str, number: int) -> TagPage:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InvalidName, Unavailable
 from ..oci import Digest
-from ..oci.reference import is_repository_name
+from ..oci.reference import is_repository_name, is_tag
 
 # Seconds since 1970 that make sense for a tag: a value in milliseconds, or none at all, is "unknown", never "old".
 _LATEST = 2**33
@@ -84,24 +84,38 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> Page
 
 @dataclass(frozen=True, slots=True)
 class TagPage:
-    """One page of a repository's tags, and whether more follow; `at` as in `Page`."""
+    """One page of a repository's tags, and whether more follow; `rejected` and `at` as in `Page`."""
 
     tags: tuple[Tag, ...]
     has_more: bool
     at: int | None = None
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was not even an entry that makes no sense."""
+        return not self.tags and not self.rejected
 
 
 def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
     """Return the tags of an answer, which the server sent `at` this time of its own.
 
-    :raises Unavailable: when it is not a list of tags.
+    An entry whose name can't be a tag's is rejected by itself.
+
+    :raises Unavailable: when it is not a list of tags, or one of them is without a digest.
     """
     document = _object(body)
     entries = document.get("tags")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unavailable("the API's answer is not a list of tags")
 
-    return TagPage(tuple(_tag(entry) for entry in entries), has_more=document.get("has_additional") is True, at=at)
+    parsed = [_tag(entry) for entry in entries]
+    return TagPage(
+        tags=tuple(entry for entry in parsed if isinstance(entry, Tag)),
+        has_more=document.get("has_additional") is True,
+        at=at,
+        rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
+    )
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -136,15 +150,19 @@ def _repository(entry: object, organization: str) -> ListedRepository | str:
     )
 
 
-def _tag(entry: dict[str, Any]) -> Tag:
+def _tag(entry: dict[str, Any]) -> Tag | str:
+    """A tag, or what is wrong with the entry."""
     name, size = entry.get("name"), entry.get("size")
+    if not isinstance(name, str) or not is_tag(name):
+        return f"a tag with an impossible name, {str(name)[:100]!r}"
+
     try:
         digest = Digest.parse(str(entry.get("manifest_digest")))
     except InvalidName:
         raise Unavailable("the API's answer has a tag without a digest") from None
 
     return Tag(
-        name=str(name),
+        name=name,
         digest=digest,
         start=_time(entry.get("start_ts")),
         size=size if type(size) is int and 0 <= size <= _LARGEST else None,

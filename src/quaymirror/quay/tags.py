@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 
 from ..errors import QuaymirrorError, SelectionEmpty, Unavailable
 from ..events import Notice, Observer, ignore
-from ..oci.reference import is_tag
 from .api import QuayAPI
 from .schema import Tag
 from .selection import Selection
@@ -36,18 +35,13 @@ async def matching_tags(api: QuayAPI, repository: str, glob: str, observer: Obse
         page = await api.tags(repository, _part(glob), number)
         # A tag that moves while one pages comes twice: the first is the newer.
         found = {tag.name: tag for tag in page.tags if fnmatchcase(tag.name, glob)} | found
-        if not page.has_more or not page.tags:
-            return [tag for tag in found.values() if _is_sound(tag, repository, observer)]
+        for reason in page.rejected:
+            observer(Notice(f"{repository}: left out {reason}"))
+
+        if not page.has_more or page.is_empty:
+            return list(found.values())
 
     raise Unavailable(f"{repository}: the list of its tags does not end")
-
-
-def _is_sound(tag: Tag, repository: str, observer: Observer) -> bool:
-    if not is_tag(tag.name):
-        observer(Notice(f"{repository}: left out a tag with an impossible name, {tag.name[:100]!r}"))
-        return False
-
-    return True
 
 
 def _part(glob: str) -> str:
