@@ -191,3 +191,28 @@ async def test_the_command_says_what_to_do_and_does_it(tmp_path: Path) -> None:
     assert "--allow-foreign-layers" in first.stderr
     assert "canary" not in first.stdout + first.stderr + second.stdout + second.stderr
     assert list(layouts.names(tmp_path / "mirror")) == [f"kolla/windows:{TAG}"]
+
+
+async def test_a_mirror_is_mended_from_elsewhere_only_if_that_is_allowed(tmp_path: Path) -> None:
+    registry = Registry()
+    async with QuayServer(registry) as server:
+        registry.organization("kolla").repository("windows").push(TAG, image(f"{server.cdn_url}/files/layer{SIGNED}"))
+        server.faults.append(Fault("^/files/", Answer(200, body=CONTENT)))
+        await mirror_alone(server, tmp_path / "mirror")
+        lost = tmp_path / "mirror" / "blobs" / "sha256" / digest_of(CONTENT).removeprefix("sha256:")
+        lost.unlink()
+        server.reset_records()
+        words = ("verify", "mirror", "--repair", "--server", server.url)
+        first = await commands.run(*words, cwd=tmp_path, check=8)
+        assert server.count("^/files/") == 0
+        second = await commands.run(*words, "--allow-foreign-layers", cwd=tmp_path, check=0)
+
+    assert "--allow-foreign-layers would fetch it from there" in first.stderr
+    assert "canary" not in first.stdout + first.stderr + second.stdout + second.stderr
+    assert lost.read_bytes() == CONTENT
+
+
+async def mirror_alone(server: QuayServer, path: Path) -> None:
+    settings = Settings(server=server.url, retries=1, allow_foreign_layers=True)
+    report = await quaymirror.sync(Selection("kolla", "*", TAG), path, settings)
+    assert report.exit_code is ExitCode.OK

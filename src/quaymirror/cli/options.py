@@ -99,6 +99,10 @@ _TARGET = (
 )
 
 
+_FOREIGN = click.option(
+    "--allow-foreign-layers", is_flag=True, help="Fetch layers that the registry lacks from where manifests say."
+)
+
 _USERS = {"src": "username", "dest": "dest_username"}
 # Options that are words for a value, and flags that set another option.
 _WORDS: dict[str, Callable[[str], object]] = {
@@ -127,6 +131,11 @@ def server_options(function: F) -> F:
 def registry_options(function: F) -> F:
     """Add the options for pulling."""
     return _apply(_REGISTRY, function)
+
+
+def foreign_layers_option(function: F) -> F:
+    """Add the option that lets layers come from elsewhere."""
+    return _FOREIGN(function)
 
 
 def client_options(function: F) -> F:

@@ -11,7 +11,15 @@ from click.core import ParameterSource
 from ..store.fsops import Fsync
 from .execute import execute, make_plan
 from .help import GroupedCommand
-from .options import duration, grace, registry_options, selection_options, server_options, target_options
+from .options import (
+    duration,
+    foreign_layers_option,
+    grace,
+    registry_options,
+    selection_options,
+    server_options,
+    target_options,
+)
 from .outputs import Outputs, output_options
 
 
@@ -31,9 +39,7 @@ from .outputs import Outputs, output_options
     "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
 )
 @click.option("--allow-extract", is_flag=True, help="Let oci://, mounts:// and dir://?expand=true unpack images.")
-@click.option(
-    "--allow-foreign-layers", is_flag=True, help="Fetch layers that the registry lacks from where manifests say."
-)
+@foreign_layers_option
 @click.option(
     "--full-check-every",
     metavar="DURATION",

@@ -22,7 +22,7 @@ from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..transfer.together import foremost
 from ..ui.text import human_bytes, plain
-from .options import layout_at, make_settings, registry_options, server_options, target_options
+from .options import foreign_layers_option, layout_at, make_settings, registry_options, server_options, target_options
 
 _PROGRESS_SECONDS = 5.0
 
@@ -33,6 +33,7 @@ _PROGRESS_SECONDS = 5.0
 @click.option("--repair", "mend", is_flag=True, help="Fetch again what is missing or damaged, and only that.")
 @click.option("--repair-state", is_flag=True, help="Make the state anew from the index and the blobs, first.")
 @click.option("--json", "as_json", is_flag=True, help="One object with counts and every damage.")
+@foreign_layers_option
 @server_options
 @registry_options
 @target_options
