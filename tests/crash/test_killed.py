@@ -16,6 +16,7 @@ import pytest_asyncio
 from crashes import KILLED, Zygote, blobs_there, check_whole, requested, zygote
 from organizations import TAG, kolla, small_image
 
+from quaymirror.store import extents
 from quaymirror.testing import QuayServer, Registry, SourceManifest, make_image, make_index, make_layer
 
 # Above this a blob is written in several goes, and resumed.
@@ -134,6 +135,44 @@ async def check_recovery(
     assert night.contents <= check_whole(mirror, night.promised)
     assert not list((mirror / ".quaymirror/ingest").iterdir()), "left by the crash, and nobody continues it"
     assert not list(mirror.glob(".*.new"))
+
+
+@pytest.mark.timeout(300)
+async def test_a_blob_killed_between_its_pieces_goes_on_with_what_is_missing(tmp_path: Path, commands: Zygote) -> None:
+    size, piece = 3_200_000, 600_000
+    night = Night(Registry(), {})
+    night.push("base", small_image("in pieces", size))
+    layer = night.images["base"].blobs[1]
+    async with QuayServer(night.registry) as server:
+        command = (*words(server, tmp_path / "trial"), "--layer-concurrency", "3")
+        trace = tmp_path / "trace"
+        done = await commands.run(*command, hook={"trace": {"file": str(trace)}}, least_piece=piece)
+        assert done.code == 0, done.stderr
+        steps = trace.read_text().splitlines()
+        assert sum(step.endswith(".ranges") for step in steps) > 6
+        resumed = 0
+        for number in range(len(steps)):
+            mirror = tmp_path / f"mirror-{number}"
+            command = (*words(server, mirror), "--layer-concurrency", "3")
+            hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
+            await commands.run(*command, hook=hook, least_piece=piece)
+            ranges = mirror / f".quaymirror/ingest/{layer.digest.replace(':', '-')}.ranges"
+            missing = None
+            if ranges.exists():
+                there = extents.parse(ranges.read_bytes(), layer.size)
+                missing = sum(end - start for start, end in there.gaps(layer.size))
+
+            await heard_out(server)
+            again = await commands.run(*command, least_piece=piece)
+            assert again.code == 0, again.stderr
+            sent = [r.body_bytes_sent for r in server.requests if r.listener == "cdn" and layer.digest[7:] in r.path]
+            assert missing is None or sum(sent) == missing
+            resumed += missing is not None and 0 < missing < layer.size
+            assert check_whole(mirror, night.promised) == night.contents
+            assert not list((mirror / ".quaymirror/ingest").iterdir())
+            shutil.rmtree(mirror)
+
+    assert resumed > 6, "too few points to prove anything"
 
 
 @pytest.mark.interop

@@ -36,7 +36,7 @@ from quaymirror.testing import (
 )
 from quaymirror.testing import Status as Answer
 from quaymirror.testing.messages import Answer as Given
-from quaymirror.transfer import blob as blobs
+from quaymirror.transfer import stream as blobs
 
 BIG = small_image("nova", 3_000_000)
 LAYER = BIG.blobs[1].digest

@@ -44,11 +44,15 @@ class Zygote:
         self._answers = BufferedByteReceiveStream(self.process.stdout)
 
     async def run(
-        self, *arguments: str, hook: Mapping[str, Any] | None = None, kill_after: float | None = None
+        self,
+        *arguments: str,
+        hook: Mapping[str, Any] | None = None,
+        kill_after: float | None = None,
+        least_piece: int | None = None,
     ) -> Done:
-        """Run a command; it never shows a traceback, however it ends."""
+        """Run a command, whose blobs come in pieces of `least_piece` bytes; however it ends, it shows no traceback."""
         outputs = {name: self.directory / name for name in ("stdout", "stderr")}
-        order = {"arguments": arguments, "hook": hook or {}, "kill_after": kill_after}
+        order = {"arguments": arguments, "hook": hook or {}, "kill_after": kill_after, "least_piece": least_piece}
         line = json.dumps({**order, **{name: str(path) for name, path in outputs.items()}})
         assert self.process.stdin is not None
         await self.process.stdin.send(line.encode() + b"\n")

@@ -152,13 +152,13 @@ def _redirect(data: bytes) -> None:
 def _content_range(data: bytes) -> None:
     first, _, second = _text(data).partition("\n")
     headers = CIMultiDict([("Content-Range", first), *([("Content-Range", second)] if second else [])])
-    for status, offset in ((206, 3), (206, 0), (200, 3)):
+    for status, offset, end in ((206, 3, BLOB.size), (206, 0, BLOB.size), (206, 0, 4), (200, 3, BLOB.size)):
         with _ours():
-            assert pull._start(_response(status, headers), BLOB, offset) in (0, offset)
+            assert pull._start(_response(status, headers), BLOB, offset, end) in (0, offset)
 
 
 def _content_length(data: bytes) -> None:
-    assert pull._start(_response(200, {"Content-Length": _text(data)}), BLOB, 0) == 0
+    assert pull._start(_response(200, {"Content-Length": _text(data)}), BLOB, 0, BLOB.size) == 0
 
 
 def _upload(data: bytes) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from quaymirror.cli import main
 from quaymirror.store import fsops
+from quaymirror.transfer import pieces
 
 
 class Trace:
@@ -82,6 +83,7 @@ def run(order: dict[str, Any]) -> None:
             file = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(file, number)
 
+        pieces._LEAST_BYTES = order.get("least_piece") or pieces._LEAST_BYTES
         for hook, arguments in order.get("hook", {}).items():
             fsops.watch(HOOKS[hook](**arguments))
 

@@ -25,7 +25,8 @@ from ..events import ImageDerived, Notice, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..store import fsops
-from ..store.blobs import BlobStore, Ingest
+from ..store.blobs import BlobStore
+from ..store.ingest import Ingest
 from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.receipts import LandedLayer, Receipt, Receipts, has_size
 from ..store.state import ImageRecord

@@ -132,6 +132,9 @@ class _MemorySink:
     async def ready(self) -> None:
         """There is nothing to find out."""
 
+    def scattered(self) -> None:
+        """What is small comes in one go."""
+
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
             self.offset += len(chunk)

@@ -69,6 +69,7 @@ class Request:
     Several scopes are separated by spaces, what the request is mainly about first. A `body` that is no `bytes` can be
     sent once only, and needs its `Content-Length` in `headers`.
     A range is wanted only of the content that `if_range` means; the host that gave it is told so, and no other.
+    `location` is where an earlier one like it was redirected to: that is asked at once, as it would be then.
     """
 
     path: str
@@ -82,6 +83,7 @@ class Request:
     fresh: bool = False
     name: str = ""
     if_range: Validator | None = None
+    location: str = ""
 
 
 class Client:
@@ -199,18 +201,8 @@ class Client:
         return response
 
     async def _exchange(self, request: Request, authorization: Secret | None, stack: AsyncExitStack) -> Response:
-        url, name = f"{self.origin}{request.path}", self._name(request)
-        headers = dict(request.headers)
-        if authorization is not None:
-            headers["Authorization"] = authorization.header_value()
-
-        try:
-            response = await self._send(self._direct, request, url, headers, stack, name=name)
-        except CertificateRefused as error:
-            # Nothing else that is asked there can go better.
-            error.scope = self._gates(self.origin.netloc, request.kind).health.given_up
-            raise
-
+        name = self._name(request)
+        response = await self._first(request, authorization, stack, name)
         for _ in range(_MAX_REDIRECTS):
             if response.status not in _REDIRECTS:
                 return response
@@ -219,13 +211,37 @@ class Client:
                 raise UnsafeRedirect(f"{response.name}: redirects elsewhere, which no such answer may")
 
             await _drain(response)
-            # Never the Authorization header, on whatever host: what a server names gets no credentials.
             url = follow(response.url, response.headers.get("Location", ""))
-            # Nor is its path shown: it is the server's choice, and may be what the server was sent.
-            hop = f"{Origin.of(url).netloc} (for {name})"
-            response = await self._send(self._foreign, request, url, dict(request.headers), stack, name=hop)
+            response = await self._send_on(request, url, stack, name)
 
         raise UnsafeRedirect(f"{name}: more than {_MAX_REDIRECTS} redirects")
+
+    async def _first(
+        self, request: Request, authorization: Secret | None, stack: AsyncExitStack, name: str
+    ) -> Response:
+        if request.location:
+            return await self._send_on(request, request.location, stack, name)
+
+        headers = dict(request.headers)
+        if authorization is not None:
+            headers["Authorization"] = authorization.header_value()
+
+        try:
+            return await self._send(self._direct, request, f"{self.origin}{request.path}", headers, stack, name=name)
+        except CertificateRefused as error:
+            # Nothing else that is asked there can go better.
+            error.scope = self._gates(self.origin.netloc, request.kind).health.given_up
+            raise
+
+    async def _send_on(self, request: Request, url: str, stack: AsyncExitStack, name: str) -> Response:
+        # Never the Authorization header, on whatever host: what a server names gets no credentials. Nor is its path
+        # shown: it is the server's choice, and may be what the server was sent.
+        hop = f"{Origin.of(url).netloc} (for {name})"
+        return await self._send(self._foreign, request, url, dict(request.headers), stack, name=hop)
+
+    def location(self, request: Request, response: Response) -> str:
+        """Return where `request` was redirected to, "" where its `response` came without that."""
+        return response.url if self._is_elsewhere(request, response) else ""
 
     def _name(self, request: Request) -> str:
         return request.name or shown(f"{self.origin}{request.path}")
@@ -290,7 +306,8 @@ class Client:
 
         codes = await _error_codes(response)
         text = ", ".join(sorted(codes)[:3])
-        if response.status in (401, 403) and self._is_elsewhere(request, response):
+        refusals = (401, 403, 404, 410) if request.location else (401, 403)
+        if response.status in refusals and self._is_elsewhere(request, response):
             # The signature of the URL we were sent to has expired or was never right: the next try gets a new one.
             raise Unavailable(f"{response.name}: {response.status} {text}".rstrip(), status=response.status)
 

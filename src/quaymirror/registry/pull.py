@@ -39,6 +39,13 @@ class BlobStream:
 
     offset: int
     response: Response
+    location: str = ""
+    """Where the registry redirected to, if it did."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the blob comes, although maybe a part was asked for."""
+        return self.response.status == 200
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the bytes; see `Response.chunks`."""
@@ -155,12 +162,15 @@ class RemoteSource:
         blob: Descriptor,
         *,
         offset: int = 0,
+        end: int | None = None,
         fresh: bool = False,
         if_range: Validator | None = None,
+        location: str = "",
     ) -> AsyncIterator[BlobStream]:
-        """Open the stream of a blob from `offset` on; what comes may start at 0 nevertheless, see `BlobStream.offset`.
+        """Open the stream of a blob from `offset` to before `end`; all may come nevertheless, see `BlobStream.offset`.
 
         With `fresh` it comes over a connection of its own. From `offset` on it comes only if `if_range` still holds.
+        The `location` of an earlier stream is asked without asking the registry again.
         A blob that the registry does not have is asked for where its descriptor says, if that is allowed.
 
         :raises NotFound: when the repository does not have it.
@@ -172,30 +182,34 @@ class RemoteSource:
         request = Request(
             f"/v2/{repository.name}/blobs/{blob.digest}",
             kind="blobs",
-            headers={"Range": f"bytes={offset}-"} if offset else {},
+            headers=_range(offset, end, blob.size),
             scope=_scope(repository),
             may_redirect=True,
             fresh=fresh,
-            if_range=if_range if offset else None,
+            if_range=if_range,
+            location=location,
         )
         async with AsyncExitStack() as stack:
             try:
-                response = await self._answer(request, blob, stack)
+                response, location = await self._answer(request, blob, stack)
             except ServiceError as error:
                 if error.status != 416:
                     raise
 
                 raise RangeRefused(f"{blob.digest}: the server has no bytes from {offset:,} on") from None
 
-            yield BlobStream(_start(response, blob, offset), response)
+            start = _start(response, blob, offset, blob.size if end is None else end)
+            yield BlobStream(start, response, location)
 
-    async def _answer(self, request: Request, blob: Descriptor, stack: AsyncExitStack) -> Response:
+    async def _answer(self, request: Request, blob: Descriptor, stack: AsyncExitStack) -> tuple[Response, str]:
         try:
-            return await stack.enter_async_context(self._client.open(request))
+            response = await stack.enter_async_context(self._client.open(request))
         except NotFound as error:
             absent = error
+        else:
+            return response, self._client.location(request, response)
 
-        return await stack.enter_async_context(self._foreign.open(blob, request, absent))
+        return await stack.enter_async_context(self._foreign.open(blob, request, absent)), ""
 
 
 def _manifest(repository: Repository, name: str | Digest) -> Request:
@@ -232,12 +246,20 @@ def _check_expected(actual: Descriptor, expected: Descriptor, repository: Reposi
         )
 
 
-def _start(response: Response, blob: Descriptor, offset: int) -> int:
+def _range(offset: int, end: int | None, size: int) -> dict[str, str]:
+    if end is not None and end < size:
+        return {"Range": f"bytes={offset}-{end - 1}"}
+
+    return {"Range": f"bytes={offset}-"} if offset else {}
+
+
+def _start(response: Response, blob: Descriptor, offset: int, end: int) -> int:
     """Return where the body of `response` starts in the blob (RFC 9110, 14.4 and 15.3.7)."""
-    if response.status == 206 and offset:
+    if response.status == 206 and (offset or end < blob.size):
         fields = response.all_headers("Content-Range")
         match = _CONTENT_RANGE.fullmatch(fields[0].strip()) if len(fields) == 1 else None
-        if match is None or int(match[1]) != offset or match[3] not in ("*", str(blob.size)):
+        is_other = match is None or int(match[1]) != offset or int(match[2]) >= end
+        if match is None or is_other or match[3] not in ("*", str(blob.size)):
             raise RangeRefused(f"{blob.digest}: asked for the bytes from {offset:,} on, got another range")
 
         return offset

@@ -16,16 +16,14 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import DigestMismatch, MirrorDamaged, ReadInterrupted, SizeMismatch
+from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest
 from . import fsops
 from .fsops import Fsync
+from .ingest import BATCH_BYTES, Ingest, Place
 
 T = TypeVar("T")
 
-# What is hashed and written in one go, off the loop: a thread hop costs as much as hashing 200 KiB, so chunks are
-# gathered; and small blobs need no more than the one hop that syncs and names them.
-_BATCH_BYTES = 512 * 1024
 _READ_BYTES = 1024 * 1024
 # What nobody has continued for so long, nobody will.
 _STALE_SECONDS = 7 * 86_400.0
@@ -116,7 +114,9 @@ class BlobStore:
             return 0
 
         try:
-            there = self._partial(descriptor).lstat().st_size if descriptor.size > _BATCH_BYTES else 0
+            status = self._partial(descriptor).lstat()
+            # It may have holes: what the disk gave for it is what counts.
+            there = min(status.st_size, status.st_blocks * 512) if descriptor.size > BATCH_BYTES else 0
         except FileNotFoundError:
             there = 0
 
@@ -138,9 +138,10 @@ class BlobStore:
 
         :raises StoreError: when the disk refuses.
         """
-        ingest = Ingest(descriptor, self._partial(descriptor), self.path(descriptor.digest), self)
+        place = Place(self._partial(descriptor), self.path(descriptor.digest), syncs=self.syncs_files)
+        ingest = Ingest(descriptor, place, self.in_thread)
         try:
-            if descriptor.size > _BATCH_BYTES:
+            if descriptor.size > BATCH_BYTES:
                 await self.in_thread(ingest.resume)
 
             yield ingest
@@ -164,7 +165,7 @@ class BlobStore:
         """
         before, found = time.time() - older_than, []
         with fsops.local_errors("read", self._ingest):
-            for path in sorted(self._ingest.glob("*.part")):
+            for path in sorted((*self._ingest.glob("*.part"), *self._ingest.glob("*.ranges"))):
                 with suppress(FileNotFoundError):  # it may just have become a blob
                     found.append((path, path.lstat()))
 
@@ -172,130 +173,6 @@ class BlobStore:
 
     def _partial(self, descriptor: Descriptor) -> Path:
         return self._ingest / f"{descriptor.digest.algorithm}-{descriptor.digest.encoded}.part"
-
-
-class Ingest:
-    """One blob on its way in. Not for two writers at a time."""
-
-    def __init__(self, descriptor: Descriptor, partial: Path, final: Path, store: BlobStore) -> None:
-        self._descriptor = descriptor
-        self._partial = partial
-        self._final = final
-        self._store = store
-        self._hasher = descriptor.digest.hasher()
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._file: int | None = None
-        self.offset = 0
-        """How many bytes there are, from the start."""
-        self.committed = False
-        """Whether the blob has its name."""
-
-    async def ready(self) -> None:
-        """There is nothing to find out between two attempts: it's all here."""
-
-    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
-        """Append `chunks`; see `write`."""
-        async for chunk in chunks:
-            await self.write(chunk)
-
-    async def write(self, chunk: bytes) -> None:
-        """Append `chunk`.
-
-        :raises SizeMismatch: when that is more than the descriptor has; everything written is dropped.
-        :raises StoreError: when the disk refuses.
-        """
-        self.offset += len(chunk)
-        if self.offset > self._descriptor.size:
-            await self.restart()
-            raise SizeMismatch(f"{self._descriptor.digest}: more than the {self._descriptor.size:,} bytes announced")
-
-        self._waiting.append(chunk)
-        self._waiting_bytes += len(chunk)
-        if self._waiting_bytes >= _BATCH_BYTES:
-            await self._store.in_thread(self._flush)
-
-    async def restart(self) -> None:
-        """Forget everything written so far.
-
-        :raises StoreError: when the disk refuses.
-        """
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self.offset = 0
-        self._hasher = self._descriptor.digest.hasher()
-        if self._file is not None:
-            await self._store.in_thread(fsops.truncate, self._file, self._partial)
-
-    async def commit(self) -> None:
-        """Give the content its name, now that all of it is there and right.
-
-        :raises ReadInterrupted: when bytes are missing; those that came are kept.
-        :raises DigestMismatch: when the bytes are the wrong ones; everything written is dropped.
-        :raises StoreError: when the disk refuses.
-        """
-        if self.offset < self._descriptor.size:
-            raise ReadInterrupted(f"{self._descriptor.digest}: got {self.offset:,} of {self._descriptor.size:,} bytes")
-
-        self.committed = await self._store.in_thread(self._finish)
-        if not self.committed:
-            await self.restart()
-            raise DigestMismatch(f"{self._descriptor.digest}: received other bytes of the right number")
-
-    def resume(self) -> None:
-        """Take up what an earlier run left, reading it once to know its hash so far."""
-        self._file = fsops.open_for_append(self._partial)
-        with fsops.local_errors("read", self._partial):
-            while chunk := os.read(self._file, _READ_BYTES):
-                self._hasher.update(chunk)
-                self.offset += len(chunk)
-
-        if self.offset > self._descriptor.size:
-            fsops.truncate(self._file, self._partial)
-            self.offset = 0
-            self._hasher = self._descriptor.digest.hasher()
-
-    def close(self) -> None:
-        """Let go of the file. What is there but not committed stays if it is worth resuming, and goes otherwise."""
-        if self._file is None:
-            return
-
-        try:
-            # Only whole batches went to disk: the rest is fetched again, or it wasn't worth keeping.
-            if self._descriptor.size <= _BATCH_BYTES or os.fstat(self._file).st_size == 0:
-                with suppress(OSError):
-                    self._partial.unlink(missing_ok=True)
-        finally:
-            os.close(self._file)
-            self._file = None
-
-    def _flush(self) -> None:
-        chunks, self._waiting = self._waiting, []
-        self._waiting_bytes = 0
-        for chunk in chunks:
-            self._hasher.update(chunk)
-
-        if self._file is None:
-            # A small blob is not resumed: what a crash left of it is not the start of what is written now.
-            self._file = fsops.open_for_append(self._partial, keep=False)
-
-        fsops.write_all(self._file, chunks, self._partial)
-
-    def _finish(self) -> bool:
-        self._flush()
-        assert self._file is not None
-        # The hash is of what came, the size of what is on the disk: the name promises both.
-        written = os.fstat(self._file).st_size
-        if self._hasher.hexdigest() != self._descriptor.digest.encoded or written != self._descriptor.size:
-            return False
-
-        if not self._final.parent.exists():
-            fsops.make_directory(self._final.parent)
-
-        fsops.publish(self._file, self._partial, self._final, sync=self._store.syncs_files)
-        os.close(self._file)
-        self._file = None
-        return True
 
 
 def _file(path: Path) -> os.stat_result | None:

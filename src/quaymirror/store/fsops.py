@@ -92,6 +92,46 @@ def open_for_append(path: Path, *, keep: bool = True) -> int:
         return os.open(path, flags, 0o644)
 
 
+def open_for_update(path: Path, *, keep: bool = True) -> int:
+    """Open `path` for writing anywhere in it, creating it; what is there stays if `keep`. No link is followed.
+
+    :raises StoreError: when that can't be done.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if keep else os.O_TRUNC)
+    with local_errors("open", path), step("open", path):
+        return os.open(path, flags, 0o644)
+
+
+def read_file(path: Path, limit: int) -> bytes | None:
+    """Return the first `limit` bytes of a file, None if there is none. No symbolic link is followed.
+
+    :raises StoreError: when it can't be read.
+    """
+    with local_errors("read", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(limit)
+
+
+def write_at(descriptor: int, chunks: list[bytes], offset: int, path: Path) -> None:
+    """Write all of `chunks`, one after the other from `offset` on.
+
+    :raises StoreError: when the disk takes less.
+    """
+    with local_errors("write", path):
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                with step("write", path):
+                    written = os.pwrite(descriptor, view, offset)
+
+                view, offset = view[written:], offset + written
+
+
 def write_all(descriptor: int, chunks: list[bytes], path: Path) -> None:
     """Write all of `chunks`.
 

@@ -17,8 +17,9 @@ from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from . import fsops, index
-from .blobs import BlobStore, Ingest
+from .blobs import BlobStore
 from .fsops import Fsync
+from .ingest import Ingest
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked
 from .state import ImageRecord, State
 

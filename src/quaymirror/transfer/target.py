@@ -10,6 +10,38 @@ from ..oci import Descriptor, Digest, Reference
 from ..store.state import ImageRecord
 
 
+class Piece(Protocol):
+    """Where some consecutive bytes of a blob are written to, from `offset` on up to `end`, which is not included."""
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte goes."""
+
+    @property
+    def end(self) -> int:
+        """Where the piece ends."""
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
+        """Append `chunks`. What came before an error is kept.
+
+        :raises SizeMismatch: when they go beyond the piece.
+        :raises ReadInterrupted: when they end before it does.
+        """
+
+    async def land(self) -> None:
+        """Have the piece, all of which came, count."""
+
+
+class Scattered(Protocol):
+    """A sink that takes the bytes of a blob in any order."""
+
+    def gaps(self) -> Sequence[tuple[int, int]]:
+        """Return the stretches that are missing, `(start, end)`, in order."""
+
+    async def piece(self, start: int, end: int) -> Piece:
+        """Return the place for a piece in a gap; the first is asked for alone."""
+
+
 class Sink(Protocol):
     """Where one blob is written to, from its start or from where an earlier attempt got."""
 
@@ -19,6 +51,9 @@ class Sink(Protocol):
 
     async def ready(self) -> None:
         """Make ready for an attempt: `offset` says afterwards where it has to begin."""
+
+    def scattered(self) -> Scattered | None:
+        """Return the sink as one that takes pieces, None if it can't."""
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Append `chunks`. What the source raises while they come passes through.

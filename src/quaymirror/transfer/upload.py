@@ -70,6 +70,9 @@ class UploadSink:
         if self._upload is None and not self.committed and not self._is_small:
             self._upload = await self._registry.begin(self._repository)
 
+    def scattered(self) -> None:
+        """A registry takes the bytes of a blob in order only."""
+
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Pass on `chunks`, which begin at `offset`.
 

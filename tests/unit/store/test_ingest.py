@@ -1,0 +1,153 @@
+"""A blob written in pieces: in any order, at any time, and hashed all the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quaymirror.errors import DigestMismatch, ReadInterrupted, SizeMismatch
+from quaymirror.oci import Descriptor, Digest
+from quaymirror.store.ingest import BATCH_BYTES, Ingest, Place
+
+SIZE = 4 * BATCH_BYTES + 12_345
+CONTENT = random.Random(1).randbytes(SIZE)
+BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), SIZE)
+
+
+async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:
+    return await anyio.to_thread.run_sync(function, *arguments)
+
+
+def begin(directory: Path) -> Ingest:
+    place = Place(directory / "x.part", directory / "done" / "x", syncs=False)
+    ingest = Ingest(BLOB, place, in_thread)
+    ingest.resume()
+    return ingest
+
+
+async def stream(start: int, end: int, size: int = 100_000) -> AsyncIterator[bytes]:
+    for at in range(start, end, size):
+        yield CONTENT[at : min(at + size, end)]
+
+
+async def fetch(ingest: Ingest, start: int, end: int) -> None:
+    piece = await ingest.piece(start, end)
+    await piece.receive(stream(start, end))
+    await piece.land()
+
+
+cuts = st.lists(st.integers(1, SIZE - 1), unique=True, max_size=8)
+
+
+@given(cuts, st.randoms(use_true_random=False), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_pieces_in_any_order_make_the_blob(
+    tmp_path_factory: pytest.TempPathFactory, edges: list[int], order: random.Random, at_once: bool
+) -> None:
+    directory = tmp_path_factory.mktemp("ingest")
+    bounds = [0, *sorted(edges), SIZE]
+    pieces = [*pairwise(bounds)]
+    order.shuffle(pieces)
+
+    async def all_of_it() -> None:
+        ingest = begin(directory)
+        await fetch(ingest, *pieces.pop())
+        async with anyio.create_task_group() as tasks:
+            for start, end in pieces:
+                if at_once:
+                    tasks.start_soon(fetch, ingest, start, end)
+                else:
+                    await fetch(ingest, start, end)
+
+        assert ingest.gaps() == []
+        await ingest.commit()
+        ingest.close()
+
+    anyio.run(all_of_it)
+    assert (directory / "done" / "x").read_bytes() == CONTENT
+    assert [path.name for path in directory.iterdir()] == ["done"]
+
+
+async def test_what_pieces_left_is_taken_up_where_the_gaps_are(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    await fetch(ingest, 0, 600_000)
+    await fetch(ingest, 1_000_000, 1_700_000)
+    ingest.close()
+
+    again = begin(tmp_path)
+    assert again.gaps() == [(600_000, 1_000_000), (1_700_000, SIZE)]
+    assert again.offset == 600_000
+    await fetch(again, 600_000, 1_000_000)
+    await again.ready()
+    assert again.offset == 1_700_000
+    await again.receive(stream(again.offset, SIZE))
+    await again.commit()
+    again.close()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+async def test_what_came_in_order_after_pieces_is_written_down_as_well(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    await fetch(ingest, 0, 600_000)
+    await ingest.ready()
+    with pytest.raises(ReadInterrupted):
+        await ingest.receive(stream(600_000, 600_000 + BATCH_BYTES, BATCH_BYTES))
+
+    ingest.close()
+    assert begin(tmp_path).gaps() == [(600_000 + BATCH_BYTES, SIZE)]
+
+
+async def test_ranges_that_lie_are_found_out_by_the_digest_and_everything_starts_over(tmp_path: Path) -> None:
+    """After a power loss the ranges may be there and the bytes not."""
+    (tmp_path / "x.part").write_bytes(bytes(SIZE))
+    (tmp_path / "x.ranges").write_bytes(b"0 %d\n" % SIZE)
+    ingest = begin(tmp_path)
+    assert ingest.gaps() == []
+    with pytest.raises(DigestMismatch):
+        await ingest.commit()
+
+    assert ingest.gaps() == [(0, SIZE)]
+    await ingest.receive(stream(0, SIZE))
+    await ingest.commit()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("there", [None, b""])
+async def test_ranges_without_bytes_say_nothing(tmp_path: Path, there: bytes | None) -> None:
+    if there is not None:
+        (tmp_path / "x.part").write_bytes(there)
+
+    (tmp_path / "x.ranges").write_bytes(b"0 600000\n")
+
+    assert begin(tmp_path).gaps() == [(0, SIZE)]
+    assert not (tmp_path / "x.ranges").exists()
+
+
+async def test_a_piece_takes_no_more_than_its_bytes(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    piece = await ingest.piece(0, 100_000)
+    with pytest.raises(SizeMismatch):
+        await piece.receive(stream(0, 100_001, 50_001))
+
+    assert piece.offset == 50_001
+
+
+async def test_a_piece_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    piece = await ingest.piece(0, SIZE)
+    with pytest.raises(ReadInterrupted):
+        await piece.receive(stream(0, 700_000))
+
+    await piece.receive(stream(piece.offset, SIZE))
+    await piece.land()
+    await ingest.commit()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
