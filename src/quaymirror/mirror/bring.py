@@ -25,11 +25,14 @@ class Bringer:
     counted: set[Digest] = field(default_factory=set)
     """For a dry run: what it has counted already, as every blob is fetched once."""
 
-    async def outcome(self, reference: Reference) -> Outcome:
-        """Bring the pinned `reference` home, or say why not. Never raises for what is this image's own trouble."""
+    async def outcome(self, reference: Reference, waits: Callable[[], None] = lambda: None) -> Outcome:
+        """Bring the pinned `reference` home, or say why not. Never raises for what is this image's own trouble.
+
+        `waits` is called when it only waits for what comes for other images; see `mirror_image`.
+        """
         began = time.monotonic()
         try:
-            return await self._outcome(reference, began)
+            return await self._outcome(reference, began, waits)
         except (NotFound, AccessDenied) as error:
             return await self._once_more(reference, began, error)
         except QuaymirrorError as error:
@@ -51,7 +54,9 @@ class Bringer:
             # The first trouble is the one to tell.
             return _timed(failed, began)
 
-    async def _outcome(self, reference: Reference, began: float, *, moved: bool = False) -> Outcome:
+    async def _outcome(
+        self, reference: Reference, began: float, waits: Callable[[], None] = lambda: None, *, moved: bool = False
+    ) -> Outcome:
         transfers = self.transfers
         if await transfers.target.holds(reference, platforms_key(transfers.platforms)):
             return Outcome(reference, Status.UNCHANGED, elapsed=time.monotonic() - began)
@@ -61,7 +66,7 @@ class Bringer:
                 plan = await plan_image(reference, transfers)
                 fetched = self._would_fetch(plan)
             else:
-                plan, progress = await mirror_image(reference, transfers)
+                plan, progress = await mirror_image(reference, transfers, waits)
                 fetched = progress.bytes
         except PlatformNotFound as error:
             return Outcome(reference, Status.SKIPPED, reason=error.message, elapsed=time.monotonic() - began)

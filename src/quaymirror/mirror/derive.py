@@ -89,6 +89,11 @@ class Deriver:
             await _check_filters(spec, workers)
             yield cls(spec, Receipts(_home(spec) / "derived"), None, workers, observer=observer)
 
+    @property
+    def is_final(self) -> bool:
+        """What is staged goes when its image is derived; see `Target`."""
+        return False
+
     async def holds(self, reference: Reference, platforms: str) -> bool:
         """Tell whether `reference` was derived by the same recipe from the same digest, and what came of it is there.
 

@@ -103,6 +103,11 @@ class RegistryTarget:
                     must_check=settings.check_target,
                 )
 
+    @property
+    def is_final(self) -> bool:
+        """What lands in a registry stays there; see `Target`."""
+        return True
+
     async def holds(self, reference: Reference, platforms: str) -> bool:
         """Tell whether the tag points to what `reference` is pinned to: from memory, or else by one request.
 

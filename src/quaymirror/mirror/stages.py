@@ -8,6 +8,7 @@ the stage before says that it is done.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import anyio
@@ -34,6 +35,8 @@ from .services import Services
 _CHECKERS = 16
 # A page of the listing waits here while the next one is on its way.
 _PAGE = 100
+# For each image that is fetched so many at most are under way: the others wait for layers that they share.
+_WAITING = 4
 
 
 async def run_stages(run: Run, services: Services, target: Target, memory: RunMemory) -> None:
@@ -85,11 +88,34 @@ def _start_workers(run: Run, services: Services, target: Target, tasks: TaskGrou
     )
     bringer = Bringer(transfers, look_again, run.settings.dry_run)
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
+    places = anyio.CapacityLimiter(run.settings.concurrency)
     with images:
-        for _ in range(run.settings.concurrency):
-            tasks.start_soon(_work, run, images.clone(), bringer)
+        for _ in range(run.settings.concurrency * (_WAITING if target.is_final else 1)):
+            tasks.start_soon(_work, run, images.clone(), bringer, _Place(places))
 
     return found
+
+
+class _Place:
+    """A worker's place among those who fetch: given back as soon as its image only waits for what others fetch.
+
+    Images share most of their layers: else all places would be taken by those that wait for the same few.
+    """
+
+    def __init__(self, places: anyio.CapacityLimiter) -> None:
+        self._places = places
+        self._is_taken = False
+
+    async def take(self) -> None:
+        """Wait for a place."""
+        await self._places.acquire_on_behalf_of(self)
+        self._is_taken = True
+
+    def leave(self) -> None:
+        """Let somebody else have the place, if it was not left already."""
+        if self._is_taken:
+            self._is_taken = False
+            self._places.release_on_behalf_of(self)
 
 
 async def _discover(run: Run, services: Services, memory: RunMemory, found: MemoryObjectSendStream[Image]) -> None:
@@ -192,18 +218,23 @@ async def _confirm(
     )
 
 
-async def _work(run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer) -> None:
+async def _work(run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer, place: _Place) -> None:
     """Take images as they come and bring each to its outcome. A worker never raises for one image."""
-    with inbox:
+    with inbox, ExitStack() as stack:
+        stack.callback(place.leave)
+        await place.take()
         async for image in inbox:
             if run.stop.reason is not None:
                 return
 
             run.observer(ImageStarted(image.reference))
-            outcome = _told_once(run, await bringer.outcome(image.reference))
+            outcome = _told_once(run, await bringer.outcome(image.reference, place.leave))
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.doom(outcome.error)
+
+            place.leave()
+            await place.take()
 
 
 def _told_once(run: Run, outcome: Outcome) -> Outcome:

@@ -224,7 +224,7 @@ class Gate:
 
 # Quay's own nginx templates allow an HTTP/1.1 client 5 API calls a second (burst 25) and 50 manifests (burst 10).
 KINDS = {
-    "api": Limits(8, 16, rate=5.0, burst=24.0),
+    "api": Limits(16, 16, rate=5.0, burst=24.0),
     "token": Limits(4, 8),
     "manifests": Limits(16, 64, rate=50.0, burst=9.0),
     "blobs": Limits(32, 1024),

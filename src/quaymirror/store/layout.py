@@ -127,6 +127,11 @@ class OCILayout:
         finally:
             state.close()
 
+    @property
+    def is_final(self) -> bool:
+        """What lands in a layout stays there; see `Target`."""
+        return True
+
     async def holds(self, reference: Reference, platforms: str) -> bool:
         """Tell whether `reference`, which is pinned, is here complete under its name, for the same `platforms`."""
         return await self._in_state_thread(self._holds, reference, platforms)

@@ -38,6 +38,10 @@ class SingleFlight(Generic[K]):
         self._tasks = tasks
         self._flights: dict[K, _Flight] = {}
 
+    def is_under_way(self, key: K) -> bool:
+        """Tell whether somebody's operation is being done for `key`."""
+        return key in self._flights
+
     async def run(self, key: K, operation: Callable[[], Awaitable[None]]) -> Landing:
         """Wait until `operation` has been done for `key`, by whoever came first.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -114,21 +114,24 @@ async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
     return replace(plan, missing=tuple(missing), moved=graph.moved)
 
 
-async def mirror_image(reference: Reference, transfers: Transfers) -> tuple[ImagePlan, Fetched]:
+async def mirror_image(
+    reference: Reference, transfers: Transfers, waits: Callable[[], None] = lambda: None
+) -> tuple[ImagePlan, Fetched]:
     """Bring `reference`, which is pinned, to the target, complete and named.
 
-    Blobs come in parallel; manifests are stored after what they point to, and the name comes last.
+    Blobs come in parallel; manifests are stored after what they point to, and the name comes last. `waits` is called
+    when all that is left to fetch is fetched for other images already: from then on this one only waits.
 
     :raises QuaymirrorError: what `plan_image` or `fetch_blob` raised, with its phase; nothing was named then.
     """
     try:
-        return await _mirror(reference, transfers)
+        return await _mirror(reference, transfers, waits)
     except ContentMissing:
         # The target lacks what it was believed to have, and it knows that now: look again, and bring all of it.
-        return await _mirror(reference, transfers)
+        return await _mirror(reference, transfers, waits)
 
 
-async def _mirror(reference: Reference, transfers: Transfers) -> tuple[ImagePlan, Fetched]:
+async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[], None]) -> tuple[ImagePlan, Fetched]:
     assert reference.digest is not None
     with _phase(Phase.RESOLVE):
         plan = await plan_image(reference, transfers)
@@ -137,7 +140,12 @@ async def _mirror(reference: Reference, transfers: Transfers) -> tuple[ImagePlan
     fetched = Fetched()
     missing = {node.digest for node in plan.missing}
     with _phase(Phase.FETCH):
-        await _fetch_blobs([blob for blob in plan.blobs if blob.digest in missing], plan, transfers, fetched)
+        blobs = [blob for blob in plan.blobs if blob.digest in missing]
+        await _fetch_blobs(
+            [blob for blob in blobs if not _is_coming(blob, reference, transfers)], plan, transfers, fetched
+        )
+        waits()
+        await _fetch_blobs(blobs, plan, transfers, fetched)
 
     with _phase(Phase.LAND):
         for node in plan.manifests:
@@ -247,6 +255,10 @@ async def _fetch_blobs(blobs: Sequence[Descriptor], plan: ImagePlan, transfers: 
 
     # Largest first: the last transfer to end should not be the longest one, begun last.
     await together(partial(one, blob) for blob in sorted(blobs, key=lambda blob: -blob.size))
+
+
+def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
+    return transfers.flights.is_under_way(transfers.target.flight(reference, blob))
 
 
 async def _put_once(node: Manifest | Index, reference: Reference, transfers: Transfers) -> None:

@@ -78,6 +78,10 @@ class Target(Protocol):
     Every call says for which image it is, since a registry keeps blobs by repository.
     """
 
+    @property
+    def is_final(self) -> bool:
+        """Whether what lands stays where it is; else it takes room until its image has been made of it."""
+
     async def holds(self, reference: Reference, platforms: str) -> bool:
         """Tell whether the pinned `reference` is there already, complete and under its name."""
 
