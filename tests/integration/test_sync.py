@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import layouts
 import pytest
@@ -94,6 +95,30 @@ async def test_the_first_image_starts_downloading_while_later_pages_are_still_be
     # The second page was not answered before a blob was asked for, and there were three more after it.
     assert asked.count("page") == 4
     assert asked.index("page") < asked.index("blob") < len(asked) - 1 - asked[::-1].index("page")
+
+
+async def test_images_that_wait_for_a_layer_of_another_do_not_keep_the_next_ones_waiting(tmp_path: Path) -> None:
+    base, registry = make_layer("base", 2048), Registry()
+    own = {name: make_layer(name, 2048) for name in ("a", "b", "c", "d", "e", "f")}
+    for name, layer in own.items():
+        registry.organization("kolla").repository(name).push(TAG, make_image([base, layer]))
+
+    seen: set[str] = set()
+    all_seen = asyncio.Event()
+
+    def look(request: Any) -> None:
+        seen.update(name for name, layer in own.items() if layer.blob.digest.partition(":")[2] in request.path)
+        if len(seen) == len(own):
+            all_seen.set()
+
+    async with QuayServer(registry) as server:
+        # The layer that all of them have comes only when the own layer of each was asked for: two are fetched at once.
+        server.faults.append(Fault(base.blob.digest.partition(":")[2], Hold(all_seen), listener="cdn"))
+        server.on_request = look
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, concurrency=2))
+
+    assert report.exit_code is ExitCode.OK
+    assert len(layouts.names(tmp_path / "mirror")) == len(own)
 
 
 async def test_a_moved_tag_replaces_its_entry_and_other_tags_and_tools_keep_theirs(tmp_path: Path) -> None:
