@@ -355,6 +355,7 @@ async def test_content_with_sha512_digests_is_mirrored_and_verified(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["../../etc", "/abs", "", "a\0b", "a\nb", "%2e%2e", "x" * 300, "a//b", "\x1b[2J", "A"])
 async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: str, tmp_path: Path) -> None:
+    """N1: who knows what it was to be: all that was selected may not be here."""
     notices: list[str] = []
     body = {"repositories": [{"namespace": "kolla", "name": n, "last_modified": 5} for n in (name, "glance")]}
     registry = Registry()
@@ -368,7 +369,7 @@ async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: s
             observer=lambda event: notices.append(str(event)) if type(event).__name__ == "Notice" else None,
         )
 
-    assert report.exit_code is OK
+    assert report.exit_code is PARTIAL
     assert list(layouts.names(tmp_path / "mirror")) == [f"kolla/glance:{TAG}"]
     assert len(notices) == 1
     assert notices[0].isprintable()

@@ -148,7 +148,8 @@ class Report:
         if self.fatal is not None and not is_empty:
             return exit_code_of(self.fatal)
 
-        if self.counts[Status.FAILED] or not (self.complete or is_empty):
+        # What a rejected entry stands for nobody knows: it may have been selected, and is not here.
+        if self.counts[Status.FAILED] or self.rejected or not (self.complete or is_empty):
             return ExitCode.PARTIAL
 
         return ExitCode.EMPTY if (is_empty or not self.outcomes) and not self.allow_empty else ExitCode.OK
