@@ -17,7 +17,7 @@ import layouts
 import pytest
 import trustme
 from organizations import TAG, small_image
-from trouble import GLANCE, NOVA, QUICK, Impatient, messages, mirror, two_images
+from trouble import GLANCE, NOVA, QUICK, Impatient, messages, mirror, resolving, two_images
 
 from quaymirror.events import Event, HostPaused
 from quaymirror.mirror.report import ExitCode
@@ -53,23 +53,6 @@ def full(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
         yield listener.getsockname()[1]
         for client in clients:
             client.close()
-
-
-def resolving(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[tuple[str, int]] | OSError]) -> None:
-    """Let names mean these addresses."""
-    honest = socket.getaddrinfo
-
-    def getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> Any:
-        answer = answers.get(str(host))
-        if answer is None:
-            return honest(host, port, *args, **options)
-
-        if isinstance(answer, OSError):
-            raise answer
-
-        return [entry for address, at in answer for entry in honest(address, at, type=socket.SOCK_STREAM)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 async def test_a_port_where_nobody_listens_is_tried_again_and_told(tmp_path: Path) -> None:
