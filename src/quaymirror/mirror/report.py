@@ -151,6 +151,9 @@ class Report:
         if self.fatal is not None and not is_empty:
             return exit_code_of(self.fatal)
 
+        if any(isinstance(outcome.error, StoreError) for outcome in self.outcomes):
+            return ExitCode.STORAGE
+
         if self._is_refused:
             return ExitCode.CREDENTIALS
 
