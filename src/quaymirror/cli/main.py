@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -63,7 +64,10 @@ def main() -> None:
 
 def entry() -> NoReturn:
     """Run the command line and exit; no traceback ever reaches a user, unless QUAYMIRROR_DEBUG asks for it."""
-    sys.exit(_run())
+    code = _run()
+    # Nothing is left to interrupt but Python's own end, which would show where.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -75,6 +79,7 @@ def _run() -> int:
     except click.ClickException as error:
         return _complain(error.format_message(), 2)
     except (click.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return _complain("interrupted", 130)
     except QuaymirrorError as error:
         from ..mirror.report import exit_code_of
