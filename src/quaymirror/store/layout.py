@@ -382,11 +382,9 @@ def read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str, 
 
     :raises StoreError: when it can't be read, which does not mean that it is empty.
     """
-    with fsops.local_errors("read", path):
-        try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            return None, None
+    text = fsops.read_file(path)
+    if text is None:
+        return None, None
 
     try:
         return text, index.parse_index(text)
