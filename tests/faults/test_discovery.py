@@ -96,7 +96,21 @@ async def test_a_page_with_more_entries_than_any_page_has_is_none(tmp_path: Path
         report = await mirror(server, tmp_path / "mirror", retries=0)
 
     assert report.exit_code is ExitCode.UNAVAILABLE
-    assert messages(report) == ["the API's answer has 2,500,001 repositories; the limit of a page is 10,000"]
+    assert messages(report) == [
+        "can't list 'kolla': the API's answer has 2,500,001 repositories; the limit of a page is 10,000"
+    ]
+
+
+async def test_a_next_page_with_an_endless_name_is_not_asked_for(tmp_path: Path) -> None:
+    """D1: it would be sent back as part of a URL."""
+    body = json.dumps({"repositories": [entry("nova")], "next_page": "x" * 5_000_000}).encode()
+    async with QuayServer(two_images()) as server:
+        server.faults.append(Fault(LISTING, ReplaceBody(body)))
+        report = await mirror(server, tmp_path / "mirror", retries=0)
+        assert server.count(LISTING) == 1
+
+    assert report.exit_code is ExitCode.UNAVAILABLE
+    assert messages(report) == ["can't list 'kolla': the API's next page has a name of 5,000,000 characters"]
 
 
 async def test_a_listing_of_nothing_but_nonsense_is_not_an_empty_organization(tmp_path: Path) -> None:

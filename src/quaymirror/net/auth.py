@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 import anyio
 
-from ..errors import AccessDenied, CredentialsRefused, RealmRefused, ServiceError, UnsafeRedirect
+from ..errors import AccessDenied, CredentialsRefused, RealmRefused, ServiceError, Unavailable, UnsafeRedirect
 from .challenge import Challenge, grants, parse_challenges, parse_token
 from .origin import Origin
 from .secret import Credentials, Secret
@@ -207,7 +207,11 @@ class TokenAuth:
         except UnsafeRedirect as error:
             raise RealmRefused(error.message) from None
 
-        token, lifetime = parse_token(body)
+        try:
+            token, lifetime = parse_token(body)
+        except Unavailable as error:
+            raise Unavailable(f"{self._origin.netloc}: {error.message}") from None
+
         granted = frozenset(scope for scope in scopes if grants(token, scope))
         expires = self._clock() + lifetime - _MARGIN_SECONDS
         return _Token(Secret(f"Bearer {token}"), expires, frozenset(scopes), granted)

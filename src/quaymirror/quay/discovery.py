@@ -157,9 +157,8 @@ async def _page(api: QuayAPI, organization: str, next_page: str | None, so_far: 
     except CredentialsRefused:
         raise
     except QuaymirrorError as error:
-        raise DiscoveryIncomplete(
-            f"can't list {organization!r} after {so_far} pages: {error.message}" if so_far else error.message
-        ) from error
+        after = f" after {so_far} pages" if so_far else ""
+        raise DiscoveryIncomplete(f"can't list {organization!r}{after}: {error.message}") from error
 
 
 async def _prove(api: QuayAPI, organization: str, first: Page) -> None:

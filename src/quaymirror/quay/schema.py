@@ -18,6 +18,8 @@ from ..oci.reference import is_repository_name, is_tag
 _LATEST = 2**33
 # Quay sends 100 at most. A page of a few megabytes could hold a million, each of them a line in a log.
 _MAX_ENTRIES = 10_000
+# Quay's are 190 characters. It becomes part of a URL, of which its gunicorn takes 4 KiB.
+_MAX_PAGE_TOKEN = 2_048
 # What a database still takes for a number of bytes.
 _LARGEST = 2**63 - 1
 
@@ -74,6 +76,9 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> Page
     next_page = document.get("next_page")
     if entries is None or not (next_page is None or (isinstance(next_page, str) and next_page)):
         raise Unavailable("the API's answer is not a list of repositories")
+
+    if next_page is not None and len(next_page) > _MAX_PAGE_TOKEN:
+        raise Unavailable(f"the API's next page has a name of {len(next_page):,} characters")
 
     parsed = [_repository(entry, organization) for entry in entries]
     return Page(
