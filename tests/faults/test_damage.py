@@ -29,7 +29,7 @@ from quaymirror import QuaymirrorError, Report, Selection, Settings, Status
 from quaymirror.events import Event, Notice
 from quaymirror.mirror.report import ExitCode, exit_code_of
 from quaymirror.store import fsops
-from quaymirror.testing import Delay, Fault, QuayServer, RequestRecord
+from quaymirror.testing import Delay, Fault, QuayServer, RequestRecord, Reset
 
 STATE, HISTORY, INDEX = ".quaymirror/state.db", ".quaymirror/history.db", "index.json"
 Harm = Callable[[Path], object]
@@ -515,3 +515,82 @@ async def test_notices_of_damage_are_lines(tmp_path: Path) -> None:
 
     assert any("set aside" in notice for notice in notices)
     assert all(notice.isprintable() for notice in notices)
+
+
+async def test_a_run_that_was_stopped_like_a_laptop_goes_on(tmp_path: Path) -> None:
+    """K6: connections are dead and tokens have expired by then."""
+    registry, images = kolla(8, layer_size=200_000)
+    async with QuayServer(registry, require_token=True) as server:
+        asked, gone = anyio.Event(), Fault("", Reset(), times=3)
+        server.on_request = lambda request: asked.set() if request.listener == "cdn" else None
+        command = [sys.executable, "-m", "quaymirror", "sync", "kolla", "*", TAG, "--server", server.url]
+        async with await anyio.open_process(command, cwd=tmp_path, stdout=None, stderr=subprocess.PIPE) as process:
+            with anyio.fail_after(40):
+                await asked.wait()
+                process.send_signal(signal.SIGSTOP)
+                # The server forgets everybody.
+                await server.close()
+                server.on_request = None
+                server.faults.append(gone)
+                await server.open()
+                process.send_signal(signal.SIGCONT)
+                assert process.stderr is not None
+                text = "".join([chunk.decode() async for chunk in process.stderr])
+                code = await process.wait()
+
+    assert code == 0, text
+    assert len(layouts.names(tmp_path / "mirror")) == len(images)
+
+
+async def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """C6: a credential helper may leave something behind that has all files open that it was given."""
+    helper = tmp_path / "docker-credential-daemon"
+    helper.write_text(
+        "#!/bin/sh\nsleep 30 >/dev/null 2>&1 </dev/null & echo $! > " + str(tmp_path / "pid") + "\n"
+        "echo 'credentials not found in native keychain'; exit 1\n"
+    )
+    helper.chmod(0o755)
+    authfile = tmp_path / "auth.json"
+    async with QuayServer(two_images(), require_token=True) as server:
+        authfile.write_text(json.dumps({"credHelpers": {server.host: "daemon"}}))
+        options: dict[str, Any] = {
+            "authfile": authfile,
+            "environment": {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+            "full_check_every": 0.0,
+        }
+        try:
+            first = await mirror(server, tmp_path / "mirror", **options)
+            again = await mirror(server, tmp_path / "mirror", **options)
+        finally:
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+
+    assert first.exit_code is again.exit_code is ExitCode.OK, messages(first) + messages(again)
+
+
+async def test_a_slow_disk_holds_nobody_up_but_who_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F16: its syncs are waited for beside the loop."""
+    honest, slow = fsops.step, threading.Event()
+    lags: list[float] = []
+
+    def step(name: str, path: Path) -> Any:
+        if name == "fsync":
+            slow.wait(0.2)
+
+        return honest(name, path)
+
+    async def look() -> None:
+        while True:
+            before = time.monotonic()
+            await anyio.sleep(0.01)
+            lags.append(time.monotonic() - before - 0.01)
+
+    async with QuayServer(two_images(small_image("nova", 3_000_000))) as server, anyio.create_task_group() as tasks:
+        monkeypatch.setattr(fsops, "step", step)
+        tasks.start_soon(look)
+        report = await mirror(server, tmp_path / "mirror")
+        tasks.cancel_scope.cancel()
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    assert sorted(lags)[int(len(lags) * 0.9)] < 0.1

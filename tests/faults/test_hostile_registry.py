@@ -340,6 +340,7 @@ async def test_a_hostile_registry_does_no_harm(name: str, tmp_path: Path) -> Non
 
 
 async def test_content_with_sha512_digests_is_mirrored_and_verified(tmp_path: Path) -> None:
+    """M10."""
     data = b"a layer with a long name"
     blob = Blob("sha512:" + hashlib.sha512(data).hexdigest(), data)
     made = layer(digest=blob.digest, size=blob.size)

@@ -259,3 +259,20 @@ async def test_the_realm_of_one_repository_is_no_reason_to_give_up_the_others(tm
 
     assert report.exit_code is ExitCode.PARTIAL
     assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_password_is_sent_by_plain_http_only_to_a_server_that_was_named_so(scheme: str, tmp_path: Path) -> None:
+    """A15, A2: whoever writes http:// means it; no server can bring us to it."""
+    basic = Answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
+    if scheme == "http":
+        async with QuayServer(two_images()) as server:
+            server.faults.append(Fault(EVERYTHING, basic, times=1))
+            await login(server, tmp_path / "mirror")
+            assert any("basic" in request.headers.get("authorization", "").lower() for request in server.requests)
+    else:
+        async with over_tls(two_images(), tmp_path) as (server, cafile), QuayServer(two_images()) as plain:
+            server.faults.append(Fault(EVERYTHING, Answer(307, {"Location": f"{plain.url}/v2/"})))
+            report = await login(server, tmp_path / "mirror", cafile=cafile)
+            assert not plain.requests
+            assert "from HTTPS to plain HTTP" in messages(report)[0]
