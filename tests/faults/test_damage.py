@@ -280,6 +280,8 @@ IN_THE_WAY: dict[str, tuple[str, Harm]] = {
     "a directory for the index": (INDEX, instead(Path.mkdir)),
     "a pipe for the index": (INDEX, instead(os.mkfifo)),
     "a directory for the state": (STATE, instead(Path.mkdir)),
+    "a pipe for the state": (STATE, instead(os.mkfifo)),
+    "a pipe for the history": (HISTORY, instead(os.mkfifo)),
     "a link for the lock": (".quaymirror/lock", instead(lambda path: path.symlink_to("/dev/null"))),
     "a file for the blobs": ("blobs", instead(overwritten(b"x"))),
     "a file for our directory": (".quaymirror", instead(overwritten(b"x"))),

@@ -113,6 +113,15 @@ async def test_a_next_page_with_an_endless_name_is_not_asked_for(tmp_path: Path)
     assert messages(report) == ["can't list 'kolla': the API's next page has a name of 5,000,000 characters"]
 
 
+async def test_a_repository_that_is_listed_twice_is_there_once() -> None:
+    """D3: on one page as on several."""
+    body = json.dumps({"repositories": [entry("nova"), entry("nova"), entry("glance")]}).encode()
+    async with QuayServer(two_images()) as server:
+        server.faults.append(Fault(LISTING, ReplaceBody(body)))
+        found = quaymirror.discover(Selection("kolla", "*", TAG), Settings(server=server.url))
+        assert sorted([image.reference.name async for image in found]) == [GLANCE, NOVA]
+
+
 async def test_a_listing_of_nothing_but_nonsense_is_not_an_empty_organization(tmp_path: Path) -> None:
     """D10."""
     async with QuayServer(two_images()) as server:

@@ -124,8 +124,11 @@ def _log_file(outputs: Outputs) -> Iterator[Observer]:
             file.write(line)
             file.flush()
 
-    with file:
+    try:
         yield LogObserver(_logger(outputs, write))
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 class Printer:
@@ -156,10 +159,8 @@ class Printer:
 
 
 def _to_stderr(text: str) -> None:
-    # A terminal that is gone is told by a signal: nobody reads this, and the run has to end in good order.
-    with suppress(OSError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def _to_stdout(text: str) -> None:

@@ -93,7 +93,8 @@ class _Listing:
 
         :raises DiscoveryIncomplete: when the pages lead nowhere.
         """
-        new = [repository for repository in page.repositories if repository.name not in self.names]
+        distinct = {repository.name: repository for repository in page.repositories}
+        new = [repository for name, repository in distinct.items() if name not in self.names]
         self.names.update(repository.name for repository in new)
         self.pages += 1
         self.rejected += len(page.rejected)

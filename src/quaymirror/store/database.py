@@ -55,6 +55,10 @@ def open_database(
     :raises ConfigError: when a newer quaymirror wrote it.
     :raises StoreError: when it can't be opened or created.
     """
+    if path.exists() and not path.is_file():
+        # SQLite would wait for ever for somebody to write into a pipe.
+        raise StoreError(f"can't use {path}: not a file", phase=Phase.COMMIT)
+
     try:
         return _connect(path, form, read_only=read_only, sync=sync), None
     except sqlite3.DatabaseError as error:
