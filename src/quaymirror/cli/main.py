@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from ..__about__ import __version__
 from ..errors import QuaymirrorError
@@ -80,8 +81,10 @@ def _run() -> int:
             sys.stdout.flush()
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
         return _code_of(_cause(error))
-    except SystemExit:
-        return _code_of(BrokenPipeError())  # the one thing that click itself ends a program for
+    except SystemExit as end:
+        # Click ends a program by itself for two reasons: it has completed a line, or the reader of stdout has gone.
+        gone = isinstance(sys.stdout, PacifyFlushWrapper)
+        return _code_of(BrokenPipeError()) if gone else int(end.code or 0)
 
     return code if isinstance(code, int) else 0
 
