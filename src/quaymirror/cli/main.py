@@ -10,7 +10,6 @@ import sys
 from typing import NoReturn
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from ..__about__ import __version__
 from ..errors import QuaymirrorError
@@ -75,6 +74,7 @@ def entry() -> NoReturn:
 
 
 def _run() -> int:
+    stdout = sys.stdout
     try:
         code = main.main(prog_name="quaymirror", standalone_mode=False)
         if sys.stdout is not None:
@@ -82,9 +82,9 @@ def _run() -> int:
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
         return _code_of(_cause(error))
     except SystemExit as end:
-        # Click ends a program by itself for two reasons: it has completed a line, or the reader of stdout has gone.
-        gone = isinstance(sys.stdout, PacifyFlushWrapper)
-        return _code_of(BrokenPipeError()) if gone else int(end.code or 0)
+        # Click ends a program by itself for two reasons: it has completed a line, or the reader of stdout, which it
+        # replaces then, has gone.
+        return int(end.code or 0) if sys.stdout is stdout else _code_of(BrokenPipeError())
 
     return code if isinstance(code, int) else 0
 
