@@ -72,8 +72,8 @@ async def test_what_could_not_be_written_is_told_by_the_exit_code(line: str, cod
         "SYNC --progress json | head -n 1; exit ${PIPESTATUS[0]}",
         "SYNC 2>&1 | head -n 1; exit ${PIPESTATUS[0]}",
         "SYNC 2>&1 | true; exit ${PIPESTATUS[0]}",
-        "SYNC; quaymirror list kolla | true; exit ${PIPESTATUS[0]}",
-        "SYNC; quaymirror list kolla --json | true; exit ${PIPESTATUS[0]}",
+        f"SYNC; quaymirror list kolla '*' {TAG} | true; exit ${{PIPESTATUS[0]}}",
+        f"SYNC; quaymirror list kolla '*' {TAG} --json | true; exit ${{PIPESTATUS[0]}}",
     ],
 )
 async def test_a_reader_that_goes_ends_the_run_and_is_no_bug(line: str, tmp_path: Path) -> None:
