@@ -379,3 +379,23 @@ async def test_a_certificate_for_another_host_is_not_believed_and_gets_no_creden
 
     assert report.exit_code is ExitCode.UNAVAILABLE
     assert "not trusted" in messages(report)[0]
+
+
+NO_TLS = {
+    "plain HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "a record that is too long": b"\x16\x03\x03\xff\xff" + bytes(70_000),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", NO_TLS)
+async def test_tls_that_is_none_is_told(name: str, tmp_path: Path) -> None:
+    """T3, T2."""
+    async with proxy(NO_TLS[name]) as (url, asked):
+        report = await mirror(f"https://127.0.0.1:{url.rpartition(':')[2]}", tmp_path / "mirror", retries=1)
+
+    assert asked
+    assert report.exit_code is ExitCode.UNAVAILABLE
+    assert "can't list 'kolla': 127.0.0.1:" in messages(report)[0]
+    assert len(messages(report)[0]) < 300
