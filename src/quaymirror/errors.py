@@ -34,6 +34,7 @@ __all__ = [
     "QuaymirrorError",
     "RateLimited",
     "ReadInterrupted",
+    "RealmRefused",
     "Scope",
     "SelectionEmpty",
     "ServiceError",
@@ -175,6 +176,10 @@ class HostDown(TransportError):
 
 class UnsafeRedirect(QuaymirrorError):
     """A server named an address that a mirror must not follow: plain HTTP after HTTPS, a private address, a loop."""
+
+
+class RealmRefused(UnsafeRedirect):
+    """A registry named a token service that can't be trusted with credentials: no token can be had."""
 
 
 class ServiceError(QuaymirrorError):

@@ -340,6 +340,7 @@ async def test_a_hostile_registry_does_no_harm(name: str, tmp_path: Path) -> Non
 
 
 async def test_content_with_sha512_digests_is_mirrored_and_verified(tmp_path: Path) -> None:
+    """M10."""
     data = b"a layer with a long name"
     blob = Blob("sha512:" + hashlib.sha512(data).hexdigest(), data)
     made = layer(digest=blob.digest, size=blob.size)
@@ -355,6 +356,7 @@ async def test_content_with_sha512_digests_is_mirrored_and_verified(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["../../etc", "/abs", "", "a\0b", "a\nb", "%2e%2e", "x" * 300, "a//b", "\x1b[2J", "A"])
 async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: str, tmp_path: Path) -> None:
+    """N1: who knows what it was to be: all that was selected may not be here."""
     notices: list[str] = []
     body = {"repositories": [{"namespace": "kolla", "name": n, "last_modified": 5} for n in (name, "glance")]}
     registry = Registry()
@@ -368,7 +370,7 @@ async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: s
             observer=lambda event: notices.append(str(event)) if type(event).__name__ == "Notice" else None,
         )
 
-    assert report.exit_code is OK
+    assert report.exit_code is PARTIAL
     assert list(layouts.names(tmp_path / "mirror")) == [f"kolla/glance:{TAG}"]
     assert len(notices) == 1
     assert notices[0].isprintable()
@@ -410,6 +412,7 @@ async def test_a_token_service_elsewhere_gets_credentials_only_if_it_is_allowed(
         report = await quaymirror.sync(Selection("kolla", "*", TAG), tmp_path / "mirror", settings)
         asked = [request.headers.get("authorization", "") for request in other.requests]
 
-    assert report.exit_code is PARTIAL
+    # Another registry's token is none: either way there is nothing that we get.
+    assert report.exit_code is CREDENTIALS
     assert bool(asked) == is_allowed
     assert CANARY not in json.dumps(report.to_json())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,7 @@ NONSENSE: dict[str, tuple[str, str, Reaction]] = {
 
 @pytest.mark.parametrize("name", NONSENSE)
 async def test_what_does_not_pass_fails_the_image_and_tags_nothing(name: str, tmp_path: Path) -> None:
+    """P1, P5, P7, P8."""
     method, path, react = NONSENSE[name]
     async with QuayServer(organization(small_image("pushed", 20_000))) as server, Receiver() as target:
         for each in method.split("|"):
@@ -211,3 +212,38 @@ async def test_nothing_is_pushed_to_where_it_comes_from(tmp_path: Path) -> None:
             await quaymirror.sync(EVERYTHING, f"registry://{server.host}?insecure=true", settings)
 
         assert not server.requests
+
+
+@pytest.mark.parametrize("length", [0, 7, 2**60])
+async def test_a_blob_that_is_there_with_another_length_is_not_there(length: int, tmp_path: Path) -> None:
+    """P14."""
+    image = small_image("pushed", 20_000)
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        target.breakages.append(Breakage("HEAD", "/blobs/", answer(200, Content_Length=str(length)), nth=0))
+        report = await push(server, target, tmp_path)
+        assert report.exit_code is ExitCode.OK, error_of(report)
+        check(target, image)
+
+
+def pieces(amount: int) -> Reaction:
+    """An answer that goes on for ever, or for so long that nobody should read it."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(amount):
+            yield bytes(65_536)
+
+    return lambda _: web.Response(body=body())
+
+
+@pytest.mark.parametrize("where", ["GET /v2/$", f"POST {UPLOADS}", f"PUT {UPLOADS}", "PUT /manifests/"])
+async def test_an_answer_that_does_not_end_is_not_read_to_its_end(where: str, tmp_path: Path) -> None:
+    method, _, path = where.partition(" ")
+    async with QuayServer(organization(small_image("pushed", 20_000))) as server, Receiver() as target:
+        target.breakages.append(Breakage(method, path, pieces(1_000_000), nth=0))
+        try:
+            message = error_of(await push(server, target, tmp_path, retries=1)).message
+        except quaymirror.QuaymirrorError as error:
+            message = error.message
+
+        assert "answer of more than 65,536 bytes" in message
+        assert TAG not in target.manifests["kolla/image-0"]

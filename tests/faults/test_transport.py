@@ -17,7 +17,7 @@ import layouts
 import pytest
 import trustme
 from organizations import TAG, small_image
-from trouble import GLANCE, NOVA, QUICK, Impatient, messages, mirror, two_images
+from trouble import GLANCE, NOVA, QUICK, Impatient, messages, mirror, resolving, two_images
 
 from quaymirror.events import Event, HostPaused
 from quaymirror.mirror.report import ExitCode
@@ -53,23 +53,6 @@ def full(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
         yield listener.getsockname()[1]
         for client in clients:
             client.close()
-
-
-def resolving(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[tuple[str, int]] | OSError]) -> None:
-    """Let names mean these addresses."""
-    honest = socket.getaddrinfo
-
-    def getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> Any:
-        answer = answers.get(str(host))
-        if answer is None:
-            return honest(host, port, *args, **options)
-
-        if isinstance(answer, OSError):
-            raise answer
-
-        return [entry for address, at in answer for entry in honest(address, at, type=socket.SOCK_STREAM)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 async def test_a_port_where_nobody_listens_is_tried_again_and_told(tmp_path: Path) -> None:
@@ -396,3 +379,23 @@ async def test_a_certificate_for_another_host_is_not_believed_and_gets_no_creden
 
     assert report.exit_code is ExitCode.UNAVAILABLE
     assert "not trusted" in messages(report)[0]
+
+
+NO_TLS = {
+    "plain HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "a record that is too long": b"\x16\x03\x03\xff\xff" + bytes(70_000),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", NO_TLS)
+async def test_tls_that_is_none_is_told(name: str, tmp_path: Path) -> None:
+    """T3, T2."""
+    async with proxy(NO_TLS[name]) as (url, asked):
+        report = await mirror(f"https://127.0.0.1:{url.rpartition(':')[2]}", tmp_path / "mirror", retries=1)
+
+    assert asked
+    assert report.exit_code is ExitCode.UNAVAILABLE
+    assert "can't list 'kolla': 127.0.0.1:" in messages(report)[0]
+    assert len(messages(report)[0]) < 300

@@ -60,7 +60,7 @@ async def test_bad_input_gets_one_clear_line_and_exit_code_2(case: str, tmp_path
 
 async def test_an_unreachable_server_is_told_in_one_line_with_exit_code_5(tmp_path: Path) -> None:
     done = await run("list", "kolla", "--server", "http://127.0.0.1:9", "--retries", "0", cwd=tmp_path, check=5)
-    assert done.stderr == "quaymirror: 127.0.0.1:9: can't connect: connection refused\n"
+    assert done.stderr == "quaymirror: can't list 'kolla': 127.0.0.1:9: can't connect: connection refused\n"
 
 
 async def test_an_unknown_organization_is_told_with_exit_code_9(tmp_path: Path) -> None:
@@ -182,6 +182,7 @@ def release(server: QuayServer) -> None:
 async def test_signals_end_a_run_and_the_next_one_completes_it(
     tmp_path: Path, signals: tuple[signal.Signals, ...], code: int
 ) -> None:
+    """K4."""
     import asyncio
 
     registry, images = kolla(8)

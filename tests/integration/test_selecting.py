@@ -139,7 +139,7 @@ async def test_a_check_that_fails_for_a_tag_glob_is_a_failure_with_its_words(tmp
             Selection("kolla", "*", "2025.1*"), tmp_path / "mirror", settings, observer=events.append
         )
 
-    assert report.exit_code is ExitCode.PARTIAL
+    assert report.exit_code is ExitCode.CREDENTIALS
     assert len([event for event in events if isinstance(event, CheckFailed)]) == 3
     assert {outcome["reference"].partition(":2")[2] for outcome in report.to_json()["outcomes"]} == {"025.1*"}
     assert not [event for event in events if isinstance(event, CandidateSkipped)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import layouts
+import pytest
 from organizations import TAG, small_image
 
 import quaymirror
@@ -68,3 +70,20 @@ def messages(report: Report) -> list[str]:
     """Return everything that went wrong."""
     errors = [*(outcome.error for outcome in report.outcomes), *(check.error for check in report.failed_checks)]
     return [error.message for error in (*errors, report.fatal) if error is not None]
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[tuple[str, int]] | OSError]) -> None:
+    """Let names mean these addresses."""
+    honest = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        answer = answers.get(str(host))
+        if answer is None:
+            return honest(host, port, *args, **options)
+
+        if isinstance(answer, OSError):
+            raise answer
+
+        return [entry for address, at in answer for entry in honest(address, at, type=socket.SOCK_STREAM)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -13,6 +15,7 @@ from ..__about__ import __version__
 from ..errors import QuaymirrorError
 from ..ui.text import plain
 from .help import add_variables
+from .streams import drop_output, prepare_streams
 
 # Commands by name: where they are, and what they do. They are imported only when asked for, since aiohttp takes most of
 # the start-up time.
@@ -63,36 +66,64 @@ def main() -> None:
 
 def entry() -> NoReturn:
     """Run the command line and exit; no traceback ever reaches a user, unless QUAYMIRROR_DEBUG asks for it."""
-    sys.exit(_run())
+    prepare_streams()
+    code = _run()
+    # Nothing is left to interrupt but Python's own end, which would show where.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _run() -> int:
+    stdout = sys.stdout
     try:
         code = main.main(prog_name="quaymirror", standalone_mode=False)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "quaymirror"
-        return _complain(f"{error.format_message().rstrip('.')} (try '{command} --help')", 2)
-    except click.ClickException as error:
-        return _complain(error.format_message(), 2)
-    except (click.Abort, KeyboardInterrupt):
-        return _complain("interrupted", 130)
-    except QuaymirrorError as error:
-        from ..mirror.report import exit_code_of
-
-        return _complain(error.message, exit_code_of(error))
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:
-        if os.environ.get("QUAYMIRROR_DEBUG"):
-            raise
-
-        return _complain(
-            f"internal error: {type(error).__name__}; please report it, with what QUAYMIRROR_DEBUG=1 shows", 1
-        )
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
+        return _code_of(_cause(error))
+    except SystemExit as end:
+        # Click ends a program by itself for two reasons: it has completed a line, or the reader of stdout, which it
+        # replaces then, has gone.
+        return int(end.code or 0) if sys.stdout is stdout else _code_of(BrokenPipeError())
 
     return code if isinstance(code, int) else 0
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is the matter when something breaks while several things go on: the first of what broke."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+
+    return error
+
+
+def _code_of(error: BaseException) -> int:
+    """Say in a line what ended the command, and return the exit code that means."""
+    match error:
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "quaymirror"
+            return _complain(f"{error.format_message().rstrip('.')} (try '{command} --help')", 2)
+        case click.ClickException():
+            return _complain(error.format_message(), 2)
+        case click.Abort() | KeyboardInterrupt():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return _complain("interrupted", 130)
+        case QuaymirrorError():
+            from ..mirror.report import exit_code_of
+
+            return _complain(error.message, exit_code_of(error))
+        case BrokenPipeError():
+            # Whoever read our output has gone; there is nobody to tell.
+            drop_output()
+            return 141
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO | errno.EFBIG):
+            drop_output()
+            return _complain(f"can't write the output: {error.strerror}", 6)
+        case _ if os.environ.get("QUAYMIRROR_DEBUG"):
+            raise error
+        case _:
+            words = "please report it, with what QUAYMIRROR_DEBUG=1 shows"
+            return _complain(f"internal error: {type(error).__name__}; {words}", 1)
 
 
 def _complain(message: str, code: int) -> int:

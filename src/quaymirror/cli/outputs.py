@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ..errors import ConfigError, QuaymirrorError
+from ..errors import ConfigError, QuaymirrorError, StoreError
 from ..mirror.lockfile import lock_document
 from ..mirror.report import Report
 from ..net.origin import shown
@@ -75,6 +76,9 @@ class Outputs:
             if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
                 raise ConfigError(f"{_FILES[name]} {file}: no file can be written there")
 
+        if self.metrics_textfile is not None and self.metrics_textfile.exists() and not self.metrics_textfile.is_file():
+            raise ConfigError(f"--metrics-textfile {self.metrics_textfile}: no file, and one would take its place")
+
         if self.ping_url is not None and not self.ping_url.startswith(("https://", "http://")):
             raise ConfigError("--ping-url has to begin with https:// or http://")
 
@@ -86,7 +90,7 @@ class Outputs:
     def write(self, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
         """Write everything there is to write about `runs`: report, exit code and timeline of each.
 
-        :raises ConfigError: when a file can't be written.
+        :raises StoreError: when a file can't be written.
         """
         documents = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
         if self.report_file is not None:
@@ -146,11 +150,27 @@ def _json(document: object) -> str:
 
 
 def _write(option: str, file: Path, text: str) -> None:
-    """Write it whole or not at all: what reads it may come at any time."""
+    """Write it whole or not at all: what reads it may come at any time.
+
+    :raises StoreError: when it can't be written.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            # A pipe, or a device such as /dev/stdout: nothing may take its place.
+            file.write_text(text, encoding="utf-8")
+        else:
+            _replace(file, text)
+    except OSError as error:
+        raise StoreError(f"{option} {file}: {error.strerror}") from None
+
+
+def _replace(file: Path, text: str) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ConfigError(f"{option} {file}: {error.strerror}") from None
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+        raise

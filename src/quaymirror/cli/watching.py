@@ -30,8 +30,12 @@ from .outputs import Outputs
 # Long enough for small blobs to land, short enough for whoever pressed the key; the rest resumes.
 _DRAIN_SECONDS = 10.0
 
-_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
-_REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_CODES = {
+    signal.SIGINT: ExitCode.INTERRUPTED,
+    signal.SIGTERM: ExitCode.TERMINATED,
+    signal.SIGHUP: ExitCode.TERMINATED,
+}
+_REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal is gone"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,11 @@ def _log_file(outputs: Outputs) -> Iterator[Observer]:
             file.write(line)
             file.flush()
 
-    with file:
+    try:
         yield LogObserver(_logger(outputs, write))
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 class Printer:
@@ -196,6 +203,10 @@ async def watched_run(
         except BaseExceptionGroup as group:
             raise foremost(group) or group from None
 
+    if caught:
+        # Who presses the key a third time gets the last words all the same, and no traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     printer.flush()
     if not outputs.quiet and _progress(outputs) != "log":
         for line in summary_lines(state):
@@ -205,13 +216,11 @@ async def watched_run(
 
 
 async def _obey_signals(stop: Stop, caught: list[signal.Signals]) -> None:
-    with anyio.open_signal_receiver(*_CODES) as signals:
+    # Whoever started us with a signal ignored, as nohup does, means it.
+    heeded = [signum for signum in _CODES if signal.getsignal(signum) is not signal.SIG_IGN]
+    with anyio.open_signal_receiver(*heeded) as signals:
         async for signum in signals:
             caught.append(signum)
-            if len(caught) > 1:
-                stop.at_once(_REASONS[signum])
-                return
-
             stop.request(_REASONS[signum])
             with anyio.move_on_after(_DRAIN_SECONDS):
                 async for again in signals:
@@ -219,7 +228,9 @@ async def _obey_signals(stop: Stop, caught: list[signal.Signals]) -> None:
                     break
 
             stop.at_once(_REASONS[signum])
-            return
+            # Everything ends now. A key that is pressed once more must not break into the last writes.
+            async for _ in signals:
+                continue
 
 
 def _final_code(report: Report, caught: list[signal.Signals]) -> ExitCode:

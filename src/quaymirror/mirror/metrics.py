@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..errors import ConfigError
+from ..errors import StoreError
 from ..events import Status
 from .report import Report
 
@@ -21,7 +21,7 @@ def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
 
     When a run failed, the time of the last one that did not is kept from there.
 
-    :raises ConfigError: when it can't be written.
+    :raises StoreError: when it can't be written.
     """
     registry = CollectorRegistry()
     metrics = _Metrics(registry)
@@ -32,7 +32,7 @@ def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
     try:
         write_to_textfile(str(file), registry)
     except OSError as error:
-        raise ConfigError(f"--metrics-textfile {file}: {error.strerror}") from None
+        raise StoreError(f"--metrics-textfile {file}: {error.strerror}") from None
 
 
 class _Metrics:

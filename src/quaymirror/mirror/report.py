@@ -10,13 +10,16 @@ from enum import IntEnum
 from typing import Any
 
 from ..errors import (
+    AccessDenied,
     ConfigError,
     CredentialsRefused,
     DiscoveryIncomplete,
     LockHeld,
     MirrorDamaged,
     QuaymirrorError,
+    RealmRefused,
     SelectionEmpty,
+    Side,
     StoreError,
 )
 from ..events import CheckFailed, Outcome, Status
@@ -148,10 +151,26 @@ class Report:
         if self.fatal is not None and not is_empty:
             return exit_code_of(self.fatal)
 
-        if self.counts[Status.FAILED] or not (self.complete or is_empty):
+        if any(isinstance(outcome.error, StoreError) for outcome in self.outcomes):
+            return ExitCode.STORAGE
+
+        if self._is_refused:
+            return ExitCode.CREDENTIALS
+
+        # What a rejected entry stands for nobody knows: it may have been selected, and is not here.
+        if self.counts[Status.FAILED] or self.rejected or not (self.complete or is_empty):
             return ExitCode.PARTIAL
 
         return ExitCode.EMPTY if (is_empty or not self.outcomes) and not self.allow_empty else ExitCode.OK
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether nothing at all could be had, and never for another reason than that we are not let in."""
+        errors = [*(outcome.error for outcome in self.outcomes), *(check.error for check in self.failed_checks)]
+        return bool(errors) and all(
+            isinstance(error, AccessDenied | CredentialsRefused | RealmRefused) and error.side is Side.SOURCE
+            for error in errors
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; docs/reference/report.schema.json describes the format."""

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 import anyio
 
-from ..errors import AccessDenied, CredentialsRefused, ServiceError, UnsafeRedirect
+from ..errors import AccessDenied, CredentialsRefused, RealmRefused, ServiceError, Unavailable, UnsafeRedirect
 from .challenge import Challenge, grants, parse_challenges, parse_token
 from .origin import Origin
 from .secret import Credentials, Secret
@@ -96,6 +96,7 @@ class TokenAuth:
         self._looked_up = False
         self._lookup = anyio.Lock()
         self._fetching = anyio.Lock()
+        self._is_refused = False
         # Scopes by what they are mainly about, and how many requests wait for a token.
         self._needs: dict[str, tuple[str, ...]] = {}
         self._waiting: Counter[str] = Counter()
@@ -108,7 +109,7 @@ class TokenAuth:
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
         """Get what the challenge asks for; see `Authorizer.challenged`.
 
-        :raises UnsafeRedirect: when the realm is not a place for our credentials.
+        :raises RealmRefused: when the realm is not a place for our credentials.
         """
         challenges = {challenge.scheme: challenge for challenge in parse_challenges(fields)}
         subject = _subject(scope)
@@ -177,7 +178,7 @@ class TokenAuth:
             return False
 
         if refused is not None:
-            raise CredentialsRefused(f"{self._origin.netloc} refuses the credentials of {credentials.username!r}")
+            raise self._refusal(credentials)
 
         self._basic = credentials.basic()
         return True
@@ -190,32 +191,45 @@ class TokenAuth:
         parameters = urlencode([(key, value) for key, value in query if value])
         url = f"{realm}{'&' if urlsplit(realm).query else '?'}{parameters}" if parameters else realm
         credentials = await self._own_credentials()
+        if credentials is not None and self._is_refused:
+            # Whoever waited for the first answer would ask the same again, until the account is locked.
+            raise self._refusal(credentials)
+
         try:
             body = await self._ask(url, credentials.basic() if credentials else None)
-        except AccessDenied:
+        except AccessDenied as error:
             if credentials is None:
                 raise
 
-            raise CredentialsRefused(
-                f"{self._origin.netloc} refuses the credentials of {credentials.username!r}"
-            ) from None
+            # 403 may be about what was asked for, and so may 401 where that was several things.
+            self._is_refused = error.status == 401 and len(scopes) <= 1
+            raise self._refusal(credentials) from None
+        except UnsafeRedirect as error:
+            raise RealmRefused(error.message) from None
 
-        token, lifetime = parse_token(body)
+        try:
+            token, lifetime = parse_token(body)
+        except Unavailable as error:
+            raise Unavailable(f"{self._origin.netloc}: {error.message}") from None
+
         granted = frozenset(scope for scope in scopes if grants(token, scope))
         expires = self._clock() + lifetime - _MARGIN_SECONDS
         return _Token(Secret(f"Bearer {token}"), expires, frozenset(scopes), granted)
+
+    def _refusal(self, credentials: Credentials) -> CredentialsRefused:
+        return CredentialsRefused(f"{self._origin.netloc} refuses the credentials of {credentials.username!r}")
 
     def _checked_realm(self, realm: str) -> str:
         try:
             target = Origin.of(realm)
         except ValueError as error:
-            raise UnsafeRedirect(f"{self._origin.netloc} sends us to a token service that is {error}") from None
+            raise RealmRefused(f"{self._origin.netloc} sends us to a token service that is {error}") from None
 
         if self._origin.is_secure and not target.is_secure:
-            raise UnsafeRedirect(f"{self._origin.netloc} sends us to a token service over plain HTTP: refused")
+            raise RealmRefused(f"{self._origin.netloc} sends us to a token service over plain HTTP: refused")
 
         if target.netloc != self._origin.netloc and not {target.host, target.netloc} & self._allowed_realms:
-            raise UnsafeRedirect(
+            raise RealmRefused(
                 f"{self._origin.netloc} sends us to the token service of another host, {target.netloc}: refused; "
                 f"--allow-realm {target.netloc} would trust it"
             )

@@ -20,6 +20,9 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_LAYERS = 1_000
 MAX_CHILDREN = 2_000
 MAX_DEPTH = 4
+# Of one image, all manifests and all distinct blobs together: each of the former may be 4 MiB and name 1,000 layers.
+MAX_IMAGE_MANIFEST_BYTES = 16 * 1024 * 1024
+MAX_IMAGE_BLOBS = 10_000
 
 
 @dataclass(frozen=True, slots=True)

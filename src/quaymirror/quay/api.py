@@ -73,7 +73,7 @@ class QuayAPI:
         """Return page `number` (from 1) of the living tags of `repository`, newest first.
 
         With `part` only those that hold this text come, and some others: the server folds case and knows wildcards.
-        Tags that move while one pages may come twice, or not at all.
+        Tags that move while one pages may come twice, or not at all: see `matching_tags`.
 
         :raises QuaymirrorError: as `tag`.
         """

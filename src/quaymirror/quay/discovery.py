@@ -30,7 +30,6 @@ from ..events import (
     CheckFailed,
     ImageQueued,
     ListingFinished,
-    Notice,
     Observer,
     PageListed,
     TagChecked,
@@ -43,10 +42,11 @@ from .check import TOKEN_BATCH, TagLookup
 from .memory import TagMemory, tag_of
 from .schema import ListedRepository, Page, Tag
 from .selection import Selection, is_pattern
-from .tags import matching_tags, no_such_repository
+from .tags import matching_tags, no_such_repository, tell_left_out
 
 # A listing that goes on for ever, or in circles, ends in an error and not in a full memory.
 _MAX_REPOSITORIES = 200_000
+_MAX_PAGES = 10_000
 _MAX_STALE_PAGES = 3
 
 NO_SUCH_TAG = "no such tag"
@@ -86,15 +86,18 @@ class _Listing:
     tokens: set[str] = field(default_factory=set)
     stale_pages: int = 0
     pages: int = 0
+    rejected: int = 0
 
     def take(self, page: Page) -> list[ListedRepository]:
         """Return the repositories of `page` that no earlier page had.
 
         :raises DiscoveryIncomplete: when the pages lead nowhere.
         """
-        new = [repository for repository in page.repositories if repository.name not in self.names]
+        distinct = {repository.name: repository for repository in page.repositories}
+        new = [repository for name, repository in distinct.items() if name not in self.names]
         self.names.update(repository.name for repository in new)
         self.pages += 1
+        self.rejected += len(page.rejected)
         self.stale_pages = 0 if new else self.stale_pages + 1
         if page.next_page is not None and page.next_page in self.tokens:
             raise DiscoveryIncomplete("the listing goes in circles: its next page was there before")
@@ -104,6 +107,12 @@ class _Listing:
 
         if len(self.names) > _MAX_REPOSITORIES:
             raise DiscoveryIncomplete(f"the listing has more than {_MAX_REPOSITORIES:,} repositories")
+
+        if self.pages >= _MAX_PAGES and page.next_page is not None:
+            raise DiscoveryIncomplete(f"the listing has more than {_MAX_PAGES:,} pages")
+
+        if self.rejected and not self.names and page.next_page is None:
+            raise DiscoveryIncomplete(f"the listing has {self.rejected:,} entries, none of which makes sense")
 
         self.tokens.add(page.next_page or "")
         return new
@@ -123,9 +132,7 @@ async def pages(
     next_page: str | None = None
     while True:
         page = await _page(api, selection.organization, next_page, listing.pages)
-        for reason in page.rejected:
-            observer(Notice(f"{selection.organization}: the listing has {reason}: left out"))
-
+        tell_left_out(selection.organization, page.rejected, observer)
         if listing.pages == 0:
             await _prove(api, selection.organization, page)
 
@@ -151,9 +158,8 @@ async def _page(api: QuayAPI, organization: str, next_page: str | None, so_far: 
     except CredentialsRefused:
         raise
     except QuaymirrorError as error:
-        raise DiscoveryIncomplete(
-            f"can't list {organization!r} after {so_far} pages: {error.message}" if so_far else error.message
-        ) from error
+        after = f" after {so_far} pages" if so_far else ""
+        raise DiscoveryIncomplete(f"can't list {organization!r}{after}: {error.message}") from error
 
 
 async def _prove(api: QuayAPI, organization: str, first: Page) -> None:

@@ -16,6 +16,10 @@ from ..oci.reference import is_repository_name, is_tag
 
 # Seconds since 1970 that make sense for a tag: a value in milliseconds, or none at all, is "unknown", never "old".
 _LATEST = 2**33
+# Quay sends 100 at most. A page of a few megabytes could hold a million, each of them a line in a log.
+_MAX_ENTRIES = 10_000
+# Quay's are 190 characters. It becomes part of a URL, of which its gunicorn takes 4 KiB.
+_MAX_PAGE_TOKEN = 2_048
 # What a database still takes for a number of bytes.
 _LARGEST = 2**63 - 1
 
@@ -65,13 +69,16 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> Page
 
     An entry that makes no sense is rejected by itself; a page that makes none is no page.
 
-    :raises Unavailable: when it is not a listing at all.
+    :raises Unavailable: when it is not a listing at all, or has more entries than any page.
     """
     document = _object(body)
-    entries = document.get("repositories")
+    entries = _entries(document, "repositories")
     next_page = document.get("next_page")
-    if not isinstance(entries, list) or not (next_page is None or (isinstance(next_page, str) and next_page)):
+    if entries is None or not (next_page is None or (isinstance(next_page, str) and next_page)):
         raise Unavailable("the API's answer is not a list of repositories")
+
+    if next_page is not None and len(next_page) > _MAX_PAGE_TOKEN:
+        raise Unavailable(f"the API's next page has a name of {len(next_page):,} characters")
 
     parsed = [_repository(entry, organization) for entry in entries]
     return Page(
@@ -102,11 +109,12 @@ def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
 
     An entry whose name can't be a tag's is rejected by itself.
 
-    :raises Unavailable: when it is not a list of tags, or one of them is without a digest.
+    :raises Unavailable: when it is not a list of tags, one of them is without a digest, or there are more than on any
+        page.
     """
     document = _object(body)
-    entries = document.get("tags")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    entries = _entries(document, "tags")
+    if entries is None or not all(isinstance(entry, dict) for entry in entries):
         raise Unavailable("the API's answer is not a list of tags")
 
     parsed = [_tag(entry) for entry in entries]
@@ -116,6 +124,17 @@ def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
         at=at,
         rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
     )
+
+
+def _entries(document: dict[str, Any], key: str) -> list[Any] | None:
+    entries = document.get(key)
+    if not isinstance(entries, list):
+        return None
+
+    if len(entries) > _MAX_ENTRIES:
+        raise Unavailable(f"the API's answer has {len(entries):,} {key}; the limit of a page is {_MAX_ENTRIES:,}")
+
+    return entries
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class RemoteSource:
 
         node = await self._client.fetch(_manifest(repository, digest), limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
         if expected is not None:
-            _check_expected(node.descriptor, expected, repository)
+            check_expected(node.descriptor, expected, repository)
 
         return node
 
@@ -238,7 +238,11 @@ def _scope(repository: Repository) -> str:
     return f"repository:{repository.name}:pull"
 
 
-def _check_expected(actual: Descriptor, expected: Descriptor, repository: Repository) -> None:
+def check_expected(actual: Descriptor, expected: Descriptor, repository: Repository) -> None:
+    """Make sure that a manifest of `repository` is what an index says of it.
+
+    :raises UnsupportedContent: when it is of another type or size.
+    """
     if actual.size != expected.size or actual.media_type != expected.media_type:
         raise UnsupportedContent(
             f"{repository}@{actual.digest} is {actual.media_type} of {actual.size:,} bytes, "

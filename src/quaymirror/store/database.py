@@ -9,8 +9,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ..errors import ConfigError, Phase, StoreError
@@ -54,6 +55,10 @@ def open_database(
     :raises ConfigError: when a newer quaymirror wrote it.
     :raises StoreError: when it can't be opened or created.
     """
+    if path.exists() and not path.is_file():
+        # SQLite would wait for ever for somebody to write into a pipe.
+        raise StoreError(f"can't use {path}: not a file", phase=Phase.COMMIT)
+
     try:
         return _connect(path, form, read_only=read_only, sync=sync), None
     except sqlite3.DatabaseError as error:
@@ -126,8 +131,21 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, read_on
     for number in range(version, form.version):
         _step(connection, form, number)
 
+    if path is not None and not _tables(connection) >= _expected_tables(form):
+        raise sqlite3.DatabaseError("tables are missing")
+
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
+
+
+def _tables(connection: Connection) -> frozenset[str]:
+    return frozenset(row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+
+
+@cache
+def _expected_tables(form: Format) -> frozenset[str]:
+    with closing(memory_database(form)) as connection:
+        return _tables(connection)
 
 
 def _step(connection: Connection, form: Format, number: int) -> None:

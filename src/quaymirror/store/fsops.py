@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from enum import StrEnum
@@ -228,6 +229,25 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
 
     if sync:
         sync_directory(path.parent)
+
+
+def read_file(path: Path) -> bytes | None:
+    """Return the content of a file, None if there is none. What is no file is not waited for.
+
+    :raises StoreError: when it can't be read, which does not mean that it is empty.
+    """
+    with local_errors("read", path):
+        try:
+            # To open a pipe would block until somebody writes to it.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a file")
+
+            return file.read()
 
 
 def set_aside(path: Path, aside: Path) -> None:

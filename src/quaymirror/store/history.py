@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import InvalidName
 from ..oci import Digest
 from .database import Connection, Format, Row, database_errors, memory_database, open_database
 
@@ -119,7 +120,7 @@ class History:
         with database_errors(self._path):
             rows = self._connection.execute("SELECT * FROM tag WHERE registry = ?", (registry,)).fetchall()
 
-        return [_tag_check(row) for row in rows]
+        return [check for row in rows if (check := _tag_check(row)) is not None]
 
     def learn(self, checks: Iterable[TagCheck]) -> None:
         """Keep what was learnt of tags; what is too old to be of use goes."""
@@ -190,15 +191,19 @@ def _row(check: TagCheck) -> tuple[str, str, str, int, int, str | None, int | No
     )
 
 
-def _tag_check(row: Row) -> TagCheck:
-    digest = row["digest"]
+def _tag_check(row: Row) -> TagCheck | None:
+    try:
+        digest = None if row["digest"] is None else Digest.parse(row["digest"])
+    except InvalidName:
+        return None  # no checksum guards a row: the tag is checked again
+
     return TagCheck(
         registry=row["registry"],
         repository=row["repository"],
         tag=row["tag"],
         last_modified=row["last_modified"],
         checked=row["checked"],
-        digest=None if digest is None else Digest.parse(digest),
+        digest=digest,
         start=row["start"],
         size=row["size"],
         expires=row["expires"],
@@ -213,9 +218,18 @@ def _past_run(row: Row) -> PastRun:
         elapsed=row["elapsed"],
         exit_code=row["exit_code"],
         complete=bool(row["complete"]),
-        images=json.loads(row["images"]),
+        images=_counts(row["images"]),
         bytes_fetched=row["bytes_fetched"],
     )
+
+
+def _counts(text: str) -> dict[str, int]:
+    try:
+        counts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+
+    return counts if isinstance(counts, dict) else {}
 
 
 def _unpacked(blob: bytes) -> dict[str, Any] | None:

@@ -61,8 +61,8 @@ def project(
     known = ours.keys() | set(without)
     others = [entry for entry in (document or {}).get("manifests", []) if name_of(entry) not in known]
     manifests = others + [ours[name] for name in sorted(ours)]
-    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {}), "manifests": manifests}
-    return _text(index) + b"\n"
+    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {})}
+    return _text(index | {"schemaVersion": 2, "manifests": manifests}) + b"\n"
 
 
 def _text(index: Mapping[str, Any]) -> bytes:
@@ -85,7 +85,7 @@ def _entry(record: ImageRecord) -> dict[str, Any]:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Unreadable("is not JSON") from None
 
@@ -93,3 +93,7 @@ def _object(text: bytes) -> dict[str, Any]:
         raise Unreadable("is not an object")
 
     return document
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are JavaScript: what we would write again no other tool could read

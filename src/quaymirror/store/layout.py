@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ T = TypeVar("T")
 # index.json is written whole: for thousands of images that must not happen for each of them.
 _CHECKPOINT_IMAGES = 500
 _CHECKPOINT_SECONDS = 30.0
+# Sizes are what manifests say: one that claims more than there is room for must not end the run of all others. That
+# many images in a row, none of which would fit by itself, mean that it is the disk.
+_MISFITS = 3
 
 # What an empty directory may hold: a mount point's own, and what a crash can leave of our first second.
 _NOT_FOREIGN = frozenset({"lost+found", ".oci-layout.new"})
@@ -84,6 +88,9 @@ class OCILayout:
         self._fresh: set[Digest] = set()
         # What the disk still has to take for the images in flight.
         self._expected: dict[Digest, Descriptor] = {}
+        # Blobs whose transfer has ended; noted by the loop for the thread that minds the room.
+        self._settled: deque[Digest] = deque()
+        self._misfits = 0
 
     @classmethod
     @asynccontextmanager
@@ -141,7 +148,8 @@ class OCILayout:
         removed when it is not what its name says.
 
         :raises MirrorDamaged: when something that is no file stands in a blob's place.
-        :raises StoreError: when what is missing for this and the other images in flight does not fit on the disk.
+        :raises StoreError: when what is missing for this, or for it and the other images in flight, does not fit on the
+            disk; the former is this image's trouble, the latter the run's.
         """
         return await self._in_state_thread(self._missing, nodes)
 
@@ -163,10 +171,14 @@ class OCILayout:
     @asynccontextmanager
     async def sink(self, reference: Reference, node: Descriptor) -> AsyncIterator[Ingest]:
         """Hand out the place to write a blob to; see `BlobStore.ingest`."""
-        async with self._blobs.ingest(node) as ingest:
-            yield ingest
-            if ingest.committed:
-                self._fresh.add(node.digest)
+        try:
+            async with self._blobs.ingest(node) as ingest:
+                yield ingest
+                if ingest.committed:
+                    self._fresh.add(node.digest)
+        finally:
+            # What came to nothing keeps no room from others: it may never have been as large as its image said.
+            self._settled.append(node.digest)
 
     async def put(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Store a manifest.
@@ -236,6 +248,16 @@ class OCILayout:
     def _expect(self, nodes: Sequence[Descriptor]) -> None:
         """Refuse what will not fit before any of it comes: an early end is worth more than a full disk."""
         free, unit = fsops.free_bytes(self.root)
+        alone = sum(self._blobs.remaining(node, unit) for node in nodes)
+        self._misfits = self._misfits + 1 if alone > free else 0
+        if 0 < self._misfits < _MISFITS:
+            raise StoreError(
+                f"it needs {alone:,} bytes more, and the disk of {self.root} has {free:,}", scope=Scope.IMAGE
+            )
+
+        while self._settled:
+            self._expected.pop(self._settled.popleft(), None)
+
         self._expected.update((node.digest, node) for node in nodes)
         remaining = {digest: self._blobs.remaining(node, unit) for digest, node in self._expected.items()}
         self._expected = {digest: node for digest, node in self._expected.items() if remaining[digest]}
@@ -366,11 +388,9 @@ def read_index(path: Path, observer: Observer) -> tuple[bytes | None, dict[str, 
 
     :raises StoreError: when it can't be read, which does not mean that it is empty.
     """
-    with fsops.local_errors("read", path):
-        try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            return None, None
+    text = fsops.read_file(path)
+    if text is None:
+        return None, None
 
     try:
         return text, index.parse_index(text)

@@ -26,11 +26,9 @@ def entries(root: Path) -> list[tuple[str, Descriptor]]:
     :raises StoreError: when it can't be read.
     """
     path = root / "index.json"
-    with fsops.local_errors("read", path):
-        try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            raise MirrorDamaged(f"{path} is missing: --repair-state writes it anew") from None
+    text = fsops.read_file(path)
+    if text is None:
+        raise MirrorDamaged(f"{path} is missing: --repair-state writes it anew")
 
     try:
         document = index.parse_index(text)

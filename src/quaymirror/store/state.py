@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import InvalidName, StoreError
 from ..oci import Descriptor, Digest
 from . import fsops
 from .database import Connection, Format, Row, database_errors, memory_database, open_database
@@ -148,7 +149,7 @@ class State:
         return cls(memory_database(_FORMAT), Path(":memory:"))
 
     def image(self, name: str) -> ImageRecord | None:
-        """Return what is recorded under `name`."""
+        """Return what is recorded under `name`; a row that makes no sense, as no checksum guards it, is none."""
         with database_errors(self._path):
             row = self._connection.execute("SELECT * FROM image WHERE name = ?", (name,)).fetchone()
 
@@ -159,7 +160,7 @@ class State:
         with database_errors(self._path):
             rows = self._connection.execute("SELECT * FROM image ORDER BY name").fetchall()
 
-        return [_image(row, ()) for row in rows]
+        return [record for row in rows if (record := _image(row, ())) is not None]
 
     def verified(self, digests: Iterable[Digest]) -> set[Digest]:
         """Return those of `digests` whose bytes have been hashed when they were stored or since."""
@@ -225,7 +226,7 @@ class State:
         return [
             Gone(
                 name=row["name"],
-                root=Digest.parse(row["root"]),
+                root=self._digest(row["root"]),
                 size=row["bytes"] or 0,
                 scope=row["scope"],
                 since=row["since"],
@@ -247,7 +248,7 @@ class State:
         with database_errors(self._path):
             for row in self._connection.execute(query):
                 if row["name"] not in unwanted:
-                    needed.setdefault(Digest.parse(row["root"]), set()).add(Digest.parse(row["digest"]))
+                    needed.setdefault(self._digest(row["root"]), set()).add(self._digest(row["digest"]))
 
         return needed
 
@@ -256,7 +257,7 @@ class State:
         with database_errors(self._path):
             rows = self._connection.execute("SELECT * FROM orphan").fetchall()
 
-        return {Digest.parse(row["digest"]): row["since"] for row in rows}
+        return {self._digest(row["digest"]): row["since"] for row in rows}
 
     def untag(self, names: Iterable[str], orphans: Iterable[Digest], now: float) -> None:
         """Forget images, and everything of which nothing is needed any more; `orphans` are all blobs that aren't."""
@@ -279,6 +280,15 @@ class State:
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+    def _digest(self, text: str) -> Digest:
+        """For who removes: what a row means that makes no sense may still be needed."""
+        try:
+            return Digest.parse(text)
+        except InvalidName:
+            raise StoreError(
+                f"can't use {self._path}: a row of it makes no sense; move it away, then verify --repair-state"
+            ) from None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -312,22 +322,27 @@ class State:
             ),
         )
 
-    def _record(self, row: Row) -> ImageRecord:
+    def _record(self, row: Row) -> ImageRecord | None:
         query = "SELECT blob.* FROM content JOIN blob ON blob.id = blob WHERE root = ? AND platforms = ?"
         with database_errors(self._path):
             rows = self._connection.execute(query, (row["root"], row["platforms"])).fetchall()
 
-        return _image(row, tuple(Descriptor(b["media_type"], Digest.parse(b["digest"]), b["size"]) for b in rows))
+        record = _image(row, rows)
+        # What needs nothing, not even its root, would be complete whatever is there.
+        return record if record is not None and record.root.digest in {n.digest for n in record.contents} else None
 
 
-def _image(row: Row, contents: tuple[Descriptor, ...]) -> ImageRecord:
-    return ImageRecord(
-        name=row["name"],
-        registry=row["registry"],
-        source=Digest.parse(row["source"]),
-        root=Descriptor(row["media_type"], Digest.parse(row["root"]), row["size"]),
-        contents=contents,
-        platforms=row["platforms"],
-        run=row["run"],
-        mirrored=row["mirrored"],
-    )
+def _image(row: Row, contents: Iterable[Row]) -> ImageRecord | None:
+    try:
+        return ImageRecord(
+            name=row["name"],
+            registry=row["registry"],
+            source=Digest.parse(row["source"]),
+            root=Descriptor(row["media_type"], Digest.parse(row["root"]), row["size"]),
+            contents=tuple(Descriptor(b["media_type"], Digest.parse(b["digest"]), b["size"]) for b in contents),
+            platforms=row["platforms"],
+            run=row["run"],
+            mirrored=row["mirrored"],
+        )
+    except InvalidName:
+        return None

@@ -13,7 +13,7 @@ import anyio
 from ..errors import AccessDenied, NotFound, Phase, PlatformNotFound, QuaymirrorError, UnsupportedContent
 from ..events import BlobFinished, ImagePlanned, Meters, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
-from ..registry.pull import RemoteSource
+from ..registry.pull import RemoteSource, check_expected
 from ..registry.push import ContentMissing
 from ..store.state import ImageRecord
 from .blob import fetch_blob
@@ -81,6 +81,7 @@ class _Graph:
     reference: Reference
     found: dict[Digest, Manifest | Index] = field(default_factory=dict)
     children: int = 0
+    manifest_bytes: int = 0
     moved: bool = False
 
 
@@ -109,6 +110,9 @@ async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
     await _descend(graph, transfers, root, depth=1)
     manifests = _children_first(root, graph.found)
     blobs = {blob.digest: blob for node in manifests if isinstance(node, Manifest) for blob in node.blobs}
+    if len(blobs) > manifest.MAX_IMAGE_BLOBS:
+        raise UnsupportedContent(f"{reference}: {len(blobs):,} blobs; the limit is {manifest.MAX_IMAGE_BLOBS:,}")
+
     plan = ImagePlan(reference, root, tuple(manifests), tuple(blobs.values()))
     missing = await transfers.target.missing(reference, plan.contents)
     return replace(plan, missing=tuple(missing), moved=graph.moved)
@@ -181,16 +185,14 @@ async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Manifest
     return node
 
 
-async def _manifest(
-    graph: _Graph, transfers: Transfers, digest: Digest, expected: Descriptor | None = None
-) -> Manifest | Index:
-    known = graph.found.get(digest)
-    if known is not None:
-        return known
-
-    content = await transfers.target.read(digest)
-    if content is not None:
+async def _manifest(graph: _Graph, transfers: Transfers, digest: Digest, expected: Descriptor) -> Manifest | Index:
+    node = graph.found.get(digest)
+    if node is None and (content := await transfers.target.read(digest)) is not None:
         node = manifest.parse_stored(content, digest)
+
+    if node is not None:
+        # Another index may have told the truth about it; this one has to as well.
+        check_expected(node.descriptor, expected, graph.reference.repository)
     else:
         node = await transfers.source.manifest(graph.reference.repository, digest, expected=expected)
         transfers.meters.fetched_bytes += len(node.raw)
@@ -209,12 +211,20 @@ async def _descend(graph: _Graph, transfers: Transfers, node: Manifest | Index, 
     if depth >= manifest.MAX_DEPTH or graph.children > manifest.MAX_CHILDREN:
         raise UnsupportedContent(f"{graph.reference}: an index of indexes too deep or too wide to be real")
 
+    # Whole descriptors, not digests: what one says rightly another can say wrongly.
+    distinct = {(child.digest, child.media_type, child.size): child for child in children}.values()
+    graph.manifest_bytes += sum(child.size for child in distinct)
+    if graph.manifest_bytes > manifest.MAX_IMAGE_MANIFEST_BYTES:
+        raise UnsupportedContent(
+            f"{graph.reference}: its manifests have {graph.manifest_bytes:,} bytes in all; "
+            f"the limit is {manifest.MAX_IMAGE_MANIFEST_BYTES:,}"
+        )
+
     async def child(descriptor: Descriptor) -> None:
         found = await _manifest(graph, transfers, descriptor.digest, descriptor)
         await _descend(graph, transfers, found, depth=depth + 1)
 
-    distinct = {descriptor.digest: descriptor for descriptor in children}
-    await together(partial(child, descriptor) for descriptor in distinct.values())
+    await together(partial(child, descriptor) for descriptor in distinct)
 
 
 def _wanted_children(index: Index, transfers: Transfers, reference: Reference) -> tuple[Descriptor, ...]:

@@ -138,6 +138,7 @@ class RunState:
     matched: int = 0
     listing_ended: bool = False
     listing_complete: bool = False
+    rejected: int = 0
     """Whether the listing ended, and did not break off."""
     listings: int = 0
     candidates_checked: int = 0
@@ -331,6 +332,7 @@ class RunState:
         self.pages += 1
         self.listed += event.repositories
         self.matched += event.matched
+        self.rejected += event.rejected
 
     def _end_listing(self, event: ListingFinished) -> None:
         self.listings += 1

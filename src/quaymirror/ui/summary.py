@@ -93,6 +93,7 @@ def _advice(state: RunState) -> list[tuple[bool, str]]:
     return [
         (dry_run and code == 0, "run it without --dry-run to mirror this"),
         (broke_off, "the listing broke off, so images may be missing that are not named here"),
+        (state.rejected > 0, f"entries of the listing that made no sense: {state.rejected:,}, selected or not"),
         (stopped and code != 9, f"the run was stopped before its end: {state.stop_reason}"),
         (bool(kinds & _REFUSED) or code == 4, "for private repositories pass --username or --authfile"),
         (bool(kinds & _HURRIED), "the server asks for patience: try --max-requests-per-second or a smaller -c"),

@@ -1,0 +1,278 @@
+"""Token services and those who pretend to be one: credentials go where they belong, and are not tried for ever."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import layouts
+import pytest
+import trustme
+from aiohttp import web
+from organizations import kolla
+from trouble import GLANCE, messages, mirror, resolving, two_images
+
+from quaymirror.mirror.report import ExitCode, Report
+from quaymirror.net import guard
+from quaymirror.net.secret import Credentials, Secret
+from quaymirror.testing import Action, Fault, QuayServer, Registry, RequestRecord
+from quaymirror.testing import Status as Answer
+from quaymirror.testing.messages import Answer as Given
+
+CANARY = "canary-of-a-password"
+MANIFESTS, TOKENS, EVERYTHING = "^/v2/kolla/nova/manifests/", "^/v2/auth", "^/v2/kolla/"
+ROBOT = Credentials("kolla+robot", Secret(CANARY))
+
+
+def challenge(realm: str) -> Answer:
+    return Answer(401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="x"'})
+
+
+def private(registry: Registry) -> Registry:
+    """Let nobody but the robot read what is there."""
+    registry.robot(ROBOT.username, token=CANARY)
+    for repository in registry.organization("kolla").repositories.values():
+        repository.grant(ROBOT.username)
+
+    return registry
+
+
+def sent(server: QuayServer) -> list[str]:
+    """Return everything that a server was sent, as text."""
+    basic = base64.b64encode(f"{ROBOT.username}:{CANARY}".encode()).decode()
+    texts = [f"{request.path}?{request.query} {request.headers}" for request in server.requests]
+    return [text for text in texts if CANARY in text or basic in text or "Bearer" in text or "cookie" in text]
+
+
+async def login(server: QuayServer, path: Path, **options: Any) -> Report:
+    report = await mirror(server, path, credentials=ROBOT, **options)
+    assert CANARY not in json.dumps(report.to_json()) + repr(report)
+    return report
+
+
+@asynccontextmanager
+async def over_tls(registry: Registry, tmp_path: Path) -> AsyncIterator[tuple[QuayServer, Path]]:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with QuayServer(registry, tls=context) as server:
+        yield server, tmp_path / "ca.pem"
+
+
+async def test_a_registry_whose_token_service_is_elsewhere_gets_nothing_for_any_image(tmp_path: Path) -> None:
+    """A1."""
+    async with QuayServer(private(two_images())) as server, QuayServer(Registry()) as evil:
+        server.faults.append(Fault(EVERYTHING, challenge(f"{evil.url}/v2/auth")))
+        report = await login(server, tmp_path / "mirror")
+        assert not evil.requests
+
+    assert report.exit_code is ExitCode.CREDENTIALS
+    assert all(evil.host in message and server.host in message for message in messages(report))
+    assert layouts.names(tmp_path / "mirror") == {}
+
+
+async def test_a_registry_with_tls_has_no_token_service_without(tmp_path: Path) -> None:
+    """A2: not even at the same host and port."""
+    async with over_tls(private(two_images()), tmp_path) as (server, cafile):
+        server.faults.append(Fault(EVERYTHING, challenge(f"http://{server.host}/v2/auth")))
+        report = await login(server, tmp_path / "mirror", cafile=cafile)
+        assert not sent(server)
+        assert server.count(TOKENS) == 0
+
+    assert report.exit_code is ExitCode.CREDENTIALS
+    assert "over plain HTTP: refused" in messages(report)[0]
+
+
+async def test_a_token_service_that_is_allowed_is_not_at_a_private_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A4: its name is trusted, its address is not, where the registry's is public."""
+    monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
+    async with QuayServer(private(two_images())) as server, QuayServer(Registry(), host="127.0.0.2") as inside:
+        port = int(inside.host.rpartition(":")[2])
+        resolving(monkeypatch, {"auth.example": [("127.0.0.2", port)]})
+        server.faults.append(Fault(EVERYTHING, challenge(f"http://auth.example:{port}/v2/auth")))
+        report = await login(server, tmp_path / "mirror", allow_realms=frozenset({"auth.example"}))
+        assert not inside.requests
+
+    assert report.exit_code is ExitCode.CREDENTIALS, messages(report)
+    assert "a private address: refused" in messages(report)[0]
+
+
+@pytest.mark.parametrize("url", ["{evil}/v2/auth", "http://127.0.0.3:9/x", "/elsewhere", "file:///etc/passwd"])
+async def test_a_token_service_that_redirects_is_not_followed(url: str, tmp_path: Path) -> None:
+    """A5, R6."""
+    async with QuayServer(private(two_images()), require_token=True) as server, QuayServer(Registry()) as evil:
+        server.faults.append(Fault(TOKENS, Answer(302, {"Location": url.format(evil=evil.url)})))
+        report = await login(server, tmp_path / "mirror")
+        assert not evil.requests
+
+    assert report.exit_code is ExitCode.CREDENTIALS, messages(report)
+    assert "redirects elsewhere" in messages(report)[0]
+
+
+async def test_tokens_that_last_a_moment_are_renewed_all_the_time(tmp_path: Path) -> None:
+    """A8: what the server counts as expired costs one more request each."""
+    registry, images = kolla(12)
+    async with QuayServer(registry, require_token=True, token_lifetime=-29) as server:
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    assert len(layouts.names(tmp_path / "mirror")) == len(images)
+
+
+async def test_a_wrong_password_is_tried_twice_at_most_and_ends_the_run(tmp_path: Path) -> None:
+    """A9: whoever tries it for each of a thousand images is locked out."""
+    registry, _ = kolla(40)
+    async with QuayServer(registry, require_token=True) as server:
+        report = await login(server, tmp_path / "mirror")
+        assert server.count(TOKENS) <= 2
+
+    assert report.exit_code is ExitCode.CREDENTIALS
+    assert "refuses the credentials of 'kolla+robot'" in str(report.fatal)
+    assert layouts.names(tmp_path / "mirror") == {}
+
+
+async def test_a_token_that_is_new_and_refused_all_the_same_is_not_renewed_for_ever(tmp_path: Path) -> None:
+    """A9, A14: the registry and its token service contradict each other, about one repository."""
+    async with QuayServer(private(two_images()), require_token=True) as server:
+        server.faults.append(refusing := Fault(MANIFESTS, challenge(f"{server.url}/v2/auth")))
+        report = await login(server, tmp_path / "mirror")
+        # The image is looked for by its tag and by its digest, and each is refused.
+        assert refusing.fired <= 12
+
+    assert report.exit_code is ExitCode.PARTIAL, messages(report)
+    assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
+
+
+class Edited(Action):
+    """The honest token, with other words around it."""
+
+    def __init__(self, **fields: object) -> None:
+        self.fields = fields
+
+    def on_answer(self, answer: Given, source: web.BaseRequest) -> Given:
+        """Return the answer with the fields."""
+        assert isinstance(answer.body, bytes)
+        body = json.dumps({**json.loads(answer.body), **self.fields}).encode()
+        return answer.with_body(body, len(body))
+
+
+SECONDS: list[object] = [0, -1, 1e18, 1e400, "60", None, True, [], {}]
+MOMENTS: list[object] = ["2020-01-01T00:00:00Z", "2099-12-31T00:00:00Z", 5]
+LIFETIMES: list[dict[str, object]] = [
+    *[{"expires_in": seconds} for seconds in SECONDS],
+    *[{"issued_at": moment, "expires_in": 300} for moment in MOMENTS],
+    {"access_token": "\x00", "expires_in": 300, "refresh_token": "x" * 10_000},
+]
+
+
+@pytest.mark.parametrize("fields", LIFETIMES, ids=lambda fields: str(fields)[:40])
+async def test_whatever_is_said_of_a_token_s_life_it_is_used(fields: dict[str, object], tmp_path: Path) -> None:
+    """A11: and clocks don't matter."""
+    registry, images = kolla(8)
+    async with QuayServer(registry, require_token=True) as server:
+        server.faults.append(Fault(TOKENS, Edited(**fields)))
+        report = await mirror(server, tmp_path / "mirror")
+        assert server.count(TOKENS) <= 2 * len(images)
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
+async def test_a_challenge_of_where_we_were_sent_gets_no_answer(scheme: str, tmp_path: Path) -> None:
+    """A12 (CVE-2020-15157)."""
+    async with QuayServer(private(two_images()), require_token=True) as server, QuayServer(Registry()) as evil:
+        headers = {"WWW-Authenticate": f'{scheme} realm="{evil.url}/v2/auth",service="x"'}
+        server.faults.append(Fault("", Answer(401, headers), listener="cdn"))
+        report = await login(server, tmp_path / "mirror")
+        assert not evil.requests
+        told = [request for request in server.requests if request.listener == "cdn"]
+        assert told
+        assert not any("authorization" in request.headers for request in told)
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert all("401" in message for message in messages(report))
+
+
+async def test_a_cdn_that_calls_itself_a_token_service_of_the_registry_gets_nothing(tmp_path: Path) -> None:
+    """A1, A12: the realm is the host that blobs come from; that it is trusted with those says nothing."""
+    async with QuayServer(private(two_images()), require_token=True) as server:
+        server.faults.append(Fault(EVERYTHING, challenge(f"{server.cdn_url}/token")))
+        report = await login(server, tmp_path / "mirror")
+        assert not [request for request in server.requests if request.listener == "cdn"]
+
+    assert report.exit_code is ExitCode.CREDENTIALS
+
+
+LOOK_ALIKES = ["127.0.0.1.evil.example", "127.0.0.1:1", "evil.127.0.0.1", "127.0.0.10", "[::1]", "", "127.0.0.1@x"]
+
+
+@pytest.mark.parametrize("host", LOOK_ALIKES)
+async def test_credentials_of_a_host_that_only_looks_alike_are_not_used(host: str, tmp_path: Path) -> None:
+    """A16."""
+    file = tmp_path / "auth.json"
+    both = base64.b64encode(f"{ROBOT.username}:{CANARY}".encode()).decode()
+    async with QuayServer(private(two_images()), require_token=True) as server:
+        port = server.host.rpartition(":")[2]
+        name = host.replace("127.0.0.1", f"127.0.0.1:{port}") if host == "127.0.0.1@x" else host
+        file.write_text(json.dumps({"auths": {name: {"auth": both}, f"{name}:{port}": {"auth": both}}}))
+        report = await mirror(server, tmp_path / "mirror", authfile=file, environment={"HOME": str(tmp_path)})
+        basic = [request for request in server.requests if "basic" in request.headers.get("authorization", "").lower()]
+
+    assert not basic
+    assert report.exit_code in (ExitCode.OK, ExitCode.USAGE), messages(report)
+
+
+async def test_a_robot_whose_token_is_taken_away_meanwhile_ends_the_run_and_what_is_there_stays(
+    tmp_path: Path,
+) -> None:
+    """A17."""
+    registry, _ = kolla(40)
+    private(registry)
+
+    def revoke(request: RequestRecord) -> None:
+        if "/manifests/" in request.path and "image" not in registry.robots and server.count("/manifests/") > 20:
+            registry.robots.clear()
+
+    async with QuayServer(registry, require_token=True, token_lifetime=-29, on_request=revoke) as server:
+        report = await login(server, tmp_path / "mirror", concurrency=2)
+        refused = [request for request in server.requests if request.path == "/v2/auth" and request.status == 401]
+
+    assert report.exit_code is ExitCode.CREDENTIALS
+    assert len(refused) <= 2
+    assert 0 < len(layouts.names(tmp_path / "mirror")) < 40
+
+
+async def test_the_realm_of_one_repository_is_no_reason_to_give_up_the_others(tmp_path: Path) -> None:
+    """A1, A14."""
+    async with QuayServer(private(two_images())) as server, QuayServer(Registry()) as evil:
+        server.faults.append(Fault(MANIFESTS, challenge(f"{evil.url}/v2/auth")))
+        report = await login(server, tmp_path / "mirror")
+        assert not evil.requests
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_password_is_sent_by_plain_http_only_to_a_server_that_was_named_so(scheme: str, tmp_path: Path) -> None:
+    """A15, A2: whoever writes http:// means it; no server can bring us to it."""
+    basic = Answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
+    if scheme == "http":
+        async with QuayServer(two_images()) as server:
+            server.faults.append(Fault(EVERYTHING, basic, times=1))
+            await login(server, tmp_path / "mirror")
+            assert any("basic" in request.headers.get("authorization", "").lower() for request in server.requests)
+    else:
+        async with over_tls(two_images(), tmp_path) as (server, cafile), QuayServer(two_images()) as plain:
+            server.faults.append(Fault(EVERYTHING, Answer(307, {"Location": f"{plain.url}/v2/"})))
+            report = await login(server, tmp_path / "mirror", cafile=cafile)
+            assert not plain.requests
+            assert "from HTTPS to plain HTTP" in messages(report)[0]
