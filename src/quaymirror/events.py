@@ -20,7 +20,9 @@ __all__ = [
     "CandidateSkipped",
     "CheckFailed",
     "Event",
+    "HostPaced",
     "HostPaused",
+    "HostResumed",
     "ImageDerived",
     "ImageFinished",
     "ImagePlanned",
@@ -74,6 +76,7 @@ class RunStarted:
     """A run began. `started` is POSIX time.
 
     Of named jobs `jobs` has the names; of several `selections` organization, glob and tag are those of the first.
+    `limit_rate` (bytes a second) and `max_requests_per_second` are what the user allows of the source, None: no limit.
     """
 
     run_id: str
@@ -86,6 +89,8 @@ class RunStarted:
     dry_run: bool = False
     jobs: tuple[str, ...] = ()
     selections: int = 1
+    limit_rate: int | None = None
+    max_requests_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +213,26 @@ class HostPaused:
 
 
 @dataclass(frozen=True, slots=True)
+class HostResumed:
+    """The pause of a host is over: the next request goes out, or a host that was down has answered again."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaced:
+    """How much may go to one kind of endpoints of a host has changed notably: `window` requests at a time, `rate` a
+    second (None: as many as there are). `throttled` counts its answers so far that asked for less, 429 mostly.
+    """
+
+    host: str
+    kind: str
+    window: int
+    rate: float | None
+    throttled: int
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One line that a person should read, but that changes nothing."""
 
@@ -246,6 +271,8 @@ Event = (
     | ImageFinished
     | RetryScheduled
     | HostPaused
+    | HostResumed
+    | HostPaced
     | Notice
     | StopRequested
     | RunFinished

@@ -10,7 +10,7 @@ import time
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple, assert_never
 
@@ -21,7 +21,9 @@ from ..events import (
     CandidateSkipped,
     CheckFailed,
     Event,
+    HostPaced,
     HostPaused,
+    HostResumed,
     ImageDerived,
     ImageFinished,
     ImagePlanned,
@@ -40,14 +42,15 @@ from ..events import (
     TagChecked,
 )
 from ..oci import Reference
-from .text import plain, shorten
+from .text import human_rate, plain, shorten
 
-__all__ = ["Failure", "Pause", "Rates", "RunState", "explain", "subject"]
+__all__ = ["Failure", "Pause", "Rates", "RunState", "explain", "limits_text", "pace_text", "subject"]
 
 _LAST = 10
 FAILURES_KEPT = 20
 _MAX_REASONS = 20
 _MAX_PAUSES = 32
+_MAX_PACES = 96
 _MAX_TEXT = 500
 _OTHER = "other reasons"
 
@@ -113,6 +116,20 @@ def where(error: QuaymirrorError) -> str:
     return ", ".join(part.value for part in (error.side, error.phase) if part is not None)
 
 
+def pace_text(pace: HostPaced) -> str:
+    """Return how much may go to one kind of endpoints: `4.8/s, 4 at once`."""
+    return (f"{pace.rate:.3g}/s, " if pace.rate is not None else "") + f"{pace.window:,} at once"
+
+
+def limits_text(run: RunStarted) -> str:
+    """Return what the user allows of the source, "" if that is everything."""
+    limits = [] if run.limit_rate is None else [human_rate(run.limit_rate)]
+    if run.max_requests_per_second is not None:
+        limits.append(f"{run.max_requests_per_second:g} requests/s")
+
+    return f"at most {', '.join(limits)}" if limits else ""
+
+
 def explain(place: str, message: str) -> str:
     """Return `message` with the place it happened at in front, if that is known."""
     return f"{place}: {message}" if place else message
@@ -166,6 +183,8 @@ class RunState:
     paused: dict[str, Pause] = field(default_factory=dict)
     troubles: dict[str, list[int]] = field(default_factory=dict)
     """Retries and pauses of each host that there was trouble with, of the first few of them."""
+    paces: dict[tuple[str, str], HostPaced] = field(default_factory=dict)
+    """How much may go to each host and kind of endpoints, of the first few of them."""
     failures: list[Failure] = field(default_factory=list)
     """The first of all failures by name: the same ones in whatever order they happened."""
     failure_kinds: Counter[str] = field(default_factory=Counter)
@@ -211,6 +230,10 @@ class RunState:
                 self._note_trouble(event.host, 0)
             case HostPaused():
                 self._pause(event)
+            case HostResumed():
+                self.paused.pop(clean(event.host), None)
+            case HostPaced():
+                self._pace(event)
             case ImageDerived():
                 pass  # what was printed is a result: it goes to stdout, and the outcome follows
             case Notice():
@@ -315,6 +338,14 @@ class RunState:
 
         return 0.0 if self.began is None else max(0.0, now - self.began)
 
+    def paces_of(self, host: str) -> list[HostPaced]:
+        """Return how much may go to `host`, for each kind of its endpoints."""
+        return [pace for (name, _), pace in self.paces.items() if name == host]
+
+    def throttled(self, host: str) -> int:
+        """Return how often `host` has asked for less."""
+        return sum(pace.throttled for pace in self.paces_of(host))
+
     def paused_at(self, now: float) -> list[Pause]:
         """Return the pauses that last at `now`, the longest first."""
         return sorted((pause for pause in self.paused.values() if pause.until > now), key=lambda p: -p.until)
@@ -392,8 +423,14 @@ class RunState:
         self.pauses += 1
         self._note_trouble(event.host, 1)
         self.paused = {host: pause for host, pause in self.paused.items() if pause.until > now}
-        if len(self.paused) < _MAX_PAUSES or event.host in self.paused:
-            self.paused[event.host] = Pause(clean(event.host), now + event.seconds, clean(event.reason))
+        host = clean(event.host)
+        if len(self.paused) < _MAX_PAUSES or host in self.paused:
+            self.paused[host] = Pause(host, now + event.seconds, clean(event.reason))
+
+    def _pace(self, event: HostPaced) -> None:
+        key = clean(event.host), clean(event.kind)
+        if len(self.paces) < _MAX_PACES or key in self.paces:
+            self.paces[key] = replace(event, host=key[0], kind=key[1])
 
 
 class Rates:
