@@ -134,6 +134,8 @@ def _started(run: Run, target: TargetSpec) -> RunStarted:
         dry_run=run.settings.dry_run,
         jobs=run.jobs,
         selections=len(run.selections),
+        limit_rate=run.settings.limit_rate,
+        max_requests_per_second=run.settings.max_requests_per_second,
     )
 
 

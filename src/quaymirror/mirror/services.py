@@ -9,7 +9,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from ..errors import Scope, Side, UnsafeRedirect
-from ..events import Notice, Observer
+from ..events import Observer
 from ..net.auth import Authorizer, Fixed, TokenAuth
 from ..net.client import Client, Request
 from ..net.credentials import CredentialStore
@@ -170,11 +170,9 @@ def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[Gates, 
         return gates(given_up=Scope.IMAGE), None
 
     if settings.max_requests_per_second is not None:
-        observer(Notice(f"limited to {settings.max_requests_per_second:g} requests a second"))
         total = Pace(settings.max_requests_per_second, clock=clock, sleep=sleep)
 
     if settings.limit_rate is not None:
-        observer(Notice(f"limited to {settings.limit_rate:,} bytes a second"))
         bandwidth = Pace(settings.limit_rate, clock=clock, sleep=sleep)
 
     return gates(total=total), bandwidth

@@ -11,6 +11,7 @@ from ..events import (
     CheckFailed,
     Event,
     HostPaused,
+    HostResumed,
     ImageFinished,
     ListingFinished,
     Meters,
@@ -22,7 +23,7 @@ from ..events import (
     Status,
     StopRequested,
 )
-from .state import Failure, Rates, RunState, clean, subject
+from .state import Failure, Rates, RunState, clean, limits_text, subject
 from .text import human_bytes, human_duration, human_rate, plain
 
 __all__ = ["Lines", "outcome_text", "progress_text"]
@@ -63,8 +64,11 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         """Count `event`, and write its line if it has one."""
+        was_paused = isinstance(event, HostResumed) and clean(event.host) in self.state.paused
         self.state.apply(event)
         match event:
+            case HostResumed(host) if was_paused:
+                self._say("resumed", clean(host))
             case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
             case CheckFailed():
@@ -135,7 +139,8 @@ def _transition(
 
 def _selection(run: RunStarted) -> str:
     words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
-    return plain(words) + (", dry run" if run.dry_run else "")
+    limits = limits_text(run)
+    return plain(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
 
 
 def _listing(state: RunState) -> str:

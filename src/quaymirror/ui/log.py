@@ -15,7 +15,9 @@ from ..events import (
     CandidateSkipped,
     CheckFailed,
     Event,
+    HostPaced,
     HostPaused,
+    HostResumed,
     ImageFinished,
     ListingFinished,
     Notice,
@@ -27,7 +29,7 @@ from ..events import (
     TagChecked,
 )
 from .jsonl import event_name, members
-from .state import Failure, clean, explain, subject, where
+from .state import Failure, clean, explain, limits_text, pace_text, subject, where
 from .text import plain
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
@@ -64,6 +66,8 @@ def level_of(event: Event) -> int:
             return logging.ERROR if outcome.status is Status.FAILED else logging.INFO
         case HostPaused() | Notice() | StopRequested():
             return logging.WARNING
+        case HostResumed():
+            return logging.INFO
         case ListingFinished():
             return logging.INFO if event.complete else logging.WARNING
         case RunFinished():
@@ -78,7 +82,7 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
     """Return an event in words: one line, safe to print."""
     match event:
         case RunStarted():
-            text = f"started {subject(event)} from {event.server} to {event.target}"
+            text = f"started {subject(event)} from {event.server} to {event.target} {limits_text(event)}"
         case ImageFinished(outcome):
             about = Failure.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
             text = f"{outcome.status.value} {outcome.reference.name} {about}"
@@ -91,6 +95,10 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
             text = f"found {event.reference.name}"
         case HostPaused():
             text = f"paused {event.host} for {event.seconds:.1f} s: {event.reason}"
+        case HostResumed():
+            text = f"resumed {event.host}"
+        case HostPaced():
+            text = f"pace of {event.host}: {event.kind} {pace_text(event)}"
         case RetryScheduled():
             text = f"retry {event.what} in {event.wait:.1f} s, attempt {event.attempt} failed: {event.cause}"
         case ListingFinished():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.style import Style
 
 from ...events import Status
-from ..state import subject
+from ..state import limits_text, subject
 from ..text import human_bytes, human_duration, human_rate, sparkline
 from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View
 
@@ -59,7 +59,14 @@ def _head(view: View) -> Row:
 
 def _route(view: View) -> Row:
     run = view.state.run
-    return view.row() if run is None else view.row().add(f"{run.server} {view.glyphs.arrow} {run.target}", FAINT)
+    if run is None:
+        return view.row()
+
+    limits = limits_text(run)
+    row = view.row()
+    return row.add(f"{run.server} {view.glyphs.arrow} {run.target}", FAINT, limit=row.room - len(limits) - 1).end(
+        limits
+    )
 
 
 def _stages(view: View) -> list[Row]:
