@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from .errors import QuaymirrorError
 from .oci import Digest, Reference
 
 __all__ = [
+    "AllMeters",
     "BlobFinished",
     "CandidateChecked",
     "CandidateSkipped",
@@ -35,6 +37,7 @@ __all__ = [
     "Observer",
     "Outcome",
     "PageListed",
+    "Progress",
     "RetryScheduled",
     "RunFinished",
     "RunStarted",
@@ -320,3 +323,45 @@ class Meters:
     def in_flight(self) -> tuple[Meter, ...]:
         """The open transfers, oldest first."""
         return tuple(self._open.values())
+
+
+class Progress(Protocol):
+    """What a display reads of meters: those of one run, or of several that go on at once."""
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes that crossed the network."""
+
+    @property
+    def reused_bytes(self) -> int:
+        """Bytes that did not have to."""
+
+    @property
+    def in_flight(self) -> tuple[Meter, ...]:
+        """The open transfers, the oldest of a run first."""
+
+
+class AllMeters:
+    """The meters of several runs, as if they were one."""
+
+    def __init__(self) -> None:
+        self._parts: list[Meters] = []
+
+    def add(self, meters: Meters) -> None:
+        """Count `meters`, too, from now on."""
+        self._parts.append(meters)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes that crossed the network for any of them."""
+        return sum(part.fetched_bytes for part in self._parts)
+
+    @property
+    def reused_bytes(self) -> int:
+        """Bytes that did not have to."""
+        return sum(part.reused_bytes for part in self._parts)
+
+    @property
+    def in_flight(self) -> tuple[Meter, ...]:
+        """All open transfers, the oldest of a run first."""
+        return tuple(meter for part in self._parts for meter in part.in_flight)

@@ -52,7 +52,7 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
                 Selection("kolla", "*", _TAG), path, settings, observer=observer, meters=meters, stop=stop
             )
 
-        _, code, _ = await watched_run(run, outputs=Outputs(progress=progress), home=path / ".quaymirror")
+        _, code = await watched_run(run, outputs=Outputs(progress=progress), home=path / ".quaymirror")
         if code is ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:

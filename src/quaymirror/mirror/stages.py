@@ -26,6 +26,7 @@ from ..transfer.image import Transfers
 from ..transfer.target import Target
 from ..transfer.together import foremost
 from .bring import Bringer
+from .engine import Engine
 from .memory import RunMemory
 from .running import Run
 from .services import Services
@@ -36,11 +37,12 @@ _CHECKERS = 16
 _PAGE = 100
 
 
-async def run_stages(run: Run, services: Services, target: Target, memory: RunMemory) -> None:
+async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory) -> None:
     """Run all stages to their end, or to where somebody asks to stop.
 
     :raises BaseExceptionGroup: when there is a bug in here; everything else ends up in the tally.
     """
+    services = engine.services(run.settings, run.observer)
     discovery = anyio.CancelScope()
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(_watch, run, discovery)
@@ -48,7 +50,7 @@ async def run_stages(run: Run, services: Services, target: Target, memory: RunMe
         try:
             async with anyio.create_task_group() as tasks:
                 watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
-                images = _start_workers(run, services, target, tasks)
+                images = _start_workers(run, engine, services, target, tasks)
                 with images, discovery:
                     await _discover(run, services, memory, images)
         except BaseExceptionGroup as group:
@@ -57,14 +59,16 @@ async def run_stages(run: Run, services: Services, target: Target, memory: RunMe
         watchers.cancel_scope.cancel()
 
 
-def _start_workers(run: Run, services: Services, target: Target, tasks: TaskGroup) -> MemoryObjectSendStream[Image]:
+def _start_workers(
+    run: Run, engine: Engine, services: Services, target: Target, tasks: TaskGroup
+) -> MemoryObjectSendStream[Image]:
     """Start the workers; return the stream that they live from."""
 
     async def look_again(reference: Reference) -> Image | CandidateSkipped:
         if any(selection.pinned for selection in run.selections):
             return Image(reference)  # exactly that one was asked for
 
-        selection = Selection(run.selections[0].organization, tag=reference.tag or "")
+        selection = Selection(reference.repository.name.partition("/")[0], tag=reference.tag or "")
         found = await check(
             Candidate(reference.repository),
             api=services.api,
@@ -77,17 +81,18 @@ def _start_workers(run: Run, services: Services, target: Target, tasks: TaskGrou
         source=services.source,
         target=target,
         flights=SingleFlight(tasks),
-        slots=anyio.CapacityLimiter(run.settings.layer_concurrency),
+        slots=engine.slots,
+        pool=engine.pool,
         meters=run.meters,
         observer=run.observer,
         platforms=run.settings.platforms,
         run_id=run.run_id,
     )
-    bringer = Bringer(transfers, look_again, run.settings.dry_run)
+    bringer = Bringer(transfers, look_again, run.settings.dry_run, engine.counted)
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
     with images:
         for _ in range(run.settings.concurrency):
-            tasks.start_soon(_work, run, images.clone(), bringer)
+            tasks.start_soon(_work, run, engine.images, images.clone(), bringer)
 
     return found
 
@@ -192,15 +197,22 @@ async def _confirm(
     )
 
 
-async def _work(run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer) -> None:
-    """Take images as they come and bring each to its outcome. A worker never raises for one image."""
+async def _work(
+    run: Run, turns: anyio.CapacityLimiter, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer
+) -> None:
+    """Take images as they come and bring each to its outcome, in turn with other runs.
+
+    A worker never raises for one image.
+    """
     with inbox:
         async for image in inbox:
-            if run.stop.reason is not None:
-                return
+            async with turns:
+                if run.stop.reason is not None:
+                    return
 
-            run.observer(ImageStarted(image.reference))
-            outcome = _told_once(run, await bringer.outcome(image.reference))
+                run.observer(ImageStarted(image.reference))
+                outcome = _told_once(run, await bringer.outcome(image.reference))
+
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.doom(outcome.error)

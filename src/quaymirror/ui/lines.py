@@ -14,9 +14,9 @@ from ..events import (
     HostResumed,
     ImageFinished,
     ListingFinished,
-    Meters,
     Notice,
     Outcome,
+    Progress,
     RetryScheduled,
     RunFinished,
     RunStarted,
@@ -47,13 +47,14 @@ class Lines:
 
     def __init__(
         self,
-        meters: Meters,
+        meters: Progress,
         write: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
         *,
+        runs: int = 1,
         verbose: bool = False,
     ) -> None:
-        self.state = RunState(clock)
+        self.state = RunState(clock, runs)
         self._rates = Rates(meters, clock=clock)
         self._meters = meters
         self._write = write
@@ -78,7 +79,7 @@ class Lines:
                 self._say("retry", _retry(event))
             case RunStarted() | ListingFinished() | HostPaused() | Notice() | StopRequested():
                 self._say(*_transition(event, self.state))
-            case RunFinished() if self.state.skipped:
+            case RunFinished() if self.state.finished and self.state.skipped:
                 self._say("skipped", _skipped(self.state))
             case _:
                 pass
@@ -158,7 +159,7 @@ def _skipped(state: RunState) -> str:
     return f"{state.skipped:,} repositories: {reasons}"
 
 
-def progress_text(state: RunState, rates: Rates, meters: Meters) -> str:
+def progress_text(state: RunState, rates: Rates, meters: Progress) -> str:
     """Return how far a run is, in one line."""
     total = f"{state.known_images:,}{'' if state.listing_ended else ' or more'}"
     parts = [f"{state.done:,} of {total} images done", f"{state.failed:,} failed", f"{state.skipped:,} skipped"]

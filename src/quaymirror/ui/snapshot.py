@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import QuaymirrorError
-from ..events import HostPaced, Meter, Meters, RunFinished, RunStarted, Status
+from ..events import HostPaced, Meter, Meters, Progress, RunFinished, RunStarted, Status
 from ..oci import Digest
 from .conform import built, expect, expect_printable, field_types
 from .jsonl import members
@@ -30,7 +30,7 @@ class SnapshotError(ValueError):
     """What was read is no snapshot of this version."""
 
 
-def take_snapshot(state: RunState, meters: Meters, rates: Rates, *, now: float) -> str:
+def take_snapshot(state: RunState, meters: Progress, rates: Rates, *, now: float) -> str:
     """Return the snapshot of this moment; `now` is POSIX time."""
     plain = {part.name: getattr(state, part.name) for part in fields(RunState) if part.name not in _OTHERS}
     document = {

@@ -30,10 +30,10 @@ from ..events import (
     ImageQueued,
     ImageStarted,
     ListingFinished,
-    Meters,
     Notice,
     Outcome,
     PageListed,
+    Progress,
     RetryScheduled,
     RunFinished,
     RunStarted,
@@ -137,16 +137,21 @@ def explain(place: str, message: str) -> str:
 
 @dataclass(slots=True)
 class RunState:
-    """The counters of one run. `apply` is the only way to change them; everything else reads.
+    """The counters of one run, or of `runs` that go on at once. `apply` is the only way to change them; the rest reads.
 
+    Of several runs, `run` has what the first one said, and the jobs and selections of all that have begun.
     Texts are safe to print as they are, except those of `run` and `finished`, which are the events themselves.
     """
 
     clock: Callable[[], float] = time.monotonic
+    runs: int = 1
     run: RunStarted | None = None
     began: float | None = None
     """When the run started, by `clock`."""
     finished: RunFinished | None = None
+    """The end of the last run."""
+    runs_finished: int = 0
+    runs_stopping: int = 0
     stop_reason: str | None = None
 
     pages: int = 0
@@ -191,7 +196,8 @@ class RunState:
     last_failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=_LAST))
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST))
 
-    _work: dict[str, _Work] = field(default_factory=dict)
+    _work: dict[str, list[_Work]] = field(default_factory=dict)
+    """By name; several runs may have the same image in work."""
     _failed_checks: int = 0
     _left_queue: int = 0
     _began_working: float | None = None
@@ -200,7 +206,7 @@ class RunState:
         """Fold `event` into the counters."""
         match event:
             case RunStarted():
-                self.run, self.began = event, self.clock()
+                self._begin(event)
             case PageListed():
                 self._page(event)
             case ListingFinished():
@@ -239,9 +245,10 @@ class RunState:
             case Notice():
                 self.last_notices.append(clean(event.message))
             case StopRequested():
-                self.stop_reason = clean(event.reason)
+                self._stop(event)
             case RunFinished():
-                self.finished = event
+                self.runs_finished += 1
+                self.finished = event if self.runs_finished >= self.runs else None
             case _:
                 assert_never(event)
 
@@ -273,7 +280,7 @@ class RunState:
     @property
     def in_work(self) -> int:
         """Images that a worker has."""
-        return len(self._work)
+        return sum(map(len, self._work.values()))
 
     @property
     def known_images(self) -> int:
@@ -301,7 +308,7 @@ class RunState:
 
         For images in work that is what they miss; for those to come, the mean of all images whose need is known.
         """
-        planned = [work.missing_bytes for work in self._work.values() if work.is_planned]
+        planned = self._planned()
         missing = sum(planned)
         here = max(0, missing - max(0, fetched_bytes - self.fetched_bytes))
         to_come = self._to_come(len(planned))
@@ -314,14 +321,18 @@ class RunState:
 
     def work_sums(self) -> tuple[int, int, int]:
         """Return how many images are in work, how many of them are planned, and what those miss in all, in bytes."""
-        planned = [work.missing_bytes for work in self._work.values() if work.is_planned]
-        return len(self._work), len(planned), sum(planned)
+        planned = self._planned()
+        return self.in_work, len(planned), sum(planned)
 
     def restore_work(self, images: int, planned: int, missing_bytes: int) -> None:
         """Make it what `work_sums` told of another state; the images themselves stay unknown."""
         share = missing_bytes // planned if planned else 0
-        self._work = {str(number): _Work(share, is_planned=True) for number in range(planned)}
-        self._work |= {str(number): _Work() for number in range(planned, images)}
+        self._work = {str(number): [_Work(share, is_planned=True)] for number in range(planned)}
+        self._work |= {str(number): [_Work()] for number in range(planned, images)}
+
+    def _planned(self) -> list[int]:
+        """Return what each image in work misses, of those of which that is known."""
+        return [work.missing_bytes for works in self._work.values() for work in works if work.is_planned]
 
     def remaining_by_pace(self) -> float | None:
         """Return how many seconds are left if images go on being finished as fast as they were."""
@@ -358,6 +369,24 @@ class RunState:
         expected = self.expected_images
         return None if expected is None else expected - self.done - planned
 
+    def _begin(self, event: RunStarted) -> None:
+        if self.run is None:
+            self.run, self.began = event, self.clock()
+            return
+
+        jobs, selections = self.run.jobs + event.jobs, self.run.selections + event.selections
+        targets = dict.fromkeys([*self.run.target.split(", "), event.target])
+        self.run = replace(self.run, jobs=jobs, selections=selections, target=", ".join(targets))
+        self.listing_ended = self.listings >= selections
+
+    def _stop(self, event: StopRequested) -> None:
+        """One of several runs may end early, because its disk is full for instance, and the others go on."""
+        self.runs_stopping += 1
+        if self.runs_stopping + self.runs_finished >= self.runs:
+            self.stop_reason = clean(event.reason)
+        else:
+            self.last_notices.append(clean(f"one of {self.runs:,} runs is stopping: {event.reason}"))
+
     def _page(self, event: PageListed) -> None:
         self.pages += 1
         self.listed += event.repositories
@@ -379,23 +408,32 @@ class RunState:
 
     def _start(self, reference: Reference) -> None:
         self.started += 1
-        self._work[reference.full_name] = _Work()
+        self._work.setdefault(reference.full_name, []).insert(0, _Work())
         if self._began_working is None:
             self._began_working = self.clock()
 
     def _plan(self, event: ImagePlanned) -> None:
         self.planned_bytes += event.total_bytes
         self.missing_bytes += event.missing_bytes
-        if event.reference.full_name in self._work:
-            self._work[event.reference.full_name] = _Work(event.missing_bytes, is_planned=True)
+        works = self._work.get(event.reference.full_name)
+        if works:
+            # Those that are not planned yet are first: of the same image in two runs, one plan is as good as the other.
+            works[0] = _Work(event.missing_bytes, is_planned=True)
+            works.sort(key=lambda work: work.is_planned)
 
     def _finish(self, outcome: Outcome) -> None:
         self.images[outcome.status] += 1
         self.fetched_bytes += outcome.bytes_fetched
         self.reused_bytes += outcome.bytes_reused
         # By name, since an image may have been pinned to a digest after it was started.
-        if self._work.pop(outcome.reference.full_name, None) is None:
+        works = self._work.get(outcome.reference.full_name, [])
+        if works:
+            works.pop()
+        else:
             self._left_queue += 1
+
+        if not works:
+            self._work.pop(outcome.reference.full_name, None)
 
         if outcome.status is Status.FAILED:
             self._fail(Failure.of(outcome))
@@ -442,7 +480,7 @@ class Rates:
     # Ten samples a second are enough, and bound what is kept.
     _PERIOD = 0.1
 
-    def __init__(self, meters: Meters, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, meters: Progress, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._meters = meters
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque(maxlen=int(self.STEADY_SECONDS / self._PERIOD) + 2)

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from ...events import Meters
+from ...events import Progress
 from ..state import Rates, RunState
 from ..text import BLOCKS, plain
 
@@ -118,7 +118,7 @@ class View:
     """What a frame is drawn from."""
 
     state: RunState
-    meters: Meters
+    meters: Progress
     rates: Rates
     width: int
     height: int
