@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import click
 
 from quaymirror import events
+from quaymirror.cli.help import GroupedCommand
 from quaymirror.cli.keys import shape_of
 from quaymirror.cli.main import main
 from quaymirror.cli.sync import sync
@@ -45,7 +46,7 @@ def help_of(name: str, command: click.Command) -> str:
     parent = click.Context(main, help_option_names=["-h", "--help"])
     context = click.Context(command, parent, info_name=name, max_content_width=100, terminal_width=100)
     context.parent = None  # its name is in ours
-    return command.get_help(context)
+    return command.full_help(context) if isinstance(command, GroupedCommand) else command.get_help(context)
 
 
 def cli() -> str:

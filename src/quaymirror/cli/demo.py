@@ -31,7 +31,14 @@ _LAYER_BYTES = 700_000
 @click.option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images land.")
 @click.option("--keep-serving", is_flag=True, help="Leave the server up afterwards, to try other commands on it.")
 @click.option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="How many images.")
-@click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show.")
+@click.option(
+    "--progress",
+    type=click.Choice(PROGRESS),
+    metavar="HOW",
+    default="auto",
+    show_default=True,
+    help="What to show: auto, rich, plain, json or none.",
+)
 def demo(target: Path | None, keep_serving: bool, images: int, progress: str) -> int:
     """Mirror a small generated organization from a Quay server that is started for it, on this machine.
 

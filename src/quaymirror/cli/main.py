@@ -24,7 +24,7 @@ _COMMANDS = {
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; name what is missing or damaged."),
     "watch": ("quaymirror.cli.watch:watch", "Show the run that another process makes on a target."),
     "history": ("quaymirror.cli.history:history", "Show earlier runs, and what became of each image in one."),
-    "prune": ("quaymirror.cli.prune:prune", "Show, or remove, what the source of a mirror does not have any more."),
+    "prune": ("quaymirror.cli.prune:prune", "Show, or remove, what the source no longer has."),
     "config": ("quaymirror.cli.config:config", "Show, check, describe or import a configuration file."),
     "completion": ("quaymirror.cli.completion:completion", "Make bash, zsh or fish complete commands and options."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
@@ -52,11 +52,10 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="quaymirror")
 def main() -> None:
-    """Mirror a whole quay.io organization: every repository that matches and carries the tag, byte for byte.
+    """Mirror a whole quay.io organization, byte for byte, every night.
 
     \b
-    quaymirror sync kolla '*' 2025.1-debian
-    quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to ./mirror
+    quaymirror sync kolla '*' 2025.1-debian --to /srv/mirror
     quaymirror demo
     """
 

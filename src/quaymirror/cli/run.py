@@ -24,7 +24,7 @@ CONFIG = click.Option(
     ["--config"],
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"The configuration file.  [default: {FILE_NAME}]",
+    help=f"The jobs are in here.  [default: {FILE_NAME}]",
 )
 
 
