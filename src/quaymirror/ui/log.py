@@ -36,6 +36,8 @@ __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
 
 LOGGER = "quaymirror"
 
+_LONG_PAUSE_SECONDS = 10.0
+
 
 class LogObserver:
     """An observer that logs: failures as errors, what a person should look at as warnings, outcomes as information.
@@ -64,7 +66,10 @@ def level_of(event: Event) -> int:
             return logging.ERROR
         case ImageFinished(outcome):
             return logging.ERROR if outcome.status is Status.FAILED else logging.INFO
-        case HostPaused() | Notice() | StopRequested():
+        case HostPaused():
+            # A second now and then is how a pace is found.
+            return logging.WARNING if event.seconds >= _LONG_PAUSE_SECONDS else logging.INFO
+        case Notice() | StopRequested():
             return logging.WARNING
         case HostResumed():
             return logging.INFO

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..state import pace_text
 from ..text import human_duration
-from .rows import BAD, FAINT, FULL_WIDTH, PLAIN, WARN, Row, View
+from .rows import BAD, FAINT, FULL_WIDTH, WARN, Row, View
 
 _MAX_PAUSED = 3
 # From this height on there is room for hosts that are well, too.
@@ -40,7 +40,7 @@ def _pauses(view: View) -> Iterator[Row]:
         left = human_duration(math.ceil(pause.until - view.now))
         row = view.row("paused", WARN).add(f"{pause.host}  {left}  ")
         # In a narrow row the reason is what there is room for.
-        trouble = _trouble(view, pause.host) if view.width >= FULL_WIDTH else ""
+        trouble = _trouble(view, pause.host, row.room // 2) if view.width >= FULL_WIDTH else ""
         yield row.add(pause.reason, FAINT, limit=row.room - len(trouble) - 1).end(trouble, FAINT)
 
 
@@ -67,25 +67,32 @@ def _hosts(view: View) -> list[str]:
 
 
 def _host(view: View, host: str) -> Row:
-    """What goes to a host now, and what trouble there was."""
+    """What goes to a host now, and what trouble there was: the limits that slow us down are what has to be there."""
     paces = sorted(view.state.paces_of(host), key=lambda pace: (pace.rate is None, pace.kind))
-    row, trouble = view.row("host").add(host), _trouble(view, host)
+    row = view.row("host").add(host)
+    limits = [f"   {pace.kind} {pace_text(pace)}" for pace in paces if pace.rate is not None]
+    trouble = _trouble(view, host, row.room - len("".join(limits)) - 1)
+    for text in limits:
+        row.add(text)
+
     for pace in paces:
         text = f"   {pace.kind} {pace_text(pace)}"
-        if len(text) + len(trouble) + 1 < row.room:
-            row.add(text, PLAIN if pace.rate is not None else FAINT)
+        if pace.rate is None and len(text) + len(trouble) + 1 < row.room:
+            row.add(text, FAINT)
 
     return row.end(trouble, FAINT)
 
 
-def _trouble(view: View, host: str) -> str:
+def _trouble(view: View, host: str, room: int) -> str:
+    """Return how often a host had to be asked again, and so on; in short where there is little room."""
     retries, pauses = view.state.troubles.get(host, (0, 0))
     counts = (
         f"{retries:,} {'retry' if retries == 1 else 'retries'}" if retries else "",
         f"{pauses:,} {'pause' if pauses == 1 else 'pauses'}" if pauses else "",
         f"{throttled:,}x 429" if (throttled := view.state.throttled(host)) else "",
     )
-    return ", ".join(filter(None, counts))
+    text = ", ".join(filter(None, counts))
+    return text if len(text) <= room else counts[-1]
 
 
 def _failures(view: View) -> list[Row]:
