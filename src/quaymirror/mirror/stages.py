@@ -2,8 +2,9 @@
 
     list_candidates  --candidates-->  confirm x N  --images-->  work x N  -->  outcomes
 
-Both streams are bounded, so that a listing of any length is in memory a page at a time. A stream that is closed is how
-the stage before says that it is done.
+Both streams are bounded, so that a listing of any length fits into memory. The first one is long: the listing runs
+ahead of the checks, since only who has all of it knows how much there is to do, and for how long. A stream that is
+closed is how the stage before says that it is done.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from .services import Services
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
-# A page of the listing waits here while the next one is on its way.
-_PAGE = 100
+# So many repositories of the listing may wait to be checked: all of most organizations, in a few megabytes.
+_LISTED = 10_000
 
 
 async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory) -> None:
@@ -127,7 +128,7 @@ async def _find(
     tally = run.tally
     tally.missed.clear()
     before = tally.found + len(tally.failed_checks)
-    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
+    listed, candidates = anyio.create_memory_object_stream[Candidate](_LISTED)
     try:
         async with anyio.create_task_group() as stages:
             with candidates:

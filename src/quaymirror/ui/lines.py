@@ -161,8 +161,12 @@ def _skipped(state: RunState) -> str:
 
 def progress_text(state: RunState, rates: Rates, meters: Progress) -> str:
     """Return how far a run is, in one line."""
-    total = f"{state.known_images:,}{'' if state.listing_ended else ' or more'}"
-    parts = [f"{state.done:,} of {total} images done", f"{state.failed:,} failed", f"{state.skipped:,} skipped"]
+    total = state.total_text(more=" or more", about="about ")
+    parts = [
+        f"{state.done:,} of {total} images done",
+        f"{state.failed:,} failed",
+        f"{state.skipped:,} skipped",
+    ]
     parts += [f"{state.in_work:,} in flight", f"{human_bytes(meters.fetched_bytes)} fetched"]
     rate, eta = rates.current, rates.eta(state)
     if rate is not None:

@@ -303,6 +303,20 @@ class RunState:
 
         return self.known_images + unchecked * self.tags_expected / self.checked if self.checked else None
 
+    @property
+    def likely_images(self) -> int:
+        """How many images the run will have by what is known now: too few while it is being listed."""
+        expected = self.expected_images
+        return self.known_images if expected is None else max(self.known_images, round(expected))
+
+    def total_text(self, *, more: str = "+", about: str = "~") -> str:
+        """Return that number as it has to be read: `120+` while it is being listed, `~300` while some are unchecked."""
+        likely, known = self.likely_images, self.known_images
+        if self.expected_images is None:
+            return f"{known:,}{more}"
+
+        return f"{about}{likely:,}" if likely > known else f"{known:,}"
+
     def remaining_bytes(self, fetched_bytes: int) -> float | None:
         """Return how much is to be fetched still when `fetched_bytes` of the whole run were; None: can't be told yet.
 

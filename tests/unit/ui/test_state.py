@@ -59,6 +59,24 @@ def test_two_runs_at_once_add_up_even_with_the_same_images(one: Run, other: Run,
     assert state.run.selections == 2
 
 
+def test_the_total_says_how_sure_it_is() -> None:
+    state = told(run_started(), events.PageListed(1, 100, 100))
+    for number in range(10):
+        state.apply(events.CandidateSkipped("kolla/x", "no such tag") if number % 2 else checked(number))
+
+    assert (state.total_text(), state.total_text(more=" or more")) == ("5+", "5 or more")
+    state.apply(events.ListingFinished(1, complete=True))
+    assert (state.total_text(), state.total_text(about="about ")) == ("~50", "about 50")
+    for number in range(10, 100):
+        state.apply(checked(number))
+
+    assert state.total_text() == "95"
+
+
+def checked(number: int) -> events.CandidateChecked:
+    return events.CandidateChecked(f"kolla/image-{number}", 1)
+
+
 def test_of_several_runs_the_end_is_that_of_the_last_one() -> None:
     state = RunState(Clock(), runs=2)
     for event in (run_started(jobs=("a",)), run_started(jobs=("b",), target="/srv/other"), events.RunFinished(3.0, 0)):
