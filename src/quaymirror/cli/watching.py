@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -67,6 +68,11 @@ def make_watcher(outputs: Outputs, meters: Progress, runs: int = 1) -> Watcher:
             return Watcher(lambda: lambda event: None)
 
 
+def is_screen() -> bool:
+    """Tell whether standard error is a terminal whose cursor can be moved: that of Emacs' shell, say, is a dumb one."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
 def _shared(*observers: Observer) -> Callable[[], Observer]:
     """Return what hands out one observer to all runs. What is told to each, such as a host's pause, it passes once."""
     last: list[Event] = []
@@ -89,7 +95,10 @@ def _progress(outputs: Outputs) -> str:
 
     progress = outputs.progress
     if progress == "auto":
-        progress = "rich" if sys.stderr.isatty() and outputs.log_format == "text" else "plain"
+        progress = "rich" if outputs.log_format == "text" else "plain"
+
+    if progress == "rich" and not is_screen():
+        progress = "plain"
 
     return "log" if progress == "plain" and outputs.log_format == "json" and outputs.log_file is None else progress
 
