@@ -144,8 +144,7 @@ _FILES = {
 
 def shown_url(url: str) -> str:
     """Return a ping URL without what must not be seen."""
-    host = shown(url).partition("://")[2].partition("/")[0]
-    return f"{url.partition('://')[0]}://{host}/***"
+    return f"{url.partition('://')[0]}://{shown(url).partition('/')[0]}/***"
 
 
 def _json(document: object) -> str:

@@ -168,7 +168,7 @@ def progress_text(state: RunState, rates: Rates, meters: Progress) -> str:
         f"{state.skipped:,} skipped",
     ]
     parts += [f"{state.in_work:,} in flight", f"{human_bytes(meters.fetched_bytes)} fetched"]
-    rate, eta = rates.current, rates.eta(state)
+    rate, eta = rates.current, None if state.finished else rates.eta(state)
     if rate is not None:
         parts[-1] += f" at {human_rate(rate)}"
 
