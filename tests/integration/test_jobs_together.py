@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 import layouts
+import peers
 import pytest
 from commands import run
 from organizations import TAG, kolla, small_image, unique_bytes
@@ -93,6 +94,48 @@ async def test_two_layouts_that_are_filled_at_once_cost_one_download(tmp_path: P
     assert set(digests.values()) == {1}, "each blob once, over both targets and all repositories"
     manifests = sum(part.fetched_bytes for part in meters.values()) - unique_bytes(images)
     assert 0 < manifests < unique_bytes(images) / 2
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("layer_size", [4096, 3_000_000], ids=["small layers", "large layers"])
+async def test_a_registry_is_given_what_a_layout_has(tmp_path: Path, layer_size: int) -> None:
+    registry, images = kolla(4, layer_size=layer_size)
+    with peers.docker_registry(tmp_path) as url:
+        target = f"registry://{url.removeprefix('http://')}?insecure=true"
+        async with QuayServer(registry) as server:
+            settings = Settings(server=server.url, state=tmp_path / "state")
+            async with open_engine([settings]) as engine:
+                await run_sync(EVERYTHING, tmp_path / "mirror", settings, engine=engine)
+                server.reset_records()
+                report = await run_sync(EVERYTHING, target, settings, engine=engine)
+
+            assert server.count("/blobs/") == 0
+
+        assert report.exit_code is ExitCode.OK
+        assert all(peers.has_tag(url, f"kolla/{name}", TAG) for name in images)
+        for name, image in images.items():
+            if not image.is_index:
+                place = f"docker://{url.removeprefix('http://')}/kolla/{name}:{TAG}"
+                peers.skopeo("copy", "--src-tls-verify=false", place, f"oci:{tmp_path}/pulled:{name}")
+
+    layouts.check(tmp_path / "pulled")
+
+
+@pytest.mark.interop
+async def test_a_layout_and_a_registry_can_be_filled_at_once(tmp_path: Path) -> None:
+    registry, images = kolla(6)
+    with peers.docker_registry(tmp_path) as url:
+        async with QuayServer(registry) as server:
+            configured(
+                tmp_path,
+                server,
+                TWO_TARGETS.replace('to = "second"', f'to = "registry://{url.removeprefix("http://")}?insecure=true"'),
+            )
+            await run("run", cwd=tmp_path, check=0, env=NO_SERVER | {"XDG_STATE_HOME": str(tmp_path / "state")})
+
+        assert all(peers.has_tag(url, f"kolla/{name}", TAG) for name in images)
+
+    layouts.check(tmp_path / "first")
 
 
 async def test_what_an_earlier_night_brought_to_one_layout_is_not_fetched_for_another(tmp_path: Path) -> None:
