@@ -69,7 +69,9 @@ class Pool:
         try:
             await sink.ready()
             if sink.offset < blob.size:
-                await sink.receive(_chunks(file, sink.offset))
+                async with await anyio.open_file(file, "rb") as content:
+                    await content.seek(sink.offset)
+                    await sink.receive(_chunks(content))
 
             await sink.commit()
         except OSError:
@@ -83,8 +85,7 @@ class Pool:
         return True
 
 
-async def _chunks(file: Path, offset: int) -> AsyncIterator[bytes]:
-    async with await anyio.open_file(file, "rb") as content:
-        await content.seek(offset)
-        while chunk := await content.read(_READ_BYTES):
-            yield chunk
+async def _chunks(content: anyio.AsyncFile[bytes]) -> AsyncIterator[bytes]:
+    # The file is not ours to close: who has all bytes does not ask for the end, and leaves us in the middle.
+    while chunk := await content.read(_READ_BYTES):
+        yield chunk
