@@ -118,7 +118,8 @@ def where(error: QuaymirrorError) -> str:
 
 def pace_text(pace: HostPaced) -> str:
     """Return how much may go to one kind of endpoints: `4.8/s, 4 at once`."""
-    return (f"{pace.rate:.3g}/s, " if pace.rate is not None else "") + f"{pace.window:,} at once"
+    rate = "" if pace.rate is None else f"{pace.rate:,.{0 if pace.rate >= 10 else 1}f}/s, "
+    return f"{rate}{pace.window:,} at once"
 
 
 def limits_text(run: RunStarted) -> str:

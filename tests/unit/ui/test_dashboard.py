@@ -97,7 +97,7 @@ def test_a_frame_of_a_run_with_limits_shows_them(scene: Scene) -> None:
 def test_a_frame_shows_what_a_host_lets_pass_and_how_often_it_complained(scene: Scene) -> None:
     lines = drawn(scene, 120, 35).lines
 
-    assert any(line.startswith(" host     quay.io   api 4.81/s, 4 at once ") for line in lines)
+    assert any(line.startswith(" host     quay.io   api 4.8/s, 4 at once ") for line in lines)
     assert any(line.startswith(" paused   cdn01") and line.endswith("1 pause, 3x 429") for line in lines)
 
 
