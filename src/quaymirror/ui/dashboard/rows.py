@@ -19,7 +19,8 @@ STRONG = Style(bold=True)
 FAINT = Style(dim=True)
 GOOD = Style(color="green")
 KNOWN = Style(color="cyan")
-WARN = Style(color="yellow")
+# Yellow on white is for nobody to read.
+WARN = Style(color="magenta")
 BAD = Style(color="red")
 
 # Below this a frame holds the totals and what else has room, in single short rows.
