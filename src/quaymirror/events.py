@@ -141,10 +141,14 @@ class CheckFailed:
 
 @dataclass(frozen=True, slots=True)
 class CandidateSkipped:
-    """A repository whose name matched is not mirrored, and that is no error: it lacks the tag, or is too old."""
+    """A repository whose name matched is not mirrored, and that is no error: it lacks the tag, or is too old.
+
+    `looked_at` is false when the listing alone said so.
+    """
 
     repository: str
     reason: str
+    looked_at: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,8 @@ class RunState:
     tags_expected: int = 0
     tags_found: int = 0
     candidates_skipped: int = 0
+    candidates_ruled_out: int = 0
+    """Those of them that nobody had to look at: they tell nothing of how many others carry a tag."""
     skip_reasons: Counter[str] = field(default_factory=Counter)
 
     queued: int = 0
@@ -220,7 +222,7 @@ class RunState:
             case CheckFailed():
                 self._fail_check(event)
             case CandidateSkipped():
-                self._skip(event.reason)
+                self._skip(event)
             case ImageQueued():
                 self.queued += 1
             case ImageStarted():
@@ -302,7 +304,8 @@ class RunState:
         if unchecked <= 0:
             return self.known_images
 
-        return self.known_images + unchecked * self.tags_expected / self.checked if self.checked else None
+        looked_at = self.checked - self.candidates_ruled_out
+        return self.known_images + unchecked * self.tags_expected / looked_at if looked_at > 0 else None
 
     @property
     def likely_images(self) -> int:
@@ -412,9 +415,10 @@ class RunState:
         self.listing_complete = event.complete and (self.listing_complete or self.listings == 1)
         self.listing_ended = self.listings >= (self.run.selections if self.run else 1)
 
-    def _skip(self, reason: str) -> None:
+    def _skip(self, event: CandidateSkipped) -> None:
         self.candidates_skipped += 1
-        self._count_reason(reason)
+        self.candidates_ruled_out += not event.looked_at
+        self._count_reason(event.reason)
 
     def _count_reason(self, reason: str) -> None:
         reason = clean(reason)

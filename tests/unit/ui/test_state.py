@@ -67,10 +67,14 @@ def test_the_total_says_how_sure_it_is() -> None:
     assert (state.total_text(), state.total_text(more=" or more")) == ("5+", "5 or more")
     state.apply(events.ListingFinished(1, complete=True))
     assert (state.total_text(), state.total_text(about="about ")) == ("~50", "about 50")
-    for number in range(10, 100):
+    for _ in range(50):
+        state.apply(events.CandidateSkipped("kolla/x", "no tags", looked_at=False))
+
+    assert state.total_text() == "~25", "of the 40 that are left half may be images, as of those that were looked at"
+    for number in range(60, 100):
         state.apply(checked(number))
 
-    assert state.total_text() == "95"
+    assert state.total_text() == "45"
 
 
 def checked(number: int) -> events.CandidateChecked:
