@@ -21,7 +21,7 @@ from organizations import TAG, kolla, small_image, unique_bytes
 
 from quaymirror import Report, Selection, Settings
 from quaymirror.errors import StoreError
-from quaymirror.events import Event, HostPaused, Meters
+from quaymirror.events import Event, HostPaused, Meters, RunStarted
 from quaymirror.mirror.engine import Engine, open_engine
 from quaymirror.mirror.report import ExitCode
 from quaymirror.mirror.run import run_sync
@@ -172,7 +172,17 @@ async def test_damage_in_one_layout_does_not_get_into_another(tmp_path: Path) ->
 async def test_a_pause_holds_back_all_runs_and_each_report_tells_of_it(tmp_path: Path) -> None:
     events: dict[str, list[Event]] = {}
     async with QuayServer(kolla(6)[0]) as server:
-        server.faults.append(Fault("/manifests/", too_many_requests("1"), times=1))
+        both_started = asyncio.Event()
+        # Nobody gets to blobs before both are there; the first blob is too much then.
+        server.faults.append(Fault("/manifests/", Hold(both_started)))
+        server.faults.append(Fault("/v2/.*/blobs/", too_many_requests("1"), times=1))
+
+        def look(_: object) -> None:
+            started = [event for told in events.values() for event in told if isinstance(event, RunStarted)]
+            if len(started) == 2:
+                both_started.set()
+
+        server.on_request = look
         reports = await sync_both(Settings(server=server.url), tmp_path, events, {})
 
     pauses = {name: [event for event in told if isinstance(event, HostPaused)] for name, told in events.items()}
@@ -298,6 +308,24 @@ async def test_jobs_with_other_limits_follow_one_after_the_other(tmp_path: Path)
 
     order = [json.loads(line)["event"] for line in done.stdout.splitlines()]
     assert [name for name in order if name.startswith("run_")] == ["run_started", "run_finished"] * 2
+
+
+@pytest.mark.parametrize("trouble", ["target", "certificates"])
+async def test_a_job_that_can_not_begin_does_not_keep_those_after_it_from_running(tmp_path: Path, trouble: str) -> None:
+    async with QuayServer(kolla(2)[0]) as server:
+        jobs = TWO_TARGETS.replace("[jobs.second]", "max-requests-per-second = 500\n[jobs.second]")
+        if trouble == "target":
+            (tmp_path / "first").mkdir()
+            (tmp_path / "first" / "something").touch()
+        else:
+            (tmp_path / "ca.pem").write_text("none")
+            jobs = jobs.replace("max-requests", 'cafile = "ca.pem"\nmax-requests')
+
+        configured(tmp_path, server, jobs)
+        done = await run("run", "--progress", "plain", cwd=tmp_path, check=2, env=NO_SERVER)
+
+    assert any(line.startswith("quaymirror: first: ") for line in done.stderr.splitlines())
+    assert len(layouts.names(tmp_path / "second")) == 2
 
 
 async def test_jobs_of_one_target_that_can_not_be_one_run_take_turns(tmp_path: Path) -> None:

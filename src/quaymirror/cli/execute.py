@@ -129,7 +129,7 @@ async def _execute(plans: Sequence[Plan], outputs: Outputs) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A run, those who watch it, and what came of it."""
+    """A run, those who watch it, and what came of it: a report, or why there is none, or neither after a signal."""
 
     plan: Plan
     seat: Seat
@@ -141,6 +141,9 @@ async def _run_all(plans: Sequence[Plan], outputs: Outputs, done: list[tuple[Rep
     codes = [0]
     for group in _grouped(plans, lambda plan: plan.settings.connection):
         jobs, caught = await _run_together(group, outputs)
+        if len(plans) == 1 and jobs[0].error is not None:
+            raise jobs[0].error
+
         for job in jobs:
             code = await _code(job, caught)
             codes.append(code)
@@ -167,20 +170,16 @@ def _grouped(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
 
 
 async def _run_together(plans: Sequence[Plan], outputs: Outputs) -> tuple[list[_Job], Sequence[Signals]]:
-    """Run `plans` in one engine, those of one target one after the other; return the signals that came, too.
-
-    :raises QuaymirrorError: when the only run can't begin.
-    """
-    async with (
-        watching(outputs, [plan.home for plan in plans]) as audience,
-        open_engine([plan.settings for plan in plans]) as engine,
-    ):
+    """Run `plans` in one engine, those of one target one after the other; return the signals that came, too."""
+    async with watching(outputs, [plan.home for plan in plans]) as audience:
         jobs = [_Job(plan, seat) for plan, seat in zip(plans, audience.seats, strict=True)]
         lanes = _grouped(jobs, lambda job: job.plan.home.resolve())
-        await together(partial(_run_lane, lane, audience, engine) for lane in lanes)
-
-    if len(jobs) == 1 and jobs[0].error is not None:
-        raise jobs[0].error
+        try:
+            async with open_engine([plan.settings for plan in plans]) as engine:
+                await together(partial(_run_lane, lane, audience, engine) for lane in lanes)
+        except QuaymirrorError as error:
+            for job in jobs:
+                job.error = error
 
     show_summaries(outputs, [job.seat for job in jobs if job.report is not None])
     return jobs, audience.caught
