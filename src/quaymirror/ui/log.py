@@ -29,8 +29,8 @@ from ..events import (
     TagChecked,
 )
 from .jsonl import event_name, members
-from .state import Failure, clean, explain, limits_text, pace_text, subject, where
 from .text import plain
+from .words import Failure, clean, explain, limits_text, pace_text, subject, where
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
 

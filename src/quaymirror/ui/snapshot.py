@@ -17,7 +17,8 @@ from ..events import HostPaced, Meter, Meters, Progress, RunFinished, RunStarted
 from ..oci import Digest
 from .conform import built, expect, expect_printable, field_types
 from .jsonl import members
-from .state import Failure, Pause, Rates, RunState
+from .state import Pause, Rates, RunState
+from .words import Failure
 
 VERSION = 2
 # More images in work than any run has.
