@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import click
 
 from quaymirror import events
+from quaymirror.cli.help import GroupedCommand
 from quaymirror.cli.keys import shape_of
 from quaymirror.cli.main import main
 from quaymirror.cli.sync import sync
@@ -26,6 +27,8 @@ from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.ui.jsonl import VERSION, event_name
 
 REFERENCE = Path(__file__).parent / "reference"
+# Of a terminal with 80 columns man leaves so many.
+_MAN_WIDTH = 72
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
 
@@ -41,11 +44,11 @@ def commands(group: click.Group, path: str = "quaymirror") -> Iterator[tuple[str
             yield from commands(command, f"{path} {name}")
 
 
-def help_of(name: str, command: click.Command) -> str:
+def help_of(name: str, command: click.Command, width: int = 100) -> str:
     parent = click.Context(main, help_option_names=["-h", "--help"])
-    context = click.Context(command, parent, info_name=name, max_content_width=100, terminal_width=100)
+    context = click.Context(command, parent, info_name=name, max_content_width=width, terminal_width=width)
     context.parent = None  # its name is in ours
-    return command.get_help(context)
+    return command.full_help(context) if isinstance(command, GroupedCommand) else command.get_help(context)
 
 
 def cli() -> str:
@@ -160,15 +163,15 @@ def man_page() -> str:
         ".SH COMMANDS",
     ]
     for name, command in commands(main):
-        lines += [f".SS {_roff(name)}", ".nf", _roff(help_of(name, command)), ".fi"]
+        lines += [f".SS {_roff(name)}", ".nf", _roff(help_of(name, command, _MAN_WIDTH)), ".fi"]
 
-    lines += [".SH EXIT STATUS", ".nf"]
+    lines.append(".SH EXIT STATUS")
     for row in (REFERENCE / "exit-codes.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         if len(cells) == 2 and cells[0][:1].isdigit():
-            lines.append(_roff(f"{cells[0]:<9} {cells[1].replace('`', '')}"))
+            lines += [".TP 10", _roff(cells[0]), _roff(cells[1].replace("`", ""))]
 
-    return "\n".join([*lines, ".fi", ".SH FILES", "quaymirror.toml, ~/.config/quaymirror/quaymirror.toml,"]) + (
+    return "\n".join([*lines, ".SH FILES", "quaymirror.toml, ~/.config/quaymirror/quaymirror.toml,"]) + (
         "\n/etc/quaymirror/quaymirror.toml\n"
     )
 

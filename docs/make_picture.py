@@ -17,11 +17,11 @@ import anyio.to_thread
 from rich.console import Console
 from rich.text import Text
 
-from quaymirror.testing import Fault, QuayServer, Registry, Status, kolla_like
+from quaymirror.testing import QUAY_NGINX_HTTP1, Fault, QuayServer, Registry, Status, kolla_like
 
 _SIZES = {"dashboard": (100, 30), "dashboard-80x24": (80, 24), "dashboard-200x50": (200, 50)}
 _TAG = "2025.1-debian"
-_TITLE = f"quaymirror sync kolla '*' {_TAG}"
+_TITLE = f"quaymirror sync kolla '*' {_TAG} --limit-rate 20M"
 
 
 def organization() -> Registry:
@@ -40,7 +40,8 @@ def organization() -> Registry:
 async def main(directory: Path) -> None:
     """Take a picture at each size when the run is in its middle."""
     for name, size in _SIZES.items():
-        async with QuayServer(organization(), latency=0.05, bandwidth=250_000) as server:
+        limits = QUAY_NGINX_HTTP1
+        async with QuayServer(organization(), latency=0.05, bandwidth=250_000, limits=limits) as server:
             server.faults.append(Fault("^/v2/kolla/nova-ssh/manifests/.*", Status(404)))
             with tempfile.TemporaryDirectory() as place:
                 screen = await anyio.to_thread.run_sync(record, size, server.url, Path(place))
@@ -53,8 +54,9 @@ async def main(directory: Path) -> None:
 def record(size: tuple[int, int], url: str, place: Path) -> str:
     """Run quaymirror in tmux, and return what is on the screen after nine seconds."""
     tmux = ["tmux", "-L", f"quaymirror-{os.getpid()}"]
-    run = f"{sys.executable} -m quaymirror sync kolla '*' {_TAG} --server {url} --to {place}/mirror"
-    subprocess.run([*tmux, "new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), run], check=True)
+    run = f"{sys.executable} -m quaymirror sync kolla '*' {_TAG} --limit-rate 20M --server {url}"
+    window = ["-d", "-c", str(place), "-x", str(size[0]), "-y", str(size[1])]
+    subprocess.run([*tmux, "new-session", *window, run], check=True)
     try:
         subprocess.run(["sleep", "9"], check=True)
         return subprocess.run([*tmux, "capture-pane", "-e", "-p"], check=True, capture_output=True, text=True).stdout

@@ -10,17 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from .errors import QuaymirrorError
 from .oci import Digest, Reference
 
 __all__ = [
+    "AllMeters",
     "BlobFinished",
     "CandidateChecked",
     "CandidateSkipped",
     "CheckFailed",
     "Event",
+    "HostPaced",
     "HostPaused",
+    "HostResumed",
     "ImageDerived",
     "ImageFinished",
     "ImagePlanned",
@@ -33,6 +37,7 @@ __all__ = [
     "Observer",
     "Outcome",
     "PageListed",
+    "Progress",
     "RetryScheduled",
     "RunFinished",
     "RunStarted",
@@ -74,6 +79,7 @@ class RunStarted:
     """A run began. `started` is POSIX time.
 
     Of named jobs `jobs` has the names; of several `selections` organization, glob and tag are those of the first.
+    `limit_rate` (bytes a second) and `max_requests_per_second` are what the user allows of the source, None: no limit.
     """
 
     run_id: str
@@ -86,6 +92,8 @@ class RunStarted:
     dry_run: bool = False
     jobs: tuple[str, ...] = ()
     selections: int = 1
+    limit_rate: int | None = None
+    max_requests_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +141,14 @@ class CheckFailed:
 
 @dataclass(frozen=True, slots=True)
 class CandidateSkipped:
-    """A repository whose name matched is not mirrored, and that is no error: it lacks the tag, or is too old."""
+    """A repository whose name matched is not mirrored, and that is no error: it lacks the tag, or is too old.
+
+    `looked_at` is false when the listing alone said so.
+    """
 
     repository: str
     reason: str
+    looked_at: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +220,26 @@ class HostPaused:
 
 
 @dataclass(frozen=True, slots=True)
+class HostResumed:
+    """The pause of a host is over: the next request goes out, or a host that was down has answered again."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaced:
+    """How much may go to one kind of endpoints of a host has changed notably: `window` requests at a time, `rate` a
+    second (None: as many as there are). `throttled` counts its answers so far that asked for less, 429 mostly.
+    """
+
+    host: str
+    kind: str
+    window: int
+    rate: float | None
+    throttled: int
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One line that a person should read, but that changes nothing."""
 
@@ -246,6 +278,8 @@ Event = (
     | ImageFinished
     | RetryScheduled
     | HostPaused
+    | HostResumed
+    | HostPaced
     | Notice
     | StopRequested
     | RunFinished
@@ -293,3 +327,45 @@ class Meters:
     def in_flight(self) -> tuple[Meter, ...]:
         """The open transfers, oldest first."""
         return tuple(self._open.values())
+
+
+class Progress(Protocol):
+    """What a display reads of meters: those of one run, or of several that go on at once."""
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes that crossed the network."""
+
+    @property
+    def reused_bytes(self) -> int:
+        """Bytes that did not have to."""
+
+    @property
+    def in_flight(self) -> tuple[Meter, ...]:
+        """The open transfers, the oldest of a run first."""
+
+
+class AllMeters:
+    """The meters of several runs, as if they were one."""
+
+    def __init__(self) -> None:
+        self._parts: list[Meters] = []
+
+    def add(self, meters: Meters) -> None:
+        """Count `meters`, too, from now on."""
+        self._parts.append(meters)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes that crossed the network for any of them."""
+        return sum(part.fetched_bytes for part in self._parts)
+
+    @property
+    def reused_bytes(self) -> int:
+        """Bytes that did not have to."""
+        return sum(part.reused_bytes for part in self._parts)
+
+    @property
+    def in_flight(self) -> tuple[Meter, ...]:
+        """All open transfers, the oldest of a run first."""
+        return tuple(meter for part in self._parts for meter in part.in_flight)

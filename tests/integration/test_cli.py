@@ -140,6 +140,18 @@ async def test_verify_names_what_is_damaged_and_who_needs_it(tmp_path: Path) -> 
     await run("verify", "nowhere", cwd=tmp_path, check=2)
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("synk", "'synk'; did you mean 'sync'? (try 'quaymirror --help')"),
+        ("xyzzy", "'xyzzy' (try 'quaymirror --help')"),
+    ],
+)
+async def test_a_command_that_is_none_is_answered_with_the_nearest(tmp_path: Path, word: str, said: str) -> None:
+    done = await run(word, cwd=tmp_path, check=2)
+    assert done.stderr == f"quaymirror: No such command {said}\n"
+
+
 async def interrupted(server: QuayServer, cwd: Path, *signals: signal.Signals) -> int:
     """Start a sync, send it signals while a blob is on its way, and return its exit code."""
     held, asked = anyio.Event(), anyio.Event()

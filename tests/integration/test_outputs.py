@@ -267,6 +267,14 @@ async def test_a_job_that_fails_does_not_keep_the_others_from_running(tmp_path: 
     assert len(layouts.names(tmp_path / "other")) == 1
 
 
+async def test_of_a_ping_url_the_host_alone_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "quaymirror.toml").write_text(
+        '[run]\nping-url = "https://me:pw@hc.example:8443/secret?x=1"\n[jobs.x]\norganization = "kolla"\n'
+    )
+    shown = await run("config", "show", cwd=tmp_path, check=0, env=NO_SERVER)
+    assert 'ping-url   = "https://hc.example:8443/***"' in shown.stdout
+
+
 async def test_the_command_line_counts_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
     registry, images = kolla(2)
     async with QuayServer(registry) as server:

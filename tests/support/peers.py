@@ -183,6 +183,36 @@ def docker_daemon(directory: Path) -> Iterator[str]:
         process.wait(30)
 
 
+@contextmanager
+def containerd(directory: Path) -> Iterator[str]:
+    """Run a containerd of one's own, and yield its address, as `ctr --address` takes it; it is ended by its process."""
+    program = require("containerd", everywhere=False)
+    if os.geteuid() != 0:
+        pytest.skip("containerd needs root")
+
+    config, address = directory / "config.toml", f"{directory}/containerd.sock"
+    config.write_text(
+        f'version = 2\nroot = "{directory}/root"\nstate = "{directory}/state"\n'
+        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+        f'[grpc]\naddress = "{address}"\n[ttrpc]\naddress = "{address}.ttrpc"\n'
+    )
+    with (directory / "containerd.log").open("wb") as log:
+        process = subprocess.Popen([program, "--config", str(config)], stdout=log, stderr=log)
+
+    try:
+        deadline = time.monotonic() + 30
+        while subprocess.run(["ctr", "--address", address, "version"], capture_output=True, check=False).returncode:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip("containerd can't run here")
+
+            time.sleep(0.1)
+
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

@@ -125,3 +125,25 @@ def test_help_names_every_command_and_is_no_wider_than_asked(generate: ModuleTyp
     assert {"quaymirror sync", "quaymirror run", "quaymirror config import"} <= set(names)
     for name, command in generate.commands(generate.main):
         assert all(len(line) <= 100 for line in generate.help_of(name, command).splitlines())
+
+
+@pytest.mark.parametrize("words", [[], ["sync"], ["run"], ["list"], ["info"], ["verify"], ["prune"], ["watch"]])
+def test_help_fits_on_a_screen_of_80x24(words: list[str]) -> None:
+    command = [sys.executable, "-m", "quaymirror", *words, "--help"]
+    env = {**os.environ, "COLUMNS": "80"}
+    lines = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert len(lines) <= 23, "and the prompt is below"
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("name", ["sync", "run", "list", "info", "verify"])
+def test_help_all_has_every_option_by_what_it_is_about(name: str) -> None:
+    words = [sys.executable, "-m", "quaymirror", name, "--help-all"]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert all(f"{long} " in text or f"{long}\n" in text or f"{long}," in text for long in option.opts[-1:])
+    assert "Other options:\n  --help-all" in text

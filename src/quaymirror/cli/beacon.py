@@ -27,6 +27,7 @@ class Beacon:
         self._state = state
         self._meters = meters
         self._rates = Rates(meters)
+        self._has_ended = False
 
     async def run(self) -> None:
         """Write a snapshot every second until this is cancelled."""
@@ -36,9 +37,13 @@ class Beacon:
             await anyio.sleep(self.PERIOD_SECONDS)
 
     async def write(self) -> None:
-        """Write a snapshot. It is nobody's loss if that fails: what matters, the run itself is told of."""
+        """Write a snapshot; after that of the end no other one, since another run may follow on the same target.
+
+        It is nobody's loss if that fails: what matters, the run itself is told of.
+        """
         run = self._state.run
-        if self._home is not None and run is not None and not run.dry_run:
+        if self._home is not None and run is not None and not run.dry_run and not self._has_ended:
+            self._has_ended = self._state.finished is not None
             text = take_snapshot(self._state, self._meters, self._rates, now=time.time())
             await anyio.to_thread.run_sync(_write, self._home, text)
 

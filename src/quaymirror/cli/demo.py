@@ -31,7 +31,14 @@ _LAYER_BYTES = 700_000
 @click.option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images land.")
 @click.option("--keep-serving", is_flag=True, help="Leave the server up afterwards, to try other commands on it.")
 @click.option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="How many images.")
-@click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show.")
+@click.option(
+    "--progress",
+    type=click.Choice(PROGRESS),
+    metavar="HOW",
+    default="auto",
+    show_default=True,
+    help="What to show: auto, rich, plain, json or none.",
+)
 def demo(target: Path | None, keep_serving: bool, images: int, progress: str) -> int:
     """Mirror a small generated organization from a Quay server that is started for it, on this machine.
 
@@ -52,7 +59,7 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
                 Selection("kolla", "*", _TAG), path, settings, observer=observer, meters=meters, stop=stop
             )
 
-        _, code, _ = await watched_run(run, outputs=Outputs(progress=progress), home=path / ".quaymirror")
+        _, code = await watched_run(run, outputs=Outputs(progress=progress), home=path / ".quaymirror")
         if code is ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:

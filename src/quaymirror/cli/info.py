@@ -17,16 +17,17 @@ from ..mirror.report import ExitCode
 from ..mirror.settings import Settings
 from ..quay.selection import Selection
 from ..ui.text import human_bytes, plain
+from .help import GroupedCommand
 from .options import make_selection, make_settings, registry_options, selection_options, server_options
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
 @selection_options
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of multi-arch images.  [default: linux/amd64]")
 @server_options
 @registry_options
 @click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
-@click.option("--json", "as_json", is_flag=True, help="An array of objects with the fields of occystrap's info.")
+@click.option("--json", "as_json", is_flag=True, help="An array, with the fields of occystrap's info.")
 def info(
     organization: str,
     glob: str | None,

@@ -17,13 +17,14 @@ from ..mirror.settings import Settings
 from ..quay.discovery import Image
 from ..quay.selection import Selection
 from ..ui.text import human_bytes, plain
+from .help import GroupedCommand
 from .options import make_selection, make_settings, selection_options, server_options
 
 
-@click.command("list", context_settings={"max_content_width": 100})
+@click.command("list", cls=GroupedCommand, context_settings={"max_content_width": 100})
 @selection_options
 @server_options
-@click.option("--json", "as_json", is_flag=True, help="An array of {repository, tag, digest, updated, size}.")
+@click.option("--json", "as_json", is_flag=True, help="An array of repository, tag, digest, size …")
 def list_images(
     organization: str,
     glob: str | None,

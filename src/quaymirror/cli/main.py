@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from typing import NoReturn
 
 import click
@@ -27,7 +28,7 @@ _COMMANDS = {
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; name what is missing or damaged."),
     "watch": ("quaymirror.cli.watch:watch", "Show the run that another process makes on a target."),
     "history": ("quaymirror.cli.history:history", "Show earlier runs, and what became of each image in one."),
-    "prune": ("quaymirror.cli.prune:prune", "Show, or remove, what the source of a mirror does not have any more."),
+    "prune": ("quaymirror.cli.prune:prune", "Show, or remove, what the source no longer has."),
     "config": ("quaymirror.cli.config:config", "Show, check, describe or import a configuration file."),
     "completion": ("quaymirror.cli.completion:completion", "Make bash, zsh or fish complete commands and options."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
@@ -47,6 +48,19 @@ class _LazyGroup(click.Group):
         add_variables(command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            nearest = get_close_matches(args[0], _COMMANDS, n=1)
+            if not nearest:
+                raise
+
+            raise click.UsageError(f"{error.message.rstrip('.')}; did you mean {nearest[0]!r}?", ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
@@ -55,11 +69,10 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="quaymirror")
 def main() -> None:
-    """Mirror a whole quay.io organization: every repository that matches and carries the tag, byte for byte.
+    """Mirror a whole quay.io organization, byte for byte, every night.
 
     \b
-    quaymirror sync kolla '*' 2025.1-debian
-    quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to ./mirror
+    quaymirror sync kolla '*' 2025.1-debian --to /srv/mirror
     quaymirror demo
     """
 

@@ -35,7 +35,7 @@ _SELECTION = (
     click.argument("tag", required=False, metavar="[TAG]"),
     click.option("--glob", "globs", metavar="GLOB", multiple=True, help="Repositories that match, too (repeatable)."),
     click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag or a glob for tags (repeatable)."),
-    click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out repositories that match (repeatable)."),
+    click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches (repeatable)."),
     click.option("--since", metavar="DATE|DURATION", help="Only tags updated since: 2025-04-01, 7d, 12h."),
 )
 _CAFILE = click.option("--cafile", type=click.Path(path_type=Path), help="CA certificates to trust, PEM.")
@@ -58,13 +58,13 @@ _SERVER = (
         default=DEFAULT_SERVER,
         envvar="QUAYMIRROR_SERVER",
         show_default=True,
-        help="The Quay server, API and registry alike; http:// means plain HTTP.",
+        help="The Quay server; http:// means plain HTTP.",
     ),
     click.option(
         "--token-file",
         type=click.Path(path_type=Path),
         envvar="QUAY_API_TOKEN_FILE",
-        help="File with an API token (or QUAY_API_TOKEN in the environment).",
+        help="File with an API token; or set QUAY_API_TOKEN.",
     ),
     _CAFILE,
     _RETRIES,
@@ -81,7 +81,9 @@ _SERVER = (
     click.option("--allow-empty", is_flag=True, help="A selection without images is no error."),
 )
 _REGISTRY = (
-    click.option("--username", "--src-username", "username", help="User or robot account for the registry."),
+    click.option(
+        "--username", "--src-username", "username", metavar="USER", help="User or robot account for the registry."
+    ),
     click.option("--password-stdin", "--src-password-stdin", "password_stdin", is_flag=True, help="Read its password."),
     _AUTHFILE,
     _ALLOW_REALM,

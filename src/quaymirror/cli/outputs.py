@@ -26,7 +26,14 @@ LOG_FORMATS = ("text", "json")
 _FILE = click.Path(path_type=Path)
 
 _OPTIONS = (
-    click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="What to show."),
+    click.option(
+        "--progress",
+        type=click.Choice(PROGRESS),
+        metavar="HOW",
+        default="auto",
+        show_default=True,
+        help="What to show: auto, rich, plain, json or none.",
+    ),
     click.option("--verbose", "-v", is_flag=True, help="Tell of retries and of every tag that is checked, too."),
     click.option("--quiet", "-q", is_flag=True, help="Show nothing but what ended the run."),
     click.option("--log-file", type=_FILE, metavar="FILE", help="Append a log to this file."),
@@ -141,8 +148,7 @@ _FILES = {
 
 def shown_url(url: str) -> str:
     """Return a ping URL without what must not be seen."""
-    host = shown(url).partition("://")[2].partition("/")[0]
-    return f"{url.partition('://')[0]}://{host}/***"
+    return f"{url.partition('://')[0]}://{shown(url).partition('/')[0]}/***"
 
 
 def _json(document: object) -> str:

@@ -24,7 +24,7 @@ CONFIG = click.Option(
     ["--config"],
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"The configuration file.  [default: {FILE_NAME}]",
+    help=f"The jobs are in here.  [default: {FILE_NAME}]",
 )
 
 
@@ -52,8 +52,8 @@ def _job_names(context: click.Context, _parameter: click.Parameter, incomplete: 
 def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, **_: Any) -> int:
     """Run the jobs of a configuration file: those named, or all.
 
-    Jobs with the same target and settings are one run and share everything; the others follow one after the other. An
-    option given here, or its variable, counts for every job, whatever the file says.
+    Jobs go on at once and share connections, limits, blobs and the dashboard. An option given here, or its variable,
+    counts for every job, whatever the file says.
 
     \b
     quaymirror run

@@ -26,14 +26,21 @@ from .outputs import Outputs, output_options
 @click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
 @selection_options
 @click.option("--from-lock", type=click.Path(path_type=Path), metavar="FILE", help="Exactly the images of a lock file.")
-@click.option("--to", "target", metavar="TARGET", default="./mirror", show_default=True, help="Where images land.")
+@click.option(
+    "--to",
+    "target",
+    metavar="TARGET",
+    default="./mirror",
+    show_default=True,
+    help="Where images land: PATH, registry://HOST …",
+)
 @click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
 @click.option("--layer-concurrency", metavar="N", type=int, help="Blobs in flight, over all images.  [default: 32]")
 @click.option(
     "--platform",
     metavar="OS/ARCH[/VARIANT]",
     multiple=True,
-    help="Only these of a multi-arch image (repeatable).  [default: all]",
+    help="Only these of multi-arch images.  [default: all]",
 )
 @click.option(
     "--filter", "-f", "filters", metavar="SPEC", multiple=True, help="An occystrap filter for dir:// and so on."
@@ -52,7 +59,7 @@ from .outputs import Outputs, output_options
 )
 @click.option("--expect-at-least", metavar="N", type=int, help="Fail if fewer images are found.")
 @click.option("--max-missing", metavar="PERCENT", type=float, help="Fail if more of last time's images are gone.")
-@click.option("--prune", is_flag=True, help="Untag images that have been gone for a while, and remove what is over.")
+@click.option("--prune", is_flag=True, help="Remove what has been gone for a while.")
 @click.option(
     "--grace", metavar="DURATION", callback=grace, help="How long they have to have been gone.  [default: 7d]"
 )
@@ -65,8 +72,8 @@ from .outputs import Outputs, output_options
 )
 @click.option("--no-space-check", is_flag=True, help="Go on until the disk is full.")
 @click.option("--wait", is_flag=True, help="Wait for another run on the same target to end.")
-@click.option("--limit-rate", metavar="RATE", help="Bytes a second, over all transfers: 500K, 20M, 1G.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and how much fetched; write nothing.")
+@click.option("--limit-rate", metavar="RATE", help="Bytes a second over all: 500K, 20M, 1G.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched; write nothing.")
 @server_options
 @registry_options
 @target_options
@@ -77,8 +84,8 @@ from .outputs import Outputs, output_options
 def sync(context: click.Context, /, **options: Any) -> int:
     """Mirror every repository of ORG that matches GLOB and carries TAG.
 
-    GLOB defaults to '*', TAG to 'latest'. Each may be several, separated by commas, and TAG a glob, too. Every option
-    has a variable: QUAYMIRROR_CONCURRENCY for --concurrency.
+    GLOB is '*' and TAG 'latest' if you don't say it. Each may be several, separated by commas, and TAG a glob, too.
+    Every option has a variable: QUAYMIRROR_CONCURRENCY for --concurrency.
 
     \b
     quaymirror sync kolla '*' 2025.1-debian --concurrency 16

@@ -22,16 +22,17 @@ from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..transfer.together import foremost
 from ..ui.text import human_bytes, plain
+from .help import GroupedCommand
 from .options import foreign_layers_option, layout_at, make_settings, registry_options, server_options, target_options
 
 _PROGRESS_SECONDS = 5.0
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
 @click.argument("target")
-@click.option("--fast", is_flag=True, help="Hash manifests only; look at the sizes of everything else.")
-@click.option("--repair", "mend", is_flag=True, help="Fetch again what is missing or damaged, and only that.")
-@click.option("--repair-state", is_flag=True, help="Make the state anew from the index and the blobs, first.")
+@click.option("--fast", is_flag=True, help="Hash manifests only, of the rest see the sizes.")
+@click.option("--repair", "mend", is_flag=True, help="Fetch again what is missing or damaged.")
+@click.option("--repair-state", is_flag=True, help="First make the state anew from what is there.")
 @click.option("--json", "as_json", is_flag=True, help="One object with counts and every damage.")
 @foreign_layers_option
 @server_options
@@ -42,6 +43,10 @@ def verify(target: str, fast: bool, mend: bool, repair_state: bool, as_json: boo
 
     A registry (registry://HOST/PREFIX, as given to sync) is asked for everything that runs from here have pushed. The
     options of the server are for --repair.
+
+    \b
+    quaymirror verify /srv/mirror
+    quaymirror verify /srv/mirror --repair
     """
     settings = make_settings(**options)
     if is_address(target):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
 from .beacon import FILE_NAME
 from .options import home_at
+from .watching import is_screen
 
 # Without a new snapshot for so long the other process is not there, or can't write.
 _SILENCE_SECONDS = 15.0
@@ -44,7 +44,7 @@ def watch(target: str, state: Path | None, once: bool) -> int:
 
 
 async def _watch(file: Path, target: str) -> int:
-    if sys.stderr.isatty():
+    if is_screen():
         from ..ui.dashboard import Screen
 
         with Screen() as screen:

@@ -1,12 +1,13 @@
-"""Who watches a run, and how a person ends it."""
+"""Who watches the runs of a command, and how a person ends them."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import anyio
 import click
 
 from ..errors import ConfigError
-from ..events import Event, ImageDerived, Meters, Observer
+from ..events import AllMeters, Event, ImageDerived, Meters, Observer, Progress
 from ..mirror.report import ExitCode, Report
 from ..mirror.running import Stop
 from ..transfer.together import foremost
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 from ..ui.state import RunState
-from ..ui.summary import summary_lines
+from ..ui.summary import summary_lines, total_line
 from ..ui.text import plain
 from ..ui.timeline import Timeline
 from .beacon import Beacon
@@ -30,7 +31,7 @@ from .outputs import Outputs
 # Long enough for small blobs to land, short enough for whoever pressed the key; the rest resumes.
 _DRAIN_SECONDS = 10.0
 
-_CODES = {
+CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,
     signal.SIGTERM: ExitCode.TERMINATED,
     signal.SIGHUP: ExitCode.TERMINATED,
@@ -40,34 +41,55 @@ _REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.S
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """An observer, and what has to run beside the run for it, if anything."""
+    """What shows the runs: `join` makes the observer of one more run, `run` has to run beside them, if there is any."""
 
-    observe: Observer
+    join: Callable[[], Observer]
     run: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
-def make_watcher(outputs: Outputs, meters: Meters) -> Watcher:
-    """Return the watcher that `--progress` asks for; `auto` looks at the terminal."""
+def make_watcher(outputs: Outputs, meters: Progress, runs: int = 1) -> Watcher:
+    """Return the watcher of `runs` at once that `--progress` asks for; `auto` looks at the terminal."""
     match _progress(outputs):
         case "rich":
             from ..ui.dashboard import Dashboard
 
-            dashboard = Dashboard(meters)
+            dashboard = Dashboard(meters, runs=runs)
             above = LogObserver(_logger(outputs, lambda line: dashboard.print(line.rstrip("\n")), words=True))
-            return Watcher(_both(dashboard, above), dashboard.run)
+            return Watcher(_shared(dashboard, above), dashboard.run)
         case "plain":
             from ..ui.lines import Lines
 
-            lines = Lines(meters, _to_stderr, verbose=outputs.verbose)
-            return Watcher(lines, lines.run)
+            lines = Lines(meters, _to_stderr, runs=runs, verbose=outputs.verbose)
+            return Watcher(_shared(lines), lines.run)
         case "log":
-            return Watcher(LogObserver(_logger(outputs, _to_stderr)))
+            logger = _logger(outputs, _to_stderr)
+            return Watcher(lambda: LogObserver(logger))
         case "json":
             from ..ui.jsonl import JsonLines
 
-            return Watcher(JsonLines(_to_stdout))
+            return Watcher(lambda: JsonLines(_to_stdout))
         case _:
-            return Watcher(lambda event: None)
+            return Watcher(lambda: lambda event: None)
+
+
+def is_screen() -> bool:
+    """Tell whether standard error is a terminal whose cursor can be moved: that of Emacs' shell, say, is a dumb one."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def _shared(*observers: Observer) -> Callable[[], Observer]:
+    """Return what hands out one observer to all runs. What is told to each, such as a host's pause, it passes once."""
+    last: list[Event] = []
+
+    def observe(event: Event) -> None:
+        if last and last[0] is event:
+            return
+
+        last[:] = [event]
+        for observer in observers:
+            observer(event)
+
+    return lambda: observe
 
 
 def _progress(outputs: Outputs) -> str:
@@ -77,17 +99,12 @@ def _progress(outputs: Outputs) -> str:
 
     progress = outputs.progress
     if progress == "auto":
-        progress = "rich" if sys.stderr.isatty() and outputs.log_format == "text" else "plain"
+        progress = "rich" if outputs.log_format == "text" else "plain"
+
+    if progress == "rich" and not is_screen():
+        progress = "plain"
 
     return "log" if progress == "plain" and outputs.log_format == "json" and outputs.log_file is None else progress
-
-
-def _both(first: Observer, second: Observer) -> Observer:
-    def observe(event: Event) -> None:
-        first(event)
-        second(event)
-
-    return observe
 
 
 def _logger(outputs: Outputs, write: Callable[[str], object], *, words: bool = False) -> logging.Logger:
@@ -104,13 +121,13 @@ def _logger(outputs: Outputs, write: Callable[[str], object], *, words: bool = F
 
 
 @contextmanager
-def _log_file(outputs: Outputs) -> Iterator[Observer]:
-    """Open the log file, if there is one, and hand out what writes events to it.
+def _log_file(outputs: Outputs) -> Iterator[Callable[[], Observer]]:
+    """Open the log file, if there is one, and hand out what makes the observer of a run that writes to it.
 
     :raises ConfigError: when it can't be opened.
     """
     if outputs.log_file is None:
-        yield lambda event: None
+        yield lambda: lambda event: None
         return
 
     try:
@@ -125,7 +142,8 @@ def _log_file(outputs: Outputs) -> Iterator[Observer]:
             file.flush()
 
     try:
-        yield LogObserver(_logger(outputs, write))
+        logger = _logger(outputs, write)
+        yield lambda: LogObserver(logger)
     finally:
         with suppress(OSError):
             file.close()
@@ -168,75 +186,139 @@ def _to_stdout(text: str) -> None:
     sys.stdout.flush()
 
 
-async def watched_run(
-    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, outputs: Outputs, home: Path | None = None
-) -> tuple[Report, ExitCode, Timeline]:
-    """Run `run` under the eyes of `outputs`, let signals end it, and print the summary.
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """The eyes on one run: what it tells, what it counts into, and how it is asked to end.
 
-    Into `home`, the target's own directory, goes what `quaymirror watch` shows. The first Ctrl-C (or SIGTERM) lets what
-    is in flight finish, for a while; the second ends everything at once.
+    `state` and `timeline` are of this run alone.
     """
-    meters, stop = Meters(), Stop()
-    watcher = make_watcher(outputs, meters)
-    state = RunState()
-    timeline = Timeline(state, meters)
-    beacon = Beacon(home, state, meters)
-    caught: list[signal.Signals] = []
-    printer = Printer(outputs)
-    with _log_file(outputs) as log:
+
+    observe: Observer
+    meters: Meters
+    stop: Stop
+    state: RunState
+    timeline: Timeline
+    beacon: Beacon
+
+
+class Audience:
+    """Everybody who watches runs that go on at once: one display for all of them, and a seat for each.
+
+    The first Ctrl-C (or SIGTERM) lets what is in flight finish, for a while; the second ends everything at once.
+    """
+
+    def __init__(self, outputs: Outputs, log: Callable[[], Observer], homes: Sequence[Path | None]) -> None:
+        self.caught: list[signal.Signals] = []
+        """The signals that came, the first of which counts."""
+        meters = AllMeters()
+        self._watcher = make_watcher(outputs, meters, len(homes))
+        self._printer = Printer(outputs)
+        self.seats = [self._seat(home, log(), meters) for home in homes]
+
+    def _seat(self, home: Path | None, log: Observer, total: AllMeters) -> Seat:
+        meters, state = Meters(), RunState()
+        total.add(meters)
+        timeline = Timeline(state, meters)
+        observers = (state.apply, self._watcher.join(), log, timeline, self._printer)
 
         def observe(event: Event) -> None:
-            state.apply(event)
-            for observer in (watcher.observe, log, timeline, printer):
+            for observer in observers:
                 observer(event)
 
+        return Seat(observe, meters, Stop(), state, timeline, Beacon(home, state, meters))
+
+    async def run(self) -> None:
+        """Show the runs, and obey signals, until this is cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._obey_signals)
+            for seat in self.seats:
+                tasks.start_soon(seat.beacon.run)
+
+            if self._watcher.run is not None:
+                tasks.start_soon(self._watcher.run)
+
+    async def close(self) -> None:
+        """Write the last words of all, now that the display has gone."""
+        for seat in self.seats:
+            await seat.beacon.write()
+
+        self._printer.flush()
+
+    async def _obey_signals(self) -> None:
+        # Whoever started us with a signal ignored, as nohup does, means it.
+        heeded = [signum for signum in CODES if signal.getsignal(signum) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*heeded) as signals:
+            async for signum in signals:
+                self.caught.append(signum)
+                for seat in self.seats:
+                    seat.stop.request(_REASONS[signum])
+
+                with anyio.move_on_after(_DRAIN_SECONDS):
+                    async for again in signals:
+                        self.caught.append(again)
+                        break
+
+                for seat in self.seats:
+                    seat.stop.at_once(_REASONS[signum])
+
+                # Everything ends now. A key that is pressed once more must not break into the last writes.
+                async for _ in signals:
+                    continue
+
+
+@asynccontextmanager
+async def watching(outputs: Outputs, homes: Sequence[Path | None]) -> AsyncIterator[Audience]:
+    """Show runs while the context lasts, one for each of `homes`: the targets' own directories, where `watch` looks.
+
+    :raises ConfigError: when the log file can't be opened.
+    """
+    with _log_file(outputs) as log:
+        audience = Audience(outputs, log, homes)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_obey_signals, stop, caught)
-                tasks.start_soon(beacon.run)
-                if watcher.run is not None:
-                    tasks.start_soon(watcher.run)
-
-                report = await run(observe, meters, stop)
-                await beacon.write()
+                tasks.start_soon(audience.run)
+                yield audience
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise foremost(group) or group from None
 
-    if caught:
-        # Who presses the key a third time gets the last words all the same, and no traceback.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if audience.caught:
+            # Who presses the key a third time gets the last words all the same, and no traceback.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    printer.flush()
-    if not outputs.quiet and _progress(outputs) != "log":
-        for line in summary_lines(state):
-            click.echo(line, err=True)
-
-    return report, _final_code(report, caught), timeline
+        await audience.close()
 
 
-async def _obey_signals(stop: Stop, caught: list[signal.Signals]) -> None:
-    # Whoever started us with a signal ignored, as nohup does, means it.
-    heeded = [signum for signum in _CODES if signal.getsignal(signum) is not signal.SIG_IGN]
-    with anyio.open_signal_receiver(*heeded) as signals:
-        async for signum in signals:
-            caught.append(signum)
-            stop.request(_REASONS[signum])
-            with anyio.move_on_after(_DRAIN_SECONDS):
-                async for again in signals:
-                    caught.append(again)
-                    break
+def show_summaries(outputs: Outputs, seats: Sequence[Seat]) -> None:
+    """Print what became of each run, and of all together."""
+    if outputs.quiet or _progress(outputs) == "log":
+        return
 
-            stop.at_once(_REASONS[signum])
-            # Everything ends now. A key that is pressed once more must not break into the last writes.
-            async for _ in signals:
-                continue
+    states = [seat.state for seat in seats]
+    for number, state in enumerate(states):
+        click.echo("\n" * bool(number) + "\n".join(summary_lines(state)), err=True)
+
+    if len(states) > 1:
+        click.echo("\n" + total_line(states), err=True)
 
 
-def _final_code(report: Report, caught: list[signal.Signals]) -> ExitCode:
+async def watched_run(
+    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, outputs: Outputs, home: Path | None = None
+) -> tuple[Report, ExitCode]:
+    """Run `run` under the eyes of `outputs`, let signals end it, and print the summary."""
+    async with watching(outputs, [home]) as audience:
+        (seat,) = audience.seats
+        report = await run(seat.observe, seat.meters, seat.stop)
+
+    show_summaries(outputs, [seat])
+    return report, final_code(report, audience.caught)
+
+
+def final_code(report: Report, caught: Sequence[signal.Signals]) -> ExitCode:
+    """Return the exit code of a run, while which these signals were `caught`, and say what ended it."""
     if report.fatal is not None:
         click.echo(f"quaymirror: {plain(report.fatal.message)}", err=True)
         return report.exit_code
 
     # Asked to end, but it was done already: that is no interruption.
-    return _CODES[caught[0]] if caught and not report.complete else report.exit_code
+    return CODES[caught[0]] if caught and not report.complete else report.exit_code

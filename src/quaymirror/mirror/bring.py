@@ -76,7 +76,12 @@ class Bringer:
         return Outcome(reference, Status.MIRRORED, fetched, plan.total_bytes - fetched, elapsed, reason)
 
     def _would_fetch(self, plan: ImagePlan) -> int:
-        new = [node for node in plan.missing if node.digest not in self.counted]
+        pool, target = self.transfers.pool, self.transfers.target
+        new = [
+            node
+            for node in plan.missing
+            if node.digest not in self.counted and pool.find(node, borrower=target) is None
+        ]
         self.counted.update(node.digest for node in new)
         return sum(node.size for node in new)
 

@@ -35,7 +35,7 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
 
     refuse_impossible(settings.discovery, selection)
     async with (
-        connect(settings, observer, namespace=selection.organization) as services,
+        connect(settings, observer) as services,
         aclosing(pages(services.api, settings.origin.netloc, selection, observer=observer)) as listing,
     ):
         candidates = await anext(listing, None)

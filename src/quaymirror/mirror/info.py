@@ -44,7 +44,7 @@ async def image_infos(selection: Selection, settings: Settings, *, observer: Obs
     found: list[dict[str, Any]] = []
     limit = anyio.CapacityLimiter(settings.concurrency)
     refuse_impossible(settings.discovery, selection)
-    async with connect(settings, observer, namespace=selection.organization) as services:
+    async with connect(settings, observer) as services:
         async for candidates in pages(services.api, settings.origin.netloc, selection, observer=observer):
             images = await confirmed(candidates, services, selection, observer)
             await together(partial(_add, image.reference, services, settings, limit, found) for image in images)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from ..store.layout import OCILayout
 from ..transfer.target import Target
 from . import pruning
 from .changes import check_expected, compare
+from .engine import Engine, open_engine
 from .memory import RunMemory, open_memory
 from .report import Report, graver
 from .running import Run, Stop, Tally
-from .services import connect
 from .settings import Settings
 from .stages import run_stages
 from .target import LayoutTarget, TargetSpec, common_target, home_of, open_target, wanted_platforms
@@ -35,11 +35,13 @@ async def run_sync(
     meters: Meters | None = None,
     stop: Stop | None = None,
     jobs: Sequence[str] = (),
+    engine: Engine | None = None,
 ) -> Report:
     """Mirror `selection` to `target`, which is a path or what `--to` takes, and report on it.
 
     Several selections are one run: they share everything, and an image that two of them select is mirrored once. `jobs`
-    are what they are called. What goes wrong during the run is in the report. If the caller is cancelled, what was
+    are what they are called. Several runs, to targets of their own, share an `engine`, which was opened for their
+    settings. What goes wrong during the run is in the report. If the caller is cancelled, what was
     complete is there to stay.
 
     :raises ConfigError: when `target` can't be what images land in, before any request.
@@ -71,7 +73,7 @@ async def run_sync(
         jobs=tuple(jobs),
     )
     async with AsyncExitStack() as stack:
-        memory = await _mirror(run, spec, stack)
+        memory = await _mirror(run, spec, engine, stack)
         report = _report(run, spec, memory, time.monotonic() - clock)
         if memory is not None:
             await memory.record(report)
@@ -80,7 +82,7 @@ async def run_sync(
     return report
 
 
-async def _mirror(run: Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemory | None:
+async def _mirror(run: Run, spec: TargetSpec, engine: Engine | None, stack: AsyncExitStack) -> RunMemory | None:
     """Do it all, and return the memory, which stays open as long as `stack`; None if nobody wanted to wait for it."""
     settings, tell = run.settings, run.observer
     memory: RunMemory | None = None
@@ -89,8 +91,8 @@ async def _mirror(run: Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemor
             home = home_of(spec, settings)
             memory = await stack.enter_async_context(open_memory(home, run.selections, settings, tell))
             tell(_started(run, spec))
-            async with connect(settings, tell, namespace=run.namespace) as services:
-                await run_stages(run, services, target, memory)
+            async with _shared(engine, run, target) as shared:
+                await run_stages(run, shared, target, memory)
 
             await memory.keep_tags()
             await _settle(run, spec, target, memory)
@@ -105,6 +107,20 @@ async def _mirror(run: Run, spec: TargetSpec, stack: AsyncExitStack) -> RunMemor
         run.doom(error)
 
     return memory
+
+
+@asynccontextmanager
+async def _shared(engine: Engine | None, run: Run, target: Target) -> AsyncIterator[Engine]:
+    """Take part in `engine`, or in one of our own."""
+    async with AsyncExitStack() as stack:
+        if engine is None:
+            engine = await stack.enter_async_context(open_engine([run.settings]))
+
+        stack.enter_context(engine.tellers.telling(run.observer))
+        if isinstance(target, OCILayout):
+            engine.pool.lend(target)
+
+        yield engine
 
 
 async def _settle(run: Run, spec: TargetSpec, target: Target, memory: RunMemory) -> None:
@@ -134,6 +150,8 @@ def _started(run: Run, target: TargetSpec) -> RunStarted:
         dry_run=run.settings.dry_run,
         jobs=run.jobs,
         selections=len(run.selections),
+        limit_rate=run.settings.limit_rate,
+        max_requests_per_second=run.settings.max_requests_per_second,
     )
 
 

@@ -138,12 +138,6 @@ class Run:
     taken: set[str] = field(default_factory=set)
     waits: bool = False
 
-    @property
-    def namespace(self) -> str:
-        """What the images' names begin with, if that is the same for all."""
-        organizations = {selection.organization for selection in self.selections}
-        return organizations.pop() if len(organizations) == 1 else ""
-
     def take(self, reference: Reference) -> bool:
         """Tell whether no other selection of this run had this image before."""
         is_new = reference.full_name not in self.taken

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from ..errors import Scope, Side, UnsafeRedirect
-from ..events import Notice, Observer
+from ..events import Observer
 from ..net.auth import Authorizer, Fixed, TokenAuth
 from ..net.client import Client, Request
 from ..net.credentials import CredentialStore
 from ..net.gate import Gates
 from ..net.guard import AddressGuard
+from ..net.namespaces import ByNamespace
 from ..net.origin import Origin
 from ..net.pace import Pace
 from ..net.proxy import Proxies
@@ -45,7 +46,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stack:
+class Connection:
     """What the clients of one server share, its token service included."""
 
     origin: Origin
@@ -75,16 +76,35 @@ class _Stack:
         """Return a client of a host that nobody vouches for: without credentials, only where servers may send us."""
         return replace(self, direct=self.foreign, gates=self.strange_gates).client(at, Fixed())
 
+    def services(self, settings: Settings, observer: Observer) -> Services:
+        """Return the faces of the server for a run with `settings`; `observer` is told of its retries."""
+        ours = replace(self, settings=settings, observer=observer)
+        token = settings.api_token
+        api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
+        # Credentials may be kept for an organization alone.
+        registry = ByNamespace(partial(ours.token_auth, settings.credentials))
+        return Services(
+            api=QuayAPI(ours.client(self.origin, api), has_token=token is not None),
+            source=RemoteSource(
+                ours.client(self.origin, registry),
+                foreign=ForeignLayers(self.origin, ours.stranger if settings.allow_foreign_layers else None),
+            ),
+            discovery=settings.discovery,
+        )
+
     def registry(self, credentials: Credentials | None, namespace: str) -> Client:
         """Return a client of the registry, with `credentials` or else those that the user keeps for `namespace`."""
-        authorizer = TokenAuth(
+        return self.client(self.origin, self.token_auth(credentials, namespace))
+
+    def token_auth(self, credentials: Credentials | None, namespace: str) -> TokenAuth:
+        """Return what gets tokens of the registry; see `registry`."""
+        return TokenAuth(
             self.origin,
             ask=self._ask_for_token,
             find_credentials=partial(_find_credentials, self.settings, self.origin, credentials, namespace),
             allowed_realms=self.settings.allow_realms,
             clock=self.settings.retry.clock,
         )
-        return self.client(self.origin, authorizer)
 
     async def _ask_for_token(self, url: str, authorization: Secret | None) -> bytes:
         parts = urlsplit(url)
@@ -96,7 +116,9 @@ class _Stack:
 
 
 @asynccontextmanager
-async def _connected(origin: Origin, settings: Settings, observer: Observer, *, side: Side) -> AsyncIterator[_Stack]:
+async def _connected(
+    origin: Origin, settings: Settings, observer: Observer, *, side: Side
+) -> AsyncIterator[Connection]:
     guard = AddressGuard()
     trust = _trust(origin, settings, side)
     proxies = Proxies.of(settings.environment)
@@ -124,29 +146,25 @@ async def _connected(origin: Origin, settings: Settings, observer: Observer, *, 
             find_proxy=foreign_proxy if proxies.by_scheme else None,
         ) as foreign,
     ):
-        yield _Stack(origin, direct, foreign, gates, gates.apart(), settings, observer, side)
+        yield Connection(origin, direct, foreign, gates, gates.apart(), settings, observer, side)
 
 
 @asynccontextmanager
-async def connect(settings: Settings, observer: Observer, *, namespace: str = "") -> AsyncIterator[Services]:
+async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Services]:
     """Open what is needed to talk to the server of `settings`; connections are made when they are used.
-
-    `namespace` is what the images' names begin with: credentials may be kept for it alone.
 
     :raises ConfigError: when a file of certificates makes no sense.
     """
-    origin, token = settings.origin, settings.api_token
-    async with _connected(origin, settings, observer, side=Side.SOURCE) as stack:
-        credentials = settings.credentials
-        api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
-        yield Services(
-            api=QuayAPI(stack.client(origin, api), has_token=token is not None),
-            source=RemoteSource(
-                stack.registry(credentials, namespace),
-                foreign=ForeignLayers(origin, stack.stranger if settings.allow_foreign_layers else None),
-            ),
-            discovery=settings.discovery,
-        )
+    async with connect_source(settings, observer) as connection:
+        yield connection.services(settings, observer)
+
+
+def connect_source(settings: Settings, observer: Observer) -> AbstractAsyncContextManager[Connection]:
+    """Open what several runs whose settings have the same `connection` share; `observer` is told of pauses.
+
+    :raises ConfigError: when a file of certificates makes no sense.
+    """
+    return _connected(settings.origin, settings, observer, side=Side.SOURCE)
 
 
 @asynccontextmanager
@@ -154,8 +172,8 @@ async def connect_target(
     origin: Origin, settings: Settings, observer: Observer, *, namespace: str = ""
 ) -> AsyncIterator[Client]:
     """Open what is needed to talk to the registry at `origin`, the target; see `connect`."""
-    async with _connected(origin, settings, observer, side=Side.TARGET) as stack:
-        yield stack.registry(settings.dest_credentials, namespace)
+    async with _connected(origin, settings, observer, side=Side.TARGET) as connection:
+        yield connection.registry(settings.dest_credentials, namespace)
 
 
 def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[Gates, Pace | None]:
@@ -170,11 +188,9 @@ def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[Gates, 
         return gates(given_up=Scope.IMAGE), None
 
     if settings.max_requests_per_second is not None:
-        observer(Notice(f"limited to {settings.max_requests_per_second:g} requests a second"))
         total = Pace(settings.max_requests_per_second, clock=clock, sleep=sleep)
 
     if settings.limit_rate is not None:
-        observer(Notice(f"limited to {settings.limit_rate:,} bytes a second"))
         bandwidth = Pace(settings.limit_rate, clock=clock, sleep=sleep)
 
     return gates(total=total), bandwidth

@@ -111,6 +111,21 @@ class Settings:
             raise ConfigError(f"no such file of CA certificates: {self.cafile}")
 
     @property
+    def connection(self) -> tuple[object, ...]:
+        """What runs have to have in common to share connections, gates and limits; the rest is each one's own."""
+        return (
+            self.origin,
+            self.cafile,
+            self.src_cert_dir,
+            self.src_tls_verify,
+            self.limit_rate,
+            self.max_requests_per_second,
+            self.timeouts,
+            self.retry,
+            self.environment,
+        )
+
+    @property
     def origin(self) -> Origin:
         """Where the server is."""
         return parse_server(self.server)

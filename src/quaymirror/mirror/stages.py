@@ -2,13 +2,13 @@
 
     list_candidates  --candidates-->  confirm x N  --images-->  work x N  -->  outcomes
 
-Both streams are bounded, so that a listing of any length is in memory a page at a time. A stream that is closed is how
-the stage before says that it is done.
+Both streams are bounded, so that a listing of any length fits into memory. The first one is long: the listing runs
+ahead of the checks, since only who has all of it knows how much there is to do, and for how long. A stream that is
+closed is how the stage before says that it is done.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 
 import anyio
@@ -27,23 +27,25 @@ from ..transfer.image import Transfers
 from ..transfer.target import Target
 from ..transfer.together import foremost
 from .bring import Bringer
+from .engine import Engine
 from .memory import RunMemory
 from .running import Run
 from .services import Services
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
-# A page of the listing waits here while the next one is on its way.
-_PAGE = 100
 # For each image that is fetched so many at most are under way: the others wait for layers that they share.
 _WAITING = 4
+# So many repositories of the listing may wait to be checked: all of most organizations, in a few megabytes.
+_LISTED = 10_000
 
 
-async def run_stages(run: Run, services: Services, target: Target, memory: RunMemory) -> None:
+async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory) -> None:
     """Run all stages to their end, or to where somebody asks to stop.
 
     :raises BaseExceptionGroup: when there is a bug in here; everything else ends up in the tally.
     """
+    services = engine.services(run.settings, run.observer)
     discovery = anyio.CancelScope()
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(_watch, run, discovery)
@@ -51,7 +53,7 @@ async def run_stages(run: Run, services: Services, target: Target, memory: RunMe
         try:
             async with anyio.create_task_group() as tasks:
                 watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
-                images = _start_workers(run, services, target, tasks)
+                images = _start_workers(run, engine, services, target, tasks)
                 with images, discovery:
                     await _discover(run, services, memory, images)
         except BaseExceptionGroup as group:
@@ -60,14 +62,16 @@ async def run_stages(run: Run, services: Services, target: Target, memory: RunMe
         watchers.cancel_scope.cancel()
 
 
-def _start_workers(run: Run, services: Services, target: Target, tasks: TaskGroup) -> MemoryObjectSendStream[Image]:
+def _start_workers(
+    run: Run, engine: Engine, services: Services, target: Target, tasks: TaskGroup
+) -> MemoryObjectSendStream[Image]:
     """Start the workers; return the stream that they live from."""
 
     async def look_again(reference: Reference) -> Image | CandidateSkipped:
         if any(selection.pinned for selection in run.selections):
             return Image(reference)  # exactly that one was asked for
 
-        selection = Selection(run.selections[0].organization, tag=reference.tag or "")
+        selection = Selection(reference.repository.name.partition("/")[0], tag=reference.tag or "")
         found = await check(
             Candidate(reference.repository),
             api=services.api,
@@ -80,24 +84,24 @@ def _start_workers(run: Run, services: Services, target: Target, tasks: TaskGrou
         source=services.source,
         target=target,
         flights=SingleFlight(tasks),
-        slots=anyio.CapacityLimiter(run.settings.layer_concurrency),
+        slots=engine.slots,
+        pool=engine.pool,
         meters=run.meters,
         observer=run.observer,
         platforms=run.settings.platforms,
         run_id=run.run_id,
     )
-    bringer = Bringer(transfers, look_again, run.settings.dry_run)
+    bringer = Bringer(transfers, look_again, run.settings.dry_run, engine.counted)
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
-    places = anyio.CapacityLimiter(run.settings.concurrency)
     with images:
         for _ in range(run.settings.concurrency * (_WAITING if target.is_final else 1)):
-            tasks.start_soon(_work, run, images.clone(), bringer, _Place(places))
+            tasks.start_soon(_work, run, images.clone(), bringer, _Place(engine.images))
 
     return found
 
 
 class _Place:
-    """A worker's place among those who fetch: given back as soon as its image only waits for what others fetch.
+    """A worker's place among those who fetch, of all runs: given back as soon as its image only waits for others.
 
     Images share most of their layers: else all places would be taken by those that wait for the same few.
     """
@@ -106,10 +110,12 @@ class _Place:
         self._places = places
         self._is_taken = False
 
-    async def take(self) -> None:
-        """Wait for a place."""
+    async def __aenter__(self) -> None:
         await self._places.acquire_on_behalf_of(self)
         self._is_taken = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self.leave()
 
     def leave(self) -> None:
         """Let somebody else have the place, if it was not left already."""
@@ -148,7 +154,7 @@ async def _find(
     tally = run.tally
     tally.missed.clear()
     before = tally.found + len(tally.failed_checks)
-    listed, candidates = anyio.create_memory_object_stream[Candidate](_PAGE)
+    listed, candidates = anyio.create_memory_object_stream[Candidate](_LISTED)
     try:
         async with anyio.create_task_group() as stages:
             with candidates:
@@ -219,22 +225,22 @@ async def _confirm(
 
 
 async def _work(run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer, place: _Place) -> None:
-    """Take images as they come and bring each to its outcome. A worker never raises for one image."""
-    with inbox, ExitStack() as stack:
-        stack.callback(place.leave)
-        await place.take()
-        async for image in inbox:
-            if run.stop.reason is not None:
-                return
+    """Take images as they come and bring each to its outcome, in turn with other runs.
 
-            run.observer(ImageStarted(image.reference))
-            outcome = _told_once(run, await bringer.outcome(image.reference, place.leave))
+    A worker never raises for one image.
+    """
+    with inbox:
+        async for image in inbox:
+            async with place:
+                if run.stop.reason is not None:
+                    return
+
+                run.observer(ImageStarted(image.reference))
+                outcome = _told_once(run, await bringer.outcome(image.reference, place.leave))
+
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.doom(outcome.error)
-
-            place.leave()
-            await place.take()
 
 
 def _told_once(run: Run, outcome: Outcome) -> Outcome:

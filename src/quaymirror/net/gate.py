@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import anyio
 
 from ..errors import RateLimited, Scope
-from ..events import Observer, ignore
+from ..events import HostPaced, Observer, ignore
 from .health import Health
 from .pace import Pace
 from .trial import Trial
@@ -32,6 +32,8 @@ _MAX_RATE = 10_000.0
 _KEPT = 0.7
 _RECOVERY_SECONDS = 16.0
 _STEEPNESS = (1 - _KEPT) / _RECOVERY_SECONDS**3
+# A limit that has changed by less than this factor is nothing to tell anybody.
+_NOTABLE = 1.25
 # Answers that take that much longer than they could are a queue that we made. The second keeps noise out.
 _SLOW_FACTOR, _SLOW_SECONDS = 4.0, 1.0
 
@@ -52,28 +54,36 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class GateStatistics:
-    """A look at one gate: requests in flight, how many may be, requests a second (None: no limit), pause left in s."""
+    """A look at one gate: requests in flight, how many may be, requests a second (None: no limit), pause left in s,
+    and how many answers asked for less."""
 
     active: int
     window: int
     rate: float | None
     paused: float
+    throttled: int
 
 
 class Gate:
-    """The way to one class of endpoints of one host. `total` is a pace that all gates share."""
+    """The way to one class of endpoints of one host, its `kind`. `total` is a pace that all gates share."""
 
     def __init__(
         self,
         health: Health,
         limits: Limits,
         *,
+        kind: str = "",
+        observer: Observer = ignore,
         total: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self.health = health
         self._limits = limits
+        self._kind = kind
+        self._observer = observer
+        self._told: HostPaced | None = None
+        self._throttled = 0
         self._total = total
         self._clock = clock
         self._window = float(limits.start)
@@ -148,11 +158,15 @@ class Gate:
             self._window = min(self._limits.most, self._window + (1.0 if is_free else 1 / self._window))
             self._limiter.total_tokens = int(self._window)
 
+        self._tell()
+
     def overloaded(self, *, pause: float, reason: str) -> None:
         """Note that the host asked for patience: nobody asks it anything for `pause` seconds, and then less of this."""
         now = self._clock()
+        self._throttled += 1
         self.health.pause(pause, reason)
-        if now - self._last_complaint > _SETTLE_SECONDS:
+        is_news = now - self._last_complaint > _SETTLE_SECONDS
+        if is_news:
             self._shrink()
             is_known = self._trial is not None and self._ceiling is None
             self._ceiling = self._possible_rate() if self._tells_a_rate() else None
@@ -163,6 +177,8 @@ class Gate:
 
         self._last_complaint = now
         self._recovering_since = now + self.health.pause_left - self._head_start
+        if is_news:
+            self._tell()
 
     def failed(self, reason: str) -> None:
         """Note a request that came to nothing."""
@@ -171,6 +187,19 @@ class Gate:
     def _shrink(self) -> None:
         self._window = max(1.0, self._window / 2)
         self._limiter.total_tokens = int(self._window)
+
+    def _tell(self) -> None:
+        """Tell how much may go through here, if that is news."""
+        told = self._told
+        now = HostPaced(self.health.name, self._kind, int(self._window), self._rate(), self._throttled)
+        if (
+            told is None
+            or now.throttled != told.throttled
+            or _differ(now.window, told.window)
+            or _differ(now.rate, told.rate)
+        ):
+            self._told = now
+            self._observer(now)
 
     def _rate(self) -> float | None:
         """Requests a second, now: what was possible, approached from below, held, and then exceeded; None: no limit."""
@@ -219,7 +248,15 @@ class Gate:
     def statistics(self) -> GateStatistics:
         """Return how things stand at this gate."""
         borrowed = self._limiter.borrowed_tokens
-        return GateStatistics(borrowed, int(self._window), self._rate(), self.health.pause_left)
+        return GateStatistics(borrowed, int(self._window), self._rate(), self.health.pause_left, self._throttled)
+
+
+def _differ(now: float | None, told: float | None) -> bool:
+    """Tell whether it is worth telling that a limit, None for none, is another one than was told."""
+    if now is None or told is None:
+        return now is not told
+
+    return not told / _NOTABLE < now < told * _NOTABLE
 
 
 # Quay's own nginx templates allow an HTTP/1.1 client 5 API calls a second (burst 25) and 50 manifests (burst 10).
@@ -277,7 +314,13 @@ class Gates:
         key = (host, kind)
         if key not in self._gates:
             self._gates[key] = Gate(
-                self._health(host), KINDS[kind], total=self._total, clock=self._clock, sleep=self._sleep
+                self._health(host),
+                KINDS[kind],
+                kind=kind,
+                observer=self._observer,
+                total=self._total,
+                clock=self._clock,
+                sleep=self._sleep,
             )
 
         return self._gates[key]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from ..errors import RateLimited, Scope, Unavailable
-from ..events import HostPaused, Observer, ignore
+from ..events import HostPaused, HostResumed, Observer, ignore
 
 # Each failure costs one, each answer earns half: a third of all requests may fail for ever, more can't go on for long.
 _CREDIT = 20.0
@@ -55,6 +55,7 @@ class Health:
         self._clock = clock
         self._sleep = sleep
         self._closed_until = float("-inf")
+        self._is_paused = False
         self._credit = _CREDIT
         self._outages = 0
         self._has_answered = False
@@ -84,6 +85,7 @@ class Health:
                 # Not all at once when it opens again.
                 await self._sleep(left + random.uniform(0, min(left / 10, 1.0)))
             elif not self.is_down:
+                self._resume()
                 return False
             elif not self._is_probing:
                 self._is_probing = True
@@ -110,6 +112,7 @@ class Health:
             self.is_down = False
             self._credit = _CREDIT_AFTER_OUTAGE
             self._wake()
+            self._resume()
 
         self._credit = min(_CREDIT, self._credit + _EARNED)
         if self._credit == _CREDIT:
@@ -140,9 +143,15 @@ class Health:
         until = self._clock() + seconds
         # One trouble reaches us as many answers, each a moment later: it is told once.
         if until > self._closed_until + _SAME_SECONDS:
+            self._is_paused = True
             self._observer(HostPaused(self.name, seconds, reason))
 
         self._closed_until = max(self._closed_until, until)
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._observer(HostResumed(self.name))
 
     def _in_trouble(self, reason: str) -> None:
         now = self._clock()

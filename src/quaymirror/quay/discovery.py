@@ -193,10 +193,10 @@ def _candidates(matched: Page, registry: str, selection: Selection, observer: Ob
     for repository in matched.repositories:
         name = f"{selection.organization}/{repository.name}"
         if not repository.has_tags:
-            observer(CandidateSkipped(name, "no tags"))
+            observer(CandidateSkipped(name, "no tags", looked_at=False))
         elif selection.since is not None and _is_older(repository.last_modified, selection.since):
             # A repository is as new as its newest tag: none of its tags can be newer.
-            observer(CandidateSkipped(name, "not updated since"))
+            observer(CandidateSkipped(name, "not updated since", looked_at=False))
         else:
             yield Candidate(Repository(registry, name), repository.last_modified, matched.at)
 

@@ -103,21 +103,6 @@ def open_for_update(path: Path, *, keep: bool = True) -> int:
         return os.open(path, flags, 0o644)
 
 
-def read_file(path: Path, limit: int) -> bytes | None:
-    """Return the first `limit` bytes of a file, None if there is none. No symbolic link is followed.
-
-    :raises StoreError: when it can't be read.
-    """
-    with local_errors("read", path):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(limit)
-
-
 def write_at(descriptor: int, chunks: list[bytes], offset: int, path: Path) -> None:
     """Write all of `chunks`, one after the other from `offset` on.
 
@@ -231,8 +216,10 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
         sync_directory(path.parent)
 
 
-def read_file(path: Path) -> bytes | None:
-    """Return the content of a file, None if there is none. What is no file is not waited for.
+def read_file(path: Path, limit: int = -1) -> bytes | None:
+    """Return the content of a file, its first `limit` bytes at most, None if there is none.
+
+    What is no file is not waited for.
 
     :raises StoreError: when it can't be read, which does not mean that it is empty.
     """
@@ -247,7 +234,7 @@ def read_file(path: Path) -> bytes | None:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "not a file")
 
-            return file.read()
+            return file.read(limit)
 
 
 def set_aside(path: Path, aside: Path) -> None:

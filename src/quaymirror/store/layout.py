@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import QuaymirrorError, Scope, StoreError, TargetRefused
+from ..errors import MirrorDamaged, QuaymirrorError, Scope, StoreError, TargetRefused
 from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import MAX_MANIFEST_BYTES
@@ -159,6 +159,13 @@ class OCILayout:
         :raises MirrorDamaged: when something that is no file stands in its place.
         """
         return self._blobs.has(node)
+
+    def file(self, node: Descriptor) -> Path | None:
+        """Return where the content of `node` is, as far as its name and size say, None if it is not here."""
+        try:
+            return self._blobs.path(node.digest) if self._blobs.has(node) else None
+        except MirrorDamaged:
+            return None  # for our own run to tell, not for who wants to copy it
 
     def flight(self, reference: Reference, node: Descriptor) -> Digest:
         """All images share their blobs here."""

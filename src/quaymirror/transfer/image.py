@@ -18,6 +18,7 @@ from ..registry.push import ContentMissing
 from ..store.state import ImageRecord
 from .blob import fetch_blob
 from .flight import SingleFlight
+from .pool import Pool
 from .target import Target
 from .together import together
 
@@ -70,6 +71,7 @@ class Transfers:
     slots: anyio.CapacityLimiter
     meters: Meters
     observer: Observer
+    pool: Pool = field(default_factory=Pool)
     platforms: tuple[Platform, ...] = ()
     run_id: str = ""
 
@@ -306,19 +308,25 @@ async def _fetch_once(blob: Descriptor, reference: Reference, transfers: Transfe
 
 async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
     """Bring `blob` to the target; tell whether its bytes had to be fetched for that."""
-    async with transfers.target.sink(reference, blob) as sink:
+    target = transfers.target
+    async with target.sink(reference, blob) as sink:
         if sink is None:
             return False
 
-        await fetch_blob(
-            blob,
-            repository=reference.repository,
-            source=transfers.source,
-            sink=sink,
-            slots=transfers.slots,
-            meters=transfers.meters,
-            label=reference.name,
-        )
+        # Inside of the sink's own turn: the other way round, two images that need the same blob could block each other.
+        async with transfers.pool.turn(blob.digest):
+            if await transfers.pool.copy(blob, sink, borrower=target):
+                return False
+
+            await fetch_blob(
+                blob,
+                repository=reference.repository,
+                source=transfers.source,
+                sink=sink,
+                slots=transfers.slots,
+                meters=transfers.meters,
+                label=reference.name,
+            )
 
     transfers.observer(BlobFinished(blob.digest, blob.size))
     return True

@@ -11,19 +11,21 @@ from ..events import (
     CheckFailed,
     Event,
     HostPaused,
+    HostResumed,
     ImageFinished,
     ListingFinished,
-    Meters,
     Notice,
     Outcome,
+    Progress,
     RetryScheduled,
     RunFinished,
     RunStarted,
     Status,
     StopRequested,
 )
-from .state import Failure, Rates, RunState, clean, subject
+from .state import Rates, RunState
 from .text import human_bytes, human_duration, human_rate, plain
+from .words import Failure, clean, limits_text, subject
 
 __all__ = ["Lines", "outcome_text", "progress_text"]
 
@@ -46,13 +48,14 @@ class Lines:
 
     def __init__(
         self,
-        meters: Meters,
+        meters: Progress,
         write: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
         *,
+        runs: int = 1,
         verbose: bool = False,
     ) -> None:
-        self.state = RunState(clock)
+        self.state = RunState(clock, runs)
         self._rates = Rates(meters, clock=clock)
         self._meters = meters
         self._write = write
@@ -63,8 +66,11 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         """Count `event`, and write its line if it has one."""
+        was_paused = isinstance(event, HostResumed) and clean(event.host) in self.state.paused
         self.state.apply(event)
         match event:
+            case HostResumed(host) if was_paused:
+                self._say("resumed", clean(host))
             case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
             case CheckFailed():
@@ -74,7 +80,7 @@ class Lines:
                 self._say("retry", _retry(event))
             case RunStarted() | ListingFinished() | HostPaused() | Notice() | StopRequested():
                 self._say(*_transition(event, self.state))
-            case RunFinished() if self.state.skipped:
+            case RunFinished() if self.state.finished and self.state.skipped:
                 self._say("skipped", _skipped(self.state))
             case _:
                 pass
@@ -135,7 +141,8 @@ def _transition(
 
 def _selection(run: RunStarted) -> str:
     words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
-    return plain(words) + (", dry run" if run.dry_run else "")
+    limits = limits_text(run)
+    return plain(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
 
 
 def _listing(state: RunState) -> str:
@@ -153,12 +160,16 @@ def _skipped(state: RunState) -> str:
     return f"{state.skipped:,} repositories: {reasons}"
 
 
-def progress_text(state: RunState, rates: Rates, meters: Meters) -> str:
+def progress_text(state: RunState, rates: Rates, meters: Progress) -> str:
     """Return how far a run is, in one line."""
-    total = f"{state.known_images:,}{'' if state.listing_ended else ' or more'}"
-    parts = [f"{state.done:,} of {total} images done", f"{state.failed:,} failed", f"{state.skipped:,} skipped"]
+    total = state.total_text(more=" or more", about="about ")
+    parts = [
+        f"{state.done:,} of {total} images done",
+        f"{state.failed:,} failed",
+        f"{state.skipped:,} skipped",
+    ]
     parts += [f"{state.in_work:,} in flight", f"{human_bytes(meters.fetched_bytes)} fetched"]
-    rate, eta = rates.current, rates.eta(state)
+    rate, eta = rates.current, None if state.finished else rates.eta(state)
     if rate is not None:
         parts[-1] += f" at {human_rate(rate)}"
 

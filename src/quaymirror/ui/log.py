@@ -15,7 +15,9 @@ from ..events import (
     CandidateSkipped,
     CheckFailed,
     Event,
+    HostPaced,
     HostPaused,
+    HostResumed,
     ImageFinished,
     ListingFinished,
     Notice,
@@ -27,12 +29,14 @@ from ..events import (
     TagChecked,
 )
 from .jsonl import event_name, members
-from .state import Failure, clean, explain, subject, where
 from .text import plain
+from .words import Failure, clean, explain, limits_text, pace_text, subject, where
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
 
 LOGGER = "quaymirror"
+
+_LONG_PAUSE_SECONDS = 10.0
 
 
 class LogObserver:
@@ -62,8 +66,13 @@ def level_of(event: Event) -> int:
             return logging.ERROR
         case ImageFinished(outcome):
             return logging.ERROR if outcome.status is Status.FAILED else logging.INFO
-        case HostPaused() | Notice() | StopRequested():
+        case HostPaused():
+            # A second now and then is how a pace is found.
+            return logging.WARNING if event.seconds >= _LONG_PAUSE_SECONDS else logging.INFO
+        case Notice() | StopRequested():
             return logging.WARNING
+        case HostResumed():
+            return logging.INFO
         case ListingFinished():
             return logging.INFO if event.complete else logging.WARNING
         case RunFinished():
@@ -78,7 +87,7 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
     """Return an event in words: one line, safe to print."""
     match event:
         case RunStarted():
-            text = f"started {subject(event)} from {event.server} to {event.target}"
+            text = f"started {subject(event)} from {event.server} to {event.target} {limits_text(event)}"
         case ImageFinished(outcome):
             about = Failure.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
             text = f"{outcome.status.value} {outcome.reference.name} {about}"
@@ -91,6 +100,10 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
             text = f"found {event.reference.name}"
         case HostPaused():
             text = f"paused {event.host} for {event.seconds:.1f} s: {event.reason}"
+        case HostResumed():
+            text = f"resumed {event.host}"
+        case HostPaced():
+            text = f"pace of {event.host}: {event.kind} {pace_text(event)}"
         case RetryScheduled():
             text = f"retry {event.what} in {event.wait:.1f} s, attempt {event.attempt} failed: {event.cause}"
         case ListingFinished():

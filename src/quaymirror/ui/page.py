@@ -18,7 +18,8 @@ __all__ = ["page"]
 Document = Mapping[str, Any]
 
 _ORDER = {"failed": 0, "mirrored": 1, "skipped": 2, "unchanged": 3}
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 880, 220, 64, 28
+# Units of the chart, which is stretched to whatever room there is.
+_WIDTH, _HEIGHT = 1000, 200
 _MEANINGS = {
     0: "all well",
     3: "partial: run it again",
@@ -49,19 +50,26 @@ p.sub { margin: 4px 0 20px; color: var(--dim); overflow-wrap: anywhere; }
 .badge.good { background: var(--good); color: var(--bg); } .badge.bad { background: var(--bad); color: var(--bg); }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: anywhere; } td:first-child { min-width: 24ch; } td[data-key] { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th { position: sticky; top: 0; background: var(--bg); white-space: nowrap; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid var(--known); }
 th[aria-sort=ascending] button::after { content: " \\25b2"; }
 th[aria-sort=descending] button::after { content: " \\25bc"; }
-code { font: 12.5px ui-monospace, monospace; } .wide { overflow-x: auto; }
+code { font: 12.5px ui-monospace, monospace; }
+td code { display: inline-block; max-width: 20ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  vertical-align: middle; } td code:hover { max-width: none; white-space: normal; }
+.wide { overflow-x: auto; }
 .filters { display: flex; gap: 10px; flex-wrap: wrap; margin: 8px 0; }
 input, select { font: inherit; padding: 6px 10px; border: 1px solid var(--line); border-radius: 8px;
   background: var(--bg); color: var(--fg); } input { flex: 1 1 260px; }
-svg { width: 100%; height: auto; background: var(--card); border-radius: 10px; }
-svg text { fill: var(--dim); font: 12px system-ui, sans-serif; }
+output { align-self: center; font-variant-numeric: tabular-nums; }
+figure { margin: 0; padding: 12px 14px; background: var(--card); border-radius: 10px; }
+figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; color: var(--dim); font-size: 14px; }
+svg { display: block; width: 100%; height: 200px; margin: 6px 0; border-bottom: 1px solid var(--line); }
+polygon { fill: var(--known); opacity: .25; }
+polyline { fill: none; stroke: var(--good); stroke-width: 2; vector-effect: non-scaling-stroke; }
 """
 
 _SCRIPT = """
@@ -78,7 +86,7 @@ for (const section of document.querySelectorAll("section.images")) {
         || !row.textContent.toLowerCase().includes(wanted);
       count += !row.hidden;
     }
-    shown.textContent = `${count} of ${rows.length}`;
+    shown.textContent = `${count.toLocaleString("en")} of ${rows.length.toLocaleString("en")}`;
   };
   words.addEventListener("input", filter);
   status.addEventListener("input", filter);
@@ -215,23 +223,20 @@ def _chart(points: Sequence[Point]) -> str:
     end = points[-1].at
     done = _line([(point.at / end, point.done / images) for point in points])
     fetched = _line([(point.at / end, point.bytes_fetched / size) for point in points])
-    right, bottom = _WIDTH - _LEFT, _HEIGHT - _BOTTOM
+    # Where both go on at the same pace, a line on an area still shows both.
     return (
-        f'<section><h2>Over time</h2><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        "<section><h2>Over time</h2><figure>"
+        f'<figcaption><span class="good">&mdash; {images:,} images done</span>'
+        f'<span class="known">&#9632; {human_bytes(size)} fetched</span></figcaption>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="{images:,} images and {human_bytes(size)} in {human_duration(end)}">'
-        f'<path d="M{_LEFT} {bottom}H{right}" stroke="var(--line)"/>'
-        f'<polyline points="{fetched}" fill="none" stroke="var(--known)" stroke-width="2"/>'
-        f'<polyline points="{done}" fill="none" stroke="var(--good)" stroke-width="2"/>'
-        f'<text x="8" y="20" style="fill:var(--good)">{images:,} images</text>'
-        f'<text x="{_WIDTH - 8}" y="20" text-anchor="end" style="fill:var(--known)">{human_bytes(size)}</text>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">0</text>'
-        f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">{human_duration(end)}</text></svg></section>'
+        f'<polygon points="0,{_HEIGHT} {fetched} {_WIDTH},{_HEIGHT}"/><polyline points="{done}"/></svg>'
+        f"<figcaption><span>0</span><span>{human_duration(end)}</span></figcaption></figure></section>"
     )
 
 
 def _line(points: Sequence[tuple[float, float]]) -> str:
-    width, height = _WIDTH - 2 * _LEFT, _HEIGHT - _BOTTOM - 32
-    return " ".join(f"{_LEFT + x * width:.1f},{_HEIGHT - _BOTTOM - y * height:.1f}" for x, y in points)
+    return " ".join(f"{x * _WIDTH:.1f},{_HEIGHT - y * (_HEIGHT - 2):.1f}" for x, y in points)
 
 
 # ---- tables
@@ -276,13 +281,14 @@ def _images(outcomes: Sequence[Document]) -> str:
 def _row(outcome: Document) -> str:
     status = outcome["status"]
     kind = {"failed": "bad", "mirrored": "good", "unchanged": "known"}.get(status, "dim")
+    digest = _text(outcome["digest"] or "")
     remark = _explained(outcome["error"]) if outcome["error"] else outcome["reason"] or ""
     return (
         f'<tr data-status="{status}"><td>{_text(outcome["reference"])}</td>'
         f'<td class="{kind}" data-key="{_ORDER[status]}">{status}</td>'
         f"{_number(outcome['bytes_fetched'], human_bytes)}{_number(outcome['bytes_reused'], human_bytes)}"
         f"{_number(outcome['elapsed_s'], human_duration)}"
-        f"<td><code>{_text(outcome['digest'] or '')}</code> {_text(remark)}</td></tr>"
+        f'<td><code title="{digest}">{digest}</code> {_text(remark)}</td></tr>'
     )
 
 

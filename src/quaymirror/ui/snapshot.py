@@ -13,24 +13,25 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import QuaymirrorError
-from ..events import Meter, Meters, RunFinished, RunStarted, Status
+from ..events import HostPaced, Meter, Meters, Progress, RunFinished, RunStarted, Status
 from ..oci import Digest
 from .conform import built, expect, expect_printable, field_types
 from .jsonl import members
-from .state import Failure, Pause, Rates, RunState
+from .state import Pause, Rates, RunState
+from .words import Failure
 
-VERSION = 1
+VERSION = 2
 # More images in work than any run has.
 _MOST_WORK = 10_000
 # What is no plain value in the state, and is written by itself.
-_OTHERS = {"clock", "run", "finished", "images", "paused", "failures", "last_failures", "_work"}
+_OTHERS = {"clock", "run", "finished", "images", "paused", "paces", "failures", "last_failures", "_work"}
 
 
 class SnapshotError(ValueError):
     """What was read is no snapshot of this version."""
 
 
-def take_snapshot(state: RunState, meters: Meters, rates: Rates, *, now: float) -> str:
+def take_snapshot(state: RunState, meters: Progress, rates: Rates, *, now: float) -> str:
     """Return the snapshot of this moment; `now` is POSIX time."""
     plain = {part.name: getattr(state, part.name) for part in fields(RunState) if part.name not in _OTHERS}
     document = {
@@ -42,6 +43,7 @@ def take_snapshot(state: RunState, meters: Meters, rates: Rates, *, now: float) 
         "finished": None if state.finished is None else members(state.finished),
         "images": {status.value: state.images[status] for status in Status},
         "paused": [members(pause) for pause in state.paused.values()],
+        "paces": [members(pace) for pace in state.paces.values()],
         "failures": [members(failure) for failure in state.failures],
         "last_failures": [members(failure) for failure in state.last_failures],
         "work": state.work_sums(),
@@ -132,7 +134,7 @@ def _state(document: Mapping[str, Any]) -> RunState:
     clock, types = float(document["clock"]), field_types(RunState)
     state = RunState(lambda: clock)
     # What is in a state is safe to print as it is; of a file, nobody knows.
-    expect_printable([document[part] for part in ("state", "paused", "failures", "last_failures")])
+    expect_printable([document[part] for part in ("state", "paused", "paces", "failures", "last_failures")])
     for name, value in document["state"].items():
         expect(value, None if name in _OTHERS else types.get(name))
         known = getattr(state, name)
@@ -150,6 +152,8 @@ def _state(document: Mapping[str, Any]) -> RunState:
     state.finished = None if finished is None else _finished(finished["elapsed"], finished["exit_code"])
     state.images.update({Status(name): count for name, count in document["images"].items()})
     state.paused = {pause["host"]: built(Pause, pause) for pause in document["paused"]}
+    paces = [built(HostPaced, pace) for pace in document["paces"]]
+    state.paces = {(pace.host, pace.kind): pace for pace in paces}
     state.failures = [built(Failure, failure) for failure in document["failures"]]
     state.last_failures.extend(built(Failure, failure) for failure in document["last_failures"])
     state.restore_work(*(min(count, _MOST_WORK) for count in document["work"][:2]), *document["work"][2:])

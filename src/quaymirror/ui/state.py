@@ -10,28 +10,29 @@ import time
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple, assert_never
 
-from ..errors import QuaymirrorError
 from ..events import (
     BlobFinished,
     CandidateChecked,
     CandidateSkipped,
     CheckFailed,
     Event,
+    HostPaced,
     HostPaused,
+    HostResumed,
     ImageDerived,
     ImageFinished,
     ImagePlanned,
     ImageQueued,
     ImageStarted,
     ListingFinished,
-    Meters,
     Notice,
     Outcome,
     PageListed,
+    Progress,
     RetryScheduled,
     RunFinished,
     RunStarted,
@@ -40,44 +41,16 @@ from ..events import (
     TagChecked,
 )
 from ..oci import Reference
-from .text import plain, shorten
+from .words import Failure, clean
 
-__all__ = ["Failure", "Pause", "Rates", "RunState", "explain", "subject"]
+__all__ = ["FAILURES_KEPT", "Failure", "Pause", "Rates", "RunState"]
 
 _LAST = 10
 FAILURES_KEPT = 20
 _MAX_REASONS = 20
 _MAX_PAUSES = 32
-_MAX_TEXT = 500
+_MAX_PACES = 96
 _OTHER = "other reasons"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Failure:
-    """An image that failed, as text that is safe to print; `kind` is the name of the error's class."""
-
-    name: str
-    message: str
-    kind: str = ""
-    where: str = ""
-
-    @classmethod
-    def of(cls, outcome: Outcome) -> Failure:
-        """Return the failure that `outcome` tells of."""
-        name, error = plain(outcome.reference.name), outcome.error
-        if error is None:
-            return cls(name, clean(outcome.reason or "failed"))
-
-        return cls(name, clean(error.message), type(error).__name__, where(error))
-
-    @classmethod
-    def of_check(cls, event: CheckFailed) -> Failure:
-        """Return the failure of a check."""
-        name = f"{event.repository.partition('/')[2]}:{event.tag}"
-        return cls(clean(name), clean(event.error.message), type(event.error).__name__, where(event.error))
-
-    def __str__(self) -> str:
-        return explain(self.where, self.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +69,23 @@ class _Work(NamedTuple):
     is_planned: bool = False
 
 
-def clean(text: str) -> str:
-    """Return `text` in one line of bounded length that is safe to print."""
-    return shorten(plain(text[:_MAX_TEXT]), _MAX_TEXT)
-
-
-def subject(run: RunStarted) -> str:
-    """Return what a run is about: its jobs if they have names, and the first selection."""
-    more = f" and {run.selections - 1} more" if run.selections > 1 else ""
-    jobs = f"{', '.join(run.jobs)}: " if run.jobs else ""
-    return clean(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
-
-
-def where(error: QuaymirrorError) -> str:
-    """Return the side and the phase of `error`: `source, fetch`."""
-    return ", ".join(part.value for part in (error.side, error.phase) if part is not None)
-
-
-def explain(place: str, message: str) -> str:
-    """Return `message` with the place it happened at in front, if that is known."""
-    return f"{place}: {message}" if place else message
-
-
 @dataclass(slots=True)
 class RunState:
-    """The counters of one run. `apply` is the only way to change them; everything else reads.
+    """The counters of one run, or of `runs` that go on at once. `apply` is the only way to change them; the rest reads.
 
+    Of several runs, `run` has what the first one said, and the jobs and selections of all that have begun.
     Texts are safe to print as they are, except those of `run` and `finished`, which are the events themselves.
     """
 
     clock: Callable[[], float] = time.monotonic
+    runs: int = 1
     run: RunStarted | None = None
     began: float | None = None
     """When the run started, by `clock`."""
     finished: RunFinished | None = None
+    """The end of the last run."""
+    runs_finished: int = 0
+    runs_stopping: int = 0
     stop_reason: str | None = None
 
     pages: int = 0
@@ -146,6 +102,8 @@ class RunState:
     tags_expected: int = 0
     tags_found: int = 0
     candidates_skipped: int = 0
+    candidates_ruled_out: int = 0
+    """Those of them that nobody had to look at: they tell nothing of how many others carry a tag."""
     skip_reasons: Counter[str] = field(default_factory=Counter)
 
     queued: int = 0
@@ -167,13 +125,16 @@ class RunState:
     paused: dict[str, Pause] = field(default_factory=dict)
     troubles: dict[str, list[int]] = field(default_factory=dict)
     """Retries and pauses of each host that there was trouble with, of the first few of them."""
+    paces: dict[tuple[str, str], HostPaced] = field(default_factory=dict)
+    """How much may go to each host and kind of endpoints, of the first few of them."""
     failures: list[Failure] = field(default_factory=list)
     """The first of all failures by name: the same ones in whatever order they happened."""
     failure_kinds: Counter[str] = field(default_factory=Counter)
     last_failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=_LAST))
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST))
 
-    _work: dict[str, _Work] = field(default_factory=dict)
+    _work: dict[str, list[_Work]] = field(default_factory=dict)
+    """By name; several runs may have the same image in work."""
     _failed_checks: int = 0
     _left_queue: int = 0
     _began_working: float | None = None
@@ -182,7 +143,7 @@ class RunState:
         """Fold `event` into the counters."""
         match event:
             case RunStarted():
-                self.run, self.began = event, self.clock()
+                self._begin(event)
             case PageListed():
                 self._page(event)
             case ListingFinished():
@@ -195,7 +156,7 @@ class RunState:
             case CheckFailed():
                 self._fail_check(event)
             case CandidateSkipped():
-                self._skip(event.reason)
+                self._skip(event)
             case ImageQueued():
                 self.queued += 1
             case ImageStarted():
@@ -212,14 +173,19 @@ class RunState:
                 self._note_trouble(event.host, 0)
             case HostPaused():
                 self._pause(event)
+            case HostResumed():
+                self.paused.pop(clean(event.host), None)
+            case HostPaced():
+                self._pace(event)
             case ImageDerived():
                 pass  # what was printed is a result: it goes to stdout, and the outcome follows
             case Notice():
                 self.last_notices.append(clean(event.message))
             case StopRequested():
-                self.stop_reason = clean(event.reason)
+                self._stop(event)
             case RunFinished():
-                self.finished = event
+                self.runs_finished += 1
+                self.finished = event if self.runs_finished >= self.runs else None
             case _:
                 assert_never(event)
 
@@ -251,7 +217,7 @@ class RunState:
     @property
     def in_work(self) -> int:
         """Images that a worker has."""
-        return len(self._work)
+        return sum(map(len, self._work.values()))
 
     @property
     def known_images(self) -> int:
@@ -272,14 +238,29 @@ class RunState:
         if unchecked <= 0:
             return self.known_images
 
-        return self.known_images + unchecked * self.tags_expected / self.checked if self.checked else None
+        looked_at = self.checked - self.candidates_ruled_out
+        return self.known_images + unchecked * self.tags_expected / looked_at if looked_at > 0 else None
+
+    @property
+    def likely_images(self) -> int:
+        """How many images the run will have by what is known now: too few while it is being listed."""
+        expected = self.expected_images
+        return self.known_images if expected is None else max(self.known_images, round(expected))
+
+    def total_text(self, *, more: str = "+", about: str = "~") -> str:
+        """Return that number as it has to be read: `120+` while it is being listed, `~300` while some are unchecked."""
+        likely, known = self.likely_images, self.known_images
+        if self.expected_images is None:
+            return f"{known:,}{more}"
+
+        return f"{about}{likely:,}" if likely > known else f"{known:,}"
 
     def remaining_bytes(self, fetched_bytes: int) -> float | None:
         """Return how much is to be fetched still when `fetched_bytes` of the whole run were; None: can't be told yet.
 
         For images in work that is what they miss; for those to come, the mean of all images whose need is known.
         """
-        planned = [work.missing_bytes for work in self._work.values() if work.is_planned]
+        planned = self._planned()
         missing = sum(planned)
         here = max(0, missing - max(0, fetched_bytes - self.fetched_bytes))
         to_come = self._to_come(len(planned))
@@ -292,14 +273,18 @@ class RunState:
 
     def work_sums(self) -> tuple[int, int, int]:
         """Return how many images are in work, how many of them are planned, and what those miss in all, in bytes."""
-        planned = [work.missing_bytes for work in self._work.values() if work.is_planned]
-        return len(self._work), len(planned), sum(planned)
+        planned = self._planned()
+        return self.in_work, len(planned), sum(planned)
 
     def restore_work(self, images: int, planned: int, missing_bytes: int) -> None:
         """Make it what `work_sums` told of another state; the images themselves stay unknown."""
         share = missing_bytes // planned if planned else 0
-        self._work = {str(number): _Work(share, is_planned=True) for number in range(planned)}
-        self._work |= {str(number): _Work() for number in range(planned, images)}
+        self._work = {str(number): [_Work(share, is_planned=True)] for number in range(planned)}
+        self._work |= {str(number): [_Work()] for number in range(planned, images)}
+
+    def _planned(self) -> list[int]:
+        """Return what each image in work misses, of those of which that is known."""
+        return [work.missing_bytes for works in self._work.values() for work in works if work.is_planned]
 
     def remaining_by_pace(self) -> float | None:
         """Return how many seconds are left if images go on being finished as fast as they were."""
@@ -316,6 +301,14 @@ class RunState:
 
         return 0.0 if self.began is None else max(0.0, now - self.began)
 
+    def paces_of(self, host: str) -> list[HostPaced]:
+        """Return how much may go to `host`, for each kind of its endpoints."""
+        return [pace for (name, _), pace in self.paces.items() if name == host]
+
+    def throttled(self, host: str) -> int:
+        """Return how often `host` has asked for less."""
+        return sum(pace.throttled for pace in self.paces_of(host))
+
     def paused_at(self, now: float) -> list[Pause]:
         """Return the pauses that last at `now`, the longest first."""
         return sorted((pause for pause in self.paused.values() if pause.until > now), key=lambda p: -p.until)
@@ -328,6 +321,24 @@ class RunState:
         expected = self.expected_images
         return None if expected is None else expected - self.done - planned
 
+    def _begin(self, event: RunStarted) -> None:
+        if self.run is None:
+            self.run, self.began = event, self.clock()
+            return
+
+        jobs, selections = self.run.jobs + event.jobs, self.run.selections + event.selections
+        targets = dict.fromkeys([*self.run.target.split(", "), event.target])
+        self.run = replace(self.run, jobs=jobs, selections=selections, target=", ".join(targets))
+        self.listing_ended = self.listings >= selections
+
+    def _stop(self, event: StopRequested) -> None:
+        """One of several runs may end early, because its disk is full for instance, and the others go on."""
+        self.runs_stopping += 1
+        if self.runs_stopping + self.runs_finished >= self.runs:
+            self.stop_reason = clean(event.reason)
+        else:
+            self.last_notices.append(clean(f"one of {self.runs:,} runs is stopping: {event.reason}"))
+
     def _page(self, event: PageListed) -> None:
         self.pages += 1
         self.listed += event.repositories
@@ -339,9 +350,10 @@ class RunState:
         self.listing_complete = event.complete and (self.listing_complete or self.listings == 1)
         self.listing_ended = self.listings >= (self.run.selections if self.run else 1)
 
-    def _skip(self, reason: str) -> None:
+    def _skip(self, event: CandidateSkipped) -> None:
         self.candidates_skipped += 1
-        self._count_reason(reason)
+        self.candidates_ruled_out += not event.looked_at
+        self._count_reason(event.reason)
 
     def _count_reason(self, reason: str) -> None:
         reason = clean(reason)
@@ -350,23 +362,32 @@ class RunState:
 
     def _start(self, reference: Reference) -> None:
         self.started += 1
-        self._work[reference.full_name] = _Work()
+        self._work.setdefault(reference.full_name, []).insert(0, _Work())
         if self._began_working is None:
             self._began_working = self.clock()
 
     def _plan(self, event: ImagePlanned) -> None:
         self.planned_bytes += event.total_bytes
         self.missing_bytes += event.missing_bytes
-        if event.reference.full_name in self._work:
-            self._work[event.reference.full_name] = _Work(event.missing_bytes, is_planned=True)
+        works = self._work.get(event.reference.full_name)
+        if works:
+            # Those that are not planned yet are first: of the same image in two runs, one plan is as good as the other.
+            works[0] = _Work(event.missing_bytes, is_planned=True)
+            works.sort(key=lambda work: work.is_planned)
 
     def _finish(self, outcome: Outcome) -> None:
         self.images[outcome.status] += 1
         self.fetched_bytes += outcome.bytes_fetched
         self.reused_bytes += outcome.bytes_reused
         # By name, since an image may have been pinned to a digest after it was started.
-        if self._work.pop(outcome.reference.full_name, None) is None:
+        works = self._work.get(outcome.reference.full_name, [])
+        if works:
+            works.pop()
+        else:
             self._left_queue += 1
+
+        if not works:
+            self._work.pop(outcome.reference.full_name, None)
 
         if outcome.status is Status.FAILED:
             self._fail(Failure.of(outcome))
@@ -394,8 +415,14 @@ class RunState:
         self.pauses += 1
         self._note_trouble(event.host, 1)
         self.paused = {host: pause for host, pause in self.paused.items() if pause.until > now}
-        if len(self.paused) < _MAX_PAUSES or event.host in self.paused:
-            self.paused[event.host] = Pause(clean(event.host), now + event.seconds, clean(event.reason))
+        host = clean(event.host)
+        if len(self.paused) < _MAX_PAUSES or host in self.paused:
+            self.paused[host] = Pause(host, now + event.seconds, clean(event.reason))
+
+    def _pace(self, event: HostPaced) -> None:
+        key = clean(event.host), clean(event.kind)
+        if len(self.paces) < _MAX_PACES or key in self.paces:
+            self.paces[key] = replace(event, host=key[0], kind=key[1])
 
 
 class Rates:
@@ -407,7 +434,7 @@ class Rates:
     # Ten samples a second are enough, and bound what is kept.
     _PERIOD = 0.1
 
-    def __init__(self, meters: Meters, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, meters: Progress, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._meters = meters
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque(maxlen=int(self.STEADY_SECONDS / self._PERIOD) + 2)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..events import Status
-from .state import Failure, RunState, subject
+from .state import RunState
 from .text import human_bytes, human_duration, human_rate, plain
+from .words import Failure, subject
 
-__all__ = ["summary_lines"]
+__all__ = ["summary_lines", "total_line"]
 
+_COUNTED = (Status.MIRRORED, Status.UNCHANGED, Status.FAILED)
 # Why an image fails, by the name of the error's class, and what helps then.
 _REFUSED = frozenset({"AccessDenied", "CredentialsRefused"})
 _HURRIED = frozenset({"RateLimited"})
@@ -24,6 +28,12 @@ def summary_lines(state: RunState) -> list[str]:
         lines += ["", *block] if lines else block
 
     return lines
+
+
+def total_line(states: Sequence[RunState]) -> str:
+    """Return what several runs at once came to, in one line."""
+    counts = ", ".join(f"{sum(state.images[status] for state in states):,} {status.value}" for status in _COUNTED)
+    return f"all {len(states):,} runs: {counts}, {human_bytes(sum(state.fetched_bytes for state in states))} fetched"
 
 
 def _head(state: RunState) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..events import Event, Meters, RunFinished
+from ..events import Event, Progress, RunFinished
 from .state import RunState
 
 _MOST_POINTS = 600
@@ -23,7 +23,7 @@ class Point:
 class Timeline:
     """An observer that notes how far the run is, now and then. The state is somebody else's to keep up to date."""
 
-    def __init__(self, state: RunState, meters: Meters) -> None:
+    def __init__(self, state: RunState, meters: Progress) -> None:
         self.state = state
         self._meters = meters
         self._period = 0.25

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quaymirror.errors import RateLimited, Scope
-from quaymirror.events import Event, HostPaused
+from quaymirror.events import Event, HostPaced, HostPaused, HostResumed
 from quaymirror.net.gate import KINDS, Gate, Gates, Limits
 from quaymirror.net.health import Health
 from quaymirror.net.pace import Pace
@@ -23,7 +23,7 @@ def make_gate(
 ) -> Gate:
     observer = events.append if events is not None else lambda event: None
     health = Health("quay.io", observer=observer, clock=clock, sleep=clock.sleep)
-    return Gate(health, limits, total=total, clock=clock, sleep=clock.sleep)
+    return Gate(health, limits, kind="api", observer=observer, total=total, clock=clock, sleep=clock.sleep)
 
 
 async def test_no_more_requests_are_in_flight_than_the_window_has_slots() -> None:
@@ -61,7 +61,10 @@ async def test_a_pause_holds_back_whoever_waits_for_a_slot_too() -> None:
 
     assert started[0] == 100
     assert all(moment >= 130 for moment in started[1:])
-    assert events == [HostPaused("quay.io", 30, "answered 429")]
+    assert [event for event in events if not isinstance(event, HostPaced)] == [
+        HostPaused("quay.io", 30, "answered 429"),
+        HostResumed("quay.io"),
+    ]
 
 
 async def test_the_pause_of_one_class_of_endpoints_is_the_pause_of_the_whole_host() -> None:
@@ -86,6 +89,31 @@ async def test_the_window_halves_once_for_a_burst_of_complaints_and_grows_back()
         gate.answered()
 
     assert gate.statistics().window == 8
+
+
+async def test_limits_are_told_when_they_change_notably_and_complaints_are_counted() -> None:
+    events, clock = list[Event](), ManualClock()
+    gate = make_gate(clock, Limits(8, 64, rate=5.0, burst=24.0), events=events)
+    gate.answered()
+    for _ in range(8):
+        gate.overloaded(pause=0, reason="answered 429")
+
+    gate.answered()
+
+    first, halved, counted = (event for event in events if isinstance(event, HostPaced))
+    assert first == HostPaced("quay.io", "api", window=8, rate=None, throttled=0)
+    assert (halved.window, halved.rate, halved.throttled) == (4, 4.8125, 1)
+    assert counted.throttled == 8
+
+
+async def test_a_window_that_grows_a_little_with_each_answer_is_told_a_few_times() -> None:
+    events = list[Event]()
+    gate = make_gate(ManualClock(), Limits(8, 64), events=events)
+    for _ in range(10_000):
+        gate.answered()
+
+    told = [event.window for event in events if isinstance(event, HostPaced)]
+    assert told == [8, 10, 13, 17, 22, 28, 35, 44, 55]
 
 
 async def test_the_window_halves_when_answers_get_slow() -> None:

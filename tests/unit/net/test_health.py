@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quaymirror.errors import RateLimited, Scope, Unavailable
-from quaymirror.events import Event, HostPaused
+from quaymirror.events import Event, HostPaused, HostResumed
 from quaymirror.net.health import Health
 
 
@@ -42,7 +42,21 @@ async def test_a_pause_holds_everybody_back_and_is_told_once() -> None:
 
         assert 130 <= clock.now <= 131.1
 
-    assert events == [HostPaused("quay.io", 30, "answered 429")]
+    assert events == [HostPaused("quay.io", 30, "answered 429"), HostResumed("quay.io")]
+
+
+async def test_a_host_that_was_down_is_back_when_it_answers_and_not_when_it_is_asked() -> None:
+    events = list[Event]()
+    async with running_clock() as clock:
+        health = make_health(clock, events=events)
+        while not health.is_down:
+            health.failing("refused")
+
+        assert await health.ready()
+        assert not [event for event in events if isinstance(event, HostResumed)]
+        health.well()
+
+    assert events[-1] == HostResumed("quay.io")
 
 
 async def test_a_host_that_fails_now_and_then_is_never_down() -> None:

@@ -84,6 +84,9 @@ class Scene:
 
         self.state.apply(events.RetryScheduled("blob", 1, 2.0, "reset", "cdn02.quay.io"))
         self.state.apply(events.HostPaused("cdn01.quay.io", 790.0, "429 Too Many Requests"))
+        self.state.apply(events.HostPaced("cdn01.quay.io", "blobs", 26, None, 3))
+        self.state.apply(events.HostPaced("quay.io", "api", 4, 4.81, 12))
+        self.state.apply(events.HostPaced("quay.io", "manifests", 22, None, 0))
         self.state.apply(events.Notice("12 repositories have no tag at all"))
 
     def _one(self, number: int) -> None:

@@ -47,6 +47,9 @@ def runs(draw: st.DrawFn, *, hostile: bool = False) -> Run:
 def _noise(extra: str) -> list[events.Event]:
     return [
         events.HostPaused("cdn" + extra, 30.0, "429" + extra),
+        events.HostResumed("cdn" + extra),
+        events.HostPaced("cdn" + extra, "api" + extra, 4, 4.8, 12),
+        events.HostPaced("quay.io", "manifests", 64, None, 0),
         events.Notice("look" + extra),
         events.RetryScheduled("blob" + extra, 1, 2.0, "reset" + extra),
         events.StopRequested("Ctrl-C" + extra),

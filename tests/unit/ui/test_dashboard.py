@@ -88,6 +88,25 @@ def test_a_frame_of_several_jobs_names_them(scene: Scene) -> None:
     check_golden("80x24-jobs", drawn(scene, 80, 24))
 
 
+def test_a_frame_of_a_run_with_limits_shows_them(scene: Scene) -> None:
+    scene.state.run = run_started(limit_rate=20 * 1024 * 1024, max_requests_per_second=5.0)
+
+    assert drawn(scene, 80, 24).lines[1].endswith("  at most 20.0 MiB/s, 5 requests/s")
+
+
+def test_a_frame_shows_what_a_host_lets_pass_and_how_often_it_complained(scene: Scene) -> None:
+    lines = drawn(scene, 120, 35).lines
+
+    assert any(line.startswith(" host     quay.io   api 4.8/s, 4 at once ") for line in lines)
+    assert any(line.startswith(" paused   cdn01") and line.endswith("1 pause, 3x 429") for line in lines)
+
+
+def test_a_host_that_was_paused_and_goes_on_is_not_shown_as_paused(scene: Scene) -> None:
+    scene.state.apply(events.HostResumed("cdn01.quay.io"))
+
+    assert not any(line.startswith(" paused") for line in drawn(scene, 120, 35).lines)
+
+
 def test_a_frame_while_the_run_is_stopping_says_so(scene: Scene) -> None:
     scene.state.apply(events.StopRequested("Ctrl-C"))
 

@@ -35,6 +35,8 @@ EVERY_EVENT: list[events.Event] = [
     ),
     events.RetryScheduled("layer", 1, 2.5, "reset", "quay.io"),
     events.HostPaused("quay.io", 30.0, "429"),
+    events.HostResumed("quay.io"),
+    events.HostPaced("quay.io", "api", 4, 4.8125, 3),
     events.Notice("look"),
     events.StopRequested("Ctrl-C"),
     events.RunFinished(12.5, 3),

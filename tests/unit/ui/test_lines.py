@@ -62,15 +62,24 @@ def test_transitions_are_lines() -> None:
         events.PageListed(1, 412, 371),
         events.ListingFinished(1, complete=False),
         events.HostPaused("quay.io", 30, "429 Too Many Requests"),
+        events.HostResumed("quay.io"),
+        events.HostResumed("quay.io"),
         events.Notice("look"),
         events.StopRequested("Ctrl-C"),
     ) == [
         "started    kolla/*:2025.1-debian from https://quay.io to /srv/mirror, run 20261123-r7, dry run\n",
         "listed     412 repositories on 1 page, 371 match; the listing broke off\n",
         "paused     quay.io for 30 s: 429 Too Many Requests\n",
+        "resumed    quay.io\n",
         "notice     look\n",
         "stopping   Ctrl-C; 0 images in flight are being finished\n",
     ]
+
+
+def test_limits_of_the_user_are_told_when_a_run_starts() -> None:
+    (line,) = Log().tell(run_started(limit_rate=20 * MIB, max_requests_per_second=5.0))
+
+    assert line.endswith("to /srv/mirror, run 20261123-r7, at most 20.0 MiB/s, 5 requests/s\n")
 
 
 @pytest.mark.parametrize(("verbose", "lines"), [(False, 0), (True, 1)])

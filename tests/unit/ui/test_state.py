@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sized
+from random import Random
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from quaymirror import events
 from quaymirror.errors import NotFound, Phase
@@ -40,6 +43,65 @@ def test_counts_add_up_in_any_order_of_completion(run: Run) -> None:
     assert sum(state.skip_reasons.values()) == state.skipped
     assert state.waiting == max(0, run.count("left in the queue") - lost)
     assert state.known_images >= state.done + state.in_work
+
+
+@given(runs(), runs(), st.randoms())
+def test_two_runs_at_once_add_up_even_with_the_same_images(one: Run, other: Run, random: Random) -> None:
+    alone, state = [told(*run.events) for run in (one, other)], RunState(Clock(), runs=2)
+    left = [deque(one.events), deque(other.events)]
+    while any(left):
+        state.apply(random.choice([events for events in left if events]).popleft())
+
+    for name in ("done", "failed", "in_work", "matched", "checked", "queued", "missing_bytes", "fetched_bytes"):
+        assert getattr(state, name) == sum(getattr(each, name) for each in alone), name
+
+    assert state.run is not None
+    assert state.run.selections == 2
+
+
+def test_the_total_says_how_sure_it_is() -> None:
+    state = told(run_started(), events.PageListed(1, 100, 100))
+    for number in range(10):
+        state.apply(events.CandidateSkipped("kolla/x", "no such tag") if number % 2 else checked(number))
+
+    assert (state.total_text(), state.total_text(more=" or more")) == ("5+", "5 or more")
+    state.apply(events.ListingFinished(1, complete=True))
+    assert (state.total_text(), state.total_text(about="about ")) == ("~50", "about 50")
+    for _ in range(50):
+        state.apply(events.CandidateSkipped("kolla/x", "no tags", looked_at=False))
+
+    assert state.total_text() == "~25", "of the 40 that are left half may be images, as of those that were looked at"
+    for number in range(60, 100):
+        state.apply(checked(number))
+
+    assert state.total_text() == "45"
+
+
+def checked(number: int) -> events.CandidateChecked:
+    return events.CandidateChecked(f"kolla/image-{number}", 1)
+
+
+def test_of_several_runs_the_end_is_that_of_the_last_one() -> None:
+    state = RunState(Clock(), runs=2)
+    for event in (run_started(jobs=("a",)), run_started(jobs=("b",), target="/srv/other"), events.RunFinished(3.0, 0)):
+        state.apply(event)
+
+    assert state.finished is None
+    assert state.run is not None
+    assert (state.run.jobs, state.run.target) == (("a", "b"), "/srv/mirror, /srv/other")
+    state.apply(events.RunFinished(5.0, 3))
+    assert state.finished == events.RunFinished(5.0, 3)
+
+
+def test_several_runs_are_stopping_when_the_last_one_is() -> None:
+    state = RunState(Clock(), runs=3)
+    for event in (run_started(), events.StopRequested("disk full"), events.RunFinished(3.0, 0)):
+        state.apply(event)
+
+    assert state.stop_reason is None
+    assert list(state.last_notices) == ["one of 3 runs is stopping: disk full"]
+    state.apply(events.StopRequested("Ctrl-C"))
+    assert state.stop_reason == "Ctrl-C"
 
 
 @given(runs())

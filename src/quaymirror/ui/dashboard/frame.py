@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...events import Meters
+from ...events import Progress
 from ..state import Rates, RunState
 from .attention import attention
 from .rows import FULL_HEIGHT, FULL_WIDTH, Frame, Row, View
@@ -12,7 +12,7 @@ from .transfers import transfers
 
 def render(
     state: RunState,
-    meters: Meters,
+    meters: Progress,
     rates: Rates,
     *,
     width: int,

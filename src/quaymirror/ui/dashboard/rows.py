@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from ...events import Meters
+from ...events import Progress
 from ..state import Rates, RunState
 from ..text import BLOCKS, plain
 
@@ -19,7 +19,8 @@ STRONG = Style(bold=True)
 FAINT = Style(dim=True)
 GOOD = Style(color="green")
 KNOWN = Style(color="cyan")
-WARN = Style(color="yellow")
+# Yellow on white is for nobody to read.
+WARN = Style(color="magenta")
 BAD = Style(color="red")
 
 # Below this a frame holds the totals and what else has room, in single short rows.
@@ -118,7 +119,7 @@ class View:
     """What a frame is drawn from."""
 
     state: RunState
-    meters: Meters
+    meters: Progress
     rates: Rates
     width: int
     height: int

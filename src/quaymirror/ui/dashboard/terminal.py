@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ...events import Event, Meters
+from ...events import Event, Progress
 from ..state import Rates, RunState
 from ..text import plain
 from .frame import render
@@ -45,7 +45,7 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, state: RunState, meters: Meters, rates: Rates, now: float) -> None:
+    def show(self, state: RunState, meters: Progress, rates: Rates, now: float) -> None:
         """Draw the run as it is at `now`, a time of its own clock."""
         if self._size != self._console.size:
             # The terminal has broken the old rows anew: how many they are now, and where, nobody knows.
@@ -54,7 +54,7 @@ class Screen:
 
         self._live.update(self.frame(state, meters, rates, now), refresh=True)
 
-    def frame(self, state: RunState, meters: Meters, rates: Rates, now: float) -> Frame:
+    def frame(self, state: RunState, meters: Progress, rates: Rates, now: float) -> Frame:
         """Return the picture, as large as the console is now."""
         width, height = self._console.size
         # One row less: ending a display as high as the terminal would scroll its first row out of reach.
@@ -68,7 +68,7 @@ class Screen:
 
 
 class Dashboard:
-    """An observer that draws the run on a terminal four times a second while `run` is running.
+    """An observer that draws a run, or several at once, on a terminal four times a second while `run` is running.
 
     Without a `console` it draws on stderr. One event loop calls all of it; nothing here starts a thread.
     """
@@ -76,9 +76,14 @@ class Dashboard:
     PERIOD_SECONDS = 0.25
 
     def __init__(
-        self, meters: Meters, *, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        meters: Progress,
+        *,
+        runs: int = 1,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.state = RunState(clock)
+        self.state = RunState(clock, runs)
         self._meters = meters
         self._screen = Screen(console)
         self._clock = clock

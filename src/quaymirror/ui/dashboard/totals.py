@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.style import Style
 
 from ...events import Status
-from ..state import subject
 from ..text import human_bytes, human_duration, human_rate, sparkline
+from ..words import limits_text, subject
 from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View
 
 # Failures first: what is cut off at the end of a narrow row must not be they.
@@ -59,7 +59,14 @@ def _head(view: View) -> Row:
 
 def _route(view: View) -> Row:
     run = view.state.run
-    return view.row() if run is None else view.row().add(f"{run.server} {view.glyphs.arrow} {run.target}", FAINT)
+    if run is None:
+        return view.row()
+
+    limits = limits_text(run)
+    row = view.row()
+    return row.add(f"{run.server} {view.glyphs.arrow} {run.target}", FAINT, limit=row.room - len(limits) - 1).end(
+        limits
+    )
 
 
 def _stages(view: View) -> list[Row]:
@@ -95,17 +102,20 @@ def _images(view: View, title: str = "images") -> Row:
 def _fraction(view: View) -> str:
     """Return how many of how many are done, as wide at the end as at the beginning."""
     state = view.state
-    known = f"{state.known_images:,}"
-    if not state.listing_ended:
-        return f"{state.done:>{len(known)},} of {known}+    "
+    total = state.total_text()
+    text = f"{state.done:>{len(total)},} of {total}"
+    if state.expected_images is None:
+        return f"{text}      "
 
-    share = f"{100 * state.done // state.known_images}%" if state.known_images else view.glyphs.unknown
-    return f"{state.done:>{len(known)},} of {known}  {share:>4}"
+    share = f"{100 * state.done // state.likely_images}%" if state.likely_images else view.glyphs.unknown
+    return f"{text}  {share:>4}"
 
 
 def _add_total_bar(view: View, row: Row, width: int) -> None:
     """Failures first, so that one of thousands is seen and stays where it is."""
-    images, total = view.state.images, max(1, view.state.known_images)
+    # While it is being listed, what has matched is the better guess, and the bar is not full before its time.
+    state = view.state
+    images, total = state.images, max(1, state.likely_images, state.matched if not state.listing_ended else 0)
     parts = [(Status.FAILED, BAD), (Status.MIRRORED, GOOD), (Status.UNCHANGED, KNOWN), (Status.SKIPPED, FAINT)]
     end = drawn = 0
     for status, style in parts:

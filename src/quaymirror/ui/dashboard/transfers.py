@@ -10,6 +10,8 @@ from .rows import FAINT, KNOWN, Row, View
 
 # From this width on transfers stand in two columns, with a gutter between them: bars as long as a line tell no more.
 _TWO_COLUMNS, _GUTTER = 160, 4
+# Names come before long bars, and those before digests.
+_WIDE, _WIDER = 90, 120
 
 
 def transfers(view: View, room: int) -> list[Row]:
@@ -49,9 +51,9 @@ def _add_transfer(view: View, row: Row, meter: Meter, width: int) -> None:
         return
 
     end = row.room - width
-    row.column(meter.label, width * 2 // 5).add("  ")
+    row.column(meter.label, width // 2 if width >= _WIDE else width * 2 // 5).add("  ")
     tail = f"{human_bytes(meter.total):>10}"
-    if width >= 96:
+    if width >= _WIDER:
         row.add(meter.digest.short, FAINT).add("  ")
 
     _add_bar(view, row, share, row.room - end - len(percent) - len(tail) - 3)

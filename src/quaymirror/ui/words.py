@@ -1,0 +1,78 @@
+"""What there is to say of events: texts in one line of bounded length, safe to print as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import QuaymirrorError
+from ..events import CheckFailed, HostPaced, Outcome, RunStarted
+from .text import human_rate, plain, shorten
+
+__all__ = ["Failure", "clean", "explain", "limits_text", "pace_text", "subject", "where"]
+
+_MAX_TEXT = 500
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Failure:
+    """An image that failed, as text that is safe to print; `kind` is the name of the error's class."""
+
+    name: str
+    message: str
+    kind: str = ""
+    where: str = ""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Failure:
+        """Return the failure that `outcome` tells of."""
+        name, error = plain(outcome.reference.name), outcome.error
+        if error is None:
+            return cls(name, clean(outcome.reason or "failed"))
+
+        return cls(name, clean(error.message), type(error).__name__, where(error))
+
+    @classmethod
+    def of_check(cls, event: CheckFailed) -> Failure:
+        """Return the failure of a check."""
+        name = f"{event.repository.partition('/')[2]}:{event.tag}"
+        return cls(clean(name), clean(event.error.message), type(event.error).__name__, where(event.error))
+
+    def __str__(self) -> str:
+        return explain(self.where, self.message)
+
+
+def clean(text: str) -> str:
+    """Return `text` in one line of bounded length that is safe to print."""
+    return shorten(plain(text[:_MAX_TEXT]), _MAX_TEXT)
+
+
+def subject(run: RunStarted) -> str:
+    """Return what a run is about: its jobs if they have names, and the first selection."""
+    more = f" and {run.selections - 1} more" if run.selections > 1 else ""
+    jobs = f"{', '.join(run.jobs)}: " if run.jobs else ""
+    return clean(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
+
+
+def where(error: QuaymirrorError) -> str:
+    """Return the side and the phase of `error`: `source, fetch`."""
+    return ", ".join(part.value for part in (error.side, error.phase) if part is not None)
+
+
+def pace_text(pace: HostPaced) -> str:
+    """Return how much may go to one kind of endpoints: `4.8/s, 4 at once`."""
+    rate = "" if pace.rate is None else f"{pace.rate:,.{0 if pace.rate >= 10 else 1}f}/s, "
+    return f"{rate}{pace.window:,} at once"
+
+
+def limits_text(run: RunStarted) -> str:
+    """Return what the user allows of the source, "" if that is everything."""
+    limits = [] if run.limit_rate is None else [human_rate(run.limit_rate)]
+    if run.max_requests_per_second is not None:
+        limits.append(f"{run.max_requests_per_second:g} requests/s")
+
+    return f"at most {', '.join(limits)}" if limits else ""
+
+
+def explain(place: str, message: str) -> str:
+    """Return `message` with the place it happened at in front, if that is known."""
+    return f"{place}: {message}" if place else message

@@ -1,0 +1,45 @@
+"""Where a dashboard can be drawn, and what there is instead."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from quaymirror.cli.outputs import Outputs
+from quaymirror.cli.watching import make_watcher
+from quaymirror.events import Meters, Notice
+
+
+class Stream(io.StringIO):
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize("progress", ["auto", "rich"])
+@pytest.mark.parametrize(("is_terminal", "term"), [(False, "xterm"), (True, "dumb"), (True, "unknown")])
+def test_without_a_screen_there_are_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, progress: str, is_terminal: bool, term: str
+) -> None:
+    stream = Stream(is_terminal=is_terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", term)
+    make_watcher(Outputs(progress=progress), Meters()).join()(Notice("look"))
+
+    assert stream.getvalue() == "notice     look\n"
+
+
+def test_what_several_runs_are_told_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, event = Stream(is_terminal=False), Notice("look")
+    monkeypatch.setattr(sys, "stderr", stream)
+    watcher = make_watcher(Outputs(progress="plain"), Meters(), 2)
+    for observer in (watcher.join(), watcher.join()):
+        observer(event)
+
+    watcher.join()(Notice("look"))
+    assert stream.getvalue() == "notice     look\n" * 2
