@@ -1,0 +1,59 @@
+"""A first sync to a layout: a tree of images, many tiny ones, a few huge ones; over plain HTTP and over TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab import peers
+from lab.corpus import Corpus
+from lab.measure import divided
+from lab.scenario import Case, Lab, Scenario, facts
+
+_TITLES = {
+    "tree": "A tree of images that share layers, into a layout",
+    "tiny": "Many repositories, few of them with the tag, tiny layers",
+    "big": "Four images of one huge layer each",
+}
+
+
+def run(lab: Lab) -> Iterator[Case]:
+    """Everybody starts with nothing."""
+    for kind in _TITLES:
+        for tls in (False, True):
+            name = f"{kind}-tls" if tls else kind
+            # The check is about us and the raw limit: what is measured in a minute.
+            if lab.wants(name) and not (lab.checking and kind == "big"):
+                yield _case(lab, name, kind, tls=tls)
+
+
+def _case(lab: Lab, name: str, kind: str, *, tls: bool) -> Case:
+    content = lab.corpus(kind)
+    base = peers.RAW_4 if kind == "big" else peers.RAW
+    with lab.served(content, tls=tls) as server:
+        limit = peers.raw(server, content, lab.home, 4 if kind == "big" else 16)
+        contestants = [limit, *peers.to_disk(server, content, lab.home)]
+        costs = lab.compare(contestants, base=base, asked=server.asked)
+
+    case = Case(name, _TITLES[kind] + (", over TLS" if tls else ""), base, costs, facts(content))
+    {"tree": _tree, "tiny": _tiny, "big": _big}[kind](case, content)
+    return case
+
+
+def _tree(case: Case, content: Corpus) -> None:
+    case.at_most(3, "wall, beside the raw limit", 1.1, case.ratio(peers.OURS, case.base))
+    case.ahead(3, "ahead of", 1.0, peers.OURS, peers.OTHERS)
+    fetched = divided(case.median(peers.OURS, "bytes"), content.unique_bytes)
+    case.at_most(3, "bytes fetched, beside those of the distinct blobs", 1.0, fetched)
+    case.at_most(10, "peak memory, MiB", 80, case.median(peers.OURS, "peak_mib"))
+
+
+def _tiny(case: Case, _content: Corpus) -> None:
+    case.ahead(5, "ahead of, discovery included", 2.0, peers.OURS, peers.OTHERS)
+
+
+def _big(case: Case, _content: Corpus) -> None:
+    case.at_most(4, "wall, beside curl x4 and then openssl", 0.7, case.ratio(peers.OURS, case.base))
+    case.ahead(4, "ahead of", 1.0, peers.OURS, peers.OTHERS)
+
+
+SCENARIO = Scenario("cold", "a first sync to a layout, over plain HTTP and over TLS", run, is_checked=True)

@@ -1,0 +1,49 @@
+"""Far away: a round trip of 50 ms, and 20 MB/s for each connection. This is where users are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab import peers
+from lab.front import FAR
+from lab.measure import Contestant
+from lab.scenario import Case, Lab, Scenario, facts
+
+_TITLES = {
+    "tree": "The tree of images, far away",
+    "tree-tls": "The tree of images, far away, over TLS",
+    "big": "Four huge layers, far away",
+}
+
+
+def run(lab: Lab) -> Iterator[Case]:
+    """Everybody starts with nothing."""
+    for name in _TITLES:
+        if lab.wants(name) and not (lab.checking and name == "big"):
+            yield _case(lab, name)
+
+
+def _case(lab: Lab, name: str) -> Case:
+    kind, _, tls = name.partition("-")
+    content = lab.corpus(kind)
+    base = peers.ARIA_16 if kind == "big" else peers.RAW_64
+    with lab.served(content, tls=bool(tls), link=FAR) as server:
+        limits: list[Contestant] = (
+            [peers.aria2c(server, content, lab.home, connections) for connections in (16, 4)]
+            if kind == "big"
+            else [peers.raw(server, content, lab.home, parallel) for parallel in (64, 16)]
+        )
+        costs = lab.compare([*limits, *peers.to_disk(server, content, lab.home)], base=base, asked=server.asked)
+
+    link = {"round_trip_ms": FAR.round_trip * 1000, "bytes_a_second": FAR.rate, "in_nginx": FAR.waits_in_nginx}
+    case = Case(name, _TITLES[name], base, costs, {**facts(content), "link": link})
+    if kind == "big":
+        case.at_most(8, "wall, beside aria2c with 16 connections a file", 1.15, case.ratio(peers.OURS, base))
+    else:
+        case.at_most(8, "wall, beside the raw limit", 1.25, case.ratio(peers.OURS, base))
+        case.ahead(8, "ahead of", 5.0, peers.OURS, peers.OTHERS)
+
+    return case
+
+
+SCENARIO = Scenario("wan", "50 ms away, 20 MB/s for each connection", run, is_checked=True)
