@@ -32,7 +32,7 @@ http {{
   client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u;
   scgi_temp_path {home}/s;
   sendfile on; tcp_nopush on; keepalive_requests 1000000; keepalive_timeout 75s; absolute_redirect off;
-  open_file_cache max=10000; default_type application/octet-stream; {wait}
+  default_type application/octet-stream; {wait}
   map $arg_next_page $page {{ "" 1; default $arg_next_page; }}
   server {{
     {listen_quay}
@@ -212,6 +212,11 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def listening(rate: int = 0, port: int = 0) -> socket.socket:
     """Return a listening socket, each connection of which sends at most `rate` bytes a second."""
     listener = socket.socket()
+    # nginx takes for granted that it is: a worker would wait for a connection that another one has accepted already.
+    listener.setblocking(False)
+    with contextlib.suppress(OSError):  # what most machines have: some algorithms pace even a connection to oneself
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if rate:
         listener.setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, rate)
