@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -69,24 +70,27 @@ def run(contestant: Contestant, out: Path, *, timeout: float = _TIMEOUT) -> Cost
         return Cost(0, 0, 0, -1, said=f"not here: {contestant.missing}")
 
     out.mkdir(parents=True, exist_ok=True)
+    # Some write whole layers there, and its default is on a disk.
+    temporary = fresh(out.with_name(f"{out.name}-temporary"))
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _WRAPPER, contestant.command.replace("{out}", str(out))],
         cwd=out,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**_environment(), **contestant.environment},
+        env={**_environment(), "TMPDIR": str(temporary), **contestant.environment},
         start_new_session=True,
     )
     killer = threading.Timer(timeout, lambda: os.killpg(process.pid, 9))
     killer.start()
     heard = process.communicate()[1].decode(errors="replace")
     killer.cancel()
+    shutil.rmtree(temporary, ignore_errors=True)
     said, _, figures = heard.rpartition("\0")
     if not figures.startswith("["):
         return Cost(0, 0, 0, -9, said=f"ended after {timeout:.0f} s")
 
     wall, cpu, peak, code = json.loads(figures)
-    return Cost(wall, cpu, peak / 1024, code, said=_last_line(said) if code else "")
+    return Cost(wall, cpu, peak / 1024, code, _figures(out), said=_last_line(said) if code else "")
 
 
 def compare(
@@ -162,6 +166,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def _figures(out: Path) -> dict[str, float]:
+    """Return what a contestant measured itself."""
+    file = out / "figures.json"
+    with contextlib.suppress(ValueError):
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    return {}
 
 
 def _cpu() -> str:

@@ -86,7 +86,7 @@ def skopeo_copy(server: Front, content: Corpus, home: Path, to: str = "") -> Con
     shared = "--dest-tls-verify=false" if to else "--dest-shared-blob-dir {out}/blobs"
     copy = (
         f"skopeo --insecure-policy copy -q {_trust(server)} {shared}"
-        f" docker://{server.host}/{ORGANIZATION}/%:{TAG} {to or 'oci:{out}'}/%:{TAG}"
+        f" docker://{server.host}/{ORGANIZATION}/%:{TAG} {f'docker://{to}' if to else 'oci:{out}'}/%:{TAG}"
     )
     # The directory is there before eight of them want to make it.
     command = f"mkdir -p {{out}}/blobs && xargs -a {names} -P 8 -I % {copy}"

@@ -105,7 +105,9 @@ def ratios(document: Document, name: str) -> list[float]:
     """Return those pairs."""
     costs = document["costs"]
     rounds = zip(costs.get(name, ()), costs.get(document["base"], ()), strict=False)
-    return [mine["wall"] / base["wall"] for mine, base in rounds if not mine["code"] and not base["code"]]
+    return [
+        mine["wall"] / base["wall"] for mine, base in rounds if not mine["code"] and not base["code"] and base["wall"]
+    ]
 
 
 def spread(runs: list[dict[str, Any]]) -> str:

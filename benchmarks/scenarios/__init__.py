@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from lab.scenario import Scenario
 
-from . import cold, nightly, wan
+from . import cold, dashboard, derived, discovery, durability, memory, nightly, registry, wan
 
-ALL: dict[str, Scenario] = {module.SCENARIO.name: module.SCENARIO for module in (cold, wan, nightly)}
+ALL: dict[str, Scenario] = {
+    module.SCENARIO.name: module.SCENARIO
+    for module in (discovery, cold, registry, nightly, wan, derived, memory, dashboard, durability)
+}
