@@ -20,7 +20,7 @@ def section(document: Document) -> list[str]:
         f"`{document['command']}`: {describe(document)}",
         "",
         *table(document),
-        *(["", *goals([document])] if document["goals"] else []),
+        *(["", *goals([document])] if document["goals"] and not document["quick"] else []),
     ]
 
 
@@ -37,7 +37,7 @@ def describe(document: Document) -> str:
         words.append(f"{link['round_trip_ms']:.0f} ms of round trip, {_bytes(link['bytes_a_second'])}/s a connection")
 
     words += [str(word) for word in facts.get("words", ())]
-    return ", ".join([*words, f"{_rounds(document)} rounds"]) + "."
+    return ", ".join([*words, "1 round" if _rounds(document) == 1 else f"{_rounds(document)} rounds"]) + "."
 
 
 def table(document: Document) -> list[str]:
@@ -104,10 +104,9 @@ def ratio(document: Document, name: str) -> float | None:
 def ratios(document: Document, name: str) -> list[float]:
     """Return those pairs."""
     costs = document["costs"]
-    rounds = zip(costs.get(name, ()), costs.get(document["base"], ()), strict=False)
-    return [
-        mine["wall"] / base["wall"] for mine, base in rounds if not mine["code"] and not base["code"] and base["wall"]
-    ]
+    pairs = zip(costs.get(name, ()), costs.get(document["base"], ()), strict=False)
+    whole = [(mine, base) for mine, base in pairs if not mine["code"] and not base["code"]]
+    return [mine["wall"] / base["wall"] for mine, base in whole if base["wall"]]
 
 
 def spread(runs: list[dict[str, Any]]) -> str:

@@ -87,14 +87,8 @@ def _limited(lab: Lab) -> Case:
     costs = measure.compare([Contestant(peers.OURS, command, always=True)], turn, rounds=lab.rounds)
     costs[_LIMITED] = [Cost(cost.asked.get("minimum", 0), 0, 0) for cost in costs[peers.OURS]]
     words = [f"{repositories:,} repositories, as many requests a second as Quay's nginx lets through"]
-    case = Case(
-        "limited",
-        "Discovery within Quay's rate limits",
-        _LIMITED,
-        costs,
-        {"words": words},
-        counts=("requests", "refused"),
-    )
+    title, counts = "Discovery within Quay's rate limits", ("requests", "refused")
+    case = Case("limited", title, _LIMITED, costs, {"words": words}, counts=counts)
     case.at_most(2, "wall, beside the theoretical minimum", 1.25, case.ratio(peers.OURS, _LIMITED))
     refused = divided(case.median(peers.OURS, "refused"), case.median(peers.OURS, "requests"))
     case.at_most(2, "share of requests refused", 0.01, refused)
