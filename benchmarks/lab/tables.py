@@ -12,15 +12,16 @@ from .results import Document
 _NAMES = {"written": "files written", "frame_ms": "ms a frame"}
 
 
-def section(document: Document) -> list[str]:
-    """Return a case: its title, what it is about, its table, its goals."""
+def section(document: Document, *, goals_too: bool = True) -> list[str]:
+    """Return a case: its title, what it is about, its table, and its goals, which small organizations can't show."""
+    goals_too = goals_too and document["goals"] and not document["quick"]
     return [
         f"### {document['title']}",
         "",
         f"`{document['command']}`: {describe(document)}",
         "",
         *table(document),
-        *(["", *goals([document])] if document["goals"] and not document["quick"] else []),
+        *(["", *goals([document])] if goals_too else []),
     ]
 
 
