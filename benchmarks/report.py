@@ -13,13 +13,12 @@ from pathlib import Path
 
 from lab import plot, results, tables
 from lab.results import Document
+from scenarios import ALL
 
 _HERE = Path(__file__).parent
 _DOCS = _HERE.parent / "docs"
 _PAGE = _DOCS / "explanation" / "performance.md"
 _BEGIN, _END = "<!-- benchmarks/report.py writes what follows -->", "<!-- until here -->"
-# As one reads it: what is asked first comes first.
-_ORDER = ("cold", "wan", "discovery", "nightly", "registry", "derived", "memory", "dashboard", "durability")
 
 
 def main() -> int:
@@ -37,7 +36,8 @@ def main() -> int:
 
 def generated() -> dict[Path, str]:
     """Return every file that is made of results, and what it has to be."""
-    documents = sorted(results.load_all(_HERE / "results"), key=lambda document: _ORDER.index(document["scenario"]))
+    loaded = (results.load(_HERE / "results", one.name, case) for one in ALL.values() for case in one.cases)
+    documents = [document for document in loaded if document is not None]
     scenarios = {name: list(cases) for name, cases in itertools.groupby(documents, lambda d: str(d["scenario"]))}
     before, _, rest = _PAGE.read_text().partition(_BEGIN)
     after = rest.partition(_END)[2]

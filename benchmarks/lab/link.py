@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from functools import partial
 
 _MAX_PACING_RATE = 47  # of Linux; the socket module does not have it
 
@@ -87,7 +88,7 @@ async def main(round_trip: float, rate: int, ports: list[tuple[int, int]]) -> No
             listener.setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, rate)
 
         listener.bind(("127.0.0.1", listen))
-        await loop.create_server(lambda to=to: _Near(round_trip / 2, to), sock=listener, backlog=1024)
+        await loop.create_server(partial(_Near, round_trip / 2, to), sock=listener, backlog=1024)
 
     await asyncio.Event().wait()
 

@@ -8,7 +8,7 @@ from html import escape
 from . import tables
 from .results import Document
 
-_WIDTH, _NAME, _BAR, _ROW, _GAP = 860, 330, 390, 22, 6
+_WIDTH, _NAME, _BAR, _ROW, _GAP = 880, 350, 400, 22, 6
 # Seen well on white and on black.
 _WORDS, _OURS, _BASE, _OTHERS = "#7d858f", "#d9822b", "#8a919b", "#4f8fd0"
 

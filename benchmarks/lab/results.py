@@ -48,10 +48,5 @@ def load(directory: Path, scenario: str, case: str) -> Document | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def load_all(directory: Path) -> list[Document]:
-    """Return all that is recorded there, in the order of their names."""
-    return [json.loads(file.read_text()) for file in sorted(directory.glob("*.json"))]
-
-
 def _rounded(cost: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in cost.items()}

@@ -72,10 +72,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A name, what it is about, and how its cases are measured."""
+    """A name, what it is about, the names of its cases as they are shown, and how they are measured.
+
+    `is_checked` are those that `--check` runs: what is measured in a minute and has a limit that is no peer.
+    """
 
     name: str
     about: str
+    cases: tuple[str, ...]
     run: Callable[[Lab], Iterator[Case]]
     is_checked: bool = False
 

@@ -61,9 +61,7 @@ def table(document: Document) -> list[str]:
                     f"{ours}{name}{ours}{few}",
                     spread(came_through),
                     _number(ratio(document, name)),
-                    f"{median(came_through, 'cpu'):.2f}",
-                    f"{median(came_through, 'peak_mib'):.0f}",
-                    *(_count(median(came_through, count)) for count in counts),
+                    *_spent(came_through, counts),
                 ]
             )
         )
@@ -115,6 +113,15 @@ def spread(runs: list[dict[str, Any]]) -> str:
     walls = [run["wall"] for run in runs]
     middle = f"{statistics.median(walls):.2f}"
     return middle if len(walls) == 1 else f"{middle} [{min(walls):.2f}-{max(walls):.2f}]"
+
+
+def _spent(runs: list[dict[str, Any]], counts: list[str]) -> list[str]:
+    """Return what it took besides time; nothing of what is a formula."""
+    if not median(runs, "peak_mib"):
+        return [""] * (2 + len(counts))
+
+    counted = [_count(median(runs, count)) for count in counts]
+    return [f"{median(runs, 'cpu'):.2f}", f"{median(runs, 'peak_mib'):.0f}", *counted]
 
 
 def _rounds(document: Document) -> int:

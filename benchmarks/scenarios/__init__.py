@@ -8,5 +8,5 @@ from . import cold, dashboard, derived, discovery, durability, memory, nightly, 
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (discovery, cold, registry, nightly, wan, derived, memory, dashboard, durability)
+    for module in (cold, wan, discovery, nightly, registry, derived, memory, dashboard, durability)
 }

@@ -38,4 +38,4 @@ def _terminal(server: Front, progress: str, name: str) -> Contestant:
     return replace(one, command=f"{peers.PYTHON} -P {wrapper} {one.command}")
 
 
-SCENARIO = Scenario("dashboard", "what the dashboard costs", run)
+SCENARIO = Scenario("dashboard", "what the dashboard costs", tuple(_TITLES), run)

@@ -29,4 +29,4 @@ def run(lab: Lab) -> Iterator[Case]:
             yield case
 
 
-SCENARIO = Scenario("derived", "images for other tools, beside occystrap", run)
+SCENARIO = Scenario("derived", "images for other tools, beside occystrap", tuple(_GOALS), run)

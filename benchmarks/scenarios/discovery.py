@@ -22,6 +22,8 @@ _CONCURRENCY = 16
 _OCCYSTRAP = f"occystrap's resolver, {_CONCURRENCY} workers"
 _MINIMUM = f"the theoretical minimum of {_CONCURRENCY} at a time"
 _LIMITED = "the theoretical minimum of Quay's limits"
+_CASES = (*(f"{count}-{latency}ms" for count in _REPOSITORIES for latency in _MILLISECONDS), "limited")
+_OURS = "quaymirror's discovery"
 _LAB = Path(__file__).parents[1] / "lab"
 
 
@@ -56,18 +58,18 @@ def _case(lab: Lab, content: Corpus, name: str, latency: float) -> Case:
         costs[_MINIMUM] = [Cost(least, 0, 0)] * lab.rounds
 
     title = f"Discovery in {content.repositories:,} repositories, {latency * 1000:.0f} ms away"
-    base = _MINIMUM if least else peers.OURS
+    base = _MINIMUM if least else _OURS
     case = Case(name, title, base, costs, facts(content), counts=("requests", "found"))
     if (content.repositories, latency) == (1_000, 0.05):
-        case.at_most(1, "wall, beside the theoretical minimum", 1.15, case.ratio(peers.OURS, _MINIMUM))
-        case.ahead(1, "ahead of", 3.0, peers.OURS, [_OCCYSTRAP])
+        case.at_most(1, "wall, beside the theoretical minimum", 1.15, case.ratio(_OURS, _MINIMUM))
+        case.ahead(1, "ahead of", 3.0, _OURS, [_OCCYSTRAP])
 
     return case
 
 
 def _contestants(server: Front) -> list[Contestant]:
     return [
-        Contestant(peers.OURS, f"{peers.PYTHON} -P {_LAB / 'discover.py'} {server.url} {TAG} > {{out}}/figures.json"),
+        Contestant(_OURS, f"{peers.PYTHON} -P {_LAB / 'discover.py'} {server.url} {TAG} > {{out}}/figures.json"),
         Contestant(
             _OCCYSTRAP,
             f"{peers.elsewhere(server)} --resolve {ORGANIZATION} {TAG} {_CONCURRENCY} > {{out}}/figures.json",
@@ -84,15 +86,15 @@ def _limited(lab: Lab) -> Case:
         cost = measure.run(contestant, measure.fresh(lab.home / "out"))
         return replace(cost, wall=cost.asked.get("seconds", cost.wall))
 
-    costs = measure.compare([Contestant(peers.OURS, command, always=True)], turn, rounds=lab.rounds)
-    costs[_LIMITED] = [Cost(cost.asked.get("minimum", 0), 0, 0) for cost in costs[peers.OURS]]
+    costs = measure.compare([Contestant(_OURS, command, always=True)], turn, rounds=lab.rounds)
+    costs[_LIMITED] = [Cost(cost.asked.get("minimum", 0), 0, 0) for cost in costs[_OURS]]
     words = [f"{repositories:,} repositories, as many requests a second as Quay's nginx lets through"]
     title, counts = "Discovery within Quay's rate limits", ("requests", "refused")
     case = Case("limited", title, _LIMITED, costs, {"words": words}, counts=counts)
-    case.at_most(2, "wall, beside the theoretical minimum", 1.25, case.ratio(peers.OURS, _LIMITED))
-    refused = divided(case.median(peers.OURS, "refused"), case.median(peers.OURS, "requests"))
+    case.at_most(2, "wall, beside the theoretical minimum", 1.25, case.ratio(_OURS, _LIMITED))
+    refused = divided(case.median(_OURS, "refused"), case.median(_OURS, "requests"))
     case.at_most(2, "share of requests refused", 0.01, refused)
     return case
 
 
-SCENARIO = Scenario("discovery", "finding out which repositories have the tag", run)
+SCENARIO = Scenario("discovery", "finding out which repositories have the tag", _CASES, run)

@@ -43,4 +43,4 @@ def run(lab: Lab) -> Iterator[Case]:
     yield case
 
 
-SCENARIO = Scenario("durability", "what fsync costs", run)
+SCENARIO = Scenario("durability", "what fsync costs", ("tree",), run)

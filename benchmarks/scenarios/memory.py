@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from lab import corpus, measure, peers
@@ -19,17 +19,21 @@ _GROWTH_MIB = 25
 def run(lab: Lab) -> Iterator[Case]:
     """Each size is an organization of its own; 1 % of the repositories have the tag."""
     if lab.wants("repositories"):
-        counts = _REPOSITORIES[:2] if lab.quick else _REPOSITORIES
-        sizes = {f"{n:,} repositories": partial(corpus.tiny, repositories=n, images=n // 100) for n in counts}
+        sizes = {
+            f"{n:,} repositories": partial(corpus.tiny, repositories=n, images=n // 100)
+            for n in _REPOSITORIES[: 2 if lab.quick else None]
+        }
         yield _case(lab, "repositories", "Peak memory by the number of repositories", sizes)
 
     if lab.wants("layers"):
-        counts = _MEGABYTES[:3] if lab.quick else _MEGABYTES
-        sizes = {f"a layer of {n:,} MB": partial(corpus.big, images=1, size=n * 1_000_000) for n in counts}
+        sizes = {
+            f"a layer of {n:,} MB": partial(corpus.big, images=1, size=n * 1_000_000)
+            for n in _MEGABYTES[: 3 if lab.quick else None]
+        }
         yield _case(lab, "layers", "Peak memory by the size of a layer", sizes)
 
 
-def _case(lab: Lab, name: str, title: str, sizes: dict[str, Callable[..., Corpus]]) -> Case:
+def _case(lab: Lab, name: str, title: str, sizes: Mapping[str, Callable[..., Corpus]]) -> Case:
     costs: dict[str, list[Cost]] = {}
     for size, make in sizes.items():
         content = make(lab.home / "memory")
@@ -55,4 +59,4 @@ def _case(lab: Lab, name: str, title: str, sizes: dict[str, Callable[..., Corpus
     return case
 
 
-SCENARIO = Scenario("memory", "peak memory, by what there is", run)
+SCENARIO = Scenario("memory", "peak memory, by what there is", ("repositories", "layers"), run)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lab import corpus, measure, peers
 from lab.corpus import Corpus
@@ -29,12 +30,16 @@ def run(lab: Lab) -> Iterator[Case]:
     """Everybody has what there was yesterday, in a directory of its own."""
     for suffix in ("", "-far"):
         if lab.wants(f"unchanged{suffix}") or lab.wants(f"changed{suffix}"):
-            content = corpus.kolla_tree(lab.home / "nights", **({"images": 12, "scale": 0.1} if lab.quick else {}))
+            content = corpus.kolla_tree(lab.home / "nights", **_small(lab, images=12, scale=0.1))
             yield from (case for case in _nights(lab, content, suffix) if lab.wants(case.name))
 
     if lab.wants("unchanged-many"):
-        size = {"repositories": 120, "images": 60} if lab.quick else {}
-        yield from _nights(lab, corpus.tiny(lab.home / "nights", **size), "-many")
+        content = corpus.tiny(lab.home / "nights", **_small(lab, repositories=120, images=60))
+        yield from _nights(lab, content, "-many")
+
+
+def _small(lab: Lab, **size: Any) -> dict[str, Any]:
+    return size if lab.quick else {}
 
 
 def _nights(lab: Lab, content: Corpus, suffix: str) -> Iterator[Case]:
@@ -119,4 +124,4 @@ def _goals(case: Case, content: Corpus) -> None:
         case.at_most(7, "start-up, beside importing aiohttp", 1.2, case.ratio(_STARTUP, _IMPORT))
 
 
-SCENARIO = Scenario("nightly", "the nights after: nothing changed, or little", run, is_checked=True)
+SCENARIO = Scenario("nightly", "the nights after: nothing changed, or little", tuple(_TITLES), run, is_checked=True)

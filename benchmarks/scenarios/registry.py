@@ -81,7 +81,7 @@ class _Target:
     """Debian's docker-registry, as the tests run it."""
 
     def __init__(self, home: Path) -> None:
-        from peers import DockerRegistry  # type: ignore[attr-defined]
+        from peers import DockerRegistry
 
         home.mkdir()
         self._home = home
@@ -110,4 +110,4 @@ class _Target:
         shutil.rmtree(self._home, ignore_errors=True)
 
 
-SCENARIO = Scenario("registry", "into another registry", run, is_checked=True)
+SCENARIO = Scenario("registry", "into another registry", ("cold", "again"), run, is_checked=True)

@@ -46,4 +46,4 @@ def _case(lab: Lab, name: str) -> Case:
     return case
 
 
-SCENARIO = Scenario("wan", "50 ms away, 20 MB/s for each connection", run, is_checked=True)
+SCENARIO = Scenario("wan", "50 ms away, 20 MB/s for each connection", tuple(_TITLES), run, is_checked=True)
