@@ -43,6 +43,7 @@ def _small(lab: Lab, **size: Any) -> dict[str, Any]:
 
 
 def _nights(lab: Lab, content: Corpus, suffix: str) -> Iterator[Case]:
+    before = facts(content)
     unchanged: dict[str, list[Cost]] = {}
     changed: dict[str, list[Cost]] = {}
     try:
@@ -69,7 +70,7 @@ def _nights(lab: Lab, content: Corpus, suffix: str) -> Iterator[Case]:
 
     for name, costs in ((f"unchanged{suffix}", unchanged), (f"changed{suffix}", changed)):
         if costs:
-            case = Case(name, _TITLES[name], _IMPORT, costs, facts(content), counts=("requests", "bytes", "written"))
+            case = Case(name, _TITLES[name], _IMPORT, costs, before, counts=("requests", "bytes", "written"))
             _goals(case, content)
             yield case
 
