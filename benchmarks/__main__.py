@@ -107,7 +107,8 @@ def _tell(scenario: Scenario, case: Case, lab: Lab, options: argparse.Namespace)
     if where is not None:
         results.save(document, where)
 
-    return True
+    ours = [run for name, runs in case.costs.items() if name.startswith("quaymirror") for run in runs]
+    return not any(run.code for run in ours)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,18 @@ class Lab:
         if kind in self._corpora:
             shutil.rmtree(self._corpora.pop(kind).site)
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes fit in here; tells if not."""
+        free = shutil.disk_usage(self.home).free
+        if Path("/proc/meminfo").exists():  # the directory may be memory, and allow for more than there is
+            lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+            free = min(free, int(lines["MemAvailable"].split()[0]) * 1024)
+
+        if free < size:
+            print(f"\nleft out: it needs {size / 1e9:.0f} GB of memory, and {free / 1e9:.0f} GB are free")
+
+        return free >= size
+
     @contextlib.contextmanager
     def served(
         self, content: Corpus, *, tls: bool = False, link: Link = NEAR, ports: tuple[int, int] = (0, 0)
@@ -155,6 +167,8 @@ class Lab:
         return costs
 
 
+# What the huge layers take, at the server and in a mirror.
+BIG_BYTES = 10_000_000_000
 _CORPORA: dict[str, tuple[Callable[..., Corpus], dict[str, Any]]] = {
     "tree": (corpus.kolla_tree, {"images": 12, "scale": 0.1}),
     "tiny": (corpus.tiny, {"repositories": 120, "images": 60}),

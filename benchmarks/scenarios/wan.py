@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lab import peers
 from lab.front import FAR
 from lab.measure import Contestant
-from lab.scenario import Case, Lab, Scenario, facts
+from lab.scenario import BIG_BYTES, Case, Lab, Scenario, facts
 
 _TITLES = {
     "tree": "The tree of images, far away",
@@ -19,7 +19,8 @@ _TITLES = {
 def run(lab: Lab) -> Iterator[Case]:
     """Everybody starts with nothing."""
     for name in _TITLES:
-        if lab.wants(name) and not (lab.checking and name == "big"):
+        is_big = name.startswith("big")
+        if lab.wants(name) and not (is_big and (lab.checking or not lab.has_room(0 if lab.quick else BIG_BYTES))):
             yield _case(lab, name)
 
 
@@ -33,7 +34,9 @@ def _case(lab: Lab, name: str) -> Case:
             if kind == "big"
             else [peers.raw(server, content, lab.home, parallel) for parallel in (64, 16)]
         )
-        costs = lab.compare([*limits, *peers.to_disk(server, content, lab.home)], base=base, asked=server.asked)
+        # skopeo sync takes minutes here, one image after the other: eight skopeo copies are what is to be beaten.
+        others = [one for one in peers.to_disk(server, content, lab.home) if one.name != peers.SKOPEO_SYNC]
+        costs = lab.compare([*limits, *others], base=base, asked=server.asked)
 
     link = {"round_trip_ms": FAR.round_trip * 1000, "bytes_a_second": FAR.rate, "in_nginx": FAR.waits_in_nginx}
     case = Case(name, _TITLES[name], base, costs, {**facts(content), "link": link})
