@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -80,17 +82,27 @@ def run(contestant: Contestant, out: Path, *, timeout: float = _TIMEOUT) -> Cost
         env={**_environment(), "TMPDIR": str(temporary), **contestant.environment},
         start_new_session=True,
     )
-    killer = threading.Timer(timeout, lambda: os.killpg(process.pid, 9))
+    killer = threading.Timer(timeout, _kill, [process])
     killer.start()
-    heard = process.communicate()[1].decode(errors="replace")
-    killer.cancel()
-    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        heard = process.communicate()[1].decode(errors="replace")
+    finally:
+        killer.cancel()
+        _kill(process)  # when it is this process that is to end
+        shutil.rmtree(temporary, ignore_errors=True)
+
     said, _, figures = heard.rpartition("\0")
     if not figures.startswith("["):
         return Cost(0, 0, 0, -9, said=f"ended after {timeout:.0f} s")
 
     wall, cpu, peak, code = json.loads(figures)
     return Cost(wall, cpu, peak / 1024, code, _figures(out), said=_last_line(said) if code else "")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, if it is still there: it leads a session of its own."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def compare(
@@ -189,6 +201,11 @@ def _environment() -> dict[str, str]:
 
 
 def _last_line(text: str) -> str:
+    """Return the line that tells why it failed, without the time and the lab's own directories."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if "rror" in line or "fatal" in line] or lines
-    return telling[-1][:300] if telling else "failed without a word"
+    if not telling:
+        return "failed without a word"
+
+    words = re.sub(r'^time="[^"]*" level=\w+ msg=', "", telling[-1])
+    return re.sub(r"/\S*quaymirror-lab-\w+/", "", words).replace('\\"', "").strip('"')[:200]
