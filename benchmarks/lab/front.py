@@ -28,7 +28,7 @@ _CONFIG = """
 events {{ worker_connections 4096; }}
 http {{
   log_format asked '$request_method $uri $status $body_bytes_sent';
-  access_log {home}/access.log asked buffer=64k flush=200ms;
+  access_log {home}/access.log asked buffer=64k flush=50ms;
   client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u;
   scgi_temp_path {home}/s;
   sendfile on; tcp_nopush on; keepalive_requests 1000000; keepalive_timeout 75s; absolute_redirect off;
@@ -110,7 +110,7 @@ class Front:
 
     def asked(self) -> Counter[str]:
         """Return what was asked since the last time: `requests`, `api`, `manifests`, `blobs`, and their `bytes`."""
-        time.sleep(0.5)  # the log is written every 200 ms
+        time.sleep(0.15)  # the log is written every 50 ms
         counts: Counter[str] = Counter()
         log = self.home / "access.log"
         for line in log.read_text().splitlines():

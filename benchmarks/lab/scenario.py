@@ -170,7 +170,7 @@ class Lab:
 # What the huge layers take, at the server and in a mirror.
 BIG_BYTES = 10_000_000_000
 _CORPORA: dict[str, tuple[Callable[..., Corpus], dict[str, Any]]] = {
-    "tree": (corpus.kolla_tree, {"images": 12, "scale": 0.1}),
+    "tree": (corpus.kolla_tree, {"images": 8, "scale": 0.1}),
     "tiny": (corpus.tiny, {"repositories": 120, "images": 60}),
     "big": (corpus.big, {"size": 80_000_000}),
     "derivable": (corpus.derivable, {"images": 4, "scale": 0.1}),

@@ -79,7 +79,7 @@ def _contestants(server: Front) -> list[Contestant]:
 
 def _limited(lab: Lab) -> Case:
     """A server that is limited exactly like Quay's nginx, which runs in the same process."""
-    repositories = 200 if lab.quick else 1_000
+    repositories = 100 if lab.quick else 1_000
     command = f"{peers.PYTHON} -P {_LAB / 'limited.py'} --repositories {repositories} > {{out}}/figures.json"
 
     def turn(contestant: Contestant) -> Cost:

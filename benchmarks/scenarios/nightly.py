@@ -30,7 +30,7 @@ def run(lab: Lab) -> Iterator[Case]:
     """Everybody has what there was yesterday, in a directory of its own."""
     for suffix in ("", "-far"):
         if lab.wants(f"unchanged{suffix}") or lab.wants(f"changed{suffix}"):
-            content = corpus.kolla_tree(lab.home / "nights", **_small(lab, images=12, scale=0.1))
+            content = corpus.kolla_tree(lab.home / "nights", **_small(lab, images=8, scale=0.1))
             yield from (case for case in _nights(lab, content, suffix) if lab.wants(case.name))
 
     if lab.wants("unchanged-many"):
