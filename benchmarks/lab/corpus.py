@@ -1,11 +1,16 @@
-"""Organizations on disk, as nginx can serve them: pages of the API, tags, manifests, blobs. Deterministic."""
+"""Organizations on disk, as nginx can serve them: pages of the API, tags, manifests, blobs. Deterministic.
+
+Layers are real ones, tar in gzip: a tool that finds something else compresses it first, or fails.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +34,7 @@ class Corpus:
     unique: dict[str, int] = field(default_factory=dict)
     referenced: int = 0
     manifests: dict[str, int] = field(default_factory=dict)
+    shrinkable: float = 0.0
 
     @property
     def unique_bytes(self) -> int:
@@ -42,16 +48,31 @@ class Corpus:
 
 
 def kolla_tree(site: Path, *, images: int = 60, scale: float = 1.0) -> Corpus:
-    """About 500 MB in a tree of 15 layers an image: a base, a second base, a base for every five, and what is own."""
+    """About 450 MB in a tree of 15 layers an image: a base, a second base, a base for every five, and what is own."""
 
     def layers(number: int) -> list[tuple[str, int]]:
         chain = [(f"base {n}", size) for n, size in enumerate((30, 4, 2, 1, 0.2))]
         chain += [(f"openstack {n}", size) for n, size in enumerate((12, 3, 1, 0.1))]
         chain += [(f"service {number // 5} {n}", size) for n, size in enumerate((4, 1, 0.3))]
         chain += [(f"image {number} {n}", size) for n, size in enumerate((5, 0.5, 0.05))]
-        return [(name, int(size * scale * 1_000_000)) for name, size in chain]
+        return _scaled(chain, scale)
 
     return _write(site, [(f"image-{number:04}", layers(number)) for number in range(images)])
+
+
+def derivable(site: Path, *, images: int = 60, scale: float = 1.0, shrinkable: float = 0.5) -> Corpus:
+    """A dozen layers of 52 MB in every image, three of 7.4 MB its own; so much of their content compresses well.
+
+    What has to be decompressed costs everybody the same: a ratio depends on how far layers shrink.
+    """
+    common = [(f"common {n}", size) for n, size in enumerate((16, 8, 8, 4, 4, 4, 2, 2, 2, 1, 0.5, 0.5))]
+
+    def layers(number: int) -> list[tuple[str, int]]:
+        own = [(f"image {number} {n}", size) for n, size in enumerate((4.4, 2, 1))]
+        return _scaled([*common, *own], scale)
+
+    rows = [(f"image-{number:04}", layers(number)) for number in range(images)]
+    return _write(site, rows, shrinkable=shrinkable)
 
 
 def tiny(site: Path, *, repositories: int = 1000, images: int = 600) -> Corpus:
@@ -78,13 +99,24 @@ def change(corpus: Corpus, names: Iterable[str], night: int) -> None:
     _write_pages(corpus, dict.fromkeys(names, _PUSHED + night))
 
 
-def _write(site: Path, images: Sequence[tuple[str, list[tuple[str, int]]]], without: Sequence[str] = ()) -> Corpus:
+def _scaled(layers: Iterable[tuple[str, float]], scale: float) -> list[tuple[str, int]]:
+    return [(name, int(size * scale * 1_000_000)) for name, size in layers]
+
+
+def _write(
+    site: Path,
+    images: Sequence[tuple[str, list[tuple[str, int]]]],
+    without: Sequence[str] = (),
+    *,
+    shrinkable: float = 0.0,
+) -> Corpus:
     for directory in ("api/pages", "api/tags", "manifests", "blobs"):
         (site / directory).mkdir(parents=True, exist_ok=True)
 
-    corpus = Corpus(site)
+    corpus = Corpus(site, shrinkable=shrinkable)
+    made: dict[str, _Layer] = {}
     for name, layers in images:
-        _add_image(corpus, name, layers)
+        _add_image(corpus, name, layers, made)
         _write_tag(corpus, name, start=_PUSHED)
         corpus.images.append(name)
 
@@ -98,14 +130,31 @@ def _write(site: Path, images: Sequence[tuple[str, list[tuple[str, int]]]], with
     return corpus
 
 
-def _add_image(corpus: Corpus, name: str, layers: Sequence[tuple[str, int]]) -> None:
-    described = [{"mediaType": _LAYER_TYPE, **_blob(corpus, seed, size)} for seed, size in layers]
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A blob, and the digest of what it is when decompressed."""
+
+    digest: str
+    size: int
+    diff_id: str
+
+
+def _add_image(
+    corpus: Corpus, name: str, layers: Sequence[tuple[str, int]], made: dict[str, _Layer] | None = None
+) -> None:
+    made = {} if made is None else made
+    for seed, size in layers:
+        if seed not in made:
+            made[seed] = _layer(corpus, seed, size)
+
+    chain = [made[seed] for seed, _ in layers]
+    described = [{"mediaType": _LAYER_TYPE, "digest": layer.digest, "size": layer.size} for layer in chain]
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "config": {"Labels": {"name": name}},
-            "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in described]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in chain]},
         }
     ).encode()
     digest = _put(corpus, config)
@@ -117,7 +166,7 @@ def _add_image(corpus: Corpus, name: str, layers: Sequence[tuple[str, int]]) -> 
             "layers": described,
         }
     ).encode()
-    corpus.referenced += len(config) + sum(size for _, size in layers)
+    corpus.referenced += len(config) + sum(layer.size for layer in chain)
     own = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     corpus.manifests[own] = len(manifest)
     directory = corpus.site / "manifests" / name
@@ -128,19 +177,48 @@ def _add_image(corpus: Corpus, name: str, layers: Sequence[tuple[str, int]]) -> 
     temporary.replace(directory / TAG)
 
 
-def _blob(corpus: Corpus, seed: str, size: int) -> dict[str, object]:
-    source, hasher = random.Random(seed), hashlib.sha256()
+def _layer(corpus: Corpus, seed: str, size: int) -> _Layer:
+    """Write a layer of about `size` bytes: what does not shrink is stored, which is quick and costs nobody much."""
+    outer, inner, compressed = hashlib.sha256(), hashlib.sha256(), 0
+    compressor = zlib.compressobj(1 if corpus.shrinkable else 0, wbits=31)
     temporary = corpus.site / "blobs" / "new"
     with temporary.open("wb") as file:
-        for left in range(size, 0, -_PIECE):
-            piece = source.randbytes(min(left, _PIECE))
-            hasher.update(piece)
-            file.write(piece)
+        for piece in (*_archive(seed, size, corpus.shrinkable), None):
+            packed = compressor.flush() if piece is None else compressor.compress(piece)
+            inner.update(piece or b"")
+            outer.update(packed)
+            compressed += file.write(packed)
 
-    digest = f"sha256:{hasher.hexdigest()}"
+    digest = f"sha256:{outer.hexdigest()}"
     temporary.replace(corpus.site / "blobs" / digest)
-    corpus.unique[digest] = size
-    return {"digest": digest, "size": size}
+    corpus.unique[digest] = compressed
+    return _Layer(digest, compressed, f"sha256:{inner.hexdigest()}")
+
+
+def _archive(seed: str, size: int, shrinkable: float) -> Iterator[bytes]:
+    """Yield a tar of one file that is `size` bytes when compressed."""
+    source = random.Random(seed)
+    whole = int(size / (1 - 0.97 * shrinkable))
+    member = tarfile.TarInfo(f"usr/lib/{hashlib.sha256(seed.encode()).hexdigest()[:12]}")
+    member.size, member.mtime = whole, _PUSHED
+    yield member.tobuf(tarfile.GNU_FORMAT)
+    for left in range(whole, 0, -_PIECE):
+        yield _content(source, min(left, _PIECE), shrinkable)
+
+    yield bytes(-whole % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
+
+
+def _content(source: random.Random, size: int, shrinkable: float) -> bytes:
+    """Words shrink to a twentieth or so, the rest not at all."""
+    if not shrinkable:
+        return source.randbytes(size)
+
+    words = int(8192 * shrinkable)
+    blocks = (
+        source.randbytes(8192 - words) + (b"%016d " % source.getrandbits(50) * 482)[:words]
+        for _ in range(size // 8192 + 1)
+    )
+    return b"".join(blocks)[:size]
 
 
 def _put(corpus: Corpus, content: bytes) -> str:
@@ -162,18 +240,10 @@ def _tags(rows: list[dict[str, object]]) -> dict[str, object]:
 
 def _write_pages(corpus: Corpus, modified: dict[str, int]) -> None:
     names: list[str] = json.loads((corpus.site / "names.json").read_text())
-    entry: Callable[[str], dict[str, object]] = lambda name: {  # noqa: E731
-        "namespace": ORGANIZATION,
-        "name": name,
-        "is_public": True,
-        "kind": "image",
-        "state": "NORMAL",
-        "last_modified": modified.get(name, _PUSHED),
-    }
+    same = {"namespace": ORGANIZATION, "is_public": True, "kind": "image", "state": "NORMAL"}
+    rows = [{**same, "name": name, "last_modified": modified.get(name, _PUSHED)} for name in names]
     for number in range(corpus.pages):
-        page: dict[str, object] = {
-            "repositories": [entry(name) for name in names[number * _PAGE : (number + 1) * _PAGE]]
-        }
+        page: dict[str, object] = {"repositories": rows[number * _PAGE : (number + 1) * _PAGE]}
         if number + 1 < corpus.pages:
             page["next_page"] = str(number + 2)
 

@@ -1,4 +1,9 @@
-"""nginx as a Quay server and as its CDN, over plain HTTP and over TLS, and what it was asked for."""
+"""nginx as a Quay server and as its CDN, over plain HTTP and over TLS, near or far away, and what it was asked for.
+
+Far away means: a round trip before each answer, one more for a new connection, another one for its TLS handshake; and
+each connection carries so many bytes a second. nginx itself waits, where it has Lua, and the kernel paces the sockets:
+neither takes anything from the two cores that are measured. Without Lua a proxy does both (`lab.link`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,21 +20,24 @@ from pathlib import Path
 
 from .corpus import MANIFEST_TYPE, ORGANIZATION, TAG
 
+_MODULES = Path("/usr/lib/nginx/modules")
+_LUA = [_MODULES / "ndk_http_module.so", _MODULES / "ngx_http_lua_module.so"]
+_MAX_PACING_RATE = 47  # of Linux; the socket module does not have it
 _CONFIG = """
-{user} daemon off; worker_processes 2; pid {home}/nginx.pid; error_log {home}/error.log warn;
+{load} {user} daemon off; worker_processes 2; pid {home}/nginx.pid; error_log {home}/error.log warn;
 events {{ worker_connections 4096; }}
 http {{
   log_format asked '$request_method $uri $status $body_bytes_sent';
-  access_log {home}/access.log asked buffer=64k flush=200ms;
+  access_log {home}/access.log asked buffer=64k flush=50ms;
   client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u;
   scgi_temp_path {home}/s;
   sendfile on; tcp_nopush on; keepalive_requests 1000000; keepalive_timeout 75s; absolute_redirect off;
-  open_file_cache max=10000; default_type application/octet-stream;
+  default_type application/octet-stream; {wait}
   map $arg_next_page $page {{ "" 1; default $arg_next_page; }}
   server {{
     {listen_quay}
     root {site};
-    location = /v2/ {{ default_type application/json; return 200 '{{}}'; }}
+    location = /v2/ {{ try_files /none @version; }}
     location = /api/v1/repository {{ default_type application/json; rewrite ^ /api/pages/$page.json break; }}
     location ~ ^/api/v1/repository/{organization}/([^/]+)/tag/?$ {{
       default_type application/json; rewrite ^/api/v1/repository/{organization}/([^/]+)/tag/?$ /api/tags/$1.json break;
@@ -36,19 +45,47 @@ http {{
     location ~ ^/v2/{organization}/([^/]+)/manifests/(.+)$ {{
       default_type {manifest_type}; rewrite ^/v2/{organization}/([^/]+)/manifests/(.+)$ /manifests/$1/$2 break;
     }}
-    location ~ ^/v2/{organization}/[^/]+/tags/list$ {{
-      default_type application/json; return 200 '{{"name": "x", "tags": ["{tag}"]}}';
-    }}
-    location ~ ^/v2/{organization}/[^/]+/blobs/(sha256:[0-9a-f]+)$ {{ return 302 {cdn}/blobs/$1?signature=0; }}
+    location ~ ^/v2/{organization}/[^/]+/tags/list$ {{ try_files /none @tags; }}
+    location ~ ^/v2/{organization}/[^/]+/blobs/(?<digest>sha256:[0-9a-f]+)$ {{ try_files /none @cdn; }}
+    # Reached once the wait is over: `return` itself would not wait.
+    location @version {{ default_type application/json; return 200 '{{}}'; }}
+    location @tags {{ default_type application/json; return 200 '{{"name": "x", "tags": ["{tag}"]}}'; }}
+    location @cdn {{ return 302 {cdn}/blobs/$digest?signature=0; }}
   }}
-  server {{ {listen_cdn} root {site}; {limit} }}
+  server {{ {listen_cdn} root {site}; }}
 }}
+"""
+_WAIT = """
+  access_by_lua_block {{
+    local owed = {trip}
+    if ngx.var.connection_requests == "1" then
+      owed = owed + math.max(0, {handshakes} * {trip} - tonumber(ngx.var.connection_time))
+    end
+    ngx.sleep(owed)
+  }}
 """
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What is between the client and the server: seconds of a round trip, bytes a second of each connection."""
+
+    round_trip: float = 0.0
+    rate: int = 0
+
+    @property
+    def waits_in_nginx(self) -> bool:
+        """Whether nginx can do the waiting."""
+        return all(module.exists() for module in _LUA)
+
+
+NEAR = Link()
+FAR = Link(0.05, 20_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Front:
-    """A running nginx. `quay` and `cdn` are its origins; `links` are what clients are told to use instead, if any."""
+    """A running nginx, as its clients see it."""
 
     home: Path
     quay_port: int
@@ -57,13 +94,23 @@ class Front:
     cafile: Path | None
 
     @property
+    def host(self) -> str:
+        """Host and port of the Quay server."""
+        return f"127.0.0.1:{self.quay_port}"
+
+    @property
     def url(self) -> str:
         """Where the Quay server is."""
-        return f"{self.scheme}://127.0.0.1:{self.quay_port}"
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def cdn(self) -> str:
+        """Where blobs are."""
+        return f"{self.scheme}://127.0.0.1:{self.cdn_port}"
 
     def asked(self) -> Counter[str]:
         """Return what was asked since the last time: `requests`, `api`, `manifests`, `blobs`, and their `bytes`."""
-        time.sleep(0.5)  # the log is written every 200 ms
+        time.sleep(0.15)  # the log is written every 50 ms
         counts: Counter[str] = Counter()
         log = self.home / "access.log"
         for line in log.read_text().splitlines():
@@ -82,48 +129,101 @@ class Front:
 
 @contextlib.contextmanager
 def front(
-    site: Path,
-    home: Path,
-    *,
-    tls: bool = False,
-    cdn: str | None = None,
-    limit_rate: str | None = None,
-    ports: tuple[int, int] | None = None,
+    site: Path, home: Path, *, tls: bool = False, link: Link = NEAR, ports: tuple[int, int] = (0, 0)
 ) -> Iterator[Front]:
-    """Serve `site` while the context lasts. `cdn` is what blobs are redirected to, instead of nginx's own CDN port.
-
-    `limit_rate` is nginx's, for each connection of the CDN.
-    """
-    quay_port, cdn_port = ports or (free_port(), free_port())
-    scheme = "https" if tls else "http"
+    """Serve `site` at the other end of `link` while the context lasts, at free ports if none are given."""
     home.mkdir(parents=True, exist_ok=True)
-    keys = _certificate(home) if tls else ""
-    listen = f" ssl; {keys}" if tls else ";"
-    config = home / "nginx.conf"
-    config.write_text(
-        _CONFIG.format(
-            home=home,
-            # As root its workers would be nobody, who may not read here.
-            user="user root;" if os.geteuid() == 0 else "",
-            site=site,
-            organization=ORGANIZATION,
-            tag=TAG,
-            manifest_type=MANIFEST_TYPE,
-            listen_quay=f"listen 127.0.0.1:{quay_port}{listen}",
-            listen_cdn=f"listen 127.0.0.1:{cdn_port}{listen}",
-            cdn=cdn or f"{scheme}://127.0.0.1:{cdn_port}",
-            limit=f"limit_rate {limit_rate};" if limit_rate else "",
-        )
-    )
-    process = subprocess.Popen(["nginx", "-c", str(config), "-p", str(home)], stderr=subprocess.DEVNULL)
-    try:
-        for port in (quay_port, cdn_port):
+    by_proxy = link != NEAR and not link.waits_in_nginx
+    with contextlib.ExitStack() as stack:
+        # Listened on here already: no port is lost to somebody else, and connections are paced from their beginning.
+        rate, wanted = (0, (0, 0)) if by_proxy else (link.rate, ports)
+        sockets = [stack.enter_context(listening(rate, port)) for port in wanted]
+        far = [listener.getsockname()[1] for listener in sockets]
+        near = [port or free_port() for port in ports] if by_proxy else far
+        server = Front(home, near[0], near[1], "https" if tls else "http", home / "ca.pem" if tls else None)
+        config = _configuration(site, server, far, tls=tls, waits=0.0 if by_proxy else link.round_trip)
+        stack.enter_context(_nginx(home, config, sockets))
+        if by_proxy:
+            stack.enter_context(_proxy(link, near, far))
+
+        for port in near:
             wait_for(port)
 
-        yield Front(home, quay_port, cdn_port, scheme, home / "ca.pem" if tls else None)
+        server.asked()
+        yield server
+
+
+def _configuration(site: Path, server: Front, ports: list[int], *, tls: bool, waits: float) -> str:
+    home = server.home
+    keys = f" ssl; {_certificate(home)}" if tls else ";"
+    return _CONFIG.format(
+        home=home,
+        # As root its workers would be nobody, who may not read here.
+        user="user root;" if os.geteuid() == 0 else "",
+        site=site,
+        organization=ORGANIZATION,
+        tag=TAG,
+        manifest_type=MANIFEST_TYPE,
+        listen_quay=f"listen 127.0.0.1:{ports[0]}{keys}",
+        listen_cdn=f"listen 127.0.0.1:{ports[1]}{keys}",
+        cdn=server.cdn,
+        load="".join(f"load_module {module}; " for module in _LUA) if waits else "",
+        wait=_WAIT.format(trip=waits, handshakes=2 if tls else 1) if waits else "",
+    )
+
+
+@contextlib.contextmanager
+def _nginx(home: Path, configuration: str, sockets: list[socket.socket]) -> Iterator[None]:
+    config = home / "nginx.conf"
+    config.write_text(configuration)
+    # It takes over sockets that are named there, as it does when its binary is replaced.
+    numbers = [listener.fileno() for listener in sockets]
+    environment = {**os.environ, "NGINX": "".join(f"{number};" for number in numbers)}
+    with (home / "stderr.log").open("wb") as log:
+        command = ["nginx", "-c", str(config), "-p", str(home), "-e", str(home / "error.log")]
+        process = subprocess.Popen(command, stderr=log, env=environment, pass_fds=numbers)
+
+    with ended(process):
+        yield
+
+
+@contextlib.contextmanager
+def _proxy(link: Link, near: list[int], far: list[int]) -> Iterator[None]:
+    pairs = [f"{listen}:{to}" for listen, to in zip(near, far, strict=True)]
+    command = [sys.executable, "-m", "lab.link", str(link.round_trip), str(link.rate), *pairs]
+    with ended(subprocess.Popen(command, cwd=Path(__file__).parent.parent)):
+        yield
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End this very process when the context does."""
+    try:
+        yield
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def listening(rate: int = 0, port: int = 0) -> socket.socket:
+    """Return a listening socket, each connection of which sends at most `rate` bytes a second."""
+    listener = socket.socket()
+    # nginx takes for granted that it is: a worker would wait for a connection that another one has accepted already.
+    listener.setblocking(False)
+    with contextlib.suppress(OSError):  # what most machines have: some algorithms pace even a connection to oneself
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if rate:
+        listener.setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, rate)
+
+    listener.bind(("127.0.0.1", port))
+    listener.listen(4096)
+    return listener
 
 
 def free_port() -> int:
@@ -161,4 +261,4 @@ def _certificate(home: Path) -> str:
         for part in server.cert_chain_pems:
             file.write(part.bytes())
 
-    return f"ssl_certificate {home}/cert.pem; ssl_certificate_key {home}/key.pem;"
+    return f"ssl_certificate {home}/cert.pem; ssl_certificate_key {home}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;"

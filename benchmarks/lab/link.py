@@ -1,14 +1,18 @@
-"""A slow link: a proxy that delays every byte by half a round trip each way. Run as a process of its own.
+"""A slow link where nginx has no Lua: a proxy that delays every byte by half a round trip each way.
 
-    python -m lab.link RTT_MS LISTEN:TO [LISTEN:TO …]
+    python -m lab.link ROUND_TRIP_SECONDS BYTES_A_SECOND LISTEN:TO [LISTEN:TO …]
 
-Bandwidth is nginx's own business (`limit_rate`, for each connection).
+It is a process of its own, and busy: measure on more than two cores. The kernel paces each of its connections.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
+from functools import partial
+
+_MAX_PACING_RATE = 47  # of Linux; the socket module does not have it
 
 
 class _Pipe(asyncio.Protocol):
@@ -74,15 +78,21 @@ class _Near(_Pipe):
         far.waiting.clear()
 
 
-async def main(round_trip: float, ports: list[tuple[int, int]]) -> None:
+async def main(round_trip: float, rate: int, ports: list[tuple[int, int]]) -> None:
     """Serve until the process is ended."""
     loop = asyncio.get_running_loop()
     for listen, to in ports:
-        await loop.create_server(lambda to=to: _Near(round_trip / 2, to), "127.0.0.1", listen, backlog=1024)
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if rate:
+            listener.setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, rate)
+
+        listener.bind(("127.0.0.1", listen))
+        await loop.create_server(partial(_Near, round_trip / 2, to), sock=listener, backlog=1024)
 
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    pairs = [(int(first), int(second)) for first, _, second in (word.partition(":") for word in sys.argv[2:])]
-    asyncio.run(main(float(sys.argv[1]) / 1000, pairs))
+    pairs = [(int(first), int(second)) for first, _, second in (word.partition(":") for word in sys.argv[3:])]
+    asyncio.run(main(float(sys.argv[1]), int(sys.argv[2]), pairs))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import re
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,124 +27,172 @@ wall = time.perf_counter() - began
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 sys.stderr.write("\\0" + json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss, code]))
 """
+_TIMEOUT = 300.0
+# Who takes longer runs once: the third digit of a factor of ten is worth nobody's time.
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One run: wall and CPU (children included) in seconds, peak memory of the largest process in MiB."""
+    """One run: wall and CPU (children included) in seconds, peak memory of the largest process in MiB.
+
+    `asked` is what servers were asked for; what else a scenario measures is there, too. `said` tells why a run failed.
+    """
 
     wall: float
     cpu: float
     peak_mib: float
-    code: int
-    asked: Mapping[str, int] = field(default_factory=dict)
+    code: int = 0
+    asked: Mapping[str, float] = field(default_factory=dict)
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Something to measure: `command` is run by a shell in an empty directory, which `{out}` stands for."""
+    """Something to measure: `command` is run by a shell in a directory, which `{out}` stands for.
+
+    It takes part where all programs it `needs` are installed. Who `always` runs does so in each round, however slow.
+    """
 
     name: str
     command: str
+    needs: tuple[str, ...] = ()
+    always: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> str:
+        """What it would need, if it is not there."""
+        return ", ".join(program for program in self.needs if shutil.which(program) is None)
 
 
-def run(command: str, out: Path, *, environment: Mapping[str, str] | None = None, timeout: float = 600.0) -> Cost:
-    """Run `command`, and return what it cost."""
+def run(contestant: Contestant, out: Path, *, timeout: float = _TIMEOUT) -> Cost:
+    """Run what `contestant` does in `out`, and return what it cost."""
+    if contestant.missing:
+        return Cost(0, 0, 0, -1, said=f"not here: {contestant.missing}")
+
     out.mkdir(parents=True, exist_ok=True)
+    # Some write whole layers there, and its default is on a disk.
+    temporary = fresh(out.with_name(f"{out.name}-temporary"))
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WRAPPER, command],
+        [sys.executable, "-I", "-S", "-c", _WRAPPER, contestant.command.replace("{out}", str(out))],
         cwd=out,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**_environment(), **(environment or {})},
+        env={**_environment(), "TMPDIR": str(temporary), **contestant.environment},
         start_new_session=True,
     )
-    assert process.stderr is not None
-    words: list[bytes] = []
-    reader = threading.Thread(target=lambda: words.append(process.stderr.read()))  # type: ignore[union-attr]
-    reader.start()
-    killer = threading.Timer(timeout, lambda: os.killpg(process.pid, 9))
+    killer = threading.Timer(timeout, _kill, [process])
     killer.start()
-    process.wait()
-    killer.cancel()
-    reader.join()
-    said, _, figures = b"".join(words).decode(errors="replace").rpartition("\0")
+    try:
+        heard = process.communicate()[1].decode(errors="replace")
+    finally:
+        killer.cancel()
+        _kill(process)  # when it is this process that is to end
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    said, _, figures = heard.rpartition("\0")
     if not figures.startswith("["):
-        said, figures = figures, "[0, 0, 0, -9]"
+        return Cost(0, 0, 0, -9, said=f"ended after {timeout:.0f} s")
 
     wall, cpu, peak, code = json.loads(figures)
-    if code != 0:
-        sys.stderr.write(said[-2000:])
+    return Cost(wall, cpu, peak / 1024, code, _figures(out), said=_last_line(said) if code else "")
 
-    return Cost(wall, cpu, peak / 1024, code)
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, if it is still there: it leads a session of its own."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def compare(
     contestants: Sequence[Contestant],
-    out: Path,
+    turn: Callable[[Contestant], Cost],
     *,
-    rounds: int = 3,
-    asked: Callable[[], Mapping[str, int]] = dict,
-    prepare: Callable[[Path, Contestant], None] = lambda _out, _contestant: None,
-    environment: Mapping[str, str] | None = None,
+    rounds: int,
+    costs: dict[str, list[Cost]] | None = None,
 ) -> dict[str, list[Cost]]:
-    """Run all contestants in turns, so that what the machine does besides hits all of them alike."""
-    costs: dict[str, list[Cost]] = {contestant.name: [] for contestant in contestants}
+    """Let all take turns, so that what the machine does besides hits all of them alike.
+
+    Who fails is not asked again, and who is slow neither, unless it has to be there in each round. `costs` are those
+    of earlier rounds.
+    """
+    costs = {} if costs is None else costs
     for number in range(rounds):
         for contestant in contestants:
-            subprocess.run(["rm", "-rf", str(out)], check=True)
-            out.mkdir(parents=True)
-            prepare(out, contestant)
-            asked()
-            cost = run(contestant.command.format(out=out), out, environment=environment)
-            costs[contestant.name].append(Cost(cost.wall, cost.cpu, cost.peak_mib, cost.code, dict(asked())))
-            sys.stderr.write(f"  {number + 1}/{rounds}  {contestant.name:<44} {cost.wall:8.2f} s\n")
+            runs = costs.setdefault(contestant.name, [])
+            if runs and (runs[-1].code or (runs[-1].wall > _PATIENCE and not contestant.always)):
+                continue
 
-    subprocess.run(["rm", "-rf", str(out)], check=True)
+            runs.append(turn(contestant))
+            what = runs[-1].said if runs[-1].code else f"{runs[-1].wall:8.2f} s"
+            sys.stderr.write(f"  {number + 1}/{rounds}  {contestant.name:<48} {what}\n")
+            sys.stderr.flush()
+
     return costs
 
 
-def table(costs: Mapping[str, Sequence[Cost]], *, base: str) -> list[str]:
-    """Return a Markdown table; ratios are medians of the pairs of one round each, against `base`."""
-    lines = ["| what | wall s | ratio | CPU s | peak MiB | requests | bytes |", "|---|---|---|---|---|---|---|"]
-    for name, runs in sorted(costs.items(), key=lambda item: _median(item[1], "wall")):
-        failed = "" if all(cost.code == 0 for cost in runs) else " (failed)"
-        ratio = statistics.median(mine.wall / theirs.wall for mine, theirs in zip(runs, costs[base], strict=True))
-        asked = runs[-1].asked
-        lines.append(
-            f"| {name}{failed} | {_median(runs, 'wall'):.2f} [{min(c.wall for c in runs):.2f}-"
-            f"{max(c.wall for c in runs):.2f}] | {ratio:.2f} | {_median(runs, 'cpu'):.2f} |"
-            f" {_median(runs, 'peak_mib'):.0f} | {asked.get('requests', 0):,} | {asked.get('bytes', 0):,} |"
-        )
-
-    return lines
+def fresh(out: Path) -> Path:
+    """Empty `out`, and return it."""
+    # As a process: what it costs to remove 4 GB is no part of this one's memory or time.
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    out.mkdir(parents=True)
+    return out
 
 
-def ratio(costs: Mapping[str, Sequence[Cost]], mine: str, theirs: str) -> float:
-    """Return how many times as long `mine` took as `theirs`: the median of the rounds' own ratios."""
-    return statistics.median(a.wall / b.wall for a, b in zip(costs[mine], costs[theirs], strict=True))
+def with_counts(cost: Cost, counts: Mapping[str, float]) -> Cost:
+    """Return `cost` with more of what was counted."""
+    return replace(cost, asked={**cost.asked, **counts})
 
 
-def save(name: str, costs: Mapping[str, Sequence[Cost]], facts: Mapping[str, Any], results: Path) -> None:
-    """Write the costs with the machine's facts to `results`/`name`.json."""
-    results.mkdir(parents=True, exist_ok=True)
-    document = {
-        "scenario": name,
-        "machine": machine(),
-        **facts,
-        "costs": {n: [asdict(c) for c in r] for n, r in costs.items()},
-    }
-    (results / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+def paired(costs: Mapping[str, Sequence[Cost]], mine: str, theirs: str) -> list[float]:
+    """Return how many times as long `mine` took as `theirs`, for each round that both of them came through."""
+    pairs = zip(costs.get(mine, ()), costs.get(theirs, ()), strict=False)
+    return [a.wall / b.wall for a, b in pairs if not a.code and not b.code and b.wall]
+
+
+def ratio(costs: Mapping[str, Sequence[Cost]], mine: str, theirs: str) -> float | None:
+    """Return the median of the rounds' own ratios; None where there is none."""
+    ratios = paired(costs, mine, theirs)
+    return statistics.median(ratios) if ratios else None
+
+
+def median(runs: Iterable[Cost], what: str) -> float | None:
+    """Return the median of an attribute of `Cost`, or of something that was counted; None if no run came through."""
+    values = [getattr(cost, what) if hasattr(cost, what) else cost.asked.get(what, 0) for cost in runs if not cost.code]
+    return statistics.median(values) if values else None
+
+
+def divided(mine: float | None, theirs: float | None) -> float | None:
+    """Divide where both are known."""
+    return mine / theirs if mine is not None and theirs else None
 
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return {
         "cores": os.cpu_count(),
+        "cpu": _cpu(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "python": platform.python_version(),
-        "kernel": platform.release(),
-        "load": os.getloadavg(),
+        "load": round(os.getloadavg()[0], 2),
     }
+
+
+def _figures(out: Path) -> dict[str, float]:
+    """Return what a contestant measured itself."""
+    file = out / "figures.json"
+    with contextlib.suppress(ValueError):
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    return {}
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _environment() -> dict[str, str]:
@@ -148,5 +200,12 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def _median(runs: Sequence[Cost], what: str) -> float:
-    return statistics.median(getattr(cost, what) for cost in runs)
+def _last_line(text: str) -> str:
+    """Return the line that tells why it failed, without the time and the lab's own directories."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or "fatal" in line] or lines
+    if not telling:
+        return "failed without a word"
+
+    words = re.sub(r'^time="[^"]*" level=\w+ msg=', "", telling[-1])
+    return re.sub(r"/\S*quaymirror-lab-\w+/", "", words).replace('\\"', "").strip('"')[:200]

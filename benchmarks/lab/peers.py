@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+
+import certifi
 
 from .corpus import ORGANIZATION, TAG, Corpus
 from .front import Front
@@ -12,67 +19,185 @@ from .measure import Contestant
 
 OURS = "quaymirror sync"
 RAW = "curl x16 of the unique blobs, then openssl dgst"
+RAW_64 = "curl x64 of the unique blobs, then openssl dgst"
+RAW_4 = "curl x4 of the unique blobs, then openssl dgst"
+ARIA_4 = "aria2c, 4 connections a file, then openssl dgst"
+ARIA_16 = "aria2c, 16 connections a file, then openssl dgst"
+SKOPEO_COPY = "skopeo copy x8 to layouts that share blobs"
+SKOPEO_SYNC = "skopeo sync to dir"
+OCCYSTRAP = "occystrap -J 3 -j 4 to dir (its defaults)"
+OCCYSTRAP_16 = "occystrap -J 16 -j 4 to dir"
+CRANE = "crane pull"
+REGSYNC = "regsync x4 to ocidir"
+# Who does the same job as we do; the raw limit does only a part of it.
+OTHERS = (SKOPEO_COPY, SKOPEO_SYNC, OCCYSTRAP, OCCYSTRAP_16, CRANE, REGSYNC)
 
 
-def fast_directory() -> str | None:
-    """Return a directory in memory if there is one: disks differ too much to be compared."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+PYTHON = sys.executable
+_CORES = os.cpu_count() or 1
 
 
-def cold(server: Front, corpus: Corpus, home: Path, *, link: bool = False) -> list[Contestant]:
-    """Return who can mirror `corpus` to this machine."""
-    found = [Contestant(RAW, _raw(server, corpus, home, 16)), Contestant(OURS, sync(server))]
-    if link:
-        found.append(Contestant("curl x64 of the unique blobs, then openssl dgst", _raw(server, corpus, home, 64)))
+def to_disk(server: Front, content: Corpus, home: Path) -> list[Contestant]:
+    """Return who can mirror `content` to this machine."""
+    return [
+        ours(server),
+        skopeo_copy(server, content, home),
+        skopeo_sync(server, content, home),
+        occystrap(server),
+        crane(server, content),
+        regsync(server, content, home),
+    ]
 
-    if shutil.which("skopeo"):
-        found.append(Contestant("skopeo copy x8 to layouts that share blobs", _skopeo_copy(server, corpus, home)))
-        if not link:
-            found.append(Contestant("skopeo sync to dir", _skopeo_sync(server, corpus, home)))
 
-    if shutil.which("crane"):
-        names = " ".join(f"127.0.0.1:{server.quay_port}/{ORGANIZATION}/{name}:{TAG}" for name in corpus.images)
-        found.append(Contestant("crane pull", f"crane pull --insecure --format=oci {names} {{out}}/layout"))
+def ours(server: Front, *options: str, to: str = "{out}/mirror", name: str = OURS, always: bool = True) -> Contestant:
+    """Mirror the organization of `server`."""
+    trust = f"--cafile {server.cafile} " if server.cafile else ""
+    words = " ".join(("--progress none", *options) if "--progress" not in options else options)
+    command = f"{PYTHON} -m quaymirror sync {ORGANIZATION} '*' {TAG} --server {server.url} {trust}--to {to} {words}"
+    return Contestant(name, command, always=always)
+
+
+def raw(server: Front, content: Corpus, home: Path, parallel: int) -> Contestant:
+    """Fetch every distinct blob with curl, so many at a time, and hash all of them with openssl on all cores."""
+    urls = home / "urls"
+    urls.write_text("".join(f'url = "{server.cdn}/blobs/{digest}"\noutput = "{digest}"\n' for digest in content.unique))
+    trust = f"--cacert {server.cafile} " if server.cafile else ""
+    many = f"--parallel --parallel-immediate --parallel-max {parallel}"
+    fetch = f"curl -sS --no-progress-meter --fail {trust}{many} -K {urls}"
+    name = {4: RAW_4, 16: RAW, 64: RAW_64}[parallel]
+    return Contestant(name, f"cd {{out}} && {fetch} && {_hash(content)}", ("curl", "openssl"), always=True)
+
+
+def aria2c(server: Front, content: Corpus, home: Path, connections: int) -> Contestant:
+    """Fetch every distinct blob in so many ranges at a time, and hash all of them with openssl on all cores."""
+    urls = home / "aria-urls"
+    urls.write_text("".join(f"{server.cdn}/blobs/{digest}\n  out={digest}\n" for digest in content.unique))
+    trust = f"--ca-certificate={server.cafile}" if server.cafile else ""
+    fetch = (
+        f"aria2c -q -j 16 -x {connections} -s {connections} -k 1M --file-allocation=none --auto-file-renaming=false"
+        f" {trust} -d {{out}} -i {urls}"
+    )
+    name = {4: ARIA_4, 16: ARIA_16}[connections]
+    return Contestant(name, f"cd {{out}} && {fetch} && {_hash(content)}", ("aria2c", "openssl"), always=True)
+
+
+def skopeo_copy(server: Front, content: Corpus, home: Path, to: str = "") -> Contestant:
+    """Copy eight images at a time, into layouts whose blobs are in one place, or to another registry."""
+    names = home / "names"
+    names.write_text("".join(f"{name}\n" for name in content.images))
+    shared = "--dest-tls-verify=false" if to else "--dest-shared-blob-dir {out}/blobs"
+    copy = (
+        f"skopeo --insecure-policy copy -q {_trust(server)} {shared}"
+        f" docker://{server.host}/{ORGANIZATION}/%:{TAG} {f'docker://{to}' if to else 'oci:{out}'}/%:{TAG}"
+    )
+    # The directory is there before eight of them want to make it.
+    command = f"mkdir -p {{out}}/blobs && xargs -a {names} -P 8 -I % {copy}"
+    return Contestant("skopeo copy x8" if to else SKOPEO_COPY, command, ("skopeo",))
+
+
+def skopeo_sync(server: Front, content: Corpus, home: Path, to: str = "") -> Contestant:
+    """Have skopeo copy one image after the other, into directories or to another registry."""
+    verify = ["  tls-verify: false"] if server.cafile is None else [f"  cert-dir: {server.home}/certs"]
+    lines = [f"{server.host}:", *verify, "  images:"]
+    lines += [f"    {ORGANIZATION}/{name}: ['{TAG}']" for name in content.images]
+    words = home / "skopeo.yaml"
+    words.write_text("\n".join(lines) + "\n")
+    where = f"--dest docker --dest-tls-verify=false {words} {to}" if to else f"--dest dir {words} {{out}}"
+    return Contestant(
+        "skopeo sync" if to else SKOPEO_SYNC, f"skopeo --insecure-policy sync --src yaml {where}", ("skopeo",)
+    )
+
+
+def occystrap(server: Front, *options: str, images: int = 3, layers: int = 4) -> Contestant:
+    """Have occystrap do an organization, as it is meant to be used, but from another server than quay.io."""
+    words = "" if server.cafile else "--insecure "
+    command = (
+        f"{elsewhere(server)} {words}-J {images} -j {layers} process 'quay://{ORGANIZATION}/*:{TAG}'"
+        f" 'dir://{{out}}/images?unique_names=true' {' '.join(options)}"
+    )
+    name = {3: OCCYSTRAP, 16: OCCYSTRAP_16}[images]
+    return Contestant(name, f"mkdir -p {{out}}/images && {command}", environment=_authority(server))
+
+
+def elsewhere(server: Front) -> str:
+    """Return how occystrap is started for a server that is not quay.io."""
+    return f"{PYTHON} -P {Path(__file__).with_name('elsewhere.py')} {server.url}"
+
+
+def crane(server: Front, content: Corpus, to: str = "") -> Contestant:
+    """Pull all images in one process into one layout, or copy one after the other to another registry."""
+    insecure = "" if server.cafile else "--insecure "
+    places = {name: f"{server.host}/{ORGANIZATION}/{name}:{TAG}" for name in content.images}
+    if to:
+        copies = (f"crane copy --insecure {place} {to}/{name}:{TAG}" for name, place in places.items())
+        return Contestant("crane copy", " && ".join(copies), ("crane",), environment=_authority(server))
+
+    command = f"crane pull {insecure}--format=oci {' '.join(places.values())} {{out}}/layout"
+    return Contestant(CRANE, command, ("crane",), environment=_authority(server))
+
+
+def regsync(server: Front, content: Corpus, home: Path, to: str = "") -> Contestant:
+    """Have regsync bring four images at a time, into layouts or to another registry."""
+    certificate = ""
+    if server.cafile:
+        pem = "".join(f"      {line}\n" for line in server.cafile.read_text().splitlines())
+        certificate = f"    tls: enabled\n    regcert: |\n{pem}"
+
+    lines = ["version: 1", "defaults: {parallel: 4}", "creds:", f"  - registry: {server.host}"]
+    lines += [certificate.rstrip() or "    tls: disabled"]
+    lines += [f"  - registry: {to.partition('/')[0]}", "    tls: disabled"] if to else []
+    lines += ["sync:"]
+    for name in content.images:
+        target = f"{to}/{name}:{TAG}" if to else f"ocidir://OUT/{name}:{TAG}"
+        lines += [f"  - source: {server.host}/{ORGANIZATION}/{name}:{TAG}", f"    target: {target}", "    type: image"]
+
+    words = home / "regsync.yaml"
+    words.write_text("\n".join(lines) + "\n")
+    command = f"sed s,OUT,{{out}}, {words} > {{out}}/regsync.yaml && regsync once -c {{out}}/regsync.yaml"
+    return Contestant("regsync x4" if to else REGSYNC, command, ("regsync",))
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return which versions take part."""
+    asked = {
+        "skopeo": "skopeo --version",
+        "docker-registry": "docker-registry --version",
+        "nginx": "nginx -v",
+        "curl": "curl --version",
+        "aria2c": "aria2c --version",
+        "openssl": "openssl version",
+        "crane": "crane version",
+        "regsync": "regsync version --format '{{.VCSTag}}'",
+    }
+    found = {name: importlib.metadata.version(name) for name in ("quaymirror", "occystrap", "aiohttp")}
+    for name, command in asked.items():
+        if shutil.which(name):
+            done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20, check=False)
+            version = re.search(r"v?(\d+\.\d+[\w.+-]*)", done.stdout + done.stderr)
+            found[name] = version[1] if version else "?"
 
     return found
 
 
-def sync(server: Front, *more: str) -> str:
-    """Return our own command line; `more` are further options."""
-    trust = f" --cafile {server.cafile}" if server.cafile else ""
-    return (
-        f"{sys.executable} -m quaymirror sync {ORGANIZATION} '*' {TAG} --server {server.url}{trust}"
-        f" --to {{out}}/mirror --progress none {' '.join(more)}"
-    ).rstrip()
-
-
-def _raw(server: Front, corpus: Corpus, home: Path, parallel: int) -> str:
-    urls = home / f"urls-{server.cdn_port}"
-    origin = f"{server.scheme}://127.0.0.1:{server.cdn_port}"
-    urls.write_text("".join(f'url = "{origin}/blobs/{digest}"\noutput = "{digest}"\n' for digest in corpus.unique))
-    trust = f"--cacert {server.cafile} " if server.cafile else ""
-    many = f"--parallel --parallel-immediate --parallel-max {parallel}"
-    fetch = f"curl -sS --no-progress-meter --fail {trust}{many} -K {urls}"
-    return f"cd {{out}} && {fetch} && ls | xargs -P 2 -n 64 openssl dgst -sha256 > /dev/null"
-
-
-def _skopeo_copy(server: Front, corpus: Corpus, home: Path) -> str:
-    names = home / "names"
-    names.write_text("".join(f"{name}\n" for name in corpus.images))
-    copy = (
-        f"skopeo --insecure-policy copy -q {_trust(server)} --dest-shared-blob-dir {{out}}/blobs"
-        f" docker://127.0.0.1:{server.quay_port}/{ORGANIZATION}/%:{TAG} oci:{{out}}/%:{TAG}"
-    )
-    return f"xargs -a {names} -P 8 -I % {copy}"
-
-
-def _skopeo_sync(server: Front, corpus: Corpus, home: Path) -> str:
-    lines = [f"127.0.0.1:{server.quay_port}:", "  tls-verify: false", "  images:"]
-    lines += [f"    {ORGANIZATION}/{name}: ['{TAG}']" for name in corpus.images]
-    words = home / "skopeo.yaml"
-    words.write_text("\n".join(lines) + "\n")
-    return f"skopeo --insecure-policy sync --src yaml --dest dir {words} {{out}}"
+def _hash(content: Corpus) -> str:
+    """Hash the files here on all cores: few enough at a time that all of them have something to do until the end."""
+    some = max(1, min(32, len(content.unique) // (4 * _CORES)))
+    return f"ls | grep sha256: | xargs -P {_CORES} -n {some} openssl dgst -sha256 > /dev/null"
 
 
 def _trust(server: Front) -> str:
     return "--src-tls-verify=false" if server.cafile is None else f"--src-cert-dir {server.home}/certs"
+
+
+def _authority(server: Front) -> dict[str, str]:
+    """Have a program that is not told trust the lab's authority besides those of the world.
+
+    To load these takes time, which their users spend, too: with the lab's alone a client would start far quicker.
+    """
+    if server.cafile is None:
+        return {}
+
+    bundle = server.home / "authorities.pem"
+    bundle.write_text(Path(certifi.where()).read_text() + server.cafile.read_text())
+    return {"SSL_CERT_FILE": str(bundle)}

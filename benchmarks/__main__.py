@@ -1,0 +1,115 @@
+"""The lab: quaymirror beside every peer and the physical limit, on one machine, in one run.
+
+    python benchmarks [SCENARIO[/CASE] …] [--rounds N] [--only TEXT] [--quick] [--check]
+
+Without a name all scenarios run. Results land in benchmarks/results, a file a case; `python benchmarks/report.py` makes
+the tables and plots of the docs from them. `--quick` tries everything with small organizations, and `--check` fails
+when we are farther from the raw limit than what is recorded there; neither of them records anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import contextlib
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab import check, results, tables
+from lab.scenario import Case, Lab, Scenario
+from scenarios import ALL
+
+import quaymirror
+
+RECORDED = Path(__file__).parent / "results"
+_CHECK_ROUNDS = 9
+
+
+def main() -> int:
+    """Run what was asked for; 1 if something broke, or if --check found that we got slower."""
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended and memory is given back
+    compileall.compile_dir(Path(quaymirror.__file__).parent, quiet=2)
+    began, good = time.monotonic(), True
+    with _laboratory(options) as lab:
+        for name, cases in _chosen(options).items():
+            scenario, lab.cases = ALL[name], frozenset(cases)
+            print(f"\n# {scenario.name}: {scenario.about}", flush=True)
+            for case in _measured(scenario, lab):
+                good &= case is not None and _tell(scenario, case, lab, options)
+
+    print(f"\n{time.monotonic() - began:,.0f} s")
+    return 0 if good else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenario", nargs="*", help=", ".join(ALL))
+    parser.add_argument("--rounds", type=int, help="how often everybody has a turn (3; 1 if --quick, 9 if --check)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="peers whose names hold this, and the raw limit")
+    parser.add_argument("--quick", action="store_true", help="small organizations, one round: does the lab work?")
+    parser.add_argument("--check", action="store_true", help="have we got slower than what is recorded?")
+    parser.add_argument("--results", type=Path, help="where results are written, instead of benchmarks/results")
+    options = parser.parse_args()
+    # Where organizations are small some cases have other names: a word that fits none of them measures nothing.
+    known = {*ALL, *(f"{scenario.name}/{case}" for scenario in ALL.values() for case in scenario.cases)}
+    unknown = [word for word in options.scenario if (word.partition("/")[0] if options.quick else word) not in known]
+    if unknown:
+        parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+
+    return options
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, set[str]]:
+    """Return the cases of each scenario that was asked for; an empty set means all of them."""
+    chosen: dict[str, set[str]] = {}
+    for word in options.scenario or [name for name in ALL if ALL[name].is_checked or not options.check]:
+        name, _, case = word.partition("/")
+        chosen.setdefault(name, set()).update([case] if case else [])
+
+    return chosen
+
+
+@contextlib.contextmanager
+def _laboratory(options: argparse.Namespace) -> Iterator[Lab]:
+    """Disks differ too much to be compared: everything is in memory, if some of it is a directory."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="quaymirror-lab-") as home:
+        rounds = options.rounds or (1 if options.quick else _CHECK_ROUNDS if options.check else 3)
+        yield Lab(Path(home), rounds, quick=options.quick, checking=options.check, only=options.only)
+
+
+def _measured(scenario: Scenario, lab: Lab) -> Iterator[Case | None]:
+    """Yield each case; None where the lab itself broke, which is told, and keeps no other scenario from running."""
+    try:
+        yield from scenario.run(lab)
+    except Exception:
+        traceback.print_exc()
+        yield None
+
+
+def _tell(scenario: Scenario, case: Case, lab: Lab, options: argparse.Namespace) -> bool:
+    document = results.document(scenario, case, quick=lab.quick)
+    print("\n" + "\n".join(tables.section(document)), flush=True)
+    if options.check:
+        verdict = check.judge(results.load(options.results or RECORDED, scenario.name, case.name), document)
+        print("\n" + verdict.words, flush=True)
+        return verdict.good
+
+    where = options.results or (None if lab.quick or lab.only else RECORDED)
+    if where is not None:
+        results.save(document, where)
+
+    ours = [run for name, runs in case.costs.items() if name.startswith("quaymirror") for run in runs]
+    return not any(run.code for run in ours)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

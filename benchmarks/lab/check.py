@@ -1,0 +1,83 @@
+"""Have we got slower than what is recorded, beyond what noise explains?
+
+Times of two days can't be compared, but how many times as long as the raw limit we took can: it ran by turns with us,
+then and now, on the same bytes. Each round gives such a ratio. Their medians, now by then, are what is judged, and how
+sure that number is comes from resampling the rounds of both days (a bootstrap, with a seed: the same rounds get the
+same verdict). We are slower if 95 % of the resampled numbers are above 1 + 5 %: so both a difference that is small and
+one that this many rounds can't tell from noise pass.
+
+Counts have no noise. One more request, or one more byte, than in any recorded round is a regression.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import peers, tables
+from .results import Document
+
+MARGIN = 1.05
+CONFIDENCE = 0.95
+_SAMPLES = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is told, and whether it is good news."""
+
+    good: bool
+    words: str
+
+
+def judge(then: Document | None, now: Document) -> Verdict:
+    """Hold a case against what is recorded of it."""
+    name = f"{now['scenario']}/{now['case']}"
+    before = tables.ratios(then, peers.OURS) if then else []
+    after = tables.ratios(now, peers.OURS)
+    if not after:
+        return Verdict(False, f"check {name}: FAILED: there is no round that both came through")
+
+    if then is None or not before:
+        return Verdict(True, f"check {name}: nothing is recorded")
+
+    sure, middle = slowdown(before, after)
+    complaints = _counted(then, now)
+    if sure > MARGIN:
+        complaints.append(f"with {CONFIDENCE:.0%} certainty at least {sure:.2f} times as slow")
+
+    words = f"{statistics.median(after):.2f} times {now['base']}, {statistics.median(before):.2f} then ({middle:.2f}x)"
+    elsewhere = "" if _machine(then) == _machine(now) else "; recorded on another kind of machine"
+    failed = f": FAILED: {'; '.join(complaints)}" if complaints else ": fine"
+    return Verdict(not complaints, f"check {name}: {words}{elsewhere}{failed}")
+
+
+def slowdown(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Return by what factor the median grew at least, with `CONFIDENCE`, and by what factor it did in these rounds."""
+    source = random.Random(0)
+
+    def resampled(values: Sequence[float]) -> float:
+        return statistics.median(source.choices(values, k=len(values)))
+
+    factors = sorted(resampled(after) / resampled(before) for _ in range(_SAMPLES))
+    return factors[int((1 - CONFIDENCE) * _SAMPLES)], statistics.median(after) / statistics.median(before)
+
+
+def _counted(then: Document, now: Document) -> list[str]:
+    complaints = []
+    if then["facts"] != now["facts"]:
+        return ["the organization is another one: record it anew"]
+
+    for what in now["counts"]:
+        most = max((run["asked"].get(what, 0) for run in then["costs"][peers.OURS]), default=0)
+        count = tables.median(now["costs"][peers.OURS], what)
+        if count > most:
+            complaints.append(f"{count:,.0f} {what}, {most:,.0f} then")
+
+    return complaints
+
+
+def _machine(document: Document) -> tuple[object, ...]:
+    return tuple(document["machine"][name] for name in ("cores", "cpu", "python"))

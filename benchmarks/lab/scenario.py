@@ -1,0 +1,187 @@
+"""What a scenario is: cases, each of them contestants that did the same job, and the goals that it shows."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import corpus, measure, peers
+from .corpus import Corpus
+from .front import NEAR, Front, Link, front
+from .measure import Contestant, Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A number that is to be at most, or at least, so large. `measured` is None where the peer it needs is missing."""
+
+    number: int
+    what: str
+    limit: float
+    measured: float | None
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is; None where nobody knows."""
+        if self.measured is None:
+            return None
+
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
+
+
+@dataclass(slots=True)
+class Case:
+    """One table: everybody's costs, whom they are divided by, and which of the things that were counted is shown."""
+
+    name: str
+    title: str
+    base: str
+    costs: dict[str, list[Cost]]
+    facts: dict[str, Any] = field(default_factory=dict)
+    goals: list[Goal] = field(default_factory=list)
+    counts: tuple[str, ...] = ("requests", "bytes")
+
+    def median(self, name: str, what: str) -> float | None:
+        """Return the median of an attribute of a contestant's costs, or of something that was counted."""
+        return measure.median(self.costs.get(name, ()), what)
+
+    def ratio(self, mine: str, theirs: str) -> float | None:
+        """Return how many times as long `mine` took."""
+        return measure.ratio(self.costs, mine, theirs)
+
+    def at_most(self, number: int, what: str, limit: float, measured: float | None) -> None:
+        """Have a goal: `measured` is at most `limit`."""
+        self.goals.append(Goal(number, what, limit, measured))
+
+    def at_least(self, number: int, what: str, limit: float, measured: float | None) -> None:
+        """Have a goal: `measured` is at least `limit`."""
+        self.goals.append(Goal(number, what, limit, measured, at_least=True))
+
+    def ahead(self, number: int, what: str, limit: float, mine: str, others: Sequence[str]) -> None:
+        """Have a goal against each of `others`: they take at least `limit` times as long as `mine`."""
+        for other in others:
+            if other in self.costs:
+                self.at_least(number, f"{what}: {other}", limit, self.ratio(other, mine))
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A name, what it is about, the names of its cases as they are shown, and how they are measured.
+
+    `is_checked` are those that `--check` runs: what is measured in a minute and has a limit that is no peer.
+    """
+
+    name: str
+    about: str
+    cases: tuple[str, ...]
+    run: Callable[[Lab], Iterator[Case]]
+    is_checked: bool = False
+
+
+@dataclass(slots=True)
+class Lab:
+    """Where scenarios run: memory that is a directory, what was asked for, and what they share."""
+
+    home: Path
+    rounds: int = 3
+    quick: bool = False
+    checking: bool = False
+    only: str = ""
+    cases: frozenset[str] = frozenset()
+    _corpora: dict[str, Corpus] = field(default_factory=dict)
+
+    def wants(self, case: str) -> bool:
+        """Whether this case is to be measured."""
+        return not self.cases or case in self.cases
+
+    def corpus(self, kind: str) -> Corpus:
+        """Return an organization, made when it is first asked for: `tree`, `tiny`, `big` or `derivable`."""
+        if kind not in self._corpora:
+            make, small = _CORPORA[kind]
+            sys.stderr.write(f"  making the organization “{kind}”\n")
+            self._corpora[kind] = make(self.home / kind, **(small if self.quick else {}))
+
+        return self._corpora[kind]
+
+    def drop(self, kind: str) -> None:
+        """Make room: nobody needs this organization any more."""
+        if kind in self._corpora:
+            shutil.rmtree(self._corpora.pop(kind).site)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes fit in here; tells if not."""
+        free = shutil.disk_usage(self.home).free
+        if Path("/proc/meminfo").exists():  # the directory may be memory, and allow for more than there is
+            lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+            free = min(free, int(lines["MemAvailable"].split()[0]) * 1024)
+
+        if free < size:
+            print(f"\nleft out: it needs {size / 1e9:.0f} GB of memory, and {free / 1e9:.0f} GB are free")
+
+        return free >= size
+
+    @contextlib.contextmanager
+    def served(
+        self, content: Corpus, *, tls: bool = False, link: Link = NEAR, ports: tuple[int, int] = (0, 0)
+    ) -> Iterator[Front]:
+        """Serve an organization for a while."""
+        place = self.home / "nginx"
+        try:
+            with front(content.site, place, tls=tls, link=link, ports=ports) as server:
+                yield server
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def chosen(self, contestants: Sequence[Contestant], base: str) -> list[Contestant]:
+        """Leave out whom nobody asked for; ourselves and whom we are held against stay."""
+        if self.checking:
+            return [one for one in contestants if one.name in (peers.OURS, base)]
+
+        return [one for one in contestants if self.only in one.name or one.always or one.name in (peers.OURS, base)]
+
+    def compare(
+        self,
+        contestants: Sequence[Contestant],
+        *,
+        base: str,
+        asked: Callable[[], Mapping[str, float]] = dict,
+        rounds: int | None = None,
+    ) -> dict[str, list[Cost]]:
+        """Let everybody do the job in an empty directory, by turns."""
+        out = self.home / "out"
+
+        def turn(contestant: Contestant) -> Cost:
+            measure.fresh(out)
+            asked()
+            cost = measure.run(contestant, out)
+            return measure.with_counts(cost, asked())
+
+        costs = measure.compare(self.chosen(contestants, base), turn, rounds=rounds or self.rounds)
+        shutil.rmtree(out, ignore_errors=True)
+        return costs
+
+
+# What the huge layers take, at the server and in a mirror.
+BIG_BYTES = 10_000_000_000
+_CORPORA: dict[str, tuple[Callable[..., Corpus], dict[str, Any]]] = {
+    "tree": (corpus.kolla_tree, {"images": 8, "scale": 0.1}),
+    "tiny": (corpus.tiny, {"repositories": 120, "images": 60}),
+    "big": (corpus.big, {"size": 80_000_000}),
+    "derivable": (corpus.derivable, {"images": 4, "scale": 0.1}),
+}
+
+
+def facts(content: Corpus) -> dict[str, Any]:
+    """What a reader has to know of an organization."""
+    return {
+        "repositories": content.repositories,
+        "images": len(content.images),
+        "unique_bytes": content.unique_bytes,
+        "referenced_bytes": content.referenced,
+    }

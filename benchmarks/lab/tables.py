@@ -1,0 +1,151 @@
+"""Results as Markdown: a table for a case, and one for all goals. Everything comes from what is recorded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from .results import Document
+
+# What of the counts is shown, and how it is called there.
+_NAMES = {"written": "files written", "frame_ms": "ms a frame"}
+
+
+def section(document: Document, *, goals_too: bool = True) -> list[str]:
+    """Return a case: its title, what it is about, its table, and its goals, which small organizations can't show."""
+    goals_too = goals_too and document["goals"] and not document["quick"]
+    return [
+        f"### {document['title']}",
+        "",
+        f"`{document['command']}`: {describe(document)}",
+        "",
+        *table(document),
+        *(["", *goals([document])] if goals_too else []),
+    ]
+
+
+def describe(document: Document) -> str:
+    """Tell the facts of a case in a line."""
+    facts = document["facts"]
+    words = [f"{facts['images']:,} images in {facts['repositories']:,} repositories"] if "images" in facts else []
+    if "unique_bytes" in facts:
+        words.append(f"{_bytes(facts['unique_bytes'])} of distinct blobs")
+        words.append(f"{_bytes(facts['referenced_bytes'])} with every image counted by itself")
+
+    if "link" in facts:
+        link = facts["link"]
+        words.append(f"{link['round_trip_ms']:.0f} ms of round trip, {_bytes(link['bytes_a_second'])}/s a connection")
+
+    words += [str(word) for word in facts.get("words", ())]
+    return ", ".join([*words, "1 round" if _rounds(document) == 1 else f"{_rounds(document)} rounds"]) + "."
+
+
+def table(document: Document) -> list[str]:
+    """Return the contestants of a case, the fastest first; who failed or is missing comes last, with the reason."""
+    counts = document["counts"]
+    heads = ["what", "wall s", "ratio", "CPU s", "peak MiB", *(_NAMES.get(name, name) for name in counts)]
+    lines = [_row(heads), "|---|" + "---:|" * (len(heads) - 1)]
+    costs = sorted(document["costs"].items(), key=lambda item: (not good(item[1]), median(item[1], "wall")))
+    for name, runs in costs:
+        came_through = good(runs)
+        if not came_through:
+            lines.append(_row([name, _escape(runs[0]["said"] if runs else "did not run"), *[""] * (len(heads) - 2)]))
+            continue
+
+        ours = "**" if name.startswith("quaymirror") else ""
+        few = "" if len(came_through) > 1 or _rounds(document) == 1 else " (1 run)"
+        lines.append(
+            _row(
+                [
+                    f"{ours}{name}{ours}{few}",
+                    spread(came_through),
+                    _number(ratio(document, name)),
+                    *_spent(came_through, counts),
+                ]
+            )
+        )
+
+    return lines
+
+
+def goals(documents: Iterable[Document]) -> list[str]:
+    """Return all goals of the cases, and whether they are met."""
+    lines = ["| goal | case | what | to be | measured | |", "|---:|---|---|---:|---:|---|"]
+    rows = [(goal, document) for document in documents for goal in document["goals"]]
+    for goal, document in sorted(rows, key=lambda row: row[0]["number"]):
+        sign = "≥" if goal["at_least"] else "≤"
+        met = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
+        case = f"{document['scenario']}/{document['case']}"
+        measured = "" if goal["measured"] is None else _number(goal["measured"])
+        lines.append(_row([str(goal["number"]), case, goal["what"], f"{sign} {goal['limit']:g}", measured, met]))
+
+    return lines
+
+
+def good(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the runs that came through."""
+    return [run for run in runs if not run["code"]]
+
+
+def median(runs: Iterable[dict[str, Any]], what: str) -> float:
+    """Return the median of a number of the runs that came through, 0 if none did."""
+    values = [run[what] if what in run else run["asked"].get(what, 0) for run in good(runs)]
+    return statistics.median(values) if values else 0.0
+
+
+def ratio(document: Document, name: str) -> float | None:
+    """Return how many times as long it took as the case's base: the median over pairs of one round each."""
+    pairs = ratios(document, name)
+    return statistics.median(pairs) if pairs else None
+
+
+def ratios(document: Document, name: str) -> list[float]:
+    """Return those pairs."""
+    costs = document["costs"]
+    pairs = zip(costs.get(name, ()), costs.get(document["base"], ()), strict=False)
+    whole = [(mine, base) for mine, base in pairs if not mine["code"] and not base["code"]]
+    return [mine["wall"] / base["wall"] for mine, base in whole if base["wall"]]
+
+
+def spread(runs: list[dict[str, Any]]) -> str:
+    """Return the median of wall times and, where there are several, their range."""
+    walls = [run["wall"] for run in runs]
+    middle = f"{statistics.median(walls):.2f}"
+    return middle if len(walls) == 1 else f"{middle} [{min(walls):.2f}-{max(walls):.2f}]"
+
+
+def _spent(runs: list[dict[str, Any]], counts: list[str]) -> list[str]:
+    """Return what it took besides time; nothing of what is a formula."""
+    if not median(runs, "peak_mib"):
+        return [""] * (2 + len(counts))
+
+    counted = [_count(median(runs, count)) for count in counts]
+    return [f"{median(runs, 'cpu'):.2f}", f"{median(runs, 'peak_mib'):.0f}", *counted]
+
+
+def _rounds(document: Document) -> int:
+    return max((len(runs) for runs in document["costs"].values()), default=0)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}" if value < 1 else f"{value:.2f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else _number(value)
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")[:160]

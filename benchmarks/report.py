@@ -1,0 +1,91 @@
+"""Write what benchmarks/results says into the docs: docs/explanation/performance.md and its pictures.
+
+    python benchmarks/report.py [--check]
+
+No number of that page is typed by hand. With `--check` nothing is written: it tells whether the page is up to date.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+from lab import plot, results, tables
+from lab.results import Document
+from scenarios import ALL
+
+_HERE = Path(__file__).parent
+_DOCS = _HERE.parent / "docs"
+_PAGE = _DOCS / "explanation" / "performance.md"
+_BEGIN, _END = "<!-- benchmarks/report.py writes what follows -->", "<!-- until here -->"
+
+
+def main() -> int:
+    """Write, or compare; 1 if something is not as it should be."""
+    check = "--check" in sys.argv[1:]
+    stale = [file for file, content in generated().items() if not file.exists() or file.read_text() != content]
+    for file in stale:
+        if check:
+            print(f"{file} is not what benchmarks/report.py makes of benchmarks/results", file=sys.stderr)
+        else:
+            file.write_text(generated()[file])
+
+    return 1 if check and stale else 0
+
+
+def generated() -> dict[Path, str]:
+    """Return every file that is made of results, and what it has to be."""
+    loaded = (results.load(_HERE / "results", one.name, case) for one in ALL.values() for case in one.cases)
+    documents = [document for document in loaded if document is not None]
+    scenarios = {name: list(cases) for name, cases in itertools.groupby(documents, lambda d: str(d["scenario"]))}
+    before, _, rest = _PAGE.read_text().partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    words = "\n".join([_BEGIN, "", *_page(documents, scenarios), "", _END])
+    pictures = {_picture(name): plot.of_scenario(cases) for name, cases in scenarios.items()}
+    return {_PAGE: before + words + after, **pictures}
+
+
+def _page(documents: list[Document], scenarios: dict[str, list[Document]]) -> list[str]:
+    if not documents:
+        return ["Nothing is recorded yet."]
+
+    lines = ["## The goals", "", *tables.goals(documents), "", "## Where it ran", "", *_machines(documents)]
+    for name, cases in scenarios.items():
+        about = str(cases[0]["about"])
+        picture = f"![{about}](../images/{_picture(name).name})"
+        lines += ["", f"## {about[0].upper()}{about[1:]}", "", picture]
+        for case in cases:
+            lines += ["", *tables.section(case, goals_too=False)]
+
+    return lines
+
+
+def _machines(documents: list[Document]) -> list[str]:
+    """Tell each machine once, with the days and the load that its cases had."""
+    same: dict[str, list[Document]] = {}
+    for document in documents:
+        machine, programs = document["machine"], document["programs"]
+        versions = ", ".join(f"{name} {version}" for name, version in programs.items())
+        words = (
+            f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']},"
+            f" Python {machine['python']}; {versions}"
+        )
+        same.setdefault(words, []).append(document)
+
+    return [f"- {words}; {_when(ran)}." for words, ran in same.items()]
+
+
+def _when(documents: list[Document]) -> str:
+    days = sorted({document["day"] for document in documents})
+    loads = [document["machine"]["load"] for document in documents]
+    cases = f"{len(documents)} cases" if len(documents) > 1 else "one case"
+    return f"{cases} on {' and '.join(days)}, load {min(loads):g} to {max(loads):g}"
+
+
+def _picture(scenario: str) -> Path:
+    return _DOCS / "images" / f"bench-{scenario}.svg"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

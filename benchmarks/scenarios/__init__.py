@@ -1,0 +1,12 @@
+"""The scenarios, in the order in which they run and are shown."""
+
+from __future__ import annotations
+
+from lab.scenario import Scenario
+
+from . import cold, dashboard, derived, discovery, durability, memory, nightly, registry, wan
+
+ALL: dict[str, Scenario] = {
+    module.SCENARIO.name: module.SCENARIO
+    for module in (cold, wan, discovery, nightly, registry, derived, memory, dashboard, durability)
+}

@@ -1,0 +1,41 @@
+"""What the dashboard costs: the same sync in a terminal, with it and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lab import peers
+from lab.front import FAR, NEAR, Front
+from lab.measure import Contestant
+from lab.scenario import Case, Lab, Scenario, facts
+
+_RICH = "quaymirror sync --progress rich"
+_TITLES = {"near": "The dashboard, beside none", "far": "The dashboard, beside none, far away"}
+# It is about a few per cent: so many times as many rounds as for the others.
+_MORE = 4
+
+
+def run(lab: Lab) -> Iterator[Case]:
+    """Both run in a terminal, which somebody reads."""
+    for name, link in (("near", NEAR), ("far", FAR)):
+        if lab.wants(name):
+            content = lab.corpus("tree")
+            with lab.served(content, link=link) as server:
+                contestants = [_terminal(server, "none", peers.OURS), _terminal(server, "rich", _RICH)]
+                rounds = lab.rounds if lab.quick else lab.rounds * _MORE
+                costs = lab.compare(contestants, base=peers.OURS, asked=server.asked, rounds=rounds)
+
+            case = Case(name, _TITLES[name], peers.OURS, costs, facts(content))
+            case.at_most(11, "wall, beside none", 1.03, case.ratio(_RICH, peers.OURS))
+            yield case
+
+
+def _terminal(server: Front, progress: str, name: str) -> Contestant:
+    one = peers.ours(server, f"--progress {progress}", name=name)
+    wrapper = Path(__file__).parents[1] / "lab" / "terminal.py"
+    return replace(one, command=f"{peers.PYTHON} -P {wrapper} {one.command}")
+
+
+SCENARIO = Scenario("dashboard", "what the dashboard costs", tuple(_TITLES), run)
