@@ -91,7 +91,7 @@ async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(
         raise StoreError("no space left")
 
     pool, store = Pool(), store_at(tmp_path / "mine")
-    monkeypatch.setattr("quaymirror.store.fsops.write_all", full)
+    monkeypatch.setattr("quaymirror.store.fsops.write_at", full)
     pool.lend(Files(tmp_path / "theirs"))
     with pytest.raises(StoreError):
         await copied(pool, store)
