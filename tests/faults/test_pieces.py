@@ -36,6 +36,7 @@ HEX = LAYER.digest.partition(":")[2]
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "_LEAST_BYTES", PIECE)
+    monkeypatch.setattr(pieces, "_FAR_SECONDS", 0.0)
 
 
 def asked(server: QuayServer, listener: str = "cdn") -> list[RequestRecord]:
@@ -62,6 +63,19 @@ async def test_a_large_blob_comes_in_pieces_at_once_each_byte_once_and_the_regis
     assert len({request.peer for request in asked(server)}) > 1
     assert sent(server) == LAYER.size
     assert len(asked(server, "quay")) == 1
+
+
+async def test_from_a_server_that_is_near_the_rest_comes_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "_FAR_SECONDS", 60.0)
+    async with QuayServer(two_images(BIG)) as server:
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    ranges = [request.headers["range"] for request in asked(server)]
+    assert ranges == [f"bytes=0-{PIECE - 1}", f"bytes={PIECE}-"]
+    assert sent(server) == LAYER.size
 
 
 async def test_with_one_transfer_at_a_time_it_comes_in_one(tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ def run(order: dict[str, Any]) -> None:
             file = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(file, number)
 
-        pieces._LEAST_BYTES = order.get("least_piece") or pieces._LEAST_BYTES
+        if order.get("least_piece"):
+            pieces._LEAST_BYTES, pieces._FAR_SECONDS = order["least_piece"], 0.0
+
         for hook, arguments in order.get("hook", {}).items():
             fsops.watch(HOOKS[hook](**arguments))
 

@@ -8,6 +8,7 @@ as it comes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from .together import together
 _LEAST_BYTES = 8 * 1024 * 1024
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_AT_ONCE = 16
+# Who answers sooner is near, where one connection gives all there is and more of them only cost.
+_FAR_SECONDS = 0.02
 
 
 async def fetch_pieces(
@@ -60,6 +63,8 @@ class Plan:
     def __init__(self, gaps: Iterable[tuple[int, int]], *, most: int) -> None:
         self._gaps = [*reversed([*gaps])]
         self.hands = max(1, min(most, self.left // _LEAST_BYTES))
+        self.is_for_one = False
+        """Whether one is enough for what is left: then it gets each gap as a whole."""
 
     @property
     def left(self) -> int:
@@ -71,8 +76,11 @@ class Plan:
         if not self._gaps:
             return None
 
-        size = max(_LEAST_BYTES, min(_MOST_BYTES, self.left // (2 * self.hands)))
         start, end = self._gaps.pop()
+        if self.is_for_one:
+            return start, end
+
+        size = max(_LEAST_BYTES, min(_MOST_BYTES, (self.left + end - start) // (2 * self.hands)))
         # No crumbs.
         if end - start >= size + _LEAST_BYTES // 2:
             self._gaps.append((start + size, end))
@@ -108,12 +116,13 @@ class _Crew:
         finally:
             self._is_known.set()
 
-        await self.help()
+        while await self._fetch():
+            pass
 
     async def help(self) -> None:
         """Fetch pieces as long as there are any, once it is known that the server has them."""
         await self._is_known.wait()
-        while await self._fetch():
+        while not self.plan.is_for_one and await self._fetch():
             pass
 
     async def _fetch(self) -> bool:
@@ -142,13 +151,13 @@ class _Crew:
         return None if stretch is None else await self.scattered.piece(*stretch)
 
     async def _receive(self, piece: Piece, attempts: Attempts, *, again: bool) -> None:
-        began, fresh = piece.offset, attempts.is_refetch
+        began, fresh, asked = piece.offset, attempts.is_refetch, time.monotonic()
         try:
             async with self.streams.open_piece(piece.offset, piece.end, again=again, fresh=fresh) as stream:
                 if stream.is_whole:
                     await self._receive_whole(stream)
                 else:
-                    self._is_known.set()
+                    self._found_out(time.monotonic() - asked)
                     await piece.receive(self.streams.chunks(stream, self._shown()))
         except RangeRefused as error:
             error.scope = Scope.IMAGE  # no matter of trying again
@@ -156,6 +165,12 @@ class _Crew:
         finally:
             if piece.offset - began >= PROGRESS_BYTES:
                 attempts.progress()
+
+    def _found_out(self, seconds: float) -> None:
+        """Note that the server sends pieces, the first of which it began to send after so many `seconds`."""
+        if not self._is_known.is_set():
+            self.plan.is_for_one = seconds < _FAR_SECONDS
+            self._is_known.set()
 
     async def _receive_whole(self, stream: BlobStream) -> None:
         """Take everything, as it comes already; what breaks off is received in order from there."""
