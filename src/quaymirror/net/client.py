@@ -1,17 +1,17 @@
 """One server, spoken to: gate, authorization, redirects, the meaning of the answer, retries. The order is written here.
 
 fetch    the whole operation again while that can help        (retry)
-  open   a slot, credentials, one answer to a 401             (gate, auth)
-    _exchange   the request, and where it is redirected to    (transport, guard)
+  send   credentials, one answer to a 401                     (auth)
+    _exchange   the request, and where it is redirected to    (guard)
+      _send     a slot, and one answer                        (gate, transport)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 
@@ -33,8 +33,8 @@ from ..errors import (
 )
 from ..events import Observer, ignore
 from .auth import Authorizer, Fixed
-from .gate import Gate
-from .origin import Origin, follow, shown
+from .gate import Gate, Slot
+from .origin import Origin, follow
 from .retry import Attempts, RetryPolicy, parse_retry_after
 from .secret import Secret
 from .transport import PROXY_REFUSES, Response, Timeouts, Transport
@@ -86,6 +86,25 @@ class Request:
     location: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that was answered. As a context, it hands out the answer, and gives back what it takes in the end."""
+
+    response: Response
+    slot: Slot
+
+    def __enter__(self) -> Response:
+        return self.response
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(passed=kind is None)
+
+    def close(self, *, passed: bool) -> None:
+        """Give back what it takes, saying whether the request `passed`: what leaving the context does."""
+        self.response.close()
+        self.slot.leave(passed=passed)
+
+
 class Client:
     """A client of one origin. `direct` talks to it, `foreign` to where it redirects, without any credentials."""
 
@@ -103,6 +122,8 @@ class Client:
         side: Side = Side.SOURCE,
     ) -> None:
         self.origin = origin
+        self._url = str(origin)
+        self._host = origin.netloc
         self._side = side
         self._direct = direct
         self._foreign = foreign
@@ -114,29 +135,33 @@ class Client:
 
     def attempts(self, what: str) -> Attempts:
         """Return the budget of tries for one operation, `what` naming it in events."""
-        return Attempts(self._retries, what, host=self.origin.netloc, observer=self._observer)
+        return Attempts(self._retries, what, host=self._host, observer=self._observer)
 
     async def fetch(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
         """Return what `parse` makes of the answer and its body of at most `limit` bytes, trying again where it helps.
 
-        :raises QuaymirrorError: what `open` or `parse` raised last.
+        :raises QuaymirrorError: what `send` or `parse` raised last.
         """
 
         attempts = self.attempts(self._name(request))
 
         async def once() -> T:
-            return await self.fetch_once(replace(request, fresh=attempts.is_refetch), limit=limit, parse=parse)
+            asked = replace(request, fresh=True) if attempts.is_refetch else request
+            return await self.fetch_once(asked, limit=limit, parse=parse)
 
         return await attempts.run(once)
 
     async def fetch_once(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
         """Return what `parse` makes of the answer and its body, without trying again: for a step of something larger.
 
-        :raises QuaymirrorError: what `open` or `parse` raised.
+        :raises QuaymirrorError: what `send` or `parse` raised.
         """
-        async with self.open(request) as response:
-            with self._our_side():
+        with await self.send(request) as response:
+            try:
                 return parse(response, await self._read(response, limit))
+            except QuaymirrorError as error:
+                error.side = self._side
+                raise
 
     async def _read(self, response: Response, limit: int) -> bytes:
         with anyio.move_on_after(self._timeouts.total):
@@ -144,48 +169,38 @@ class Client:
 
         raise TimedOut(f"{response.name}: the answer takes more than {self._timeouts.total:g} s")
 
-    @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Response]:
-        """Send `request` once and hand out its answer, which is a success; the slot is held while the context lasts.
+    async def send(self, request: Request) -> Exchange:
+        """Send `request` once, and return the exchange with its answer, which is a success.
+
+        It is a context that has to be left: until then its slot is held.
 
         :raises NotFound: 404 or 410.
         :raises AccessDenied: 401 (after one answer to its challenge) or 403.
         :raises CredentialsRefused: the credentials we have are wrong.
         :raises RateLimited: 429, or 503 with Retry-After; the gate has been told. It ends the run if the server asks
             for more patience than there is.
-        :raises RateLimited: 429, or 503 with Retry-After; the gate has been told.
         :raises HostDown: when the host fails whoever asks; the gate waits for it, and nobody's tries should count.
         :raises Unavailable: 5xx and their like.
         :raises ServiceError: any other status that is no success.
         :raises UnsafeRedirect: the answer leads where we don't go.
         :raises TransportError: no answer, or a broken one.
         """
-        async with AsyncExitStack() as stack:
-            with self._our_side():
-                response = await self._authorized(request, stack)
-
-            # What is raised from here on may be about the other side: where the body goes to.
-            yield response
-
-    @contextmanager
-    def _our_side(self) -> Iterator[None]:
-        """Say of an error that passes which side it was."""
         try:
-            yield
+            exchange = await self._authorized(request)
+            return exchange if _is_success(exchange) else await self._refused(request, exchange)
         except QuaymirrorError as error:
+            # What is raised later on may be about the other side: where the body goes to.
             error.side = self._side
             raise
 
-    async def _authorized(self, request: Request, stack: AsyncExitStack) -> Response:
+    async def _authorized(self, request: Request) -> Exchange:
         header = await self._authorizer.header(request.scope)
-        async with AsyncExitStack() as first:
-            response = await self._exchange(request, header, first)
-            # A challenge of where we were redirected to is not the registry's, and gets no answer (CVE-2020-15157).
-            if response.status != 401 or self._is_elsewhere(request, response):
-                await self._check(request, response)
-                stack.push_async_exit(first.pop_all())
-                return response
+        exchange = await self._exchange(request, header)
+        # A challenge of where we were redirected to is not the registry's, and gets no answer (CVE-2020-15157).
+        if exchange.response.status != 401 or self._is_elsewhere(request, exchange.response):
+            return exchange
 
+        with exchange as response:
             await _drain(response)
             fields = response.all_headers("WWW-Authenticate")
 
@@ -196,94 +211,91 @@ class Client:
         if request.body is not None and not isinstance(request.body, bytes):
             raise ReadInterrupted(f"{response.name}: credentials had to be renewed while sending")
 
-        response = await self._exchange(request, await self._authorizer.header(request.scope), stack)
-        await self._check(request, response)
-        return response
+        return await self._exchange(request, await self._authorizer.header(request.scope))
 
-    async def _exchange(self, request: Request, authorization: Secret | None, stack: AsyncExitStack) -> Response:
+    async def _exchange(self, request: Request, authorization: Secret | None) -> Exchange:
         name = self._name(request)
-        response = await self._first(request, authorization, stack, name)
+        exchange = await self._first(request, authorization, name)
         for _ in range(_MAX_REDIRECTS):
-            if response.status not in _REDIRECTS:
-                return response
+            if exchange.response.status not in _REDIRECTS:
+                return exchange
 
-            if not request.may_redirect:
-                raise UnsafeRedirect(f"{response.name}: redirects elsewhere, which no such answer may")
+            # A redirect's own slot is given back at once: only the last hop has a body.
+            with exchange as response:
+                if not request.may_redirect:
+                    raise UnsafeRedirect(f"{response.name}: redirects elsewhere, which no such answer may")
 
-            await _drain(response)
-            url = follow(response.url, response.headers.get("Location", ""))
-            response = await self._send_on(request, url, stack, name)
+                await _drain(response)
+                url = follow(response.url, response.headers.get("Location", ""))
 
-        raise UnsafeRedirect(f"{name}: more than {_MAX_REDIRECTS} redirects")
+            exchange = await self._send_on(request, url, name)
 
-    async def _first(
-        self, request: Request, authorization: Secret | None, stack: AsyncExitStack, name: str
-    ) -> Response:
+        with exchange:
+            raise UnsafeRedirect(f"{name}: more than {_MAX_REDIRECTS} redirects")
+
+    async def _first(self, request: Request, authorization: Secret | None, name: str) -> Exchange:
         if request.location:
-            return await self._send_on(request, request.location, stack, name)
+            return await self._send_on(request, request.location, name)
 
         headers = dict(request.headers)
         if authorization is not None:
             headers["Authorization"] = authorization.header_value()
 
         try:
-            return await self._send(self._direct, request, f"{self.origin}{request.path}", headers, stack, name=name)
+            return await self._send(self._direct, request, self.origin, f"{self._url}{request.path}", headers, name)
         except CertificateRefused as error:
             # Nothing else that is asked there can go better.
-            error.scope = self._gates(self.origin.netloc, request.kind).health.given_up
+            error.scope = self._gates(self._host, request.kind).health.given_up
             raise
 
-    async def _send_on(self, request: Request, url: str, stack: AsyncExitStack, name: str) -> Response:
+    async def _send_on(self, request: Request, url: str, name: str) -> Exchange:
         # Never the Authorization header, on whatever host: what a server names gets no credentials. Nor is its path
         # shown: it is the server's choice, and may be what the server was sent.
-        hop = f"{Origin.of(url).netloc} (for {name})"
-        return await self._send(self._foreign, request, url, dict(request.headers), stack, name=hop)
+        there = Origin.of(url)
+        hop = f"{there.netloc} (for {name})"
+        return await self._send(self._foreign, request, there, url, dict(request.headers), hop)
 
     def location(self, request: Request, response: Response) -> str:
         """Return where `request` was redirected to, "" where its `response` came without that."""
         return response.url if self._is_elsewhere(request, response) else ""
 
     def _name(self, request: Request) -> str:
-        return request.name or shown(f"{self.origin}{request.path}")
+        # As `shown`, of a URL that we made.
+        return request.name or f"{self._host}{request.path.partition('?')[0]}"
 
     async def _send(
-        self,
-        transport: Transport,
-        request: Request,
-        url: str,
-        headers: Mapping[str, str],
-        stack: AsyncExitStack,
-        *,
-        name: str,
-    ) -> Response:
-        host = Origin.of(url).netloc
+        self, transport: Transport, request: Request, there: Origin, url: str, headers: dict[str, str], name: str
+    ) -> Exchange:
+        host = there.netloc
         gate = self._gates(host, request.kind)
         if request.if_range is not None and request.if_range.host == host:
-            headers = {**headers, "If-Range": request.if_range.etag}
+            headers["If-Range"] = request.if_range.etag
 
-        # A redirect's own slot is given back at once: only the last hop has a body.
-        await stack.aclose()
-        if await stack.enter_async_context(gate.slot(patient=request.patient)):
-            await self._find_out(gate, transport, url)
+        slot = gate.slot(patient=request.patient)
+        is_probe = await slot.enter()
+        try:
+            if is_probe:
+                await self._find_out(gate, transport, there)
 
-        exchange = transport.request(request.method, url, headers, request.body, name=name, fresh=request.fresh)
-        return await self._answer(gate, exchange, stack)
+            sending = transport.send(request.method, url, headers, request.body, name=name, fresh=request.fresh)
+            return Exchange(await self._answer(gate, sending), slot)
+        except BaseException:
+            slot.leave(passed=False)
+            raise
 
-    async def _find_out(self, gate: Gate, transport: Transport, url: str) -> None:
+    async def _find_out(self, gate: Gate, transport: Transport, there: Origin) -> None:
         """Ask a host that was down what it can't refuse for the sake of one image: any answer says that it is back."""
-        async with AsyncExitStack() as stack:
-            path = "/v2/" if Origin.of(url) == self.origin else "/"
-            response = await self._answer(gate, transport.request("GET", f"{Origin.of(url)}{path}", {}), stack)
-            if gate.health.is_down:
-                raise HostDown(f"{gate.health.name}: still answers {response.status}")
+        path = "/v2/" if there == self.origin else "/"
+        response = await self._answer(gate, transport.send("GET", f"{there}{path}", {}))
+        response.close()
+        if gate.health.is_down:
+            raise HostDown(f"{gate.health.name}: still answers {response.status}")
 
-    async def _answer(
-        self, gate: Gate, request: AbstractAsyncContextManager[Response], stack: AsyncExitStack
-    ) -> Response:
+    async def _answer(self, gate: Gate, sending: Coroutine[Any, Any, Response]) -> Response:
         """Wait for an answer, and tell the gate how that went."""
         began = self._retries.clock()
         try:
-            response = await stack.enter_async_context(request)
+            response = await sending
         except TransportError as error:
             gate.failed(error.message)
             raise _fault(gate, error) from None
@@ -294,22 +306,25 @@ class Client:
         elif response.status >= 500:
             gate.failed(f"answered {response.status}")
             if gate.health.is_down:
+                response.close()
                 raise HostDown(f"{response.name}: {response.status}")
         else:
             gate.answered(self._retries.clock() - began)
 
         return response
 
-    async def _check(self, request: Request, response: Response) -> None:
-        if 200 <= response.status < 300:
-            return
+    async def _refused(self, request: Request, exchange: Exchange) -> NoReturn:
+        with exchange as response:
+            raise await self._error(request, response)
 
+    async def _error(self, request: Request, response: Response) -> QuaymirrorError:
+        """Return what an answer that is no success means."""
         codes = await _error_codes(response)
         text = ", ".join(sorted(codes)[:3])
         refusals = (401, 403, 404, 410) if request.location else (401, 403)
         if response.status in refusals and self._is_elsewhere(request, response):
             # The signature of the URL we were sent to has expired or was never right: the next try gets a new one.
-            raise Unavailable(f"{response.name}: {response.status} {text}".rstrip(), status=response.status)
+            return Unavailable(f"{response.name}: {response.status} {text}".rstrip(), status=response.status)
 
         error = _error(response, text, self._retries.patience)
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
@@ -319,10 +334,14 @@ class Client:
             error.scope = Scope.IMAGE
 
         error.codes = codes
-        raise error
+        return error
 
     def _is_elsewhere(self, request: Request, response: Response) -> bool:
-        return response.url != f"{self.origin}{request.path}"
+        return response.url != f"{self._url}{request.path}"
+
+
+def _is_success(exchange: Exchange) -> bool:
+    return 200 <= exchange.response.status < 300
 
 
 def _fault(gate: Gate, error: TransportError) -> TransportError:
@@ -362,17 +381,17 @@ def _error(response: Response, text: str, patience: float) -> ServiceError:
 
 async def _error_codes(response: Response) -> frozenset[str]:
     """What the server says about it, in short: a registry's code, or nothing (HTML of proxies says less than 502)."""
-    body = b""
-    try:
-        with anyio.move_on_after(_ERROR_BODY_SECONDS):
-            body = await response.read(_MAX_ERROR_BODY)
-    except QuaymirrorError:
-        return frozenset()
-
+    body = await _drain(response)
     codes = re.findall(rb'"(?:code|error_type)"\s*:\s*"([A-Za-z_]{1,40})"', body)
     return frozenset(code.decode() for code in codes)
 
 
-async def _drain(response: Response) -> None:
-    """Read a small body to its end, so that the connection can be used again."""
-    await _error_codes(response)
+async def _drain(response: Response) -> bytes:
+    """Return a small body, read to its end so that the connection can be used again; nothing where there is no such."""
+    try:
+        with anyio.move_on_after(_ERROR_BODY_SECONDS):
+            return await response.read(_MAX_ERROR_BODY)
+    except QuaymirrorError:
+        pass
+
+    return b""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -64,6 +63,37 @@ class GateStatistics:
     throttled: int
 
 
+class Slot:
+    """What one request holds at a gate: a place in the window, and maybe a try of the limit, or of the host."""
+
+    __slots__ = ("_gate", "_patient", "is_counted", "is_probe", "is_trial")
+
+    def __init__(self, gate: Gate, *, patient: bool) -> None:
+        self._gate = gate
+        self._patient = patient
+        self.is_counted = self.is_probe = self.is_trial = False
+
+    async def enter(self) -> bool:
+        """Wait until the request may start, and count it as in flight until the slot is left.
+
+        True says that the host was down and this request has to find out whether it is back.
+
+        :raises RateLimited: when the host has a limit here, unless the request is patient.
+        :raises QuaymirrorError: when the host has been out of reach for too long; see `Health.ready`.
+        """
+        return await self._gate.admit(self, patient=self._patient)
+
+    def leave(self, *, passed: bool = True) -> None:
+        """Note that the request has ended, and whether it `passed`. Once more means nothing."""
+        self._gate.leave(self, passed=passed)
+
+    async def __aenter__(self) -> bool:
+        return await self.enter()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.leave(passed=kind is None)
+
+
 class Gate:
     """The way to one class of endpoints of one host, its `kind`. `total` is a pace that all gates share."""
 
@@ -98,38 +128,31 @@ class Gate:
         self._latency: float | None = None
         self._best_latency = float("inf")
 
-    @asynccontextmanager
-    async def slot(self, *, patient: bool = True) -> AsyncIterator[bool]:
-        """Wait until a request may start, and count it as in flight while the context lasts.
+    def slot(self, *, patient: bool = True) -> Slot:
+        """Return a place for one request; unless `patient`, there is none where the host has a limit."""
+        return Slot(self, patient=patient)
 
-        True says that the host was down and this request has to find out whether it is back.
-
-        :raises RateLimited: when the host has a limit here, unless `patient`.
-        :raises QuaymirrorError: when the host has been out of reach for too long; see `Health.ready`.
-        """
-        async with AsyncExitStack() as stack:
-            is_probe = await self._admit(stack, patient=patient)
-            yield is_probe
-
-    async def _admit(self, stack: AsyncExitStack, *, patient: bool) -> bool:
+    async def admit(self, slot: Slot, *, patient: bool) -> bool:
+        """Wait until a request may start, and let `slot` be what it holds; see `Slot.enter`."""
         while True:
-            is_probe = await self.health.ready()
-            async with AsyncExitStack() as turn:
-                if is_probe:
-                    turn.callback(self.health.probed)
+            slot.is_probe = await self.health.ready()
+            try:
+                await self._take_turn(slot, patient=patient)
+            except BaseException:
+                slot.leave(passed=False)
+                raise
 
-                await self._take_turn(turn, patient=patient)
-                # If it closed while we waited for the slot, someone else may need that for what is running there.
-                if self.health.pause_left == 0:
-                    stack.push_async_exit(turn.pop_all())
-                    return is_probe
+            # If it closed while we waited for the slot, someone else may need that for what is running there.
+            if self.health.pause_left == 0:
+                return slot.is_probe
 
-    async def _take_turn(self, turn: AsyncExitStack, *, patient: bool) -> None:
-        holder = object()
-        await self._limiter.acquire_on_behalf_of(holder)
-        turn.callback(self._limiter.release_on_behalf_of, holder)
+            slot.leave()
+
+    async def _take_turn(self, slot: Slot, *, patient: bool) -> None:
+        await acquire(self._limiter, slot)
+        slot.is_counted = True
         if self._trial is not None and await self._trial.enter():
-            turn.push(self._tried(self._trial))
+            slot.is_trial = True
 
         if self._ceiling is not None and not patient:
             raise RateLimited(f"{self.health.name} answers only so many requests a second", scope=Scope.IMAGE)
@@ -141,11 +164,19 @@ class Gate:
         if self._total is not None:
             await self._total.take()
 
-    def _tried(self, trial: Trial) -> Callable[..., None]:
-        def leave(kind: type[BaseException] | None, *_: object) -> None:
-            trial.left(passed=kind is None)
+    def leave(self, slot: Slot, *, passed: bool) -> None:
+        """Take back what `slot` holds; see `Slot.leave`."""
+        if slot.is_trial and self._trial is not None:
+            slot.is_trial = False
+            self._trial.left(passed=passed)
 
-        return leave
+        if slot.is_counted:
+            slot.is_counted = False
+            self._limiter.release_on_behalf_of(slot)
+
+        if slot.is_probe:
+            slot.is_probe = False
+            self.health.probed()
 
     def answered(self, latency: float = 0.0) -> None:
         """Note an answer, after `latency` seconds, that was no complaint."""
@@ -249,6 +280,14 @@ class Gate:
         """Return how things stand at this gate."""
         borrowed = self._limiter.borrowed_tokens
         return GateStatistics(borrowed, int(self._window), self._rate(), self.health.pause_left, self._throttled)
+
+
+async def acquire(limiter: anyio.CapacityLimiter, borrower: object) -> None:
+    """Take a token of `limiter`; where one is free, without going round the loop for it."""
+    try:
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    except anyio.WouldBlock:
+        await limiter.acquire_on_behalf_of(borrower)
 
 
 def _differ(now: float | None, told: float | None) -> bool:

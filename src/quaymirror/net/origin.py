@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..errors import ConfigError, UnsafeRedirect
@@ -26,14 +27,7 @@ class Origin:
 
         :raises ValueError: when it is not one, or carries a user name.
         """
-        parts, port = _parsed(url)
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-            raise ValueError("not an http(s) URL")
-
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("a user name or password has no place in a URL")
-
-        return cls(parts.scheme, parts.hostname.lower(), port or _DEFAULT_PORTS[parts.scheme])
+        return _origin(url)
 
     @property
     def is_secure(self) -> bool:
@@ -48,6 +42,19 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}"
+
+
+# A redirect's URL is looked at several times, one after the other.
+@lru_cache(maxsize=64)
+def _origin(url: str) -> Origin:
+    parts, port = _parsed(url)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise ValueError("not an http(s) URL")
+
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a user name or password has no place in a URL")
+
+    return Origin(parts.scheme, parts.hostname.lower(), port or _DEFAULT_PORTS[parts.scheme])
 
 
 def _parsed(url: str) -> tuple[SplitResult, int | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import anyio
 
 from ..errors import ConnectFailed, QuaymirrorError, ServiceError, TimedOut, TransportError
@@ -23,12 +25,11 @@ async def ping(url: str, body: bytes = b"") -> None:
     timeouts = Timeouts(connect=_SECONDS, headers=_SECONDS, stall=_SECONDS)
     try:
         with anyio.fail_after(_SECONDS):
-            async with (
-                AiohttpTransport(socket_factory=AddressGuard().trusted_socket, timeouts=timeouts) as transport,
-                transport.request("POST", url, {"Content-Type": "text/plain; charset=utf-8"}, body) as answer,
-            ):
-                status = answer.status
-                await answer.read(_MAX_ANSWER)
+            async with AiohttpTransport(socket_factory=AddressGuard().trusted_socket, timeouts=timeouts) as transport:
+                answer = await transport.send("POST", url, {"Content-Type": "text/plain; charset=utf-8"}, body)
+                with closing(answer):
+                    status = answer.status
+                    await answer.read(_MAX_ANSWER)
     except ConnectFailed:
         raise
     except (TimeoutError, TimedOut):

@@ -68,7 +68,27 @@ class Attempts:
 
         :raises QuaymirrorError: the last failure, unchanged.
         """
-        retrying = AsyncRetrying(
+        try:
+            return await operation()
+        except QuaymirrorError as error:
+            if not _is_worth_it(error):
+                raise
+
+            failure: QuaymirrorError | None = error
+
+        # tenacity awaits only what is a coroutine function by name: this one is, whatever `operation` is.
+        async def once() -> T:
+            nonlocal failure
+            if failure is not None:
+                first, failure = failure, None
+                raise first
+
+            return await operation()
+
+        return await self._retrying()(once)
+
+    def _retrying(self) -> AsyncRetrying:
+        return AsyncRetrying(
             retry=retry_if_exception(_is_worth_it),
             stop=self._give_up,
             wait=self._wait,
@@ -76,12 +96,6 @@ class Attempts:
             sleep=self._policy.sleep,
             reraise=True,
         )
-
-        # tenacity awaits only what is a coroutine function by name: this one is, whatever `operation` is.
-        async def once() -> T:
-            return await operation()
-
-        return await retrying(once)
 
     def _give_up(self, state: RetryCallState) -> bool:
         # tenacity has asked for the wait already when it asks this.

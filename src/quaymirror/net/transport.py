@@ -11,7 +11,6 @@ import math
 import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,7 +34,6 @@ from .pace import Pace
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
 
 # Honest, and not taken for a browser: Quay answers 400 to those without its own header.
 USER_AGENT = f"quaymirror/{__version__}"
@@ -57,7 +55,7 @@ class Timeouts:
 
 
 class Response(Protocol):
-    """The answer to one request; its body can be read once."""
+    """The answer to one request; its body can be read once. Whoever has it closes it."""
 
     @property
     def status(self) -> int:
@@ -82,6 +80,9 @@ class Response(Protocol):
     def all_headers(self, name: str) -> list[str]:
         """Return every field called `name`."""
 
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, and close it otherwise."""
+
     def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it arrives.
 
@@ -99,9 +100,9 @@ class Response(Protocol):
 
 
 class Transport(Protocol):
-    """Sends a request and hands out the response; leaving the context gives the connection back."""
+    """Sends a request."""
 
-    def request(
+    async def send(
         self,
         method: str,
         url: str,
@@ -110,7 +111,7 @@ class Transport(Protocol):
         *,
         name: str = "",
         fresh: bool = False,
-    ) -> AbstractAsyncContextManager[Response]:
+    ) -> Response:
         """Send one request, over a connection of its own if it is to be `fresh`; `name` is what messages call it.
 
         A streamed `body` has its `Content-Length` in `headers`.
@@ -181,8 +182,7 @@ class AiohttpTransport:
             for session in self._sessions.values():
                 await session.close()
 
-    @asynccontextmanager
-    async def request(
+    async def send(
         self,
         method: str,
         url: str,
@@ -191,8 +191,8 @@ class AiohttpTransport:
         *,
         name: str = "",
         fresh: bool = False,
-    ) -> AsyncIterator[Response]:
-        """Send one request; see `Transport.request`."""
+    ) -> Response:
+        """Send one request; see `Transport.send`."""
         name = name or shown(url)
         proxy = self._find_proxy(url) if self._find_proxy is not None else None
         session = self._session(proxied=proxy is not None, fresh=fresh)
@@ -205,11 +205,7 @@ class AiohttpTransport:
                     method, url, headers=sent, data=data, allow_redirects=False, proxy=proxy
                 )
 
-        try:
-            yield _AiohttpResponse(response, url, name, self._pace)
-        finally:
-            # Gives the connection back if the body was read to its end, and closes it otherwise.
-            response.release()
+        return _AiohttpResponse(response, url, name, self._pace)
 
     async def _watched(self, body: AsyncIterable[bytes], patience: anyio.CancelScope) -> AsyncIterator[bytes]:
         """Pass `body` on; the server's time runs while it should take a chunk or answer, not while we have none."""
@@ -245,6 +241,9 @@ class _AiohttpResponse:
     def all_headers(self, name: str) -> list[str]:
         return self._response.headers.getall(name, [])
 
+    def close(self) -> None:
+        self._response.release()
+
     async def chunks(self) -> AsyncIterator[bytes]:
         while chunk := await self._chunk():
             if self._pace is not None:
@@ -270,13 +269,21 @@ class _AiohttpResponse:
         return bytes(body)
 
 
-@contextmanager
-def _translated(url: str, name: str) -> Iterator[None]:
+class _translated:  # noqa: N801 - as contextlib's: a context that is entered for each chunk
     """Turn what aiohttp raises into our own errors; `from None`, since theirs can hold credentials."""
-    try:
-        yield
-    except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
-        raise _translation(error, url, name) from None
+
+    __slots__ = ("_name", "_url")
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, aiohttp.ClientError | OSError | ssl.SSLError | ValueError):
+            raise _translation(error, self._url, self._name) from None
 
 
 def _translation(error: Exception, url: str, name: str) -> QuaymirrorError:

@@ -6,15 +6,13 @@ no credentials, reach no private address, and can at worst fail the image that n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ..errors import NotFound, QuaymirrorError, Scope, UnsafeRedirect
-from ..net.client import Client, Request
+from ..net.client import Client, Exchange, Request
 from ..net.origin import Origin, checked_url
-from ..net.transport import Response
 from ..oci import Descriptor
 
 # More would let one manifest send us to every host there is.
@@ -31,9 +29,8 @@ class ForeignLayers:
         self._registry = registry
         self._connect = connect
 
-    @asynccontextmanager
-    async def open(self, blob: Descriptor, asked: Request, absent: NotFound) -> AsyncIterator[Response]:
-        """Open the answer of the first of the places of `blob` that has it; `absent` is what the registry `asked` said.
+    async def send(self, blob: Descriptor, asked: Request, absent: NotFound) -> Exchange:
+        """Ask the places of `blob` until one has it; `absent` is what the registry `asked` said.
 
         :raises NotFound: `absent` where the blob is nowhere else, or may not be asked for there.
         :raises QuaymirrorError: when none of the places has a usable answer.
@@ -45,8 +42,7 @@ class ForeignLayers:
         if self._connect is None or not urls:
             raise _explained(absent, urls)
 
-        async with AsyncExitStack() as stack:
-            yield await self._first(self._connect, urls, asked, stack)
+        return await self._first(self._connect, urls, asked)
 
     def _usable(self, blob: Descriptor) -> Iterator[str]:
         for url in blob.urls[:_MAX_URLS]:
@@ -56,16 +52,14 @@ class ForeignLayers:
             except ValueError:
                 continue
 
-    async def _first(
-        self, connect: Callable[[Origin], Client], urls: list[str], asked: Request, stack: AsyncExitStack
-    ) -> Response:
+    async def _first(self, connect: Callable[[Origin], Client], urls: list[str], asked: Request) -> Exchange:
         errors: list[QuaymirrorError] = []
         for url in urls:
             parts = urlsplit(url)
             path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
             request = replace(asked, path=path, scope=None, name=f"{Origin.of(url).netloc} (for a foreign layer)")
             try:
-                return await stack.enter_async_context(connect(Origin.of(url)).open(request))
+                return await connect(Origin.of(url)).send(request)
             except QuaymirrorError as error:
                 errors.append(error)
 

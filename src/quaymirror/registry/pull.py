@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from ..errors import (
@@ -16,7 +15,7 @@ from ..errors import (
     SizeMismatch,
     UnsupportedContent,
 )
-from ..net.client import Client, Request, Validator
+from ..net.client import Client, Exchange, Request, Validator
 from ..net.dates import parse_http_date
 from ..net.origin import Origin
 from ..net.retry import Attempts
@@ -35,12 +34,23 @@ class RangeRefused(ReadInterrupted):
 
 @dataclass(frozen=True, slots=True)
 class BlobStream:
-    """The bytes of a blob from `offset` on, as they arrive."""
+    """The bytes of a blob from `offset` on, as they arrive. As a context, it closes itself."""
 
     offset: int
-    response: Response
+    exchange: Exchange
     location: str = ""
     """Where the registry redirected to, if it did."""
+
+    def __enter__(self) -> BlobStream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.exchange.close(passed=kind is None)
+
+    @property
+    def response(self) -> Response:
+        """The answer that they come with."""
+        return self.exchange.response
 
     @property
     def is_whole(self) -> bool:
@@ -155,7 +165,6 @@ class RemoteSource:
 
         return await self.manifest(repository, digest), True
 
-    @asynccontextmanager
     async def open(
         self,
         repository: Repository,
@@ -166,12 +175,12 @@ class RemoteSource:
         fresh: bool = False,
         if_range: Validator | None = None,
         location: str = "",
-    ) -> AsyncIterator[BlobStream]:
+    ) -> BlobStream:
         """Open the stream of a blob from `offset` to before `end`; all may come nevertheless, see `BlobStream.offset`.
 
-        With `fresh` it comes over a connection of its own. From `offset` on it comes only if `if_range` still holds.
-        The `location` of an earlier stream is asked without asking the registry again.
-        A blob that the registry does not have is asked for where its descriptor says, if that is allowed.
+        It is a context that has to be left. With `fresh` it comes over a connection of its own. From `offset` on it
+        comes only if `if_range` still holds. The `location` of an earlier stream is asked without asking the registry
+        again. A blob that the registry does not have is asked for where its descriptor says, if that is allowed.
 
         :raises NotFound: when the repository does not have it.
         :raises AccessDenied: when it is gone or not for us.
@@ -189,27 +198,31 @@ class RemoteSource:
             if_range=if_range,
             location=location,
         )
-        async with AsyncExitStack() as stack:
-            try:
-                response, location = await self._answer(request, blob, stack)
-            except ServiceError as error:
-                if error.status != 416:
-                    raise
-
-                raise RangeRefused(f"{blob.digest}: the server has no bytes from {offset:,} on") from None
-
-            start = _start(response, blob, offset, blob.size if end is None else end)
-            yield BlobStream(start, response, location)
-
-    async def _answer(self, request: Request, blob: Descriptor, stack: AsyncExitStack) -> tuple[Response, str]:
         try:
-            response = await stack.enter_async_context(self._client.open(request))
+            exchange, location = await self._exchange(request, blob)
+        except ServiceError as error:
+            if error.status != 416:
+                raise
+
+            raise RangeRefused(f"{blob.digest}: the server has no bytes from {offset:,} on") from None
+
+        try:
+            start = _start(exchange.response, blob, offset, blob.size if end is None else end)
+        except BaseException:
+            exchange.close(passed=False)
+            raise
+
+        return BlobStream(start, exchange, location)
+
+    async def _exchange(self, request: Request, blob: Descriptor) -> tuple[Exchange, str]:
+        try:
+            exchange = await self._client.send(request)
         except NotFound as error:
             absent = error
         else:
-            return response, self._client.location(request, response)
+            return exchange, self._client.location(request, exchange.response)
 
-        return await stack.enter_async_context(self._foreign.open(blob, request, absent)), ""
+        return await self._foreign.send(blob, request, absent), ""
 
 
 def _manifest(repository: Repository, name: str | Digest) -> Request:

@@ -173,6 +173,9 @@ class OCILayout:
 
     async def read(self, digest: Digest) -> bytes | None:
         """Return the content of a manifest that is here, None if it is not, or not in order."""
+        if not self._blobs.exists(digest):
+            return None
+
         return await self._blobs.in_thread(self._blobs.read, digest, MAX_MANIFEST_BYTES)
 
     @asynccontextmanager

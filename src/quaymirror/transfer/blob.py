@@ -60,7 +60,7 @@ async def _receive(streams: Streams, sink: Sink, meters: Meters, label: str, *, 
     with meters.transfer(label, blob.digest, blob.size) as meter:
         meter.done = sink.offset
         try:
-            async with streams.open(sink.offset, fresh=fresh) as stream:
+            with await streams.open(sink.offset, fresh=fresh) as stream:
                 if stream.offset != sink.offset:
                     await sink.restart()
                     await sink.ready()

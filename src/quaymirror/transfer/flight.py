@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -24,8 +24,9 @@ class Landing:
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    landed: anyio.Event = field(default_factory=anyio.Event)
+    has_landed: bool = False
     error: QuaymirrorError | None = None
+    watchers: list[Callable[[_Flight], None]] = field(default_factory=list)
 
 
 class SingleFlight(Generic[K]):
@@ -47,14 +48,37 @@ class SingleFlight(Generic[K]):
 
         The error of the operation is returned, not raised: it is one object for all who waited.
         """
+        return (await self.run_all({key: operation}))[key]
+
+    async def run_all(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> dict[K, Landing]:
+        """Wait until each operation has been done for its key, by whoever came first, or until one of them has failed.
+
+        They are begun in order. What is returned are the landings until then; the others go on.
+        """
+        wanted = {key: (key not in self._flights, self._begun(key, operations[key])) for key in operations}
+        left, enough = len(wanted), anyio.Event()
+
+        def landed(flight: _Flight) -> None:
+            nonlocal left
+            left -= 1
+            if flight.error is not None or not left:
+                enough.set()
+
+        for _, flight in wanted.values():
+            flight.watchers.append(landed)
+
+        if wanted:
+            await enough.wait()
+
+        return {key: Landing(led, flight.error) for key, (led, flight) in wanted.items() if flight.has_landed}
+
+    def _begun(self, key: K, operation: Callable[[], Awaitable[None]]) -> _Flight:
         flight = self._flights.get(key)
-        led = flight is None
         if flight is None:
             flight = self._flights[key] = _Flight()
             self._tasks.start_soon(self._fly, key, flight, operation)
 
-        await flight.landed.wait()
-        return Landing(led, flight.error)
+        return flight
 
     async def _fly(self, key: K, flight: _Flight, operation: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -64,4 +88,6 @@ class SingleFlight(Generic[K]):
         finally:
             # Before anybody wakes up: a waiter that tries again must not find this flight.
             del self._flights[key]
-            flight.landed.set()
+            flight.has_landed = True
+            for watcher in flight.watchers:
+                watcher(flight)

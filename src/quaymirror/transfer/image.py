@@ -17,10 +17,10 @@ from ..registry.pull import RemoteSource, check_expected
 from ..registry.push import ContentMissing
 from ..store.state import ImageRecord
 from .blob import fetch_blob
-from .flight import SingleFlight
+from .flight import Landing, SingleFlight
 from .pool import Pool
 from .target import Target
-from .together import together
+from .together import furthest, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +147,11 @@ async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[]
     missing = {node.digest for node in plan.missing}
     with _phase(Phase.FETCH):
         blobs = [blob for blob in plan.blobs if blob.digest in missing]
-        await _fetch_blobs(
-            [blob for blob in blobs if not _is_coming(blob, reference, transfers)], plan, transfers, fetched
-        )
+        coming = {blob.digest for blob in blobs if _is_coming(blob, reference, transfers)}
+        await _fetch_blobs([blob for blob in blobs if blob.digest not in coming], reference, transfers, fetched)
         waits()
-        await _fetch_blobs(blobs, plan, transfers, fetched)
+        left = [blob for blob in blobs if blob.digest in coming and not transfers.target.has(reference, blob)]
+        await _fetch_blobs(left, reference, transfers, fetched)
 
     with _phase(Phase.LAND):
         for node in plan.manifests:
@@ -260,13 +260,31 @@ def _children_first(root: Manifest | Index, found: Mapping[Digest, Manifest | In
     return list(ordered.values())
 
 
-async def _fetch_blobs(blobs: Sequence[Descriptor], plan: ImagePlan, transfers: Transfers, fetched: Fetched) -> None:
-    async def one(blob: Descriptor) -> None:
-        if await _fetch_once(blob, plan.reference, transfers):
+async def _fetch_blobs(
+    blobs: Sequence[Descriptor], reference: Reference, transfers: Transfers, fetched: Fetched
+) -> None:
+    """Make sure that `blobs` are at the target, whoever fetches them."""
+
+    async def fly(blob: Descriptor) -> None:
+        # It may have landed for another image between our look and our turn.
+        if not transfers.target.has(reference, blob) and await _fetch(blob, reference, transfers):
             fetched.bytes += blob.size
 
     # Largest first: the last transfer to end should not be the longest one, begun last.
-    await together(partial(one, blob) for blob in sorted(blobs, key=lambda blob: -blob.size))
+    ordered = sorted(blobs, key=lambda blob: -blob.size)
+    left = {transfers.target.flight(reference, blob): partial(fly, blob) for blob in ordered}
+    while left:
+        landings = await transfers.flights.run_all(left)
+        errors = [landing.error for landing in landings.values() if landing.error and not _is_theirs(landing)]
+        if errors:
+            raise furthest(errors)
+
+        left = {key: again for key, again in left.items() if key not in landings or landings[key].error}
+
+
+def _is_theirs(landing: Landing) -> bool:
+    """Whether the repository that a blob was to come from for others does not have it any more: ours may."""
+    return not landing.led and isinstance(landing.error, NotFound | AccessDenied)
 
 
 def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
@@ -284,26 +302,6 @@ async def _put_once(node: Manifest | Index, reference: Reference, transfers: Tra
     landing = await transfers.flights.run(target.flight(reference, descriptor), put)
     if landing.error is not None:
         raise landing.error
-
-
-async def _fetch_once(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
-    """Make sure that `blob` is at the target; tell whether it was fetched for this image."""
-    target, fetched = transfers.target, False
-
-    async def fly() -> None:
-        nonlocal fetched
-        # It may have landed for another image between our look and our turn.
-        if not target.has(reference, blob):
-            fetched = await _fetch(blob, reference, transfers)
-
-    while not target.has(reference, blob):
-        landing = await transfers.flights.run(target.flight(reference, blob), fly)
-        # If the repository it was to come from does not have it any more, ours may.
-        is_theirs = not landing.led and isinstance(landing.error, NotFound | AccessDenied)
-        if landing.error is not None and not is_theirs:
-            raise landing.error
-
-    return fetched
 
 
 async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:

@@ -153,7 +153,7 @@ class _Crew:
     async def _receive(self, piece: Piece, attempts: Attempts, *, again: bool) -> None:
         began, fresh, asked = piece.offset, attempts.is_refetch, time.monotonic()
         try:
-            async with self.streams.open_piece(piece.offset, piece.end, again=again, fresh=fresh) as stream:
+            with await self.streams.open_piece(piece.offset, piece.end, again=again, fresh=fresh) as stream:
                 if stream.is_whole:
                     await self._receive_whole(stream)
                 else:

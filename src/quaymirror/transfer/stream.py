@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 from ..errors import TimedOut
 from ..events import Meter, Meters
@@ -35,23 +34,20 @@ class Streams:
         self._is_validator_of_use = True
         self._location = ""
 
-    @asynccontextmanager
-    async def open(self, offset: int, *, fresh: bool) -> AsyncIterator[BlobStream]:
+    async def open(self, offset: int, *, fresh: bool) -> BlobStream:
         """Open the stream from `offset` to the end; what comes may start at 0, see `RemoteSource.open`."""
-        opening = self.source.open(
+        stream = await self.source.open(
             self._repository, self.blob, offset=offset, fresh=fresh, if_range=self._validator if offset else None
         )
-        async with opening as stream:
-            self._answered(stream, offset)
-            yield stream
+        self._answered(stream, offset)
+        return stream
 
-    @asynccontextmanager
-    async def open_piece(self, start: int, end: int, *, again: bool, fresh: bool) -> AsyncIterator[BlobStream]:
+    async def open_piece(self, start: int, end: int, *, again: bool, fresh: bool) -> BlobStream:
         """Open the stream of the bytes from `start` to `end`; all may come instead, see `BlobStream.is_whole`.
 
         Where the registry redirected to before is asked directly, unless that failed and this is to be tried `again`.
         """
-        opening = self.source.open(
+        stream = await self.source.open(
             self._repository,
             self.blob,
             offset=start,
@@ -59,9 +55,8 @@ class Streams:
             fresh=fresh,
             location="" if again else self._location,
         )
-        async with opening as stream:
-            self._location = stream.location
-            yield stream
+        self._location = stream.location
+        return stream
 
     async def chunks(self, stream: BlobStream, meter: Meter) -> AsyncIterator[bytes]:
         """Iterate over the bytes of `stream`, counted; a body that trickles is an error.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -30,7 +30,11 @@ def foremost(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError | None
     if ours is None or others is not None:
         return None
 
-    errors = list(_leaves(ours))
+    return furthest([*_leaves(ours)])
+
+
+def furthest(errors: Sequence[QuaymirrorError]) -> QuaymirrorError:
+    """Return the one of `errors`, of which there are some, that reaches furthest; the first of several."""
     return next((error for error in errors if error.scope is Scope.RUN), errors[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import anyio.lowlevel
@@ -69,11 +70,9 @@ async def test_requests_go_through_the_proxy_although_its_address_is_private() -
     port = runner.addresses[0][1]
     proxies = Proxies.of({"HTTP_PROXY": f"http://user:hunter2@127.0.0.1:{port}"})
     guard = AddressGuard()
-    async with (
-        AiohttpTransport(socket_factory=guard.guarded_socket, find_proxy=proxies.find) as transport,
-        transport.request("GET", "http://registry.example/v2/", {}) as response,
-    ):
-        assert await response.read(100) == b"through"
+    async with AiohttpTransport(socket_factory=guard.guarded_socket, find_proxy=proxies.find) as transport:
+        with closing(await transport.send("GET", "http://registry.example/v2/", {})) as response:
+            assert await response.read(100) == b"through"
 
     await runner.cleanup()
     for _turn in range(3):
@@ -87,7 +86,6 @@ async def test_a_proxy_that_is_not_there_is_called_a_proxy(tmp_path: Path) -> No
     proxies = Proxies.of({"HTTPS_PROXY": "http://user:hunter2@127.0.0.1:1"})
     async with AiohttpTransport(socket_factory=AddressGuard().trusted_socket, find_proxy=proxies.find) as transport:
         with pytest.raises(ConnectFailed, match="proxy") as caught:
-            async with transport.request("GET", "https://registry.example/v2/", {}):
-                pass
+            await transport.send("GET", "https://registry.example/v2/", {})
 
     assert "hunter2" not in caught.value.message
