@@ -226,6 +226,12 @@ class RateLimited(ServiceError):
         self.retry_after = retry_after
 
 
+class ContentMissing(ServiceError):
+    """A registry refuses a manifest, maybe since something that it points to is not there although it should be."""
+
+    side = Side.TARGET
+
+
 class Unavailable(ServiceError):
     """The server has a fault of its own (5xx, or an answer that makes no sense): later it may be better."""
 

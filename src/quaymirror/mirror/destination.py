@@ -7,15 +7,17 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from ..emit.job import Destination, Option
 from ..errors import ConfigError
 from ..oci import Platform, Reference
 from ..quay.selection import Selection
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..emit.job import Destination, Option
 
 _ALIASES = {"directory": "dir", "file": "tar"}
 # The options that each output takes; credentials are not among them, since every process can read a command line.
@@ -60,16 +62,24 @@ class DerivedTarget:
     @property
     def recipe(self) -> str:
         """Everything that decides what an image becomes, beside the image: another text means to derive it again."""
-        by = version("occystrap") if self.filters else ""
+        by = _version() if self.filters else ""
         return json.dumps([self.scheme, dict(self.options), self.filters, str(self.platform), by], sort_keys=True)
 
     def destination(self, reference: Reference) -> Destination:
         """Return where `reference` goes."""
+        from ..emit.job import Destination
+
         organization, _, repository = reference.repository.name.partition("/")
         values = {"{org}": organization, "{repo}": repository, "{tag}": reference.tag or ""}
         return Destination(
             self.scheme, _filled(self.host, values), _filled(self.path, values), dict(self.options), self.realms
         )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("occystrap")
 
 
 def is_derived(text: str, settings: Settings) -> bool:

@@ -13,11 +13,11 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import LockHeld, Side, TargetRefused
+from ..errors import ContentMissing, LockHeld, Side, TargetRefused
 from ..events import Notice, Observer
 from ..oci import Descriptor, Digest, Reference, Repository, mediatype
 from ..registry.pull import RemoteSource
-from ..registry.push import ContentMissing, RemoteTarget, Upload
+from ..registry.push import RemoteTarget, Upload
 from ..store import fsops
 from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.state import ImageRecord, State

@@ -12,7 +12,6 @@ from ..errors import Scope, Side, UnsafeRedirect
 from ..events import Observer
 from ..net.auth import Authorizer, Fixed, TokenAuth
 from ..net.client import Client, Request
-from ..net.credentials import CredentialStore
 from ..net.gate import Gates
 from ..net.guard import AddressGuard
 from ..net.namespaces import ByNamespace
@@ -211,6 +210,9 @@ async def _find_credentials(
 ) -> Credentials | None:
     if given is not None:
         return given
+
+    # Imported when a server asks who we are: public mirrors have no use for it.
+    from ..net.credentials import CredentialStore
 
     store = CredentialStore(authfile=settings.authfile, env=settings.environment)
     found = await store.find(origin.netloc, namespace or None)

@@ -12,14 +12,16 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope
 from ..events import Observer, RetryScheduled, ignore
 from .dates import parse_http_date
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying, RetryCallState
 
 T = TypeVar("T")
 
@@ -88,6 +90,9 @@ class Attempts:
         return await self._retrying()(once)
 
     def _retrying(self) -> AsyncRetrying:
+        # Imported when something has failed: most runs start, and end, without it.
+        from tenacity import AsyncRetrying, retry_if_exception
+
         return AsyncRetrying(
             retry=retry_if_exception(_is_worth_it),
             stop=self._give_up,

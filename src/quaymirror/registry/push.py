@@ -16,6 +16,7 @@ import anyio
 
 from ..errors import (
     AccessDenied,
+    ContentMissing,
     CredentialsRefused,
     DigestMismatch,
     InvalidName,
@@ -59,12 +60,6 @@ _WORDS = {
 
 class UploadLost(ReadInterrupted):
     """The registry does not know the upload any more, or not where it stood: it has to begin again."""
-
-    side = Side.TARGET
-
-
-class ContentMissing(ServiceError):
-    """The registry refuses a manifest, maybe since something that it points to is not there although it should be."""
 
     side = Side.TARGET
 

@@ -6,7 +6,6 @@ that relies on the name is committed (Pillai et al., "All File Systems Are Not C
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -180,6 +179,8 @@ def sync_file_system(path: Path) -> None:
 
     :raises StoreError: when that can't be done.
     """
+    import ctypes
+
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     with local_errors("sync", path):
         if syncfs is None:

@@ -10,11 +10,18 @@ from functools import partial
 
 import anyio
 
-from ..errors import AccessDenied, NotFound, Phase, PlatformNotFound, QuaymirrorError, UnsupportedContent
+from ..errors import (
+    AccessDenied,
+    ContentMissing,
+    NotFound,
+    Phase,
+    PlatformNotFound,
+    QuaymirrorError,
+    UnsupportedContent,
+)
 from ..events import BlobFinished, ImagePlanned, Meters, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..registry.pull import RemoteSource, check_expected
-from ..registry.push import ContentMissing
 from ..store.state import ImageRecord
 from .blob import fetch_blob
 from .flight import Landing, SingleFlight
@@ -270,16 +277,23 @@ async def _fetch_blobs(
         if not transfers.target.has(reference, blob) and await _fetch(blob, reference, transfers):
             fetched.bytes += blob.size
 
+    def is_done(blob: Descriptor, landing: Landing | None) -> bool:
+        # What others fetched may have had another size, by what their manifest says.
+        if landing is None or landing.error is not None:
+            return False
+
+        return landing.led or transfers.target.has(reference, blob)
+
     # Largest first: the last transfer to end should not be the longest one, begun last.
     ordered = sorted(blobs, key=lambda blob: -blob.size)
-    left = {transfers.target.flight(reference, blob): partial(fly, blob) for blob in ordered}
+    left = {transfers.target.flight(reference, blob): blob for blob in ordered}
     while left:
-        landings = await transfers.flights.run_all(left)
+        landings = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
         errors = [landing.error for landing in landings.values() if landing.error and not _is_theirs(landing)]
         if errors:
             raise furthest(errors)
 
-        left = {key: again for key, again in left.items() if key not in landings or landings[key].error}
+        left = {key: blob for key, blob in left.items() if not is_done(blob, landings.get(key))}
 
 
 def _is_theirs(landing: Landing) -> bool:
