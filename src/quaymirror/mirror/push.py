@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..registry.pull import RemoteSource
 from ..registry.push import RemoteTarget, Upload
 from ..store import fsops
 from ..store.lock import WRITERS, Patience, patiently_locked
+from ..store.serial import Serial
 from ..store.state import ImageRecord, State
 from ..transfer.together import together
 from ..transfer.upload import Manner, UploadSink
@@ -60,7 +61,7 @@ class RegistryTarget:
         self._observer = observer
         self._read_only = read_only
         self._must_check = must_check
-        self._state_limiter = anyio.CapacityLimiter(1)
+        self._serial = Serial()
         self._manner = Manner()
         self._present: defaultdict[Repository, set[Digest]] = defaultdict(set)
         self._locations: defaultdict[Digest, list[Repository]] = defaultdict(list)
@@ -114,7 +115,7 @@ class RegistryTarget:
         :raises QuaymirrorError: when the registry gives no usable answer.
         """
         place = self._claim(reference)
-        record = await self._in_state_thread(self._recorded, reference, platforms)
+        record = await self._serial.run(self._recorded, reference, platforms)
         if record is not None and not self._must_check:
             return True
 
@@ -151,7 +152,7 @@ class RegistryTarget:
             present.update(node.digest for node in nodes)
             return []
 
-        holders = await self._in_state_thread(self._state.holders, [node.digest for node in nodes])
+        holders = await self._serial.run(self._state.holders, [node.digest for node in nodes])
         for digest, names in holders.items():
             self._learn(digest, repository, names)
 
@@ -262,7 +263,7 @@ class RegistryTarget:
 
     async def _remember(self, record: ImageRecord) -> None:
         with anyio.CancelScope(shield=True):
-            await self._in_state_thread(self._state.commit, [record])
+            await self._serial.run(self._state.commit, [record])
 
     async def _look_for(self, repository: Repository, node: Descriptor) -> None:
         found = await self._registry.head_manifest(repository, str(node.digest))
@@ -345,9 +346,6 @@ class RegistryTarget:
         blobs = [node for node in nodes if node.media_type not in _MANIFESTS and node.digest not in here]
         await together(partial(look, node) for node in blobs)
         return [node for node in nodes if node.digest not in here]
-
-    async def _in_state_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await anyio.to_thread.run_sync(partial(function, *arguments), limiter=self._state_limiter)
 
 
 def state_path(address: RegistryAddress, settings: Settings) -> Path:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from ..errors import MirrorDamaged, QuaymirrorError, Scope, StoreError, TargetRefused
 from ..events import Notice, Observer, ignore
@@ -22,6 +21,7 @@ from .blobs import BlobStore
 from .fsops import Fsync
 from .ingest import Ingest
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked
+from .serial import Serial
 from .state import ImageRecord, State
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class OCILayout:
         self._read_only = read_only
         self._options = options
         self._clock = clock
-        self._state_limiter = anyio.CapacityLimiter(1)
+        self._serial = Serial()
         self._commit_lock = anyio.Lock()
         self._uncommitted: list[_Commit] = []
         self._since_checkpoint = 0
@@ -112,12 +112,12 @@ class OCILayout:
 
             layout = cls(root, state, observer=observer, options=options, readers=readers)
             # What a crash kept from the index is in the state: readers get it first thing.
-            await layout._in_state_thread(layout._checkpoint)
+            await layout._serial.run(layout._checkpoint)
             try:
                 yield layout
             finally:
                 with anyio.CancelScope(shield=True):
-                    await layout._in_state_thread(layout._checkpoint)
+                    await layout._serial.run(layout._checkpoint)
 
     @classmethod
     @asynccontextmanager
@@ -141,7 +141,7 @@ class OCILayout:
 
     async def holds(self, reference: Reference, platforms: str) -> bool:
         """Tell whether `reference`, which is pinned, is here complete under its name, for the same `platforms`."""
-        return await self._in_state_thread(self._holds, reference, platforms)
+        return await self._serial.run(self._holds, reference, platforms)
 
     async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         """Return those of `nodes` that have to be fetched. What no run has verified so far is read and verified, and
@@ -151,7 +151,7 @@ class OCILayout:
         :raises StoreError: when what is missing for this, or for it and the other images in flight, does not fit on the
             disk; the former is this image's trouble, the latter the run's.
         """
-        return await self._in_state_thread(self._missing, nodes)
+        return await self._serial.run(self._missing, nodes)
 
     def has(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether a node that was missing is here by now: what stood there wrongly is gone since `missing`.
@@ -215,7 +215,7 @@ class OCILayout:
             if not mine.done:
                 group, self._uncommitted = self._uncommitted, []
                 with anyio.CancelScope(shield=True):
-                    await self._in_state_thread(self._commit_group, group)
+                    await self._serial.run(self._commit_group, group)
 
         if mine.error is not None:
             raise mine.error
@@ -225,7 +225,7 @@ class OCILayout:
 
         :raises StoreError: when the disk fails.
         """
-        return await self._in_state_thread(function, self.root, self._state)
+        return await self._serial.run(function, self.root, self._state)
 
     def alone(self) -> AbstractContextManager[None]:
         """Let nobody read the blobs while the context lasts.
@@ -234,9 +234,6 @@ class OCILayout:
         """
         assert self._readers is not None, "open for writing"
         return self._readers.alone()
-
-    async def _in_state_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._state_limiter)
 
     def _holds(self, reference: Reference, platforms: str) -> bool:
         record = self._state.image(reference.name)
