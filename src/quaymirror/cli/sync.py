@@ -35,7 +35,7 @@ from .outputs import Outputs, output_options
     help="Where images land: PATH, registry://HOST …",
 )
 @click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
-@click.option("--layer-concurrency", metavar="N", type=int, help="Blobs in flight, over all images.  [default: 32]")
+@click.option("--layer-concurrency", metavar="N", type=int, help="Blobs in flight, over all images.  [default: 64]")
 @click.option(
     "--platform",
     metavar="OS/ARCH[/VARIANT]",

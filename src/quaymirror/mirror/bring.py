@@ -28,7 +28,7 @@ class Bringer:
     async def outcome(self, reference: Reference, waits: Callable[[], None] = lambda: None) -> Outcome:
         """Bring the pinned `reference` home, or say why not. Never raises for what is this image's own trouble.
 
-        `waits` is called when it only waits for what comes for other images; see `mirror_image`.
+        `waits` is called when it only waits for what is on its way; see `mirror_image`.
         """
         began = time.monotonic()
         try:

@@ -51,7 +51,7 @@ class Settings:
 
     server: str = DEFAULT_SERVER
     concurrency: int = 16
-    layer_concurrency: int = 32  # measured: docs/explanation/concurrency.md
+    layer_concurrency: int = 64  # measured: docs/explanation/concurrency.md
     platforms: tuple[Platform, ...] = ()
     filters: tuple[str, ...] = ()
     allow_extract: bool = False

@@ -34,7 +34,7 @@ from .services import Services
 
 # How many tags are checked at a time. The API's gate decides how many requests really are under way.
 _CHECKERS = 16
-# For each image that is fetched so many at most are under way: the others wait for layers that they share.
+# For each image that is fetched so many at most are under way: the others wait for layers that are on their way.
 _WAITING = 4
 # So many repositories of the listing may wait to be checked: all of most organizations, in a few megabytes.
 _LISTED = 10_000
@@ -101,9 +101,10 @@ def _start_workers(
 
 
 class _Place:
-    """A worker's place among those who fetch, of all runs: given back as soon as its image only waits for others.
+    """A worker's place among those who fetch, of all runs: given back as soon as its image has nothing left to begin.
 
-    Images share most of their layers: else all places would be taken by those that wait for the same few.
+    Images share most of their layers: else all places would be taken by those that wait for the same few, or for the
+    last layer of each, while nobody fetches what else there is.
     """
 
     def __init__(self, places: anyio.CapacityLimiter) -> None:

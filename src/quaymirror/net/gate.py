@@ -16,6 +16,7 @@ import anyio
 
 from ..errors import RateLimited, Scope
 from ..events import HostPaced, Observer, ignore
+from .distance import Distance
 from .health import Health
 from .pace import Pace
 from .trial import Trial
@@ -42,13 +43,15 @@ class Limits:
     """What to expect of a class of endpoints: a window to `start` with, `most` it may become, and what Quay allows.
 
     A `Trial` shows whether a host limits requests as Quay's own configuration does, to `rate` a second and a `burst` on
-    top: then that is the pace to begin with, else there is none, and the window grows faster.
+    top: then that is the pace to begin with, else there is none, and the window grows faster. Where there is a window
+    for hosts that are `far`, it is that as soon as one has shown to be; for one that is near, `start` is all it gets.
     """
 
     start: int
     most: int
     rate: float | None = None
     burst: float = 0.0
+    far: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ class Gate:
         self._answers: deque[float] = deque(maxlen=1024)
         self._latency: float | None = None
         self._best_latency = float("inf")
+        self._distance = None if limits.far is None else Distance()
 
     def slot(self, *, patient: bool = True) -> Slot:
         """Return a place for one request; unless `patient`, there is none where the host has a limit."""
@@ -184,12 +188,23 @@ class Gate:
         self._answers.append(self._clock())
         if self._is_slow(latency):
             self._shrink()
-        elif self._window < self._limits.most:
+        elif self._is_worth_more(latency) and self._window < self._limits.most:
             is_free = self._ceiling is None and self._trial is not None and self._trial.is_over
             self._window = min(self._limits.most, self._window + (1.0 if is_free else 1 / self._window))
             self._limiter.total_tokens = int(self._window)
 
         self._tell()
+
+    def _is_worth_more(self, latency: float) -> bool:
+        """Tell whether more requests at a time could be of use, after one more answer."""
+        if self._distance is None or self._distance.is_far:
+            return True
+
+        if not self._distance.answered(latency):
+            return False
+
+        self._window = max(self._window, float(self._limits.far or 0))
+        return True
 
     def overloaded(self, *, pause: float, reason: str) -> None:
         """Note that the host asked for patience: nobody asks it anything for `pause` seconds, and then less of this."""
@@ -303,7 +318,7 @@ KINDS = {
     "api": Limits(16, 16, rate=5.0, burst=24.0),
     "token": Limits(4, 8),
     "manifests": Limits(16, 64, rate=50.0, burst=9.0),
-    "blobs": Limits(32, 1024),
+    "blobs": Limits(10, 1024, far=64),
     "uploads": Limits(32, 1024),
 }
 

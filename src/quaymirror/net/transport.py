@@ -174,7 +174,7 @@ class AiohttpTransport:
                 total=None, sock_connect=self._timeouts.connect, sock_read=self._timeouts.stall
             ),
             headers={"User-Agent": USER_AGENT},
-            read_bufsize=256 * 1024 if self._pace is None else _piece(self._pace),
+            read_bufsize=64 * 1024 if self._pace is None else _piece(self._pace),
         )
 
     async def __aexit__(self, *_: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 
 from ..events import Meters
@@ -21,10 +23,12 @@ async def fetch_blob(
     slots: anyio.CapacityLimiter,
     meters: Meters,
     label: str,
+    begins: Callable[[], None] = lambda: None,
 ) -> None:
     """Write `blob` of `repository` to `sink`, verified, resuming what breaks off; a slot is held only while bytes flow.
 
-    A large one comes in pieces over several connections, if source and sink can do that.
+    A large one comes in pieces over several connections, if source and sink can do that. `begins` is called whenever it
+    has got a slot.
 
     :raises NotFound, AccessDenied: when the repository does not have it for us.
     :raises DigestMismatch, SizeMismatch: when the registry keeps sending other bytes.
@@ -32,7 +36,7 @@ async def fetch_blob(
     :raises StoreError: when the sink's disk refuses.
     """
     streams = Streams(source, repository, blob, meters)
-    await fetch_pieces(streams, sink, slots=slots, meters=meters, label=label)
+    await fetch_pieces(streams, sink, slots=slots, meters=meters, label=label, begins=begins)
     attempts = source.attempts(f"{label}: blob {blob.digest.short}")
     achieved = sink.offset
 
@@ -43,6 +47,7 @@ async def fetch_blob(
         if sink.offset < blob.size or not blob.size:
             try:
                 async with slots:
+                    begins()
                     await _receive(streams, sink, meters, label, fresh=attempts.is_refetch)
             finally:
                 if sink.offset - achieved >= PROGRESS_BYTES:

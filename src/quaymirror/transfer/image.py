@@ -133,7 +133,7 @@ async def mirror_image(
     """Bring `reference`, which is pinned, to the target, complete and named.
 
     Blobs come in parallel; manifests are stored after what they point to, and the name comes last. `waits` is called
-    when all that is left to fetch is fetched for other images already: from then on this one only waits.
+    when nothing is left to begin: what is missing is on its way, for this image or for others.
 
     :raises QuaymirrorError: what `plan_image` or `fetch_blob` raised, with its phase; nothing was named then.
     """
@@ -155,8 +155,8 @@ async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[]
     with _phase(Phase.FETCH):
         blobs = [blob for blob in plan.blobs if blob.digest in missing]
         coming = {blob.digest for blob in blobs if _is_coming(blob, reference, transfers)}
-        await _fetch_blobs([blob for blob in blobs if blob.digest not in coming], reference, transfers, fetched)
-        waits()
+        own = [blob for blob in blobs if blob.digest not in coming]
+        await _fetch_blobs(own, reference, transfers, fetched, waits)
         left = [blob for blob in blobs if blob.digest in coming and not transfers.target.has(reference, blob)]
         await _fetch_blobs(left, reference, transfers, fetched)
 
@@ -268,14 +268,28 @@ def _children_first(root: Manifest | Index, found: Mapping[Digest, Manifest | In
 
 
 async def _fetch_blobs(
-    blobs: Sequence[Descriptor], reference: Reference, transfers: Transfers, fetched: Fetched
+    blobs: Sequence[Descriptor],
+    reference: Reference,
+    transfers: Transfers,
+    fetched: Fetched,
+    waits: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make sure that `blobs` are at the target, whoever fetches them."""
+    """Make sure that `blobs` are at the target, whoever fetches them; call `waits` when all of them have begun."""
+    to_begin = {blob.digest for blob in blobs}
+
+    def begins(blob: Descriptor) -> None:
+        to_begin.discard(blob.digest)
+        if not to_begin:
+            waits()
 
     async def fly(blob: Descriptor) -> None:
         # It may have landed for another image between our look and our turn.
-        if not transfers.target.has(reference, blob) and await _fetch(blob, reference, transfers):
+        if not transfers.target.has(reference, blob) and await _fetch(
+            blob, reference, transfers, partial(begins, blob)
+        ):
             fetched.bytes += blob.size
+
+        begins(blob)
 
     def is_done(blob: Descriptor, landing: Landing | None) -> bool:
         # What others fetched may have had another size, by what their manifest says.
@@ -287,6 +301,9 @@ async def _fetch_blobs(
     # Largest first: the last transfer to end should not be the longest one, begun last.
     ordered = sorted(blobs, key=lambda blob: -blob.size)
     left = {transfers.target.flight(reference, blob): blob for blob in ordered}
+    if not left:
+        waits()
+
     while left:
         landings = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
         errors = [landing.error for landing in landings.values() if landing.error and not _is_theirs(landing)]
@@ -318,7 +335,7 @@ async def _put_once(node: Manifest | Index, reference: Reference, transfers: Tra
         raise landing.error
 
 
-async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
+async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers, begins: Callable[[], None]) -> bool:
     """Bring `blob` to the target; tell whether its bytes had to be fetched for that."""
     target = transfers.target
     async with target.sink(reference, blob) as sink:
@@ -338,6 +355,7 @@ async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers) -
                 slots=transfers.slots,
                 meters=transfers.meters,
                 label=reference.name,
+                begins=begins,
             )
 
     transfers.observer(BlobFinished(blob.digest, blob.size))

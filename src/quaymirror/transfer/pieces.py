@@ -9,7 +9,7 @@ as it comes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -32,9 +32,17 @@ _FAR_SECONDS = 0.02
 
 
 async def fetch_pieces(
-    streams: Streams, sink: Sink, *, slots: anyio.CapacityLimiter, meters: Meters, label: str
+    streams: Streams,
+    sink: Sink,
+    *,
+    slots: anyio.CapacityLimiter,
+    meters: Meters,
+    label: str,
+    begins: Callable[[], None] = lambda: None,
 ) -> None:
     """Bring what is missing of a large blob to `sink`, as far as that can be done in pieces; each holds a slot.
+
+    `begins` is called whenever one has got it.
 
     What is still missing then has to be received in order: all of it, or nothing.
 
@@ -51,7 +59,7 @@ async def fetch_pieces(
         return
 
     with ExitStack() as shown:
-        crew = _Crew(streams, sink, scattered, plan, slots, meters, label, shown, missing=plan.left)
+        crew = _Crew(streams, sink, scattered, plan, slots, meters, label, begins, shown, missing=plan.left)
         # What was refused has to be asked another way.
         with suppress(RangeRefused):
             await together([crew.lead, *[crew.help] * (plan.hands - 1)])
@@ -104,6 +112,7 @@ class _Crew:
     slots: anyio.CapacityLimiter
     meters: Meters
     label: str
+    begins: Callable[[], None]
     shown: ExitStack
     missing: int
     _meter: Meter | None = None
@@ -134,6 +143,7 @@ class _Crew:
         async def attempt() -> None:
             nonlocal piece, tries
             async with self.slots:
+                self.begins()
                 # Only now: whoever gets a slot first goes on where the others are.
                 piece = piece or await self._next()
                 if piece is not None:

@@ -247,6 +247,28 @@ async def test_who_is_not_patient_fails_as_soon_as_the_host_shows_a_limit() -> N
     assert gate.statistics().active == 0
 
 
+@pytest.mark.parametrize(("latency", "window"), [(0.001, 4), (0.05, 40)])
+async def test_many_at_a_time_are_for_hosts_that_are_far_away(latency: float, window: int) -> None:
+    gate = make_gate(ManualClock(), Limits(4, 64, far=40))
+    for _ in range(8):
+        gate.answered(latency)
+
+    assert gate.statistics().window == window
+
+
+async def test_a_far_host_that_has_enough_gets_less_and_grows_from_there() -> None:
+    gate = make_gate(ManualClock(), Limits(4, 64, far=40))
+    for _ in range(8):
+        gate.answered(0.05)
+
+    gate.overloaded(pause=1, reason="answered 429")
+    assert gate.statistics().window == 20
+    for _ in range(21):
+        gate.answered(0.05)
+
+    assert gate.statistics().window == 21
+
+
 async def test_a_cancelled_wait_takes_no_slot() -> None:
     gate = make_gate(ManualClock(), Limits(1, 1))
     async with gate.slot(), anyio.create_task_group() as tasks:
