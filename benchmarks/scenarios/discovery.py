@@ -20,6 +20,9 @@ _REPOSITORIES = (1_000, 5_000)
 _MILLISECONDS = (0, 50, 100)
 _CONCURRENCY = 16
 _OCCYSTRAP = f"occystrap's resolver, {_CONCURRENCY} workers"
+_OCCYSTRAP_DEFAULT = "occystrap's resolver, 4 workers (its default)"
+# Repositories and seconds of a round trip of the case that there is a goal for.
+_GOAL = (1_000, 0.05)
 _MINIMUM = f"the theoretical minimum of {_CONCURRENCY} at a time"
 _LIMITED = "the theoretical minimum of Quay's limits"
 _CASES = (*(f"{count}-{latency}ms" for count in _REPOSITORIES for latency in _MILLISECONDS), "limited")
@@ -52,7 +55,8 @@ def _case(lab: Lab, content: Corpus, name: str, latency: float) -> Case:
             cost = measure.run(contestant, measure.fresh(lab.home / "out"))
             return replace(measure.with_counts(cost, server.asked()), wall=cost.asked.get("seconds", cost.wall))
 
-        costs = measure.compare(_contestants(server), turn, rounds=lab.rounds)
+        is_goal = (content.repositories, latency) == _GOAL
+        costs = measure.compare(_contestants(server, with_default=is_goal), turn, rounds=lab.rounds)
 
     if least:
         costs[_MINIMUM] = [Cost(least, 0, 0)] * lab.rounds
@@ -60,21 +64,22 @@ def _case(lab: Lab, content: Corpus, name: str, latency: float) -> Case:
     title = f"Discovery in {content.repositories:,} repositories, {latency * 1000:.0f} ms away"
     base = _MINIMUM if least else _OURS
     case = Case(name, title, base, costs, facts(content), counts=("requests", "found"))
-    if (content.repositories, latency) == (1_000, 0.05):
+    if is_goal:
         case.at_most(1, "wall, beside the theoretical minimum", 1.15, case.ratio(_OURS, _MINIMUM))
-        case.ahead(1, "ahead of", 3.0, _OURS, [_OCCYSTRAP])
+        case.ahead(1, "ahead of", 3.0, _OURS, [_OCCYSTRAP, _OCCYSTRAP_DEFAULT])
 
     return case
 
 
-def _contestants(server: Front) -> list[Contestant]:
-    return [
+def _contestants(server: Front, *, with_default: bool) -> list[Contestant]:
+    """With its default, four workers, occystrap takes too long to be run everywhere."""
+    resolve = f"{peers.elsewhere(server)} --resolve {ORGANIZATION} {TAG}"
+    found = [
         Contestant(_OURS, f"{peers.PYTHON} -P {_LAB / 'discover.py'} {server.url} {TAG} > {{out}}/figures.json"),
-        Contestant(
-            _OCCYSTRAP,
-            f"{peers.elsewhere(server)} --resolve {ORGANIZATION} {TAG} {_CONCURRENCY} > {{out}}/figures.json",
-        ),
+        Contestant(_OCCYSTRAP, f"{resolve} {_CONCURRENCY} > {{out}}/figures.json"),
+        Contestant(_OCCYSTRAP_DEFAULT, f"{resolve} 4 > {{out}}/figures.json"),
     ]
+    return found if with_default else found[:2]
 
 
 def _limited(lab: Lab) -> Case:

@@ -477,7 +477,7 @@ async def test_an_interrupt_with_many_transfers_in_flight_leaves_nothing_open(tm
         server.faults.append(Fault("", Delay(5), listener="cdn", nth=range(8, 500)))
         asked = anyio.Event()
         server.on_request = lambda request: (
-            asked.set() if request.listener == "cdn" and server.count("", listener="cdn") > 30 else None
+            asked.set() if request.listener == "cdn" and server.count("", listener="cdn") > 16 else None
         )
         words = ["-X", "dev", "-W", "default", "-m", "quaymirror", "sync", "kolla", "*", TAG, "--server", server.url]
         command = [sys.executable, *words, "-c", "32", "--layer-concurrency", "32", "--progress", "plain"]

@@ -18,6 +18,8 @@ from .services import Services, connect
 from .settings import Settings
 
 _CHECKERS = 16
+# So many repositories at most are listed ahead: all of most organizations.
+_AHEAD = 10_000
 
 
 async def find_images(selection: Selection, settings: Settings, *, observer: Observer) -> AsyncIterator[Image]:
@@ -38,8 +40,8 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
         connect(settings, observer) as services,
         aclosing(pages(services.api, settings.origin.netloc, selection, observer=observer)) as listing,
     ):
-        candidates = await anext(listing, None)
-        while candidates is not None:
+        _, candidates = await _step((), listing, services, selection, watch)
+        while candidates:
             images, candidates = await _step(candidates, listing, services, selection, watch)
             for image in images:
                 has_found = True
@@ -55,17 +57,22 @@ async def _step(
     services: Services,
     selection: Selection,
     observer: Observer,
-) -> tuple[list[Image], list[Candidate] | None]:
-    """Return the images of a page, and the page after it, which arrives meanwhile."""
+) -> tuple[list[Image], list[Candidate]]:
+    """Return the images of `candidates`, and those after them: what is listed meanwhile, some if there are any."""
     images: list[Image] = []
-    following: list[Candidate] | None = None
+    following: list[Candidate] = []
+    are_looked_up = False
 
     async def look_up() -> None:
+        nonlocal are_looked_up
         images.extend(await confirmed(candidates, services, selection, observer))
+        are_looked_up = True
 
     async def look_ahead() -> None:
-        nonlocal following
-        following = await anext(listing, None)
+        async for page in listing:
+            following.extend(page)
+            if following and (are_looked_up or len(following) >= _AHEAD):
+                break
 
     await together([look_up, look_ahead])
     return images, following

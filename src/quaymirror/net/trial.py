@@ -9,15 +9,16 @@ import anyio
 
 from .pace import Pace
 
-# So many requests beyond the limit at a time make it plain that there is none.
-_ENOUGH = 8
+# So many requests beyond the limit, within two round trips, make it plain that there is none.
+_ENOUGH = 6
+_AT_FIRST = 2
 
 
 class Trial:
     """A limit of `rate` requests a second and `burst` on top, kept until it has shown to be none.
 
-    What stays within it goes at once. Beyond it one request tries whether it passes, then two at a time, and so on: a
-    host without limits costs two or three round trips, and one with them refuses one request or two.
+    What stays within it goes at once. Beyond it two requests try whether they pass, then as many more as have: a host
+    without limits costs two round trips, and one with them refuses two requests or so.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Trial:
                 self._limit.spend()
                 return False
 
-            if self._trying <= self._passed:
+            if self._trying < _AT_FIRST + self._passed:
                 self._trying += 1
                 return True
 
