@@ -21,6 +21,7 @@ from ..oci import Descriptor, Digest
 from . import fsops
 from .fsops import Fsync
 from .ingest import BATCH_BYTES, Ingest, Place
+from .serial import Lanes
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class BlobStore:
         self._ingest = root / ".quaymirror" / "ingest"
         # Its own threads: those of the default limiter may all be waiting for something that needs the disk.
         self._limiter = anyio.CapacityLimiter(threads)
+        self._lanes = Lanes(threads)
 
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a blocking function of the disk off the event loop."""
@@ -147,9 +149,10 @@ class BlobStore:
         :raises StoreError: when the disk refuses.
         """
         place = Place(self._partial(descriptor), self.path(descriptor.digest), syncs=self.syncs_files)
-        ingest = Ingest(descriptor, place, self.in_thread)
+        is_small = descriptor.size <= BATCH_BYTES
+        ingest = Ingest(descriptor, place, self._lanes.run if is_small else self.in_thread)
         try:
-            if descriptor.size > BATCH_BYTES:
+            if not is_small:
                 await self.in_thread(ingest.resume)
 
             yield ingest

@@ -1,4 +1,4 @@
-"""Blocking calls that have to follow each other."""
+"""Blocking calls off the event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.store.serial import Serial
+from quaymirror.store.serial import Lanes, Serial
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=25))
@@ -95,3 +95,53 @@ async def test_an_error_is_raised_to_who_asked() -> None:
     serial = Serial()
     with pytest.raises(ValueError, match="invalid literal"):
         await serial.run(int, "seven")
+
+
+class Slow:
+    """A call that takes until it may end."""
+
+    def __init__(self) -> None:
+        self.begun = anyio.Event()
+        self.may_end = threading.Event()
+
+    def __call__(self) -> None:
+        anyio.from_thread.run_sync(self.begun.set)
+        self.may_end.wait(10)
+
+
+async def test_a_call_waits_for_a_lane_that_keeps_up_and_takes_another_one_when_it_is_late() -> None:
+    now, ended, slow = 0.0, list[str](), Slow()
+    lanes = Lanes(2, clock=lambda: now)
+
+    async def ask(name: str) -> None:
+        await lanes.run(str)
+        ended.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lanes.run, slow)
+        await slow.begun.wait()
+        tasks.start_soon(ask, "early")
+        await anyio.wait_all_tasks_blocked()
+        now = 1.0
+        await ask("late")
+        assert ended == ["late"]
+        slow.may_end.set()
+
+    assert ended == ["late", "early"]
+
+
+async def test_where_all_lanes_are_late_a_call_waits_where_fewest_do() -> None:
+    now, first, second = 0.0, Slow(), Slow()
+    lanes = Lanes(2, clock=lambda: now)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lanes.run, first)
+        await first.begun.wait()
+        tasks.start_soon(lanes.run, str)
+        await anyio.wait_all_tasks_blocked()
+        now = 1.0
+        tasks.start_soon(lanes.run, second)
+        await second.begun.wait()
+        now = 2.0
+        second.may_end.set()
+        await lanes.run(str)
+        first.may_end.set()
