@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lab.scenario import Scenario
 
-from . import cold, dashboard, derived, discovery, durability, memory, nightly, registry, wan
+from . import cold, dashboard, derived, discovery, durability, memory, nightly, profile, registry, wan
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (cold, wan, discovery, nightly, registry, derived, memory, dashboard, durability)
+    for module in (cold, wan, discovery, nightly, registry, derived, memory, dashboard, durability, profile)
 }
