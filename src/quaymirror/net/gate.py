@@ -153,7 +153,7 @@ class Gate:
             slot.leave()
 
     async def _take_turn(self, slot: Slot, *, patient: bool) -> None:
-        await acquire(self._limiter, slot)
+        await _acquire(self._limiter, slot)
         slot.is_counted = True
         if self._trial is not None and await self._trial.enter():
             slot.is_trial = True
@@ -297,7 +297,7 @@ class Gate:
         return GateStatistics(borrowed, int(self._window), self._rate(), self.health.pause_left, self._throttled)
 
 
-async def acquire(limiter: anyio.CapacityLimiter, borrower: object) -> None:
+async def _acquire(limiter: anyio.CapacityLimiter, borrower: object) -> None:
     """Take a token of `limiter`; where one is free, without going round the loop for it."""
     try:
         limiter.acquire_on_behalf_of_nowait(borrower)

@@ -27,8 +27,9 @@ from .together import together
 _LEAST_BYTES = 8 * 1024 * 1024
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_AT_ONCE = 16
-# Who answers sooner is near, where one connection gives all there is and more of them only cost.
-_FAR_SECONDS = 0.02
+# Who answers sooner is near, where one connection gives all there is and more of them only cost. The first answer takes
+# several round trips: there may be two hosts, each with connections and handshakes to come.
+_FAR_SECONDS = 0.05
 
 
 async def fetch_pieces(
