@@ -17,6 +17,7 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
 from quaymirror import Selection, Settings
+from quaymirror.errors import DiscoveryIncomplete
 from quaymirror.events import Event, Notice
 from quaymirror.mirror.report import ExitCode
 from quaymirror.net.secret import Secret
@@ -330,3 +331,24 @@ async def test_an_api_token_that_does_not_count_any_more_ends_the_run_and_nothin
     assert "accepted" in messages(report)[-1]
     assert "canary" not in json.dumps(report.to_json())
     assert {*layouts.names(tmp_path / "mirror")} == {NOVA, GLANCE, f"kolla/private:{TAG}"}
+
+
+async def test_what_was_listed_before_the_listing_broke_off_is_found_before_that_is_told() -> None:
+    def broken() -> Pages:
+        yield {"repositories": [entry("nova")], "next_page": "more"}
+        yield {"repositories": [entry("glance")], "next_page": "even more"}
+        while True:
+            yield {"repositories": 5}
+
+    found: list[str] = []
+
+    async def find(settings: Settings) -> None:
+        async for image in quaymirror.discover(Selection("kolla", "*", TAG), settings):
+            found.append(image.reference.name)
+
+    async with QuayServer(two_images()) as server:
+        server.faults.append(Fault(LISTING, pages(broken())))
+        with pytest.raises(DiscoveryIncomplete):
+            await find(Settings(server=server.url, retries=0))
+
+    assert found == [NOVA, GLANCE]

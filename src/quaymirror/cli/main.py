@@ -46,9 +46,12 @@ class _LazyGroup(click.Group):
         module, _, name = _COMMANDS[cmd_name][0].partition(":")
         # What is imported stays: to look for garbage in it takes a tenth of the start-up time.
         gc.disable()
-        command: click.Command = getattr(importlib.import_module(module), name)
-        gc.freeze()
-        gc.enable()
+        try:
+            command: click.Command = getattr(importlib.import_module(module), name)
+            gc.freeze()
+        finally:
+            gc.enable()
+
         add_variables(command)
         return command
 

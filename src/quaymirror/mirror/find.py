@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
 
+from ..errors import QuaymirrorError
 from ..events import CandidateSkipped, Event, Observer
 from ..quay.check import refuse_impossible
 from ..quay.discovery import NO_SUCH_TAG, Candidate, Image, check, pages
@@ -20,6 +22,15 @@ from .settings import Settings
 _CHECKERS = 16
 # So many repositories at most are listed ahead: all of most organizations.
 _AHEAD = 10_000
+
+
+@dataclass(slots=True)
+class _Step:
+    """What came of some candidates: their images, those that follow, and what ended the listing too early."""
+
+    images: list[Image] = field(default_factory=list)
+    following: list[Candidate] = field(default_factory=list)
+    trouble: QuaymirrorError | None = None
 
 
 async def find_images(selection: Selection, settings: Settings, *, observer: Observer) -> AsyncIterator[Image]:
@@ -40,12 +51,17 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
         connect(settings, observer) as services,
         aclosing(pages(services.api, settings.origin.netloc, selection, observer=observer)) as listing,
     ):
-        _, candidates = await _step((), listing, services, selection, watch)
-        while candidates:
-            images, candidates = await _step(candidates, listing, services, selection, watch)
-            for image in images:
+        step = await _step((), listing, services, selection, watch)
+        while step.following:
+            trouble = step.trouble
+            step = await _step(step.following, listing, services, selection, watch)
+            step.trouble = step.trouble or trouble
+            for image in step.images:
                 has_found = True
                 yield image
+
+        if step.trouble is not None:
+            raise step.trouble
 
         if missed and not has_found:
             raise await no_such_tag(services.api, missed, selection)
@@ -57,25 +73,27 @@ async def _step(
     services: Services,
     selection: Selection,
     observer: Observer,
-) -> tuple[list[Image], list[Candidate]]:
-    """Return the images of `candidates`, and those after them: what is listed meanwhile, some if there are any."""
-    images: list[Image] = []
-    following: list[Candidate] = []
+) -> _Step:
+    """Look up `candidates`; what follows them is what is listed meanwhile, and some if there are any."""
+    step = _Step()
     are_looked_up = False
 
     async def look_up() -> None:
         nonlocal are_looked_up
-        images.extend(await confirmed(candidates, services, selection, observer))
+        step.images.extend(await confirmed(candidates, services, selection, observer))
         are_looked_up = True
 
     async def look_ahead() -> None:
-        async for page in listing:
-            following.extend(page)
-            if following and (are_looked_up or len(following) >= _AHEAD):
-                break
+        try:
+            async for page in listing:
+                step.following.extend(page)
+                if step.following and (are_looked_up or len(step.following) >= _AHEAD):
+                    break
+        except QuaymirrorError as error:
+            step.trouble = error  # which comes after what was listed before it
 
     await together([look_up, look_ahead])
-    return images, following
+    return step
 
 
 async def confirmed(

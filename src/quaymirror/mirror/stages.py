@@ -95,13 +95,13 @@ def _start_workers(
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
     with images:
         for _ in range(run.settings.concurrency * (_WAITING if target.is_final else 1)):
-            tasks.start_soon(_work, run, images.clone(), bringer, _Place(engine.images))
+            tasks.start_soon(_work, run, images.clone(), bringer, engine.images)
 
     return found
 
 
 class _Place:
-    """A worker's place among those who fetch, of all runs: given back as soon as its image has nothing left to begin.
+    """An image's place among those who fetch, of all runs: given back as soon as it has nothing left to begin.
 
     Images share most of their layers: else all places would be taken by those that wait for the same few, or for the
     last layer of each, while nobody fetches what else there is.
@@ -225,13 +225,16 @@ async def _confirm(
     )
 
 
-async def _work(run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer, place: _Place) -> None:
+async def _work(
+    run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer, places: anyio.CapacityLimiter
+) -> None:
     """Take images as they come and bring each to its outcome, in turn with other runs.
 
     A worker never raises for one image.
     """
     with inbox:
         async for image in inbox:
+            place = _Place(places)  # its own: what was begun for an image that failed may go on, and leave late
             async with place:
                 if run.stop.reason is not None:
                     return

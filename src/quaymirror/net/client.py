@@ -300,18 +300,24 @@ class Client:
             gate.failed(error.message)
             raise _fault(gate, error) from None
 
+        try:
+            self._tell(gate, response, self._retries.clock() - began)
+        except BaseException:
+            response.close()
+            raise
+
+        return response
+
+    def _tell(self, gate: Gate, response: Response, latency: float) -> None:
         if _is_throttled(response):
             wait = _retry_after(response)
             gate.overloaded(pause=_PAUSE_SECONDS if wait is None else wait, reason=f"answered {response.status}")
         elif response.status >= 500:
             gate.failed(f"answered {response.status}")
             if gate.health.is_down:
-                response.close()
                 raise HostDown(f"{response.name}: {response.status}")
         else:
-            gate.answered(self._retries.clock() - began)
-
-        return response
+            gate.answered(latency)
 
     async def _refused(self, request: Request, exchange: Exchange) -> NoReturn:
         with exchange as response:

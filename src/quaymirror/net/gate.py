@@ -44,7 +44,7 @@ class Limits:
 
     A `Trial` shows whether a host limits requests as Quay's own configuration does, to `rate` a second and a `burst` on
     top: then that is the pace to begin with, else there is none, and the window grows faster. Where there is a window
-    for hosts that are `far`, it is that as soon as one has shown to be; for one that is near, `start` is all it gets.
+    for hosts that are `far`, it is that as soon as one has shown to be; for one that is near, `start` is the most.
     """
 
     start: int
@@ -188,23 +188,23 @@ class Gate:
         self._answers.append(self._clock())
         if self._is_slow(latency):
             self._shrink()
-        elif self._is_worth_more(latency) and self._window < self._limits.most:
+        elif self._window < (most := self._most(latency)):
             is_free = self._ceiling is None and self._trial is not None and self._trial.is_over
-            self._window = min(self._limits.most, self._window + (1.0 if is_free else 1 / self._window))
+            self._window = min(most, self._window + (1.0 if is_free else 1 / self._window))
             self._limiter.total_tokens = int(self._window)
 
         self._tell()
 
-    def _is_worth_more(self, latency: float) -> bool:
-        """Tell whether more requests at a time could be of use, after one more answer."""
+    def _most(self, latency: float) -> int:
+        """Return how many requests at a time are of use, after one more answer that came after `latency` seconds."""
         if self._distance is None or self._distance.is_far:
-            return True
+            return self._limits.most
 
         if not self._distance.answered(latency):
-            return False
+            return self._limits.start
 
         self._window = max(self._window, float(self._limits.far or 0))
-        return True
+        return self._limits.most
 
     def overloaded(self, *, pause: float, reason: str) -> None:
         """Note that the host asked for patience: nobody asks it anything for `pause` seconds, and then less of this."""

@@ -32,23 +32,48 @@ class Serial:
         self._thread = anyio.CapacityLimiter(1)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Return what `function` returns, or raise what it raises. What was begun ends, even if nobody waits for it."""
+        """Return what `function` returns, or raise what it raises.
+
+        Who is cancelled before it began leaves at once, and it is not called; then when it has ended.
+        """
         call = _Call(partial(function, *arguments))
         self._waiting.append(call)
-        async with self._turn:
-            if not call.is_over:
-                calls, self._waiting = self._waiting, []
-                self._began = self._clock()
-                try:
-                    await anyio.to_thread.run_sync(_run, calls, limiter=self._thread)
-                finally:
-                    self._began = float("inf")
+        try:
+            while not call.is_over:
+                async with self._turn:
+                    if not call.is_over:
+                        await self._run_waiting()
+        except BaseException:
+            await self._leave(call)
+            raise
 
         if call.error is not None:
             raise call.error
 
         result: T = call.result
         return result
+
+    async def _run_waiting(self) -> None:
+        calls, self._waiting = self._waiting, []
+        self._began = self._clock()
+        try:
+            # Others wait for this hop as well.
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_run, calls, limiter=self._thread)
+        finally:
+            self._began = float("inf")
+            # If no thread could be had, each of them finds that out by itself.
+            self._waiting[:0] = [call for call in calls if not call.is_over]
+
+    async def _leave(self, call: _Call) -> None:
+        """Let `call` not run any more, or wait until it has: what it works with may be gone once its caller is."""
+        if call not in self._waiting:
+            with anyio.CancelScope(shield=True):
+                async with self._turn:
+                    pass
+
+        if call in self._waiting:
+            self._waiting.remove(call)
 
     @property
     def waiting(self) -> int:

@@ -276,6 +276,7 @@ async def _fetch_blobs(
 ) -> None:
     """Make sure that `blobs` are at the target, whoever fetches them; call `waits` when all of them have begun."""
     to_begin = {blob.digest for blob in blobs}
+    ours: set[Digest] = set()  # whose flights were begun for this image, now or in an earlier round
 
     def begins(blob: Descriptor) -> None:
         to_begin.discard(blob.digest)
@@ -283,6 +284,7 @@ async def _fetch_blobs(
             waits()
 
     async def fly(blob: Descriptor) -> None:
+        ours.add(blob.digest)
         # It may have landed for another image between our look and our turn.
         if not transfers.target.has(reference, blob) and await _fetch(
             blob, reference, transfers, partial(begins, blob)
@@ -293,10 +295,11 @@ async def _fetch_blobs(
 
     def is_done(blob: Descriptor, landing: Landing | None) -> bool:
         # What others fetched may have had another size, by what their manifest says.
-        if landing is None or landing.error is not None:
-            return False
+        return landing is not None and landing.error is None and transfers.target.has(reference, blob)
 
-        return landing.led or transfers.target.has(reference, blob)
+    def is_fatal(blob: Descriptor, error: QuaymirrorError) -> bool:
+        # If the repository it was to come from for others does not have it any more, ours may.
+        return blob.digest in ours or not isinstance(error, NotFound | AccessDenied)
 
     # Largest first: the last transfer to end should not be the longest one, begun last.
     ordered = sorted(blobs, key=lambda blob: -blob.size)
@@ -306,16 +309,11 @@ async def _fetch_blobs(
 
     while left:
         landings = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
-        errors = [landing.error for landing in landings.values() if landing.error and not _is_theirs(landing)]
-        if errors:
+        failed = [(left[key], landing.error) for key, landing in landings.items() if landing.error is not None]
+        if errors := [error for blob, error in failed if is_fatal(blob, error)]:
             raise furthest(errors)
 
         left = {key: blob for key, blob in left.items() if not is_done(blob, landings.get(key))}
-
-
-def _is_theirs(landing: Landing) -> bool:
-    """Whether the repository that a blob was to come from for others does not have it any more: ours may."""
-    return not landing.led and isinstance(landing.error, NotFound | AccessDenied)
 
 
 def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:

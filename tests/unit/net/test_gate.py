@@ -256,6 +256,18 @@ async def test_many_at_a_time_are_for_hosts_that_are_far_away(latency: float, wi
     assert gate.statistics().window == window
 
 
+async def test_a_near_host_that_had_enough_gets_as_much_again_after_a_while() -> None:
+    async with running_clock() as clock:
+        gate = make_gate(clock, Limits(4, 64, far=40))
+        gate.answered(0.001)
+        gate.overloaded(pause=1, reason="answered 429")
+        assert gate.statistics().window == 2
+        for _ in range(30):
+            gate.answered(0.001)
+
+        assert gate.statistics().window == 4
+
+
 async def test_a_far_host_that_has_enough_gets_less_and_grows_from_there() -> None:
     gate = make_gate(ManualClock(), Limits(4, 64, far=40))
     for _ in range(8):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +148,106 @@ async def test_where_all_lanes_are_late_a_call_waits_where_fewest_do() -> None:
         second.may_end.set()
         await lanes.run(str)
         first.may_end.set()
+
+
+async def test_a_call_whose_caller_is_cancelled_before_it_began_is_not_made() -> None:
+    serial, slow, made = Serial(), Slow(), list[str]()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serial.run, slow)
+        await slow.begun.wait()
+        async with anyio.create_task_group() as cancelled:
+            cancelled.start_soon(serial.run, made.append, "made")
+            await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+
+        slow.may_end.set()
+
+    await serial.run(str)
+    assert not made
+
+
+async def test_nobody_leaves_while_their_call_runs_in_somebody_elses_hop() -> None:
+    serial, first, mine = Serial(), Slow(), Slow()
+    log: list[str] = []
+
+    def call() -> None:
+        mine()
+        log.append("the call has ended")
+
+    async def ask() -> None:
+        try:
+            await serial.run(call)
+        finally:
+            log.append("its caller leaves")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serial.run, first)
+        await first.begun.wait()
+        tasks.start_soon(serial.run, str)  # leads the next hop
+        await anyio.wait_all_tasks_blocked()
+        async with anyio.create_task_group() as cancelled:
+            cancelled.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            first.may_end.set()
+            await mine.begun.wait()
+            cancelled.cancel_scope.cancel()
+            tasks.start_soon(anyio.to_thread.run_sync, mine.may_end.set)
+
+    assert log == ["the call has ended", "its caller leaves"]
+
+
+async def test_who_leads_a_hop_and_is_cancelled_takes_nobody_elses_call_along() -> None:
+    serial, slow = Serial(), Slow()
+    answers: list[int] = []
+
+    async def ask() -> None:
+        with anyio.CancelScope(shield=True):
+            answers.append(await serial.run(int, "7"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serial.run, slow)
+        await slow.begun.wait()
+        async with anyio.create_task_group() as cancelled:
+            cancelled.start_soon(serial.run, str)
+            await anyio.wait_all_tasks_blocked()
+            cancelled.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            slow.may_end.set()
+            while serial.waiting:
+                await anyio.lowlevel.checkpoint()
+
+            cancelled.cancel_scope.cancel()
+
+    assert answers == [7]
+
+
+async def test_where_no_thread_can_be_had_each_caller_finds_out_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    serial, slow = Serial(), Slow()
+    answers: list[object] = []
+    hop, hops = anyio.to_thread.run_sync, 0
+
+    async def refused_once(*arguments: Any, **options: Any) -> Any:
+        nonlocal hops
+        hops += 1
+        if hops == 1:
+            raise RuntimeError("can't start new thread")
+
+        return await hop(*arguments, **options)
+
+    async def ask(number: int) -> None:
+        try:
+            answers.append(await serial.run(int, number))
+        except RuntimeError as error:
+            answers.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serial.run, slow)
+        await slow.begun.wait()
+        monkeypatch.setattr(anyio.to_thread, "run_sync", refused_once)
+        for number in range(3):
+            tasks.start_soon(ask, number)
+            await anyio.wait_all_tasks_blocked()
+
+        slow.may_end.set()
+
+    assert answers == ["can't start new thread", 1, 2]
