@@ -341,7 +341,7 @@ async def test_a_run_that_may_take_no_longer_finishes_what_is_in_flight_and_leav
         first = await quaymirror.sync(
             EVERYTHING,
             tmp_path / "mirror",
-            Settings(server=server.url, concurrency=1, layer_concurrency=1, max_duration=1.0),
+            Settings(server=server.url, concurrency=1, max_duration=1.0),
             observer=lambda event: held.set() if isinstance(event, StopRequested) else None,
         )
         second = await night(server, tmp_path / "mirror")

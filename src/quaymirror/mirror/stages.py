@@ -94,10 +94,15 @@ def _start_workers(
     bringer = Bringer(transfers, look_again, run.settings.dry_run, engine.counted)
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
     with images:
-        for _ in range(run.settings.concurrency * (_WAITING if target.is_final else 1)):
+        for _ in range(_workers(run.settings.concurrency, target)):
             tasks.start_soon(_work, run, images.clone(), bringer, engine.images)
 
     return found
+
+
+def _workers(concurrency: int, target: Target) -> int:
+    """Return how many images may be under way. Who wants one at a time gets one at a time."""
+    return concurrency * min(concurrency, _WAITING) if target.is_final else concurrency
 
 
 class _Place:

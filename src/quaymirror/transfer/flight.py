@@ -14,14 +14,6 @@ from ..errors import QuaymirrorError
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
-class Landing:
-    """How a flight ended for one who waited: whether it was begun for them, and what went wrong, if anything."""
-
-    led: bool
-    error: QuaymirrorError | None
-
-
 @dataclass(slots=True, eq=False)
 class _Flight:
     has_landed: bool = False
@@ -43,19 +35,19 @@ class SingleFlight(Generic[K]):
         """Tell whether somebody's operation is being done for `key`."""
         return key in self._flights
 
-    async def run(self, key: K, operation: Callable[[], Awaitable[None]]) -> Landing:
-        """Wait until `operation` has been done for `key`, by whoever came first.
+    async def run(self, key: K, operation: Callable[[], Awaitable[None]]) -> QuaymirrorError | None:
+        """Wait until `operation` has been done for `key`, by whoever came first; return what went wrong, if anything.
 
-        The error of the operation is returned, not raised: it is one object for all who waited.
+        It is returned, not raised, as it is one object for all who waited.
         """
         return (await self.run_all({key: operation}))[key]
 
-    async def run_all(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> dict[K, Landing]:
+    async def run_all(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> dict[K, QuaymirrorError | None]:
         """Wait until each operation has been done for its key, by whoever came first, or until one of them has failed.
 
-        They are begun in order. What is returned are the landings until then; the others go on.
+        They are begun in order. Those that have ended are returned, as by `run`; the others go on.
         """
-        wanted = {key: (key not in self._flights, self._begun(key, operations[key])) for key in operations}
+        wanted = {key: self._begun(key, operation) for key, operation in operations.items()}
         left, enough = len(wanted), anyio.Event()
 
         def landed(flight: _Flight) -> None:
@@ -64,13 +56,13 @@ class SingleFlight(Generic[K]):
             if flight.error is not None or not left:
                 enough.set()
 
-        for _, flight in wanted.values():
+        for flight in wanted.values():
             flight.watchers.append(landed)
 
         if wanted:
             await enough.wait()
 
-        return {key: Landing(led, flight.error) for key, (led, flight) in wanted.items() if flight.has_landed}
+        return {key: flight.error for key, flight in wanted.items() if flight.has_landed}
 
     def _begun(self, key: K, operation: Callable[[], Awaitable[None]]) -> _Flight:
         flight = self._flights.get(key)

@@ -24,7 +24,7 @@ from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, mani
 from ..registry.pull import RemoteSource, check_expected
 from ..store.state import ImageRecord
 from .blob import fetch_blob
-from .flight import Landing, SingleFlight
+from .flight import SingleFlight
 from .pool import Pool
 from .target import Target
 from .together import furthest, together
@@ -293,10 +293,6 @@ async def _fetch_blobs(
 
         begins(blob)
 
-    def is_done(blob: Descriptor, landing: Landing | None) -> bool:
-        # What others fetched may have had another size, by what their manifest says.
-        return landing is not None and landing.error is None and transfers.target.has(reference, blob)
-
     def is_fatal(blob: Descriptor, error: QuaymirrorError) -> bool:
         # If the repository it was to come from for others does not have it any more, ours may.
         return blob.digest in ours or not isinstance(error, NotFound | AccessDenied)
@@ -308,12 +304,13 @@ async def _fetch_blobs(
         waits()
 
     while left:
-        landings = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
-        failed = [(left[key], landing.error) for key, landing in landings.items() if landing.error is not None]
+        ended = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
+        failed = [(left[key], error) for key, error in ended.items() if error is not None]
         if errors := [error for blob, error in failed if is_fatal(blob, error)]:
             raise furthest(errors)
 
-        left = {key: blob for key, blob in left.items() if not is_done(blob, landings.get(key))}
+        # What others fetched may have had another size, by what their manifest says.
+        left = {key: blob for key, blob in left.items() if not transfers.target.has(reference, blob)}
 
 
 def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
@@ -328,9 +325,9 @@ async def _put_once(node: Manifest | Index, reference: Reference, transfers: Tra
         if not target.has(reference, descriptor):
             await target.put(reference, descriptor, node.raw)
 
-    landing = await transfers.flights.run(target.flight(reference, descriptor), put)
-    if landing.error is not None:
-        raise landing.error
+    error = await transfers.flights.run(target.flight(reference, descriptor), put)
+    if error is not None:
+        raise error
 
 
 async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers, begins: Callable[[], None]) -> bool:

@@ -39,7 +39,7 @@ async def fetch_pieces(
     slots: anyio.CapacityLimiter,
     meters: Meters,
     label: str,
-    begins: Callable[[], None] = lambda: None,
+    begins: Callable[[], None],
 ) -> None:
     """Bring what is missing of a large blob to `sink`, as far as that can be done in pieces; each holds a slot.
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import pytest
 
 from quaymirror.events import Outcome, Status, ignore
 from quaymirror.mirror import stages
@@ -40,3 +41,13 @@ async def test_what_goes_on_for_an_image_that_has_ended_gives_back_no_place_but_
     await stages._work(run, inbox, bringer, places)
     assert taken == [0, 1]
     assert places.borrowed_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "is_final", "workers"), [(1, True, 1), (2, True, 4), (16, True, 64), (16, False, 16)]
+)
+def test_four_times_as_many_are_under_way_but_one_at_a_time_is_one(
+    concurrency: int, is_final: bool, workers: int
+) -> None:
+    target: Any = SimpleNamespace(is_final=is_final)
+    assert stages._workers(concurrency, target) == workers
