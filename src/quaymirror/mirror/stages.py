@@ -102,7 +102,7 @@ def _start_workers(
 
 def _workers(concurrency: int, target: Target) -> int:
     """Return how many images may be under way. Who wants one at a time gets one at a time."""
-    return concurrency * min(concurrency, _WAITING) if target.is_final else concurrency
+    return concurrency * _WAITING if target.is_final and concurrency > 1 else concurrency
 
 
 class _Place:

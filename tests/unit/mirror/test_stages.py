@@ -44,7 +44,7 @@ async def test_what_goes_on_for_an_image_that_has_ended_gives_back_no_place_but_
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "is_final", "workers"), [(1, True, 1), (2, True, 4), (16, True, 64), (16, False, 16)]
+    ("concurrency", "is_final", "workers"), [(1, True, 1), (2, True, 8), (16, True, 64), (16, False, 16)]
 )
 def test_four_times_as_many_are_under_way_but_one_at_a_time_is_one(
     concurrency: int, is_final: bool, workers: int
