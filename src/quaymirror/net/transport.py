@@ -170,9 +170,9 @@ class AiohttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,  # would also read ~/.netrc and send what it finds there
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._timeouts.connect, sock_read=self._timeouts.stall
-            ),
+            # No sock_read: where a body ends while its connection was paused, that clock goes on running when nobody
+            # uses it any more, and breaks it for the next request (aiohttp 3.14, issue 12953). We time our waiting.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             headers={"User-Agent": USER_AGENT},
             read_bufsize=64 * 1024 if self._pace is None else _piece(self._pace),
         )
@@ -205,7 +205,7 @@ class AiohttpTransport:
                     method, url, headers=sent, data=data, allow_redirects=False, proxy=proxy
                 )
 
-        return _AiohttpResponse(response, url, name, self._pace)
+        return _AiohttpResponse(response, url, name, self._pace, stall=self._timeouts.stall)
 
     async def _watched(self, body: AsyncIterable[bytes], patience: anyio.CancelScope) -> AsyncIterator[bytes]:
         """Pass `body` on; the server's time runs while it should take a chunk or answer, not while we have none."""
@@ -229,9 +229,12 @@ def _piece(pace: Pace) -> int:
 
 
 class _AiohttpResponse:
-    def __init__(self, response: aiohttp.ClientResponse, url: str, name: str, pace: Pace | None) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, url: str, name: str, pace: Pace | None, *, stall: float
+    ) -> None:
         self._response = response
         self._pace = pace
+        self._stall = stall
         self.held = 0.0
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -254,7 +257,13 @@ class _AiohttpResponse:
     async def _chunk(self) -> bytes:
         content = self._response.content
         with _translated(self.url, self.name):
-            return await (content.readany() if self._pace is None else content.read(_piece(self._pace)))
+            # What has arrived needs no clock, which costs more than the rest of this.
+            most = -1 if self._pace is None else _piece(self._pace)
+            if (chunk := content.read_nowait(most)) or content.at_eof():
+                return chunk
+
+            with anyio.fail_after(self._stall):
+                return await (content.readany() if self._pace is None else content.read(most))
 
     async def read(self, limit: int) -> bytes:
         body = bytearray()
