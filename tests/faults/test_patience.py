@@ -53,10 +53,11 @@ async def test_a_third_of_all_answers_429_is_survived(seed: int, tmp_path: Path)
     """L2."""
     registry, images = kolla(12)
     async with QuayServer(registry, seed=seed) as server:
-        server.faults.append(Fault("", too_many_requests(), probability=0.3))
+        server.faults.append(fault := Fault("", too_many_requests(), probability=0.3))
         report = await mirror(server, tmp_path / "mirror")
 
     assert report.exit_code is ExitCode.OK, messages(report)
+    assert sum(trouble.throttled for trouble in report.hosts.values()) == fault.fired > 0
     assert len(layouts.names(tmp_path / "mirror")) == len(images)
 
 

@@ -187,7 +187,8 @@ async def test_a_pause_holds_back_all_runs_and_each_report_tells_of_it(tmp_path:
 
     pauses = {name: [event for event in told if isinstance(event, HostPaused)] for name, told in events.items()}
     assert pauses["first"] == pauses["second"] != []
-    assert all(report.hosts[server.host].pauses == 1 for report in reports.values())
+    troubles = [report.hosts[server.host] for report in reports.values()]
+    assert [(trouble.pauses, trouble.throttled) for trouble in troubles] == [(1, 1)] * 2
 
 
 async def test_limits_hold_for_all_runs_together(tmp_path: Path) -> None:

@@ -87,7 +87,14 @@ def test_failures_come_first_and_everything_from_outside_is_escaped() -> None:
     error = {"type": "NotFound", "message": HOSTILE, "side": "source", "phase": "fetch"}
     outcomes = [outcome(1), outcome(2, "failed", error=error), outcome(3, "unchanged", reason=HOSTILE)]
     html = page(
-        [document(outcomes, target=HOSTILE, exit_code=3, hosts={HOSTILE: {"retries": 1, "pauses": 0, "paused_s": 0}})],
+        [
+            document(
+                outcomes,
+                target=HOSTILE,
+                exit_code=3,
+                hosts={HOSTILE: {"retries": 1, "throttled": 2, "pauses": 0, "paused_s": 0}},
+            )
+        ],
         [[]],
     )
 

@@ -81,10 +81,14 @@ def exit_code_of(error: QuaymirrorError) -> ExitCode:
 
 @dataclass(slots=True)
 class HostTrouble:
-    """How often a host was asked again, and how long it asked for patience. Waits are in seconds."""
+    """How often a host was asked again, and how long it asked for patience. Waits are in seconds.
+
+    `throttled` are its answers that asked for less: 429, and 503 with Retry-After.
+    """
 
     retries: int = 0
     retry_wait_s: float = 0.0
+    throttled: int = 0
     pauses: int = 0
     paused_s: float = 0.0
 

@@ -12,6 +12,7 @@ from ..events import (
     CandidateSkipped,
     CheckFailed,
     Event,
+    HostPaced,
     HostPaused,
     ImageDerived,
     ImageFinished,
@@ -74,6 +75,8 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
     findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hosts: defaultdict[str, HostTrouble] = field(default_factory=lambda: defaultdict(HostTrouble))
+    throttled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """What each kind of endpoints of a host has said of itself so far."""
     repositories: int = 0
     matched: int = 0
     rejected: int = 0
@@ -96,7 +99,7 @@ class Tally:
                 self._skip(event)
             case CheckFailed():
                 self.failed_checks.append(event)
-            case RetryScheduled() | HostPaused():
+            case RetryScheduled() | HostPaused() | HostPaced():
                 self._note_trouble(event)
             case TagChecked():
                 self.found += 1
@@ -112,14 +115,20 @@ class Tally:
         if event.reason == NO_SUCH_TAG and len(self.missed) < _MISSED:
             self.missed.append(event.repository)
 
-    def _note_trouble(self, event: RetryScheduled | HostPaused) -> None:
-        trouble = self.hosts[event.host]
-        if isinstance(event, RetryScheduled):
-            trouble.retries += 1
-            trouble.retry_wait_s += event.wait
-        else:
-            trouble.pauses += 1
-            trouble.paused_s += event.seconds
+    def _note_trouble(self, event: RetryScheduled | HostPaused | HostPaced) -> None:
+        match event:
+            case RetryScheduled():
+                self.hosts[event.host].retries += 1
+                self.hosts[event.host].retry_wait_s += event.wait
+            case HostPaused():
+                self.hosts[event.host].pauses += 1
+                self.hosts[event.host].paused_s += event.seconds
+            case HostPaced():
+                before = self.throttled[event.host, event.kind]
+                self.throttled[event.host, event.kind] = event.throttled
+                # A pace alone is no trouble.
+                if event.throttled > before:
+                    self.hosts[event.host].throttled += event.throttled - before
 
 
 @dataclass(slots=True)

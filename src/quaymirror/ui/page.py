@@ -248,11 +248,14 @@ def _hosts(document: Document) -> str:
 
     rows = "".join(
         f'<tr><td>{_text(host)}</td><td class="n">{trouble["retries"]:,}</td>'
-        f'<td class="n">{trouble["pauses"]:,}</td><td class="n">{human_duration(trouble["paused_s"])}</td></tr>'
+        f'<td class="n">{trouble["throttled"]:,}</td><td class="n">{trouble["pauses"]:,}</td>'
+        f'<td class="n">{human_duration(trouble["paused_s"])}</td></tr>'
         for host, trouble in document["hosts"].items()
     )
-    head = '<tr><th>host</th><th class="n">retries</th><th class="n">pauses</th><th class="n">paused</th></tr>'
-    return f"<section><h2>Patience</h2><table><thead>{head}</thead><tbody>{rows}</tbody></table></section>"
+    head = "<tr><th>host</th>" + "".join(
+        f'<th class="n">{name}</th>' for name in ("retries", "throttled", "pauses", "paused")
+    )
+    return f"<section><h2>Patience</h2><table><thead>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
 
 
 def _skipped(document: Document) -> str:
