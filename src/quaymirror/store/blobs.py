@@ -130,7 +130,7 @@ class BlobStore:
         except FileNotFoundError:
             there = 0
 
-        return -(-max(0, descriptor.size - there) // unit) * unit
+        return fsops.in_blocks(max(0, descriptor.size - there), unit)
 
     def remove(self, digest: Digest) -> None:
         """Remove what stands under the name of `digest`.

@@ -267,6 +267,11 @@ def free_bytes(path: Path) -> tuple[int, int]:
     return status.f_bavail * status.f_frsize, status.f_frsize
 
 
+def in_blocks(size: int, unit: int) -> int:
+    """Return how many bytes a file of `size` bytes takes in blocks of `unit` bytes each."""
+    return -(-size // unit) * unit
+
+
 def _write_new(path: Path, content: bytes, *, sync: bool) -> None:
     with step("open", path):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -255,6 +255,15 @@ class OCILayout:
     def _expect(self, nodes: Sequence[Descriptor]) -> None:
         """Refuse what will not fit before any of it comes: an early end is worth more than a full disk."""
         free, unit = fsops.free_bytes(self.root)
+        while self._settled:
+            self._expected.pop(self._settled.popleft(), None)
+
+        expected = self._expected | {node.digest: node for node in nodes}
+        # What is there of it is looked at only where that matters: it takes two looks at the disk for each.
+        if sum(fsops.in_blocks(node.size, unit) for node in expected.values()) <= free:
+            self._expected, self._misfits = expected, 0
+            return
+
         alone = sum(self._blobs.remaining(node, unit) for node in nodes)
         self._misfits = self._misfits + 1 if alone > free else 0
         if 0 < self._misfits < _MISFITS:
@@ -262,12 +271,8 @@ class OCILayout:
                 f"it needs {alone:,} bytes more, and the disk of {self.root} has {free:,}", scope=Scope.IMAGE
             )
 
-        while self._settled:
-            self._expected.pop(self._settled.popleft(), None)
-
-        self._expected.update((node.digest, node) for node in nodes)
-        remaining = {digest: self._blobs.remaining(node, unit) for digest, node in self._expected.items()}
-        self._expected = {digest: node for digest, node in self._expected.items() if remaining[digest]}
+        remaining = {digest: self._blobs.remaining(node, unit) for digest, node in expected.items()}
+        self._expected = {digest: node for digest, node in expected.items() if remaining[digest]}
         needed = sum(remaining.values())
         if needed > free:
             raise StoreError(

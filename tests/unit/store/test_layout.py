@@ -23,6 +23,7 @@ from quaymirror.errors import (
 )
 from quaymirror.events import Event, Notice
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
+from quaymirror.store import fsops
 from quaymirror.store.blobs import BlobStore
 from quaymirror.store.layout import OCILayout
 from quaymirror.store.state import ImageRecord, State
@@ -125,6 +126,44 @@ async def test_an_image_that_is_not_whole_does_not_count_and_the_others_with_it_
 
     assert caught.value.scope is Scope.IMAGE
     assert set(layouts.names(tmp_path / "m")) == {"kolla/nova:whole"}
+
+
+def with_room(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(fsops, "free_bytes", lambda _: (size, 4096))
+
+
+async def test_where_there_is_room_for_all_that_was_announced_no_blob_is_looked_at_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_room(monkeypatch, 2_000_000)
+    monkeypatch.delattr(BlobStore, "remaining")
+    async with OCILayout.open(tmp_path / "m") as layout:
+        await store(layout, NAME, b"config", LARGE)
+        # What has landed takes no room any more that is not taken already.
+        assert await layout.missing(NAME, [described(LARGE + b"x")]) == [described(LARGE + b"x")]
+
+
+async def test_a_blob_needs_no_room_for_what_is_there_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_room(monkeypatch, 400_000)
+    node = described(LARGE)
+    async with OCILayout.open(tmp_path / "m") as layout:
+        with pytest.raises(StoreError, match="needs 1,503,232 bytes more"):
+            await layout.missing(NAME, [node])
+
+        (tmp_path / "m/.quaymirror/ingest" / f"sha256-{node.digest.encoded}.part").write_bytes(LARGE[:1_200_000])
+        assert await layout.missing(NAME, [node]) == [node]
+
+
+async def test_images_that_fit_one_by_one_but_not_together_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_room(monkeypatch, 2_000_000)
+    async with OCILayout.open(tmp_path / "m") as layout:
+        await layout.missing(NAME, [described(LARGE)])
+        with pytest.raises(StoreError, match="for the images in flight") as caught:
+            await layout.missing(NAME, [described(LARGE + b"x")])
+
+    assert caught.value.scope is Scope.RUN
 
 
 async def test_a_link_in_a_blobs_place_is_refused(tmp_path: Path) -> None:
