@@ -108,6 +108,9 @@ def follow(base: str, location: str) -> str:
 
 
 def _joined(base: str, location: str) -> str:
+    if location.startswith(("https://", "http://")):
+        return location
+
     try:
         return urljoin(base, location)
     except ValueError:

@@ -310,7 +310,8 @@ async def _fetch_blobs(
             raise furthest(errors)
 
         # What others fetched may have had another size, by what their manifest says.
-        left = {key: blob for key, blob in left.items() if not transfers.target.has(reference, blob)}
+        theirs = {key: blob for key, blob in left.items() if blob.digest not in ours}
+        left = {key: blob for key, blob in theirs.items() if not transfers.target.has(reference, blob)}
 
 
 def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
