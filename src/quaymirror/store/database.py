@@ -131,21 +131,35 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, read_on
     for number in range(version, form.version):
         _step(connection, form, number)
 
-    if path is not None and not _tables(connection) >= _expected_tables(form):
-        raise sqlite3.DatabaseError("tables are missing")
+    # Only now: a table of an earlier version may lack what the last step adds.
+    if path is not None and any(connection.execute(query).fetchone() for query in _misfits(form)):
+        raise sqlite3.DatabaseError("values of the wrong type")
 
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
 
 
-def _tables(connection: Connection) -> frozenset[str]:
-    return frozenset(row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
-
-
 @cache
-def _expected_tables(form: Format) -> frozenset[str]:
+def _misfits(form: Format) -> tuple[str, ...]:
+    """Return queries for values that their columns can't have, one for each table, which fail where there is no such.
+
+    STRICT tables would see to that by themselves, but SQLite has them since 3.37 only: RHEL 9 has 3.34.
+    """
     with closing(memory_database(form)) as connection:
-        return _tables(connection)
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {table: connection.execute(f"PRAGMA table_info({table})").fetchall() for table in tables}
+
+    return tuple(
+        f"SELECT 1 FROM {table} WHERE {' OR '.join(_misfit(column) for column in columns[table])} LIMIT 1"  # noqa: S608
+        for table in tables
+    )
+
+
+def _misfit(column: Row) -> str:
+    """Return the condition for a value that is neither of the column's type, nor NULL where that is allowed."""
+    must_be_there = column["notnull"] or column["pk"]
+    types = (column["type"].lower(),) if must_be_there else (column["type"].lower(), "null")
+    return f"typeof({column['name']}) NOT IN ({', '.join(map(repr, types))})"
 
 
 def _step(connection: Connection, form: Format, number: int) -> None:

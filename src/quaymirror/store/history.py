@@ -29,7 +29,7 @@ CREATE TABLE tag (                    -- one tag, as the server described it las
     size          INTEGER,
     expires       INTEGER,
     PRIMARY KEY (registry, repository, tag)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE run (
     id            TEXT PRIMARY KEY,
     subject       TEXT NOT NULL,      -- what was mirrored from where: runs of the same subject can be compared
@@ -40,7 +40,7 @@ CREATE TABLE run (
     images        TEXT NOT NULL,      -- how many by status, JSON
     bytes_fetched INTEGER NOT NULL,
     report        BLOB                -- the whole report, JSON, deflated; NULL when it is too old to be of use
-) STRICT;
+);
 CREATE INDEX run_by_time ON run (started);
 """
 # The number is "QMhi".

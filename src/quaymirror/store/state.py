@@ -27,20 +27,20 @@ CREATE TABLE image (
     size          INTEGER NOT NULL,
     mirrored      REAL NOT NULL,      -- POSIX time
     run           TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE blob (
     id            INTEGER PRIMARY KEY,
     digest        TEXT NOT NULL UNIQUE,
     media_type    TEXT NOT NULL,
     size          INTEGER NOT NULL,
     verified      REAL NOT NULL       -- POSIX time when its bytes were last hashed
-) STRICT;
+);
 CREATE TABLE content (                -- what a root needs to be whole, itself included
     root          TEXT NOT NULL,
     platforms     TEXT NOT NULL,
     blob          INTEGER NOT NULL REFERENCES blob(id),
     PRIMARY KEY (root, platforms, blob)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 """
 
 # What pruning has to remember between runs.
@@ -50,17 +50,17 @@ CREATE TABLE discovery (              -- the last look at each selection
     complete      INTEGER NOT NULL,   -- whether it saw everything
     authenticated INTEGER NOT NULL,   -- whether this one or an earlier one saw it with an API token
     covered       INTEGER NOT NULL    -- how many images here the selection covers
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE gone (                   -- images that complete looks did not find any more
     name          TEXT PRIMARY KEY,
     scope         TEXT NOT NULL,
     since         REAL NOT NULL,      -- POSIX time of the first of these looks
     seen          REAL NOT NULL       -- and of the last one
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE orphan (                 -- blobs that nothing here needs
     digest        TEXT PRIMARY KEY,
     since         REAL NOT NULL       -- POSIX time when that was first noticed
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 """
 
 # Which images need a blob: asked for each blob that is pushed, and for each that may go.

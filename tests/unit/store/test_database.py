@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from quaymirror.errors import ConfigError
+from quaymirror.store import history, state
 from quaymirror.store.database import Format, open_database
 
-ONE = "CREATE TABLE fact (name TEXT PRIMARY KEY) STRICT;"
+ONE = "CREATE TABLE fact (name TEXT PRIMARY KEY);"
 TWO = "ALTER TABLE fact ADD COLUMN value INTEGER NOT NULL DEFAULT 7;"
 OLD = Format(0x51000001, (ONE,))
 NEW = Format(0x51000001, (ONE, TWO))
@@ -60,6 +61,27 @@ def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
         open_database(path, OLD)
 
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("values", ["'x', 'seven'", "'x', 7.5", "x'00ff', 7", "NULL, 7"])
+def test_a_value_that_its_column_cannot_have_is_damage(tmp_path: Path, values: str) -> None:
+    path = tmp_path / "x.db"
+    open_database(path, NEW)[0].close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"INSERT INTO fact VALUES ({values})")
+
+    connection.close()
+    connection, notice = open_database(path, NEW)
+    assert notice is not None
+    assert "was damaged" in notice
+    assert connection.execute("SELECT count(*) FROM fact").fetchone()[0] == 0
+    connection.close()
+
+
+@pytest.mark.parametrize("steps", [state._FORMAT.steps, history._FORMAT.steps], ids=["state", "history"])
+def test_nothing_needs_a_newer_sqlite_than_long_lived_distributions_have(steps: tuple[str, ...]) -> None:
+    """RHEL 8 has 3.26, RHEL 9 has 3.34; tables are STRICT since 3.37, columns generated since 3.31."""
+    assert not [step for step in steps if {"STRICT", "GENERATED", "STORED"} & set(step.replace(";", " ").split())]
 
 
 @pytest.mark.parametrize(
