@@ -216,11 +216,11 @@ async def test_a_disk_that_is_full_ends_one_run_and_not_the_other(
 ) -> None:
     publish = fsops.publish
 
-    def full(file: int, partial: Path, final: Path, *, sync: bool) -> None:
+    def full(partial: Path, final: Path) -> None:
         if "second" in final.parts:
             raise StoreError("no space left")
 
-        publish(file, partial, final, sync=sync)
+        publish(partial, final)
 
     monkeypatch.setattr(fsops, "publish", full)
     async with QuayServer(kolla(6)[0]) as server:

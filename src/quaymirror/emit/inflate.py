@@ -40,17 +40,26 @@ def inflate(blob: Path, final: Path, diff_id: Digest, *, always_fine: int = _ALW
         compressed = blob.open("rb", buffering=_CHUNK_BYTES)
 
     fsops.remove(partial_path)
-    with compressed:
-        descriptor = fsops.open_for_append(partial_path)
-        try:
+    try:
+        with compressed:
             limit = max(always_fine, _MAX_RATIO * os.fstat(compressed.fileno()).st_size)
-            size = _write(compressed, descriptor, partial_path, diff_id, limit)
-            fsops.publish(descriptor, partial_path, final, sync=False)  # whoever gives it to users syncs it
-        except BaseException:
-            fsops.remove(partial_path)
-            raise
-        finally:
-            os.close(descriptor)
+            size = _inflate(compressed, partial_path, diff_id, limit)
+
+        fsops.publish(partial_path, final)
+    except BaseException:
+        fsops.remove(partial_path)
+        raise
+
+    return size
+
+
+def _inflate(compressed: BinaryIO, path: Path, diff_id: Digest, limit: int) -> int:
+    descriptor = fsops.open_for_append(path)
+    try:
+        size = _write(compressed, descriptor, path, diff_id, limit)
+        fsops.seal(descriptor, path, sync=False)  # whoever gives it to users syncs it
+    finally:
+        fsops.close(descriptor, path)
 
     return size
 

@@ -139,23 +139,38 @@ def truncate(descriptor: int, path: Path) -> None:
         os.ftruncate(descriptor, 0)
 
 
-def publish(descriptor: int, temporary: Path, final: Path, *, sync: bool = True) -> None:
-    """Make the content of `temporary` durable, unless not `sync`, and give it its `final`, read-only, name.
+def seal(descriptor: int, temporary: Path, *, sync: bool = True) -> None:
+    """Make the content of `temporary`, open as `descriptor`, durable, unless not `sync`, and read-only.
 
-    The name itself is durable after `sync_directory`. A failed fsync is final: the kernel may have dropped the pages
-    and would report success the next time (Rebello et al., ATC 2020), so the file goes.
+    A failed fsync is final: the kernel may have dropped the pages and would report success the next time (Rebello et
+    al., ATC 2020), so the file goes.
 
-    :raises StoreError: when any step fails; `final` is then untouched.
+    :raises StoreError: when that can't be done.
     """
-    with local_errors("write", final):
+    with local_errors("write", temporary):
         if sync:
             _sync_or_drop(descriptor, temporary)
 
         with step("chmod", temporary):
             os.fchmod(descriptor, 0o444)
 
-        with step("rename", final):
-            temporary.rename(final)
+
+def close(descriptor: int, path: Path) -> None:
+    """Close the file at `path`, which may block.
+
+    :raises StoreError: when it says only now that it did not keep all of it, as on network file systems.
+    """
+    with local_errors("write", path):
+        os.close(descriptor)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give the sealed file `temporary` its `final` name, which is durable after `sync_directory`.
+
+    :raises StoreError: when that can't be done; `final` is then untouched.
+    """
+    with local_errors("write", final), step("rename", final):
+        temporary.rename(final)
 
 
 def sync_file(path: Path) -> None:

@@ -239,7 +239,8 @@ class Ingest:
         file, ranges, self._file, self._ranges = self._file, self._ranges, None, None
         try:
             # Only whole batches went to disk: the rest is fetched again, or it wasn't worth keeping.
-            if file is not None and not self.committed and (self.is_small or os.fstat(file).st_size == 0):
+            is_nothing = self.is_small or (file is not None and os.fstat(file).st_size == 0)
+            if is_nothing and not self.committed:
                 with suppress(OSError):
                     self._place.partial.unlink(missing_ok=True)
                     self._place.ranges.unlink(missing_ok=True)
@@ -326,5 +327,8 @@ class Ingest:
             fsops.make_directory(self._place.final.parent)
 
         self._drop_ranges()
-        fsops.publish(self._file, self._place.partial, self._place.final, sync=self._place.syncs)
+        fsops.seal(self._file, self._place.partial, sync=self._place.syncs)
+        file, self._file = self._file, None
+        fsops.close(file, self._place.partial)
+        fsops.publish(self._place.partial, self._place.final)
         return True
