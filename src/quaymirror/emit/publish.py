@@ -33,10 +33,11 @@ def publish_file(file: Path, final: Path) -> tuple[Path, int]:
     return final, size
 
 
-def publish_directory(out: Path, final: Path) -> list[tuple[Path, int]]:
+def publish_directory(out: Path, final: Path, turns: Path) -> list[tuple[Path, int]]:
     """Move what one image's `dir://` output wrote to `out` into `final`, where other images are.
 
-    Layers go before what names them, and the catalog goes last, one image at a time.
+    Layers go before what names them, and the catalog goes last, one image at a time: whose turn it is, the lock file
+    `turns` tells.
 
     :raises StoreError: when the disk refuses.
     """
@@ -53,14 +54,14 @@ def publish_directory(out: Path, final: Path) -> list[tuple[Path, int]]:
     )
     files += [publish_file(document, final / document.name) for document in documents]
     fsops.sync_directory(final)
-    _merge_catalog(out / _CATALOG, final)
+    _merge_catalog(out / _CATALOG, final, turns)
     return files
 
 
-def _merge_catalog(ours: Path, final: Path) -> None:
+def _merge_catalog(ours: Path, final: Path, turns: Path) -> None:
     """Add our image to the catalog of all. A thread's lock, as occystrap has it, does not keep processes apart."""
     path = final / _CATALOG
-    with turn(final), fsops.local_errors("write", path):
+    with turn(turns), fsops.local_errors("write", path):
         catalog = _catalog(path)
         for image, tags in json.loads(ours.read_text()).items():
             catalog.setdefault(image, {}).update(tags)
@@ -100,8 +101,5 @@ def append_shared(file: Path, spilled: Path) -> None:
 
     :raises StoreError: when the disk refuses.
     """
-    with fsops.local_errors("append to", file):
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        os.close(descriptor)
-        with turn(file), file.open("ab") as shared:
-            shared.write(spilled.read_bytes())
+    with turn(file), fsops.local_errors("append to", file), file.open("ab") as shared:
+        shared.write(spilled.read_bytes())

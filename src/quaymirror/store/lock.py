@@ -115,12 +115,13 @@ def reading(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def turn(path: Path) -> Iterator[None]:
-    """Wait for one's turn with the file or directory at `path`, and have it while the context lasts. It blocks.
+    """Wait for one's turn with the file at `path`, created if need be, while the context lasts. It blocks.
 
     :raises StoreError: when it can't be opened, or the file system knows no locks.
     """
-    with local_errors("lock", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with local_errors("open", path):
+        # For writing: on NFS there is no exclusive lock on what is open for reading (flock(2)), so none on a directory.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     try:
         with local_errors("lock", path):
