@@ -104,6 +104,22 @@ async def test_each_blob_is_fetched_once_uploaded_once_and_mounted_everywhere_el
         assert [request.path for request in target.requests()] == ["/v2/"]
 
 
+async def test_what_one_target_was_given_says_nothing_of_another_that_is_remembered_in_the_same_directory(
+    tmp_path: Path,
+) -> None:
+    registry, images = kolla(3)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+
+    with peers.DockerRegistry(tmp_path / "one") as one, peers.DockerRegistry(tmp_path / "two") as two:
+        async with QuayServer(registry) as server:
+            for target in (one, two):
+                address = f"registry://{target.host}?insecure=true"
+                report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+                assert report.counts == {Status.MIRRORED: 3, Status.SKIPPED: 0}
+                assert all(peers.has_tag(target.url, f"kolla/{name}", TAG) for name in images)
+
+
 async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Path) -> None:
     registry, images = kolla(6)
     with peers.DockerRegistry(tmp_path) as target:

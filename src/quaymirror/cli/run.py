@@ -84,7 +84,8 @@ def config_file(given: Path | None) -> Path:
     if given is not None:
         return given
 
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    # Where nobody knows the home directory, its name stays, and no file is found there.
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))  # noqa: PTH111
     places = [Path(FILE_NAME), home / "quaymirror" / FILE_NAME, Path("/etc/quaymirror") / FILE_NAME]
     found = next((place for place in places if place.is_file()), None)
     if found is None:

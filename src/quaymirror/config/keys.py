@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from ..errors import ConfigError
 
@@ -68,7 +69,16 @@ class Key:
         except ConfigError as error:
             return error.message
 
-        return ""
+        return "" if self.kind not in (Kind.PATH, Kind.TARGET) or _has_home(str(value)) else "nobody knows that home"
+
+
+def _has_home(path: str) -> bool:
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        return False
+
+    return True
 
 
 def _is_odd_bool(value: object, types: tuple[type, ...]) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import parse_qsl
 
 from ..errors import ConfigError, InvalidName
@@ -92,16 +89,6 @@ def check_selection(address: RegistryAddress, selection: Selection, settings: Se
     place = _check_names(address, name, str(address))
     if address.origin.netloc == settings.origin.netloc and place.name == name:
         raise ConfigError(f"{address} is where the images come from")
-
-
-def state_directory(address: RegistryAddress, settings: Settings) -> Path:
-    """Return where runs remember what they have pushed to `address`."""
-    if settings.state is not None:
-        return settings.state
-
-    home = settings.environment.get("HOME") or str(Path.home())
-    state = settings.environment.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")  # noqa: PTH118
-    return Path(state, "quaymirror", hashlib.sha256(str(address).encode()).hexdigest()[:16])
 
 
 def _is_insecure(query: str) -> bool:

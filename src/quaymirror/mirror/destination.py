@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +108,7 @@ def parse_derived(text: str, selection: Selection, settings: Settings) -> Derive
     options = _options(scheme, query)
     _check_told_apart(scheme, host + path, options, selection)
     _check_extraction(scheme, path, options, settings)
-    directory = _directory_before(path, scheme) if scheme in _IN_FILES else _state_directory(text, settings)
+    directory = _directory_before(path, scheme) if scheme in _IN_FILES else settings.state_directory(text)
     return DerivedTarget(
         text, scheme, host, path, options, settings.filters, _platform(settings), directory, settings.allow_realms
     )
@@ -219,12 +217,6 @@ def _directory_before(path: str, scheme: str) -> Path:
     common = next((number for number, part in enumerate(parts) if "{repo}" in part or "{tag}" in part), len(parts))
     directory = Path(*parts[:common])
     return directory.parent if common == len(parts) and scheme != "dir" else directory
-
-
-def _state_directory(text: str, settings: Settings) -> Path:
-    home = settings.environment.get("HOME") or str(Path.home())
-    state = settings.environment.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")  # noqa: PTH118
-    return Path(state, "quaymirror", hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from ..store.serial import Serial
 from ..store.state import ImageRecord, State
 from ..transfer.together import together
 from ..transfer.upload import Manner, UploadSink
-from .address import RegistryAddress, state_directory
+from .address import RegistryAddress
 from .services import connect_target
 from .settings import Settings
 
@@ -350,7 +350,7 @@ class RegistryTarget:
 
 def state_path(address: RegistryAddress, settings: Settings) -> Path:
     """Return the file that says what runs have pushed to `address`."""
-    return state_directory(address, settings) / "pushed.db"
+    return settings.state_directory(str(address)) / "pushed.db"
 
 
 async def _locked_state(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,8 @@ class Settings:
     `check_space` refuses early what does not fit on the disk, `wait` waits for another run to end. `environment` is
     where auth files and proxies are looked up.
     `src_` and `dest_` tell source and target apart: directories of certificates as in certs.d, and whether to verify.
-    For a target that is a registry: `dest_credentials`, the directory `state` where runs remember what they pushed,
-    and `check_target` to ask the registry whether it is there still.
+    For a target that is a registry: `dest_credentials`, the directory `state` below which runs remember what they
+    pushed, and `check_target` to ask the registry whether it is there still.
 
     `full_check_every` is for how many seconds the listing may vouch for a tag that was checked (0: never); after
     `max_duration` seconds a run begins nothing new. A run that finds fewer than `expect_at_least` images, or misses
@@ -129,3 +130,26 @@ class Settings:
     def origin(self) -> Origin:
         """Where the server is."""
         return parse_server(self.server)
+
+    def state_directory(self, target: str) -> Path:
+        """Return where runs remember what they did for `target`, an address that has no directory of its own.
+
+        What is known of one target says nothing of another: each has its own, also below `state`.
+
+        :raises ConfigError: when nobody knows where that could be.
+        """
+        return self._states(target) / hashlib.sha256(target.encode()).hexdigest()[:16]
+
+    def _states(self, target: str) -> Path:
+        if self.state is not None:
+            return self.state
+
+        if state := self.environment.get("XDG_STATE_HOME"):
+            return Path(state, "quaymirror")
+
+        try:
+            return Path(self.environment.get("HOME") or Path.home(), ".local", "state", "quaymirror")
+        except RuntimeError:
+            raise ConfigError(
+                f"there is no home directory to remember in what was pushed to {target}: name one with --state"
+            ) from None

@@ -17,7 +17,7 @@ from ..quay.selection import Selection
 from ..store.layout import OCILayout, WriteOptions
 from ..store.lock import Patience
 from ..transfer.target import Target
-from .address import RegistryAddress, check_selection, is_address, parse_address, state_directory
+from .address import RegistryAddress, check_selection, is_address, parse_address
 from .destination import DerivedTarget, is_derived, parse_derived
 from .settings import Settings
 
@@ -85,7 +85,7 @@ def common_target(text: str, selections: Sequence[Selection], settings: Settings
 def home_of(spec: TargetSpec, settings: Settings) -> Path:
     """Return the directory where what we know of this target is kept, beside or inside of it if it has a place."""
     if isinstance(spec, RegistryAddress):
-        return state_directory(spec, settings)
+        return settings.state_directory(str(spec))
 
     return (spec.directory if isinstance(spec, DerivedTarget) else spec.path) / ".quaymirror"
 

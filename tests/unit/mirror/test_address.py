@@ -8,9 +8,9 @@ import pytest
 
 from quaymirror import Selection, Settings
 from quaymirror.errors import ConfigError, InvalidName
-from quaymirror.mirror.address import RegistryAddress, parse_address, state_directory
+from quaymirror.mirror.address import RegistryAddress, parse_address
 from quaymirror.mirror.destination import DerivedTarget
-from quaymirror.mirror.target import parse_target
+from quaymirror.mirror.target import home_of, parse_target
 
 SELECTION = Selection("kolla", "*", "2025.1")
 NAME = "kolla/nova-api:2025.1"
@@ -87,15 +87,36 @@ def test_filters_make_it_a_derived_target() -> None:
     assert isinstance(spec, DerivedTarget)
 
 
+def state_of(text: str, settings: Settings) -> Path:
+    return settings.state_directory(str(parse_address(text)))
+
+
 def test_runs_of_one_address_find_each_others_state_and_no_others() -> None:
     settings = Settings(environment={"HOME": "/home/me"})
-    one = state_directory(parse_address("registry://r.example/x"), settings)
-    assert one == state_directory(parse_address("registry://r.example/x/{org}/{repo}"), settings)
-    assert one != state_directory(parse_address("registry://r.example/y"), settings)
+    one = state_of("registry://r.example/x", settings)
+    assert one == state_of("registry://r.example/x/{org}/{repo}", settings)
+    assert one != state_of("registry://r.example/y", settings)
     assert one.parent == Path("/home/me/.local/state/quaymirror")
     elsewhere = Settings(environment={"HOME": "/home/me", "XDG_STATE_HOME": "/state"})
-    assert state_directory(parse_address("registry://r.example/x"), elsewhere).parent == Path("/state/quaymirror")
-    assert state_directory(parse_address("registry://r.example/x"), Settings(state=Path("s"))) == Path("s")
+    assert state_of("registry://r.example/x", elsewhere).parent == Path("/state/quaymirror")
+    named = Settings(state=Path("s"))
+    assert state_of("registry://r.example/x", named).parent == Path("s")
+    assert state_of("registry://r.example/x", named) != state_of("registry://r.example/y", named)
+
+
+def test_derived_images_in_a_registry_are_remembered_in_the_same_places() -> None:
+    settings = Settings(filters=("normalize-timestamps",), state=Path("s"))
+    spec = parse_target("registry://r.example/x", SELECTION, settings)
+    assert home_of(spec, settings).parent.parent == Path("s")
+
+
+def test_a_user_without_a_home_is_told_to_name_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(ConfigError, match="name one with --state"):
+        state_of("registry://r.example/x", Settings())
 
 
 def test_credentials_may_be_kept_for_what_all_names_begin_with() -> None:
