@@ -72,6 +72,7 @@ async def test_a_server_that_is_busy_for_ever_is_given_up(answer: object, path: 
             server,
             tmp_path / "mirror",
             lambda event: retries.append(event) if isinstance(event, RetryScheduled) else None,
+            retries=8,  # which take long enough for it to count as down, however the waits are drawn
         )
 
     assert report.exit_code is ExitCode.UNAVAILABLE, messages(report)

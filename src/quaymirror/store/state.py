@@ -205,9 +205,9 @@ class State:
             self._connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in look.found])
             if counts:
                 self._connection.executemany(
-                    "INSERT INTO gone VALUES (?1, ?2, ?3, ?3)"
-                    " ON CONFLICT (name) DO UPDATE SET scope = ?2, since = min(since, ?3), seen = ?3",
-                    [(name, look.scope, look.moment) for name in sorted(look.absent)],
+                    "INSERT INTO gone VALUES (:name, :scope, :moment, :moment)"
+                    " ON CONFLICT (name) DO UPDATE SET scope = :scope, since = min(since, :moment), seen = :moment",
+                    [{"name": name, "scope": look.scope, "moment": look.moment} for name in sorted(look.absent)],
                 )
 
         return counts
