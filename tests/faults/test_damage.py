@@ -328,6 +328,28 @@ async def test_a_mirror_whose_blobs_are_on_another_file_system_is_told(
     assert not [path for path in (tmp_path / "mirror/blobs").rglob("*") if path.is_file()]
 
 
+async def test_a_file_system_without_modes_and_syncs_of_directories_takes_a_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As shares of other systems are, and files that another user began."""
+    honest = fsops.step
+
+    def step(name: str, path: Path) -> Any:
+        if name == "chmod":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        if name == "fsync" and path.is_dir():
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+        return honest(name, path)
+
+    monkeypatch.setattr(fsops, "step", step)
+    async with QuayServer(two_images()) as server:
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+
+
 CODES = [errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO, errno.ENOSPC, errno.EMFILE]
 OPERATIONS = ["open", "fsync", "rename", "mkdir", "chmod"]
 

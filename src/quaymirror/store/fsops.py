@@ -26,6 +26,9 @@ _WORDS = {
     errno.EMFILE: "too many open files",
 }
 
+# What file systems answer to what they do not have at all: shares of other systems, FUSE, FAT.
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+
 Watch = Callable[[str, Path], AbstractContextManager[None]]
 """Called with the name and the path of an operation; what it returns surrounds the operation."""
 
@@ -63,6 +66,16 @@ def local_errors(doing: str, path: Path) -> Iterator[None]:
     except OSError as error:
         words = _WORDS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
         raise StoreError(f"can't {doing} {path}: {words}", phase=Phase.LAND) from error
+
+
+@contextmanager
+def _if_there_is_such(*also: int) -> Iterator[None]:
+    """Let pass that the file system has no such thing; it may say so by `also`, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED | set(also):
+            raise
 
 
 def make_directory(path: Path) -> None:
@@ -151,7 +164,9 @@ def seal(descriptor: int, temporary: Path, *, sync: bool = True) -> None:
         if sync:
             _sync_or_drop(descriptor, temporary)
 
-        with step("chmod", temporary):
+        # A courtesy: it keeps people from changes by mistake, and nobody relies on it. A file that another user began
+        # is not ours to change.
+        with _if_there_is_such(errno.EPERM), step("chmod", temporary):
             os.fchmod(descriptor, 0o444)
 
 
@@ -182,7 +197,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in `path` durable.
+    """Make the names in `path` durable, as far as the file system can sync directories.
 
     :raises StoreError: when that can't be done.
     """
@@ -319,8 +334,9 @@ def _sync_or_drop(descriptor: int, temporary: Path) -> None:
 def _sync(path: Path, flags: int) -> None:
     with local_errors("sync", path):
         descriptor = os.open(path, flags | os.O_CLOEXEC)
+        leniency = _if_there_is_such() if flags & os.O_DIRECTORY else _NOTHING
         try:
-            with step("fsync", path):
+            with leniency, step("fsync", path):
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
