@@ -13,6 +13,7 @@ from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
 from quaymirror import Selection, Settings, Status
+from quaymirror.events import Notice
 from quaymirror.mirror.report import ExitCode
 from quaymirror.net.secret import Secret
 from quaymirror.oci import Platform
@@ -146,6 +147,25 @@ async def test_a_moved_tag_replaces_its_entry_and_other_tags_and_tools_keep_thei
     assert found[f"kolla/{name}:2024.2"] == small_image("older").digest
     assert found["theirs"] == foreign["digest"]
     assert len(found) == 4 + 1 + 1
+
+
+async def test_images_that_take_the_place_of_those_of_another_server_are_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    registry, _ = kolla(3)
+    async with QuayServer(registry) as first, QuayServer(registry) as second:
+        for server in (first, first, second):
+            told.clear()
+            report = await quaymirror.sync(
+                EVERYTHING,
+                tmp_path / "mirror",
+                Settings(server=server.url),
+                observer=lambda event: told.append(event.message) if isinstance(event, Notice) else None,
+            )
+            assert report.exit_code is ExitCode.OK
+            assert len(told) == (server is second)
+
+    assert first.host in told[0]
+    assert second.host in told[0]
 
 
 async def test_all_platforms_are_mirrored_by_default_and_one_alone_is_an_image_by_itself(tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ class OCILayout:
         # Blobs whose transfer has ended; noted by the loop for the thread that minds the room.
         self._settled: deque[Digest] = deque()
         self._misfits = 0
+        # Registries whose images others take the place of.
+        self._replaced: set[str] = set()
 
     @classmethod
     @asynccontextmanager
@@ -237,12 +239,27 @@ class OCILayout:
 
     def _holds(self, reference: Reference, platforms: str) -> bool:
         record = self._state.image(reference.name)
-        return (
-            record is not None
-            and (record.source, record.registry, record.platforms)
-            == (reference.digest, reference.repository.registry, platforms)
-            and all(self._blobs.has(node) for node in record.contents)
-        )
+        if record is None:
+            return False
+
+        self._tell_of_another(record, reference)
+        return (record.source, record.registry, record.platforms) == (
+            reference.digest,
+            reference.repository.registry,
+            platforms,
+        ) and all(self._blobs.has(node) for node in record.contents)
+
+    def _tell_of_another(self, record: ImageRecord, reference: Reference) -> None:
+        """Say it once when images take the place of others: names here are without a registry."""
+        ours = reference.repository.registry
+        if record.registry != ours and record.registry not in self._replaced:
+            self._replaced.add(record.registry)
+            self._observer(
+                Notice(
+                    f"{self.root} has images from {record.registry}, {record.name} among them: "
+                    f"those from {ours} take their place where they have the same names"
+                )
+            )
 
     def _missing(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         verified = self._state.verified(node.digest for node in nodes)
