@@ -12,18 +12,18 @@ from pathlib import Path
 import peers
 import pytest
 import trustme
-from organizations import TAG, kolla, unique_bytes
+from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
 from quaymirror import Selection, Settings, Status
 from quaymirror.errors import ConnectFailed, CredentialsRefused, Side
-from quaymirror.events import Event, RetryScheduled
+from quaymirror.events import Event, Notice, RetryScheduled
 from quaymirror.mirror.address import parse_address
 from quaymirror.mirror.recheck import verify_target
 from quaymirror.mirror.report import ExitCode, Report, exit_code_of
 from quaymirror.net.retry import RetryPolicy
 from quaymirror.net.secret import Credentials, Secret
-from quaymirror.testing import QuayServer, SourceManifest, make_image, make_layer
+from quaymirror.testing import QuayServer, Registry, SourceManifest, make_image, make_layer
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
@@ -118,6 +118,27 @@ async def test_what_one_target_was_given_says_nothing_of_another_that_is_remembe
                 report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
                 assert report.counts == {Status.MIRRORED: 3, Status.SKIPPED: 0}
                 assert all(peers.has_tag(target.url, f"kolla/{name}", TAG) for name in images)
+
+
+async def test_who_lost_a_place_to_an_image_of_another_run_does_not_believe_to_be_there(tmp_path: Path) -> None:
+    registry, told = Registry(), list[Event]()
+    images = {name: small_image(name) for name in ("kolla", "openstack")}
+    for name, image in images.items():
+        registry.organization(name).repository("nova").push(TAG, image)
+
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}/mirror/{{repo}}?insecure=true"
+            for name in ("kolla", "openstack", "openstack", "kolla", "kolla"):
+                selection = Selection(name, "*", TAG)
+                report = await quaymirror.sync(selection, address, settings(server, tmp_path), observer=told.append)
+                assert errors(report) == []
+                reference = f"docker://{target.host}/mirror/nova:{TAG}"
+                assert peers.skopeo("inspect", "--raw", "--tls-verify=false", reference).encode() == images[name].raw
+
+    notices = [event.message for event in told if isinstance(event, Notice)]
+    assert len(notices) == 1
+    assert "kolla/nova:2025.1-debian lost its place to openstack/nova:2025.1-debian" in notices[0]
 
 
 async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ class RegistryAddress:
         """What all names begin with: credentials may be kept for it alone."""
         return self.path.partition("{")[0].rpartition("/")[0]
 
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether each image has a place of its own there, whatever organization it comes from."""
+        return "{org}/{repo}" in self.path and "{tag}" in self.tag
+
     def place(self, name: str) -> Reference:
         """Return where the image called `name` (`kolla/nova-api:2025.1-debian`) goes.
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import ContentMissing, LockHeld, Side, TargetRefused
+from ..errors import ContentMissing, InvalidName, LockHeld, Side, TargetRefused
 from ..events import Notice, Observer
 from ..oci import Descriptor, Digest, Reference, Repository, mediatype
 from ..registry.pull import RemoteSource
@@ -72,6 +72,9 @@ class RegistryTarget:
         self._tags: dict[Reference, Digest | None] = {}
         self._contents: dict[tuple[Repository, Digest], bytes] = {}
         self._taken: dict[Reference, str] = {}
+        self._last: dict[Reference, str] | None = None
+        """Which image was put last in each place, once somebody has asked."""
+        self._has_told = False
         self._mounted, self._refused = 0, 0
 
     @classmethod
@@ -259,11 +262,39 @@ class RegistryTarget:
         ):
             return None
 
-        return record
+        return record if self._was_last(reference) else None
+
+    def _was_last(self, reference: Reference) -> bool:
+        """Tell whether no other image was put in the place of this one since: by a run for another organization."""
+        if self._address.is_one_to_one:
+            return True
+
+        if self._last is None:
+            records = sorted(self._state.images(), key=lambda record: record.mirrored)
+            self._last = {place: record.name for record in records if (place := self._place(record.name)) is not None}
+
+        last = self._last.get(self._address.place(reference.name), reference.name)
+        if last != reference.name and not self._has_told:
+            self._has_told = True
+            both = (
+                "images of several runs share a place, and the last one has it: put {org} and {repo} into the address"
+            )
+            self._observer(Notice(f"{reference.name} lost its place to {last}: {both}"))
+
+        return last == reference.name
+
+    def _place(self, name: str) -> Reference | None:
+        try:
+            return self._address.place(name)
+        except InvalidName:
+            return None  # no checksum guards a row
 
     async def _remember(self, record: ImageRecord) -> None:
         with anyio.CancelScope(shield=True):
             await self._serial.run(self._state.commit, [record])
+
+        if self._last is not None:
+            self._last[self._address.place(record.name)] = record.name
 
     async def _look_for(self, repository: Repository, node: Descriptor) -> None:
         found = await self._registry.head_manifest(repository, str(node.digest))

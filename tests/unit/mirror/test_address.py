@@ -123,3 +123,18 @@ def test_credentials_may_be_kept_for_what_all_names_begin_with() -> None:
     assert parse_address("registry://r.example").namespace == ""
     assert parse_address("registry://r.example/a/b").namespace == "a/b"
     assert parse_address("registry://r.example/a/b-{repo}").namespace == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one_to_one"),
+    [
+        ("registry://r.example", True),
+        ("registry://r.example/a", True),
+        ("registry://r.example/a/{org}/{repo}:x-{tag}", True),
+        ("registry://r.example/a/{repo}", False),
+        ("registry://r.example/a/{org}-{repo}", False),
+        ("registry://r.example/a/{org}/{repo}:latest", False),
+    ],
+)
+def test_an_address_tells_whether_each_image_has_a_place_of_its_own(text: str, is_one_to_one: bool) -> None:
+    assert parse_address(text).is_one_to_one == is_one_to_one
