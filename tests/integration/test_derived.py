@@ -122,6 +122,21 @@ async def test_the_next_night_derives_what_changed_or_is_gone(tmp_path: Path) ->
         assert outcomes(await derive(server, to)) == {"kolla/nova": "mirrored", "kolla/glance": "unchanged"}
 
 
+@pytest.mark.parametrize("to", ["tar://{}/{{repo}}.tar", "oci://{}/{{repo}}"])
+async def test_who_lost_a_place_to_an_image_of_another_run_does_not_believe_to_be_there(
+    tmp_path: Path, to: str
+) -> None:
+    registry, first, second = Registry(), "kolla", "openstack"
+    for name in (first, second):
+        registry.organization(name).repository("nova").push(TAG, small_image(name))
+
+    async with QuayServer(registry) as server:
+        settings = quaymirror.Settings(server=server.url, allow_extract=True)
+        for name, expected in ((first, "mirrored"), (second, "mirrored"), (second, "unchanged"), (first, "mirrored")):
+            report = await quaymirror.sync(Selection(name, "*", TAG), to.format(tmp_path), settings)
+            assert outcomes(report) == {f"{name}/nova": expected}
+
+
 def slow_image() -> SourceManifest:
     """An image that filters need long for: of very many small members."""
     member = tarfile.TarInfo("etc/hostname").tobuf()

@@ -36,6 +36,8 @@ from .layers import Compressed, LayerCache
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 # Targets that are not on this machine's disk, where somebody else may have removed or replaced what we made.
 _ELSEWHERE = ("registry", "docker")
+# Targets where each image is a file or a directory by itself.
+_PLACE_OF_ITS_OWN = ("tar", "oci", "mounts")
 _PROXIES = (f"{kind}_proxy" for kind in ("http", "https", "all", "no"))
 _REGISTRY_VARIABLES = frozenset(
     ["OCCYSTRAP_USERNAME", "OCCYSTRAP_PASSWORD", *(name for proxy in _PROXIES for name in (proxy, proxy.upper()))]
@@ -59,8 +61,11 @@ class Deriver:
         self._known = receipts.load(str(spec))
         self._landed: defaultdict[Path, dict[Digest, LandedLayer]] = defaultdict(dict)
         self._taken: dict[str, str] = {}
+        self._owners: dict[Path, str] = {}
+        """Whose images there are, by their places, where each image has one of its own."""
         for receipt in self._known.values():
             self._note_landed(spec.directory / receipt.place, receipt.layers)
+            self._own(receipt)
 
     @classmethod
     @asynccontextmanager
@@ -159,6 +164,7 @@ class Deriver:
         reference = _reference(record)
         destination = self._claim(reference)
         image = await self._image(record, reference)
+        await self._take_over(reference)
         emission = await self._emit(image, destination)
         for line in emission.log:
             self._observer(Notice(f"{reference.name}: {line}"))
@@ -168,8 +174,25 @@ class Deriver:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._receipts.write, receipt)
             self._known[record.name] = receipt
+            self._own(receipt)
             self._note_landed(self._place(reference), receipt.layers)
             await self._discard_landed(image)
+
+    def _own(self, receipt: Receipt) -> None:
+        if self._spec.scheme in _PLACE_OF_ITS_OWN:
+            # An archive is one file; what is unpacked is known by a file in its directory.
+            files = [self._spec.directory / path for path, _ in receipt.files]
+            places = files if self._spec.scheme == "tar" else [file.parent for file in files]
+            self._owners.update(dict.fromkeys(places, receipt.name))
+
+    async def _take_over(self, reference: Reference) -> None:
+        """Forget the image that a run for another organization put where this one goes: it is not there any more."""
+        owner = self._known.get(self._owners.get(self._place(reference), ""))
+        if owner is not None and owner.name != reference.name:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._receipts.forget, owner)
+
+            del self._known[owner.name]
 
     def _claim(self, reference: Reference) -> Destination:
         """Return where the image goes, unless that is where another one went: names may differ in a `/` only."""

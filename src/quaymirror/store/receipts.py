@@ -61,8 +61,15 @@ class Receipts:
     def write(self, receipt: Receipt) -> None:
         """Keep `receipt`, durably, in the place of an older one of its image."""
         fsops.make_directory(self._directory)
+        fsops.replace_file(self._path(receipt), json.dumps(asdict(receipt), indent=1).encode())
+
+    def forget(self, receipt: Receipt) -> None:
+        """Keep `receipt` no longer: what it says is not so any more."""
+        fsops.remove(self._path(receipt))
+
+    def _path(self, receipt: Receipt) -> Path:
         name = hashlib.sha256(f"{receipt.target}\0{receipt.name}".encode()).hexdigest()
-        fsops.replace_file(self._directory / f"{name}.json", json.dumps(asdict(receipt), indent=1).encode())
+        return self._directory / f"{name}.json"
 
 
 def has_size(path: Path, size: int) -> bool:
