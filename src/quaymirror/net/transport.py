@@ -6,6 +6,7 @@ exception gets out: their texts hold headers and signed URLs.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
 import os
@@ -234,7 +235,7 @@ class _AiohttpResponse:
     ) -> None:
         self._response = response
         self._pace = pace
-        self._stall = stall
+        self._patience = _Patience(response.content, stall)
         self.held = 0.0
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -245,6 +246,7 @@ class _AiohttpResponse:
         return self._response.headers.getall(name, [])
 
     def close(self) -> None:
+        self._patience.end()
         self._response.release()
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -257,13 +259,15 @@ class _AiohttpResponse:
     async def _chunk(self) -> bytes:
         content = self._response.content
         with _translated(self.url, self.name):
-            # What has arrived needs no clock, which costs more than the rest of this.
             most = -1 if self._pace is None else _piece(self._pace)
             if (chunk := content.read_nowait(most)) or content.at_eof():
                 return chunk
 
-            with anyio.fail_after(self._stall):
+            self._patience.begin()
+            try:
                 return await (content.readany() if self._pace is None else content.read(most))
+            finally:
+                self._patience.pause()
 
     async def read(self, limit: int) -> bytes:
         body = bytearray()
@@ -276,6 +280,43 @@ class _AiohttpResponse:
                 raise SizeMismatch(f"{self.name}: answer of more than {limit:,} bytes", scope=Scope.IMAGE)
 
         return bytes(body)
+
+
+class _Patience:
+    """Fails a body for which one has waited too long. Over TLS there is a wait for each record: they share a timer."""
+
+    def __init__(self, content: aiohttp.StreamReader, seconds: float) -> None:
+        self._content = content
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Note that one waits from now on."""
+        self._since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._look)
+
+    def pause(self) -> None:
+        """Note that one does not wait any more, for now."""
+        self._since = None
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._since is None:
+            return
+
+        left = self._since + self._seconds - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._content.set_exception(TimeoutError())
 
 
 class _translated:  # noqa: N801 - as contextlib's: a context that is entered for each chunk

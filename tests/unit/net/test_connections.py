@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -12,7 +13,7 @@ import pytest
 
 from quaymirror.errors import TimedOut
 from quaymirror.net.guard import AddressGuard
-from quaymirror.net.transport import AiohttpTransport, Timeouts
+from quaymirror.net.transport import AiohttpTransport, Timeouts, _Patience
 
 # More than is read ahead, but not much: its end is what nobody takes at first.
 BODY = bytes(250_000)
@@ -78,3 +79,49 @@ async def test_a_body_that_stops_is_given_up_after_a_stall() -> None:
     async with server.listening() as url, transport() as client:
         with pytest.raises(TimedOut, match="no more of it, in time"):
             await read(client, f"{url}/half")
+
+
+class Clock:
+    """Stands for the loop: what it was asked to call happens when the test lets time pass."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[tuple[float, Callable[[], None]]] = []
+        self.errors: list[BaseException] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, function: Callable[[], None]) -> object:
+        self.calls.append((self.now + delay, function))
+        return object()
+
+    def set_exception(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+    def pass_until(self, moment: float) -> None:
+        while self.calls and self.calls[0][0] <= moment:
+            self.now, function = self.calls.pop(0)
+            function()
+
+        self.now = moment
+
+
+async def test_each_wait_has_the_whole_of_the_patience_and_all_of_them_one_timer() -> None:
+    clock = Clock()
+    patience = _Patience(cast(Any, clock), 10.0)
+    patience._loop = cast(Any, clock)
+    for second in range(0, 100, 9):
+        clock.pass_until(second)
+        patience.begin()
+        clock.pass_until(second + 8)
+        patience.pause()
+        assert len(clock.calls) <= 1
+
+    clock.pass_until(200)
+    assert not clock.errors, "nobody waited"
+    patience.begin()
+    clock.pass_until(209)
+    assert not clock.errors
+    clock.pass_until(210)
+    assert [type(error) for error in clock.errors] == [TimeoutError]
