@@ -69,7 +69,8 @@ class Key:
         except ConfigError as error:
             return error.message
 
-        return "" if self.kind not in (Kind.PATH, Kind.TARGET) or _has_home(str(value)) else "nobody knows that home"
+        is_path = self.kind in (Kind.PATH, Kind.TARGET)
+        return "there is no such home directory" if is_path and not _has_home(str(value)) else ""
 
 
 def _has_home(path: str) -> bool:

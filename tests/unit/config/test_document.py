@@ -47,7 +47,7 @@ def read(tmp_path: Path, text: str) -> Config:
         (JOB + "server = 'https://quay.io/x'\n", "3:1", "only https://HOST[:PORT]"),
         (JOB + "max-duration = 'soon'\n", "3:1", "not a duration"),
         (JOB + "to = {x = 1}\n", "3:1", "has to be a text, not a table"),
-        (JOB + 'to = "~nobody-is-called-this/mirror"\n', "3:1", "nobody knows that home"),
+        (JOB + 'to = "~nobody-is-called-this/mirror"\n', "3:1", "there is no such home directory"),
         (JOB + "[run]\nprogress = 'loud'\n", "4:1", "run.progress: has to be one of auto, rich"),
         (JOB + "x = \n", "3:5", "not TOML: invalid value"),
         (JOB + "x = 1\nx = 2\n", "4:6", "not TOML: cannot overwrite a value"),
