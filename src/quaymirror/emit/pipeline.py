@@ -294,8 +294,7 @@ def _publish(job: Job, place: Path) -> list[tuple[Path, int]]:
     final = Path(job.destination.path)
     match job.destination.scheme:
         case "dir":
-            # All workers of a run have their places beside each other, and no other run is at work on its target.
-            return publish_directory(place, final, job.scratch.with_name("turns"))
+            return publish_directory(place, final)
         case "tar":
             return [publish_file(place, final)]
         case "oci":

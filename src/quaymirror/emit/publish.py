@@ -33,11 +33,10 @@ def publish_file(file: Path, final: Path) -> tuple[Path, int]:
     return final, size
 
 
-def publish_directory(out: Path, final: Path, turns: Path) -> list[tuple[Path, int]]:
+def publish_directory(out: Path, final: Path) -> list[tuple[Path, int]]:
     """Move what one image's `dir://` output wrote to `out` into `final`, where other images are.
 
-    Layers go before what names them, and the catalog goes last, one image at a time: whose turn it is, the lock file
-    `turns` tells.
+    Layers go before what names them, and the catalog goes last, one image at a time.
 
     :raises StoreError: when the disk refuses.
     """
@@ -54,13 +53,14 @@ def publish_directory(out: Path, final: Path, turns: Path) -> list[tuple[Path, i
     )
     files += [publish_file(document, final / document.name) for document in documents]
     fsops.sync_directory(final)
-    _merge_catalog(out / _CATALOG, final, turns)
+    _merge_catalog(out / _CATALOG, final)
     return files
 
 
-def _merge_catalog(ours: Path, final: Path, turns: Path) -> None:
+def _merge_catalog(ours: Path, final: Path) -> None:
     """Add our image to the catalog of all. A thread's lock, as occystrap has it, does not keep processes apart."""
-    path = final / _CATALOG
+    path, turns = final / _CATALOG, final / ".quaymirror" / "turns"
+    fsops.make_directory(turns.parent)
     with turn(turns), fsops.local_errors("write", path):
         catalog = _catalog(path)
         for image, tags in json.loads(ours.read_text()).items():

@@ -49,10 +49,10 @@ def test_images_have_their_turns_with_what_they_share(tmp_path: Path) -> None:
         out = tmp_path / name
         out.mkdir()
         (out / "catalog.json").write_text(json.dumps({name: {"latest": "x.json"}}))
-        publish_directory(out, tmp_path / "final", tmp_path / "turns")
+        publish_directory(out, tmp_path / "final")
         (out / "spilled").write_text(f"{name}\n")
         append_shared(tmp_path / "shared", out / "spilled")
 
     assert set(json.loads((tmp_path / "final/catalog.json").read_text())) == {"nova", "glance"}
     assert (tmp_path / "shared").read_text() == "nova\nglance\n"
-    assert {path.name for path in (tmp_path / "final").iterdir()} == {"catalog.json"}
+    assert {path.name for path in (tmp_path / "final").iterdir()} == {"catalog.json", ".quaymirror"}
