@@ -155,7 +155,7 @@ async def test_a_run_that_is_ended_takes_its_workers_along(
         command += ["--to", f"dir://{tmp_path}/all", "--progress", "none"]
         process = subprocess.Popen([*command, "-f", "normalize-timestamps"], stdout=subprocess.DEVNULL)
         workers = await _until(
-            lambda: list((tmp_path / "all").glob(".quaymirror/work/jobs/*/tmp/*")) and _children(process)
+            lambda: list((tmp_path / "all" / ".quaymirror").glob("work/jobs/*/tmp/*")) and _children(process)
         )
         began = time.monotonic()
         process.send_signal(number)

@@ -380,7 +380,10 @@ class RegistryTarget:
 
 
 def state_path(address: RegistryAddress, settings: Settings) -> Path:
-    """Return the file that says what runs have pushed to `address`."""
+    """Return the file that says what runs have pushed to `address`.
+
+    :raises ConfigError: as `Settings.state_directory`.
+    """
     return settings.state_directory(str(address)) / "pushed.db"
 
 

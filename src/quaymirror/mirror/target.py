@@ -83,7 +83,10 @@ def common_target(text: str, selections: Sequence[Selection], settings: Settings
 
 
 def home_of(spec: TargetSpec, settings: Settings) -> Path:
-    """Return the directory where what we know of this target is kept, beside or inside of it if it has a place."""
+    """Return the directory where what we know of this target is kept, beside or inside of it if it has a place.
+
+    :raises ConfigError: when it has none, and nobody knows the user's; see `Settings.state_directory`.
+    """
     if isinstance(spec, RegistryAddress):
         return settings.state_directory(str(spec))
 

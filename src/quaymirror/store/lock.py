@@ -115,7 +115,7 @@ def reading(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def turn(path: Path) -> Iterator[None]:
-    """Wait for one's turn with the file at `path`, created if need be, while the context lasts. It blocks.
+    """Wait for one's turn with the file at `path`, created if need be, and have it while the context lasts. It blocks.
 
     :raises StoreError: when it can't be opened, or the file system knows no locks.
     """
