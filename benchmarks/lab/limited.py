@@ -16,7 +16,7 @@ from collections import Counter
 import anyio
 
 from quaymirror import Selection, Settings, discover
-from quaymirror.quay.check import Discovery
+from quaymirror.catalog.quay.lookup import Discovery
 from quaymirror.testing import QUAY_NGINX_HTTP1, QuayServer, Registry, make_image, make_layer
 
 _PAGE = 100

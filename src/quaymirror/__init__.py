@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from .__about__ import __version__
 from .errors import QuaymirrorError
 from .events import Event, Meters, Observer, Outcome, Status, ignore
-from .quay.selection import Selection
+from .selection.selection import Selection
 
 if TYPE_CHECKING:
-    from .mirror.report import Report
-    from .mirror.running import Stop
-    from .mirror.settings import Settings
-    from .quay.discovery import Image
+    from .discovery.pipeline import Image
+    from .run.context import Stop
+    from .run.report import Report
+    from .settings import Settings
 
 __all__ = [
     "Event",
@@ -46,10 +46,10 @@ __all__ = [
 
 # What these need takes most of the start-up time, and `quaymirror --help` needs none of it.
 _LAZY = {
-    "Image": "quaymirror.quay.discovery",
-    "Report": "quaymirror.mirror.report",
-    "Settings": "quaymirror.mirror.settings",
-    "Stop": "quaymirror.mirror.running",
+    "Image": "quaymirror.discovery.pipeline",
+    "Report": "quaymirror.run.report",
+    "Settings": "quaymirror.settings",
+    "Stop": "quaymirror.run.context",
 }
 
 
@@ -80,8 +80,8 @@ async def sync(
     :raises LockHeld: when another run is at work on `target`.
     :raises StoreError: when `target` can't be opened.
     """
-    from .mirror.run import run_sync
-    from .mirror.settings import Settings
+    from .run.sync import run_sync
+    from .settings import Settings
 
     return await run_sync(selection, target, settings or Settings(), observer=observer, meters=meters, stop=stop)
 
@@ -96,8 +96,8 @@ async def discover(
     :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
     :raises QuaymirrorError: when the listing breaks off, or a tag can't be checked.
     """
-    from .mirror.find import find_images
-    from .mirror.settings import Settings
+    from .discovery.find import find_images
+    from .settings import Settings
 
     async for image in find_images(selection, settings or Settings(), observer=observer):
         yield image

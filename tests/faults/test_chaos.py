@@ -13,9 +13,9 @@ from organizations import TAG, kolla, small_image
 
 import quaymirror
 from quaymirror import Selection, Settings
-from quaymirror.mirror.report import ExitCode
-from quaymirror.net.retry import RetryPolicy
-from quaymirror.net.transport import Timeouts
+from quaymirror.http.retry import RetryPolicy
+from quaymirror.http.transport import Timeouts
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     CorruptBody,
     CutBody,

@@ -27,7 +27,7 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 import quaymirror
 from quaymirror import QuaymirrorError, Report, Selection, Settings, Status
 from quaymirror.events import Event, Notice
-from quaymirror.mirror.report import ExitCode, exit_code_of
+from quaymirror.run.report import ExitCode, exit_code_of
 from quaymirror.store import fsops
 from quaymirror.testing import Delay, Fault, QuayServer, RequestRecord, Reset
 

@@ -17,11 +17,12 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
 from quaymirror import Selection, Settings
+from quaymirror.discovery import hints as tags
+from quaymirror.discovery import pipeline as discovery
 from quaymirror.errors import DiscoveryIncomplete
 from quaymirror.events import Event, Notice
-from quaymirror.mirror.report import ExitCode
-from quaymirror.net.secret import Secret
-from quaymirror.quay import discovery, tags
+from quaymirror.run.report import ExitCode
+from quaymirror.secret import Secret
 from quaymirror.testing import Call, Fault, QuayServer, Registry, ReplaceBody, RequestRecord
 
 LISTING, TAGS = "^/api/v1/repository$", "/kolla/nova/tag/$"

@@ -15,9 +15,9 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Report, Selection, Settings
-from quaymirror.mirror.report import ExitCode
-from quaymirror.net import guard
-from quaymirror.net.secret import Credentials, Secret
+from quaymirror.http import guard
+from quaymirror.run.report import ExitCode
+from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import Blob, Fault, QuayServer, Redirect, Registry, SourceManifest, digest_of, too_many_requests
 from quaymirror.testing import Status as Answer
 

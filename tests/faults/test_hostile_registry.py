@@ -18,10 +18,10 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Report, Selection, Settings
-from quaymirror.mirror.report import ExitCode
-from quaymirror.net.retry import RetryPolicy
-from quaymirror.net.secret import Credentials, Secret
-from quaymirror.net.transport import Timeouts
+from quaymirror.http.retry import RetryPolicy
+from quaymirror.http.transport import Timeouts
+from quaymirror.run.report import ExitCode
+from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import (
     Action,
     Blob,

@@ -16,8 +16,8 @@ from trouble import QUICK, Impatient
 import quaymirror
 from quaymirror import Settings
 from quaymirror.errors import ConfigError, Side
-from quaymirror.mirror.report import ExitCode, Report
-from quaymirror.net.secret import Credentials, Secret
+from quaymirror.run.report import ExitCode, Report
+from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import QuayServer
 
 PASSWORD = "canary-of-a-password"

@@ -13,8 +13,8 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
 from quaymirror import Selection, Settings
-from quaymirror.mirror.report import ExitCode
-from quaymirror.quay.check import Discovery
+from quaymirror.catalog.quay.lookup import Discovery
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     Blob,
     ExtraHeaders,

@@ -11,7 +11,7 @@ import pytest
 from organizations import small_image
 from trouble import NOVA, messages, mirror, two_images
 
-from quaymirror.mirror.report import ExitCode
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     Action,
     CorruptBody,
@@ -25,7 +25,7 @@ from quaymirror.testing import (
 )
 from quaymirror.testing import Status as Answer
 from quaymirror.testing.recording import RequestRecord
-from quaymirror.transfer import pieces
+from quaymirror.transfer import segments as pieces
 
 PIECE = 1_000_000
 BIG = small_image("large", 6_500_000)

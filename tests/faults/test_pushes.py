@@ -13,16 +13,8 @@ import quaymirror
 from quaymirror import Settings, Status
 from quaymirror.errors import Side
 from quaymirror.events import Event, Notice
-from quaymirror.mirror.report import ExitCode, Report
-from quaymirror.testing import (
-    CorruptBody,
-    CutBody,
-    Fault,
-    IgnoreRange,
-    QuayServer,
-    make_image,
-    make_layer,
-)
+from quaymirror.run.report import ExitCode, Report
+from quaymirror.testing import CorruptBody, CutBody, Fault, IgnoreRange, QuayServer, make_image, make_layer
 
 
 async def push(server: QuayServer, target: Receiver, tmp_path: Path, **options: object) -> Report:

@@ -25,8 +25,8 @@ import quaymirror
 from quaymirror import Report, Selection, Settings
 from quaymirror.errors import ConfigError
 from quaymirror.events import Event
-from quaymirror.net.secret import Credentials, Secret
-from quaymirror.net.transport import Timeouts
+from quaymirror.http.transport import Timeouts
+from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import (
     Action,
     Call,
@@ -254,7 +254,7 @@ def test_no_failure_tells_a_secret(way: str, place: str, password: str, token: s
 @given(secret=SECRETS)
 @settings(max_examples=50, deadline=None)
 def test_a_helper_s_answer_for_another_server_is_not_repeated(secret: str) -> None:
-    from quaymirror.net.helper import _parse_answer
+    from quaymirror.auth.helper import _parse_answer
 
     for answer in (
         json.dumps({"ServerURL": f"https://{secret}", "Username": "u", "Secret": secret}),

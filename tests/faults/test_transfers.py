@@ -13,7 +13,7 @@ from organizations import TAG, kolla, small_image
 import quaymirror
 from quaymirror import Selection, Settings, Status
 from quaymirror.errors import AccessDenied, DigestMismatch, NotFound, UnsafeRedirect, UnsupportedContent
-from quaymirror.mirror.report import ExitCode
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     Action,
     CorruptBody,

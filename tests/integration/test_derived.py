@@ -29,7 +29,7 @@ import quaymirror
 from quaymirror import Selection
 from quaymirror.emit.workers import Workers
 from quaymirror.errors import EmitFailed, Phase
-from quaymirror.mirror.report import ExitCode
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import Blob, Layer, QuayServer, Registry, SourceManifest, digest_of, make_image
 
 pytestmark = pytest.mark.timeout(120)

@@ -16,8 +16,8 @@ from organizations import TAG, kolla
 import quaymirror
 from quaymirror import Selection
 from quaymirror.events import ignore
-from quaymirror.mirror.info import image_infos
 from quaymirror.oci import Platform
+from quaymirror.run.info import image_infos
 from quaymirror.testing import CorruptBody, Fault, QuayServer, Registry, make_image, make_layer
 
 

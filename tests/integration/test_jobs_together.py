@@ -22,9 +22,9 @@ from organizations import TAG, kolla, small_image, unique_bytes
 from quaymirror import Report, Selection, Settings
 from quaymirror.errors import StoreError
 from quaymirror.events import Event, HostPaused, Meters, RunStarted
-from quaymirror.mirror.engine import Engine, open_engine
-from quaymirror.mirror.report import ExitCode
-from quaymirror.mirror.run import run_sync
+from quaymirror.run.report import ExitCode
+from quaymirror.run.shared import Engine, open_engine
+from quaymirror.run.sync import run_sync
 from quaymirror.store import fsops
 from quaymirror.testing import Delay, Fault, Hold, QuayServer, too_many_requests
 

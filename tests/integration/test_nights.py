@@ -16,10 +16,10 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Selection, Settings, Status
+from quaymirror.catalog.quay.lookup import Discovery
 from quaymirror.cli.main import main
 from quaymirror.events import StopRequested
-from quaymirror.mirror.report import ExitCode, Report
-from quaymirror.quay.check import Discovery
+from quaymirror.run.report import ExitCode, Report
 from quaymirror.testing import Fault, Hold, QuayServer, Registry
 from quaymirror.testing import Status as Answer
 

@@ -13,8 +13,8 @@ import quaymirror
 from quaymirror import Selection, Settings
 from quaymirror.cli.options import parse_rate
 from quaymirror.errors import ConfigError
-from quaymirror.mirror.report import ExitCode
-from quaymirror.net.transport import Timeouts
+from quaymirror.http.transport import Timeouts
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import Fault, QuayServer, Registry, Stall
 
 EVERYTHING = Selection("kolla", "*", TAG)

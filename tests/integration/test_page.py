@@ -13,7 +13,7 @@ from commands import run
 from organizations import TAG, kolla
 
 from quaymirror.testing import Fault, QuayServer, Status
-from quaymirror.ui.page import page
+from quaymirror.ui.html_report import page
 from quaymirror.ui.timeline import Point
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

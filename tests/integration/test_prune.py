@@ -17,12 +17,12 @@ from quaymirror import Report, Selection, Settings
 from quaymirror.cli import main
 from quaymirror.errors import ConfigError, MirrorDamaged, StoreError
 from quaymirror.events import Event, Notice
-from quaymirror.mirror import pruning
-from quaymirror.mirror.report import ExitCode
-from quaymirror.mirror.run import run_sync as mirror_all
-from quaymirror.net.secret import Secret
 from quaymirror.oci import Digest
-from quaymirror.quay.selection import Pin
+from quaymirror.run import pruning
+from quaymirror.run.report import ExitCode
+from quaymirror.run.sync import run_sync as mirror_all
+from quaymirror.secret import Secret
+from quaymirror.selection.selection import Pin
 from quaymirror.store import lock, state
 from quaymirror.store.prune import READER_SECONDS
 from quaymirror.testing import Fault, QuayServer, Registry, ReplaceBody, bad_gateway
@@ -36,7 +36,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 2_000_000_000.0
-        monkeypatch.setattr("quaymirror.mirror.pruning.time.time", lambda: self.now)
+        monkeypatch.setattr("quaymirror.run.pruning.time.time", lambda: self.now)
 
 
 @pytest.fixture

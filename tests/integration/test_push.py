@@ -18,11 +18,11 @@ import quaymirror
 from quaymirror import Selection, Settings, Status
 from quaymirror.errors import ConnectFailed, CredentialsRefused, Side
 from quaymirror.events import Event, Notice, RetryScheduled
-from quaymirror.mirror.address import parse_address
-from quaymirror.mirror.recheck import verify_target
-from quaymirror.mirror.report import ExitCode, Report, exit_code_of
-from quaymirror.net.retry import RetryPolicy
-from quaymirror.net.secret import Credentials, Secret
+from quaymirror.http.retry import RetryPolicy
+from quaymirror.run.report import ExitCode, Report, exit_code_of
+from quaymirror.run.verify_target import verify_target
+from quaymirror.secret import Credentials, Secret
+from quaymirror.targets.registry_address import parse_address
 from quaymirror.testing import QuayServer, Registry, SourceManifest, make_image, make_layer
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]

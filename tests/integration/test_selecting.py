@@ -10,9 +10,9 @@ import pytest
 import quaymirror
 from quaymirror.errors import SelectionEmpty
 from quaymirror.events import CandidateSkipped, CheckFailed, Event, TagChecked
-from quaymirror.mirror.report import ExitCode
-from quaymirror.mirror.run import run_sync
-from quaymirror.quay.selection import Pin, Selection
+from quaymirror.run.report import ExitCode
+from quaymirror.run.sync import run_sync
+from quaymirror.selection.selection import Pin, Selection
 from quaymirror.testing import Fault, QuayServer, Registry, Status, kolla_like
 
 TAGS = ("2025.1-debian", "2025.1-debian-20250601", "2024.2-rocky")

@@ -16,7 +16,7 @@ import quaymirror
 from quaymirror import Report, Selection, Settings, Stop
 from quaymirror.errors import LockHeld
 from quaymirror.events import Event, Notice
-from quaymirror.mirror.report import ExitCode
+from quaymirror.run.report import ExitCode
 from quaymirror.store import lock
 from quaymirror.testing import Fault, Hold, QuayServer
 

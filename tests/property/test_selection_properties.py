@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quaymirror.errors import ConfigError
-from quaymirror.quay.selection import Selection, parse_since
+from quaymirror.selection.selection import Selection, parse_since
 
 NOW = datetime(2025, 7, 1, 12, 0, tzinfo=UTC)
 TEXT = st.text(st.characters(), max_size=20)

@@ -24,6 +24,13 @@ import yarl
 from multidict import CIMultiDict
 from rich.console import Console
 
+from quaymirror import secret
+from quaymirror.auth import helper
+from quaymirror.auth.authfile import AuthFile
+from quaymirror.auth.challenge import grants, parse_challenges, parse_token
+from quaymirror.auth.tokens import TokenAuth
+from quaymirror.catalog.quay.api import listing_path
+from quaymirror.catalog.quay.schema import parse_page, parse_tags
 from quaymirror.cli.keys import shape_of, words_of
 from quaymirror.cli.options import make_selection, parse_rate
 from quaymirror.cli.sync import sync
@@ -31,24 +38,18 @@ from quaymirror.config.convert import convert
 from quaymirror.config.document import Mistakes, read_config
 from quaymirror.errors import QuaymirrorError
 from quaymirror.events import Meters, RunStarted
-from quaymirror.mirror.lockfile import read_lock
-from quaymirror.net import helper, secret
-from quaymirror.net.auth import TokenAuth
-from quaymirror.net.authfile import AuthFile
-from quaymirror.net.challenge import grants, parse_challenges, parse_token
-from quaymirror.net.dates import parse_http_date
-from quaymirror.net.origin import Origin, follow, parse_server, shown
-from quaymirror.net.proxy import Proxies
-from quaymirror.net.retry import parse_retry_after
-from quaymirror.net.secret import Secret
-from quaymirror.net.transport import Response
+from quaymirror.http.dates import parse_http_date
+from quaymirror.http.origin import Origin, follow, parse_server, shown
+from quaymirror.http.proxy import Proxies
+from quaymirror.http.retry import parse_retry_after
+from quaymirror.http.transport import Response
 from quaymirror.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
-from quaymirror.quay.api import listing_path
-from quaymirror.quay.schema import parse_page, parse_tags
-from quaymirror.quay.selection import Selection, parse_duration, parse_since
 from quaymirror.registry import pull
 from quaymirror.registry.foreign import ForeignLayers
 from quaymirror.registry.push import RemoteTarget, Upload
+from quaymirror.secret import Secret
+from quaymirror.selection.lockfile import read_lock
+from quaymirror.selection.selection import Selection, parse_duration, parse_since
 from quaymirror.store import lock, receipts
 from quaymirror.store.index import Unreadable, check_oci_layout, name_of, parse_index, project
 from quaymirror.store.state import ImageRecord

@@ -7,7 +7,7 @@ from receiver import Receiver
 
 import quaymirror
 from quaymirror import Selection
-from quaymirror.mirror.report import Report
+from quaymirror.run.report import Report
 from quaymirror.testing import Registry, SourceManifest
 
 EVERYTHING = Selection("kolla", "*", TAG)

@@ -14,9 +14,9 @@ from organizations import TAG, small_image
 import quaymirror
 from quaymirror import Report, Selection, Settings
 from quaymirror.events import Event, ignore
-from quaymirror.mirror.report import ExitCode
-from quaymirror.net.retry import RetryPolicy
-from quaymirror.net.transport import Timeouts
+from quaymirror.http.retry import RetryPolicy
+from quaymirror.http.transport import Timeouts
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import QuayServer, Registry, SourceManifest
 
 QUICK = Timeouts(connect=0.5, headers=0.5, stall=0.5, total=1.0)

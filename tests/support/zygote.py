@@ -20,7 +20,7 @@ from typing import Any
 
 from quaymirror.cli import main
 from quaymirror.store import fsops
-from quaymirror.transfer import pieces
+from quaymirror.transfer import segments as pieces
 
 
 class Trace:

@@ -30,14 +30,14 @@ ALLOWED = {
 }
 # One third-party library, one door.
 DOORS = {
-    "aiohttp": {"net/transport.py", "testing"},
-    "tenacity": {"net/retry.py"},
+    "aiohttp": {"http/transport.py", "testing"},
+    "tenacity": {"http/retry.py"},
     "rich": {"ui/dashboard/"},
     "click": {"cli"},
     "sqlite3": {"store/database.py"},
     "fcntl": {"store/lock.py"},
     "occystrap": {"emit/"},
-    "prometheus_client": {"mirror/metrics.py"},
+    "prometheus_client": {"run/metrics.py"},
     "yaml": {"config/convert.py"},
     "zstandard": {"emit/inflate.py", "testing"},
 }
@@ -96,5 +96,5 @@ def test_help_does_not_wait_for_the_network_stack() -> None:
 
 
 def test_occystrap_stays_out_of_the_process_that_the_loop_is_in() -> None:
-    code = "import sys; import quaymirror.cli.sync, quaymirror.mirror.derive; sys.exit('occystrap' in sys.modules)"
+    code = "import sys; import quaymirror.cli.sync, quaymirror.targets.derived; sys.exit('occystrap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from quaymirror.cli.observers import make_watcher
 from quaymirror.cli.outputs import Outputs
-from quaymirror.cli.watching import make_watcher
 from quaymirror.events import Meters, Notice
 
 

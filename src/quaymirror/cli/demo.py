@@ -11,14 +11,14 @@ import anyio.to_thread
 import click
 
 from ..events import Meters, Observer
-from ..mirror.report import ExitCode, Report
-from ..mirror.run import run_sync
-from ..mirror.running import Stop
-from ..mirror.settings import Settings
-from ..quay.selection import Selection
+from ..run.context import Stop
+from ..run.report import ExitCode, Report
+from ..run.sync import run_sync
+from ..selection.selection import Selection
+from ..settings import Settings
 from ..testing import QuayServer, Registry, kolla_like
+from .observers import watched_run
 from .outputs import PROGRESS, Outputs
-from .watching import watched_run
 
 _TAG = "2025.1-debian"
 # Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.

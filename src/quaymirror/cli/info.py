@@ -12,10 +12,10 @@ import click
 
 from ..errors import SelectionEmpty
 from ..events import Event, Notice
-from ..mirror.info import image_infos
-from ..mirror.report import ExitCode
-from ..mirror.settings import Settings
-from ..quay.selection import Selection
+from ..run.info import image_infos
+from ..run.report import ExitCode
+from ..selection.selection import Selection
+from ..settings import Settings
 from ..ui.text import human_bytes, plain
 from .help import GroupedCommand
 from .options import make_selection, make_settings, registry_options, selection_options, server_options

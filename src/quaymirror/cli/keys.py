@@ -12,9 +12,9 @@ import click
 from ..config.document import Given, Shape
 from ..config.keys import Key, Kind
 from ..errors import ConfigError
-from ..mirror.settings import Settings
 from ..oci import Platform
-from ..quay.selection import Selection, parse_since
+from ..selection.selection import Selection, parse_since
+from ..settings import Settings
 from .help import long_name
 from .outputs import Outputs
 

@@ -10,12 +10,12 @@ from typing import Any
 import anyio
 import click
 
+from ..discovery.find import find_images
+from ..discovery.pipeline import Image
 from ..errors import SelectionEmpty
 from ..events import Event, Notice
-from ..mirror.find import find_images
-from ..mirror.settings import Settings
-from ..quay.discovery import Image
-from ..quay.selection import Selection
+from ..selection.selection import Selection
+from ..settings import Settings
 from ..ui.text import human_bytes, plain
 from .help import GroupedCommand
 from .options import make_selection, make_settings, selection_options, server_options

@@ -131,7 +131,7 @@ def _code_of(error: BaseException) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             return _complain("interrupted", 130)
         case QuaymirrorError():
-            from ..mirror.report import exit_code_of
+            from ..run.report import exit_code_of
 
             return _complain(error.message, exit_code_of(error))
         case BrokenPipeError():

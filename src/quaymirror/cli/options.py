@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 import click
 
+from ..catalog.quay.lookup import Discovery
 from ..errors import ConfigError
-from ..mirror.settings import DEFAULT_SERVER, Settings
-from ..mirror.target import home_of, parse_target
-from ..net.secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..oci import Platform
-from ..quay.check import Discovery
-from ..quay.selection import Selection, parse_duration, parse_since
+from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
+from ..selection.selection import Selection, parse_duration, parse_since
+from ..settings import DEFAULT_SERVER, Settings
 from ..store.fsops import Fsync
+from ..targets.parse import home_of, parse_target
 
 # Where a context keeps what was read.
 _PASSWORD = "quaymirror.password"  # noqa: S105

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import ConfigError, QuaymirrorError, StoreError
-from ..mirror.lockfile import lock_document
-from ..mirror.report import Report
-from ..net.origin import shown
+from ..http.origin import shown
+from ..run.report import Report
+from ..selection.lockfile import lock_document
 from ..ui.text import plain
 from ..ui.timeline import Timeline
 
@@ -105,7 +105,7 @@ class Outputs:
             _write("--report", self.report_file, _json(document))
 
         if self.report_html is not None:
-            from ..ui.page import page
+            from ..ui.html_report import page
 
             _write("--report-html", self.report_html, page(documents, [timeline.points for _, _, timeline in runs]))
 
@@ -113,7 +113,7 @@ class Outputs:
             self._write_lock(self.lock_file, [report for report, _, _ in runs])
 
         if self.metrics_textfile is not None:
-            from ..mirror.metrics import write_metrics
+            from ..run.metrics import write_metrics
 
             write_metrics(self.metrics_textfile, [(report, code) for report, code, _ in runs])
 
@@ -128,7 +128,7 @@ class Outputs:
         if self.ping_url is None:
             return
 
-        from ..net.ping import ping
+        from ..http.ping import ping
 
         try:
             await ping(self.ping_url.rstrip("/") + suffix, body.encode())

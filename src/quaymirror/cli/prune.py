@@ -12,7 +12,7 @@ import click
 
 from ..errors import DiscoveryIncomplete
 from ..events import Event, Notice
-from ..mirror.pruning import carry_out, plan_only, summary
+from ..run.pruning import carry_out, plan_only, summary
 from ..store.layout import OCILayout
 from ..store.prune import Plan
 from ..store.state import Gone

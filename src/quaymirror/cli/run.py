@@ -13,8 +13,8 @@ from click.core import ParameterSource
 
 from ..config.document import FILE_NAME, Config, Given, read_config
 from ..errors import ConfigError
-from .execute import Plan, execute, make_plan
 from .help import GroupedCommand, long_name
+from .jobs import Plan, execute, make_plan
 from .keys import CREDENTIALS, converted, file_options, shape_of, words_of
 from .options import make_selection
 from .outputs import Outputs

@@ -9,8 +9,8 @@ import click
 from click.core import ParameterSource
 
 from ..store.fsops import Fsync
-from .execute import execute, make_plan
 from .help import GroupedCommand
+from .jobs import execute, make_plan
 from .options import (
     duration,
     foreign_layers_option,

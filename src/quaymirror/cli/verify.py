@@ -12,15 +12,15 @@ import click
 
 from ..errors import ConfigError
 from ..events import BlobFinished, Event, Notice
-from ..mirror.address import is_address, parse_address
-from ..mirror.recheck import verify_target
-from ..mirror.repair import repair
-from ..mirror.report import ExitCode
-from ..mirror.settings import Settings
+from ..run.repair import repair
+from ..run.report import ExitCode
+from ..run.verify_target import verify_target
+from ..settings import Settings
 from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
-from ..transfer.together import foremost
+from ..targets.registry_address import is_address, parse_address
+from ..tasks import foremost
 from ..ui.text import human_bytes, plain
 from .help import GroupedCommand
 from .options import foreign_layers_option, layout_at, make_settings, registry_options, server_options, target_options

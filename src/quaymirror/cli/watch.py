@@ -14,9 +14,9 @@ from ..errors import ConfigError
 from ..ui.lines import progress_text
 from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
-from .beacon import FILE_NAME
+from .observers import is_screen
 from .options import home_at
-from .watching import is_screen
+from .progress_file import FILE_NAME
 
 # Without a new snapshot for so long the other process is not there, or can't write.
 _SILENCE_SECONDS = 15.0

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .keys import Key, Kind, Value
-from .places import KeyPath, Place, find_places
+from .locations import KeyPath, Place, find_places
 
 FILE_NAME = "quaymirror.toml"
 _MAX_BYTES = 4 * 1024 * 1024

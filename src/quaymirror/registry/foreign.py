@@ -11,8 +11,8 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ..errors import NotFound, QuaymirrorError, Scope, UnsafeRedirect
-from ..net.client import Client, Exchange, Request
-from ..net.origin import Origin, checked_url
+from ..http.client import Client, Exchange, Request
+from ..http.origin import Origin, checked_url
 from ..oci import Descriptor
 
 # More would let one manifest send us to every host there is.

@@ -15,11 +15,11 @@ from ..errors import (
     SizeMismatch,
     UnsupportedContent,
 )
-from ..net.client import Client, Exchange, Request, Validator
-from ..net.dates import parse_http_date
-from ..net.origin import Origin
-from ..net.retry import Attempts
-from ..net.transport import Response
+from ..http.client import Client, Exchange, Request, Validator
+from ..http.dates import parse_http_date
+from ..http.origin import Origin
+from ..http.retry import Attempts
+from ..http.transport import Response
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest, mediatype
 from .foreign import ForeignLayers
 

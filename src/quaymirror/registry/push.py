@@ -28,9 +28,9 @@ from ..errors import (
     Side,
     UnsafeRedirect,
 )
-from ..net.client import Client, Request
-from ..net.origin import Origin
-from ..net.transport import Response
+from ..http.client import Client, Request
+from ..http.origin import Origin
+from ..http.transport import Response
 from ..oci import Descriptor, Digest, Repository, mediatype
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ import anyio.to_thread
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest
 from . import fsops
+from .executor import Lanes
 from .fsops import Fsync
 from .ingest import BATCH_BYTES, Ingest, Place
-from .serial import Lanes
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from . import fsops, index
 from .blobs import BlobStore
+from .executor import Serial
 from .fsops import Fsync
 from .ingest import Ingest
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked
-from .serial import Serial
 from .state import ImageRecord, State
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import MirrorDamaged
 from ..events import ignore
 from ..oci import Descriptor, Digest
-from . import fsops, index, reach
+from . import fsops, graph, index
 from .blobs import BlobStore
 from .layout import read_index
 from .state import Gone, State
@@ -134,7 +134,7 @@ def _orphans(root: Path, state: State, without: Collection[str]) -> list[tuple[O
     """Every blob that nothing needs but the images `without`, and when it was last modified."""
     needed = _needed(root, state, without)
     found = []
-    for path, digest in reach.stored(root):
+    for path, digest in graph.stored(root):
         if digest is not None and digest not in needed:
             with fsops.local_errors("look at", path):
                 status = path.lstat()
@@ -157,8 +157,8 @@ def _needed(root: Path, state: State, without: Collection[str]) -> set[Digest]:
         if node.digest not in known:
             raise MirrorDamaged(f"{node.digest} in {root} is missing or damaged: mend it with verify --repair first")
 
-    for name, descriptor in reach.entries(root):
+    for name, descriptor in graph.entries(root):
         if name not in without:
-            needed.update(node.digest for node in reach.below(blobs, descriptor, unreadable))
+            needed.update(node.digest for node in graph.below(blobs, descriptor, unreadable))
 
     return needed

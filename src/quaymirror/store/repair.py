@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..oci import Descriptor, Digest, Index, manifest
 from ..oci.manifest import MAX_MANIFEST_BYTES
-from . import reach
+from . import graph
 from .blobs import BlobStore
 from .index import CONTAINERD_NAME
 from .state import ImageRecord, State
@@ -35,7 +35,7 @@ def rebuild(root: Path, state: State) -> Rebuilt:
     """
     result, blobs, right = Rebuilt(), BlobStore(root), set[Digest]()
     records: list[ImageRecord] = []
-    for name, entry in reach.entries(root):
+    for name, entry in graph.entries(root):
         registry = _registry(name, entry)
         present = state.image(name)
         if registry is None:
@@ -63,7 +63,7 @@ def _registry(name: str, entry: Descriptor) -> str | None:
 def _record(name: str, registry: str, entry: Descriptor, blobs: BlobStore, right: set[Digest]) -> ImageRecord | None:
     """What the state has to know of an image, None if it is not whole. What is `right` is not read again."""
     unreadable: list[Descriptor] = []
-    contents = tuple({n.digest: n for n in reach.below(blobs, entry, lambda n, _: unreadable.append(n))}.values())
+    contents = tuple({n.digest: n for n in graph.below(blobs, entry, lambda n, _: unreadable.append(n))}.values())
     if unreadable or not all(node.digest in right or blobs.adopt(node) for node in contents):
         return None
 
@@ -81,7 +81,7 @@ def _record(name: str, registry: str, entry: Descriptor, blobs: BlobStore, right
 
 def _platforms(entry: Descriptor, blobs: BlobStore) -> str:
     """The platforms that must have been asked for, as the state spells them; '' where all of them are here."""
-    content = blobs.read(entry.digest, MAX_MANIFEST_BYTES) if reach.is_manifest(entry) else None
+    content = blobs.read(entry.digest, MAX_MANIFEST_BYTES) if graph.is_manifest(entry) else None
     root = manifest.parse_stored(content, entry.digest) if content is not None else None
     if not isinstance(root, Index):
         return ""

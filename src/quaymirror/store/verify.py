@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from ..errors import MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
-from . import fsops, reach
+from . import fsops, graph
 from .blobs import BlobStore
 from .lock import reading
 
@@ -89,7 +89,7 @@ async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | 
 
 async def _verify(root: Path, fast: bool, progress: Progress) -> Verification:
     blobs = BlobStore(root)
-    entries = await anyio.to_thread.run_sync(reach.entries, root)
+    entries = await anyio.to_thread.run_sync(graph.entries, root)
     needed: defaultdict[Digest, set[str]] = defaultdict(set)
     nodes: dict[Digest, Descriptor] = {}
     broken: dict[Digest, str] = {}
@@ -140,7 +140,7 @@ def _below(blobs: BlobStore, root: Descriptor, broken: dict[Digest, str]) -> lis
         if wrong is not None:  # else it is told as missing or damaged when it is checked
             broken[node.digest] = "damaged"
 
-    return list(reach.below(blobs, root, unreadable))
+    return list(graph.below(blobs, root, unreadable))
 
 
 def _check(blobs: BlobStore, node: Descriptor, fast: bool) -> str | None:
@@ -149,7 +149,7 @@ def _check(blobs: BlobStore, node: Descriptor, fast: bool) -> str | None:
         if not os.path.lexists(blobs.path(node.digest)):
             return "missing"
 
-        is_right = blobs.has(node) if fast and not reach.is_manifest(node) else blobs.verify(node)
+        is_right = blobs.has(node) if fast and not graph.is_manifest(node) else blobs.verify(node)
         return None if is_right else "damaged"
     except (StoreError, MirrorDamaged):
         return "damaged"
@@ -157,7 +157,7 @@ def _check(blobs: BlobStore, node: Descriptor, fast: bool) -> str | None:
 
 def _orphans(root: Path, needed: Collection[Digest]) -> tuple[int, int]:
     def sizes() -> Iterator[int]:
-        for path, digest in reach.stored(root):
+        for path, digest in graph.stored(root):
             if digest not in needed:
                 # What a run found damaged it may just have removed.
                 with fsops.local_errors("look at", path), suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ import anyio
 from ..events import Meters
 from ..oci import Descriptor, Repository
 from ..registry.pull import RangeRefused, RemoteSource
-from .pieces import fetch_pieces
+from .segments import fetch_pieces
 from .stream import PROGRESS_BYTES, Streams
 from .target import Sink
 

@@ -23,11 +23,11 @@ from ..events import BlobFinished, ImagePlanned, Meters, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..registry.pull import RemoteSource, check_expected
 from ..store.state import ImageRecord
+from ..tasks import furthest, together
 from .blob import fetch_blob
-from .flight import SingleFlight
-from .pool import Pool
+from .sharing import Pool
+from .single_flight import SingleFlight
 from .target import Target
-from .together import furthest, together
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from ..errors import TimedOut
 from ..events import Meter, Meters
-from ..net.client import Validator
+from ..http.client import Validator
 from ..oci import Descriptor, Repository
 from ..registry.pull import BlobStream, RemoteSource
 

@@ -23,9 +23,9 @@ from ..events import (
     Status,
     StopRequested,
 )
+from .descriptions import Failure, clean, limits_text, subject
 from .state import Rates, RunState
 from .text import human_bytes, human_duration, human_rate, plain
-from .words import Failure, clean, limits_text, subject
 
 __all__ = ["Lines", "outcome_text", "progress_text"]
 

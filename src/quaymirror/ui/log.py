@@ -28,9 +28,9 @@ from ..events import (
     StopRequested,
     TagChecked,
 )
+from .descriptions import Failure, clean, explain, limits_text, pace_text, subject, where
 from .jsonl import event_name, members
 from .text import plain
-from .words import Failure, clean, explain, limits_text, pace_text, subject, where
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
 

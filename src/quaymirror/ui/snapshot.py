@@ -15,10 +15,10 @@ from typing import Any
 from ..errors import QuaymirrorError
 from ..events import HostPaced, Meter, Meters, Progress, RunFinished, RunStarted, Status
 from ..oci import Digest
-from .conform import built, expect, expect_printable, field_types
+from .descriptions import Failure
 from .jsonl import members
 from .state import Pause, Rates, RunState
-from .words import Failure
+from .validation import built, expect, expect_printable, field_types
 
 VERSION = 2
 # More images in work than any run has.

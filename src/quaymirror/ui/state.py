@@ -41,7 +41,7 @@ from ..events import (
     TagChecked,
 )
 from ..oci import Reference
-from .words import Failure, clean
+from .descriptions import Failure, clean
 
 __all__ = ["FAILURES_KEPT", "Failure", "Pause", "Rates", "RunState"]
 

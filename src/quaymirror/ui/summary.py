@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..events import Status
+from .descriptions import Failure, subject
 from .state import RunState
 from .text import human_bytes, human_duration, human_rate, plain
-from .words import Failure, subject
 
 __all__ = ["summary_lines", "total_line"]
 

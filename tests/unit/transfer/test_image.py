@@ -12,7 +12,7 @@ import pytest
 from quaymirror.errors import NotFound
 from quaymirror.oci import Descriptor, Digest
 from quaymirror.transfer import image
-from quaymirror.transfer.flight import SingleFlight
+from quaymirror.transfer.single_flight import SingleFlight
 
 FIRST, SECOND = (Descriptor("application/octet-stream", Digest.of(text), 5) for text in (b"first", b"other"))
 

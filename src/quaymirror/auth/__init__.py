@@ -1,0 +1,1 @@
+"""Credentials, auth files, credential helpers and token services."""

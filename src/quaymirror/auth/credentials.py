@@ -1,0 +1,144 @@
+"""Credentials for a registry, from auth files and credential helpers: first hit wins, any trouble is an error."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from ..errors import ConfigError
+from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
+from .authfile import AuthFile, normalize_registry
+from .helper import ask_helper
+
+__all__ = ["CredentialStore", "Credentials", "Secret", "find_credentials", "read_secret_file", "read_secret_stdin"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place to look for an auth file; `is_required` when the user named it."""
+
+    path: Path
+    is_required: bool = False
+
+
+def locations(authfile: Path | None, env: Mapping[str, str]) -> tuple[Location, ...]:
+    """Return where to look, in order. A file that the user named, by option or `$REGISTRY_AUTH_FILE`, is the only one.
+
+    An empty variable counts as unset; without `HOME` the places below it are left out.
+    """
+    named = authfile or _directory(env, "REGISTRY_AUTH_FILE")
+    if named is not None:
+        return (Location(named, is_required=True),)
+
+    home = _directory(env, "HOME")
+    runtime = _directory(env, "XDG_RUNTIME_DIR")
+    config = _directory(env, "XDG_CONFIG_HOME") or (home and home / ".config")
+    docker = _directory(env, "DOCKER_CONFIG") or (home and home / ".docker")
+    candidates = (
+        runtime and runtime / "containers" / "auth.json",
+        config and config / "containers" / "auth.json",
+        docker and docker / "config.json",
+    )
+    return tuple(Location(path) for path in candidates if path is not None)
+
+
+class CredentialStore:
+    """The credentials that the user keeps for podman, skopeo and docker.
+
+    Looks into `authfile`, else `$REGISTRY_AUTH_FILE`; only if neither is given into
+    `$XDG_RUNTIME_DIR/containers/auth.json`, `${XDG_CONFIG_HOME:-~/.config}/containers/auth.json` and
+    `${DOCKER_CONFIG:-~/.docker}/config.json`. In each file `credHelpers` is before `credsStore` before `auths`
+    (containers-auth.json(5), docker-credential-helpers protocol). `env` is all there is of an environment: the
+    variables above, `HOME`, and what helpers are run with.
+
+    A file is read once and a helper asked once per registry, also when many ask at the same time or it failed.
+    """
+
+    def __init__(self, *, authfile: Path | None, env: Mapping[str, str]) -> None:
+        self._env = dict(env)
+        self._locations = locations(authfile, env)
+        self._files: defaultdict[Location, _Once[AuthFile | None]] = defaultdict(_Once)
+        self._answers: defaultdict[tuple[str, str], _Once[Credentials | None]] = defaultdict(_Once)
+
+    async def find(self, registry: str, repository: str | None = None) -> Credentials | None:
+        """Return the credentials for `repository` of `registry`, a `host[:port]`; None: there are none, be anonymous.
+
+        :raises ConfigError: if `registry` is no `host[:port]`, if a file that was asked for is missing, or any file
+            or helper on the way is broken (see `AuthFile` and `ask_helper`): never anonymous by accident.
+        """
+        normal = normalize_registry(registry)
+        if normal is None:
+            raise ConfigError("a registry is written host[:port], without scheme, user and path")
+
+        for location in self._locations:
+            load = partial(AuthFile.load, location.path, is_required=location.is_required)
+            file = await self._files[location].run(partial(to_thread.run_sync, load))
+            credentials = await self._find_in(file, normal, repository) if file is not None else None
+            if credentials is not None:
+                return credentials
+
+        return None
+
+    async def _find_in(self, file: AuthFile, registry: str, repository: str | None) -> Credentials | None:
+        for name in file.helpers_for(registry):
+            ask = partial(ask_helper, name, registry, env=self._env)
+            credentials = await self._answers[name, registry].run(ask)
+            if credentials is not None:
+                return credentials
+
+        return file.inline_credentials(registry, repository)
+
+    def __repr__(self) -> str:
+        return f"<CredentialStore {', '.join(str(location.path) for location in self._locations)}>"
+
+
+async def find_credentials(
+    registry: str, repository: str | None = None, *, authfile: Path | None, env: Mapping[str, str]
+) -> Credentials | None:
+    """Return the credentials for one registry, once; who asks more often keeps a `CredentialStore`.
+
+    :raises ConfigError: as `CredentialStore.find`.
+    """
+    return await CredentialStore(authfile=authfile, env=env).find(registry, repository)
+
+
+def _directory(env: Mapping[str, str], name: str) -> Path | None:
+    value = env.get(name)
+    return Path(value) if value else None
+
+
+class _Once(Generic[T]):
+    """Work that is done once: who comes later, or at the same time, gets the outcome of the first.
+
+    A failure is an outcome; a cancelled first is none, and the next in line does the work.
+    """
+
+    __slots__ = ("_lock", "_outcomes")
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+        self._outcomes: list[T | ConfigError] = []
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        async with self._lock:
+            if not self._outcomes:
+                try:
+                    self._outcomes.append(await work())
+                except ConfigError as error:
+                    self._outcomes.append(error)
+
+        outcome = self._outcomes[0]
+        if isinstance(outcome, ConfigError):
+            # A new one for each: an exception object collects the tracebacks of all who raise it.
+            raise ConfigError(outcome.message)
+
+        return outcome

@@ -1,0 +1,129 @@
+"""Credential helpers: the programs that keep docker's passwords (docker-credential-helpers protocol)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from subprocess import DEVNULL
+from typing import Final
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+from ..errors import ConfigError
+from ..secret import Credentials, Secret
+from .authfile import normalize_server, parse_object
+
+__all__ = ["ask_helper", "helper_environment"]
+
+ANSWER_LIMIT: Final = 64 * 1024
+TIME_LIMIT_S: Final = 30.0
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_NOT_FOUND: Final = b"credentials not found in native keychain"
+_PRIVATE_PREFIXES: Final = ("QUAYMIRROR_", "QUAY_API_TOKEN")
+
+
+async def ask_helper(
+    name: str, registry: str, *, env: Mapping[str, str], time_limit_s: float = TIME_LIMIT_S
+) -> Credentials | None:
+    """Return what `docker-credential-<name> get` knows about `registry`, a normalized `host[:port]`; None if nothing.
+
+    The program is looked up in the absolute directories of `env`'s `PATH` and gets `env` without our own secrets.
+    Nothing it prints gets into a message, since it may be a secret; its standard error is dropped.
+
+    :raises ConfigError: naming the helper: a name outside the grammar, no such program, it failed, took longer than
+        30 s, answered more than 64 KiB or something else than the protocol's JSON, or for another server. The next
+        source must not be tried then: CVE-2021-41092 was exactly that.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"not a valid name of a credential helper: {name[:100]!r}")
+
+    program = f"docker-credential-{name}"
+    path = _find_program(program, env)
+    code, answer = await _run_get(path, registry, env=helper_environment(env), time_limit_s=time_limit_s)
+    if code == 0:
+        return _parse_answer(answer, program, registry)
+
+    if answer.strip() == _NOT_FOUND:
+        return None
+
+    raise ConfigError(f"credential helper {program} failed for {registry} (exit status {code})")
+
+
+def helper_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Return `env` without the variables that hold secrets of ours."""
+    return {key: value for key, value in env.items() if not key.startswith(_PRIVATE_PREFIXES)}
+
+
+def _find_program(program: str, env: Mapping[str, str]) -> str:
+    # A relative or empty entry of PATH means the working directory, which may be anybody's.
+    directories = [entry for entry in env.get("PATH", os.defpath).split(os.pathsep) if entry.startswith("/")]
+    path = shutil.which(program, path=os.pathsep.join(directories)) if directories else None
+    if path is None:
+        raise ConfigError(f"credential helper {program} is not in PATH")
+
+    return path
+
+
+async def _run_get(path: str, registry: str, *, env: Mapping[str, str], time_limit_s: float) -> tuple[int, bytes]:
+    program = os.path.basename(path)  # noqa: PTH119
+    try:
+        with anyio.fail_after(time_limit_s):
+            async with await anyio.open_process([path, "get"], stderr=DEVNULL, env=env) as process:
+                return await _converse(process, registry, program)
+    except TimeoutError:
+        raise ConfigError(f"credential helper {program} gave no answer in {time_limit_s:g} s") from None
+    except OSError as error:
+        raise ConfigError(f"can't run credential helper {program}: {error.strerror or 'I/O error'}") from None
+
+
+async def _converse(process: Process, registry: str, program: str) -> tuple[int, bytes]:
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError("both are pipes")
+
+    try:
+        await process.stdin.send(registry.encode())
+        await process.stdin.aclose()
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass  # It did not read its question: its answer tells whether that matters.
+
+    answer = await _receive(process.stdout)
+    if len(answer) > ANSWER_LIMIT:
+        # It may be gone already, and that is an OSError.
+        with suppress(ProcessLookupError):
+            process.kill()
+
+        raise ConfigError(f"credential helper {program} answered more than {ANSWER_LIMIT} bytes")
+
+    return await process.wait(), answer
+
+
+async def _receive(stream: ByteReceiveStream) -> bytes:
+    """Return all of `stream`, or its beginning if that is larger than what is allowed already."""
+    answer = bytearray()
+    async for chunk in stream:
+        answer += chunk
+        if len(answer) > ANSWER_LIMIT:
+            break
+
+    return bytes(answer)
+
+
+def _parse_answer(answer: bytes, program: str, registry: str) -> Credentials:
+    document = parse_object(answer) or {}
+    server, username, secret = (document.get(key, "") for key in ("ServerURL", "Username", "Secret"))
+    if not (isinstance(server, str) and isinstance(username, str) and isinstance(secret, str) and secret):
+        raise ConfigError(f"credential helper {program} gave no valid answer for {registry}")
+
+    # Some helpers (gcloud's) leave ServerURL out; one that names another server answers another question.
+    if server and normalize_server(server) != registry:
+        raise ConfigError(f"credential helper {program} answered for another server than {registry}")
+
+    try:
+        return Credentials(username, Secret(secret))
+    except ConfigError as error:
+        raise ConfigError(f"credential helper {program}, answer for {registry}: {error.message}") from None

@@ -1,0 +1,1 @@
+"""Which repositories and tags a source has."""

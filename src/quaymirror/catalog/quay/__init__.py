@@ -1,0 +1,1 @@
+"""Quay's REST API as a catalog."""

@@ -1,0 +1,151 @@
+"""The few calls of Quay's REST API that a mirror needs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from enum import Enum
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+from ...errors import AccessDenied, CredentialsRefused, NotFound, Unavailable
+from ...http.client import Client, Request
+from ...http.dates import parse_http_date
+from ...http.transport import Response
+from .schema import Page, Tag, TagPage, parse_page, parse_tags
+
+T = TypeVar("T")
+
+_MAX_PAGE = 8 * 1024 * 1024
+
+
+class Namespace(Enum):
+    """What a name stands for on the server."""
+
+    ORGANIZATION = "organization"
+    USER = "user"
+    UNKNOWN = "unknown"
+
+
+class QuayAPI:
+    """API v1 of one server. `has_token` says whether the client sends a token."""
+
+    def __init__(self, client: Client, *, has_token: bool) -> None:
+        self._client = client
+        self.has_token = has_token
+
+    async def repositories(self, organization: str, next_page: str | None) -> Page:
+        """Return one page of the organization's repositories, in the order of their creation.
+
+        An unknown organization has an empty page. A `next_page` that the server no longer knows gives the first page
+        again, so none may be kept for another run.
+
+        :raises CredentialsRefused: when the server answers nobody, or not us.
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        path = listing_path(organization, next_page)
+        try:
+            return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
+        except AccessDenied as error:
+            raise CredentialsRefused(
+                f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
+            ) from None
+
+    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> tuple[Tag | None, int | None]:
+        """Return the living tag called `tag` of `repository` (with its organization), None where there is none.
+
+        With it comes the server's own time (POSIX) when it said so, None where it has no clock.
+
+        :raises RateLimited: when the server answers so few calls a second that we would have to wait, unless `patient`.
+        :raises NotFound: when the repository is gone.
+        :raises AccessDenied: when it is gone or not for us; to the anonymous, Quay says the same for both.
+        :raises CredentialsRefused: when our token is not accepted any more.
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
+        if found.rejected:
+            # Asked for one tag, Quay names no other: this may be the one, and "no such tag" would have it pruned.
+            raise Unavailable(f"{repository}: asked for the tag {tag}, the API has {found.rejected[0]}")
+
+        return next((candidate for candidate in found.tags if candidate.name == tag), None), found.at
+
+    async def tags(self, repository: str, part: str, number: int) -> TagPage:
+        """Return page `number` (from 1) of the living tags of `repository`, newest first.
+
+        With `part` only those that hold this text come, and some others: the server folds case and knows wildcards.
+        Tags that move while one pages may come twice, or not at all: see `matching_tags`.
+
+        :raises QuaymirrorError: as `tag`.
+        """
+        query = {"limit": "100", "page": str(number)}
+        return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
+
+    async def _tags(self, repository: str, query: dict[str, str], *, patient: bool = True) -> TagPage:
+        path = f"/api/v1/repository/{quote(repository)}/tag/?{urlencode({'onlyActiveTags': 'true', **query})}"
+        try:
+            return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)), patient=patient)
+        except AccessDenied as error:
+            if self.has_token and error.status == 401:
+                # With a token that counts, it would have been 403 or 404.
+                raise CredentialsRefused(f"the API token is no longer accepted: {error.message}", status=401) from None
+
+            raise
+
+    async def namespace(self, name: str) -> Namespace:
+        """Tell what `name` is: the listing is empty alike for an empty organization and for none.
+
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        for kind, path in ((Namespace.ORGANIZATION, "organization"), (Namespace.USER, "users")):
+            try:
+                await self._get(f"/api/v1/{path}/{quote(name)}", lambda _, body: body)
+            except NotFound:
+                continue
+            except AccessDenied:
+                return kind
+
+            return kind
+
+        return Namespace.UNKNOWN
+
+    async def accepts_token(self, organization: str) -> bool:
+        """Tell whether the token counts: Quay answers a wrong one like nobody's, with 200.
+
+        A repository that can't exist is 401 to the anonymous, 403 to a token without rights here, 404 to a good one.
+
+        :raises QuaymirrorError: when there is no usable answer.
+        """
+        name = f"quaymirror-probe-{secrets.token_hex(8)}"
+        try:
+            await self._get(f"/api/v1/repository/{quote(organization)}/{name}", lambda _, body: body)
+        except NotFound:
+            return True
+        except AccessDenied as error:
+            return error.status == 403
+
+        return True
+
+    @property
+    def _who(self) -> str:
+        return "this token" if self.has_token else "anonymous clients; --token-file would name an API token"
+
+    async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
+        request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
+        return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
+
+
+def listing_path(organization: str, next_page: str | None) -> str:
+    """Return path and query of one page of the listing; `next_page` is a server's text, whatever that is."""
+    # All parameters each time: the token of a page does not remember them. Without public=true an anonymous client sees
+    # nothing, and one with a token only what was granted to it by name.
+    query = {"namespace": organization, "public": "true", "last_modified": "true"}
+    if next_page is not None:
+        query["next_page"] = next_page
+
+    return f"/api/v1/repository?{urlencode(query, errors='surrogatepass')}"
+
+
+def _time(answer: Response) -> int | None:
+    """The server's own time: the only clock that its `last_modified` can be compared with."""
+    date = parse_http_date(answer.headers.get("Date"))
+    return None if date is None else int(date.timestamp())

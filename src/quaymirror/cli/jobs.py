@@ -1,0 +1,237 @@
+"""One or several runs, at once where they can share an engine, under one pair of eyes, to one exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from signal import Signals
+from typing import Any, TypeVar
+
+import anyio
+import click
+
+from ..errors import ConfigError, QuaymirrorError
+from ..events import Notice
+from ..run import pruning
+from ..run.report import ExitCode, Report, exit_code_of
+from ..run.shared import Engine, open_engine
+from ..run.sync import run_sync
+from ..selection.lockfile import read_lock
+from ..selection.selection import Selection
+from ..settings import Settings
+from ..targets.parse import LayoutTarget, TargetSpec, common_target, home_of
+from ..tasks import together
+from ..ui.summary import summary_lines
+from ..ui.text import plain
+from ..ui.timeline import Timeline
+from .observers import CODES, Audience, Seat, final_code, show_summaries, watching
+from .options import make_selection, make_settings
+from .outputs import Outputs
+
+T = TypeVar("T")
+
+# Of several runs the gravest code counts: what a person has to look at, before what the next night mends.
+_GRAVITY = (1, 143, 130, 8, 6, 4, 5, 7, 2, 3, 9, 0)
+_SELECTION = ("organization", "glob", "tag", "globs", "tags", "exclude", "since")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run to come: what, where to, how. `jobs` are the names it is known by.
+
+    :raises ConfigError: when the parts make no sense together.
+    """
+
+    selections: tuple[Selection, ...]
+    target: str
+    settings: Settings
+    jobs: tuple[str, ...] = ()
+    verify_target: bool = False
+
+    def __post_init__(self) -> None:
+        pruning.check(self.selections, self.settings, is_layout=isinstance(self.spec, LayoutTarget))
+
+    @property
+    def spec(self) -> TargetSpec:
+        """Where images land."""
+        return common_target(self.target, self.selections, self.settings)
+
+    @property
+    def home(self) -> Path:
+        """The directory of what is known of the target. One run at a time has it."""
+        return home_of(self.spec, self.settings)
+
+    def joined(self, other: Plan) -> Plan | None:
+        """Return both as one run if they can be one: the same target, and the same settings."""
+        alike = (other.settings, other.target, other.verify_target) == (self.settings, self.target, self.verify_target)
+        if not alike:
+            return None
+
+        try:
+            return replace(self, selections=self.selections + other.selections, jobs=self.jobs + other.jobs)
+        except ConfigError:
+            return None
+
+
+def make_plan(
+    *,
+    target: str,
+    from_lock: Path | None = None,
+    server_is_given: bool = True,
+    jobs: tuple[str, ...] = (),
+    verify_target: bool = False,
+    **options: Any,
+) -> Plan:
+    """Return the run that the options of `sync` mean.
+
+    :raises ConfigError: when they make no sense.
+    """
+    words = {name: options.pop(name) for name in _SELECTION}
+    if from_lock is None:
+        selections: tuple[Selection, ...] = (make_selection(**words),)
+    else:
+        if any(words.values()):
+            raise ConfigError(
+                "--from-lock says which images: no organization, glob, tag, --exclude or --since beside it"
+            )
+
+        server, selections = read_lock(from_lock)
+        if not server_is_given:
+            options["server"] = server
+
+    return Plan(selections, target, make_settings(**options), jobs, verify_target)
+
+
+def execute(plans: Sequence[Plan], outputs: Outputs) -> int:
+    """Run `plans` and return the exit code.
+
+    :raises QuaymirrorError: when the only run can't begin, or an output can't be written.
+    """
+    return anyio.run(_execute, plans, outputs)
+
+
+async def _execute(plans: Sequence[Plan], outputs: Outputs) -> int:
+    await outputs.ping("/start")
+    done: list[tuple[Report, int, Timeline]] = []
+    try:
+        code = await _run_all(plans, outputs, done)
+    except QuaymirrorError as error:
+        await outputs.ping("/fail", plain(error.message))
+        raise
+
+    outputs.write(done)
+    lines = [line for _, _, timeline in done for line in summary_lines(timeline.state)]
+    await outputs.ping("" if code == 0 else "/fail", "\n".join([*lines, f"exit code {code}"]))
+    return code
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A run, those who watch it, and what came of it: a report, or why there is none, or neither after a signal."""
+
+    plan: Plan
+    seat: Seat
+    report: Report | None = None
+    error: QuaymirrorError | None = None
+
+
+async def _run_all(plans: Sequence[Plan], outputs: Outputs, done: list[tuple[Report, int, Timeline]]) -> int:
+    codes = [0]
+    for group in _grouped(plans, lambda plan: plan.settings.connection):
+        jobs, caught = await _run_together(group, outputs)
+        if len(plans) == 1 and jobs[0].error is not None:
+            raise jobs[0].error
+
+        for job in jobs:
+            code = await _code(job, caught)
+            codes.append(code)
+            if job.report is not None:
+                done.append((job.report, code, job.seat.timeline))
+
+        if caught:
+            break
+
+    return min(codes, key=_GRAVITY.index)
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Return `items` in groups of the same key, in the order of the first of each."""
+    groups: list[tuple[object, list[T]]] = []
+    for item in items:
+        same = next((group for known, group in groups if known == key(item)), None)
+        if same is None:
+            groups.append((key(item), [item]))
+        else:
+            same.append(item)
+
+    return [group for _, group in groups]
+
+
+async def _run_together(plans: Sequence[Plan], outputs: Outputs) -> tuple[list[_Job], Sequence[Signals]]:
+    """Run `plans` in one engine, those of one target one after the other; return the signals that came, too."""
+    async with watching(outputs, [plan.home for plan in plans]) as audience:
+        jobs = [_Job(plan, seat) for plan, seat in zip(plans, audience.seats, strict=True)]
+        lanes = _grouped(jobs, lambda job: job.plan.home.resolve())
+        try:
+            async with open_engine([plan.settings for plan in plans]) as engine:
+                await together(partial(_run_lane, lane, audience, engine) for lane in lanes)
+        except QuaymirrorError as error:
+            for job in jobs:
+                job.error = error
+
+    show_summaries(outputs, [job.seat for job in jobs if job.report is not None])
+    return jobs, audience.caught
+
+
+async def _run_lane(lane: Sequence[_Job], audience: Audience, engine: Engine) -> None:
+    for job in lane:
+        if audience.caught:
+            return
+
+        plan, seat = job.plan, job.seat
+        try:
+            job.report = await run_sync(
+                plan.selections,
+                plan.target,
+                plan.settings,
+                observer=seat.observe,
+                meters=seat.meters,
+                stop=seat.stop,
+                jobs=plan.jobs,
+                engine=engine,
+            )
+            await seat.beacon.write()
+        except QuaymirrorError as error:
+            job.error = error
+            if len(audience.seats) > 1:
+                # The others may go on for hours: who watches should know now, who comes later reads it below.
+                seat.observe(Notice(f"{', '.join(plan.jobs)}: {error.message}"))
+
+
+async def _code(job: _Job, caught: Sequence[Signals]) -> int:
+    """Return the exit code of one run, and say what ended it if its summary did not."""
+    plan, report = job.plan, job.report
+    if job.error is not None:
+        click.echo(f"quaymirror: {', '.join(plan.jobs)}: {plain(job.error.message)}", err=True)
+        return int(exit_code_of(job.error))
+
+    if report is None:
+        return int(CODES[caught[0]])
+
+    code = final_code(report, caught)
+    if plan.verify_target and report.fatal is None and not plan.settings.dry_run:
+        # Damage is graver than anything that a run which ended by itself can say.
+        code = await _verified(plan.spec, plan.settings) or code
+
+    return int(code)
+
+
+async def _verified(spec: TargetSpec, settings: Settings) -> ExitCode:
+    from ..run import verify_target as recheck
+    from .verify import show_damages, show_verdict
+
+    result = await recheck.verify_target(spec, settings)
+    show_damages(result)
+    return show_verdict(result)

@@ -1,0 +1,1 @@
+"""HTTP requests to one host, within its limits and without trusting it."""

@@ -1,1 +1,0 @@
-"""A run: settings in, a report out, and everything between them wired together."""

@@ -1,0 +1,233 @@
+"""What images are, from their manifests and configs alone: the metadata that `occystrap info` shows, field by field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+
+from ..catalog.quay.lookup import refuse_impossible
+from ..discovery.find import confirmed
+from ..discovery.pipeline import pages
+from ..errors import (
+    DigestMismatch,
+    PlatformNotFound,
+    QuaymirrorError,
+    ReadInterrupted,
+    SizeMismatch,
+    UnsupportedContent,
+)
+from ..events import Meters, Observer
+from ..oci import Descriptor, Index, Manifest, Platform, Reference
+from ..registry.pull import RemoteSource
+from ..selection.selection import Selection
+from ..settings import Settings
+from ..tasks import together
+from ..transfer.blob import fetch_blob
+from .wiring import Services, connect
+
+_MAX_CONFIG_BYTES = 32 * 1024 * 1024
+_DEFAULT_PLATFORM = Platform("linux", "amd64")
+
+
+async def image_infos(selection: Selection, settings: Settings, *, observer: Observer) -> list[dict[str, Any]]:
+    """Return the metadata of every image of `selection`, by name; of one that can't be read an `error` instead.
+
+    Of a multi-arch image it is that of linux/amd64, or of the first of `settings.platforms`.
+
+    :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
+    :raises QuaymirrorError: when the listing breaks off, or nothing at all can be had.
+    """
+    found: list[dict[str, Any]] = []
+    limit = anyio.CapacityLimiter(settings.concurrency)
+    refuse_impossible(settings.discovery, selection)
+    async with connect(settings, observer) as services:
+        async for candidates in pages(services.api, settings.origin.netloc, selection, observer=observer):
+            images = await confirmed(candidates, services, selection, observer)
+            await together(partial(_add, image.reference, services, settings, limit, found) for image in images)
+
+    return sorted(found, key=lambda info: (info["image"], info["tag"]))
+
+
+async def _add(
+    reference: Reference,
+    services: Services,
+    settings: Settings,
+    limit: anyio.CapacityLimiter,
+    found: list[dict[str, Any]],
+) -> None:
+    wanted = settings.platforms[0] if settings.platforms else _DEFAULT_PLATFORM
+    info: dict[str, Any] = {"image": reference.repository.name, "tag": reference.tag}
+    try:
+        async with limit:
+            manifest, config = await _fetch(reference, services.source, wanted)
+
+        info |= _of_manifest(manifest) | _of_config(config)
+        _add_layers(info, manifest, config)
+    except QuaymirrorError as error:
+        info |= {"error": error.message}
+
+    found.append(info)
+
+
+async def _fetch(
+    reference: Reference, source: RemoteSource, wanted: Platform
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    assert reference.digest is not None
+    node = await source.manifest(reference.repository, reference.digest)
+    if isinstance(node, Index):
+        child = _child(node, wanted, reference)
+        node = await source.manifest(reference.repository, child.digest, expected=child)
+
+    if not isinstance(node, Manifest):
+        raise UnsupportedContent(f"{reference.name} is an index of indexes")
+
+    if node.config.size > _MAX_CONFIG_BYTES:
+        raise UnsupportedContent(f"{reference.name} has a config of {node.config.size:,} bytes")
+
+    sink = _MemorySink(node.config)
+    await fetch_blob(
+        node.config,
+        repository=reference.repository,
+        source=source,
+        sink=sink,
+        slots=anyio.CapacityLimiter(1),
+        meters=Meters(),
+        label=reference.name,
+    )
+    return json.loads(node.raw), _parsed(bytes(sink.content), reference)
+
+
+def _child(index: Index, wanted: Platform, reference: Reference) -> Descriptor:
+    for child in index.manifests:
+        if child.platform is not None and child.platform.matches(wanted):
+            return child
+
+    raise PlatformNotFound(f"{reference.name} is not there for {wanted}")
+
+
+def _parsed(content: bytes, reference: Reference) -> Mapping[str, Any]:
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError):
+        config = None
+
+    if not isinstance(config, dict):
+        raise UnsupportedContent(f"{reference.name}: its config is no JSON object")
+
+    return config
+
+
+class _MemorySink:
+    """Keeps a small blob, verified; see `Sink`."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor = descriptor
+        self.content = bytearray()
+        self.offset = 0
+
+    async def ready(self) -> None:
+        """There is nothing to find out."""
+
+    def scattered(self) -> None:
+        """What is small comes in one go."""
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            self.offset += len(chunk)
+            if self.offset > self._descriptor.size:
+                await self.restart()
+                raise SizeMismatch(
+                    f"{self._descriptor.digest}: more than the {self._descriptor.size:,} bytes announced"
+                )
+
+            self.content += chunk
+
+    async def restart(self) -> None:
+        self.offset = 0
+        self.content.clear()
+
+    async def commit(self) -> None:
+        if self.offset < self._descriptor.size:
+            raise ReadInterrupted(f"{self._descriptor.digest}: got {self.offset:,} of {self._descriptor.size:,} bytes")
+
+        if not self._descriptor.digest.matches(bytes(self.content)):
+            await self.restart()
+            raise DigestMismatch(f"{self._descriptor.digest}: received other bytes of the right number")
+
+
+def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    layers = manifest["layers"]
+    return {
+        "schema_version": manifest.get("schemaVersion"),
+        "media_type": manifest.get("mediaType"),
+        "config_digest": manifest["config"].get("digest"),
+        "config_size": manifest["config"].get("size"),
+        "layer_count": len(layers),
+        "total_compressed_size": sum(layer["size"] for layer in layers),
+    }
+
+
+def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    run = _dict(config.get("config"))
+    history = _history(config)
+    return {
+        **{key: config.get(key, "") for key in ("architecture", "os", "variant", "created")},
+        "diff_ids": _diff_ids(config),
+        "history_count": len(history),
+        "empty_layer_count": sum(bool(step.get("empty_layer")) for step in history),
+        "labels": _dict(run.get("Labels")),
+        "env": _list(run.get("Env")),
+        "entrypoint": run.get("Entrypoint"),
+        "cmd": run.get("Cmd"),
+        "working_dir": run.get("WorkingDir", ""),
+        "exposed_ports": list(_dict(run.get("ExposedPorts"))),
+        "volumes": list(_dict(run.get("Volumes"))),
+    }
+
+
+def _add_layers(info: dict[str, Any], manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Bring together what manifest, rootfs and history say of each layer, by position."""
+    info["layers"] = [
+        {
+            "index": number,
+            "digest": layer["digest"],
+            "size": layer["size"],
+            "media_type": layer["mediaType"],
+            "compression": _compression(layer["mediaType"]),
+        }
+        for number, layer in enumerate(manifest["layers"])
+    ]
+    for layer, diff_id in zip(info["layers"], _diff_ids(config), strict=False):
+        layer["diff_id"] = diff_id
+
+    steps = [step for step in _history(config) if not step.get("empty_layer")]
+    for layer, step in zip(info["layers"], steps, strict=False):
+        layer["created_by"] = step.get("created_by", "")
+
+
+def _compression(media_type: str) -> str:
+    for name in ("gzip", "zstd"):
+        if media_type.endswith((f"+{name}", f".{name}")):
+            return name
+
+    return "none" if media_type.endswith(".tar") and "+" not in media_type else "unknown"
+
+
+def _diff_ids(config: Mapping[str, Any]) -> list[Any]:
+    return _list(_dict(config.get("rootfs")).get("diff_ids"))
+
+
+def _history(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_dict(step) for step in _list(config.get("history"))]
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,70 @@
+"""What runs share that go on at the same time: connections to their server, its gates, limits, slots, and blobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from ..events import Event, Observer
+from ..oci import Digest
+from ..settings import Settings
+from ..transfer.sharing import Pool
+from .wiring import Connection, Services, connect_source
+
+
+class Tellers:
+    """An observer that passes on every event to each run: the pause of a host holds back all of them."""
+
+    def __init__(self) -> None:
+        self._observers: list[Observer] = []
+
+    def __call__(self, event: Event) -> None:
+        """Pass on `event`."""
+        for observer in tuple(self._observers):
+            observer(event)
+
+    @contextmanager
+    def telling(self, observer: Observer) -> Iterator[None]:
+        """Tell `observer`, too, while the context lasts."""
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The shared part of runs. `images` and `slots` bound images and blobs in flight over all of them.
+
+    `counted` is what dry runs have counted already, as every blob is fetched once.
+    """
+
+    source: Connection
+    images: anyio.CapacityLimiter
+    slots: anyio.CapacityLimiter
+    tellers: Tellers
+    pool: Pool = field(default_factory=Pool)
+    counted: set[Digest] = field(default_factory=set)
+
+    def services(self, settings: Settings, observer: Observer) -> Services:
+        """Return what a run with `settings` asks the server by; `observer` is told of its retries."""
+        return self.source.services(settings, observer)
+
+
+@asynccontextmanager
+async def open_engine(settings: Sequence[Settings]) -> AsyncIterator[Engine]:
+    """Open what runs with these `settings`, one at least, share. Their `connection` is the same.
+
+    The largest `concurrency` and `layer_concurrency` among them is that of all together.
+
+    :raises ConfigError: when a file of certificates makes no sense.
+    """
+    tellers = Tellers()
+    images = max(each.concurrency for each in settings)
+    slots = max(each.layer_concurrency for each in settings)
+    async with connect_source(settings[0], tellers) as source:
+        yield Engine(source, anyio.CapacityLimiter(images), anyio.CapacityLimiter(slots), tellers)

@@ -1,0 +1,224 @@
+"""Everything that talks to the server, connected as the settings say. The stack of each client is written here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import urlsplit
+
+from ..auth.namespaces import ByNamespace
+from ..auth.tokens import TokenAuth
+from ..catalog.quay.api import QuayAPI
+from ..catalog.quay.lookup import Discovery, TagLookup, make_lookup
+from ..errors import Scope, Side, UnsafeRedirect
+from ..events import Observer
+from ..http.authorizer import Authorizer, Fixed
+from ..http.client import Client, Request
+from ..http.guard import AddressGuard
+from ..http.limiter import Gates
+from ..http.origin import Origin
+from ..http.proxy import Proxies
+from ..http.rate import Pace
+from ..http.tls import Trust, certificate_directory, tls_context
+from ..http.transport import AiohttpTransport, Transport
+from ..registry.foreign import ForeignLayers
+from ..registry.pull import RemoteSource
+from ..secret import Credentials, Secret
+from ..selection.selection import Selection
+from ..settings import Settings
+
+_MAX_TOKEN_ANSWER = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The server's two faces: its API and its registry."""
+
+    api: QuayAPI
+    source: RemoteSource
+    discovery: Discovery = Discovery.AUTO
+
+    def lookup(self, selection: Selection) -> TagLookup:
+        """Return how to find out what the tags of `selection` mean."""
+        return make_lookup(self.discovery, selection, self.api, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the clients of one server share, its token service included."""
+
+    origin: Origin
+    direct: Transport
+    foreign: Transport
+    gates: Gates
+    strange_gates: Gates
+    settings: Settings
+    observer: Observer
+    side: Side
+
+    def client(self, at: Origin, authorizer: Authorizer) -> Client:
+        """Return a client of `at`: anywhere but at the origin it goes only where servers may send us."""
+        return Client(
+            at,
+            direct=self.direct if at == self.origin else self.foreign,
+            foreign=self.foreign,
+            gates=self.gates,
+            retries=replace(self.settings.retry, retries=self.settings.retries),
+            timeouts=self.settings.timeouts,
+            authorizer=authorizer,
+            observer=self.observer,
+            side=self.side,
+        )
+
+    def stranger(self, at: Origin) -> Client:
+        """Return a client of a host that nobody vouches for: without credentials, only where servers may send us."""
+        return replace(self, direct=self.foreign, gates=self.strange_gates).client(at, Fixed())
+
+    def services(self, settings: Settings, observer: Observer) -> Services:
+        """Return the faces of the server for a run with `settings`; `observer` is told of its retries."""
+        ours = replace(self, settings=settings, observer=observer)
+        token = settings.api_token
+        api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
+        # Credentials may be kept for an organization alone.
+        registry = ByNamespace(partial(ours.token_auth, settings.credentials))
+        return Services(
+            api=QuayAPI(ours.client(self.origin, api), has_token=token is not None),
+            source=RemoteSource(
+                ours.client(self.origin, registry),
+                foreign=ForeignLayers(self.origin, ours.stranger if settings.allow_foreign_layers else None),
+            ),
+            discovery=settings.discovery,
+        )
+
+    def registry(self, credentials: Credentials | None, namespace: str) -> Client:
+        """Return a client of the registry, with `credentials` or else those that the user keeps for `namespace`."""
+        return self.client(self.origin, self.token_auth(credentials, namespace))
+
+    def token_auth(self, credentials: Credentials | None, namespace: str) -> TokenAuth:
+        """Return what gets tokens of the registry; see `registry`."""
+        return TokenAuth(
+            self.origin,
+            ask=self._ask_for_token,
+            find_credentials=partial(_find_credentials, self.settings, self.origin, credentials, namespace),
+            allowed_realms=self.settings.allow_realms,
+            clock=self.settings.retry.clock,
+        )
+
+    async def _ask_for_token(self, url: str, authorization: Secret | None) -> bytes:
+        parts = urlsplit(url)
+        name = f"the token service at {Origin.of(url).netloc}"
+        request = Request(f"{parts.path}?{parts.query}", kind="token", name=name)
+        return await self.client(Origin.of(url), Fixed(authorization)).fetch_once(
+            request, limit=_MAX_TOKEN_ANSWER, parse=lambda _, body: body
+        )
+
+
+@asynccontextmanager
+async def _connected(
+    origin: Origin, settings: Settings, observer: Observer, *, side: Side
+) -> AsyncIterator[Connection]:
+    guard = AddressGuard()
+    trust = _trust(origin, settings, side)
+    proxies = Proxies.of(settings.environment)
+    gates, bandwidth = _limits(settings, observer, side)
+
+    def foreign_proxy(url: str) -> str | None:
+        if not guard.allows(Origin.of(url).host):
+            raise UnsafeRedirect(f"a server sent us to {Origin.of(url).netloc}, which is a private address: refused")
+
+        return proxies.find(url)
+
+    async with (
+        AiohttpTransport(
+            socket_factory=guard.trusted_socket,
+            timeouts=settings.timeouts,
+            pace=bandwidth,
+            tls=tls_context(trust),
+            find_proxy=proxies.find if proxies.by_scheme else None,
+        ) as direct,
+        AiohttpTransport(
+            socket_factory=guard.guarded_socket,
+            timeouts=settings.timeouts,
+            pace=bandwidth,
+            tls=tls_context(trust, is_own=False),
+            find_proxy=foreign_proxy if proxies.by_scheme else None,
+        ) as foreign,
+    ):
+        yield Connection(origin, direct, foreign, gates, gates.apart(), settings, observer, side)
+
+
+@asynccontextmanager
+async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Services]:
+    """Open what is needed to talk to the server of `settings`; connections are made when they are used.
+
+    :raises ConfigError: when a file of certificates makes no sense.
+    """
+    async with connect_source(settings, observer) as connection:
+        yield connection.services(settings, observer)
+
+
+def connect_source(settings: Settings, observer: Observer) -> AbstractAsyncContextManager[Connection]:
+    """Open what several runs whose settings have the same `connection` share; `observer` is told of pauses.
+
+    :raises ConfigError: when a file of certificates makes no sense.
+    """
+    return _connected(settings.origin, settings, observer, side=Side.SOURCE)
+
+
+@asynccontextmanager
+async def connect_target(
+    origin: Origin, settings: Settings, observer: Observer, *, namespace: str = ""
+) -> AsyncIterator[Client]:
+    """Open what is needed to talk to the registry at `origin`, the target; see `connect`."""
+    async with _connected(origin, settings, observer, side=Side.TARGET) as connection:
+        yield connection.registry(settings.dest_credentials, namespace)
+
+
+def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[Gates, Pace | None]:
+    """Return the gates, and the pace of all bytes if there is a limit on them.
+
+    The user's limits are for the source: what is pushed comes from there. Without the source nothing can go on; without
+    the target each image that needs it fails by its name, and what is there already is told.
+    """
+    clock, sleep, total, bandwidth = settings.retry.clock, settings.retry.sleep, None, None
+    gates = partial(Gates, observer, patience=settings.retry.patience, clock=clock, sleep=sleep)
+    if side is Side.TARGET:
+        return gates(given_up=Scope.IMAGE), None
+
+    if settings.max_requests_per_second is not None:
+        total = Pace(settings.max_requests_per_second, clock=clock, sleep=sleep)
+
+    if settings.limit_rate is not None:
+        bandwidth = Pace(settings.limit_rate, clock=clock, sleep=sleep)
+
+    return gates(total=total), bandwidth
+
+
+def _trust(origin: Origin, settings: Settings, side: Side) -> Trust:
+    is_source = side is Side.SOURCE
+    named = settings.src_cert_dir if is_source else settings.dest_cert_dir
+    return Trust(
+        cafile=settings.cafile,
+        directory=named or certificate_directory(origin.netloc, settings.environment),
+        verify=settings.src_tls_verify if is_source else settings.dest_tls_verify,
+    )
+
+
+async def _find_credentials(
+    settings: Settings, origin: Origin, given: Credentials | None, namespace: str
+) -> Credentials | None:
+    if given is not None:
+        return given
+
+    # Imported when a server asks who we are: public mirrors have no use for it.
+    from ..auth.credentials import CredentialStore
+
+    store = CredentialStore(authfile=settings.authfile, env=settings.environment)
+    found = await store.find(origin.netloc, namespace or None)
+    if found is None and settings.api_token is not None and origin == settings.origin:
+        # Quay takes its API token here as the password of this user: one credential serves both faces.
+        return Credentials("$oauthtoken", settings.api_token)
+
+    return found

@@ -1,0 +1,1 @@
+"""The user's language: what to mirror, and lock files."""

@@ -1,0 +1,88 @@
+"""Lock files: which digest each selected tag had, so that another run mirrors exactly that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, InvalidName
+from ..oci import Digest, Reference, Repository
+from ..run.report import Report
+from .selection import Pin, Selection
+
+VERSION = 1
+_MAX_BYTES = 256 * 1024 * 1024
+
+
+def lock_document(reports: Iterable[Report]) -> dict[str, Any]:
+    """Return the lock of everything that `reports` found, as JSON values.
+
+    :raises ConfigError: when they are of several servers: one lock is for one.
+    """
+    found: dict[tuple[str, str], str] = {}
+    servers = set()
+    for report in reports:
+        servers.add(report.server)
+        for outcome in report.outcomes:
+            reference = outcome.reference
+            found[reference.repository.name, reference.tag or ""] = str(reference.digest)
+
+    if len(servers) != 1:
+        raise ConfigError("a lock file is for one server: run the jobs of each server by themselves")
+
+    images = [{"repository": name, "tag": tag, "digest": digest} for (name, tag), digest in sorted(found.items())]
+    return {"lock_version": VERSION, "server": servers.pop(), "images": images}
+
+
+def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
+    """Return the server of a lock file, and a selection of pinned images for each organization.
+
+    :raises ConfigError: when it can't be read, or is no lock file.
+    """
+    document = _document(file)
+    try:
+        images = sorted((_organization(image), _pin(image)) for image in document["images"])
+        server = str(document["server"])
+    except (KeyError, TypeError, AttributeError, InvalidName) as error:
+        raise ConfigError(f"{file} is no lock file: {error}") from None
+
+    if not images:
+        raise ConfigError(f"{file} locks no image")
+
+    groups = groupby(images, key=lambda image: image[0])
+    return server, tuple(_selection(name, [pin for _, pin in group]) for name, group in groups)
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{file} has more than {_MAX_BYTES:,} bytes")
+
+        document = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{file} is no lock file: not JSON") from None
+
+    if not isinstance(document, dict) or document.get("lock_version") != VERSION:
+        raise ConfigError(f"{file} is no lock file of version {VERSION}")
+
+    return document
+
+
+def _organization(image: Mapping[str, str]) -> str:
+    return image["repository"].partition("/")[0]
+
+
+def _pin(image: Mapping[str, str]) -> Pin:
+    # Names of a file are as suspicious as those of a server.
+    Reference(Repository("localhost", image["repository"]), image["tag"])
+    return Pin(image["repository"].partition("/")[2], image["tag"], Digest.parse(image["digest"]))
+
+
+def _selection(organization: str, pins: Sequence[Pin]) -> Selection:
+    tags = ",".join(sorted({pin.tag for pin in pins}))
+    return Selection(organization, "*", tags, pinned=tuple(pins))

@@ -1,0 +1,1 @@
+"""Where images go: an OCI image layout, a registry, or derived images."""

@@ -1,0 +1,226 @@
+"""Targets that images are derived for, by occystrap's outputs: what their addresses mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote
+
+from ..errors import ConfigError
+from ..oci import Platform, Reference
+from ..selection.selection import Selection
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..emit.job import Destination, Option
+
+_ALIASES = {"directory": "dir", "file": "tar"}
+# The options that each output takes; credentials are not among them, since every process can read a command line.
+_OPTIONS = {
+    "dir": {"unique_names", "expand"},
+    "tar": set[str](),
+    "docker": {"socket"},
+    "registry": {"insecure", "compression", "max_workers"},
+    "oci": set[str](),
+    "mounts": set[str](),
+}
+_IN_FILES = {"dir", "tar", "oci", "mounts"}
+_WORDS: Mapping[str, Option] = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_DEFAULT_PLATFORM = Platform("linux", "amd64")
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedTarget:
+    """An address of occystrap's, taken apart; `{repo}` in `path` or `host` still stands for each image's own.
+
+    `directory` is on the file system where files land: what is there before the placeholder, or of the state.
+    """
+
+    text: str
+    scheme: str
+    host: str
+    path: str
+    options: Mapping[str, Option]
+    filters: tuple[str, ...]
+    platform: Platform
+    directory: Path
+    realms: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def shares_layers(self) -> bool:
+        """Whether layers stand in the target under the names they have at the source."""
+        return self.scheme == "dir" and not self.filters
+
+    @property
+    def recipe(self) -> str:
+        """Everything that decides what an image becomes, beside the image: another text means to derive it again."""
+        by = _version() if self.filters else ""
+        return json.dumps([self.scheme, dict(self.options), self.filters, str(self.platform), by], sort_keys=True)
+
+    def destination(self, reference: Reference) -> Destination:
+        """Return where `reference` goes."""
+        from ..emit.job import Destination
+
+        organization, _, repository = reference.repository.name.partition("/")
+        values = {"{org}": organization, "{repo}": repository, "{tag}": reference.tag or ""}
+        return Destination(
+            self.scheme, _filled(self.host, values), _filled(self.path, values), dict(self.options), self.realms
+        )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("occystrap")
+
+
+def is_derived(text: str, settings: Settings) -> bool:
+    """Tell whether `text` names a target of occystrap's; a `registry://` is one only if images are changed for it."""
+    scheme, separator, rest = text.partition("://")
+    scheme = _ALIASES.get(scheme, scheme)
+    changed = bool(settings.filters) or "compression=" in rest.partition("?")[2]
+    return bool(separator) and scheme in _OPTIONS and (scheme != "registry" or changed)
+
+
+def parse_derived(text: str, selection: Selection, settings: Settings) -> DerivedTarget:
+    """Return what `text`, for which `is_derived`, means for `selection`.
+
+    :raises ConfigError: when it makes no sense, can't tell two images apart, or needs `--allow-extract`.
+    """
+    scheme, _, rest = text.partition("://")
+    scheme = _ALIASES.get(scheme, scheme)
+    rest, _, query = rest.partition("?")
+    if "#" in text or not text.isprintable():
+        raise ConfigError(f"the target {text[:100]!r} holds a character that has no place in an address")
+
+    host, path = _host_and_path(scheme, rest)
+    if "{org}" in host + path or "{tag}" in host + path:
+        values = {"{org}": selection.organization} | ({"{tag}": selection.tag} if selection.is_one_tag else {})
+        host, path = _filled(host, values), _filled(path, values)
+
+    _check_elsewhere(host, path, selection, settings)
+    options = _options(scheme, query)
+    _check_told_apart(scheme, host + path, options, selection)
+    _check_extraction(scheme, path, options, settings)
+    directory = _directory_before(path, scheme) if scheme in _IN_FILES else settings.state_directory(text)
+    return DerivedTarget(
+        text, scheme, host, path, options, settings.filters, _platform(settings), directory, settings.allow_realms
+    )
+
+
+def _host_and_path(scheme: str, rest: str) -> tuple[str, str]:
+    """As occystrap: what looks like a host is the start of a relative path, but for `localhost`."""
+    host, slash, path = rest.partition("/")
+    path = unquote(slash + path)
+    if scheme not in _IN_FILES:
+        if scheme == "registry" and not host:
+            raise ConfigError("registry:// needs a host: registry://HOST[:PORT][/PREFIX]")
+
+        return host, _repository_path(path) if scheme == "registry" else path
+
+    if host != "localhost":
+        path = host + path
+
+    if not path.strip("/"):
+        raise ConfigError(f"{scheme}:// needs a path")
+
+    return "", path
+
+
+def _repository_path(path: str) -> str:
+    """A registry's images are named as in a byte-exact push, unless placeholders say otherwise."""
+    if "{repo}" not in path:
+        return f"{path.rstrip('/')}/{{org}}/{{repo}}:{{tag}}"
+
+    return path if ":" in path else f"{path}:{{tag}}"
+
+
+def _options(scheme: str, query: str) -> dict[str, Option]:
+    options = {key: _value(value) for key, value in parse_qsl(query, keep_blank_values=True)}
+    for secret in ("username", "password"):
+        if secret in options:
+            raise ConfigError(f"{secret} has no place in an address: set OCCYSTRAP_{secret.upper()}")
+
+    unknown = sorted(options.keys() - _OPTIONS[scheme])
+    if unknown:
+        raise ConfigError(f"{scheme}:// has no option {unknown[0][:50]!r}")
+
+    if options.get("compression", "gzip") not in ("gzip", "zstd"):
+        raise ConfigError("compression is gzip or zstd")
+
+    if scheme == "dir":
+        if options.get("unique_names") is False:
+            raise ConfigError("without unique_names the images of a selection overwrite each other's manifest")
+
+        options["unique_names"] = True
+
+    return options
+
+
+def _value(text: str) -> Option:
+    known = _WORDS.get(text.lower())
+    if known is not None:
+        return known
+
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _check_elsewhere(host: str, path: str, selection: Selection, settings: Settings) -> None:
+    """A derived image in the place of its source would be derived again by the next run, and the source be lost."""
+    image = _filled(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
+    tag = selection.tag if selection.is_one_tag else "tag"
+    if host.lower() == settings.origin.netloc and image in (f"{selection.organization}/repo:{t}" for t in (tag, "tag")):
+        raise ConfigError(f"registry://{host}{path} is where the images come from")
+
+
+def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], selection: Selection) -> None:
+    if scheme not in ("tar", "oci", "mounts"):
+        return
+
+    if not selection.is_one_repository and "{repo}" not in place:
+        raise ConfigError(f"{scheme}://{place} is one place for all images of {selection}: put {{repo}} into it")
+
+    if not selection.is_one_tag and "{tag}" not in place:
+        raise ConfigError(f"{scheme}://{place} is one place for all tags of {selection}: put {{tag}} into it")
+
+
+def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], settings: Settings) -> None:
+    if scheme not in ("oci", "mounts") and not options.get("expand"):
+        return
+
+    if not settings.allow_extract:
+        raise ConfigError(
+            f"{scheme}://{path} unpacks images with code that does not defend itself against hostile ones: "
+            "give --allow-extract if you trust all of them"
+        )
+
+    if "{repo}" not in path:
+        raise ConfigError(f"{scheme}://{path} unpacks each image into a directory of its own: put {{repo}} into it")
+
+
+def _platform(settings: Settings) -> Platform:
+    if len(settings.platforms) > 1:
+        raise ConfigError("a derived image is for one platform: give --platform once")
+
+    return settings.platforms[0] if settings.platforms else _DEFAULT_PLATFORM
+
+
+def _directory_before(path: str, scheme: str) -> Path:
+    """The directory that all images have in common: nothing with a placeholder in it, and no file's name."""
+    parts = Path(path).parts
+    common = next((number for number, part in enumerate(parts) if "{repo}" in part or "{tag}" in part), len(parts))
+    directory = Path(*parts[:common])
+    return directory.parent if common == len(parts) and scheme != "dir" else directory
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+
+    return text

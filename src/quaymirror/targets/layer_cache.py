@@ -1,0 +1,109 @@
+"""Decompressed layers: each made once a run, however many images have it, and shared by hard links."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from ..emit.inflate import inflate, mismatch
+from ..emit.workers import Workers
+from ..oci import Digest
+from ..store import fsops
+from ..tasks import together
+
+# What is kept for images that may still come. A layer over it is decompressed again when it is needed again.
+_BUDGET_BYTES = 32 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A layer as it was fetched, in the file `blob`, and the digest it has to have when it is decompressed."""
+
+    digest: Digest
+    diff_id: Digest
+    blob: Path
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    diff_id: Digest | None = None
+    size: int = 0
+    users: int = 0
+
+
+class LayerCache:
+    """Decompressed layers below `directory`; those not in use go when there are more than `budget` bytes of them."""
+
+    def __init__(self, directory: Path, workers: Workers, *, budget: int = _BUDGET_BYTES) -> None:
+        self._directory = directory
+        self._workers = workers
+        self._budget = budget
+        self._entries: OrderedDict[Digest, _Entry] = OrderedDict()
+
+    @asynccontextmanager
+    async def borrow(self, layers: Sequence[Compressed]) -> AsyncIterator[Mapping[Digest, Path]]:
+        """Decompress those of `layers` that are not here, and keep all of them while the context lasts.
+
+        :raises UnsupportedContent, DigestMismatch, StoreError: as `inflate`.
+        """
+        distinct = {layer.digest: layer for layer in layers}
+        entries = [self._entries.setdefault(digest, _Entry()) for digest in distinct]
+        for digest, entry in zip(distinct, entries, strict=True):
+            entry.users += 1  # before anything is awaited: nobody may take the layer away from now on
+            self._entries.move_to_end(digest)
+
+        try:
+            await together(
+                partial(self._take, layer, entry) for layer, entry in zip(distinct.values(), entries, strict=True)
+            )
+            yield {digest: self._path(digest) for digest in distinct}
+        finally:
+            for entry in entries:
+                entry.users -= 1
+
+            with anyio.CancelScope(shield=True):
+                await self._evict()
+
+    async def discard(self, digest: Digest, blob: Path) -> None:
+        """Remove a layer that nobody will need from here again, and its `blob`, unless somebody uses it."""
+        entry = self._entries.get(digest)
+        if entry is None or entry.users == 0:
+            self._entries.pop(digest, None)
+            await anyio.to_thread.run_sync(_remove, [self._path(digest), blob])
+
+    def _path(self, digest: Digest) -> Path:
+        return self._directory / f"{digest.encoded}.tar"
+
+    async def _take(self, layer: Compressed, entry: _Entry) -> None:
+        async with entry.lock:
+            if entry.diff_id is None:
+                entry.size = await self._workers.run(inflate, layer.blob, self._path(layer.digest), layer.diff_id)
+                entry.diff_id = layer.diff_id
+
+        if entry.diff_id != layer.diff_id:
+            raise mismatch(layer.diff_id)  # two configs tell different things about one blob
+
+    async def _evict(self) -> None:
+        total = sum(entry.size for entry in self._entries.values())
+        victims = []
+        for digest, entry in list(self._entries.items()):
+            if entry.users == 0 and (entry.diff_id is None or total > self._budget):
+                total -= entry.size
+                del self._entries[digest]
+                victims.append(self._path(digest))
+
+        if victims:
+            await anyio.to_thread.run_sync(_remove, victims)
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        fsops.remove(path)

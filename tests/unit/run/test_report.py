@@ -1,0 +1,90 @@
+"""The report's exit code: part of the contract."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from quaymirror.errors import (
+    ConfigError,
+    ConnectFailed,
+    CredentialsRefused,
+    DiscoveryIncomplete,
+    LockHeld,
+    NotFound,
+    QuaymirrorError,
+    SelectionEmpty,
+    StoreError,
+    TargetRefused,
+)
+from quaymirror.events import Outcome, Status
+from quaymirror.oci import Digest, Reference, Repository
+from quaymirror.run.report import ExitCode, Report, exit_code_of, graver
+from quaymirror.selection.selection import Selection
+
+IMAGE = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1", Digest.of(b"x"))
+DONE = Report(
+    run_id="0",
+    selections=[Selection("kolla")],
+    server="https://quay.io",
+    target="mirror",
+    started=0.0,
+    elapsed=1.0,
+    outcomes=[Outcome(IMAGE, Status.MIRRORED, bytes_fetched=5)],
+    complete=True,
+)
+FAILED = Outcome(IMAGE, Status.FAILED, error=NotFound("gone", status=404))
+
+
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        (DONE, ExitCode.OK),
+        (replace(DONE, outcomes=[FAILED]), ExitCode.PARTIAL),
+        (replace(DONE, complete=False, stopped="interrupted"), ExitCode.PARTIAL),
+        (replace(DONE, outcomes=[]), ExitCode.EMPTY),
+        (replace(DONE, outcomes=[], allow_empty=True), ExitCode.OK),
+        (replace(DONE, outcomes=[FAILED], fatal=StoreError("full")), ExitCode.STORAGE),
+        (replace(DONE, fatal=DiscoveryIncomplete("broke off")), ExitCode.UNAVAILABLE),
+        (replace(DONE, fatal=SelectionEmpty("none")), ExitCode.EMPTY),
+        (replace(DONE, fatal=SelectionEmpty("none"), allow_empty=True), ExitCode.OK),
+    ],
+)
+def test_the_exit_code_tells_the_gravest_reason(report: Report, code: ExitCode) -> None:
+    assert report.exit_code is code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("no"), 2),
+        (TargetRefused("no"), 2),
+        (CredentialsRefused("no"), 4),
+        (ConnectFailed("no"), 5),
+        (DiscoveryIncomplete("no"), 5),
+        (StoreError("full"), 6),
+        (LockHeld("held"), 7),
+        (SelectionEmpty("none"), 9),
+    ],
+)
+def test_each_error_that_ends_a_command_has_the_code_of_the_contract(error: QuaymirrorError, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+def test_of_two_errors_that_ended_a_run_the_graver_is_told_whichever_came_first() -> None:
+    unavailable, full = DiscoveryIncomplete("broke off"), StoreError("full")
+    assert graver(unavailable, full) is full
+    assert graver(full, unavailable) is full
+    assert graver(None, unavailable) is unavailable
+    assert graver(unavailable, ConnectFailed("no")) is unavailable
+
+
+def test_the_report_is_json_with_one_outcome_an_image_and_the_side_of_each_failure() -> None:
+    document = json.loads(json.dumps(replace(DONE, outcomes=[FAILED]).to_json()))
+    (outcome,) = document["outcomes"]
+    assert outcome["reference"] == "quay.io/kolla/nova-api:2025.1"
+    assert outcome["error"] == {"type": "NotFound", "message": "gone", "side": "source", "phase": None}
+    assert document["images"] == {"mirrored": 0, "unchanged": 0, "skipped": 0, "failed": 1}
+    assert document["schema_version"] == 1

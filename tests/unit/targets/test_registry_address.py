@@ -1,0 +1,140 @@
+"""What the address of a registry means, and which ones are refused before the first request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quaymirror import Selection, Settings
+from quaymirror.errors import ConfigError, InvalidName
+from quaymirror.targets.derived_address import DerivedTarget
+from quaymirror.targets.parse import home_of, parse_target
+from quaymirror.targets.registry_address import RegistryAddress, parse_address
+
+SELECTION = Selection("kolla", "*", "2025.1")
+NAME = "kolla/nova-api:2025.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("registry://mirror.example", "mirror.example/kolla/nova-api:2025.1"),
+        ("registry://mirror.example/", "mirror.example/kolla/nova-api:2025.1"),
+        ("registry://mirror.example:5000/a/b", "mirror.example:5000/a/b/kolla/nova-api:2025.1"),
+        ("registry://mirror.example/mirror/{repo}", "mirror.example/mirror/nova-api:2025.1"),
+        ("registry://mirror.example/mirror/{repo}:{tag}-staging", "mirror.example/mirror/nova-api:2025.1-staging"),
+        ("registry://mirror.example/{org}-{tag}/{repo}:stable", "mirror.example/kolla-2025.1/nova-api:stable"),
+        ("registry://mirror.example/all:{repo}", "mirror.example/all:nova-api"),
+    ],
+)
+def test_an_address_gives_each_image_its_name(text: str, place: str) -> None:
+    assert parse_address(text).place(NAME).full_name == place
+
+
+def test_repositories_in_repositories_keep_their_path() -> None:
+    assert parse_address("registry://r.example/x").place("org/a/b:t").full_name == "r.example/x/org/a/b:t"
+
+
+def test_only_an_address_that_says_so_means_plain_http() -> None:
+    assert parse_address("registry://mirror.example").origin.is_secure
+    assert not parse_address("registry://mirror.example?insecure=true").origin.is_secure
+    assert parse_address("registry://mirror.example?insecure=false").origin.is_secure
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("registry://", "not a registry"),
+        ("registry://a b", "not a registry"),
+        ("registry://user:secret@mirror.example", "credentials have no place"),
+        ("registry://mirror.example/one:latest", "put {repo} into it"),
+        ("registry://mirror.example/Upper", "no usable names"),
+        ("registry://mirror.example/../x", "no usable names"),
+        ("registry://mirror.example/{repo}:{nope}", "no usable names"),
+        ("registry://mirror.example?insecure=maybe", "true or false"),
+        ("registry://mirror.example?compress=1", "no option 'compress'"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        parse_target(text, SELECTION, Settings())
+
+    assert "secret" not in caught.value.message
+
+
+def test_images_are_not_pushed_to_where_they_come_from() -> None:
+    with pytest.raises(ConfigError, match="where the images come from"):
+        parse_target("registry://quay.io", SELECTION, Settings())
+
+    assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Settings()), RegistryAddress)
+
+
+def test_several_tags_need_a_place_each() -> None:
+    several = Selection("kolla", "*", "2025.*,latest")
+    assert isinstance(parse_target("registry://r.example/{repo}", several, Settings()), RegistryAddress)
+    with pytest.raises(ConfigError, match="one place for several tags"):
+        parse_target("registry://r.example/{repo}:stable", several, Settings())
+
+
+def test_a_name_that_can_not_be_a_tag_is_that_images_trouble() -> None:
+    with pytest.raises(InvalidName):
+        parse_address("registry://r.example/all:{repo}").place("org/a/b:t")
+
+
+def test_filters_make_it_a_derived_target() -> None:
+    spec = parse_target("registry://r.example/x", SELECTION, Settings(filters=("normalize-timestamps",)))
+    assert isinstance(spec, DerivedTarget)
+
+
+def state_of(text: str, settings: Settings) -> Path:
+    return settings.state_directory(str(parse_address(text)))
+
+
+def test_runs_of_one_address_find_each_others_state_and_no_others() -> None:
+    settings = Settings(environment={"HOME": "/home/me"})
+    one = state_of("registry://r.example/x", settings)
+    assert one == state_of("registry://r.example/x/{org}/{repo}", settings)
+    assert one != state_of("registry://r.example/y", settings)
+    assert one.parent == Path("/home/me/.local/state/quaymirror")
+    elsewhere = Settings(environment={"HOME": "/home/me", "XDG_STATE_HOME": "/state"})
+    assert state_of("registry://r.example/x", elsewhere).parent == Path("/state/quaymirror")
+    named = Settings(state=Path("s"))
+    assert state_of("registry://r.example/x", named).parent == Path("s")
+    assert state_of("registry://r.example/x", named) != state_of("registry://r.example/y", named)
+
+
+def test_derived_images_in_a_registry_are_remembered_in_the_same_places() -> None:
+    settings = Settings(filters=("normalize-timestamps",), state=Path("s"))
+    spec = parse_target("registry://r.example/x", SELECTION, settings)
+    assert home_of(spec, settings).parent.parent == Path("s")
+
+
+def test_a_user_without_a_home_is_told_to_name_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(ConfigError, match="name one with --state"):
+        state_of("registry://r.example/x", Settings())
+
+
+def test_credentials_may_be_kept_for_what_all_names_begin_with() -> None:
+    assert parse_address("registry://r.example").namespace == ""
+    assert parse_address("registry://r.example/a/b").namespace == "a/b"
+    assert parse_address("registry://r.example/a/b-{repo}").namespace == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one_to_one"),
+    [
+        ("registry://r.example", True),
+        ("registry://r.example/a", True),
+        ("registry://r.example/a/{org}/{repo}:x-{tag}", True),
+        ("registry://r.example/a/{repo}", False),
+        ("registry://r.example/a/{org}-{repo}", False),
+        ("registry://r.example/a/{org}/{repo}:latest", False),
+    ],
+)
+def test_an_address_tells_whether_each_image_has_a_place_of_its_own(text: str, is_one_to_one: bool) -> None:
+    assert parse_address(text).is_one_to_one == is_one_to_one

@@ -1,0 +1,117 @@
+"""Several targets at once: what one has, the others copy, and nobody has to believe anybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from quaymirror.errors import StoreError
+from quaymirror.oci import Descriptor, Digest
+from quaymirror.store.blobs import BlobStore
+from quaymirror.transfer.sharing import Pool
+
+CONTENT = b"layer" * 300_000
+BLOB = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(CONTENT), len(CONTENT))
+
+
+class Files:
+    """A lender that has one file, whatever it is asked for."""
+
+    def __init__(self, path: Path, content: bytes = CONTENT) -> None:
+        self._path = path
+        path.write_bytes(content)
+
+    def file(self, node: Descriptor) -> Path | None:
+        return self._path if node == BLOB else None
+
+
+def store_at(root: Path) -> BlobStore:
+    store = BlobStore(root)
+    store.prepare()
+    return store
+
+
+async def copied(pool: Pool, store: BlobStore) -> bool:
+    async with store.ingest(BLOB) as sink:
+        return await pool.copy(BLOB, sink, borrower=store)
+
+
+async def test_what_another_target_has_is_copied_and_hashed(tmp_path: Path) -> None:
+    pool, store = Pool(), store_at(tmp_path / "mine")
+    assert not await copied(pool, store)
+    pool.lend(Files(tmp_path / "theirs"))
+    assert await copied(pool, store)
+    assert store.verify(BLOB)
+
+
+async def test_nobody_copies_from_oneself(tmp_path: Path) -> None:
+    pool, files = Pool(), Files(tmp_path / "theirs")
+    pool.lend(files)
+    assert pool.find(BLOB, borrower=files) is None
+    assert pool.find(BLOB, borrower=None) is not None
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT[:-9], CONTENT + b"x", b""])
+async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_that(
+    tmp_path: Path, content: bytes
+) -> None:
+    pool, store = Pool(), store_at(tmp_path / "mine")
+    pool.lend(Files(tmp_path / "theirs", content))
+    async with store.ingest(BLOB) as sink:
+        assert not await pool.copy(BLOB, sink, borrower=store)
+        await sink.write(CONTENT[sink.offset :])
+        await sink.commit()
+
+    assert store.verify(BLOB)
+
+
+async def test_a_file_that_goes_away_meanwhile_is_none(tmp_path: Path) -> None:
+    pool, store = Pool(), store_at(tmp_path / "mine")
+    pool.lend(Files(tmp_path / "theirs"))
+    (tmp_path / "theirs").unlink()
+    assert not await copied(pool, store)
+
+
+async def test_what_an_earlier_run_left_of_it_is_not_copied_again(tmp_path: Path) -> None:
+    pool, store = Pool(), store_at(tmp_path / "mine")
+    partial = tmp_path / "mine" / ".quaymirror" / "ingest" / f"sha256-{BLOB.digest.encoded}.part"
+    partial.write_bytes(CONTENT[:1_000_000])
+    pool.lend(Files(tmp_path / "theirs"))
+    assert await copied(pool, store)
+    assert store.verify(BLOB)
+
+
+async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("no space left")
+
+    pool, store = Pool(), store_at(tmp_path / "mine")
+    monkeypatch.setattr("quaymirror.store.fsops.write_at", full)
+    pool.lend(Files(tmp_path / "theirs"))
+    with pytest.raises(StoreError):
+        await copied(pool, store)
+
+
+async def test_one_at_a_time_gets_a_blob_and_others_are_not_held_up() -> None:
+    pool, at_work, most = Pool(), 0, 0
+
+    async def get(digest: Digest) -> None:
+        nonlocal at_work, most
+        async with pool.turn(digest):
+            at_work += 1
+            most = max(most, at_work)
+            await anyio.lowlevel.checkpoint()
+            at_work -= 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(get, BLOB.digest)
+
+    assert most == 1
+    async with pool.turn(BLOB.digest):
+        await get(Digest.of(b"another"))
