@@ -75,7 +75,7 @@ class Phase(Enum):
     DISCOVER = "discover"
     RESOLVE = "resolve"
     FETCH = "fetch"
-    LAND = "land"
+    STORE = "land"
     COMMIT = "commit"
 
 
@@ -266,7 +266,7 @@ class EmitFailed(QuaymirrorError):
     """A filter or an output of occystrap failed, or its result did not pass its own check."""
 
     side = Side.TARGET
-    phase = Phase.LAND
+    phase = Phase.STORE
 
 
 class MirrorDamaged(QuaymirrorError):

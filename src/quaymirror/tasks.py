@@ -10,7 +10,7 @@ import anyio
 from .errors import QuaymirrorError, Scope
 
 
-async def together(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+async def run_all(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Run `operations` concurrently; when one fails, the others are cancelled.
 
     :raises QuaymirrorError: the failure itself, not a group of it; of several the one that reaches furthest.
@@ -21,19 +21,19 @@ async def together(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]]
             for operation in operations:
                 tasks.start_soon(operation)
     except BaseExceptionGroup as group:
-        raise foremost(group) or group from None
+        raise from_group(group) or group from None
 
 
-def foremost(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError | None:
+def from_group(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError | None:
     """Return the error of `group` that reaches furthest, None if there is anything in it that isn't ours."""
     ours, others = group.split(QuaymirrorError)
     if ours is None or others is not None:
         return None
 
-    return furthest([*_leaves(ours)])
+    return most_severe([*_leaves(ours)])
 
 
-def furthest(errors: Sequence[QuaymirrorError]) -> QuaymirrorError:
+def most_severe(errors: Sequence[QuaymirrorError]) -> QuaymirrorError:
     """Return the one of `errors`, of which there are some, that reaches furthest; the first of several."""
     return next((error for error in errors if error.scope is Scope.RUN), errors[0])
 

@@ -35,7 +35,7 @@ from quaymirror.testing import (
     make_layer,
 )
 from quaymirror.testing import Status as Answer
-from quaymirror.testing.messages import Answer as Given
+from quaymirror.testing.messages import Answer as LocatedValue
 from quaymirror.transfer import stream as blobs
 
 BIG = small_image("nova", 3_000_000)
@@ -249,7 +249,7 @@ class OneBadReplica(Action):
         self.bad: set[object] = set()
         self.answers = 0
 
-    def on_answer(self, answer: Given, source: web.BaseRequest) -> Given:
+    def on_answer(self, answer: LocatedValue, source: web.BaseRequest) -> LocatedValue:
         """Return the wrong bytes over the first connection, whenever it is used."""
         assert source.transport is not None
         peer = source.transport.get_extra_info("peername")

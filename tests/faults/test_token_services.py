@@ -22,7 +22,7 @@ from quaymirror.run.report import ExitCode, Report
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import Action, Fault, QuayServer, Registry, RequestRecord
 from quaymirror.testing import Status as Answer
-from quaymirror.testing.messages import Answer as Given
+from quaymirror.testing.messages import Answer as LocatedValue
 
 CANARY = "canary-of-a-password"
 MANIFESTS, TOKENS, EVERYTHING = "^/v2/kolla/nova/manifests/", "^/v2/auth", "^/v2/kolla/"
@@ -157,7 +157,7 @@ class Edited(Action):
     def __init__(self, **fields: object) -> None:
         self.fields = fields
 
-    def on_answer(self, answer: Given, source: web.BaseRequest) -> Given:
+    def on_answer(self, answer: LocatedValue, source: web.BaseRequest) -> LocatedValue:
         """Return the answer with the fields."""
         assert isinstance(answer.body, bytes)
         body = json.dumps({**json.loads(answer.body), **self.fields}).encode()

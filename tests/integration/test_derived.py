@@ -93,7 +93,7 @@ async def test_a_failing_filter_fails_its_image_only_and_says_in_which_phase(tmp
             assert outcomes(report) == {"kolla/bad": "failed", "kolla/good": "mirrored"}
             assert report.exit_code is ExitCode.PARTIAL
             [error] = [outcome.error for outcome in report.outcomes if outcome.error]
-            assert (type(error), error.phase) == (EmitFailed, Phase.LAND)
+            assert (type(error), error.phase) == (EmitFailed, Phase.STORE)
             assert "filter normalize-timestamps" in error.message
 
     assert [path for path in occy.tree(tmp_path) if "bad" in path] == []

@@ -221,8 +221,8 @@ async def test_placeholders_say_where_images_go(tmp_path: Path) -> None:
         async with QuayServer(registry) as server:
             address = f"registry://{target.host}/mirror/{{repo}}:{{tag}}-staging?insecure=true"
             report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
-            together = f"registry://{target.host}/all:{{repo}}?insecure=true"
-            again = await quaymirror.sync(EVERYTHING, together, settings(server, tmp_path / "other"))
+            run_all = f"registry://{target.host}/all:{{repo}}?insecure=true"
+            again = await quaymirror.sync(EVERYTHING, run_all, settings(server, tmp_path / "other"))
 
         assert errors(report) == errors(again) == []
         for name, image in images.items():

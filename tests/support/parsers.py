@@ -46,7 +46,7 @@ from quaymirror.http.transport import Response
 from quaymirror.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
 from quaymirror.registry import pull
 from quaymirror.registry.foreign import ForeignLayers
-from quaymirror.registry.push import RemoteTarget, Upload
+from quaymirror.registry.push import RegistryPusher, Upload
 from quaymirror.secret import Secret
 from quaymirror.selection.lockfile import read_lock
 from quaymirror.selection.selection import Selection, parse_duration, parse_since
@@ -165,7 +165,7 @@ def _content_length(data: bytes) -> None:
 def _upload(data: bytes) -> None:
     location, _, rest = _text(data).partition("\n")
     covered, _, least = rest.partition("\n")
-    target = RemoteTarget(_Client())  # type: ignore[arg-type]
+    target = RegistryPusher(_Client())  # type: ignore[arg-type]
     fields = {"Location": location, "Range": covered, "OCI-Chunk-Min-Length": least, "Content-Length": least}
     response = _response(202, CIMultiDict(fields))
     begun = target._begun(REPOSITORY, response)

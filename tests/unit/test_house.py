@@ -17,15 +17,17 @@ SOURCE = Path(quaymirror.__file__).parent
 # A room may import the rooms named here; `.` are the modules beside them.
 ALLOWED = {
     "oci": {"errors"},
-    "net": {"errors", "events", "__about__"},
+    "http": {"errors", "events", "secret", "__about__"},
+    "auth": {"errors", "http", "secret"},
     "store": {"errors", "events", "oci"},
     "emit": {"errors", "events", "oci", "store"},
     "ui": {"errors", "events", "oci"},
     "config": {"errors"},
-    "quay": {"errors", "events", "oci", "net", "store"},
-    "registry": {"errors", "events", "oci", "net"},
-    "transfer": {"errors", "events", "oci", "net", "store", "registry"},
-    "mirror": {"errors", "events", "oci", "net", "store", "emit", "quay", "registry", "transfer"},
+    "registry": {"errors", "events", "oci", "http"},
+    "selection": {"errors", "oci", "run"},
+    "catalog": {"errors", "events", "oci", "http", "selection"},
+    "discovery": {"errors", "events", "oci", "store", "selection", "catalog", "run", "settings", "tasks"},
+    "transfer": {"errors", "events", "oci", "http", "store", "registry", "tasks"},
     "testing": {"testing"},
 }
 # One third-party library, one door.

@@ -16,7 +16,7 @@ from ..ui.text import plain
 from .help import long_name
 from .keys import file_options, shape_of
 from .outputs import shown_url
-from .run import Setting, config_file, job_settings, plan_of, run, run_settings
+from .run import ResolvedValue, config_file, job_settings, plan_of, run, run_settings
 from .sync import sync
 
 _FILE = click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
@@ -109,7 +109,7 @@ def _run_context() -> click.Context:
     return run.make_context("run", [])
 
 
-def _values(settings: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
+def _values(settings: Mapping[str, ResolvedValue]) -> dict[str, dict[str, Any]]:
     names = {option.name: long_name(option) for option in file_options(sync)}
     return {
         names[name]: {"value": _shown(name, setting.value), "origin": setting.origin}

@@ -22,11 +22,11 @@ from ..selection.lockfile import read_lock
 from ..selection.selection import Selection
 from ..settings import Settings
 from ..targets.parse import LayoutTarget, TargetSpec, common_target, home_of
-from ..tasks import together
+from ..tasks import run_all
 from ..ui.summary import summary_lines
 from ..ui.text import plain
 from ..ui.timeline import Timeline
-from .observers import CODES, Audience, Seat, final_code, show_summaries, watching
+from .observers import CODES, RunHandle, RunObservers, final_code, show_summaries, watching
 from .options import make_selection, make_settings
 from .outputs import Outputs
 
@@ -132,7 +132,7 @@ class _Job:
     """A run, those who watch it, and what came of it: a report, or why there is none, or neither after a signal."""
 
     plan: Plan
-    seat: Seat
+    seat: RunHandle
     report: Report | None = None
     error: QuaymirrorError | None = None
 
@@ -176,7 +176,7 @@ async def _run_together(plans: Sequence[Plan], outputs: Outputs) -> tuple[list[_
         lanes = _grouped(jobs, lambda job: job.plan.home.resolve())
         try:
             async with open_engine([plan.settings for plan in plans]) as engine:
-                await together(partial(_run_lane, lane, audience, engine) for lane in lanes)
+                await run_all(partial(_run_lane, lane, audience, engine) for lane in lanes)
         except QuaymirrorError as error:
             for job in jobs:
                 job.error = error
@@ -185,7 +185,7 @@ async def _run_together(plans: Sequence[Plan], outputs: Outputs) -> tuple[list[_
     return jobs, audience.caught
 
 
-async def _run_lane(lane: Sequence[_Job], audience: Audience, engine: Engine) -> None:
+async def _run_lane(lane: Sequence[_Job], audience: RunObservers, engine: Engine) -> None:
     for job in lane:
         if audience.caught:
             return

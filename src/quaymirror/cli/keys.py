@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..config.document import Given, Shape
-from ..config.keys import Key, Kind
+from ..config.document import ConfigSchema, LocatedValue
+from ..config.keys import OptionSpec, OptionType
 from ..errors import ConfigError
 from ..oci import Platform
 from ..selection.selection import Selection, parse_since
@@ -25,21 +25,23 @@ _OUTPUTS = {part.name for part in fields(Outputs)}
 _SETTINGS = {part.name for part in fields(Settings)}
 
 _SELECTION = (
-    Key("organization", required=True, help="The organization on the server.", check=lambda text: Selection(str(text))),
-    Key(
+    OptionSpec(
+        "organization", required=True, help="The organization on the server.", check=lambda text: Selection(str(text))
+    ),
+    OptionSpec(
         "repositories",
         many=True,
         help="Globs; a repository that matches one of them is selected. All of them without it.",
         check=lambda text: Selection("org", str(text)),
     ),
-    Key("tags", many=True, help="Tags, or globs for them.", check=lambda text: Selection("org", tag=str(text))),
-    Key(
+    OptionSpec("tags", many=True, help="Tags, or globs for them.", check=lambda text: Selection("org", tag=str(text))),
+    OptionSpec(
         "exclude",
         many=True,
         help="Globs; repositories that match one of them are left out.",
         check=lambda text: Selection("org", exclude=(str(text),)),
     ),
-    Key(
+    OptionSpec(
         "since",
         help="Only tags updated since: a date, or a duration as 7d.",
         check=lambda text: parse_since(str(text), now=datetime.now(UTC)),
@@ -55,17 +57,17 @@ def file_options(command: click.Command) -> list[click.Option]:
     return [option for option in options if option.name not in _NO_KEYS]
 
 
-def shape_of(command: click.Command) -> Shape:
+def shape_of(command: click.Command) -> ConfigSchema:
     """Return the shape of a configuration file: what `command`, which is `sync`, can be told."""
     options = file_options(command)
-    return Shape(
+    return ConfigSchema(
         run=[_key(option, command) for option in options if option.name in _OUTPUTS],
         options=[_key(option, command) for option in options if option.name not in _OUTPUTS],
         selection=_SELECTION,
     )
 
 
-def words_of(job: Mapping[str, Given]) -> dict[str, Any]:
+def words_of(job: Mapping[str, LocatedValue]) -> dict[str, Any]:
     """Return the selection of a job as `make_selection` wants it."""
     given = {word: job[name].value for name, word in _WORDS.items() if name in job}
     several = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
@@ -84,7 +86,7 @@ def converted(option: click.Option, value: object, command: click.Command) -> An
         raise ConfigError(error.message.rstrip(".")) from None
 
 
-def _key(option: click.Option, command: click.Command) -> Key:
+def _key(option: click.Option, command: click.Command) -> OptionSpec:
     def check(value: object) -> None:
         meant = converted(option, [value] if option.multiple else value, command)
         if option.name == "platform":
@@ -95,19 +97,19 @@ def _key(option: click.Option, command: click.Command) -> Key:
     kind = _kind(option)
     choices = tuple(option.type.choices) if isinstance(option.type, click.Choice) else ()
     words = (option.help or "").partition("  [")[0].replace(" (repeatable)", "")
-    return Key(long_name(option), kind, option.multiple, choices, words, check=check)
+    return OptionSpec(long_name(option), kind, option.multiple, choices, words, check=check)
 
 
-def _kind(option: click.Option) -> Kind:
+def _kind(option: click.Option) -> OptionType:
     if option.is_flag or isinstance(option.type, click.types.BoolParamType):
-        return Kind.FLAG
+        return OptionType.FLAG
 
     if option.name == "target":
-        return Kind.TARGET
+        return OptionType.TARGET
 
     if isinstance(option.type, click.Path):
-        return Kind.PATH
+        return OptionType.PATH
 
-    return {"integer": Kind.NUMBER, "integer range": Kind.NUMBER, "float": Kind.DECIMAL}.get(
-        option.type.name, Kind.TEXT
+    return {"integer": OptionType.NUMBER, "integer range": OptionType.NUMBER, "float": OptionType.DECIMAL}.get(
+        option.type.name, OptionType.TEXT
     )

@@ -19,14 +19,14 @@ from ..errors import ConfigError
 from ..events import AllMeters, Event, ImageDerived, Meters, Observer, Progress
 from ..run.context import Stop
 from ..run.report import ExitCode, Report
-from ..tasks import foremost
+from ..tasks import from_group
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 from ..ui.state import RunState
 from ..ui.summary import summary_lines, total_line
 from ..ui.text import plain
 from ..ui.timeline import Timeline
 from .outputs import Outputs
-from .progress_file import Beacon
+from .progress_file import ProgressFile
 
 # Long enough for small blobs to land, short enough for whoever pressed the key; the rest resumes.
 _DRAIN_SECONDS = 10.0
@@ -40,14 +40,14 @@ _REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.S
 
 
 @dataclass(frozen=True, slots=True)
-class Watcher:
+class Display:
     """What shows the runs: `join` makes the observer of one more run, `run` has to run beside them, if there is any."""
 
     join: Callable[[], Observer]
     run: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
-def make_watcher(outputs: Outputs, meters: Progress, runs: int = 1) -> Watcher:
+def make_watcher(outputs: Outputs, meters: Progress, runs: int = 1) -> Display:
     """Return the watcher of `runs` at once that `--progress` asks for; `auto` looks at the terminal."""
     match _progress(outputs):
         case "rich":
@@ -55,21 +55,21 @@ def make_watcher(outputs: Outputs, meters: Progress, runs: int = 1) -> Watcher:
 
             dashboard = Dashboard(meters, runs=runs)
             above = LogObserver(_logger(outputs, lambda line: dashboard.print(line.rstrip("\n")), words=True))
-            return Watcher(_shared(dashboard, above), dashboard.run)
+            return Display(_shared(dashboard, above), dashboard.run)
         case "plain":
             from ..ui.lines import Lines
 
             lines = Lines(meters, _to_stderr, runs=runs, verbose=outputs.verbose)
-            return Watcher(_shared(lines), lines.run)
+            return Display(_shared(lines), lines.run)
         case "log":
             logger = _logger(outputs, _to_stderr)
-            return Watcher(lambda: LogObserver(logger))
+            return Display(lambda: LogObserver(logger))
         case "json":
             from ..ui.jsonl import JsonLines
 
-            return Watcher(lambda: JsonLines(_to_stdout))
+            return Display(lambda: JsonLines(_to_stdout))
         case _:
-            return Watcher(lambda: lambda event: None)
+            return Display(lambda: lambda event: None)
 
 
 def is_screen() -> bool:
@@ -187,7 +187,7 @@ def _to_stdout(text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class RunHandle:
     """The eyes on one run: what it tells, what it counts into, and how it is asked to end.
 
     `state` and `timeline` are of this run alone.
@@ -198,10 +198,10 @@ class Seat:
     stop: Stop
     state: RunState
     timeline: Timeline
-    beacon: Beacon
+    beacon: ProgressFile
 
 
-class Audience:
+class RunObservers:
     """Everybody who watches runs that go on at once: one display for all of them, and a seat for each.
 
     The first Ctrl-C (or SIGTERM) lets what is in flight finish, for a while; the second ends everything at once.
@@ -215,7 +215,7 @@ class Audience:
         self._printer = Printer(outputs)
         self.seats = [self._seat(home, log(), meters) for home in homes]
 
-    def _seat(self, home: Path | None, log: Observer, total: AllMeters) -> Seat:
+    def _seat(self, home: Path | None, log: Observer, total: AllMeters) -> RunHandle:
         meters, state = Meters(), RunState()
         total.add(meters)
         timeline = Timeline(state, meters)
@@ -225,7 +225,7 @@ class Audience:
             for observer in observers:
                 observer(event)
 
-        return Seat(observe, meters, Stop(), state, timeline, Beacon(home, state, meters))
+        return RunHandle(observe, meters, Stop(), state, timeline, ProgressFile(home, state, meters))
 
     async def run(self) -> None:
         """Show the runs, and obey signals, until this is cancelled."""
@@ -267,20 +267,20 @@ class Audience:
 
 
 @asynccontextmanager
-async def watching(outputs: Outputs, homes: Sequence[Path | None]) -> AsyncIterator[Audience]:
+async def watching(outputs: Outputs, homes: Sequence[Path | None]) -> AsyncIterator[RunObservers]:
     """Show runs while the context lasts, one for each of `homes`: the targets' own directories, where `watch` looks.
 
     :raises ConfigError: when the log file can't be opened.
     """
     with _log_file(outputs) as log:
-        audience = Audience(outputs, log, homes)
+        audience = RunObservers(outputs, log, homes)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(audience.run)
                 yield audience
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise foremost(group) or group from None
+            raise from_group(group) or group from None
 
         if audience.caught:
             # Who presses the key a third time gets the last words all the same, and no traceback.
@@ -289,7 +289,7 @@ async def watching(outputs: Outputs, homes: Sequence[Path | None]) -> AsyncItera
         await audience.close()
 
 
-def show_summaries(outputs: Outputs, seats: Sequence[Seat]) -> None:
+def show_summaries(outputs: Outputs, seats: Sequence[RunHandle]) -> None:
     """Print what became of each run, and of all together."""
     if outputs.quiet or _progress(outputs) == "log":
         return

@@ -17,7 +17,7 @@ from ..ui.state import Rates, RunState
 FILE_NAME = "live.json"
 
 
-class Beacon:
+class ProgressFile:
     """What has to run beside the run. It writes into `home` once the run has begun, never before."""
 
     PERIOD_SECONDS = 1.0

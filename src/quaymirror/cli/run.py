@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..config.document import FILE_NAME, Config, Given, read_config
+from ..config.document import FILE_NAME, Config, LocatedValue, read_config
 from ..errors import ConfigError
 from .help import GroupedCommand, long_name
 from .jobs import Plan, execute, make_plan
@@ -29,7 +29,7 @@ CONFIG = click.Option(
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ResolvedValue:
     """A value, and who said so."""
 
     value: Any
@@ -94,37 +94,37 @@ def config_file(given: Path | None) -> Path:
     return found
 
 
-def run_settings(context: click.Context, config: Config) -> dict[str, Setting]:
+def run_settings(context: click.Context, config: Config) -> dict[str, ResolvedValue]:
     """Return the values of the outputs, and where each came from."""
     names = {key.name for key in shape_of(sync).run}
     return _settings(context, config.run, [option for option in file_options(sync) if long_name(option) in names]) | {
-        name: Setting(context.params[name], "") for name in ("verbose", "quiet")
+        name: ResolvedValue(context.params[name], "") for name in ("verbose", "quiet")
     }
 
 
-def job_settings(context: click.Context, job: Mapping[str, Given]) -> dict[str, Setting]:
+def job_settings(context: click.Context, job: Mapping[str, LocatedValue]) -> dict[str, ResolvedValue]:
     """Return the values of a job's options, and where each came from."""
     names = {key.name for key in shape_of(sync).options}
     return _settings(context, job, [option for option in file_options(sync) if long_name(option) in names])
 
 
 def _settings(
-    context: click.Context, given: Mapping[str, Given], options: Iterable[click.Option]
-) -> dict[str, Setting]:
+    context: click.Context, given: Mapping[str, LocatedValue], options: Iterable[click.Option]
+) -> dict[str, ResolvedValue]:
     """Command line before environment before file before default."""
-    found: dict[str, Setting] = {}
+    found: dict[str, ResolvedValue] = {}
     for option in options:
         assert option.name is not None
         source, name = context.get_parameter_source(option.name), long_name(option)
         value = context.params[option.name]
         if source is ParameterSource.COMMANDLINE:
-            found[option.name] = Setting(value, "command line")
+            found[option.name] = ResolvedValue(value, "command line")
         elif source is ParameterSource.ENVIRONMENT:
-            found[option.name] = Setting(value, f"environment, {_variable(option)}")
+            found[option.name] = ResolvedValue(value, f"environment, {_variable(option)}")
         elif name in given:
-            found[option.name] = Setting(converted(option, given[name].value, sync), given[name].place)
+            found[option.name] = ResolvedValue(converted(option, given[name].value, sync), given[name].place)
         else:
-            found[option.name] = Setting(value, "default")
+            found[option.name] = ResolvedValue(value, "default")
 
     return found
 
@@ -134,7 +134,7 @@ def _variable(option: click.Option) -> str:
     return next((variable for variable in variables if os.environ.get(variable)), "")
 
 
-def plan_of(context: click.Context, name: str, job: Mapping[str, Given]) -> Plan:
+def plan_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -> Plan:
     """Return the run that one job is.
 
     :raises ConfigError: when its parts make no sense together.

@@ -20,7 +20,7 @@ from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..targets.registry_address import is_address, parse_address
-from ..tasks import foremost
+from ..tasks import from_group
 from ..ui.text import human_bytes, plain
 from .help import GroupedCommand
 from .options import foreign_layers_option, layout_at, make_settings, registry_options, server_options, target_options
@@ -98,7 +98,7 @@ async def _verify(path: Path, settings: Settings | None, *, fast: bool, repair_s
 
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise foremost(group) or group from None
+        raise from_group(group) or group from None
 
     return result
 

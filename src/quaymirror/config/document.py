@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .keys import Key, Kind, Value
+from .keys import OptionSpec, OptionType, Value
 from .locations import KeyPath, Place, find_places
 
 FILE_NAME = "quaymirror.toml"
@@ -46,7 +46,7 @@ class Mistakes(ConfigError):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class LocatedValue:
     """A value of the file, paths made whole, and where it is."""
 
     value: Value
@@ -54,12 +54,12 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ConfigSchema:
     """The keys of the tables; `selection` are those that only a job can have."""
 
-    run: Sequence[Key]
-    options: Sequence[Key]
-    selection: Sequence[Key]
+    run: Sequence[OptionSpec]
+    options: Sequence[OptionSpec]
+    selection: Sequence[OptionSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ class Config:
     """A file that is right: values by key, of the run and of each job, `[defaults]` merged in."""
 
     file: Path
-    run: Mapping[str, Given] = field(default_factory=dict)
-    jobs: Mapping[str, Mapping[str, Given]] = field(default_factory=dict)
+    run: Mapping[str, LocatedValue] = field(default_factory=dict)
+    jobs: Mapping[str, Mapping[str, LocatedValue]] = field(default_factory=dict)
 
-    def chosen(self, names: Sequence[str]) -> dict[str, Mapping[str, Given]]:
+    def chosen(self, names: Sequence[str]) -> dict[str, Mapping[str, LocatedValue]]:
         """Return the jobs called `names`, in their order; all without names.
 
         :raises ConfigError: when there is no such job.
@@ -82,7 +82,7 @@ class Config:
         return {name: self.jobs[name] for name in names or self.jobs}
 
 
-def read_config(file: Path, shape: Shape) -> Config:
+def read_config(file: Path, shape: ConfigSchema) -> Config:
     """Return what `file` says.
 
     :raises Mistakes: when it is not right.
@@ -130,7 +130,7 @@ def _syntax(message: str, text: str) -> tuple[str, Place]:
 class _Check:
     """Finds every mistake of a document."""
 
-    def __init__(self, shape: Shape, places: Mapping[KeyPath, Place]) -> None:
+    def __init__(self, shape: ConfigSchema, places: Mapping[KeyPath, Place]) -> None:
         self._shape = shape
         self._places = places
 
@@ -157,7 +157,7 @@ class _Check:
             missing = [key.name for key in keys if key.required and key.name not in job]
             yield from (self._mistake(("jobs", name), f"{key!r} is missing") for key in missing)
 
-    def _table(self, table: object, path: KeyPath, keys: Sequence[Key]) -> Iterator[Mistake]:
+    def _table(self, table: object, path: KeyPath, keys: Sequence[OptionSpec]) -> Iterator[Mistake]:
         if not isinstance(table, dict):
             yield self._mistake(path, "has to be a table")
             return
@@ -169,7 +169,7 @@ class _Check:
             else:
                 yield self._mistake((*path, name), f"no such key{_near(name, known)}")
 
-    def _value(self, value: object, path: KeyPath, key: Key) -> Iterator[Mistake]:
+    def _value(self, value: object, path: KeyPath, key: OptionSpec) -> Iterator[Mistake]:
         fault = key.fault(value)
         if fault:
             yield self._mistake(path, fault)
@@ -182,12 +182,12 @@ class _Check:
         return Mistake(self._places.get(nearest, Place(1, 1)), path, message)
 
 
-def _config(file: Path, document: Mapping[str, Any], places: Mapping[KeyPath, Place], shape: Shape) -> Config:
+def _config(file: Path, document: Mapping[str, Any], places: Mapping[KeyPath, Place], shape: ConfigSchema) -> Config:
     keys = {key.name: key for key in (*shape.run, *shape.options, *shape.selection)}
 
-    def given(table: Mapping[str, Any], *path: str) -> dict[str, Given]:
+    def given(table: Mapping[str, Any], *path: str) -> dict[str, LocatedValue]:
         return {
-            name: Given(_from_here(value, keys[name], file), f"{file}:{places[(*path, name)].line}")
+            name: LocatedValue(_from_here(value, keys[name], file), f"{file}:{places[(*path, name)].line}")
             for name, value in table.items()
         }
 
@@ -196,14 +196,14 @@ def _config(file: Path, document: Mapping[str, Any], places: Mapping[KeyPath, Pl
     return Config(file, given(document.get("run", {}), "run"), jobs)
 
 
-def _from_here(value: Value, key: Key, file: Path) -> Value:
+def _from_here(value: Value, key: OptionSpec, file: Path) -> Value:
     """Make a relative path one from the file's own directory: a timer starts runs from anywhere."""
     if isinstance(value, str):
         scheme, separator, rest = value.partition("://")
-        if key.kind is Kind.PATH or (key.kind is Kind.TARGET and not separator):
+        if key.kind is OptionType.PATH or (key.kind is OptionType.TARGET and not separator):
             return str(file.absolute().parent / Path(value).expanduser())
 
-        if key.kind is Kind.TARGET and scheme == "ocidir":
+        if key.kind is OptionType.TARGET and scheme == "ocidir":
             return f"ocidir://{file.absolute().parent / rest}"
 
     return value

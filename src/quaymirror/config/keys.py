@@ -12,7 +12,7 @@ from ..errors import ConfigError
 Value = str | int | float | bool | list[str]
 
 
-class Kind(Enum):
+class OptionType(Enum):
     """The type of a value; the words are JSON Schema's."""
 
     TEXT = "string"
@@ -25,19 +25,23 @@ class Kind(Enum):
     """Where images land: an address, or a path as above."""
 
 
-_NAMES = {Kind.NUMBER: "a whole number", Kind.DECIMAL: "a number", Kind.FLAG: "true or false"}
-_TYPES: Mapping[Kind, tuple[type, ...]] = {Kind.NUMBER: (int,), Kind.DECIMAL: (int, float), Kind.FLAG: (bool,)}
+_NAMES = {OptionType.NUMBER: "a whole number", OptionType.DECIMAL: "a number", OptionType.FLAG: "true or false"}
+_TYPES: Mapping[OptionType, tuple[type, ...]] = {
+    OptionType.NUMBER: (int,),
+    OptionType.DECIMAL: (int, float),
+    OptionType.FLAG: (bool,),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class OptionSpec:
     """One key: with `many` its value is an array of texts. `choices` are all there are; () means any.
 
     `check` raises `ConfigError` for a value, or an item of the array, that has the right type and makes no sense.
     """
 
     name: str
-    kind: Kind = Kind.TEXT
+    kind: OptionType = OptionType.TEXT
     many: bool = False
     choices: tuple[str, ...] = ()
     help: str = ""
@@ -69,7 +73,7 @@ class Key:
         except ConfigError as error:
             return error.message
 
-        is_path = self.kind in (Kind.PATH, Kind.TARGET)
+        is_path = self.kind in (OptionType.PATH, OptionType.TARGET)
         return "there is no such home directory" if is_path and not _has_home(str(value)) else ""
 
 

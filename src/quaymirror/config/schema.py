@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .document import Shape
-from .keys import Key, Kind
+from .document import ConfigSchema
+from .keys import OptionSpec, OptionType
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_PATHS = {Kind.PATH, Kind.TARGET}
+_PATHS = {OptionType.PATH, OptionType.TARGET}
 
 
-def config_schema(shape: Shape) -> dict[str, Any]:
+def config_schema(shape: ConfigSchema) -> dict[str, Any]:
     """Return the schema of files of this `shape`."""
     return {
         "$schema": _DIALECT,
@@ -33,7 +33,7 @@ def config_schema(shape: Shape) -> dict[str, Any]:
     }
 
 
-def _table(keys: Sequence[Key], description: str) -> dict[str, Any]:
+def _table(keys: Sequence[OptionSpec], description: str) -> dict[str, Any]:
     required = [key.name for key in keys if key.required]
     return {
         "type": "object",
@@ -44,7 +44,7 @@ def _table(keys: Sequence[Key], description: str) -> dict[str, Any]:
     }
 
 
-def _property(key: Key) -> dict[str, Any]:
+def _property(key: OptionSpec) -> dict[str, Any]:
     kind = "string" if key.kind in _PATHS else key.kind.value
     one: dict[str, Any] = {"type": kind, **({"enum": list(key.choices)} if key.choices else {})}
     described = {"description": key.help} if key.help else {}

@@ -15,7 +15,7 @@ from ..events import CandidateSkipped, Event, Observer
 from ..run.wiring import Services, connect
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..tasks import together
+from ..tasks import run_all
 from .hints import no_such_tag
 from .pipeline import NO_SUCH_TAG, Candidate, Image, check, pages
 
@@ -92,7 +92,7 @@ async def _step(
         except QuaymirrorError as error:
             step.trouble = error  # which comes after what was listed before it
 
-    await together([look_up, look_ahead])
+    await run_all([look_up, look_ahead])
     return step
 
 
@@ -115,5 +115,5 @@ async def confirmed(
         else:
             found[number] = result
 
-    await together(partial(confirm, number, candidate) for number, candidate in enumerate(candidates))
+    await run_all(partial(confirm, number, candidate) for number, candidate in enumerate(candidates))
     return [image for number in sorted(found) for image in found[number]]

@@ -69,7 +69,7 @@ def _write(compressed: BinaryIO, descriptor: int, path: Path, diff_id: Digest, l
     for chunk in _decompressed(compressed):
         size += len(chunk)
         if size > limit:
-            raise UnsupportedContent(f"a layer that decompresses to more than {limit:,} bytes", phase=Phase.LAND)
+            raise UnsupportedContent(f"a layer that decompresses to more than {limit:,} bytes", phase=Phase.STORE)
 
         hasher.update(chunk)
         fsops.write_all(descriptor, [chunk], path)
@@ -85,7 +85,7 @@ def mismatch(diff_id: Digest) -> DigestMismatch:
     return DigestMismatch(
         f"a layer does not decompress to diff_id {diff_id}, which the image's config names",
         scope=Scope.IMAGE,
-        phase=Phase.LAND,
+        phase=Phase.STORE,
     )
 
 
@@ -109,7 +109,7 @@ def _gunzip(file: BinaryIO) -> Iterator[bytes]:
         try:
             yield from _gunzip_member(member, data, file)
         except zlib.error:
-            raise UnsupportedContent("a layer that is no valid gzip", phase=Phase.LAND) from None
+            raise UnsupportedContent("a layer that is no valid gzip", phase=Phase.STORE) from None
 
         data = _next_member(member.unused_data, file)
 
@@ -123,7 +123,7 @@ def _gunzip_member(member: Any, data: bytes, file: BinaryIO) -> Iterator[bytes]:
 
         data = member.unconsumed_tail or file.read(_CHUNK_BYTES)
         if not (out or data):
-            raise UnsupportedContent("a gzip layer that breaks off", phase=Phase.LAND)
+            raise UnsupportedContent("a gzip layer that breaks off", phase=Phase.STORE)
 
 
 def _next_member(data: bytes, file: BinaryIO) -> bytes:
@@ -147,4 +147,4 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
         with decompressor.stream_reader(file, read_across_frames=True, closefd=False) as reader:
             yield from iter(partial(reader.read, _CHUNK_BYTES), b"")
     except zstandard.ZstdError:
-        raise UnsupportedContent("a layer that is no valid zstd", phase=Phase.LAND) from None
+        raise UnsupportedContent("a layer that is no valid zstd", phase=Phase.STORE) from None

@@ -65,7 +65,7 @@ def emit(job: Job) -> Emission:
             raise
         except OSError as error:
             if error.errno in _LOCAL_FAILURES:
-                raise StoreError(f"can't write below {job.scratch}: {error.strerror}", phase=Phase.LAND) from None
+                raise StoreError(f"can't write below {job.scratch}: {error.strerror}", phase=Phase.STORE) from None
 
             raise _failed(job, error) from None
         except Exception as error:

@@ -34,7 +34,7 @@ from ..errors import (
 from ..events import Observer, ignore
 from ..secret import Secret
 from .authorizer import Authorizer, Fixed
-from .limiter import Gate, Slot
+from .limiter import HostLimiter, Slot
 from .origin import Origin, follow
 from .retry import Attempts, RetryPolicy, parse_retry_after
 from .transport import PROXY_REFUSES, Response, Timeouts, Transport
@@ -114,7 +114,7 @@ class Client:
         *,
         direct: Transport,
         foreign: Transport,
-        gates: Callable[[str, str], Gate],
+        gates: Callable[[str, str], HostLimiter],
         retries: RetryPolicy,
         authorizer: Authorizer | None = None,
         timeouts: Timeouts | None = None,
@@ -283,7 +283,7 @@ class Client:
             slot.leave(passed=False)
             raise
 
-    async def _find_out(self, gate: Gate, transport: Transport, there: Origin) -> None:
+    async def _find_out(self, gate: HostLimiter, transport: Transport, there: Origin) -> None:
         """Ask a host that was down what it can't refuse for the sake of one image: any answer says that it is back."""
         path = "/v2/" if there == self.origin else "/"
         response = await self._answer(gate, transport.send("GET", f"{there}{path}", {}))
@@ -291,7 +291,7 @@ class Client:
         if gate.health.is_down:
             raise HostDown(f"{gate.health.name}: still answers {response.status}")
 
-    async def _answer(self, gate: Gate, sending: Coroutine[Any, Any, Response]) -> Response:
+    async def _answer(self, gate: HostLimiter, sending: Coroutine[Any, Any, Response]) -> Response:
         """Wait for an answer, and tell the gate how that went."""
         began = self._retries.clock()
         try:
@@ -308,7 +308,7 @@ class Client:
 
         return response
 
-    def _tell(self, gate: Gate, response: Response, latency: float) -> None:
+    def _tell(self, gate: HostLimiter, response: Response, latency: float) -> None:
         if _is_throttled(response):
             wait = _retry_after(response)
             gate.overloaded(pause=_PAUSE_SECONDS if wait is None else wait, reason=f"answered {response.status}")
@@ -350,7 +350,7 @@ def _is_success(exchange: Exchange) -> bool:
     return 200 <= exchange.response.status < 300
 
 
-def _fault(gate: Gate, error: TransportError) -> TransportError:
+def _fault(gate: HostLimiter, error: TransportError) -> TransportError:
     return HostDown(error.message) if gate.health.is_down and error.scope is Scope.ATTEMPT else error
 
 

@@ -8,7 +8,7 @@ _FAR_SECONDS = 0.02
 _TELLING_ANSWERS = 8
 
 
-class Distance:
+class LatencyClass:
     """What answers tell of it: the soonest of the first few counts, since the others may have waited for us."""
 
     def __init__(self) -> None:

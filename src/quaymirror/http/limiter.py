@@ -17,9 +17,9 @@ import anyio
 from ..errors import RateLimited, Scope
 from ..events import HostPaced, Observer, ignore
 from .health import Health
-from .latency import Distance
-from .probe import Trial
-from .rate import Pace
+from .latency import LatencyClass
+from .probe import RateLimitProbe
+from .rate import RateLimiter
 
 # One signal of overload reaches us as many answers: those of one burst count once.
 _SETTLE_SECONDS = 1.0
@@ -40,11 +40,11 @@ _SLOW_FACTOR, _SLOW_SECONDS = 4.0, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What to expect of a class of endpoints: a window to `start` with, `most` it may become, and what Quay allows.
+    """Initial and maximum concurrency of an endpoint class, and the rate limit Quay documents for it.
 
-    A `Trial` shows whether a host limits requests as Quay's own configuration does, to `rate` a second and a `burst` on
-    top: then that is the pace to begin with, else there is none, and the window grows faster. Where there is a window
-    for hosts that are `far`, it is that as soon as one has shown to be; for one that is near, `start` is the most.
+    A `RateLimitProbe` finds out whether the host limits requests as Quay's own configuration does: to `rate` per second
+    with a `burst` on top. If it does, that is the initial pace; otherwise there is none, and the window grows faster.
+    `far` is the window used once the host proves to be far away; near hosts never exceed `start`.
     """
 
     start: int
@@ -55,7 +55,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class GateStatistics:
+class HostLimiterStatistics:
     """A look at one gate: requests in flight, how many may be, requests a second (None: no limit), pause left in s,
     and how many answers asked for less."""
 
@@ -71,7 +71,7 @@ class Slot:
 
     __slots__ = ("_gate", "_patient", "is_counted", "is_probe", "is_trial")
 
-    def __init__(self, gate: Gate, *, patient: bool) -> None:
+    def __init__(self, gate: HostLimiter, *, patient: bool) -> None:
         self._gate = gate
         self._patient = patient
         self.is_counted = self.is_probe = self.is_trial = False
@@ -97,7 +97,7 @@ class Slot:
         self.leave(passed=kind is None)
 
 
-class Gate:
+class HostLimiter:
     """The way to one class of endpoints of one host, its `kind`. `total` is a pace that all gates share."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Gate:
         *,
         kind: str = "",
         observer: Observer = ignore,
-        total: Pace | None = None,
+        total: RateLimiter | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
@@ -121,8 +121,10 @@ class Gate:
         self._clock = clock
         self._window = float(limits.start)
         self._limiter = anyio.CapacityLimiter(limits.start)
-        self._pace = Pace(_MAX_RATE, clock=clock, sleep=sleep)
-        self._trial = None if limits.rate is None else Trial(limits.rate, limits.burst, clock=clock, sleep=sleep)
+        self._pace = RateLimiter(_MAX_RATE, clock=clock, sleep=sleep)
+        self._trial = (
+            None if limits.rate is None else RateLimitProbe(limits.rate, limits.burst, clock=clock, sleep=sleep)
+        )
         self._ceiling: float | None = None
         self._recovering_since = 0.0
         self._head_start = 0.0
@@ -130,7 +132,7 @@ class Gate:
         self._answers: deque[float] = deque(maxlen=1024)
         self._latency: float | None = None
         self._best_latency = float("inf")
-        self._distance = None if limits.far is None else Distance()
+        self._distance = None if limits.far is None else LatencyClass()
 
     def slot(self, *, patient: bool = True) -> Slot:
         """Return a place for one request; unless `patient`, there is none where the host has a limit."""
@@ -291,10 +293,10 @@ class Gate:
         self._latency = None
         return True
 
-    def statistics(self) -> GateStatistics:
+    def statistics(self) -> HostLimiterStatistics:
         """Return how things stand at this gate."""
         borrowed = self._limiter.borrowed_tokens
-        return GateStatistics(borrowed, int(self._window), self._rate(), self.health.pause_left, self._throttled)
+        return HostLimiterStatistics(borrowed, int(self._window), self._rate(), self.health.pause_left, self._throttled)
 
 
 async def _acquire(limiter: anyio.CapacityLimiter, borrower: object) -> None:
@@ -323,7 +325,7 @@ KINDS = {
 }
 
 
-class Gates:
+class HostLimiters:
     """The gate of each host and class of endpoints, made when it is first asked for.
 
     `total` is a pace for all requests together; `patience` for how many seconds a host is waited for, and `given_up`
@@ -334,7 +336,7 @@ class Gates:
         self,
         observer: Observer = ignore,
         *,
-        total: Pace | None = None,
+        total: RateLimiter | None = None,
         patience: float = 900.0,
         given_up: Scope = Scope.RUN,
         clock: Callable[[], float] = time.monotonic,
@@ -346,15 +348,15 @@ class Gates:
         self._given_up = given_up
         self._clock = clock
         self._sleep = sleep
-        self._gates: dict[tuple[str, str], Gate] = {}
+        self._gates: dict[tuple[str, str], HostLimiter] = {}
         self._hosts: dict[str, Health] = {}
 
-    def apart(self) -> Gates:
+    def apart(self) -> HostLimiters:
         """Return gates under the same total for hosts that nobody vouches for: their trouble ends and stops no other.
 
         Even where such a host is one that is known here: what is asked of it then is another's choice.
         """
-        return Gates(
+        return HostLimiters(
             self._observer,
             total=self._total,
             patience=self._patience,
@@ -363,11 +365,11 @@ class Gates:
             sleep=self._sleep,
         )
 
-    def __call__(self, host: str, kind: str) -> Gate:
+    def __call__(self, host: str, kind: str) -> HostLimiter:
         """Return the gate for `kind` of endpoints at `host`, `host[:port]`."""
         key = (host, kind)
         if key not in self._gates:
-            self._gates[key] = Gate(
+            self._gates[key] = HostLimiter(
                 self._health(host),
                 KINDS[kind],
                 kind=kind,

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from .rate import Pace
+from .rate import RateLimiter
 
 # So many requests beyond the limit, within two round trips, make it plain that there is none.
 _ENOUGH = 6
 _AT_FIRST = 2
 
 
-class Trial:
+class RateLimitProbe:
     """A limit of `rate` requests a second and `burst` on top, kept until it has shown to be none.
 
     What stays within it goes at once. Beyond it two requests try whether they pass, then as many more as have: a host
@@ -29,7 +29,7 @@ class Trial:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
-        self._limit = Pace(rate, burst=burst, clock=clock, sleep=sleep)
+        self._limit = RateLimiter(rate, burst=burst, clock=clock, sleep=sleep)
         self._sleep = sleep
         self._trying = 0
         self._passed = 0

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 
-class Pace:
+class RateLimiter:
     """Gives out turns, `rate` units of them a second, after an unused while up to `burst` units at once on top.
 
     It is the generic cell rate algorithm (ITU-T I.371): one number says until when everything is given away, so that

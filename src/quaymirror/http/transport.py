@@ -31,7 +31,7 @@ from ..errors import (
 )
 from .guard import AddressRefused
 from .origin import Origin, shown
-from .rate import Pace
+from .rate import RateLimiter
 
 if TYPE_CHECKING:
     import socket
@@ -133,7 +133,7 @@ class AiohttpTransport:
         socket_factory: Callable[[tuple[Any, ...]], socket.socket],
         timeouts: Timeouts | None = None,
         tls: ssl.SSLContext | None = None,
-        pace: Pace | None = None,
+        pace: RateLimiter | None = None,
         find_proxy: Callable[[str], str | None] | None = None,
     ) -> None:
         self._pace = pace
@@ -224,14 +224,14 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if body is not None and len(body) > _MOST_AT_ONCE else body
 
 
-def _piece(pace: Pace) -> int:
+def _piece(pace: RateLimiter) -> int:
     """How much to read at a time under a limit: small enough for an even flow, large enough not to cost much."""
     return min(512 * 1024, max(4 * 1024, int(pace.rate / 20)))
 
 
 class _AiohttpResponse:
     def __init__(
-        self, response: aiohttp.ClientResponse, url: str, name: str, pace: Pace | None, *, stall: float
+        self, response: aiohttp.ClientResponse, url: str, name: str, pace: RateLimiter | None, *, stall: float
     ) -> None:
         self._response = response
         self._pace = pace

@@ -68,7 +68,7 @@ class BlobStream:
         return Validator(Origin.of(self.response.url).netloc, etag) if _STRONG_ETAG.fullmatch(etag) else None
 
 
-class RemoteSource:
+class RegistryPuller:
     """A registry to pull from. What counts is always the digest: a tag may move, a digest can't."""
 
     def __init__(self, client: Client, *, foreign: ForeignLayers | None = None) -> None:

@@ -76,7 +76,7 @@ class Upload:
     least: int = 0
 
 
-class RemoteTarget:
+class RegistryPusher:
     """A registry to push to. What has no body worth mentioning is tried again here.
 
     Whoever sends blobs has to know how to resume: methods of an upload send one request, once.

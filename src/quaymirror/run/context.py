@@ -29,7 +29,7 @@ from ..events import (
 from ..oci import Reference
 from ..selection.selection import Selection
 from ..settings import Settings
-from .report import HostTrouble, graver
+from .report import HostTrouble, more_severe
 
 # How often to look whether another run has ended.
 _LOCK_SECONDS = 0.5
@@ -153,9 +153,9 @@ class Run:
         self.taken.add(reference.full_name)
         return is_new
 
-    def doom(self, error: QuaymirrorError) -> None:
+    def abort(self, error: QuaymirrorError) -> None:
         """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
-        self.tally.fatal = graver(self.tally.fatal, error)
+        self.tally.fatal = more_severe(self.tally.fatal, error)
         self.stop.request(error.message)
 
     async def wait_for_lock(self, held: LockHeld) -> None:

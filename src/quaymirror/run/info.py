@@ -22,10 +22,10 @@ from ..errors import (
 )
 from ..events import Meters, Observer
 from ..oci import Descriptor, Index, Manifest, Platform, Reference
-from ..registry.pull import RemoteSource
+from ..registry.pull import RegistryPuller
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..tasks import together
+from ..tasks import run_all
 from ..transfer.blob import fetch_blob
 from .wiring import Services, connect
 
@@ -47,7 +47,7 @@ async def image_infos(selection: Selection, settings: Settings, *, observer: Obs
     async with connect(settings, observer) as services:
         async for candidates in pages(services.api, settings.origin.netloc, selection, observer=observer):
             images = await confirmed(candidates, services, selection, observer)
-            await together(partial(_add, image.reference, services, settings, limit, found) for image in images)
+            await run_all(partial(_add, image.reference, services, settings, limit, found) for image in images)
 
     return sorted(found, key=lambda info: (info["image"], info["tag"]))
 
@@ -74,7 +74,7 @@ async def _add(
 
 
 async def _fetch(
-    reference: Reference, source: RemoteSource, wanted: Platform
+    reference: Reference, source: RegistryPuller, wanted: Platform
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     assert reference.digest is not None
     node = await source.manifest(reference.repository, reference.digest)

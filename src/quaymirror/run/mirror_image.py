@@ -16,7 +16,7 @@ _MOVED = "its tag has moved since it was found"
 
 
 @dataclass(slots=True)
-class Bringer:
+class ImageMirror:
     """What all images of a run are brought with. `look_again` checks a tag anew, when what it led to is not there."""
 
     transfers: Transfers

@@ -12,13 +12,13 @@ from ..errors import InvalidName, QuaymirrorError, Scope
 from ..events import BlobFinished, Meters, Notice, Observer
 from ..oci import Descriptor, Reference, Repository
 from ..oci.manifest import MAX_DEPTH
-from ..registry.pull import RemoteSource
+from ..registry.pull import RegistryPuller
 from ..settings import Settings
 from ..store import fsops, graph
 from ..store.layout import OCILayout, WriteOptions
 from ..store.state import State
 from ..store.verify import Damage, Progress, Verification, verify_layout
-from ..tasks import together
+from ..tasks import run_all
 from ..transfer.blob import fetch_blob
 from .wiring import connect
 
@@ -26,7 +26,7 @@ from .wiring import connect
 @dataclass(frozen=True, slots=True)
 class _Mender:
     layout: OCILayout
-    source: RemoteSource
+    source: RegistryPuller
     settings: Settings
     observer: Observer
     slots: anyio.CapacityLimiter
@@ -96,7 +96,7 @@ async def repair(path: Path, settings: Settings, observer: Observer, progress: P
         for _ in range(MAX_DEPTH + 1):
             found = await verify_layout(path, progress=progress)
             mended: list[Damage] = []
-            await together(partial(mender.mend, damage, mended) for damage in found.damages)
+            await run_all(partial(mender.mend, damage, mended) for damage in found.damages)
             if not mended:
                 return found
 

@@ -50,7 +50,7 @@ class ExitCode(IntEnum):
 _GRAVITY = (ExitCode.DAMAGED, ExitCode.STORAGE, ExitCode.CREDENTIALS, ExitCode.UNAVAILABLE, ExitCode.PARTIAL)
 
 
-def graver(first: QuaymirrorError | None, second: QuaymirrorError) -> QuaymirrorError:
+def more_severe(first: QuaymirrorError | None, second: QuaymirrorError) -> QuaymirrorError:
     """Return which of two errors that ended a run is to be told; of equals, the one that came first."""
     return second if first is None or _gravity(second) < _gravity(first) else first
 

@@ -11,11 +11,11 @@ import anyio
 from ..events import Event, Observer
 from ..oci import Digest
 from ..settings import Settings
-from ..transfer.sharing import Pool
+from ..transfer.sharing import BlobSharing
 from .wiring import Connection, Services, connect_source
 
 
-class Tellers:
+class FanOut:
     """An observer that passes on every event to each run: the pause of a host holds back all of them."""
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class Engine:
     source: Connection
     images: anyio.CapacityLimiter
     slots: anyio.CapacityLimiter
-    tellers: Tellers
-    pool: Pool = field(default_factory=Pool)
+    tellers: FanOut
+    pool: BlobSharing = field(default_factory=BlobSharing)
     counted: set[Digest] = field(default_factory=set)
 
     def services(self, settings: Settings, observer: Observer) -> Services:
@@ -63,7 +63,7 @@ async def open_engine(settings: Sequence[Settings]) -> AsyncIterator[Engine]:
 
     :raises ConfigError: when a file of certificates makes no sense.
     """
-    tellers = Tellers()
+    tellers = FanOut()
     images = max(each.concurrency for each in settings)
     slots = max(each.layer_concurrency for each in settings)
     async with connect_source(settings[0], tellers) as source:

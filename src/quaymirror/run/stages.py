@@ -22,12 +22,12 @@ from ..errors import QuaymirrorError, Scope, SelectionEmpty, StoreError
 from ..events import CandidateSkipped, ImageStarted, Outcome, StopRequested
 from ..oci import Reference
 from ..selection.selection import Selection
-from ..tasks import foremost
+from ..tasks import from_group
 from ..transfer.image import Transfers
 from ..transfer.single_flight import SingleFlight
 from ..transfer.target import Target
 from .context import Run
-from .mirror_image import Bringer
+from .mirror_image import ImageMirror
 from .run_history import RunMemory
 from .shared import Engine
 from .wiring import Services
@@ -57,7 +57,7 @@ async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory
                 with images, discovery:
                     await _discover(run, services, memory, images)
         except BaseExceptionGroup as group:
-            run.doom(_ours(group))
+            run.abort(_ours(group))
 
         watchers.cancel_scope.cancel()
 
@@ -91,7 +91,7 @@ def _start_workers(
         platforms=run.settings.platforms,
         run_id=run.run_id,
     )
-    bringer = Bringer(transfers, look_again, run.settings.dry_run, engine.counted)
+    bringer = ImageMirror(transfers, look_again, run.settings.dry_run, engine.counted)
     found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
     with images:
         for _ in range(_workers(run.settings.concurrency, target)):
@@ -141,12 +141,12 @@ async def _discover(run: Run, services: Services, memory: RunMemory, found: Memo
         except SelectionEmpty as error:
             run.tally.empty = run.tally.empty or error
         except QuaymirrorError as error:
-            run.doom(error)
+            run.abort(error)
 
     try:
         await memory.keep_tags()
     except StoreError as error:
-        run.doom(error)
+        run.abort(error)
 
 
 async def _find(
@@ -193,7 +193,7 @@ async def _watch_at_once(run: Run, everything: anyio.CancelScope) -> None:
 
 
 def _ours(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError:
-    error = foremost(group)
+    error = from_group(group)
     if error is None:
         raise group
 
@@ -231,7 +231,7 @@ async def _confirm(
 
 
 async def _work(
-    run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: Bringer, places: anyio.CapacityLimiter
+    run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: ImageMirror, places: anyio.CapacityLimiter
 ) -> None:
     """Take images as they come and bring each to its outcome, in turn with other runs.
 
@@ -245,14 +245,14 @@ async def _work(
                     return
 
                 run.observer(ImageStarted(image.reference))
-                outcome = _told_once(run, await bringer.outcome(image.reference, place.leave))
+                outcome = _collapse_repeated_error(run, await bringer.outcome(image.reference, place.leave))
 
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
-                run.doom(outcome.error)
+                run.abort(outcome.error)
 
 
-def _told_once(run: Run, outcome: Outcome) -> Outcome:
+def _collapse_repeated_error(run: Run, outcome: Outcome) -> Outcome:
     """A disk that is full fails every image in flight: the first one says why, the others that they ended with it."""
     error = outcome.error
     if not isinstance(error, StoreError) or error.scope is not Scope.RUN or run.tally.fatal is None:

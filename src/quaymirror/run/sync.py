@@ -20,7 +20,7 @@ from ..transfer.target import Target
 from . import pruning
 from .changes import check_expected, compare
 from .context import Run, Stop, Tally
-from .report import Report, graver
+from .report import Report, more_severe
 from .run_history import RunMemory, open_memory
 from .shared import Engine, open_engine
 from .stages import run_stages
@@ -104,7 +104,7 @@ async def _mirror(run: Run, spec: TargetSpec, engine: Engine | None, stack: Asyn
             raise
 
         # The last words could not be written: what is committed is safe, the next run writes them first thing.
-        run.doom(error)
+        run.abort(error)
 
     return memory
 
@@ -134,7 +134,7 @@ async def _settle(run: Run, spec: TargetSpec, target: Target, memory: RunMemory)
     except LockHeld as error:
         run.observer(Notice(f"nothing is pruned: {error.message}"))
     except QuaymirrorError as error:
-        run.tally.fatal = graver(run.tally.fatal, error)
+        run.tally.fatal = more_severe(run.tally.fatal, error)
 
 
 def _started(run: Run, target: TargetSpec) -> RunStarted:

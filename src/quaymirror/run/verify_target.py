@@ -12,15 +12,15 @@ import anyio.to_thread
 from ..errors import ConfigError
 from ..events import Observer, ignore
 from ..oci import Descriptor, Digest, Index, Reference, Repository, mediatype
-from ..registry.pull import RemoteSource
-from ..registry.push import RemoteTarget
+from ..registry.pull import RegistryPuller
+from ..registry.push import RegistryPusher
 from ..settings import Settings
 from ..store.state import ImageRecord, State
 from ..store.verify import Damage, Verification, verify_layout
 from ..targets.parse import LayoutTarget, TargetSpec
 from ..targets.registry import state_path
 from ..targets.registry_address import RegistryAddress
-from ..tasks import together
+from ..tasks import run_all
 from .wiring import connect_target
 
 _AT_A_TIME = 16
@@ -47,8 +47,8 @@ class _Check:
     """One look at a registry; each repository is asked once for each of its blobs."""
 
     address: RegistryAddress
-    registry: RemoteTarget
-    reader: RemoteSource
+    registry: RegistryPusher
+    reader: RegistryPuller
     limit: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_AT_A_TIME))
     sizes: dict[Digest, int] = field(default_factory=dict)
     broken: defaultdict[tuple[str, Digest], set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -65,7 +65,7 @@ class _Check:
 
         # What was found at the target by a run of ours was only looked at from above.
         contents = record.contents if len(record.contents) > 1 else await self._below(place, record.root)
-        await together(partial(self._node, place.repository, node, record.name) for node in contents)
+        await run_all(partial(self._node, place.repository, node, record.name) for node in contents)
 
     async def _node(self, repository: Repository, node: Descriptor, name: str) -> None:
         self.sizes[node.digest] = node.size
@@ -96,12 +96,12 @@ class _Check:
 async def _verify_registry(address: RegistryAddress, settings: Settings, observer: Observer) -> Verification:
     records = await anyio.to_thread.run_sync(_records, address, settings)
     async with connect_target(address.origin, settings, observer, namespace=address.namespace) as client:
-        registry = RemoteTarget(client, may_write=False)
+        registry = RegistryPusher(client, may_write=False)
         await registry.ping()
-        check = _Check(address, registry, RemoteSource(client))
+        check = _Check(address, registry, RegistryPuller(client))
         # A few images at a time: what is known of thousands should not all wait at the registry's door.
         for start in range(0, len(records), _AT_A_TIME):
-            await together(partial(check.image, record) for record in records[start : start + _AT_A_TIME])
+            await run_all(partial(check.image, record) for record in records[start : start + _AT_A_TIME])
 
     damages = [Damage(kind, digest, tuple(sorted(names))) for (kind, digest), names in sorted(check.broken.items())]
     return Verification(len(records), len(check.sizes), sum(check.sizes.values()), tuple(damages))

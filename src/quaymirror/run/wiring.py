@@ -17,14 +17,14 @@ from ..events import Observer
 from ..http.authorizer import Authorizer, Fixed
 from ..http.client import Client, Request
 from ..http.guard import AddressGuard
-from ..http.limiter import Gates
+from ..http.limiter import HostLimiters
 from ..http.origin import Origin
 from ..http.proxy import Proxies
-from ..http.rate import Pace
+from ..http.rate import RateLimiter
 from ..http.tls import Trust, certificate_directory, tls_context
 from ..http.transport import AiohttpTransport, Transport
 from ..registry.foreign import ForeignLayers
-from ..registry.pull import RemoteSource
+from ..registry.pull import RegistryPuller
 from ..secret import Credentials, Secret
 from ..selection.selection import Selection
 from ..settings import Settings
@@ -37,7 +37,7 @@ class Services:
     """The server's two faces: its API and its registry."""
 
     api: QuayAPI
-    source: RemoteSource
+    source: RegistryPuller
     discovery: Discovery = Discovery.AUTO
 
     def lookup(self, selection: Selection) -> TagLookup:
@@ -52,8 +52,8 @@ class Connection:
     origin: Origin
     direct: Transport
     foreign: Transport
-    gates: Gates
-    strange_gates: Gates
+    gates: HostLimiters
+    strange_gates: HostLimiters
     settings: Settings
     observer: Observer
     side: Side
@@ -85,7 +85,7 @@ class Connection:
         registry = ByNamespace(partial(ours.token_auth, settings.credentials))
         return Services(
             api=QuayAPI(ours.client(self.origin, api), has_token=token is not None),
-            source=RemoteSource(
+            source=RegistryPuller(
                 ours.client(self.origin, registry),
                 foreign=ForeignLayers(self.origin, ours.stranger if settings.allow_foreign_layers else None),
             ),
@@ -176,22 +176,22 @@ async def connect_target(
         yield connection.registry(settings.dest_credentials, namespace)
 
 
-def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[Gates, Pace | None]:
+def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[HostLimiters, RateLimiter | None]:
     """Return the gates, and the pace of all bytes if there is a limit on them.
 
     The user's limits are for the source: what is pushed comes from there. Without the source nothing can go on; without
     the target each image that needs it fails by its name, and what is there already is told.
     """
     clock, sleep, total, bandwidth = settings.retry.clock, settings.retry.sleep, None, None
-    gates = partial(Gates, observer, patience=settings.retry.patience, clock=clock, sleep=sleep)
+    gates = partial(HostLimiters, observer, patience=settings.retry.patience, clock=clock, sleep=sleep)
     if side is Side.TARGET:
         return gates(given_up=Scope.IMAGE), None
 
     if settings.max_requests_per_second is not None:
-        total = Pace(settings.max_requests_per_second, clock=clock, sleep=sleep)
+        total = RateLimiter(settings.max_requests_per_second, clock=clock, sleep=sleep)
 
     if settings.limit_rate is not None:
-        bandwidth = Pace(settings.limit_rate, clock=clock, sleep=sleep)
+        bandwidth = RateLimiter(settings.limit_rate, clock=clock, sleep=sleep)
 
     return gates(total=total), bandwidth
 

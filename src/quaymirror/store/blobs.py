@@ -19,7 +19,7 @@ import anyio.to_thread
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest
 from . import fsops
-from .executor import Lanes
+from .executor import ExecutorPool
 from .fsops import Fsync
 from .ingest import BATCH_BYTES, Ingest, Place
 
@@ -41,7 +41,7 @@ class BlobStore:
         self._ingest = root / ".quaymirror" / "ingest"
         # Its own threads: those of the default limiter may all be waiting for something that needs the disk.
         self._limiter = anyio.CapacityLimiter(threads)
-        self._lanes = Lanes(threads)
+        self._lanes = ExecutorPool(threads)
 
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a blocking function of the disk off the event loop."""

@@ -20,7 +20,7 @@ T = TypeVar("T")
 _LATE_SECONDS = 0.003
 
 
-class Serial:
+class SerialExecutor:
     """Runs one call after the other in a thread."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -86,14 +86,14 @@ class Serial:
         return self._clock() - self._began > _LATE_SECONDS
 
 
-class Lanes:
+class ExecutorPool:
     """Runs calls in a few threads: in one as long as that keeps up, and in others while it takes long."""
 
     def __init__(self, count: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lanes = [Serial(clock=clock) for _ in range(count)]
+        self._lanes = [SerialExecutor(clock=clock) for _ in range(count)]
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Return what `function` returns, or raise what it raises; see `Serial.run`."""
+        """Return what `function` returns, or raise what it raises; see `SerialExecutor.run`."""
         prompt = (lane for lane in self._lanes if not lane.is_late)
         return await next(prompt, min(self._lanes, key=lambda lane: lane.waiting)).run(function, *arguments)
 

@@ -65,7 +65,7 @@ def local_errors(doing: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         words = _WORDS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
-        raise StoreError(f"can't {doing} {path}: {words}", phase=Phase.LAND) from error
+        raise StoreError(f"can't {doing} {path}: {words}", phase=Phase.STORE) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from . import fsops, index
 from .blobs import BlobStore
-from .executor import Serial
+from .executor import SerialExecutor
 from .fsops import Fsync
 from .ingest import Ingest
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked
@@ -79,7 +79,7 @@ class OCILayout:
         self._read_only = read_only
         self._options = options
         self._clock = clock
-        self._serial = Serial()
+        self._serial = SerialExecutor()
         self._commit_lock = anyio.Lock()
         self._uncommitted: list[_Commit] = []
         self._since_checkpoint = 0

@@ -378,12 +378,12 @@ def _diff_ids(config: bytes, image: Manifest, reference: Reference) -> tuple[Dig
         document: Mapping[str, Any] = json.loads(config)
         diff_ids = tuple(Digest.parse(diff_id) for diff_id in document["rootfs"]["diff_ids"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidName):
-        raise UnsupportedContent(f"{reference.name}: no image, its config names no layers", phase=Phase.LAND) from None
+        raise UnsupportedContent(f"{reference.name}: no image, its config names no layers", phase=Phase.STORE) from None
 
     if len(diff_ids) != len(image.layers):
         raise UnsupportedContent(
             f"{reference.name}: the config names {len(diff_ids)} layers, the manifest {len(image.layers)}",
-            phase=Phase.LAND,
+            phase=Phase.STORE,
         )
 
     return diff_ids

@@ -16,7 +16,7 @@ from ..emit.inflate import inflate, mismatch
 from ..emit.workers import Workers
 from ..oci import Digest
 from ..store import fsops
-from ..tasks import together
+from ..tasks import run_all
 
 # What is kept for images that may still come. A layer over it is decompressed again when it is needed again.
 _BUDGET_BYTES = 32 * 1024**3
@@ -61,7 +61,7 @@ class LayerCache:
             self._entries.move_to_end(digest)
 
         try:
-            await together(
+            await run_all(
                 partial(self._take, layer, entry) for layer, entry in zip(distinct.values(), entries, strict=True)
             )
             yield {digest: self._path(digest) for digest in distinct}

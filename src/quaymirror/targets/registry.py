@@ -16,17 +16,17 @@ import anyio.to_thread
 from ..errors import ContentMissing, InvalidName, LockHeld, Side, TargetRefused
 from ..events import Notice, Observer
 from ..oci import Descriptor, Digest, Reference, Repository, mediatype
-from ..registry.pull import RemoteSource
-from ..registry.push import RemoteTarget, Upload
+from ..registry.pull import RegistryPuller
+from ..registry.push import RegistryPusher, Upload
 from ..run.wiring import connect_target
 from ..settings import Settings
 from ..store import fsops
-from ..store.executor import Serial
+from ..store.executor import SerialExecutor
 from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.state import ImageRecord, State
-from ..tasks import together
+from ..tasks import run_all
 from .registry_address import RegistryAddress
-from .upload import Manner, UploadSink
+from .upload import UploadMode, UploadSink
 
 T = TypeVar("T")
 
@@ -46,8 +46,8 @@ class RegistryTarget:
     def __init__(
         self,
         address: RegistryAddress,
-        registry: RemoteTarget,
-        reader: RemoteSource,
+        registry: RegistryPusher,
+        reader: RegistryPuller,
         state: State,
         *,
         observer: Observer,
@@ -61,8 +61,8 @@ class RegistryTarget:
         self._observer = observer
         self._read_only = read_only
         self._must_check = must_check
-        self._serial = Serial()
-        self._manner = Manner()
+        self._serial = SerialExecutor()
+        self._manner = UploadMode()
         self._present: defaultdict[Repository, set[Digest]] = defaultdict(set)
         self._locations: defaultdict[Digest, list[Repository]] = defaultdict(list)
         self._ours: set[Digest] = set()
@@ -95,12 +95,12 @@ class RegistryTarget:
                 observer(Notice(notice))
 
             async with connect_target(address.origin, settings, observer, namespace=address.namespace) as client:
-                registry = RemoteTarget(client, may_write=not settings.dry_run)
+                registry = RegistryPusher(client, may_write=not settings.dry_run)
                 await registry.ping()
                 yield cls(
                     address,
                     registry,
-                    RemoteSource(client),
+                    RegistryPuller(client),
                     state,
                     observer=observer,
                     read_only=settings.dry_run,
@@ -160,7 +160,7 @@ class RegistryTarget:
             self._learn(digest, repository, names)
 
         children = [node for node in nodes[:-1] if node.media_type in _MANIFESTS and node.digest not in present]
-        await together(partial(self._look_for, repository, node) for node in children)
+        await run_all(partial(self._look_for, repository, node) for node in children)
         unknown = [node for node in nodes if node.digest not in present]
         return await self._not_mountable(repository, unknown) if self._read_only else unknown
 
@@ -375,7 +375,7 @@ class RegistryTarget:
                 here.add(node.digest)
 
         blobs = [node for node in nodes if node.media_type not in _MANIFESTS and node.digest not in here]
-        await together(partial(look, node) for node in blobs)
+        await run_all(partial(look, node) for node in blobs)
         return [node for node in nodes if node.digest not in here]
 
 

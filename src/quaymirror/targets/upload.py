@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ContentError, DigestMismatch, QuaymirrorError, ReadInterrupted, ServiceError, SizeMismatch
 from ..oci import Descriptor, Repository
-from ..registry.push import RemoteTarget, Upload, UploadLost
+from ..registry.push import RegistryPusher, Upload, UploadLost
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -22,7 +22,7 @@ _PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
-class Manner:
+class UploadMode:
     """How a registry wants its blobs, learned once: each in one request, or in pieces."""
 
     in_pieces: bool = False
@@ -36,10 +36,10 @@ class UploadSink:
 
     def __init__(
         self,
-        registry: RemoteTarget,
+        registry: RegistryPusher,
         repository: Repository,
         blob: Descriptor,
-        manner: Manner,
+        manner: UploadMode,
         *,
         upload: Upload | None = None,
     ) -> None:

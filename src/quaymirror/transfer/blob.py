@@ -8,7 +8,7 @@ import anyio
 
 from ..events import Meters
 from ..oci import Descriptor, Repository
-from ..registry.pull import RangeRefused, RemoteSource
+from ..registry.pull import RangeRefused, RegistryPuller
 from .segments import fetch_pieces
 from .stream import PROGRESS_BYTES, Streams
 from .target import Sink
@@ -18,7 +18,7 @@ async def fetch_blob(
     blob: Descriptor,
     *,
     repository: Repository,
-    source: RemoteSource,
+    source: RegistryPuller,
     sink: Sink,
     slots: anyio.CapacityLimiter,
     meters: Meters,

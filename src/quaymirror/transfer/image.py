@@ -21,11 +21,11 @@ from ..errors import (
 )
 from ..events import BlobFinished, ImagePlanned, Meters, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
-from ..registry.pull import RemoteSource, check_expected
+from ..registry.pull import RegistryPuller, check_expected
 from ..store.state import ImageRecord
-from ..tasks import furthest, together
+from ..tasks import most_severe, run_all
 from .blob import fetch_blob
-from .sharing import Pool
+from .sharing import BlobSharing
 from .single_flight import SingleFlight
 from .target import Target
 
@@ -72,13 +72,13 @@ class Fetched:
 class Transfers:
     """What all transfers of a run share: where from, where to, and the limits between them."""
 
-    source: RemoteSource
+    source: RegistryPuller
     target: Target
     flights: SingleFlight[Hashable]
     slots: anyio.CapacityLimiter
     meters: Meters
     observer: Observer
-    pool: Pool = field(default_factory=Pool)
+    pool: BlobSharing = field(default_factory=BlobSharing)
     platforms: tuple[Platform, ...] = ()
     run_id: str = ""
 
@@ -160,7 +160,7 @@ async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[]
         left = [blob for blob in blobs if blob.digest in coming and not transfers.target.has(reference, blob)]
         await _fetch_blobs(left, reference, transfers, fetched)
 
-    with _phase(Phase.LAND):
+    with _phase(Phase.STORE):
         for node in plan.manifests:
             if node.descriptor.digest in missing:
                 await _put_once(node, reference, transfers)
@@ -233,7 +233,7 @@ async def _descend(graph: _Graph, transfers: Transfers, node: Manifest | Index, 
         found = await _manifest(graph, transfers, descriptor.digest, descriptor)
         await _descend(graph, transfers, found, depth=depth + 1)
 
-    await together(partial(child, descriptor) for descriptor in distinct)
+    await run_all(partial(child, descriptor) for descriptor in distinct)
 
 
 def _wanted_children(index: Index, transfers: Transfers, reference: Reference) -> tuple[Descriptor, ...]:
@@ -307,7 +307,7 @@ async def _fetch_blobs(
         ended = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
         failed = [(left[key], error) for key, error in ended.items() if error is not None]
         if errors := [error for blob, error in failed if is_fatal(blob, error)]:
-            raise furthest(errors)
+            raise most_severe(errors)
 
         # What others fetched may have had another size, by what their manifest says.
         theirs = {key: blob for key, blob in left.items() if blob.digest not in ours}

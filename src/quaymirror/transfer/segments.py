@@ -19,7 +19,7 @@ from ..errors import Scope, TransportError
 from ..events import Meter, Meters
 from ..http.retry import Attempts
 from ..registry.pull import BlobStream, RangeRefused
-from ..tasks import together
+from ..tasks import run_all
 from .stream import PROGRESS_BYTES, Streams
 from .target import Piece, Scattered, Sink
 
@@ -60,10 +60,10 @@ async def fetch_pieces(
         return
 
     with ExitStack() as shown:
-        crew = _Crew(streams, sink, scattered, plan, slots, meters, label, begins, shown, missing=plan.left)
+        crew = SegmentFetcher(streams, sink, scattered, plan, slots, meters, label, begins, shown, missing=plan.left)
         # What was refused has to be asked another way.
         with suppress(RangeRefused):
-            await together([crew.lead, *[crew.help] * (plan.hands - 1)])
+            await run_all([crew.lead, *[crew.help] * (plan.hands - 1)])
 
 
 class Plan:
@@ -103,7 +103,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class _Crew:
+class SegmentFetcher:
     """Those who fetch the pieces of one blob."""
 
     streams: Streams

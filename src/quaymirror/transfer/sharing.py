@@ -16,24 +16,24 @@ from .target import Sink
 _READ_BYTES = 1024 * 1024
 
 
-class Lender(Protocol):
+class BlobProvider(Protocol):
     """A target whose blobs are files."""
 
     def file(self, node: Descriptor) -> Path | None:
         """Return where the content of `node` is, as far as name and size say, None if it is not there."""
 
 
-class Pool:
+class BlobSharing:
     """What the targets of runs that go on at once have of each other.
 
     A copy is hashed on its way, as if it came over the network: no target has to believe another one.
     """
 
     def __init__(self) -> None:
-        self._lenders: list[Lender] = []
+        self._lenders: list[BlobProvider] = []
         self._under_way: dict[Digest, anyio.Event] = {}
 
-    def lend(self, lender: Lender) -> None:
+    def lend(self, lender: BlobProvider) -> None:
         """Let others copy from `lender` from now on, even when its own run has ended: its files stay where they are."""
         self._lenders.append(lender)
 

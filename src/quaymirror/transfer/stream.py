@@ -9,7 +9,7 @@ from ..errors import TimedOut
 from ..events import Meter, Meters
 from ..http.client import Validator
 from ..oci import Descriptor, Repository
-from ..registry.pull import BlobStream, RemoteSource
+from ..registry.pull import BlobStream, RegistryPuller
 
 # A connection that dies after less than this has achieved nothing: else each single byte would renew the patience.
 PROGRESS_BYTES = 1024 * 1024
@@ -25,7 +25,7 @@ class Streams:
     address there may be several), and would start over for ever. It is not asked that way again.
     """
 
-    def __init__(self, source: RemoteSource, repository: Repository, blob: Descriptor, meters: Meters) -> None:
+    def __init__(self, source: RegistryPuller, repository: Repository, blob: Descriptor, meters: Meters) -> None:
         self.source = source
         self.blob = blob
         self._repository = repository
@@ -35,7 +35,7 @@ class Streams:
         self._location = ""
 
     async def open(self, offset: int, *, fresh: bool) -> BlobStream:
-        """Open the stream from `offset` to the end; what comes may start at 0, see `RemoteSource.open`."""
+        """Open the stream from `offset` to the end; what comes may start at 0, see `RegistryPuller.open`."""
         stream = await self.source.open(
             self._repository, self.blob, offset=offset, fresh=fresh, if_range=self._validator if offset else None
         )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.http.latency import Distance
+from quaymirror.http.latency import LatencyClass
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from quaymirror.http.latency import Distance
 def test_one_early_answer_means_near_and_only_late_ones_mean_far(
     answers: list[float], is_known: bool, is_far: bool
 ) -> None:
-    distance = Distance()
+    distance = LatencyClass()
     for seconds in answers:
         assert distance.answered(seconds) is distance.is_far
 
@@ -33,7 +33,7 @@ def test_one_early_answer_means_near_and_only_late_ones_mean_far(
 
 @given(st.lists(st.floats(0, 10)))
 def test_what_is_known_stays(answers: list[float]) -> None:
-    distance, verdict = Distance(), None
+    distance, verdict = LatencyClass(), None
     for seconds in answers:
         distance.answered(seconds)
         if distance.is_known:

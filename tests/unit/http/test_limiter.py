@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 from quaymirror.errors import RateLimited, Scope
 from quaymirror.events import Event, HostPaced, HostPaused, HostResumed
 from quaymirror.http.health import Health
-from quaymirror.http.limiter import KINDS, Gate, Gates, Limits
-from quaymirror.http.rate import Pace
-from quaymirror.testing import LimitRule, RateLimiter
+from quaymirror.http.limiter import KINDS, HostLimiter, HostLimiters, Limits
+from quaymirror.http.rate import RateLimiter
+from quaymirror.testing import LimitRule
+from quaymirror.testing.limits import RateLimiter as ServerLimits
 
 UNKNOWN = Limits(4, 8)
 
 
 def make_gate(
-    clock: ManualClock, limits: Limits = UNKNOWN, *, events: list[Event] | None = None, total: Pace | None = None
-) -> Gate:
+    clock: ManualClock, limits: Limits = UNKNOWN, *, events: list[Event] | None = None, total: RateLimiter | None = None
+) -> HostLimiter:
     observer = events.append if events is not None else lambda event: None
     health = Health("quay.io", observer=observer, clock=clock, sleep=clock.sleep)
-    return Gate(health, limits, kind="api", observer=observer, total=total, clock=clock, sleep=clock.sleep)
+    return HostLimiter(health, limits, kind="api", observer=observer, total=total, clock=clock, sleep=clock.sleep)
 
 
 async def test_no_more_requests_are_in_flight_than_the_window_has_slots() -> None:
@@ -69,7 +70,7 @@ async def test_a_pause_holds_back_whoever_waits_for_a_slot_too() -> None:
 
 async def test_the_pause_of_one_class_of_endpoints_is_the_pause_of_the_whole_host() -> None:
     async with running_clock() as clock:
-        gates = Gates(clock=clock, sleep=clock.sleep)
+        gates = HostLimiters(clock=clock, sleep=clock.sleep)
         gates("quay.io", "api").overloaded(pause=10, reason="answered 429")
         async with gates("cdn.quay.io", "blobs").slot():
             assert clock.now == 100
@@ -128,7 +129,13 @@ async def test_the_window_halves_when_answers_get_slow() -> None:
 
 
 async def _ask(
-    clock: ManualClock, gate: Gate, server: RateLimiter | None, count: int, *, latency: float, path: str = "/api/"
+    clock: ManualClock,
+    gate: HostLimiter,
+    server: ServerLimits | None,
+    count: int,
+    *,
+    latency: float,
+    path: str = "/api/",
 ) -> int:
     """Ask until `count` requests passed, 16 at a time; return how many were refused."""
     left, refused = count, 0
@@ -165,7 +172,7 @@ async def test_a_host_that_is_limited_as_quay_is_asked_nearly_as_fast_as_it_allo
     kind: str, rate: float, burst: int, count: int, latency: float
 ) -> None:
     async with running_clock() as clock:
-        server = RateLimiter([LimitRule("^/", "zone", rate, burst)], clock=clock)
+        server = ServerLimits([LimitRule("^/", "zone", rate, burst)], clock=clock)
         refused = await _ask(clock, make_gate(clock, KINDS[kind]), server, count, latency=latency)
         elapsed = clock.now - 100
 
@@ -177,7 +184,7 @@ async def test_a_host_that_is_limited_as_quay_is_asked_nearly_as_fast_as_it_allo
 async def test_a_limit_that_is_none_of_quay_s_is_found(rate: float, burst: int) -> None:
     """L3."""
     async with running_clock() as clock:
-        server, count = RateLimiter([LimitRule("^/", "zone", rate, burst)], clock=clock), int(rate * 60)
+        server, count = ServerLimits([LimitRule("^/", "zone", rate, burst)], clock=clock), int(rate * 60)
         refused = await _ask(clock, make_gate(clock, KINDS["manifests"]), server, count, latency=0.02)
         elapsed = clock.now - 100
 
@@ -199,7 +206,7 @@ async def test_a_host_without_limits_is_found_out_within_a_few_round_trips(kind:
 
 async def test_a_total_pace_holds_over_all_gates_together() -> None:
     async with running_clock() as clock:
-        gates = Gates(total=Pace(20, clock=clock, sleep=clock.sleep), clock=clock, sleep=clock.sleep)
+        gates = HostLimiters(total=RateLimiter(20, clock=clock, sleep=clock.sleep), clock=clock, sleep=clock.sleep)
         starts: list[float] = []
 
         async def worker(kind: str, host: str) -> None:

@@ -8,13 +8,13 @@ from clocks import running_clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.http.rate import Pace
+from quaymirror.http.rate import RateLimiter
 
 
 @pytest.mark.parametrize("rate", [0.5, 7, 50, 1000])
 async def test_no_turn_is_lost_and_none_is_given_twice(rate: float) -> None:
     async with running_clock() as clock:
-        pace, began = Pace(rate, clock=clock, sleep=clock.sleep), clock.now
+        pace, began = RateLimiter(rate, clock=clock, sleep=clock.sleep), clock.now
         async with anyio.create_task_group() as tasks:
             for _ in range(200):
                 tasks.start_soon(pace.take)
@@ -24,7 +24,7 @@ async def test_no_turn_is_lost_and_none_is_given_twice(rate: float) -> None:
 
 async def test_a_megabyte_a_second_is_a_megabyte_a_second_over_many_transfers() -> None:
     async with running_clock() as clock:
-        pace, began = Pace(1_000_000, clock=clock, sleep=clock.sleep), clock.now
+        pace, began = RateLimiter(1_000_000, clock=clock, sleep=clock.sleep), clock.now
 
         async def transfer() -> None:
             for _ in range(100):
@@ -44,7 +44,7 @@ async def test_a_megabyte_a_second_is_a_megabyte_a_second_over_many_transfers() 
 )
 def test_no_stretch_of_time_ever_holds_more_than_rate_and_burst(rate: float, burst: int, gaps: list[float]) -> None:
     now = 0.0
-    pace = Pace(rate, burst=burst, clock=lambda: now)
+    pace = RateLimiter(rate, burst=burst, clock=lambda: now)
     turns = []
     for gap in gaps:
         now += gap
@@ -58,7 +58,7 @@ def test_no_stretch_of_time_ever_holds_more_than_rate_and_burst(rate: float, bur
 
 async def test_what_was_not_used_gives_no_more_than_the_burst() -> None:
     async with running_clock() as clock:
-        pace = Pace(10, burst=3, clock=clock, sleep=clock.sleep)
+        pace = RateLimiter(10, burst=3, clock=clock, sleep=clock.sleep)
         await clock.sleep(1000)
         began = clock.now
         for _ in range(10):

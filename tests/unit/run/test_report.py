@@ -21,7 +21,7 @@ from quaymirror.errors import (
 )
 from quaymirror.events import Outcome, Status
 from quaymirror.oci import Digest, Reference, Repository
-from quaymirror.run.report import ExitCode, Report, exit_code_of, graver
+from quaymirror.run.report import ExitCode, Report, exit_code_of, more_severe
 from quaymirror.selection.selection import Selection
 
 IMAGE = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1", Digest.of(b"x"))
@@ -75,10 +75,10 @@ def test_each_error_that_ends_a_command_has_the_code_of_the_contract(error: Quay
 
 def test_of_two_errors_that_ended_a_run_the_graver_is_told_whichever_came_first() -> None:
     unavailable, full = DiscoveryIncomplete("broke off"), StoreError("full")
-    assert graver(unavailable, full) is full
-    assert graver(full, unavailable) is full
-    assert graver(None, unavailable) is unavailable
-    assert graver(unavailable, ConnectFailed("no")) is unavailable
+    assert more_severe(unavailable, full) is full
+    assert more_severe(full, unavailable) is full
+    assert more_severe(None, unavailable) is unavailable
+    assert more_severe(unavailable, ConnectFailed("no")) is unavailable
 
 
 def test_the_report_is_json_with_one_outcome_an_image_and_the_side_of_each_failure() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.store.executor import Lanes, Serial
+from quaymirror.store.executor import ExecutorPool, SerialExecutor
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=25))
@@ -30,7 +30,7 @@ def test_calls_follow_each_other_and_each_caller_gets_its_own_answer(calls: list
 
         return number
 
-    async def ask(serial: Serial, number: int, fails: bool, turns: int) -> None:
+    async def ask(serial: SerialExecutor, number: int, fails: bool, turns: int) -> None:
         for _ in range(turns):
             await anyio.lowlevel.checkpoint()
 
@@ -40,7 +40,7 @@ def test_calls_follow_each_other_and_each_caller_gets_its_own_answer(calls: list
             answers[number] = f"failed {error}"
 
     async def main() -> None:
-        serial = Serial()
+        serial = SerialExecutor()
         async with anyio.create_task_group() as tasks:
             for number, (fails, turns) in enumerate(calls):
                 tasks.start_soon(ask, serial, number, fails, turns)
@@ -50,7 +50,7 @@ def test_calls_follow_each_other_and_each_caller_gets_its_own_answer(calls: list
 
 
 async def test_what_is_asked_for_while_a_call_runs_goes_together() -> None:
-    serial, begun, may_end = Serial(), anyio.Event(), threading.Event()
+    serial, begun, may_end = SerialExecutor(), anyio.Event(), threading.Event()
     hops: list[int] = []
 
     def first() -> None:
@@ -77,7 +77,7 @@ async def test_what_is_asked_for_while_a_call_runs_goes_together() -> None:
 
 
 async def test_a_call_that_nobody_waits_for_any_more_ends_all_the_same() -> None:
-    serial, begun, may_end, done = Serial(), anyio.Event(), threading.Event(), threading.Event()
+    serial, begun, may_end, done = SerialExecutor(), anyio.Event(), threading.Event(), threading.Event()
 
     def slow() -> None:
         anyio.from_thread.run_sync(begun.set)
@@ -95,7 +95,7 @@ async def test_a_call_that_nobody_waits_for_any_more_ends_all_the_same() -> None
 
 
 async def test_an_error_is_raised_to_who_asked() -> None:
-    serial = Serial()
+    serial = SerialExecutor()
     with pytest.raises(ValueError, match="invalid literal"):
         await serial.run(int, "seven")
 
@@ -114,7 +114,7 @@ class Slow:
 
 async def test_a_call_waits_for_a_lane_that_keeps_up_and_takes_another_one_when_it_is_late() -> None:
     now, ended, slow = 0.0, list[str](), Slow()
-    lanes = Lanes(2, clock=lambda: now)
+    lanes = ExecutorPool(2, clock=lambda: now)
 
     async def ask(name: str) -> None:
         await lanes.run(str)
@@ -135,7 +135,7 @@ async def test_a_call_waits_for_a_lane_that_keeps_up_and_takes_another_one_when_
 
 async def test_where_all_lanes_are_late_a_call_waits_where_fewest_do() -> None:
     now, first, second = 0.0, Slow(), Slow()
-    lanes = Lanes(2, clock=lambda: now)
+    lanes = ExecutorPool(2, clock=lambda: now)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lanes.run, first)
         await first.begun.wait()
@@ -151,7 +151,7 @@ async def test_where_all_lanes_are_late_a_call_waits_where_fewest_do() -> None:
 
 
 async def test_a_call_whose_caller_is_cancelled_before_it_began_is_not_made() -> None:
-    serial, slow, made = Serial(), Slow(), list[str]()
+    serial, slow, made = SerialExecutor(), Slow(), list[str]()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(serial.run, slow)
         await slow.begun.wait()
@@ -167,7 +167,7 @@ async def test_a_call_whose_caller_is_cancelled_before_it_began_is_not_made() ->
 
 
 async def test_nobody_leaves_while_their_call_runs_in_somebody_elses_hop() -> None:
-    serial, first, mine = Serial(), Slow(), Slow()
+    serial, first, mine = SerialExecutor(), Slow(), Slow()
     log: list[str] = []
 
     def call() -> None:
@@ -197,7 +197,7 @@ async def test_nobody_leaves_while_their_call_runs_in_somebody_elses_hop() -> No
 
 
 async def test_who_leads_a_hop_and_is_cancelled_takes_nobody_elses_call_along() -> None:
-    serial, slow = Serial(), Slow()
+    serial, slow = SerialExecutor(), Slow()
     answers: list[int] = []
 
     async def ask() -> None:
@@ -222,7 +222,7 @@ async def test_who_leads_a_hop_and_is_cancelled_takes_nobody_elses_call_along() 
 
 
 async def test_where_no_thread_can_be_had_each_caller_finds_out_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    serial, slow = Serial(), Slow()
+    serial, slow = SerialExecutor(), Slow()
     answers: list[object] = []
     hop, hops = anyio.to_thread.run_sync, 0
 

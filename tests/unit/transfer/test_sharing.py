@@ -11,7 +11,7 @@ import pytest
 from quaymirror.errors import StoreError
 from quaymirror.oci import Descriptor, Digest
 from quaymirror.store.blobs import BlobStore
-from quaymirror.transfer.sharing import Pool
+from quaymirror.transfer.sharing import BlobSharing
 
 CONTENT = b"layer" * 300_000
 BLOB = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(CONTENT), len(CONTENT))
@@ -34,13 +34,13 @@ def store_at(root: Path) -> BlobStore:
     return store
 
 
-async def copied(pool: Pool, store: BlobStore) -> bool:
+async def copied(pool: BlobSharing, store: BlobStore) -> bool:
     async with store.ingest(BLOB) as sink:
         return await pool.copy(BLOB, sink, borrower=store)
 
 
 async def test_what_another_target_has_is_copied_and_hashed(tmp_path: Path) -> None:
-    pool, store = Pool(), store_at(tmp_path / "mine")
+    pool, store = BlobSharing(), store_at(tmp_path / "mine")
     assert not await copied(pool, store)
     pool.lend(Files(tmp_path / "theirs"))
     assert await copied(pool, store)
@@ -48,7 +48,7 @@ async def test_what_another_target_has_is_copied_and_hashed(tmp_path: Path) -> N
 
 
 async def test_nobody_copies_from_oneself(tmp_path: Path) -> None:
-    pool, files = Pool(), Files(tmp_path / "theirs")
+    pool, files = BlobSharing(), Files(tmp_path / "theirs")
     pool.lend(files)
     assert pool.find(BLOB, borrower=files) is None
     assert pool.find(BLOB, borrower=None) is not None
@@ -58,7 +58,7 @@ async def test_nobody_copies_from_oneself(tmp_path: Path) -> None:
 async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_that(
     tmp_path: Path, content: bytes
 ) -> None:
-    pool, store = Pool(), store_at(tmp_path / "mine")
+    pool, store = BlobSharing(), store_at(tmp_path / "mine")
     pool.lend(Files(tmp_path / "theirs", content))
     async with store.ingest(BLOB) as sink:
         assert not await pool.copy(BLOB, sink, borrower=store)
@@ -69,14 +69,14 @@ async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_t
 
 
 async def test_a_file_that_goes_away_meanwhile_is_none(tmp_path: Path) -> None:
-    pool, store = Pool(), store_at(tmp_path / "mine")
+    pool, store = BlobSharing(), store_at(tmp_path / "mine")
     pool.lend(Files(tmp_path / "theirs"))
     (tmp_path / "theirs").unlink()
     assert not await copied(pool, store)
 
 
 async def test_what_an_earlier_run_left_of_it_is_not_copied_again(tmp_path: Path) -> None:
-    pool, store = Pool(), store_at(tmp_path / "mine")
+    pool, store = BlobSharing(), store_at(tmp_path / "mine")
     partial = tmp_path / "mine" / ".quaymirror" / "ingest" / f"sha256-{BLOB.digest.encoded}.part"
     partial.write_bytes(CONTENT[:1_000_000])
     pool.lend(Files(tmp_path / "theirs"))
@@ -90,7 +90,7 @@ async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(
     def full(*_: object) -> None:
         raise StoreError("no space left")
 
-    pool, store = Pool(), store_at(tmp_path / "mine")
+    pool, store = BlobSharing(), store_at(tmp_path / "mine")
     monkeypatch.setattr("quaymirror.store.fsops.write_at", full)
     pool.lend(Files(tmp_path / "theirs"))
     with pytest.raises(StoreError):
@@ -98,7 +98,7 @@ async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(
 
 
 async def test_one_at_a_time_gets_a_blob_and_others_are_not_held_up() -> None:
-    pool, at_work, most = Pool(), 0, 0
+    pool, at_work, most = BlobSharing(), 0, 0
 
     async def get(digest: Digest) -> None:
         nonlocal at_work, most

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quaymirror.errors import ConfigError, NotFound, QuaymirrorError, Scope, StoreError
-from quaymirror.tasks import together
+from quaymirror.tasks import run_all
 from quaymirror.transfer.single_flight import SingleFlight
 
 
@@ -125,7 +125,7 @@ async def test_together_raises_the_failure_itself_and_ends_the_others() -> None:
         raise NotFound("gone")
 
     with pytest.raises(NotFound, match="gone"):
-        await together([waits, fails])
+        await run_all([waits, fails])
 
     assert ended == ["waits"]
 
@@ -138,7 +138,7 @@ async def test_of_several_failures_the_one_that_reaches_furthest_is_raised() -> 
         return fail
 
     with pytest.raises(StoreError) as caught:
-        await together([failing(NotFound("gone")), failing(StoreError("full")), failing(NotFound("gone"))])
+        await run_all([failing(NotFound("gone")), failing(StoreError("full")), failing(NotFound("gone"))])
 
     assert caught.value.scope is Scope.RUN
 
@@ -151,4 +151,4 @@ async def test_a_bug_among_the_failures_is_not_hidden() -> None:
         raise ConfigError("no")
 
     with pytest.raises(BaseExceptionGroup):
-        await together([bug, fail])
+        await run_all([bug, fail])
