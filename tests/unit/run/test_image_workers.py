@@ -1,4 +1,4 @@
-"""The places of images among those who fetch."""
+"""The fetch slots of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from quaymirror.discovery.pipeline import Image
 from quaymirror.events import Outcome, Status, ignore
 from quaymirror.oci import Digest, Reference, Repository
-from quaymirror.run import stages
+from quaymirror.run import workers as run_workers
 
 
 def image(name: str) -> Image:
@@ -38,7 +38,7 @@ async def test_what_goes_on_for_an_image_that_has_ended_gives_back_no_place_but_
         await outbox.send(image("first"))
         await outbox.send(image("second"))
 
-    await stages._work(run, inbox, bringer, places)
+    await run_workers._work(run, inbox, bringer, places)
     assert taken == [0, 1]
     assert places.borrowed_tokens == 0
 
@@ -50,4 +50,4 @@ def test_four_times_as_many_are_under_way_but_one_at_a_time_is_one(
     concurrency: int, is_final: bool, workers: int
 ) -> None:
     target: Any = SimpleNamespace(is_final=is_final)
-    assert stages._workers(concurrency, target) == workers
+    assert run_workers._workers(concurrency, target) == workers
