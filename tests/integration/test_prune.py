@@ -118,7 +118,7 @@ async def test_nothing_goes_after_a_discovery_that_broke_off_or_could_not_check_
             assert len(layouts.names(mirror)) == 4
             plan = await pruning.plan_only(mirror, 0.0)
             assert not plan.untag
-            assert "was not complete" in plan.waiting[0].doubt
+            assert "was not complete" in plan.waiting[0].uncertain_because
 
         server.faults.clear()
         await night(server, mirror)

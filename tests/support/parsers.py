@@ -52,7 +52,7 @@ from quaymirror.selection.lockfile import read_lock
 from quaymirror.selection.selection import Selection, parse_duration, parse_since
 from quaymirror.store import lock, receipts
 from quaymirror.store.index import Unreadable, check_oci_layout, name_of, parse_index, project
-from quaymirror.store.state import ImageRecord
+from quaymirror.store.records import ImageRecord
 from quaymirror.ui.dashboard.terminal import Screen
 from quaymirror.ui.snapshot import SnapshotError, read_snapshot, take_snapshot
 from quaymirror.ui.state import Rates, RunState

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
-from ..store.history import History, PastRun
+from ..store.history import History
+from ..store.records import PastRun
 from ..ui.text import human_bytes, human_duration, plain
 from .options import home_at
 

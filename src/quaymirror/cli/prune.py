@@ -15,7 +15,7 @@ from ..events import Event, Notice
 from ..run.pruning import carry_out, plan_only, summary
 from ..store.layout import OCILayout
 from ..store.prune import Plan
-from ..store.state import Gone
+from ..store.records import AbsentImage
 from ..ui.text import human_bytes, human_duration, plain
 from .options import grace as grace_option
 from .options import layout_at
@@ -69,10 +69,10 @@ def show(plan: Plan, *, as_json: bool) -> None:
         click.echo(_line("untag", gone, ""))
 
     for gone in plan.waiting:
-        click.echo(_line("keep", gone, gone.doubt or "not for long enough"))
+        click.echo(_line("keep", gone, gone.uncertain_because or "not for long enough"))
 
 
-def _line(verb: str, gone: Gone, why: str) -> str:
+def _line(verb: str, gone: AbsentImage, why: str) -> str:
     since = human_duration(max(0.0, time.time() - gone.since))
     words = f"{verb:<5}  {gone.name}  {human_bytes(gone.size)}, gone for {since}{'; ' if why else ''}{why}"
     return plain(words)

@@ -40,7 +40,7 @@ from ..events import (
 )
 from ..oci import Reference, Repository
 from ..selection.selection import Selection, is_pattern
-from ..store.history import TagCheck
+from ..store.records import TagCheck
 from .hints import matching_tags, no_such_repository, tell_left_out
 from .tag_cache import TagMemory, tag_of
 

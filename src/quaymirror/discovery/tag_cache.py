@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ..catalog.quay.schema import Tag
 from ..oci import Repository
-from ..store.history import TagCheck
+from ..store.records import TagCheck
 
 # Times are whole seconds, and several servers and read replicas answer for one: a push this close to a check may have
 # been hidden from it.

@@ -14,11 +14,12 @@ from ..settings import Settings
 from ..store import prune
 from ..store.layout import OCILayout
 from ..store.prune import Plan
-from ..store.state import ImageRecord, Look, State
+from ..store.records import DiscoverySnapshot, ImageRecord
+from ..store.state import State
 from .report import Report
 
 
-async def settle(
+async def record_absences(
     layout: OCILayout,
     selections: Sequence[Selection],
     settings: Settings,
@@ -53,7 +54,7 @@ async def carry_out(layout: OCILayout, grace: float, max_delete: float) -> Plan:
     """Prune a layout that is open for writing, and return what was done.
 
     :raises DiscoveryIncomplete: when more than `max_delete` percent of a selection's images would go.
-    :raises LockHeld, MirrorDamaged, StoreError: as `settle`.
+    :raises LockHeld, MirrorDamaged, StoreError: as `record_absences`.
     """
     with layout.alone():
         plan = await layout.use(partial(prune.make_plan, grace=grace))
@@ -69,7 +70,7 @@ async def carry_out(layout: OCILayout, grace: float, max_delete: float) -> Plan:
 async def plan_only(path: Path, grace: float) -> Plan:
     """Return what would be pruned of the layout at `path`; nothing is written.
 
-    :raises MirrorDamaged, StoreError: as `settle`.
+    :raises MirrorDamaged, StoreError: as `record_absences`.
     """
     async with OCILayout.inspect(path) as layout:
         return await layout.use(partial(prune.make_plan, grace=grace))
@@ -114,8 +115,8 @@ def _note(
     registry = settings.origin.netloc
     there = frozenset(outcome.reference.name for outcome in found or ())
     covered = {record.name for record in state.images() if _covers(selection, registry, record)}
-    return state.note_look(
-        Look(
+    return state.record_discovery(
+        DiscoverySnapshot(
             scope=" ".join([registry, str(selection), *(f"!{glob}" for glob in selection.exclude)]),
             found=there & covered,
             absent=frozenset(covered - there) if found is not None else frozenset(),

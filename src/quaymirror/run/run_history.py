@@ -17,7 +17,8 @@ from ..errors import StoreError
 from ..events import Notice, Observer, Status
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..store.history import History, PastRun
+from ..store.history import History
+from ..store.records import PastRun
 from .report import Report, selection_json
 
 

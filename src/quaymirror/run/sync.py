@@ -130,7 +130,7 @@ async def _settle(run: Run, spec: TargetSpec, target: Target, memory: RunMemory)
 
     found = pruning.seen(_report(run, spec, memory, 0.0))
     try:
-        await pruning.settle(target, run.selections, run.settings, run.observer, found=found)
+        await pruning.record_absences(target, run.selections, run.settings, run.observer, found=found)
     except LockHeld as error:
         run.observer(Notice(f"nothing is pruned: {error.message}"))
     except QuaymirrorError as error:

@@ -15,7 +15,8 @@ from ..oci import Descriptor, Digest, Index, Reference, Repository, mediatype
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
 from ..settings import Settings
-from ..store.state import ImageRecord, State
+from ..store.records import ImageRecord
+from ..store.state import State
 from ..store.verify import Damage, Verification, verify_layout
 from ..targets.parse import LayoutTarget, TargetSpec
 from ..targets.registry import state_path

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidName
 from ..oci import Digest
 from .database import Connection, Format, Row, database_errors, memory_database, open_database
+from .records import PastRun, TagCheck
 
 _TABLES = """
 CREATE TABLE tag (                    -- one tag, as the server described it last
@@ -51,38 +51,6 @@ _REPORTS_KEPT = 100
 _MAX_REPORT = 512 * 1024 * 1024
 # What was not seen for this long belongs to a repository, or a tag, that nobody asks for any more.
 _TAG_SECONDS = 90 * 24 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class TagCheck:
-    """What the server said of one tag, and when, by its own clock (POSIX seconds, as all times here).
-
-    `digest` is None where there was no such tag; `last_modified` is the repository's, as listed before the check.
-    """
-
-    registry: str
-    repository: str
-    tag: str
-    last_modified: int
-    checked: int
-    digest: Digest | None = None
-    start: int | None = None
-    size: int | None = None
-    expires: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PastRun:
-    """One line of the history. `images` counts outcomes by status; `started` is POSIX time, `elapsed` in seconds."""
-
-    id: str
-    subject: str
-    started: float
-    elapsed: float
-    exit_code: int
-    complete: bool
-    images: Mapping[str, int]
-    bytes_fetched: int
 
 
 class History:

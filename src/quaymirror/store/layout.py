@@ -22,7 +22,8 @@ from .executor import SerialExecutor
 from .fsops import Fsync
 from .ingest import Ingest
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked
-from .state import ImageRecord, State
+from .records import ImageRecord
+from .state import State
 
 T = TypeVar("T")
 

@@ -20,7 +20,8 @@ from ..oci import Descriptor, Digest
 from . import fsops, graph, index
 from .blobs import BlobStore
 from .layout import read_index
-from .state import Gone, State
+from .records import AbsentImage
+from .state import State
 
 # Longer than anybody needs to copy an image that was named when they began; shorter than from one night to the next.
 READER_SECONDS = 12 * 3600.0
@@ -43,8 +44,8 @@ class Plan:
     `partials` are what broke off and nobody continued, with sizes in bytes.
     """
 
-    untag: tuple[Gone, ...]
-    waiting: tuple[Gone, ...]
+    untag: tuple[AbsentImage, ...]
+    waiting: tuple[AbsentImage, ...]
     remove: tuple[Orphan, ...]
     later: tuple[Orphan, ...]
     partials: tuple[tuple[Path, int], ...]
@@ -72,7 +73,12 @@ class Plan:
         return {
             "untag": [{"name": gone.name, "digest": str(gone.root), "gone_since": gone.since} for gone in self.untag],
             "waiting": [
-                {"name": gone.name, "digest": str(gone.root), "gone_since": gone.since, "doubt": gone.doubt or None}
+                {
+                    "name": gone.name,
+                    "digest": str(gone.root),
+                    "gone_since": gone.since,
+                    "doubt": gone.uncertain_because or None,
+                }
                 for gone in self.waiting
             ],
             "remove": [{"digest": str(orphan.digest), "size": orphan.size} for orphan in self.remove],
@@ -92,8 +98,8 @@ def make_plan(root: Path, state: State, *, grace: float, now: float | None = Non
     :raises StoreError: when the disk fails.
     """
     now = time.time() if now is None else now
-    gone = state.gone()
-    untag = tuple(image for image in gone if not image.doubt and image.seen - image.since >= grace)
+    gone = state.absent_images()
+    untag = tuple(image for image in gone if not image.uncertain_because and image.seen - image.since >= grace)
     orphans = _orphans(root, state, {image.name for image in untag})
     before = now - min(grace, READER_SECONDS)
     noticed = state.orphans()

@@ -11,7 +11,8 @@ from ..oci.manifest import MAX_MANIFEST_BYTES
 from . import graph
 from .blobs import BlobStore
 from .index import CONTAINERD_NAME
-from .state import ImageRecord, State
+from .records import ImageRecord
+from .state import State
 
 _GROUP = 100
 

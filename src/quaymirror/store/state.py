@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidName, StoreError
 from ..oci import Descriptor, Digest
 from . import fsops
 from .database import Connection, Format, Row, database_errors, memory_database, open_database
+from .records import AbsentImage, DiscoverySnapshot, ImageRecord
 
 _TABLES = """
 CREATE TABLE image (
@@ -70,52 +70,6 @@ _HOLDERS = "CREATE INDEX content_by_blob ON content (blob); CREATE INDEX image_b
 _MAX_HOLDERS = 4
 # The number is "QMir".
 _FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS))
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One image that is complete in the mirror. `contents` is everything it needs, `root` included."""
-
-    name: str
-    registry: str
-    source: Digest
-    root: Descriptor
-    contents: tuple[Descriptor, ...]
-    platforms: str = ""
-    run: str = ""
-    mirrored: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One discovery, as far as pruning cares: `found` and `absent` are names of images that the selection covers.
-
-    `absent` are those that are here and were not found, to be believed only if it was `complete`.
-    """
-
-    scope: str
-    found: frozenset[str]
-    absent: frozenset[str]
-    complete: bool
-    authenticated: bool
-    moment: float
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """An image that complete looks between `since` and `seen` (POSIX times) did not find any more.
-
-    `doubt` says why that is not to be acted upon now, '' if it is. `covered` is how many images the selection covers.
-    """
-
-    name: str
-    root: Digest
-    size: int
-    scope: str
-    since: float
-    seen: float
-    covered: int
-    doubt: str = ""
 
 
 class State:
@@ -190,29 +144,32 @@ class State:
             for record in records:
                 self._insert(record)
 
-    def note_look(self, look: Look) -> bool:
+    def record_discovery(self, snapshot: DiscoverySnapshot) -> bool:
         """Remember a discovery; tell whether it counts: an anonymous one does not after one with a token."""
         with self._transaction():
             execute = self._connection.execute
-            before = execute("SELECT authenticated FROM discovery WHERE scope = ?", (look.scope,)).fetchone()
+            before = execute("SELECT authenticated FROM discovery WHERE scope = ?", (snapshot.scope,)).fetchone()
             had_token = bool(before and before["authenticated"])
-            counts = look.complete and (look.authenticated or not had_token)
-            authenticated = had_token or (look.complete and look.authenticated)
+            counts = snapshot.complete and (snapshot.authenticated or not had_token)
+            authenticated = had_token or (snapshot.complete and snapshot.authenticated)
             execute(
                 "INSERT OR REPLACE INTO discovery VALUES (?, ?, ?, ?)",
-                (look.scope, counts, authenticated, len(look.found | look.absent)),
+                (snapshot.scope, counts, authenticated, len(snapshot.found | snapshot.absent)),
             )
-            self._connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in look.found])
+            self._connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in snapshot.found])
             if counts:
                 self._connection.executemany(
                     "INSERT INTO gone VALUES (:name, :scope, :moment, :moment)"
                     " ON CONFLICT (name) DO UPDATE SET scope = :scope, since = min(since, :moment), seen = :moment",
-                    [{"name": name, "scope": look.scope, "moment": look.moment} for name in sorted(look.absent)],
+                    [
+                        {"name": name, "scope": snapshot.scope, "moment": snapshot.moment}
+                        for name in sorted(snapshot.absent)
+                    ],
                 )
 
         return counts
 
-    def gone(self) -> list[Gone]:
+    def absent_images(self) -> list[AbsentImage]:
         """Return the recorded images that were not found any more, by name."""
         query = """
             SELECT gone.*, root, (SELECT sum(blob.size) FROM content JOIN blob ON blob.id = blob
@@ -224,7 +181,7 @@ class State:
             rows = self._connection.execute(query).fetchall()
 
         return [
-            Gone(
+            AbsentImage(
                 name=row["name"],
                 root=self._digest(row["root"]),
                 size=row["bytes"] or 0,
@@ -232,7 +189,7 @@ class State:
                 since=row["since"],
                 seen=row["seen"],
                 covered=row["covered"] or 0,
-                doubt="" if row["complete"] else f"the last discovery of {row['scope']} was not complete",
+                uncertain_because="" if row["complete"] else f"the last discovery of {row['scope']} was not complete",
             )
             for row in rows
         ]

@@ -29,7 +29,7 @@ from ..store.blobs import BlobStore
 from ..store.ingest import Ingest
 from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.receipts import LandedLayer, Receipt, Receipts, has_size
-from ..store.state import ImageRecord
+from ..store.records import ImageRecord
 from .derived_address import DerivedTarget
 from .layer_cache import Compressed, LayerCache
 

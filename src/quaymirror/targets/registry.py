@@ -23,7 +23,8 @@ from ..settings import Settings
 from ..store import fsops
 from ..store.executor import SerialExecutor
 from ..store.lock import WRITERS, Patience, patiently_locked
-from ..store.state import ImageRecord, State
+from ..store.records import ImageRecord
+from ..store.state import State
 from ..tasks import run_all
 from .registry_address import RegistryAddress
 from .upload import UploadMode, UploadSink

@@ -22,7 +22,7 @@ from ..errors import (
 from ..events import BlobFinished, ImagePlanned, Meters, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..registry.pull import RegistryPuller, check_expected
-from ..store.state import ImageRecord
+from ..store.records import ImageRecord
 from ..tasks import most_severe, run_all
 from .blob import fetch_blob
 from .sharing import BlobSharing

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ..oci import Descriptor, Digest, Reference
-from ..store.state import ImageRecord
+from ..store.records import ImageRecord
 
 
 class Piece(Protocol):

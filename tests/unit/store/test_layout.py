@@ -26,7 +26,8 @@ from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import fsops
 from quaymirror.store.blobs import BlobStore
 from quaymirror.store.layout import OCILayout
-from quaymirror.store.state import ImageRecord, State
+from quaymirror.store.records import ImageRecord
+from quaymirror.store.state import State
 
 NAME = Reference(Repository("quay.io", "kolla/nova"), "2025.1")
 LARGE = b"x" * 1_500_000
