@@ -1,10 +1,12 @@
 """The lab: quaymirror beside every peer and the physical limit, on one machine, in one run.
 
-    python benchmarks [SCENARIO[/CASE] …] [--rounds N] [--only TEXT] [--quick] [--check]
+    python benchmarks [SCENARIO[/CASE] …] [--rounds N] [--only TEXT] [--quick] [--check] [--earlier PYTHON]
 
 Without a name all scenarios run. Results land in benchmarks/results, a file a case; `python benchmarks/report.py` makes
 the tables and plots of the docs from them. `--quick` tries everything with small organizations, and `--check` fails
 when we are farther from the raw limit than what is recorded there; neither of them records anything.
+`--earlier` measures an earlier release by turns with this one and fails when this one is slower: PYTHON is the
+interpreter of an environment in which that release is installed. It records nothing either.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="TEXT", help="peers whose names hold this, and the raw limit")
     parser.add_argument("--quick", action="store_true", help="small organizations, one round: does the lab work?")
     parser.add_argument("--check", action="store_true", help="have we got slower than what is recorded?")
+    parser.add_argument("--earlier", default="", metavar="PYTHON", help="the environment of a release to compare with")
     parser.add_argument("--results", type=Path, help="where results are written, instead of benchmarks/results")
     options = parser.parse_args()
     # Where organizations are small some cases have other names: a word that fits none of them measures nothing.
@@ -70,7 +73,9 @@ def _options() -> argparse.Namespace:
 def _chosen(options: argparse.Namespace) -> dict[str, set[str]]:
     """Return the cases of each scenario that was asked for; an empty set means all of them."""
     chosen: dict[str, set[str]] = {}
-    for word in options.scenario or [name for name in ALL if ALL[name].is_checked or not options.check]:
+    for word in options.scenario or [
+        name for name in ALL if ALL[name].is_checked or not (options.check or options.earlier)
+    ]:
         name, _, case = word.partition("/")
         chosen.setdefault(name, set()).update([case] if case else [])
 
@@ -83,7 +88,14 @@ def _laboratory(options: argparse.Namespace) -> Iterator[Lab]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="quaymirror-lab-") as home:
         rounds = options.rounds or (1 if options.quick else _CHECK_ROUNDS if options.check else 3)
-        yield Lab(Path(home), rounds, quick=options.quick, checking=options.check, only=options.only)
+        yield Lab(
+            Path(home),
+            rounds,
+            quick=options.quick,
+            checking=options.check or bool(options.earlier),
+            only=options.only,
+            earlier=options.earlier,
+        )
 
 
 def _measured(scenario: Scenario, lab: Lab) -> Iterator[Case | None]:
@@ -98,6 +110,11 @@ def _measured(scenario: Scenario, lab: Lab) -> Iterator[Case | None]:
 def _tell(scenario: Scenario, case: Case, lab: Lab, options: argparse.Namespace) -> bool:
     document = results.document(scenario, case, quick=lab.quick)
     print("\n" + "\n".join(tables.section(document)), flush=True)
+    if options.earlier:
+        verdicts = check.compare_releases(case.name, case.costs)
+        print("\n" + "\n".join(verdict.words for verdict in verdicts), flush=True)
+        return all(verdict.good for verdict in verdicts)
+
     if options.check:
         verdict = check.judge(results.load(options.results or RECORDED, scenario.name, case.name), document)
         print("\n" + verdict.words, flush=True)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import peers, tables
+from .measure import Cost
 from .results import Document
 
 MARGIN = 1.05
@@ -63,6 +64,27 @@ def slowdown(before: Sequence[float], after: Sequence[float]) -> tuple[float, fl
 
     factors = sorted(resampled(after) / resampled(before) for _ in range(_SAMPLES))
     return factors[int((1 - CONFIDENCE) * _SAMPLES)], statistics.median(after) / statistics.median(before)
+
+
+def compare_releases(case: str, costs: Mapping[str, Sequence[Cost]]) -> list[Verdict]:
+    """Compare each row of this release with the same row of the earlier one, which ran by turns in the same rounds."""
+    return [
+        _beside(f"{case}, {name}", costs[peers.EARLIER.format(name)], now)
+        for name, now in costs.items()
+        if peers.EARLIER.format(name) in costs
+    ]
+
+
+def _beside(name: str, before: Sequence[Cost], after: Sequence[Cost]) -> Verdict:
+    if not before or not after or any(cost.code for cost in (*before, *after)):
+        return Verdict(False, f"earlier {name}: FAILED: a run ended with an error")
+
+    sure, wall = slowdown([cost.wall for cost in before], [cost.wall for cost in after])
+    cpu = statistics.median(cost.cpu for cost in after) / statistics.median(cost.cpu for cost in before)
+    peak = statistics.median(cost.peak_mib for cost in after) / statistics.median(cost.peak_mib for cost in before)
+    good = sure <= MARGIN
+    words = f"earlier {name}: {wall:.2f} times its wall time, {cpu:.2f} its CPU, {peak:.2f} its peak memory"
+    return Verdict(good, words + (": fine" if good else f": FAILED: certainly {sure:.2f} times as slow"))
 
 
 def _counted(then: Document, now: Document) -> list[str]:

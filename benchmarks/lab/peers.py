@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import certifi
@@ -18,6 +19,7 @@ from .front import Front
 from .measure import Contestant
 
 OURS = "quaymirror sync"
+EARLIER = "{}, the earlier release"
 RAW = "curl x16 of the unique blobs, then openssl dgst"
 RAW_64 = "curl x64 of the unique blobs, then openssl dgst"
 RAW_4 = "curl x4 of the unique blobs, then openssl dgst"
@@ -55,6 +57,12 @@ def ours(server: Front, *options: str, to: str = "{out}/mirror", name: str = OUR
     words = " ".join(("--progress none", *options) if "--progress" not in options else options)
     command = f"{PYTHON} -m quaymirror sync {ORGANIZATION} '*' {TAG} --server {server.url} {trust}--to {to} {words}"
     return Contestant(name, command, always=always)
+
+
+def earlier(contestant: Contestant, python: str) -> Contestant:
+    """Return `contestant`, a command of this release, as the one that is installed for the interpreter `python`."""
+    name = EARLIER.format(contestant.name)
+    return replace(contestant, name=name, command=contestant.command.replace(PYTHON, python), always=True)
 
 
 def raw(server: Front, content: Corpus, home: Path, parallel: int) -> Contestant:

@@ -93,6 +93,8 @@ class Lab:
     quick: bool = False
     checking: bool = False
     only: str = ""
+    earlier: str = ""
+    """The interpreter of the environment with an earlier release, "" for none."""
     cases: frozenset[str] = frozenset()
     _corpora: dict[str, Corpus] = field(default_factory=dict)
 
@@ -140,6 +142,11 @@ class Lab:
 
     def chosen(self, contestants: Sequence[Contestant], base: str) -> list[Contestant]:
         """Leave out whom nobody asked for; ourselves and whom we are held against stay."""
+        if self.earlier:
+            ours = [one for one in contestants if f"{peers.PYTHON} -m quaymirror" in one.command]
+            others = [one for one in contestants if one.name == base and one not in ours]
+            return [*others, *(each for one in ours for each in (one, peers.earlier(one, self.earlier)))]
+
         if self.checking:
             return [one for one in contestants if one.name in (peers.OURS, base)]
 
