@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from .__about__ import __version__
 from .errors import QuaymirrorError
-from .events import Event, Meters, Observer, Outcome, Status, ignore
+from .events import Event, Observer, Outcome, Status, ignore
+from .progress.meters import Meters
 from .selection.selection import Selection
 
 if TYPE_CHECKING:

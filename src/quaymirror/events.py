@@ -1,22 +1,19 @@
-"""What happens during a run, told to whoever watches.
+"""Events of a run.
 
-Transitions are events: frozen, small, made of plain values. Bytes are not: each transfer counts into a `Meter`, and a
-display samples the `Meters` at its own pace (an event for each chunk would cost more than the chunk).
+Events are frozen, small and made of plain values. Received bytes are no events, because an event per chunk would cost
+more than the chunk: see `progress.meters`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
 from .errors import QuaymirrorError
 from .oci import Digest, Reference
 
 __all__ = [
-    "AllMeters",
     "BlobFinished",
     "CandidateChecked",
     "CandidateSkipped",
@@ -31,13 +28,10 @@ __all__ = [
     "ImageQueued",
     "ImageStarted",
     "ListingFinished",
-    "Meter",
-    "Meters",
     "Notice",
     "Observer",
     "Outcome",
     "PageListed",
-    "Progress",
     "RetryScheduled",
     "RunFinished",
     "RunStarted",
@@ -291,81 +285,3 @@ Observer = Callable[[Event], None]
 
 def ignore(_event: Event) -> None:
     """Observe nothing."""
-
-
-@dataclass(slots=True, eq=False)
-class Meter:
-    """The progress of one transfer: two integers and a name. A retry may take `done` back to where it resumes."""
-
-    label: str
-    digest: Digest
-    total: int
-    done: int = 0
-
-
-class Meters:
-    """All transfers in flight, in the order they began, and what they added up to."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, Meter] = {}
-        self.fetched_bytes = 0
-        """Bytes of blobs and manifests that crossed the network, those of broken attempts included."""
-        self.reused_bytes = 0
-        """Bytes that images needed and that did not have to be fetched for them."""
-
-    @contextmanager
-    def transfer(self, label: str, digest: Digest, total: int) -> Iterator[Meter]:
-        """Show a transfer of `total` bytes while the context lasts."""
-        meter = Meter(label, digest, total)
-        self._open[id(meter)] = meter
-        try:
-            yield meter
-        finally:
-            del self._open[id(meter)]
-
-    @property
-    def in_flight(self) -> tuple[Meter, ...]:
-        """The open transfers, oldest first."""
-        return tuple(self._open.values())
-
-
-class Progress(Protocol):
-    """What a display reads of meters: those of one run, or of several that go on at once."""
-
-    @property
-    def fetched_bytes(self) -> int:
-        """Bytes that crossed the network."""
-
-    @property
-    def reused_bytes(self) -> int:
-        """Bytes that did not have to."""
-
-    @property
-    def in_flight(self) -> tuple[Meter, ...]:
-        """The open transfers, the oldest of a run first."""
-
-
-class AllMeters:
-    """The meters of several runs, as if they were one."""
-
-    def __init__(self) -> None:
-        self._parts: list[Meters] = []
-
-    def add(self, meters: Meters) -> None:
-        """Count `meters`, too, from now on."""
-        self._parts.append(meters)
-
-    @property
-    def fetched_bytes(self) -> int:
-        """Bytes that crossed the network for any of them."""
-        return sum(part.fetched_bytes for part in self._parts)
-
-    @property
-    def reused_bytes(self) -> int:
-        """Bytes that did not have to."""
-        return sum(part.reused_bytes for part in self._parts)
-
-    @property
-    def in_flight(self) -> tuple[Meter, ...]:
-        """All open transfers, the oldest of a run first."""
-        return tuple(meter for part in self._parts for meter in part.in_flight)

@@ -118,7 +118,7 @@ class Everything:
 
     def __post_init__(self) -> None:
         self._observers: list[Any] = [JsonLines(self.lines.append)]
-        self._observers.append(Lines(quaymirror.events.Meters(), self.lines.append, verbose=True))
+        self._observers.append(Lines(quaymirror.Meters(), self.lines.append, verbose=True))
         for formatter in (TextFormatter(), JsonFormatter()):
             logger = logging.Logger("test", logging.DEBUG)
             logger.addHandler(handler := _Into(self.lines))

@@ -21,7 +21,8 @@ from organizations import TAG, kolla, small_image, unique_bytes
 
 from quaymirror import Report, Selection, Settings
 from quaymirror.errors import StoreError
-from quaymirror.events import Event, HostPaused, Meters, RunStarted
+from quaymirror.events import Event, HostPaused, RunStarted
+from quaymirror.progress.meters import Meters
 from quaymirror.run.report import ExitCode
 from quaymirror.run.shared import Engine, open_engine
 from quaymirror.run.sync import run_sync

@@ -37,13 +37,14 @@ from quaymirror.cli.sync import sync
 from quaymirror.config.convert import convert
 from quaymirror.config.document import Mistakes, read_config
 from quaymirror.errors import QuaymirrorError
-from quaymirror.events import Meters, RunStarted
+from quaymirror.events import RunStarted
 from quaymirror.http.dates import parse_http_date
 from quaymirror.http.origin import Origin, follow, parse_server, shown
 from quaymirror.http.proxy import Proxies
 from quaymirror.http.retry import parse_retry_after
 from quaymirror.http.transport import Response
 from quaymirror.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
+from quaymirror.progress.meters import Meters
 from quaymirror.registry import pull
 from quaymirror.registry.foreign import ForeignLayers
 from quaymirror.registry.push import RegistryPusher, Upload

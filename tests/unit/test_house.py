@@ -21,13 +21,14 @@ ALLOWED = {
     "auth": {"errors", "http", "secret"},
     "store": {"errors", "events", "oci"},
     "emit": {"errors", "events", "oci", "store"},
-    "ui": {"errors", "events", "oci"},
+    "progress": {"errors", "events", "oci", "text"},
+    "ui": {"errors", "events", "oci", "progress", "text"},
     "config": {"errors"},
     "registry": {"errors", "events", "oci", "http"},
     "selection": {"errors", "oci", "run"},
     "catalog": {"errors", "events", "oci", "http", "selection"},
     "discovery": {"errors", "events", "oci", "store", "selection", "catalog", "run", "settings", "tasks"},
-    "transfer": {"errors", "events", "oci", "http", "store", "registry", "tasks"},
+    "transfer": {"errors", "events", "oci", "progress", "http", "store", "registry", "tasks"},
     "testing": {"testing"},
 }
 # One third-party library, one door.

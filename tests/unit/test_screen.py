@@ -9,7 +9,8 @@ import pytest
 
 from quaymirror.cli.observers import make_watcher
 from quaymirror.cli.outputs import Outputs
-from quaymirror.events import Meters, Notice
+from quaymirror.events import Notice
+from quaymirror.progress.meters import Meters
 
 
 class Stream(io.StringIO):

@@ -12,7 +12,7 @@ import click
 from ..config.document import Mistakes, read_config
 from ..config.schema import config_schema
 from ..errors import ConfigError
-from ..ui.text import plain
+from ..text import escape_controls
 from .help import long_name
 from .keys import file_options, shape_of
 from .outputs import shown_url
@@ -57,7 +57,7 @@ def validate(file: Path | None) -> int:
         read = read_config(file, shape_of(sync))
     except Mistakes as mistakes:
         for line in mistakes.lines:
-            click.echo(plain(line))
+            click.echo(escape_controls(line))
 
         raise ConfigError(
             f"{file}: {len(mistakes.lines)} mistakes" if mistakes.lines[1:] else f"{file}: 1 mistake"
@@ -93,7 +93,7 @@ def import_(file: Path) -> int:
     converted = convert(text, str(file))
     click.echo(converted.toml, nl=False)
     for line in converted.left_out:
-        click.echo(f"quaymirror: not imported: {plain(line)}", err=True)
+        click.echo(f"quaymirror: not imported: {escape_controls(line)}", err=True)
 
     return 0
 
@@ -134,7 +134,7 @@ def _table(name: str, values: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     lines = [f"{key:<{widths[0]}} = {text:<{widths[1]}}  # {origin}" for key, text, origin in rows]
-    return "\n".join([f"[{name}]", *map(plain, lines)])
+    return "\n".join([f"[{name}]", *map(escape_controls, lines)])
 
 
 def _toml(value: object) -> str:

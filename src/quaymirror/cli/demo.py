@@ -10,7 +10,8 @@ import anyio
 import anyio.to_thread
 import click
 
-from ..events import Meters, Observer
+from ..events import Observer
+from ..progress.meters import Meters
 from ..run.context import Stop
 from ..run.report import ExitCode, Report
 from ..run.sync import run_sync

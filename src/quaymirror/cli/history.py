@@ -14,7 +14,7 @@ import click
 from ..errors import ConfigError
 from ..store.history import History
 from ..store.records import PastRun
-from ..ui.text import human_bytes, human_duration, plain
+from ..text import escape_controls, human_bytes, human_duration
 from .options import home_at
 
 
@@ -99,7 +99,7 @@ def _cells(run: PastRun) -> tuple[str, ...]:
         *counts,
         human_bytes(run.bytes_fetched),
         "ok" if run.exit_code == 0 else f"exit {run.exit_code}",
-        plain(f"{selection['organization']}/{selection['glob']}:{selection['tag']}"),
+        escape_controls(f"{selection['organization']}/{selection['glob']}:{selection['tag']}"),
     )
 
 
@@ -108,8 +108,8 @@ def _show_report(report: dict[str, Any], *, as_json: bool) -> None:
         click.echo(json.dumps(report, indent=2))
         return
 
-    click.echo(plain(f"run {report['run_id']} of {report['started']}, exit code {report['exit_code']}"))
+    click.echo(escape_controls(f"run {report['run_id']} of {report['started']}, exit code {report['exit_code']}"))
     for outcome in report["outcomes"]:
         remark = outcome["error"]["message"] if outcome["error"] else outcome["reason"]
         words = [f"{outcome['status']:<9}", outcome["reference"], outcome["digest"] or "-", remark or ""]
-        click.echo(plain("  ".join(words).rstrip()))
+        click.echo(escape_controls("  ".join(words).rstrip()))

@@ -16,7 +16,7 @@ from ..run.info import image_infos
 from ..run.report import ExitCode
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..ui.text import human_bytes, plain
+from ..text import escape_controls, human_bytes
 from .help import GroupedCommand
 from .options import make_selection, make_settings, registry_options, selection_options, server_options
 
@@ -54,7 +54,9 @@ def info(
 
     failed = [info for info in infos if "error" in info]
     for info in failed:
-        click.echo(f"quaymirror: {plain(info['image'])}:{info['tag']}: {plain(info['error'])}", err=True)
+        click.echo(
+            f"quaymirror: {escape_controls(info['image'])}:{info['tag']}: {escape_controls(info['error'])}", err=True
+        )
 
     return int(ExitCode.PARTIAL if failed else ExitCode.OK)
 
@@ -71,14 +73,14 @@ async def _infos(selection: Selection, settings: Settings) -> list[dict[str, Any
 
 def _tell(event: Event) -> None:
     if isinstance(event, Notice):
-        click.echo(f"quaymirror: {plain(event.message)}", err=True)
+        click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)
 
 
 def _lines(info: Mapping[str, Any]) -> Iterator[str]:
     """The sections for eyes. Everything in them was written by strangers."""
-    yield plain(f"{info['image']}:{info['tag']}")
+    yield escape_controls(f"{info['image']}:{info['tag']}")
     if "error" in info:
-        yield f"  error: {plain(info['error'])}"
+        yield f"  error: {escape_controls(info['error'])}"
         return
 
     platform = "/".join(str(info[key]) for key in ("os", "architecture", "variant") if info[key])
@@ -97,16 +99,16 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
         ("layers", f"{info['layer_count']}, {size} compressed"),
     ):
         if value:
-            yield f"  {name + ':':<13}{plain(str(value))}"
+            yield f"  {name + ':':<13}{escape_controls(str(value))}"
 
     for layer in info["layers"]:
-        created_by = plain(str(layer.get("created_by", "")))[:60]
+        created_by = escape_controls(str(layer.get("created_by", "")))[:60]
         yield f"    {layer['digest']}  {human_bytes(layer['size']):>9}  {layer['compression']}  {created_by}".rstrip()
 
     for name, values in (("environment", info["env"]), ("labels", _pairs(info["labels"]))):
         if values:
             yield f"  {name}:"
-            yield from (f"    {plain(str(value))}" for value in values)
+            yield from (f"    {escape_controls(str(value))}" for value in values)
 
 
 def _joined(value: object) -> str:

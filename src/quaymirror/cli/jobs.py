@@ -23,8 +23,8 @@ from ..selection.selection import Selection
 from ..settings import Settings
 from ..targets.parse import LayoutTarget, TargetSpec, common_target, home_of
 from ..tasks import run_all
+from ..text import escape_controls
 from ..ui.summary import summary_lines
-from ..ui.text import plain
 from ..ui.timeline import Timeline
 from .observers import CODES, RunHandle, RunObservers, final_code, show_summaries, watching
 from .options import make_selection, make_settings
@@ -118,7 +118,7 @@ async def _execute(plans: Sequence[Plan], outputs: Outputs) -> int:
     try:
         code = await _run_all(plans, outputs, done)
     except QuaymirrorError as error:
-        await outputs.ping("/fail", plain(error.message))
+        await outputs.ping("/fail", escape_controls(error.message))
         raise
 
     outputs.write(done)
@@ -214,7 +214,7 @@ async def _code(job: _Job, caught: Sequence[Signals]) -> int:
     """Return the exit code of one run, and say what ended it if its summary did not."""
     plan, report = job.plan, job.report
     if job.error is not None:
-        click.echo(f"quaymirror: {', '.join(plan.jobs)}: {plain(job.error.message)}", err=True)
+        click.echo(f"quaymirror: {', '.join(plan.jobs)}: {escape_controls(job.error.message)}", err=True)
         return int(exit_code_of(job.error))
 
     if report is None:

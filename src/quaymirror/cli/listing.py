@@ -16,7 +16,7 @@ from ..errors import SelectionEmpty
 from ..events import Event, Notice
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..ui.text import human_bytes, plain
+from ..text import escape_controls, human_bytes
 from .help import GroupedCommand
 from .options import make_selection, make_settings, selection_options, server_options
 
@@ -63,7 +63,7 @@ async def _find(selection: Selection, settings: Settings) -> tuple[list[Image], 
 
 def _tell(event: Event) -> None:
     if isinstance(event, Notice):
-        click.echo(f"quaymirror: {plain(event.message)}", err=True)
+        click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)
 
 
 def _row(image: Image) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import click
 
 from ..__about__ import __version__
 from ..errors import QuaymirrorError
-from ..ui.text import plain
+from ..text import escape_controls
 from .help import add_variables
 from .streams import drop_output, prepare_streams
 
@@ -149,5 +149,5 @@ def _code_of(error: BaseException) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(f"quaymirror: {plain(message)}", err=True)
+    click.echo(f"quaymirror: {escape_controls(message)}", err=True)
     return code

@@ -16,14 +16,15 @@ import anyio
 import click
 
 from ..errors import ConfigError
-from ..events import AllMeters, Event, ImageDerived, Meters, Observer, Progress
+from ..events import Event, ImageDerived, Observer
+from ..progress.meters import AllMeters, Meters, Progress
 from ..run.context import Stop
 from ..run.report import ExitCode, Report
 from ..tasks import from_group
+from ..text import escape_controls
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 from ..ui.state import RunState
 from ..ui.summary import summary_lines, total_line
-from ..ui.text import plain
 from ..ui.timeline import Timeline
 from .outputs import Outputs
 from .progress_file import ProgressFile
@@ -164,7 +165,7 @@ class Printer:
         """Print `event` if it has something to print."""
         if isinstance(event, ImageDerived) and event.printed and not self._is_silent:
             # File names in there are made by strangers: no escape sequence gets through.
-            self._waiting.append("".join(f"{plain(line)}\n" for line in event.printed))
+            self._waiting.append("".join(f"{escape_controls(line)}\n" for line in event.printed))
             if not self._must_wait:
                 self.flush()
 
@@ -317,7 +318,7 @@ async def watched_run(
 def final_code(report: Report, caught: Sequence[signal.Signals]) -> ExitCode:
     """Return the exit code of a run, while which these signals were `caught`, and say what ended it."""
     if report.fatal is not None:
-        click.echo(f"quaymirror: {plain(report.fatal.message)}", err=True)
+        click.echo(f"quaymirror: {escape_controls(report.fatal.message)}", err=True)
         return report.exit_code
 
     # Asked to end, but it was done already: that is no interruption.

@@ -16,7 +16,7 @@ from ..errors import ConfigError, QuaymirrorError, StoreError
 from ..http.origin import shown
 from ..run.report import Report
 from ..selection.lockfile import lock_document
-from ..ui.text import plain
+from ..text import escape_controls
 from ..ui.timeline import Timeline
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,7 +134,7 @@ class Outputs:
             await ping(self.ping_url.rstrip("/") + suffix, body.encode())
         except QuaymirrorError as error:
             # What follows the host is a secret: whoever knows it can ping.
-            click.echo(f"quaymirror: --ping-url: {plain(error.message)}", err=True)
+            click.echo(f"quaymirror: --ping-url: {escape_controls(error.message)}", err=True)
 
 
 _FILES = {

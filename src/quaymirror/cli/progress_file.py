@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..events import Meters
+from ..progress.meters import Meters
 from ..ui.snapshot import take_snapshot
 from ..ui.state import Rates, RunState
 

@@ -16,7 +16,7 @@ from ..run.pruning import carry_out, plan_only, summary
 from ..store.layout import OCILayout
 from ..store.prune import Plan
 from ..store.records import AbsentImage
-from ..ui.text import human_bytes, human_duration, plain
+from ..text import escape_controls, human_bytes, human_duration
 from .options import grace as grace_option
 from .options import layout_at
 
@@ -75,7 +75,7 @@ def show(plan: Plan, *, as_json: bool) -> None:
 def _line(verb: str, gone: AbsentImage, why: str) -> str:
     since = human_duration(max(0.0, time.time() - gone.since))
     words = f"{verb:<5}  {gone.name}  {human_bytes(gone.size)}, gone for {since}{'; ' if why else ''}{why}"
-    return plain(words)
+    return escape_controls(words)
 
 
 async def _carry_out(path: Path, grace: float, max_delete: float) -> Plan:
@@ -85,4 +85,4 @@ async def _carry_out(path: Path, grace: float, max_delete: float) -> Plan:
 
 def _tell(event: Event) -> None:
     if isinstance(event, Notice):
-        click.echo(f"quaymirror: {plain(event.message)}", err=True)
+        click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)

@@ -21,7 +21,7 @@ from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..targets.registry_address import is_address, parse_address
 from ..tasks import from_group
-from ..ui.text import human_bytes, plain
+from ..text import escape_controls, human_bytes
 from .help import GroupedCommand
 from .options import foreign_layers_option, layout_at, make_settings, registry_options, server_options, target_options
 
@@ -120,7 +120,7 @@ def _tell(event: Event) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"quaymirror: {plain(text)}", err=True)
+    click.echo(f"quaymirror: {escape_controls(text)}", err=True)
 
 
 def _rebuilt(result: Rebuilt) -> str:
@@ -129,7 +129,7 @@ def _rebuilt(result: Rebuilt) -> str:
 
 
 def _line(damage: Damage) -> str:
-    return plain(f"{damage.kind}  {damage.digest}  needed by {', '.join(damage.images)}")
+    return escape_controls(f"{damage.kind}  {damage.digest}  needed by {', '.join(damage.images)}")
 
 
 def _summary(result: Verification) -> str:

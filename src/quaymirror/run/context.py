@@ -18,7 +18,6 @@ from ..events import (
     ImageDerived,
     ImageFinished,
     ListingFinished,
-    Meters,
     Notice,
     Observer,
     Outcome,
@@ -27,6 +26,7 @@ from ..events import (
     TagChecked,
 )
 from ..oci import Reference
+from ..progress.meters import Meters
 from ..selection.selection import Selection
 from ..settings import Settings
 from .report import HostTrouble, more_severe

@@ -20,8 +20,9 @@ from ..errors import (
     SizeMismatch,
     UnsupportedContent,
 )
-from ..events import Meters, Observer
+from ..events import Observer
 from ..oci import Descriptor, Index, Manifest, Platform, Reference
+from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller
 from ..selection.selection import Selection
 from ..settings import Settings

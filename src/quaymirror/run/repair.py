@@ -9,9 +9,10 @@ from pathlib import Path
 import anyio
 
 from ..errors import InvalidName, QuaymirrorError, Scope
-from ..events import BlobFinished, Meters, Notice, Observer
+from ..events import BlobFinished, Notice, Observer
 from ..oci import Descriptor, Reference, Repository
 from ..oci.manifest import MAX_DEPTH
+from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller
 from ..settings import Settings
 from ..store import fsops, graph

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..catalog.quay.lookup import refuse_impossible
 from ..errors import DiscoveryIncomplete, LockHeld, QuaymirrorError, StoreError
-from ..events import Event, Meters, Notice, Observer, RunFinished, RunStarted, ignore
+from ..events import Event, Notice, Observer, RunFinished, RunStarted, ignore
+from ..progress.meters import Meters
 from ..selection.selection import Selection
 from ..settings import Settings
 from ..store.layout import OCILayout

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import anyio
 
-from ..events import Meters
 from ..oci import Descriptor, Repository
+from ..progress.meters import Meters
 from ..registry.pull import RangeRefused, RegistryPuller
 from .segments import fetch_pieces
 from .stream import PROGRESS_BYTES, Streams

@@ -19,8 +19,9 @@ from ..errors import (
     QuaymirrorError,
     UnsupportedContent,
 )
-from ..events import BlobFinished, ImagePlanned, Meters, Observer
+from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
+from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller, check_expected
 from ..store.records import ImageRecord
 from ..tasks import most_severe, run_all

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import anyio
 
 from ..errors import Scope, TransportError
-from ..events import Meter, Meters
 from ..http.retry import Attempts
+from ..progress.meters import Meter, Meters
 from ..registry.pull import BlobStream, RangeRefused
 from ..tasks import run_all
 from .stream import PROGRESS_BYTES, Streams

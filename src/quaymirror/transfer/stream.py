@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from ..errors import TimedOut
-from ..events import Meter, Meters
 from ..http.client import Validator
 from ..oci import Descriptor, Repository
+from ..progress.meters import Meter, Meters
 from ..registry.pull import BlobStream, RegistryPuller
 
 # A connection that dies after less than this has achieved nothing: else each single byte would renew the patience.

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from ..errors import QuaymirrorError
 from ..events import CheckFailed, HostPaced, Outcome, RunStarted
-from .text import human_rate, plain, shorten
+from ..text import escape_controls, human_rate, one_line
 
-__all__ = ["Failure", "clean", "explain", "limits_text", "pace_text", "subject", "where"]
-
-_MAX_TEXT = 500
+__all__ = ["Failure", "explain", "limits_text", "pace_text", "subject", "where"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,32 +23,27 @@ class Failure:
     @classmethod
     def of(cls, outcome: Outcome) -> Failure:
         """Return the failure that `outcome` tells of."""
-        name, error = plain(outcome.reference.name), outcome.error
+        name, error = escape_controls(outcome.reference.name), outcome.error
         if error is None:
-            return cls(name, clean(outcome.reason or "failed"))
+            return cls(name, one_line(outcome.reason or "failed"))
 
-        return cls(name, clean(error.message), type(error).__name__, where(error))
+        return cls(name, one_line(error.message), type(error).__name__, where(error))
 
     @classmethod
     def of_check(cls, event: CheckFailed) -> Failure:
         """Return the failure of a check."""
         name = f"{event.repository.partition('/')[2]}:{event.tag}"
-        return cls(clean(name), clean(event.error.message), type(event.error).__name__, where(event.error))
+        return cls(one_line(name), one_line(event.error.message), type(event.error).__name__, where(event.error))
 
     def __str__(self) -> str:
         return explain(self.where, self.message)
-
-
-def clean(text: str) -> str:
-    """Return `text` in one line of bounded length that is safe to print."""
-    return shorten(plain(text[:_MAX_TEXT]), _MAX_TEXT)
 
 
 def subject(run: RunStarted) -> str:
     """Return what a run is about: its jobs if they have names, and the first selection."""
     more = f" and {run.selections - 1} more" if run.selections > 1 else ""
     jobs = f"{', '.join(run.jobs)}: " if run.jobs else ""
-    return clean(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
+    return one_line(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
 
 
 def where(error: QuaymirrorError) -> str:

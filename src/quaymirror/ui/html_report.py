@@ -10,7 +10,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from .text import human_bytes, human_duration, plain
+from ..text import escape_controls, human_bytes, human_duration
 from .timeline import Point
 
 __all__ = ["page"]
@@ -300,4 +300,4 @@ def _number(value: float, words: Any) -> str:
 
 
 def _text(value: object) -> str:
-    return escape(plain(str(value)))
+    return escape(escape_controls(str(value)))

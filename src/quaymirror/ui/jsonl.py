@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import QuaymirrorError
 from ..events import Event, RunStarted
 from ..oci import Digest, Reference, Repository
-from .text import plain
+from ..text import escape_controls
 
 __all__ = ["VERSION", "Json", "JsonLines", "event_name", "members", "to_json"]
 
@@ -43,7 +43,7 @@ class JsonLines:
     def __call__(self, event: Event) -> None:
         """Write `event`."""
         if isinstance(event, RunStarted):
-            self._run_id = plain(event.run_id)
+            self._run_id = escape_controls(event.run_id)
 
         head = {"v": VERSION, "time": round(self._clock(), 3), "run_id": self._run_id, "event": event_name(event)}
         self._write(json.dumps(head | members(event), separators=(",", ":"), allow_nan=False) + "\n")
@@ -58,7 +58,7 @@ def to_json(value: object) -> Json:
     """Return `value`, a field of an event, in JSON's types.
 
     Names of the OCI specifications are texts, enums their values, errors objects, and so is any other dataclass.
-    Texts pass `plain`: who prints what a JSON parser made of a line is safe as well.
+    Texts pass `escape_controls`: who prints what a JSON parser made of a line is safe as well.
     """
     match value:
         case None | bool() | int():
@@ -66,7 +66,7 @@ def to_json(value: object) -> Json:
         case float():
             return value if math.isfinite(value) else None
         case str():
-            return plain(value)
+            return escape_controls(value)
         case Enum():
             return to_json(value.value)
         case tuple():
@@ -88,7 +88,7 @@ def members(dataclass: Any) -> dict[str, Json]:
 def _error(error: QuaymirrorError) -> dict[str, Json]:
     return {
         "type": type(error).__name__,
-        "message": plain(error.message),
+        "message": escape_controls(error.message),
         "side": error.side.value,
         "phase": error.phase.value if error.phase else None,
         "scope": error.scope.value,

@@ -16,16 +16,16 @@ from ..events import (
     ListingFinished,
     Notice,
     Outcome,
-    Progress,
     RetryScheduled,
     RunFinished,
     RunStarted,
     Status,
     StopRequested,
 )
-from .descriptions import Failure, clean, limits_text, subject
+from ..progress.meters import Progress
+from ..text import escape_controls, human_bytes, human_duration, human_rate, one_line
+from .descriptions import Failure, limits_text, subject
 from .state import Rates, RunState
-from .text import human_bytes, human_duration, human_rate, plain
 
 __all__ = ["Lines", "outcome_text", "progress_text"]
 
@@ -66,11 +66,11 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         """Count `event`, and write its line if it has one."""
-        was_paused = isinstance(event, HostResumed) and clean(event.host) in self.state.paused
+        was_paused = isinstance(event, HostResumed) and one_line(event.host) in self.state.paused
         self.state.apply(event)
         match event:
             case HostResumed(host) if was_paused:
-                self._say("resumed", clean(host))
+                self._say("resumed", one_line(host))
             case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
             case CheckFailed():
@@ -99,7 +99,7 @@ class Lines:
             await anyio.sleep(1)
 
     def _image(self, outcome: Outcome) -> None:
-        name = plain(outcome.reference.name)
+        name = escape_controls(outcome.reference.name)
         self._name_width = max(self._name_width, min(len(name), _MAX_NAME))
         self._say(outcome.status.value, f"{name:<{self._name_width}}  {outcome_text(outcome)}")
 
@@ -132,17 +132,17 @@ def _transition(
         case ListingFinished():
             return "listed", _listing(state)
         case HostPaused():
-            return "paused", f"{clean(event.host)} for {human_duration(event.seconds)}: {clean(event.reason)}"
+            return "paused", f"{one_line(event.host)} for {human_duration(event.seconds)}: {one_line(event.reason)}"
         case Notice():
-            return "notice", clean(event.message)
+            return "notice", one_line(event.message)
         case StopRequested():
-            return "stopping", f"{clean(event.reason)}; {state.in_work:,} images in flight are being finished"
+            return "stopping", f"{one_line(event.reason)}; {state.in_work:,} images in flight are being finished"
 
 
 def _selection(run: RunStarted) -> str:
     words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
     limits = limits_text(run)
-    return plain(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
+    return escape_controls(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
 
 
 def _listing(state: RunState) -> str:
@@ -152,7 +152,8 @@ def _listing(state: RunState) -> str:
 
 
 def _retry(event: RetryScheduled) -> str:
-    return f"{clean(event.what)} in {human_duration(event.wait)}, attempt {event.attempt} failed: {clean(event.cause)}"
+    failed = f"attempt {event.attempt} failed: {one_line(event.cause)}"
+    return f"{one_line(event.what)} in {human_duration(event.wait)}, {failed}"
 
 
 def _skipped(state: RunState) -> str:

@@ -28,9 +28,9 @@ from ..events import (
     StopRequested,
     TagChecked,
 )
-from .descriptions import Failure, clean, explain, limits_text, pace_text, subject, where
+from ..text import escape_controls, one_line
+from .descriptions import Failure, explain, limits_text, pace_text, subject, where
 from .jsonl import event_name, members
-from .text import plain
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
 
@@ -52,7 +52,7 @@ class LogObserver:
     def __call__(self, event: Event) -> None:
         """Log `event`, if its level is wanted."""
         if isinstance(event, RunStarted):
-            self._run_id = plain(event.run_id)
+            self._run_id = escape_controls(event.run_id)
 
         level = level_of(event)
         if self._logger.isEnabledFor(level):
@@ -118,7 +118,7 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
         case _:
             text = event_name(event).replace("_", " ")
 
-    return clean(text).rstrip()
+    return one_line(text).rstrip()
 
 
 class TextFormatter(logging.Formatter):
@@ -127,7 +127,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         run = getattr(record, "run_id", None) or "-"
-        return f"{_time(record)} {record.levelname:<7} {run:<8}  {plain(record.getMessage())}"
+        return f"{_time(record)} {record.levelname:<7} {run:<8}  {escape_controls(record.getMessage())}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -142,7 +142,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "run_id": getattr(record, "run_id", None),
             "event": None if event is None else event_name(event),
-            "message": plain(record.getMessage()),
+            "message": escape_controls(record.getMessage()),
             "fields": {} if event is None else members(event),
         }
         return json.dumps(document, separators=(",", ":"), allow_nan=False)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import QuaymirrorError
-from ..events import HostPaced, Meter, Meters, Progress, RunFinished, RunStarted, Status
+from ..events import HostPaced, RunFinished, RunStarted, Status
 from ..oci import Digest
+from ..progress.meters import Meter, Meters, Progress
 from .descriptions import Failure
 from .jsonl import members
 from .state import Pause, Rates, RunState

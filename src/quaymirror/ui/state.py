@@ -32,7 +32,6 @@ from ..events import (
     Notice,
     Outcome,
     PageListed,
-    Progress,
     RetryScheduled,
     RunFinished,
     RunStarted,
@@ -41,7 +40,9 @@ from ..events import (
     TagChecked,
 )
 from ..oci import Reference
-from .descriptions import Failure, clean
+from ..progress.meters import Progress
+from ..text import one_line
+from .descriptions import Failure
 
 __all__ = ["FAILURES_KEPT", "Failure", "Pause", "Rates", "RunState"]
 
@@ -174,13 +175,13 @@ class RunState:
             case HostPaused():
                 self._pause(event)
             case HostResumed():
-                self.paused.pop(clean(event.host), None)
+                self.paused.pop(one_line(event.host), None)
             case HostPaced():
                 self._pace(event)
             case ImageDerived():
                 pass  # what was printed is a result: it goes to stdout, and the outcome follows
             case Notice():
-                self.last_notices.append(clean(event.message))
+                self.last_notices.append(one_line(event.message))
             case StopRequested():
                 self._stop(event)
             case RunFinished():
@@ -335,9 +336,9 @@ class RunState:
         """One of several runs may end early, because its disk is full for instance, and the others go on."""
         self.runs_stopping += 1
         if self.runs_stopping + self.runs_finished >= self.runs:
-            self.stop_reason = clean(event.reason)
+            self.stop_reason = one_line(event.reason)
         else:
-            self.last_notices.append(clean(f"one of {self.runs:,} runs is stopping: {event.reason}"))
+            self.last_notices.append(one_line(f"one of {self.runs:,} runs is stopping: {event.reason}"))
 
     def _page(self, event: PageListed) -> None:
         self.pages += 1
@@ -356,7 +357,7 @@ class RunState:
         self._count_reason(event.reason)
 
     def _count_reason(self, reason: str) -> None:
-        reason = clean(reason)
+        reason = one_line(reason)
         is_new = reason not in self.skip_reasons
         self.skip_reasons[_OTHER if is_new and len(self.skip_reasons) >= _MAX_REASONS else reason] += 1
 
@@ -406,7 +407,7 @@ class RunState:
         del self.failures[FAILURES_KEPT:]
 
     def _note_trouble(self, host: str, kind: int) -> None:
-        host = clean(host)
+        host = one_line(host)
         if host in self.troubles or len(self.troubles) < _MAX_PAUSES:
             self.troubles.setdefault(host, [0, 0])[kind] += 1
 
@@ -415,12 +416,12 @@ class RunState:
         self.pauses += 1
         self._note_trouble(event.host, 1)
         self.paused = {host: pause for host, pause in self.paused.items() if pause.until > now}
-        host = clean(event.host)
+        host = one_line(event.host)
         if len(self.paused) < _MAX_PAUSES or host in self.paused:
-            self.paused[host] = Pause(host, now + event.seconds, clean(event.reason))
+            self.paused[host] = Pause(host, now + event.seconds, one_line(event.reason))
 
     def _pace(self, event: HostPaced) -> None:
-        key = clean(event.host), clean(event.kind)
+        key = one_line(event.host), one_line(event.kind)
         if len(self.paces) < _MAX_PACES or key in self.paces:
             self.paces[key] = replace(event, host=key[0], kind=key[1])
 

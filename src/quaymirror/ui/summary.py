@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..events import Status
+from ..text import escape_controls, human_bytes, human_duration, human_rate
 from .descriptions import Failure, subject
 from .state import RunState
-from .text import human_bytes, human_duration, human_rate, plain
 
 __all__ = ["summary_lines", "total_line"]
 
@@ -42,7 +42,7 @@ def _head(state: RunState) -> list[str]:
         return ["nothing was started"]
 
     verb = "dry run of" if run.dry_run else "mirror of"
-    return [plain(f"{verb} {subject(run)} from {run.server} to {run.target}")]
+    return [escape_controls(f"{verb} {subject(run)} from {run.server} to {run.target}")]
 
 
 def _counts(state: RunState) -> list[str]:

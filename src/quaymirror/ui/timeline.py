@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..events import Event, Progress, RunFinished
+from ..events import Event, RunFinished
+from ..progress.meters import Progress
 from .state import RunState
 
 _MOST_POINTS = 600

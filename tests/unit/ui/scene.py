@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from quaymirror import events, oci
 from quaymirror.errors import NotFound, Phase, QuaymirrorError, ReadInterrupted
+from quaymirror.progress.meters import Meters
 from quaymirror.ui.state import Rates, RunState
 
 MIB = 1024 * 1024
@@ -53,7 +54,7 @@ class Scene:
 
     def __init__(self, *, transfers: int = 16, images: int = 371) -> None:
         self.clock = Clock()
-        self.meters = events.Meters()
+        self.meters = Meters()
         self.state = RunState(self.clock)
         self.rates = Rates(self.meters, clock=self.clock)
         self._open = ExitStack()

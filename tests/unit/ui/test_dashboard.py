@@ -16,7 +16,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from quaymirror import events
-from quaymirror.events import Meters, Status
+from quaymirror.events import Status
+from quaymirror.progress.meters import Meters
 from quaymirror.ui.dashboard import Dashboard, Frame, render
 from quaymirror.ui.state import Rates, RunState
 

@@ -7,7 +7,8 @@ from hypothesis import given
 
 from quaymirror import events
 from quaymirror.errors import NotFound, Phase
-from quaymirror.events import Meters, Outcome, Status
+from quaymirror.events import Outcome, Status
+from quaymirror.progress.meters import Meters
 from quaymirror.ui.lines import Lines
 
 from .scene import MIB, Clock, finished, image, run_started

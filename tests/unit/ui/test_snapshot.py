@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from quaymirror import events
-from quaymirror.events import Meters
+from quaymirror.progress.meters import Meters
 from quaymirror.ui.dashboard import render
 from quaymirror.ui.snapshot import SnapshotError, read_snapshot, take_snapshot
 from quaymirror.ui.state import Rates, RunState

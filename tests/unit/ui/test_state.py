@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from quaymirror import events
 from quaymirror.errors import NotFound, Phase
-from quaymirror.events import Meters, Status
+from quaymirror.events import Status
+from quaymirror.progress.meters import Meters
 from quaymirror.ui.state import FAILURES_KEPT, Failure, Rates, RunState
 
 from .scene import MIB, Clock, finished, image, run_started

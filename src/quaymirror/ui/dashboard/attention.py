@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ...text import human_duration
 from ..descriptions import pace_text
-from ..text import human_duration
 from .rows import BAD, FAINT, FULL_WIDTH, WARN, Row, View
 
 _MAX_PAUSED = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...events import Progress
+from ...progress.meters import Progress
 from ..state import Rates, RunState
 from .attention import attention
 from .rows import FULL_HEIGHT, FULL_WIDTH, Frame, Row, View

@@ -9,9 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from ...events import Progress
+from ...progress.meters import Progress
+from ...text import BLOCKS, escape_controls
 from ..state import Rates, RunState
-from ..text import BLOCKS, plain
 
 # Few colours, by the names of the terminal's own palette: dark and light themes both stay readable.
 PLAIN = Style.null()
@@ -102,7 +102,7 @@ class Row:
         return set_cell_size(text, room - 1) + ellipsis if room > 0 else ""
 
     def _printable(self, text: str) -> str:
-        return encodable(plain(text), ascii_only=self._ascii_only)
+        return encodable(escape_controls(text), ascii_only=self._ascii_only)
 
 
 def encodable(text: str, *, ascii_only: bool) -> str:

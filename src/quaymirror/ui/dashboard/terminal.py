@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ...events import Event, Progress
+from ...events import Event
+from ...progress.meters import Progress
+from ...text import escape_controls
 from ..state import Rates, RunState
-from ..text import plain
 from .frame import render
 from .rows import Frame, encodable
 
@@ -63,7 +64,7 @@ class Screen:
 
     def print(self, line: str) -> None:
         """Print `line` above, as one line, escaped: a terminal wraps it, nothing else does."""
-        text = encodable(plain(line), ascii_only=self._console.options.ascii_only)
+        text = encodable(escape_controls(line), ascii_only=self._console.options.ascii_only)
         self._console.print(Text(text), soft_wrap=True, markup=False, highlight=False)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.style import Style
 
 from ...events import Status
+from ...text import human_bytes, human_duration, human_rate, sparkline
 from ..descriptions import limits_text, subject
-from ..text import human_bytes, human_duration, human_rate, sparkline
 from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View
 
 # Failures first: what is cut off at the end of a narrow row must not be they.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...events import Meter
-from ..text import human_bytes
+from ...progress.meters import Meter
+from ...text import human_bytes
 from .rows import FAINT, KNOWN, Row, View
 
 # From this width on transfers stand in two columns, with a gutter between them: bars as long as a line tell no more.

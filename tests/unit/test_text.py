@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.ui.text import human_bytes, human_duration, human_rate, plain, shorten, sparkline
+from quaymirror.text import escape_controls, human_bytes, human_duration, human_rate, shorten, sparkline
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,16 @@ from quaymirror.ui.text import human_bytes, human_duration, human_rate, plain, s
     ids=ascii,
 )
 def test_what_has_no_glyph_is_spelled_out(text: str, escaped: str) -> None:
-    assert plain(text) == escaped
+    assert escape_controls(text) == escaped
 
 
 @given(st.text(st.characters(codec=None)))
 def test_plain_text_is_one_printable_line_that_can_be_encoded(text: str) -> None:
-    line = plain(text)
+    line = escape_controls(text)
 
     assert line.isprintable()
     line.encode()  # raises for a surrogate
-    assert plain(line) == line
+    assert escape_controls(line) == line
 
 
 def test_a_long_text_is_shortened_with_an_ellipsis() -> None:

@@ -1,24 +1,36 @@
-"""Text for people: safe to print, and numbers in a form that can be read at a glance. Pure, standard library only."""
+"""Text for people: safe to print, with numbers that are read at a glance. Pure; standard library only."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-__all__ = ["BLOCKS", "human_bytes", "human_duration", "human_rate", "plain", "shorten", "sparkline"]
+__all__ = [
+    "BLOCKS",
+    "counted",
+    "escape_controls",
+    "human_bytes",
+    "human_duration",
+    "human_rate",
+    "one_line",
+    "shorten",
+    "sparkline",
+    "table",
+]
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
-# Printable by Unicode's word, but without a glyph or a width of their own: joiners, fillers, variation selectors.
+# Printable according to Unicode, but without a glyph or a width: joiners, fillers, variation selectors.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_MAX_TEXT = 500
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def plain(text: str) -> str:
-    r"""Return `text` as one line that does nothing to a terminal: every character in it has a glyph.
+def escape_controls(text: str) -> str:
+    r"""Return `text` as one line that a terminal shows as it is.
 
     Controls (C0, C1, ESC), line and paragraph separators, bidirectional and zero-width characters, surrogates, and
-    spaces other than the usual one become `\xNN`, `\uNNNN` or `\UNNNNNNNN`. Doing it twice changes nothing more.
+    spaces other than U+0020 become `\xNN`, `\uNNNN` or `\UNNNNNNNN`. The function is idempotent.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -38,9 +50,19 @@ def _visible(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def one_line(text: str) -> str:
+    """Return `text` as one line of at most 500 characters that is safe to print."""
+    return shorten(escape_controls(text[:_MAX_TEXT]), _MAX_TEXT)
+
+
 def shorten(text: str, length: int) -> str:
-    """Return `text`, or as much of its beginning as leaves room for an ellipsis in `length` characters."""
+    """Return `text`, cut to `length` characters with an ellipsis at the end if it is longer."""
     return text if len(text) <= length else f"{text[: max(0, length - 1)]}…"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: `1 image`, `2,000 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def human_bytes(count: float) -> str:
@@ -60,13 +82,13 @@ def human_bytes(count: float) -> str:
 
 
 def human_rate(bytes_per_second: float) -> str:
-    """Return a rate, given in bytes a second: `45.2 MiB/s`."""
+    """Return a rate in bytes per second: `45.2 MiB/s`."""
     return f"{human_bytes(bytes_per_second)}/s"
 
 
 def human_duration(seconds: float) -> str:
-    """Return a duration, given in seconds, in its two largest units: `12 s`, `3m 05s`, `1h 02m`, `2d 03h`."""
-    # Who waits that long has no use for a number; infinity has no int.
+    """Return a duration in its two largest units: `12 s`, `3m 05s`, `1h 02m`, `2d 03h`."""
+    # The cap keeps infinity out: it has no int.
     whole = int(max(0.0, min(seconds, 999 * 86_400.0)))
     if whole < 60:
         return f"{whole} s"
@@ -81,10 +103,17 @@ def human_duration(seconds: float) -> str:
 
 
 def sparkline(values: Sequence[float], width: int, *, levels: str = BLOCKS) -> str:
-    """Return the last `width` of `values` as a row of bars, the largest of them as the highest of `levels`."""
+    """Return the last `width` of `values` as bars; the largest value has the highest of `levels`."""
     shown = values[-width:] if width > 0 else ()
     top = max(shown, default=0.0)
     if top <= 0:
         return levels[0] * len(shown)
 
     return "".join(levels[round(max(0.0, value) / top * (len(levels) - 1))] for value in shown)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return `rows` as lines with aligned columns, safe to print."""
+    cells = [[escape_controls(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
