@@ -44,7 +44,7 @@ CREATE TABLE run (
 CREATE INDEX run_by_time ON run (started);
 """
 # The number is "QMhi".
-_FORMAT = Format(0x514D6869, (_TABLES,))
+FORMAT = Format(0x514D6869, (_TABLES,))
 
 # Reports of thousands of images every night would outgrow the mirror's own bookkeeping; the line of each run stays.
 _REPORTS_KEPT = 100
@@ -74,9 +74,9 @@ class History:
         """
         path = home / "history.db"
         if read_only and not path.exists():
-            return cls(memory_database(_FORMAT), path), None
+            return cls(memory_database(FORMAT), path), None
 
-        connection, notice = open_database(path, _FORMAT, read_only=read_only)
+        connection, notice = open_database(path, FORMAT, read_only=read_only)
         return cls(connection, path), notice
 
     def close(self) -> None:

@@ -69,7 +69,7 @@ _HOLDERS = "CREATE INDEX content_by_blob ON content (blob); CREATE INDEX image_b
 # More places to mount a blob from are of no use.
 _MAX_HOLDERS = 4
 # The number is "QMir".
-_FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS))
+FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS))
 
 
 class State:
@@ -91,7 +91,7 @@ class State:
         :raises ConfigError: when a newer quaymirror wrote it.
         :raises StoreError: when it can't be opened or created.
         """
-        connection, notice = open_database(path, _FORMAT, read_only=read_only, sync=sync)
+        connection, notice = open_database(path, FORMAT, read_only=read_only, sync=sync)
         if notice and not read_only:
             notice = f"{notice}; every blob is checked again before it is used"
 
@@ -100,7 +100,7 @@ class State:
     @classmethod
     def empty(cls) -> State:
         """Return a state that knows nothing and is nowhere."""
-        return cls(memory_database(_FORMAT), Path(":memory:"))
+        return cls(memory_database(FORMAT), Path(":memory:"))
 
     def image(self, name: str) -> ImageRecord | None:
         """Return what is recorded under `name`; a row that makes no sense, as no checksum guards it, is none."""

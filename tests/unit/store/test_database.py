@@ -78,7 +78,7 @@ def test_a_value_that_its_column_cannot_have_is_damage(tmp_path: Path, values: s
     connection.close()
 
 
-@pytest.mark.parametrize("steps", [state._FORMAT.steps, history._FORMAT.steps], ids=["state", "history"])
+@pytest.mark.parametrize("steps", [state.FORMAT.steps, history.FORMAT.steps], ids=["state", "history"])
 def test_nothing_needs_a_newer_sqlite_than_long_lived_distributions_have(steps: tuple[str, ...]) -> None:
     """RHEL 8 has 3.26, RHEL 9 has 3.34; tables are STRICT since 3.37, columns generated since 3.31."""
     assert not [step for step in steps if {"STRICT", "GENERATED", "STORED"} & set(step.replace(";", " ").split())]
