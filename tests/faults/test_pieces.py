@@ -205,7 +205,7 @@ Claim = Callable[[], tuple[int, int] | None]
 @pytest.mark.parametrize("gaps", [[(0, 20)], [(0, 3), (5, 6), (9, 90)], [(0, 7)], []], ids=str)
 def test_a_plan_hands_out_every_gap_once_in_order_and_no_crumbs(gaps: list[tuple[int, int]]) -> None:
     wanted = [(start * PIECE, end * PIECE) for start, end in gaps]
-    plan = pieces.Plan(wanted, most=4)
+    plan = pieces.SegmentPlan(wanted, most=4)
     claimed = [*iter(plan.claim, None)]
 
     assert claimed == sorted(claimed)

@@ -21,7 +21,7 @@ from ..run.sync import run_sync
 from ..selection.lockfile import read_lock
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..targets.parse import LayoutTarget, TargetSpec, common_target, home_of
+from ..targets.parse import LayoutSpec, TargetSpec, common_target, home_of
 from ..tasks import run_all
 from ..text import escape_controls
 from ..ui.summary import summary_lines
@@ -51,7 +51,7 @@ class Plan:
     verify_target: bool = False
 
     def __post_init__(self) -> None:
-        pruning.check(self.selections, self.settings, is_layout=isinstance(self.spec, LayoutTarget))
+        pruning.check(self.selections, self.settings, is_layout=isinstance(self.spec, LayoutSpec))
 
     @property
     def spec(self) -> TargetSpec:

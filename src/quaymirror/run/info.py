@@ -130,24 +130,24 @@ class _MemorySink:
         self.content = bytearray()
         self.offset = 0
 
-    async def ready(self) -> None:
+    async def prepare(self) -> None:
         """There is nothing to find out."""
 
-    def scattered(self) -> None:
+    def segments(self) -> None:
         """What is small comes in one go."""
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
             self.offset += len(chunk)
             if self.offset > self._descriptor.size:
-                await self.restart()
+                await self.reset()
                 raise SizeMismatch(
                     f"{self._descriptor.digest}: more than the {self._descriptor.size:,} bytes announced"
                 )
 
             self.content += chunk
 
-    async def restart(self) -> None:
+    async def reset(self) -> None:
         self.offset = 0
         self.content.clear()
 
@@ -156,7 +156,7 @@ class _MemorySink:
             raise ReadInterrupted(f"{self._descriptor.digest}: got {self.offset:,} of {self._descriptor.size:,} bytes")
 
         if not self._descriptor.digest.matches(bytes(self.content)):
-            await self.restart()
+            await self.reset()
             raise DigestMismatch(f"{self._descriptor.digest}: received other bytes of the right number")
 
 

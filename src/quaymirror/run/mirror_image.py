@@ -58,7 +58,7 @@ class ImageMirror:
         self, reference: Reference, began: float, waits: Callable[[], None] = lambda: None, *, moved: bool = False
     ) -> Outcome:
         transfers = self.transfers
-        if await transfers.target.holds(reference, platforms_key(transfers.platforms)):
+        if await transfers.target.has_image(reference, platforms_key(transfers.platforms)):
             return Outcome(reference, Status.UNCHANGED, elapsed=time.monotonic() - began)
 
         try:
@@ -80,7 +80,7 @@ class ImageMirror:
         new = [
             node
             for node in plan.missing
-            if node.digest not in self.counted and pool.find(node, borrower=target) is None
+            if node.digest not in self.counted and pool.locate(node, borrower=target) is None
         ]
         self.counted.update(node.digest for node in new)
         return sum(node.size for node in new)

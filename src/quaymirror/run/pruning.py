@@ -16,11 +16,12 @@ from ..store.layout import OCILayout
 from ..store.prune import Plan
 from ..store.records import DiscoverySnapshot, ImageRecord
 from ..store.state import State
+from ..transfer.target import PrunableTarget
 from .report import Report
 
 
 async def record_absences(
-    layout: OCILayout,
+    layout: PrunableTarget,
     selections: Sequence[Selection],
     settings: Settings,
     observer: Observer,
@@ -50,7 +51,7 @@ async def record_absences(
     observer(Notice(f"pruned: {summary(plan)}"))
 
 
-async def carry_out(layout: OCILayout, grace: float, max_delete: float) -> Plan:
+async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> Plan:
     """Prune a layout that is open for writing, and return what was done.
 
     :raises DiscoveryIncomplete: when more than `max_delete` percent of a selection's images would go.

@@ -60,7 +60,7 @@ class _Mender:
         async with self.slots:
             if graph.is_manifest(node):
                 found = await self.source.manifest(reference.repository, node.digest, expected=node)
-                await self.layout.put(reference, node, found.raw)
+                await self.layout.put_manifest(reference, node, found.raw)
             else:
                 await self._fetch_blob(node, reference)
 

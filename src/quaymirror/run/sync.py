@@ -15,8 +15,7 @@ from ..events import Event, Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.meters import Meters
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..store.layout import OCILayout
-from ..targets.parse import LayoutTarget, TargetSpec, common_target, home_of, open_target, wanted_platforms
+from ..targets.parse import LayoutSpec, TargetSpec, common_target, home_of, open_target, wanted_platforms
 from ..transfer.target import Target
 from . import pruning
 from .changes import check_expected, compare
@@ -53,8 +52,8 @@ async def run_sync(
     for each in selections:
         refuse_impossible(settings.discovery, each)
 
-    spec = LayoutTarget(target) if isinstance(target, Path) else common_target(target, selections, settings)
-    pruning.check(selections, settings, is_layout=isinstance(spec, LayoutTarget))
+    spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, settings)
+    pruning.check(selections, settings, is_layout=isinstance(spec, LayoutSpec))
     settings = replace(settings, platforms=wanted_platforms(spec, settings))
     clock, tally = time.monotonic(), Tally()
 
@@ -118,20 +117,21 @@ async def _shared(engine: Engine | None, run: Run, target: Target) -> AsyncItera
             engine = await stack.enter_async_context(open_engine([run.settings]))
 
         stack.enter_context(engine.tellers.telling(run.observer))
-        if isinstance(target, OCILayout):
-            engine.pool.lend(target)
+        if target.capabilities.shares_blobs:
+            engine.pool.register(target)
 
         yield engine
 
 
 async def _settle(run: Run, spec: TargetSpec, target: Target, memory: RunMemory) -> None:
     """Remember what was not found any more, and prune it if that is wanted and if this run can be believed."""
-    if not isinstance(target, OCILayout) or run.settings.dry_run:
+    prunable = target.prunable()
+    if prunable is None or run.settings.dry_run:
         return
 
     found = pruning.seen(_report(run, spec, memory, 0.0))
     try:
-        await pruning.record_absences(target, run.selections, run.settings, run.observer, found=found)
+        await pruning.record_absences(prunable, run.selections, run.settings, run.observer, found=found)
     except LockHeld as error:
         run.observer(Notice(f"nothing is pruned: {error.message}"))
     except QuaymirrorError as error:

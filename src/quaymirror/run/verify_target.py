@@ -18,7 +18,7 @@ from ..settings import Settings
 from ..store.records import ImageRecord
 from ..store.state import State
 from ..store.verify import Damage, Verification, verify_layout
-from ..targets.parse import LayoutTarget, TargetSpec
+from ..targets.parse import LayoutSpec, TargetSpec
 from ..targets.registry import state_path
 from ..targets.registry_address import RegistryAddress
 from ..tasks import run_all
@@ -35,7 +35,7 @@ async def verify_target(spec: TargetSpec, settings: Settings, observer: Observer
     :raises QuaymirrorError: when the target can't be read.
     """
     match spec:
-        case LayoutTarget():
+        case LayoutSpec():
             return await verify_layout(spec.path)
         case RegistryAddress():
             return await _verify_registry(spec, settings, observer)

@@ -65,7 +65,7 @@ def start_workers(
 
 def _workers(concurrency: int, target: Target) -> int:
     """Return how many images may be under way. Who wants one at a time gets one at a time."""
-    return concurrency * _WAITING if target.is_final and concurrency > 1 else concurrency
+    return concurrency if target.capabilities.staging or concurrency == 1 else concurrency * _WAITING
 
 
 class _Place:

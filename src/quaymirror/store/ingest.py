@@ -57,7 +57,7 @@ def ranges_of(partial: Path) -> Path:
     return partial.with_suffix(".ranges")
 
 
-class Piece:
+class Segment:
     """Some consecutive bytes of a blob, from `offset` on, `end` not included. Not for two writers at a time."""
 
     def __init__(self, ingest: Ingest, start: int, end: int) -> None:
@@ -93,16 +93,16 @@ class Piece:
         self._waiting.append(chunk)
         self.offset += len(chunk)
         if self.offset - self._written >= BATCH_BYTES:
-            await self._ingest.in_thread(self.flush)
+            await self._ingest.in_thread(self.write_out)
 
-    async def land(self) -> None:
+    async def flush(self) -> None:
         """Write the last of it, too.
 
         :raises StoreError: when the disk refuses.
         """
-        await self._ingest.in_thread(self.flush)
+        await self._ingest.in_thread(self.write_out)
 
-    def flush(self) -> None:
+    def write_out(self) -> None:
         """Write what waits.
 
         :raises StoreError: when the disk refuses.
@@ -133,17 +133,17 @@ class Ingest:
         self._hashing = threading.Lock()
         self._hasher = descriptor.digest.hasher()
         self._hashed = 0
-        self._rest = Piece(self, 0, self._size)
+        self._rest = Segment(self, 0, self._size)
 
     @property
     def offset(self) -> int:
         """How many bytes there are, from the start."""
         return self._rest.offset
 
-    async def ready(self) -> None:
+    async def prepare(self) -> None:
         """Make ready for an attempt: what pieces brought counts from now on."""
         if self._there.prefix > self._rest.offset:
-            self._rest = Piece(self, self._there.prefix, self._size)
+            self._rest = Segment(self, self._there.prefix, self._size)
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Append `chunks`.
@@ -155,14 +155,14 @@ class Ingest:
         try:
             await self._rest.receive(chunks)
         except SizeMismatch:
-            await self.restart()
+            await self.reset()
             raise
 
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`; see `receive`."""
         await self._rest.write(chunk)
 
-    def scattered(self) -> Ingest | None:
+    def segments(self) -> Ingest | None:
         """Return the sink as one that takes pieces."""
         return None if self.is_small else self
 
@@ -170,7 +170,7 @@ class Ingest:
         """Return the stretches that are missing, `(start, end)`, in order."""
         return self._there.gaps(self._size)
 
-    async def piece(self, start: int, end: int) -> Piece:
+    async def segment(self, start: int, end: int) -> Segment:
         """Return the place for one piece; it has to be in a gap, and no other piece's. The first is asked for alone.
 
         :raises StoreError: when the disk refuses.
@@ -178,9 +178,9 @@ class Ingest:
         if self._ranges is None:
             await self.in_thread(self._begin_ranges)
 
-        return Piece(self, start, end)
+        return Segment(self, start, end)
 
-    async def restart(self) -> None:
+    async def reset(self) -> None:
         """Forget everything written so far.
 
         :raises StoreError: when the disk refuses.
@@ -190,7 +190,7 @@ class Ingest:
 
         self._there.clear()
         self._hasher, self._hashed = self.digest.hasher(), 0
-        self._rest = Piece(self, 0, self._size)
+        self._rest = Segment(self, 0, self._size)
 
     async def commit(self) -> None:
         """Give the content its name, now that all of it is there and right.
@@ -199,13 +199,13 @@ class Ingest:
         :raises DigestMismatch: when the bytes are the wrong ones; everything written is dropped.
         :raises StoreError: when the disk refuses.
         """
-        await self.ready()
+        await self.prepare()
         if self.offset < self._size:
             raise ReadInterrupted(f"{self.digest}: got {self.offset:,} of {self._size:,} bytes")
 
         self.committed = await self.in_thread(self._finish)
         if not self.committed:
-            await self.restart()
+            await self.reset()
             raise DigestMismatch(f"{self.digest}: received other bytes of the right number")
 
     def resume(self) -> None:
@@ -232,7 +232,7 @@ class Ingest:
             return
 
         self._catch_up()
-        self._rest = Piece(self, self._there.prefix, self._size)
+        self._rest = Segment(self, self._there.prefix, self._size)
 
     def close(self) -> None:
         """Let go of the files. What is there but not committed stays if it is worth resuming, and goes otherwise."""
@@ -315,7 +315,7 @@ class Ingest:
             fsops.remove(self._place.ranges)
 
     def _finish(self) -> bool:
-        self._rest.flush()
+        self._rest.write_out()
         self._catch_up()
         assert self._file is not None
         # The hash is of what came, the size of what is on the disk: the name promises both.

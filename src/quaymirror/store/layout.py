@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 
@@ -99,7 +99,7 @@ class OCILayout:
     @asynccontextmanager
     async def open(
         cls, root: Path, *, observer: Observer = ignore, options: WriteOptions = _DEFAULTS
-    ) -> AsyncIterator[OCILayout]:
+    ) -> AsyncIterator[Self]:
         """Open the layout at `root` for writing, creating it; its index is up to date when the context ends.
 
         :raises TargetRefused: when something else is at `root`.
@@ -124,7 +124,7 @@ class OCILayout:
 
     @classmethod
     @asynccontextmanager
-    async def inspect(cls, root: Path) -> AsyncIterator[OCILayout]:
+    async def inspect(cls, root: Path) -> AsyncIterator[Self]:
         """Open the layout at `root` for looking only: nothing is written, and nothing has to be there.
 
         :raises TargetRefused: when something else is at `root`.
@@ -137,16 +137,11 @@ class OCILayout:
         finally:
             state.close()
 
-    @property
-    def is_final(self) -> bool:
-        """What lands in a layout stays there; see `Target`."""
-        return True
-
-    async def holds(self, reference: Reference, platforms: str) -> bool:
+    async def has_image(self, reference: Reference, platforms: str) -> bool:
         """Tell whether `reference`, which is pinned, is here complete under its name, for the same `platforms`."""
         return await self._serial.run(self._holds, reference, platforms)
 
-    async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         """Return those of `nodes` that have to be fetched. What no run has verified so far is read and verified, and
         removed when it is not what its name says.
 
@@ -156,25 +151,25 @@ class OCILayout:
         """
         return await self._serial.run(self._missing, nodes)
 
-    def has(self, reference: Reference, node: Descriptor) -> bool:
+    def has_content(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether a node that was missing is here by now: what stood there wrongly is gone since `missing`.
 
         :raises MirrorDamaged: when something that is no file stands in its place.
         """
         return self._blobs.has(node)
 
-    def file(self, node: Descriptor) -> Path | None:
+    def blob_file(self, node: Descriptor) -> Path | None:
         """Return where the content of `node` is, as far as its name and size say, None if it is not here."""
         try:
             return self._blobs.path(node.digest) if self._blobs.has(node) else None
         except MirrorDamaged:
             return None  # for our own run to tell, not for who wants to copy it
 
-    def flight(self, reference: Reference, node: Descriptor) -> Digest:
+    def dedup_key(self, reference: Reference, node: Descriptor) -> Digest:
         """All images share their blobs here."""
         return node.digest
 
-    async def read(self, digest: Digest) -> bytes | None:
+    async def read_manifest(self, digest: Digest) -> bytes | None:
         """Return the content of a manifest that is here, None if it is not, or not in order."""
         if not self._blobs.exists(digest):
             return None
@@ -193,14 +188,14 @@ class OCILayout:
             # What came to nothing keeps no room from others: it may never have been as large as its image said.
             self._settled.append(node.digest)
 
-    async def put(self, reference: Reference, node: Descriptor, content: bytes) -> None:
+    async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Store a manifest.
 
         :raises StoreError: when the disk refuses.
         """
         async with self.sink(reference, node) as sink:
             if sink.offset:
-                await sink.restart()
+                await sink.reset()
 
             await sink.write(content)
             await sink.commit()

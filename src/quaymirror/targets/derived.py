@@ -30,6 +30,7 @@ from ..store.ingest import Ingest
 from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.receipts import LandedLayer, Receipt, Receipts, has_size
 from ..store.records import ImageRecord
+from ..transfer.target import Capabilities
 from .derived_address import DerivedTarget
 from .layer_cache import Compressed, LayerCache
 
@@ -38,6 +39,7 @@ _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 _ELSEWHERE = ("registry", "docker")
 # Targets where each image is a file or a directory by itself.
 _PLACE_OF_ITS_OWN = ("tar", "oci", "mounts")
+CAPABILITIES = Capabilities(staging=True)
 _PROXIES = (f"{kind}_proxy" for kind in ("http", "https", "all", "no"))
 _REGISTRY_VARIABLES = frozenset(
     ["OCCYSTRAP_USERNAME", "OCCYSTRAP_PASSWORD", *(name for proxy in _PROXIES for name in (proxy, proxy.upper()))]
@@ -94,12 +96,9 @@ class Deriver:
             await _check_filters(spec, workers)
             yield cls(spec, Receipts(_home(spec) / "derived"), None, workers, observer=observer)
 
-    @property
-    def is_final(self) -> bool:
-        """What is staged goes when its image is derived; see `Target`."""
-        return False
+    capabilities = CAPABILITIES
 
-    async def holds(self, reference: Reference, platforms: str) -> bool:
+    async def has_image(self, reference: Reference, platforms: str) -> bool:
         """Tell whether `reference` was derived by the same recipe from the same digest, and what came of it is there.
 
         A registry or a daemon is asked what it has the image under.
@@ -123,20 +122,20 @@ class Deriver:
         name, tag = reference.repository.name, reference.tag or ""
         return receipt.identity == await self._workers.run(calls.identity, destination, name, tag) != ""
 
-    async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         """Return those of `nodes` that are neither staged nor at the target."""
-        return [node for node in nodes if not self.has(reference, node)]
+        return [node for node in nodes if not self.has_content(reference, node)]
 
-    def has(self, reference: Reference, node: Descriptor) -> bool:
+    def has_content(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether a node is staged, or at the target as a layer that one of our runs put there."""
         staged = self._stage is not None and self._stage.blobs.has(node)
         return staged or self._landed_layer(self._place(reference), node.digest) is not None
 
-    def flight(self, reference: Reference, node: Descriptor) -> Digest:
+    def dedup_key(self, reference: Reference, node: Descriptor) -> Digest:
         """All images share what is staged."""
         return node.digest
 
-    async def read(self, digest: Digest) -> bytes | None:
+    async def read_manifest(self, digest: Digest) -> bytes | None:
         """Return the content of a staged manifest, None if there is none."""
         return await self._staged(digest, MAX_MANIFEST_BYTES) if self._stage is not None else None
 
@@ -147,11 +146,17 @@ class Deriver:
         async with self._stage.blobs.ingest(node) as ingest:
             yield ingest
 
-    async def put(self, reference: Reference, node: Descriptor, content: bytes) -> None:
+    async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Stage a manifest."""
         async with self.sink(reference, node) as sink:
             await sink.write(content)
             await sink.commit()
+
+    def blob_file(self, node: Descriptor) -> None:
+        """Return None: staged blobs are no files that others can copy."""
+
+    def prunable(self) -> None:
+        """Return None: images are not removed."""
 
     async def commit(self, record: ImageRecord) -> None:
         """Derive an image from what is staged; when this returns, it is at the target, checked, and has its receipt.
@@ -209,7 +214,7 @@ class Deriver:
         return destination
 
     async def _image(self, record: ImageRecord, reference: Reference) -> _Image:
-        content = await self.read(record.root.digest)
+        content = await self.read_manifest(record.root.digest)
         root = manifest.parse_stored(content, record.root.digest) if content is not None else None
         if isinstance(root, Index):
             raise UnsupportedContent(

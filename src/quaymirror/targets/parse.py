@@ -15,17 +15,18 @@ from ..events import Observer
 from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Settings
-from ..store.layout import OCILayout, WriteOptions
+from ..store.layout import WriteOptions
 from ..store.lock import Patience
 from ..transfer.target import Target
 from .derived_address import DerivedTarget, is_derived, parse_derived
+from .layout import LayoutTarget
 from .registry_address import RegistryAddress, check_selection, is_address, parse_address
 
 _OCIDIR = "ocidir"
 
 
 @dataclass(frozen=True, slots=True)
-class LayoutTarget:
+class LayoutSpec:
     """One OCI image layout for all images, at `path`."""
 
     path: Path
@@ -34,7 +35,7 @@ class LayoutTarget:
         return str(self.path)
 
 
-TargetSpec = LayoutTarget | DerivedTarget | RegistryAddress
+TargetSpec = LayoutSpec | DerivedTarget | RegistryAddress
 
 
 def parse_target(text: str, selection: Selection, settings: Settings) -> TargetSpec:
@@ -67,7 +68,7 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     if "{tag}" in path and not selection.is_one_tag:
         raise ConfigError("{tag} in the target: one layout holds all tags; leave it out, or select one tag")
 
-    return LayoutTarget(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
+    return LayoutSpec(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
 
 
 def common_target(text: str, selections: Sequence[Selection], settings: Settings) -> TargetSpec:
@@ -124,12 +125,12 @@ def _opened(
             from .registry import RegistryTarget
 
             return RegistryTarget.open(spec, settings, observer, patience=patience)
-        case LayoutTarget():
+        case LayoutSpec():
             if settings.dry_run:
-                return OCILayout.inspect(spec.path)
+                return LayoutTarget.inspect(spec.path)
 
             options = WriteOptions(settings.fsync, settings.check_space, patience)
-            return OCILayout.open(spec.path, observer=observer, options=options)
+            return LayoutTarget.open(spec.path, observer=observer, options=options)
 
 
 def wanted_platforms(spec: TargetSpec, settings: Settings) -> tuple[Platform, ...]:

@@ -26,10 +26,13 @@ from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.records import ImageRecord
 from ..store.state import State
 from ..tasks import run_all
+from ..transfer.target import Capabilities
 from .registry_address import RegistryAddress
 from .upload import UploadMode, UploadSink
 
 T = TypeVar("T")
+
+CAPABILITIES = Capabilities()
 
 # So many mounts of what this run has put there itself, all refused: this registry does not mount.
 _REFUSALS = 3
@@ -108,12 +111,9 @@ class RegistryTarget:
                     must_check=settings.check_target,
                 )
 
-    @property
-    def is_final(self) -> bool:
-        """What lands in a registry stays there; see `Target`."""
-        return True
+    capabilities = CAPABILITIES
 
-    async def holds(self, reference: Reference, platforms: str) -> bool:
+    async def has_image(self, reference: Reference, platforms: str) -> bool:
         """Tell whether the tag points to what `reference` is pinned to: from memory, or else by one request.
 
         :raises QuaymirrorError: when the registry gives no usable answer.
@@ -143,7 +143,7 @@ class RegistryTarget:
         self._tags.pop(place, None)
         return True
 
-    async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         """Return those of `nodes` that are not in the image's repository, `root` being the last of them.
 
         :raises QuaymirrorError: when the registry gives no usable answer.
@@ -165,15 +165,15 @@ class RegistryTarget:
         unknown = [node for node in nodes if node.digest not in present]
         return await self._not_mountable(repository, unknown) if self._read_only else unknown
 
-    def has(self, reference: Reference, node: Descriptor) -> bool:
+    def has_content(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether `node` is in the image's repository, as far as we know."""
         return node.digest in self._present[self._address.place(reference.name).repository]
 
-    def flight(self, reference: Reference, node: Descriptor) -> tuple[Repository, Digest]:
+    def dedup_key(self, reference: Reference, node: Descriptor) -> tuple[Repository, Digest]:
         """Each repository has its own blobs here."""
         return self._address.place(reference.name).repository, node.digest
 
-    async def read(self, digest: Digest) -> bytes | None:
+    async def read_manifest(self, digest: Digest) -> bytes | None:
         """Manifests come from the source."""
         return None
 
@@ -207,7 +207,7 @@ class RegistryTarget:
                 else:
                     await sink.give_up()
 
-    async def put(self, reference: Reference, node: Descriptor, content: bytes) -> None:
+    async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Store a manifest by its digest; nothing points to it yet.
 
         :raises ContentMissing: when something is gone that was believed to be there; now it isn't any more.
@@ -223,6 +223,12 @@ class RegistryTarget:
 
         self._contents[repository, node.digest] = content
         self._present[repository].add(node.digest)
+
+    def blob_file(self, node: Descriptor) -> None:
+        """Return None: blobs in a registry are no files that others can copy."""
+
+    def prunable(self) -> None:
+        """Return None: images are not removed."""
 
     async def commit(self, record: ImageRecord) -> None:
         """Give an image, whose contents are there, its tag, and remember that.

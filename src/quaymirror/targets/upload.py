@@ -59,7 +59,7 @@ class UploadSink:
         self.committed = False
         """Whether the blob has its name."""
 
-    async def ready(self) -> None:
+    async def prepare(self) -> None:
         """Find out where an attempt has to begin, now that the one before broke off.
 
         :raises QuaymirrorError: when the registry gives no usable answer.
@@ -70,7 +70,7 @@ class UploadSink:
         if self._upload is None and not self.committed and not self._is_small:
             self._upload = await self._registry.begin(self._repository)
 
-    def scattered(self) -> None:
+    def segments(self) -> None:
         """A registry takes the bytes of a blob in order only."""
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
@@ -89,10 +89,10 @@ class UploadSink:
             else:
                 await self._send_stream(chunks)
         except (ContentError, UploadLost):
-            await self.restart()
+            await self.reset()
             raise
 
-    async def restart(self) -> None:
+    async def reset(self) -> None:
         """Forget everything written so far, here and there."""
         await self.give_up()
         self._rewind(0)

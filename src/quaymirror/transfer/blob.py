@@ -9,9 +9,9 @@ import anyio
 from ..oci import Descriptor, Repository
 from ..progress.meters import Meters
 from ..registry.pull import RangeRefused, RegistryPuller
-from .segments import fetch_pieces
+from .segments import fetch_segments
+from .sink import Sink
 from .stream import PROGRESS_BYTES, Streams
-from .target import Sink
 
 
 async def fetch_blob(
@@ -27,7 +27,7 @@ async def fetch_blob(
 ) -> None:
     """Write `blob` of `repository` to `sink`, verified, resuming what breaks off; a slot is held only while bytes flow.
 
-    A large one comes in pieces over several connections, if source and sink can do that. `begins` is called whenever it
+    A large one comes in segments over several connections, if both sides support that. `begins` is called whenever it
     has got a slot.
 
     :raises NotFound, AccessDenied: when the repository does not have it for us.
@@ -36,13 +36,13 @@ async def fetch_blob(
     :raises StoreError: when the sink's disk refuses.
     """
     streams = Streams(source, repository, blob, meters)
-    await fetch_pieces(streams, sink, slots=slots, meters=meters, label=label, begins=begins)
+    await fetch_segments(streams, sink, slots=slots, meters=meters, label=label, begins=begins)
     attempts = source.attempts(f"{label}: blob {blob.digest.short}")
     achieved = sink.offset
 
     async def attempt() -> None:
         nonlocal achieved
-        await sink.ready()
+        await sink.prepare()
         # Else all of it is there, only not verified.
         if sink.offset < blob.size or not blob.size:
             try:
@@ -67,11 +67,11 @@ async def _receive(streams: Streams, sink: Sink, meters: Meters, label: str, *, 
         try:
             with await streams.open(sink.offset, fresh=fresh) as stream:
                 if stream.offset != sink.offset:
-                    await sink.restart()
-                    await sink.ready()
+                    await sink.reset()
+                    await sink.prepare()
 
                 meter.done = sink.offset
                 await sink.receive(streams.chunks(stream, meter))
         except RangeRefused:
-            await sink.restart()
+            await sink.reset()
             raise

@@ -124,7 +124,7 @@ async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
         raise UnsupportedContent(f"{reference}: {len(blobs):,} blobs; the limit is {manifest.MAX_IMAGE_BLOBS:,}")
 
     plan = ImagePlan(reference, root, tuple(manifests), tuple(blobs.values()))
-    missing = await transfers.target.missing(reference, plan.contents)
+    missing = await transfers.target.missing_content(reference, plan.contents)
     return replace(plan, missing=tuple(missing), moved=graph.moved)
 
 
@@ -158,7 +158,7 @@ async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[]
         coming = {blob.digest for blob in blobs if _is_coming(blob, reference, transfers)}
         own = [blob for blob in blobs if blob.digest not in coming]
         await _fetch_blobs(own, reference, transfers, fetched, waits)
-        left = [blob for blob in blobs if blob.digest in coming and not transfers.target.has(reference, blob)]
+        left = [blob for blob in blobs if blob.digest in coming and not transfers.target.has_content(reference, blob)]
         await _fetch_blobs(left, reference, transfers, fetched)
 
     with _phase(Phase.STORE):
@@ -184,7 +184,7 @@ async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[]
 
 
 async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Manifest | Index:
-    content = await transfers.target.read(digest)
+    content = await transfers.target.read_manifest(digest)
     if content is not None:
         node = manifest.parse_stored(content, digest)
     else:
@@ -197,7 +197,7 @@ async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Manifest
 
 async def _manifest(graph: _Graph, transfers: Transfers, digest: Digest, expected: Descriptor) -> Manifest | Index:
     node = graph.found.get(digest)
-    if node is None and (content := await transfers.target.read(digest)) is not None:
+    if node is None and (content := await transfers.target.read_manifest(digest)) is not None:
         node = manifest.parse_stored(content, digest)
 
     if node is not None:
@@ -287,7 +287,7 @@ async def _fetch_blobs(
     async def fly(blob: Descriptor) -> None:
         ours.add(blob.digest)
         # It may have landed for another image between our look and our turn.
-        if not transfers.target.has(reference, blob) and await _fetch(
+        if not transfers.target.has_content(reference, blob) and await _fetch(
             blob, reference, transfers, partial(begins, blob)
         ):
             fetched.bytes += blob.size
@@ -300,7 +300,7 @@ async def _fetch_blobs(
 
     # Largest first: the last transfer to end should not be the longest one, begun last.
     ordered = sorted(blobs, key=lambda blob: -blob.size)
-    left = {transfers.target.flight(reference, blob): blob for blob in ordered}
+    left = {transfers.target.dedup_key(reference, blob): blob for blob in ordered}
     if not left:
         waits()
 
@@ -312,11 +312,11 @@ async def _fetch_blobs(
 
         # What others fetched may have had another size, by what their manifest says.
         theirs = {key: blob for key, blob in left.items() if blob.digest not in ours}
-        left = {key: blob for key, blob in theirs.items() if not transfers.target.has(reference, blob)}
+        left = {key: blob for key, blob in theirs.items() if not transfers.target.has_content(reference, blob)}
 
 
 def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
-    return transfers.flights.is_under_way(transfers.target.flight(reference, blob))
+    return transfers.flights.is_under_way(transfers.target.dedup_key(reference, blob))
 
 
 async def _put_once(node: Manifest | Index, reference: Reference, transfers: Transfers) -> None:
@@ -324,10 +324,10 @@ async def _put_once(node: Manifest | Index, reference: Reference, transfers: Tra
 
     async def put() -> None:
         # Two repositories may hold the very same image.
-        if not target.has(reference, descriptor):
-            await target.put(reference, descriptor, node.raw)
+        if not target.has_content(reference, descriptor):
+            await target.put_manifest(reference, descriptor, node.raw)
 
-    error = await transfers.flights.run(target.flight(reference, descriptor), put)
+    error = await transfers.flights.run(target.dedup_key(reference, descriptor), put)
     if error is not None:
         raise error
 
@@ -340,7 +340,7 @@ async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers, b
             return False
 
         # Inside of the sink's own turn: the other way round, two images that need the same blob could block each other.
-        async with transfers.pool.turn(blob.digest):
+        async with transfers.pool.exclusive(blob.digest):
             if await transfers.pool.copy(blob, sink, borrower=target):
                 return False
 

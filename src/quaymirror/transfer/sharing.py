@@ -11,7 +11,7 @@ import anyio
 
 from ..errors import QuaymirrorError, Scope
 from ..oci import Descriptor, Digest
-from .target import Sink
+from .sink import Sink
 
 _READ_BYTES = 1024 * 1024
 
@@ -19,7 +19,7 @@ _READ_BYTES = 1024 * 1024
 class BlobProvider(Protocol):
     """A target whose blobs are files."""
 
-    def file(self, node: Descriptor) -> Path | None:
+    def blob_file(self, node: Descriptor) -> Path | None:
         """Return where the content of `node` is, as far as name and size say, None if it is not there."""
 
 
@@ -33,12 +33,12 @@ class BlobSharing:
         self._lenders: list[BlobProvider] = []
         self._under_way: dict[Digest, anyio.Event] = {}
 
-    def lend(self, lender: BlobProvider) -> None:
+    def register(self, lender: BlobProvider) -> None:
         """Let others copy from `lender` from now on, even when its own run has ended: its files stay where they are."""
         self._lenders.append(lender)
 
     @asynccontextmanager
-    async def turn(self, digest: Digest) -> AsyncIterator[None]:
+    async def exclusive(self, digest: Digest) -> AsyncIterator[None]:
         """Wait until no other target is getting this blob; those that come later wait for us."""
         while (landed := self._under_way.get(digest)) is not None:
             await landed.wait()
@@ -50,9 +50,9 @@ class BlobSharing:
             del self._under_way[digest]
             landed.set()
 
-    def find(self, node: Descriptor, *, borrower: object) -> Path | None:
+    def locate(self, node: Descriptor, *, borrower: object) -> Path | None:
         """Return where somebody else than `borrower` has the content of `node`, None if nobody has."""
-        files = (lender.file(node) for lender in self._lenders if lender is not borrower)
+        files = (lender.blob_file(node) for lender in self._lenders if lender is not borrower)
         return next((file for file in files if file is not None), None)
 
     async def copy(self, blob: Descriptor, sink: Sink, *, borrower: object) -> bool:
@@ -62,12 +62,12 @@ class BlobSharing:
 
         :raises QuaymirrorError: when the borrower is in trouble that ends its run.
         """
-        file = self.find(blob, borrower=borrower)
+        file = self.locate(blob, borrower=borrower)
         if file is None:
             return False
 
         try:
-            await sink.ready()
+            await sink.prepare()
             if sink.offset < blob.size:
                 async with await anyio.open_file(file, "rb") as content:
                     await content.seek(sink.offset)

@@ -42,7 +42,7 @@ class Streams:
         self._answered(stream, offset)
         return stream
 
-    async def open_piece(self, start: int, end: int, *, again: bool, fresh: bool) -> BlobStream:
+    async def open_segment(self, start: int, end: int, *, again: bool, fresh: bool) -> BlobStream:
         """Open the stream of the bytes from `start` to `end`; all may come instead, see `BlobStream.is_whole`.
 
         Where the registry redirected to before is asked directly, unless that failed and this is to be tried `again`.

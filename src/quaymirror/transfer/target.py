@@ -1,107 +1,81 @@
-"""What a transfer needs of the place where images land."""
+"""The interface of a target: a place that images are mirrored to."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from ..oci import Descriptor, Digest, Reference
 from ..store.records import ImageRecord
+from ..store.state import State
+from .sink import Sink
+
+T = TypeVar("T")
 
 
-class Piece(Protocol):
-    """Where some consecutive bytes of a blob are written to, from `offset` on up to `end`, which is not included."""
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The properties of a kind of target that a run depends on."""
 
-    @property
-    def offset(self) -> int:
-        """Where the next byte goes."""
-
-    @property
-    def end(self) -> int:
-        """Where the piece ends."""
-
-    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
-        """Append `chunks`. What came before an error is kept.
-
-        :raises SizeMismatch: when they go beyond the piece.
-        :raises ReadInterrupted: when they end before it does.
-        """
-
-    async def land(self) -> None:
-        """Have the piece, all of which came, count."""
+    prunable: bool = False
+    """Images can be removed; see `Target.prunable`."""
+    shares_blobs: bool = False
+    """Blobs are files that other targets can copy; see `Target.blob_file`."""
+    staging: bool = False
+    """Blobs occupy temporary space until their image is complete."""
+    atomic_publish: bool = True
+    """An image appears under its name complete, or not at all."""
 
 
-class Scattered(Protocol):
-    """A sink that takes the bytes of a blob in any order."""
+class PrunableTarget(Protocol):
+    """A target whose images can be removed."""
 
-    def gaps(self) -> Sequence[tuple[int, int]]:
-        """Return the stretches that are missing, `(start, end)`, in order."""
+    async def use(self, function: Callable[[Path, State], T]) -> T:
+        """Return the result of `function`, which may block, on the directory and its state."""
 
-    async def piece(self, start: int, end: int) -> Piece:
-        """Return the place for a piece in a gap; the first is asked for alone."""
-
-
-class Sink(Protocol):
-    """Where one blob is written to, from its start or from where an earlier attempt got."""
-
-    @property
-    def offset(self) -> int:
-        """How many bytes are there, from the start."""
-
-    async def ready(self) -> None:
-        """Make ready for an attempt: `offset` says afterwards where it has to begin."""
-
-    def scattered(self) -> Scattered | None:
-        """Return the sink as one that takes pieces, None if it can't."""
-
-    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
-        """Append `chunks`. What the source raises while they come passes through.
-
-        :raises SizeMismatch: when they are more than was announced.
-        """
-
-    async def restart(self) -> None:
-        """Forget everything written so far."""
-
-    async def commit(self) -> None:
-        """Make what was written the blob.
-
-        :raises ReadInterrupted: when bytes are missing.
-        :raises DigestMismatch: when they are the wrong ones.
-        """
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep readers out during the context."""
 
 
 class Target(Protocol):
-    """Where images land: children before parents, the name last.
+    """A place that images are mirrored to: children before parents, the name last.
 
-    Every call says for which image it is, since a registry keeps blobs by repository.
+    Calls name the image, since a registry keeps blobs per repository.
     """
 
     @property
-    def is_final(self) -> bool:
-        """Whether what lands stays where it is; else it takes room until its image has been made of it."""
+    def capabilities(self) -> Capabilities:
+        """The properties that a run depends on."""
 
-    async def holds(self, reference: Reference, platforms: str) -> bool:
-        """Tell whether the pinned `reference` is there already, complete and under its name."""
+    async def has_image(self, reference: Reference, platforms: str) -> bool:
+        """Return True if the pinned `reference` is present, complete and under its name."""
 
-    async def missing(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
-        """Return those of `nodes` whose content is not there for `reference`."""
+    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return those of `nodes` whose content is missing for `reference`."""
 
-    def has(self, reference: Reference, node: Descriptor) -> bool:
-        """Tell whether the content of `node`, which was missing, is there by now."""
+    def has_content(self, reference: Reference, node: Descriptor) -> bool:
+        """Return True if the content of `node`, which was missing, has arrived in the meantime."""
 
-    def flight(self, reference: Reference, node: Descriptor) -> Hashable:
-        """Return what transfers of `node` have to share in order to happen once."""
+    def dedup_key(self, reference: Reference, node: Descriptor) -> Hashable:
+        """Return the deduplication key of a transfer of `node`."""
 
-    async def read(self, digest: Digest) -> bytes | None:
-        """Return the verified content of a manifest that is there, None if it is not."""
+    async def read_manifest(self, digest: Digest) -> bytes | None:
+        """Return the verified content of a manifest, None if the target can't provide it."""
 
     def sink(self, reference: Reference, node: Descriptor) -> AbstractAsyncContextManager[Sink | None]:
-        """Hand out the place for a blob; None if it got there without its bytes crossing the network."""
+        """Open the sink of a blob; None if the blob arrived without a transfer from the source."""
 
-    async def put(self, reference: Reference, node: Descriptor, content: bytes) -> None:
-        """Store a manifest, whose children are there."""
+    async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
+        """Store a manifest whose children are present."""
 
     async def commit(self, record: ImageRecord) -> None:
-        """Give an image its name; when this returns, it is there to stay."""
+        """Give an image its name. It is durable when this returns."""
+
+    def blob_file(self, node: Descriptor) -> Path | None:
+        """Return the file with the content of `node` for other targets to copy, None if it can't be shared."""
+
+    def prunable(self) -> PrunableTarget | None:
+        """Return the target as one that can be pruned, None if it can't."""

@@ -13,6 +13,7 @@ from quaymirror.discovery.pipeline import Image
 from quaymirror.events import Outcome, Status, ignore
 from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.run import workers as run_workers
+from quaymirror.transfer.target import Capabilities
 
 
 def image(name: str) -> Image:
@@ -44,10 +45,10 @@ async def test_what_goes_on_for_an_image_that_has_ended_gives_back_no_place_but_
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "is_final", "workers"), [(1, True, 1), (2, True, 8), (16, True, 64), (16, False, 16)]
+    ("concurrency", "staging", "workers"), [(1, False, 1), (2, False, 8), (16, False, 64), (16, True, 16)]
 )
 def test_four_times_as_many_are_under_way_but_one_at_a_time_is_one(
-    concurrency: int, is_final: bool, workers: int
+    concurrency: int, staging: bool, workers: int
 ) -> None:
-    target: Any = SimpleNamespace(is_final=is_final)
+    target: Any = SimpleNamespace(capabilities=Capabilities(staging=staging))
     assert run_workers._workers(concurrency, target) == workers

@@ -40,9 +40,9 @@ async def stream(start: int, end: int, size: int = 100_000) -> AsyncIterator[byt
 
 
 async def fetch(ingest: Ingest, start: int, end: int) -> None:
-    piece = await ingest.piece(start, end)
+    piece = await ingest.segment(start, end)
     await piece.receive(stream(start, end))
-    await piece.land()
+    await piece.flush()
 
 
 cuts = st.lists(st.integers(1, SIZE - 1), unique=True, max_size=8)
@@ -87,7 +87,7 @@ async def test_what_pieces_left_is_taken_up_where_the_gaps_are(tmp_path: Path) -
     assert again.gaps() == [(600_000, 1_000_000), (1_700_000, SIZE)]
     assert again.offset == 600_000
     await fetch(again, 600_000, 1_000_000)
-    await again.ready()
+    await again.prepare()
     assert again.offset == 1_700_000
     await again.receive(stream(again.offset, SIZE))
     await again.commit()
@@ -98,7 +98,7 @@ async def test_what_pieces_left_is_taken_up_where_the_gaps_are(tmp_path: Path) -
 async def test_what_came_in_order_after_pieces_is_written_down_as_well(tmp_path: Path) -> None:
     ingest = begin(tmp_path)
     await fetch(ingest, 0, 600_000)
-    await ingest.ready()
+    await ingest.prepare()
     with pytest.raises(ReadInterrupted):
         await ingest.receive(stream(600_000, 600_000 + BATCH_BYTES, BATCH_BYTES))
 
@@ -134,7 +134,7 @@ async def test_ranges_without_bytes_say_nothing(tmp_path: Path, there: bytes | N
 
 async def test_a_piece_takes_no_more_than_its_bytes(tmp_path: Path) -> None:
     ingest = begin(tmp_path)
-    piece = await ingest.piece(0, 100_000)
+    piece = await ingest.segment(0, 100_000)
     with pytest.raises(SizeMismatch):
         await piece.receive(stream(0, 100_001, 50_001))
 
@@ -143,11 +143,11 @@ async def test_a_piece_takes_no_more_than_its_bytes(tmp_path: Path) -> None:
 
 async def test_a_piece_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:
     ingest = begin(tmp_path)
-    piece = await ingest.piece(0, SIZE)
+    piece = await ingest.segment(0, SIZE)
     with pytest.raises(ReadInterrupted):
         await piece.receive(stream(0, 700_000))
 
     await piece.receive(stream(piece.offset, SIZE))
-    await piece.land()
+    await piece.flush()
     await ingest.commit()
     assert (tmp_path / "done" / "x").read_bytes() == CONTENT

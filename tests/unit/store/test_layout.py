@@ -48,18 +48,18 @@ async def store(layout: OCILayout, name: Reference, *layers: bytes) -> ImageReco
     """Bring an image in as a transfer does."""
     raw, nodes = image_of(*layers)
     for node, layer in zip(nodes, layers, strict=True):
-        if node in await layout.missing(name, [node]):
-            await layout.put(name, node, layer)
+        if node in await layout.missing_content(name, [node]):
+            await layout.put_manifest(name, node, layer)
 
     root = described(raw, mediatype.OCI_MANIFEST)
-    await layout.put(name, root, raw)
+    await layout.put_manifest(name, root, raw)
     record = ImageRecord(name.name, name.repository.registry, root.digest, root, (*nodes, root))
     await layout.commit(record)
     return record
 
 
 async def holds(layout: OCILayout, record: ImageRecord) -> bool:
-    return await layout.holds(NAME.pinned(record.source), "")
+    return await layout.has_image(NAME.pinned(record.source), "")
 
 
 async def test_a_committed_image_is_held_by_the_next_run_and_readable_by_others(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ async def test_an_image_whose_file_has_gone_is_not_held(tmp_path: Path) -> None:
     path.unlink()
     async with OCILayout.open(tmp_path / "m") as layout:
         assert not await holds(layout, record)
-        assert await layout.missing(NAME, record.contents) == [described(LARGE)]
+        assert await layout.missing_content(NAME, record.contents) == [described(LARGE)]
 
 
 async def test_what_no_state_vouches_for_is_read_before_it_is_trusted(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_what_no_state_vouches_for_is_read_before_it_is_trusted(tmp_path: 
     wrong.chmod(0o644)
     wrong.write_bytes(b"gifnoc")
     async with OCILayout.open(tmp_path / "m") as layout:
-        assert await layout.missing(NAME, record.contents) == [described(b"config")]
+        assert await layout.missing_content(NAME, record.contents) == [described(b"config")]
 
     assert not wrong.exists(), "bytes that are not what their name says have no name"
     assert (tmp_path / "m/blobs/sha256" / Digest.of(LARGE).encoded).exists()
@@ -110,16 +110,16 @@ async def test_a_blob_that_lands_while_another_image_looks_for_it_stays(
 
     async with OCILayout.open(tmp_path / "m") as layout:
         monkeypatch.setattr(BlobStore, "has", look_and_then_it_lands)
-        await layout.missing(NAME, [node])
+        await layout.missing_content(NAME, [node])
         monkeypatch.undo()
-        assert layout.has(NAME, node)
+        assert layout.has_content(NAME, node)
 
 
 async def test_an_image_that_is_not_whole_does_not_count_and_the_others_with_it_do(tmp_path: Path) -> None:
     raw, nodes = image_of(b"config", b"layer")
     root = described(raw, mediatype.OCI_MANIFEST)
     async with OCILayout.open(tmp_path / "m") as layout:
-        await layout.put(NAME, root, raw)
+        await layout.put_manifest(NAME, root, raw)
         with pytest.raises(StoreError, match="is gone") as caught:
             await layout.commit(ImageRecord(NAME.name, "quay.io", root.digest, root, (*nodes, root)))
 
@@ -141,7 +141,7 @@ async def test_where_there_is_room_for_all_that_was_announced_no_blob_is_looked_
     async with OCILayout.open(tmp_path / "m") as layout:
         await store(layout, NAME, b"config", LARGE)
         # What has landed takes no room any more that is not taken already.
-        assert await layout.missing(NAME, [described(LARGE + b"x")]) == [described(LARGE + b"x")]
+        assert await layout.missing_content(NAME, [described(LARGE + b"x")]) == [described(LARGE + b"x")]
 
 
 async def test_a_blob_needs_no_room_for_what_is_there_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +149,10 @@ async def test_a_blob_needs_no_room_for_what_is_there_of_it(tmp_path: Path, monk
     node = described(LARGE)
     async with OCILayout.open(tmp_path / "m") as layout:
         with pytest.raises(StoreError, match="needs 1,503,232 bytes more"):
-            await layout.missing(NAME, [node])
+            await layout.missing_content(NAME, [node])
 
         (tmp_path / "m/.quaymirror/ingest" / f"sha256-{node.digest.encoded}.part").write_bytes(LARGE[:1_200_000])
-        assert await layout.missing(NAME, [node]) == [node]
+        assert await layout.missing_content(NAME, [node]) == [node]
 
 
 async def test_images_that_fit_one_by_one_but_not_together_end_the_run(
@@ -160,9 +160,9 @@ async def test_images_that_fit_one_by_one_but_not_together_end_the_run(
 ) -> None:
     with_room(monkeypatch, 2_000_000)
     async with OCILayout.open(tmp_path / "m") as layout:
-        await layout.missing(NAME, [described(LARGE)])
+        await layout.missing_content(NAME, [described(LARGE)])
         with pytest.raises(StoreError, match="for the images in flight") as caught:
-            await layout.missing(NAME, [described(LARGE + b"x")])
+            await layout.missing_content(NAME, [described(LARGE + b"x")])
 
     assert caught.value.scope is Scope.RUN
 
@@ -172,7 +172,7 @@ async def test_a_link_in_a_blobs_place_is_refused(tmp_path: Path) -> None:
         (tmp_path / "elsewhere").write_bytes(b"config")
         (tmp_path / "m/blobs/sha256" / Digest.of(b"config").encoded).symlink_to(tmp_path / "elsewhere")
         with pytest.raises(MirrorDamaged, match="is not a regular file"):
-            await layout.missing(NAME, [described(b"config")])
+            await layout.missing_content(NAME, [described(b"config")])
 
 
 @pytest.mark.parametrize(
@@ -185,10 +185,10 @@ async def test_bytes_that_are_not_the_blob_never_get_its_name(
 ) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         with pytest.raises(error):
-            await layout.put(NAME, described(LARGE), content)
+            await layout.put_manifest(NAME, described(LARGE), content)
 
-        assert not layout.has(NAME, described(LARGE))
-        await layout.put(NAME, described(LARGE), LARGE)
+        assert not layout.has_content(NAME, described(LARGE))
+        await layout.put_manifest(NAME, described(LARGE), LARGE)
 
     assert layouts.blob(tmp_path / "m", str(Digest.of(LARGE))) == LARGE
 
@@ -269,7 +269,7 @@ async def test_a_damaged_state_is_set_aside_and_nothing_is_lost(tmp_path: Path, 
 
     events: list[Event] = []
     async with OCILayout.open(tmp_path / "m", observer=events.append) as layout:
-        assert await layout.missing(NAME, record.contents) == []
+        assert await layout.missing_content(NAME, record.contents) == []
 
     assert layouts.names(tmp_path / "m") == {NAME.name: str(record.root.digest)}
     if damage != "no tables":
@@ -311,6 +311,6 @@ async def test_a_layout_of_another_kind_is_refused(tmp_path: Path, content: byte
 
 async def test_looking_changes_nothing(tmp_path: Path) -> None:
     async with OCILayout.inspect(tmp_path / "m") as layout:
-        assert await layout.missing(NAME, [described(b"config")]) == [described(b"config")]
+        assert await layout.missing_content(NAME, [described(b"config")]) == [described(b"config")]
 
     assert list(tmp_path.iterdir()) == []

@@ -20,11 +20,11 @@ FIRST, SECOND = (Descriptor("application/octet-stream", Digest.of(text), 5) for 
 class Nothing:
     """A target that has nothing."""
 
-    def has(self, reference: object, node: Descriptor) -> bool:
+    def has_content(self, reference: object, node: Descriptor) -> bool:
         """Say so."""
         return False
 
-    def flight(self, reference: object, node: Descriptor) -> Digest:
+    def dedup_key(self, reference: object, node: Descriptor) -> Digest:
         """Share every blob."""
         return node.digest
 

@@ -24,7 +24,7 @@ class Files:
         self._path = path
         path.write_bytes(content)
 
-    def file(self, node: Descriptor) -> Path | None:
+    def blob_file(self, node: Descriptor) -> Path | None:
         return self._path if node == BLOB else None
 
 
@@ -42,16 +42,16 @@ async def copied(pool: BlobSharing, store: BlobStore) -> bool:
 async def test_what_another_target_has_is_copied_and_hashed(tmp_path: Path) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
     assert not await copied(pool, store)
-    pool.lend(Files(tmp_path / "theirs"))
+    pool.register(Files(tmp_path / "theirs"))
     assert await copied(pool, store)
     assert store.verify(BLOB)
 
 
 async def test_nobody_copies_from_oneself(tmp_path: Path) -> None:
     pool, files = BlobSharing(), Files(tmp_path / "theirs")
-    pool.lend(files)
-    assert pool.find(BLOB, borrower=files) is None
-    assert pool.find(BLOB, borrower=None) is not None
+    pool.register(files)
+    assert pool.locate(BLOB, borrower=files) is None
+    assert pool.locate(BLOB, borrower=None) is not None
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT[:-9], CONTENT + b"x", b""])
@@ -59,7 +59,7 @@ async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_t
     tmp_path: Path, content: bytes
 ) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
-    pool.lend(Files(tmp_path / "theirs", content))
+    pool.register(Files(tmp_path / "theirs", content))
     async with store.ingest(BLOB) as sink:
         assert not await pool.copy(BLOB, sink, borrower=store)
         await sink.write(CONTENT[sink.offset :])
@@ -70,7 +70,7 @@ async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_t
 
 async def test_a_file_that_goes_away_meanwhile_is_none(tmp_path: Path) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
-    pool.lend(Files(tmp_path / "theirs"))
+    pool.register(Files(tmp_path / "theirs"))
     (tmp_path / "theirs").unlink()
     assert not await copied(pool, store)
 
@@ -79,7 +79,7 @@ async def test_what_an_earlier_run_left_of_it_is_not_copied_again(tmp_path: Path
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
     partial = tmp_path / "mine" / ".quaymirror" / "ingest" / f"sha256-{BLOB.digest.encoded}.part"
     partial.write_bytes(CONTENT[:1_000_000])
-    pool.lend(Files(tmp_path / "theirs"))
+    pool.register(Files(tmp_path / "theirs"))
     assert await copied(pool, store)
     assert store.verify(BLOB)
 
@@ -92,7 +92,7 @@ async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(
 
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
     monkeypatch.setattr("quaymirror.store.fsops.write_at", full)
-    pool.lend(Files(tmp_path / "theirs"))
+    pool.register(Files(tmp_path / "theirs"))
     with pytest.raises(StoreError):
         await copied(pool, store)
 
@@ -102,7 +102,7 @@ async def test_one_at_a_time_gets_a_blob_and_others_are_not_held_up() -> None:
 
     async def get(digest: Digest) -> None:
         nonlocal at_work, most
-        async with pool.turn(digest):
+        async with pool.exclusive(digest):
             at_work += 1
             most = max(most, at_work)
             await anyio.lowlevel.checkpoint()
@@ -113,5 +113,5 @@ async def test_one_at_a_time_gets_a_blob_and_others_are_not_held_up() -> None:
             tasks.start_soon(get, BLOB.digest)
 
     assert most == 1
-    async with pool.turn(BLOB.digest):
+    async with pool.exclusive(BLOB.digest):
         await get(Digest.of(b"another"))
