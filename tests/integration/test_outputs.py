@@ -88,9 +88,9 @@ async def test_a_lock_file_of_a_dry_run_is_what_another_run_mirrors(tmp_path: Pa
     ("content", "words"),
     [
         ("{", "not JSON"),
-        ("{}", "no lock file of version 1"),
-        ('{"lock_version": 1, "server": "https://quay.io", "images": []}', "locks no image"),
-        ('{"lock_version": 1, "server": "https://quay.io", "images": [{"repository": "kolla/x"}]}', "no lock file"),
+        ("{}", "not a lock file of version 1"),
+        ('{"lock_version": 1, "server": "https://quay.io", "images": []}', "locks no images"),
+        ('{"lock_version": 1, "server": "https://quay.io", "images": [{"repository": "kolla/x"}]}', "not a lock file"),
         (
             '{"lock_version": 1, "server": "https://quay.io", "images": [{"repository": "kolla/../x", "tag": "a",'
             ' "digest": "sha256:' + "a" * 64 + '"}]}',

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quaymirror.errors import ConfigError
-from quaymirror.selection.selection import Selection, parse_since
+from quaymirror.selection.parse import parse_since
+from quaymirror.selection.selection import Selection
 
 NOW = datetime(2025, 7, 1, 12, 0, tzinfo=UTC)
 TEXT = st.text(st.characters(), max_size=20)
@@ -48,7 +49,7 @@ def test_selections_survive_a_round_trip(selection: Selection) -> None:
 def test_words_and_address_mean_the_same(organization: str, glob: str, tag: str) -> None:
     assert Selection.parse_uri(f"quay://{organization}") == Selection(organization)
     assert Selection.parse_uri(f"quay://{organization}/{glob}") == Selection(organization, glob)
-    assert Selection.parse_uri(f"quay://{organization}:{tag}") == Selection(organization, tag=tag)
+    assert Selection.parse_uri(f"quay://{organization}:{tag}") == Selection(organization, tags=tag)
     assert Selection.parse_uri(f"quay://{organization}/{glob}:{tag}") == Selection(organization, glob, tag)
 
 

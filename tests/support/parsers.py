@@ -50,7 +50,8 @@ from quaymirror.registry.foreign import ForeignLayers
 from quaymirror.registry.push import RegistryPusher, Upload
 from quaymirror.secret import Secret
 from quaymirror.selection.lockfile import read_lock
-from quaymirror.selection.selection import Selection, parse_duration, parse_since
+from quaymirror.selection.parse import parse_duration, parse_since
+from quaymirror.selection.selection import Selection
 from quaymirror.store import lock, receipts
 from quaymirror.store.index import Unreadable, check_oci_layout, name_of, parse_index, project
 from quaymirror.store.records import ImageRecord

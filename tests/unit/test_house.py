@@ -25,7 +25,7 @@ ALLOWED = {
     "ui": {"errors", "events", "oci", "progress", "text"},
     "config": {"errors"},
     "registry": {"errors", "events", "oci", "http"},
-    "selection": {"errors", "oci", "run"},
+    "selection": {"errors", "oci"},
     "catalog": {"errors", "events", "oci", "http", "selection"},
     "discovery": {"errors", "events", "oci", "store", "selection", "catalog", "run", "settings", "tasks"},
     "transfer": {"errors", "events", "oci", "progress", "http", "store", "registry", "tasks"},

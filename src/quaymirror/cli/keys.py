@@ -13,7 +13,8 @@ from ..config.document import ConfigSchema, LocatedValue
 from ..config.keys import OptionSpec, OptionType
 from ..errors import ConfigError
 from ..oci import Platform
-from ..selection.selection import Selection, parse_since
+from ..selection.parse import parse_since
+from ..selection.selection import Selection
 from ..settings import Settings
 from .help import long_name
 from .outputs import Outputs
@@ -34,7 +35,7 @@ _SELECTION = (
         help="Globs; a repository that matches one of them is selected. All of them without it.",
         check=lambda text: Selection("org", str(text)),
     ),
-    OptionSpec("tags", many=True, help="Tags, or globs for them.", check=lambda text: Selection("org", tag=str(text))),
+    OptionSpec("tags", many=True, help="Tags, or globs for them.", check=lambda text: Selection("org", tags=str(text))),
     OptionSpec(
         "exclude",
         many=True,

@@ -17,7 +17,8 @@ from ..catalog.quay.lookup import Discovery
 from ..errors import ConfigError
 from ..oci import Platform
 from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
-from ..selection.selection import Selection, parse_duration, parse_since
+from ..selection.parse import parse_duration, parse_since
+from ..selection.selection import Selection
 from ..settings import DEFAULT_SERVER, Settings
 from ..store.fsops import Fsync
 from ..targets.parse import home_of, parse_target

@@ -119,7 +119,8 @@ class Outputs:
 
     def _write_lock(self, file: Path, reports: Sequence[Report]) -> None:
         if all(report.complete and not report.failed_checks for report in reports):
-            _write("--lock-file", file, _json(lock_document(reports)))
+            found = [(report.server, [outcome.reference for outcome in report.outcomes]) for report in reports]
+            _write("--lock-file", file, _json(lock_document(found)))
         else:
             click.echo(f"quaymirror: {file} is not written: not everything selected was found", err=True)
 

@@ -39,7 +39,8 @@ from ..events import (
     ignore,
 )
 from ..oci import Reference, Repository
-from ..selection.selection import Selection, is_pattern
+from ..selection.grammar import is_pattern
+from ..selection.selection import Selection
 from ..store.records import TagCheck
 from .hints import matching_tags, no_such_repository, tell_left_out
 from .tag_cache import TagMemory, tag_of
@@ -267,7 +268,7 @@ async def confirm(
                     raise
 
                 error.phase = Phase.DISCOVER
-                observer(CheckFailed(str(candidate.repository), selection.tag, error))
+                observer(CheckFailed(str(candidate.repository), ",".join(selection.tags), error))
             else:
                 if isinstance(found, CandidateSkipped):
                     observer(found)

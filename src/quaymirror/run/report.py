@@ -222,8 +222,8 @@ def selection_json(selection: Selection) -> dict[str, Any]:
     """Return a selection as JSON values."""
     return {
         "organization": selection.organization,
-        "glob": selection.glob,
-        "tag": selection.tag,
+        "glob": ",".join(selection.globs),
+        "tag": ",".join(selection.tags),
         "exclude": list(selection.exclude),
         "since": selection.since.isoformat() if selection.since else None,
         "locked": len(selection.pinned),

@@ -34,7 +34,7 @@ def start_workers(
         if any(selection.pinned for selection in run.selections):
             return Image(reference)  # exactly that one was asked for
 
-        selection = Selection(reference.repository.name.partition("/")[0], tag=reference.tag or "")
+        selection = Selection(reference.repository.name.partition("/")[0], tags=reference.tag or "")
         found = await check(
             Candidate(reference.repository),
             api=services.api,

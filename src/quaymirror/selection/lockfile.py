@@ -1,4 +1,4 @@
-"""Lock files: which digest each selected tag had, so that another run mirrors exactly that."""
+"""Lock files: the digest of each selected tag, so that another run mirrors exactly that."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from typing import Any
 
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
-from ..run.report import Report
 from .selection import Pin, Selection
 
 VERSION = 1
 _MAX_BYTES = 256 * 1024 * 1024
 
 
-def lock_document(reports: Iterable[Report]) -> dict[str, Any]:
-    """Return the lock of everything that `reports` found, as JSON values.
+def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> dict[str, Any]:
+    """Return the lock of `runs`, each the server and the pinned references that were found there, as JSON values.
 
-    :raises ConfigError: when they are of several servers: one lock is for one.
+    :raises ConfigError: if they are of several servers: a lock file is for one.
     """
     found: dict[tuple[str, str], str] = {}
     servers = set()
-    for report in reports:
-        servers.add(report.server)
-        for outcome in report.outcomes:
-            reference = outcome.reference
-            found[reference.repository.name, reference.tag or ""] = str(reference.digest)
+    for server, references in runs:
+        servers.add(server)
+        found |= {(one.repository.name, one.tag or ""): str(one.digest) for one in references}
 
     if len(servers) != 1:
         raise ConfigError("a lock file is for one server: run the jobs of each server by themselves")
@@ -40,17 +37,17 @@ def lock_document(reports: Iterable[Report]) -> dict[str, Any]:
 def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
     """Return the server of a lock file, and a selection of pinned images for each organization.
 
-    :raises ConfigError: when it can't be read, or is no lock file.
+    :raises ConfigError: if it can't be read, or is not a lock file.
     """
     document = _document(file)
     try:
         images = sorted((_organization(image), _pin(image)) for image in document["images"])
         server = str(document["server"])
     except (KeyError, TypeError, AttributeError, InvalidName) as error:
-        raise ConfigError(f"{file} is no lock file: {error}") from None
+        raise ConfigError(f"{file} is not a lock file: {error}") from None
 
     if not images:
-        raise ConfigError(f"{file} locks no image")
+        raise ConfigError(f"{file} locks no images")
 
     groups = groupby(images, key=lambda image: image[0])
     return server, tuple(_selection(name, [pin for _, pin in group]) for name, group in groups)
@@ -65,10 +62,10 @@ def _document(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"can't read {file}: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{file} is no lock file: not JSON") from None
+        raise ConfigError(f"{file} is not a lock file: not JSON") from None
 
     if not isinstance(document, dict) or document.get("lock_version") != VERSION:
-        raise ConfigError(f"{file} is no lock file of version {VERSION}")
+        raise ConfigError(f"{file} is not a lock file of version {VERSION}")
 
     return document
 
@@ -78,11 +75,10 @@ def _organization(image: Mapping[str, str]) -> str:
 
 
 def _pin(image: Mapping[str, str]) -> Pin:
-    # Names of a file are as suspicious as those of a server.
+    # Names in a file are checked like those of a server.
     Reference(Repository("localhost", image["repository"]), image["tag"])
     return Pin(image["repository"].partition("/")[2], image["tag"], Digest.parse(image["digest"]))
 
 
 def _selection(organization: str, pins: Sequence[Pin]) -> Selection:
-    tags = ",".join(sorted({pin.tag for pin in pins}))
-    return Selection(organization, "*", tags, pinned=tuple(pins))
+    return Selection(organization, "*", sorted({pin.tag for pin in pins}), pinned=pins)

@@ -101,7 +101,7 @@ def parse_derived(text: str, selection: Selection, settings: Settings) -> Derive
 
     host, path = _host_and_path(scheme, rest)
     if "{org}" in host + path or "{tag}" in host + path:
-        values = {"{org}": selection.organization} | ({"{tag}": selection.tag} if selection.is_one_tag else {})
+        values = {"{org}": selection.organization} | ({"{tag}": selection.tags[0]} if selection.is_one_tag else {})
         host, path = _filled(host, values), _filled(path, values)
 
     _check_elsewhere(host, path, selection, settings)
@@ -174,7 +174,7 @@ def _value(text: str) -> Option:
 def _check_elsewhere(host: str, path: str, selection: Selection, settings: Settings) -> None:
     """A derived image in the place of its source would be derived again by the next run, and the source be lost."""
     image = _filled(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
-    tag = selection.tag if selection.is_one_tag else "tag"
+    tag = selection.tags[0] if selection.is_one_tag else "tag"
     if host.lower() == settings.origin.netloc and image in (f"{selection.organization}/repo:{t}" for t in (tag, "tag")):
         raise ConfigError(f"registry://{host}{path} is where the images come from")
 

@@ -68,7 +68,7 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     if "{tag}" in path and not selection.is_one_tag:
         raise ConfigError("{tag} in the target: one layout holds all tags; leave it out, or select one tag")
 
-    return LayoutSpec(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tag)))
+    return LayoutSpec(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tags[0])))
 
 
 def common_target(text: str, selections: Sequence[Selection], settings: Settings) -> TargetSpec:

@@ -90,7 +90,7 @@ def check_selection(address: RegistryAddress, selection: Selection, settings: Se
     if not selection.is_one_tag and "{tag}" not in address.path + address.tag:
         raise ConfigError(f"{address} is one place for several tags: put {{tag}} into it")
 
-    name = f"{selection.organization}/repo:{selection.tag if selection.is_one_tag else 'tag'}"
+    name = f"{selection.organization}/repo:{selection.tags[0] if selection.is_one_tag else 'tag'}"
     place = _check_names(address, name, str(address))
     if address.origin.netloc == settings.origin.netloc and place.name == name:
         raise ConfigError(f"{address} is where the images come from")

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from ...errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
 from ...oci import Digest, Repository
-from ...selection.selection import Selection, is_pattern
+from ...selection.grammar import is_pattern
+from ...selection.selection import Selection
 from .api import QuayAPI
 from .schema import Tag
 
