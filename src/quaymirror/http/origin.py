@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ..errors import ConfigError, UnsafeRedirect
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Longer than any signed URL of a storage service, shorter than what would be an attack on memory or logs.
 _MAX_URL = 8 * 1024
+# What a request line can hold beside letters and digits.
+_VISIBLE = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def follow(base: str, location: str) -> str:
     """
     source = Origin.of(base)
     try:
-        url = _joined(base, checked_url(location))
+        url = joined(base, checked_url(location))
         target = Origin.of(url)
     except ValueError as error:
         raise UnsafeRedirect(f"{source.netloc} redirects to what can't be followed: {error}") from None
@@ -107,14 +109,35 @@ def follow(base: str, location: str) -> str:
     return url
 
 
-def _joined(base: str, location: str) -> str:
-    if location.startswith(("https://", "http://")):
+def joined(base: str, location: str) -> str:
+    """Return `location`, which an answer from `base` named, as an absolute URL; path and query stay as they are.
+
+    :raises ValueError: when it is no URL.
+    """
+    if location[:8].lower().startswith(("https://", "http://")):
         return location
+
+    if location.startswith("//"):
+        return f"{Origin.of(base).scheme}:{location}"
+
+    if location.startswith("/"):
+        return f"{Origin.of(base)}{location}"
 
     try:
         return urljoin(base, location)
     except ValueError:
         raise ValueError("not a URL") from None
+
+
+def request_target(url: str) -> str:
+    """Return path and query of an absolute `url` as they go into a request line.
+
+    A signature may cover any byte of them, so nothing is normalised: only what no request line can hold is escaped.
+    """
+    rest = url.partition("://")[2].partition("#")[0]
+    start = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+    target = quote(rest[start:], safe=_VISIBLE)
+    return target if target.startswith("/") else f"/{target}"
 
 
 def checked_url(text: str) -> str:

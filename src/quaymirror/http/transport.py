@@ -13,10 +13,12 @@ import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 import anyio
+from yarl import URL
 
 from ..__about__ import __version__
 from ..errors import (
@@ -30,7 +32,7 @@ from ..errors import (
     UnsafeRedirect,
 )
 from .guard import AddressRefused
-from .origin import Origin, shown
+from .origin import Origin, request_target, shown
 from .rate import RateLimiter
 
 if TYPE_CHECKING:
@@ -203,7 +205,7 @@ class AiohttpTransport:
             with anyio.fail_after(self._timeouts.headers) as patience:
                 data = self._watched(body, patience) if isinstance(body, AsyncIterable) else _payload(body)
                 response = await session.request(
-                    method, url, headers=sent, data=data, allow_redirects=False, proxy=proxy
+                    method, _exact(url), headers=sent, data=data, allow_redirects=False, proxy=proxy
                 )
 
         return _AiohttpResponse(response, url, name, self._pace, stall=self._timeouts.stall)
@@ -217,6 +219,16 @@ class AiohttpTransport:
             patience.deadline = math.inf
 
         patience.deadline = anyio.current_time() + self._timeouts.headers
+
+
+def _exact(url: str) -> URL:
+    """Return `url` so that its path and query are sent as they are: yarl would normalise what it parses itself."""
+    return _root(Origin.of(url)).with_path(request_target(url), encoded=True)
+
+
+@lru_cache(maxsize=256)
+def _root(origin: Origin) -> URL:
+    return URL(str(origin))
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

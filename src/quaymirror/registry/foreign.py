@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from ..errors import NotFound, QuaymirrorError, Scope, UnsafeRedirect
 from ..http.client import Client, Exchange, Request
-from ..http.origin import Origin, checked_url
+from ..http.origin import Origin, checked_url, request_target
 from ..oci import Descriptor
 
 # More would let one manifest send us to every host there is.
@@ -55,9 +54,9 @@ class ForeignLayers:
     async def _first(self, connect: Callable[[Origin], Client], urls: list[str], asked: Request) -> Exchange:
         errors: list[QuaymirrorError] = []
         for url in urls:
-            parts = urlsplit(url)
-            path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-            request = replace(asked, path=path, scope=None, name=f"{Origin.of(url).netloc} (for a foreign layer)")
+            request = replace(
+                asked, path=request_target(url), scope=None, name=f"{Origin.of(url).netloc} (for a foreign layer)"
+            )
             try:
                 return await connect(Origin.of(url)).send(request)
             except QuaymirrorError as error:

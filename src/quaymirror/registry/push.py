@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 
@@ -29,7 +29,7 @@ from ..errors import (
     UnsafeRedirect,
 )
 from ..http.client import Client, Request
-from ..http.origin import Origin
+from ..http.origin import Origin, joined, request_target
 from ..http.transport import Response
 from ..oci import Descriptor, Digest, Repository, mediatype
 
@@ -322,7 +322,7 @@ class RegistryPusher:
             if not location or len(location) > _MAX_LOCATION or not location.isprintable():
                 raise ValueError("no usable URL")
 
-            url = urljoin(response.url, location)
+            url = joined(response.url, location)
             host = urlsplit(url).netloc.lower()
             if Origin.of(url) != origin and host != origin.netloc:
                 raise ValueError(f"another host, {host[:100]}")
@@ -331,8 +331,7 @@ class RegistryPusher:
                 f"the target {origin.netloc} sends the upload elsewhere: {error}: refused", side=Side.TARGET
             ) from None
 
-        parts = urlsplit(url)
-        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+        return request_target(url)
 
 
 def _nothing(response: Response, body: bytes) -> None:
