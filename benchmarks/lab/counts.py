@@ -159,7 +159,7 @@ def _handles_options(module: str) -> bool:
 
 def _fields(syntax: ast.Module) -> Iterator[str]:
     for node in syntax.body:
-        if isinstance(node, ast.ClassDef) and re.search(r"Settings|Options|Limits", node.name):
+        if isinstance(node, ast.ClassDef) and re.search(r"Options|Options|Limits", node.name):
             yield from (_last_name(one.target) for one in node.body if isinstance(one, ast.AnnAssign))
 
 

@@ -11,13 +11,13 @@ import time
 
 import anyio
 
-from quaymirror import Selection, Settings, discover
+from quaymirror import Options, Selection, discover
 
 
 async def main(url: str, tag: str) -> None:
     """Find every image."""
     began = time.perf_counter()
-    found = [image async for image in discover(Selection("kolla", "*", tag), Settings(server=url))]
+    found = [image async for image in discover(Selection("kolla", "*", tag), Options.of(server=url))]
     print(json.dumps({"seconds": time.perf_counter() - began, "found": len(found)}))
 
 

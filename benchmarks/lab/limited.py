@@ -15,8 +15,8 @@ from collections import Counter
 
 import anyio
 
-from quaymirror import Selection, Settings, discover
-from quaymirror.catalog.quay.lookup import Discovery
+from quaymirror import Options, Selection, discover
+from quaymirror.catalog.quay.mode import Discovery
 from quaymirror.testing import QUAY_NGINX_HTTP1, QuayServer, Registry, make_image, make_layer
 
 _PAGE = 100
@@ -42,7 +42,7 @@ def minimum_seconds(repositories: int, discovery: Discovery) -> float:
 
 async def measure(repositories: int, latency: float, discovery: Discovery) -> dict[str, float]:
     async with QuayServer(organization(repositories), limits=QUAY_NGINX_HTTP1, latency=latency) as server:
-        settings = Settings(server=server.url, discovery=discovery)
+        settings = Options.of(server=server.url, discovery=discovery)
         began = time.perf_counter()
         found = [image async for image in discover(Selection("kolla", "*", "2025.1-debian"), settings)]
         seconds = time.perf_counter() - began

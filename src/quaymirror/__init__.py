@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from .discovery.pipeline import Image
     from .run.context import Stop
     from .run.report import Report
-    from .settings import Settings
+    from .settings import Options
 
 __all__ = [
     "Event",
     "Image",
     "Meters",
     "Observer",
+    "Options",
     "Outcome",
     "QuaymirrorError",
     "Report",
     "Selection",
-    "Settings",
     "Status",
     "Stop",
     "__version__",
@@ -49,7 +49,7 @@ __all__ = [
 _LAZY = {
     "Image": "quaymirror.discovery.pipeline",
     "Report": "quaymirror.run.report",
-    "Settings": "quaymirror.settings",
+    "Options": "quaymirror.settings",
     "Stop": "quaymirror.run.context",
 }
 
@@ -66,7 +66,7 @@ def __getattr__(name: str) -> object:
 async def sync(
     selection: Selection,
     target: str | Path = "./mirror",
-    settings: Settings | None = None,
+    settings: Options | None = None,
     *,
     observer: Observer = ignore,
     meters: Meters | None = None,
@@ -82,13 +82,13 @@ async def sync(
     :raises StoreError: when `target` can't be opened.
     """
     from .run.sync import run_sync
-    from .settings import Settings
+    from .settings import Options
 
-    return await run_sync(selection, target, settings or Settings(), observer=observer, meters=meters, stop=stop)
+    return await run_sync(selection, target, settings or Options(), observer=observer, meters=meters, stop=stop)
 
 
 async def discover(
-    selection: Selection, settings: Settings | None = None, *, observer: Observer = ignore
+    selection: Selection, settings: Options | None = None, *, observer: Observer = ignore
 ) -> AsyncIterator[Image]:
     """Iterate over the images of `selection`, pinned to the digests their tags have now, in the listing's order.
 
@@ -98,7 +98,7 @@ async def discover(
     :raises QuaymirrorError: when the listing breaks off, or a tag can't be checked.
     """
     from .discovery.find import find_images
-    from .settings import Settings
+    from .settings import Options
 
-    async for image in find_images(selection, settings or Settings(), observer=observer):
+    async for image in find_images(selection, settings or Options(), observer=observer):
         yield image

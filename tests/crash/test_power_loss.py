@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from organizations import TAG, kolla, small_image
 from power import Operation, Recorder, states, without
 
 import quaymirror
-from quaymirror import Selection, Settings
+from quaymirror import Options, Selection
 from quaymirror.store import fsops
 from quaymirror.store.fsops import Fsync
 from quaymirror.testing import QuayServer
@@ -35,14 +34,14 @@ async def two_nights(mirror: Path, fsync: Fsync = Fsync.ALWAYS) -> list[Operatio
     registry, images = kolla(4, layer_size=2048)
     organization = registry.organization("kolla")
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url, concurrency=3, fsync=fsync)
+        settings = Options.of(server=server.url, concurrency=3, fsync=fsync)
         with recorded() as recorder:
             await quaymirror.sync(EVERYTHING, mirror, settings)
             organization.repository(next(iter(images))).push(TAG, small_image("moved", 600_000))
             organization.repository("new").push(TAG, small_image("new"))
             organization.repository(list(images)[-1]).delete_tag(TAG)
             # Pruned at once: what the moved and the deleted one had goes.
-            settings = replace(settings, prune=True, grace=0, max_delete=100, full_check_every=0)
+            settings = settings.replace(prune=True, grace=0, max_delete=100, full_check_every=0)
             report = await quaymirror.sync(EVERYTHING, mirror, settings)
 
     assert report.exit_code == 0

@@ -12,9 +12,9 @@ import pytest
 from organizations import TAG, kolla, small_image
 
 import quaymirror
-from quaymirror import Selection, Settings
+from quaymirror import Options, Selection
 from quaymirror.http.retry import RetryPolicy
-from quaymirror.http.transport import Timeouts
+from quaymirror.http.timeouts import Timeouts
 from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     CorruptBody,
@@ -65,7 +65,7 @@ async def test_every_image_of_300_repositories_arrives_whole(seed: int, tmp_path
 
     async with QuayServer(registry, seed=seed, require_token=True) as server:
         server.faults.extend(chaos(server))
-        settings = Settings(
+        settings = Options.of(
             server=server.url,
             timeouts=Timeouts(connect=2, headers=0.5, stall=0.5, total=2),
             retry=RetryPolicy(clock=lambda: time.monotonic() * _HURRY, sleep=_hurried_sleep),

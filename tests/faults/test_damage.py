@@ -25,7 +25,7 @@ from organizations import TAG, kolla, small_image
 from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
-from quaymirror import QuaymirrorError, Report, Selection, Settings, Status
+from quaymirror import Options, QuaymirrorError, Report, Selection, Status
 from quaymirror.events import Event, Notice
 from quaymirror.run.report import ExitCode, exit_code_of
 from quaymirror.store import fsops
@@ -233,7 +233,7 @@ async def test_what_another_tool_wrote_into_the_index_stays_byte_for_byte(tmp_pa
 
 async def mirror_only(server: QuayServer, path: Path, **options: Any) -> None:
     """Mirror, where the layout holds more than can be checked."""
-    report = await quaymirror.sync(Selection("kolla", "*", TAG), path, Settings(server=server.url, **options))
+    report = await quaymirror.sync(Selection("kolla", "*", TAG), path, Options.of(server=server.url, **options))
     assert report.exit_code is ExitCode.OK, messages(report)
 
 
@@ -437,7 +437,7 @@ async def test_a_mirror_that_is_moved_away_meanwhile_is_not_made_anew_in_its_pla
             path.rename(tmp_path / "moved")
 
     async with QuayServer(registry, on_request=move) as server:
-        settings = Settings(server=server.url, concurrency=2)
+        settings = Options.of(server=server.url, concurrency=2)
         run = quaymirror.sync(Selection("kolla", "*", TAG), path, settings)
         assert await code_of(run) is ExitCode.STORAGE
         layouts.check(tmp_path / "moved")

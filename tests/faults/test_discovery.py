@@ -16,7 +16,7 @@ from organizations import TAG, small_image
 from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
-from quaymirror import Selection, Settings
+from quaymirror import Options, Selection
 from quaymirror.discovery import hints as tags
 from quaymirror.discovery import pipeline as discovery
 from quaymirror.errors import DiscoveryIncomplete
@@ -120,7 +120,7 @@ async def test_a_repository_that_is_listed_twice_is_there_once() -> None:
     body = json.dumps({"repositories": [entry("nova"), entry("nova"), entry("glance")]}).encode()
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(LISTING, ReplaceBody(body)))
-        found = quaymirror.discover(Selection("kolla", "*", TAG), Settings(server=server.url))
+        found = quaymirror.discover(Selection("kolla", "*", TAG), Options.of(server=server.url))
         assert sorted([image.reference.name async for image in found]) == [GLANCE, NOVA]
 
 
@@ -165,7 +165,7 @@ def many_tags(number: int = 150) -> Registry:
 
 
 async def found(server: QuayServer, glob: str = "build-*") -> set[str | None]:
-    settings = Settings(server=server.url, retries=0)
+    settings = Options.of(server=server.url, retries=0)
     images = quaymirror.discover(Selection("kolla", "*", glob), settings)
     return {image.reference.tag async for image in images}
 
@@ -202,7 +202,7 @@ async def test_tags_that_never_hold_still_are_no_list(tmp_path: Path) -> None:
             registry.organization("kolla").repository("nova").push(f"build-x{next(numbers)}", small_image("new"))
 
     async with QuayServer(registry, on_request=push) as server:
-        selection, settings = Selection("kolla", "*", "build-*"), Settings(server=server.url, retries=0)
+        selection, settings = Selection("kolla", "*", "build-*"), Options.of(server=server.url, retries=0)
         report = await quaymirror.sync(selection, tmp_path / "mirror", settings)
         assert server.count(TAGS) <= 8
 
@@ -233,7 +233,7 @@ async def test_a_repository_with_tags_for_ever_fails_alone(
 
     async with QuayServer(two_images()) as server:
         server.faults.append(fault := Fault(TAGS, Call(more)))
-        selection, settings = Selection("kolla", "*", "*"), Settings(server=server.url, retries=0)
+        selection, settings = Selection("kolla", "*", "*"), Options.of(server=server.url, retries=0)
         report = await quaymirror.sync(selection, tmp_path / "mirror", settings)
 
     assert report.exit_code is ExitCode.PARTIAL, messages(report)
@@ -277,7 +277,7 @@ async def test_a_time_that_makes_no_sense_keeps_nothing_from_being_mirrored(mome
             Fault(LISTING, ReplaceBody(json.dumps(listing).encode())),
             Fault(TAGS, ReplaceBody(json.dumps({"tags": [tag]}).encode())),
         ]
-        settings = Settings(server=server.url, retries=0)
+        settings = Options.of(server=server.url, retries=0)
         first = await quaymirror.sync(selection, tmp_path / "mirror", settings)
         again = await quaymirror.sync(selection, tmp_path / "mirror", settings)
         assert server.count(TAGS) == 2, "the listing vouches for nothing"
@@ -343,13 +343,13 @@ async def test_what_was_listed_before_the_listing_broke_off_is_found_before_that
 
     found: list[str] = []
 
-    async def find(settings: Settings) -> None:
+    async def find(settings: Options) -> None:
         async for image in quaymirror.discover(Selection("kolla", "*", TAG), settings):
             found.append(image.reference.name)
 
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(LISTING, pages(broken())))
         with pytest.raises(DiscoveryIncomplete):
-            await find(Settings(server=server.url, retries=0))
+            await find(Options.of(server=server.url, retries=0))
 
     assert found == [NOVA, GLANCE]

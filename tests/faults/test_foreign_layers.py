@@ -14,7 +14,7 @@ import trustme
 from organizations import TAG, small_image
 
 import quaymirror
-from quaymirror import Report, Selection, Settings
+from quaymirror import Options, Report, Selection
 from quaymirror.http import guard
 from quaymirror.run.report import ExitCode
 from quaymirror.secret import Credentials, Secret
@@ -53,7 +53,7 @@ def push(registry: Registry, *urls: str) -> None:
 
 async def mirror(server: QuayServer, path: Path, **options: Any) -> Report:
     credentials = Credentials("kolla+robot", Secret(PASSWORD))
-    settings = Settings(server=server.url, retries=1, credentials=credentials, **options)
+    settings = Options.of(server=server.url, retries=1, credentials=credentials, **options)
     report = await quaymirror.sync(Selection("kolla", "*", TAG), path, settings)
     layouts.check(path)
     # Whatever became of the one, the other is there.
@@ -213,6 +213,6 @@ async def test_a_mirror_is_mended_from_elsewhere_only_if_that_is_allowed(tmp_pat
 
 
 async def mirror_alone(server: QuayServer, path: Path) -> None:
-    settings = Settings(server=server.url, retries=1, allow_foreign_layers=True)
+    settings = Options.of(server=server.url, retries=1, allow_foreign_layers=True)
     report = await quaymirror.sync(Selection("kolla", "*", TAG), path, settings)
     assert report.exit_code is ExitCode.OK

@@ -17,9 +17,9 @@ import pytest
 from organizations import TAG, small_image
 
 import quaymirror
-from quaymirror import Report, Selection, Settings
+from quaymirror import Options, Report, Selection
 from quaymirror.http.retry import RetryPolicy
-from quaymirror.http.transport import Timeouts
+from quaymirror.http.timeouts import Timeouts
 from quaymirror.run.report import ExitCode
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import (
@@ -285,7 +285,7 @@ CASES: dict[str, Case] = {
 
 
 async def mirror(server: QuayServer, path: Path) -> Report:
-    settings = Settings(
+    settings = Options.of(
         server=server.url,
         retries=3,
         credentials=Credentials("kolla+robot", Secret(CANARY)),
@@ -366,7 +366,7 @@ async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: s
         report = await quaymirror.sync(
             Selection("kolla", "*", TAG),
             tmp_path / "mirror",
-            Settings(server=server.url),
+            Options.of(server=server.url),
             observer=lambda event: notices.append(str(event)) if type(event).__name__ == "Notice" else None,
         )
 
@@ -384,7 +384,7 @@ async def test_an_api_token_that_does_not_count_is_told_before_anything_is_belie
     registry.organization("kolla").repository("nova").push(TAG, small_image("nova"))
     registry.oauth_token("me", value="expired", expires_at=1.0)
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url, api_token=Secret(tokens[0]))
+        settings = Options.of(server=server.url, api_token=Secret(tokens[0]))
         report = await quaymirror.sync(Selection("kolla", "*", TAG), tmp_path / "mirror", settings)
         assert server.count("^/v2/") == 0
 
@@ -404,7 +404,7 @@ async def test_a_token_service_elsewhere_gets_credentials_only_if_it_is_allowed(
     async with QuayServer(registry) as server, QuayServer(registry) as other:
         challenge = f'Bearer realm="{other.url}/v2/auth",service="{server.host}"'
         server.faults.append(Fault(MANIFESTS, Answer(401, {"WWW-Authenticate": challenge})))
-        settings = Settings(
+        settings = Options.of(
             server=server.url,
             credentials=Credentials("kolla+robot", Secret(CANARY)),
             allow_realms=frozenset({other.host}) if is_allowed else frozenset(),

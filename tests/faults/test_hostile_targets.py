@@ -14,7 +14,7 @@ from receiver import Breakage, Reaction, Receiver, Request, refusal, refuse
 from trouble import QUICK, Impatient
 
 import quaymirror
-from quaymirror import Settings
+from quaymirror import Options
 from quaymirror.errors import ConfigError, Side
 from quaymirror.run.report import ExitCode, Report
 from quaymirror.secret import Credentials, Secret
@@ -26,7 +26,7 @@ SESSION = "/blobs/uploads/session"
 
 async def push(server: QuayServer, target: Receiver, path: Path, **options: object) -> Report:
     retry = Impatient().policy()
-    settings = Settings(server=server.url, state=path, retry=retry, timeouts=QUICK, **options)  # type: ignore[arg-type]
+    settings = Options.of(server=server.url, state=path, retry=retry, timeouts=QUICK, **options)
     report = await quaymirror.sync(EVERYTHING, target.address, settings)
     assert PASSWORD not in json.dumps(report.to_json()) + repr(report)
     return report
@@ -207,7 +207,7 @@ async def test_an_image_that_is_there_under_a_tag_that_may_not_change_is_fine(tm
 async def test_nothing_is_pushed_to_where_it_comes_from(tmp_path: Path) -> None:
     """P13."""
     async with QuayServer(organization(small_image("pushed"))) as server:
-        settings = Settings(server=server.url, state=tmp_path)
+        settings = Options.of(server=server.url, state=tmp_path)
         with pytest.raises(ConfigError, match="where the images come from"):
             await quaymirror.sync(EVERYTHING, f"registry://{server.host}?insecure=true", settings)
 

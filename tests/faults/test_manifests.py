@@ -12,8 +12,8 @@ from organizations import TAG, small_image
 from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
-from quaymirror import Selection, Settings
-from quaymirror.catalog.quay.lookup import Discovery
+from quaymirror import Options, Selection
+from quaymirror.catalog.quay.mode import Discovery
 from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     Blob,
@@ -166,7 +166,9 @@ async def test_an_index_that_lies_about_a_child_is_refused_whoever_told_the_trut
 
     async with QuayServer(registry) as server:
         if how == "after the truth":
-            await quaymirror.sync(Selection("kolla", "neutron", TAG), tmp_path / "mirror", Settings(server=server.url))
+            await quaymirror.sync(
+                Selection("kolla", "neutron", TAG), tmp_path / "mirror", Options.of(server=server.url)
+            )
 
         report = await mirror(server, tmp_path / "mirror")
 
@@ -190,7 +192,7 @@ async def test_a_config_is_mirrored_whatever_it_is(content: bytes, tmp_path: Pat
     async with QuayServer(two_images(image)) as server:
         report = await mirror(server, tmp_path / "mirror")
         derived = await quaymirror.sync(
-            Selection("kolla", "*", TAG), f"dir://{tmp_path / 'derived'}", Settings(server=server.url)
+            Selection("kolla", "*", TAG), f"dir://{tmp_path / 'derived'}", Options.of(server=server.url)
         )
 
     assert report.exit_code is ExitCode.OK, messages(report)

@@ -10,7 +10,7 @@ from pushing import EVERYTHING, LARGE, UPLOADS, check, error_of, organization
 from receiver import Breakage, Receiver, refuse
 
 import quaymirror
-from quaymirror import Settings, Status
+from quaymirror import Options, Status
 from quaymirror.errors import Side
 from quaymirror.events import Event, Notice
 from quaymirror.run.report import ExitCode, Report
@@ -18,7 +18,7 @@ from quaymirror.testing import CorruptBody, CutBody, Fault, IgnoreRange, QuaySer
 
 
 async def push(server: QuayServer, target: Receiver, tmp_path: Path, **options: object) -> Report:
-    settings = Settings(server=server.url, state=tmp_path / "state", **options)  # type: ignore[arg-type]
+    settings = Options.of(server=server.url, state=tmp_path / "state", **options)
     return await quaymirror.sync(EVERYTHING, target.address, settings)
 
 
@@ -127,7 +127,7 @@ async def test_a_registry_that_never_mounts_gets_each_blob_in_each_repository(tm
     images = [make_image([shared], labels={"n": str(number)}) for number in range(12)]
     events: list[Event] = []
     async with QuayServer(organization(*images)) as server, Receiver(mounts=False) as target:
-        settings = Settings(server=server.url, state=tmp_path / "state", concurrency=4)
+        settings = Options.of(server=server.url, state=tmp_path / "state", concurrency=4)
         report = await quaymirror.sync(EVERYTHING, target.address, settings, observer=events.append)
         assert report.exit_code is ExitCode.OK
         check(target, *images)

@@ -22,10 +22,10 @@ from organizations import TAG, small_image
 from trouble import Impatient
 
 import quaymirror
-from quaymirror import Report, Selection, Settings
+from quaymirror import Options, Report, Selection
 from quaymirror.errors import ConfigError
 from quaymirror.events import Event
-from quaymirror.http.transport import Timeouts
+from quaymirror.http.timeouts import Timeouts
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import (
     Action,
@@ -198,7 +198,7 @@ async def run(way: str, place: str, action: Action, password: str, token: str) -
                 server.faults.append(Fault(PLACES[place], action))
                 file, env = environment(way, server, password, root)
                 is_login = way in ("login", "wrong password")
-                options = Settings(
+                options = Options.of(
                     server=server.url,
                     retries=1,
                     api_token=Secret(token),

@@ -11,7 +11,7 @@ import pytest
 from organizations import TAG, kolla, small_image
 
 import quaymirror
-from quaymirror import Selection, Settings, Status
+from quaymirror import Options, Selection, Status
 from quaymirror.errors import AccessDenied, DigestMismatch, NotFound, UnsafeRedirect, UnsupportedContent
 from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
@@ -50,7 +50,7 @@ LAYER = small_image("nova", 3_000_000).blobs[1].digest.partition(":")[2]
 
 
 async def mirror(server: QuayServer, path: Path, *, retries: int = 5) -> quaymirror.Report:
-    report = await quaymirror.sync(EVERYTHING, path, Settings(server=server.url, retries=retries))
+    report = await quaymirror.sync(EVERYTHING, path, Options.of(server=server.url, retries=retries))
     layouts.check(path)
     return report
 

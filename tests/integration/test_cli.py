@@ -33,7 +33,7 @@ BAD_INPUT = {
     "impossible date": (["kolla", "--since", "2025-02-30"], "no such date"),
     "since in the future": (["kolla", "--since", "2999-01-01"], "future"),
     "malformed platform": (["kolla", "--platform", "amd64"], "not a platform: 'amd64'"),
-    "zero workers": (["kolla", "--concurrency", "0"], "concurrency has to be between 1"),
+    "zero workers": (["kolla", "--concurrency", "0"], "must be between 1"),
     "a word for a number": (["kolla", "-c", "many"], "'many' is not a valid integer"),
     "server with a path": (["kolla", "--server", "https://quay.io/kolla"], "only https://HOST[:PORT]"),
     "server with a password": (["kolla", "--server", "https://me:secret@quay.io"], "no place in a URL"),
@@ -42,7 +42,7 @@ BAD_INPUT = {
     "a directory of something else": (["kolla", "--to", "/etc"], "is no OCI image layout"),
     "missing token file": (["kolla", "--token-file", "missing/token"], "missing/token"),
     "user without password": (["kolla", "--username", "me"], "go together"),
-    "report nowhere": (["kolla", "--report", "missing/report.json"], "no file can be written there"),
+    "report nowhere": (["kolla", "--report", "missing/report.json"], "can't write a file at missing"),
 }
 
 

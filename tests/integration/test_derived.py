@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def derive(server: QuayServer, to: str, *filters: str, **settings: Any) -> quaymirror.Report:
-    options = quaymirror.Settings(server=server.url, filters=filters, **settings)
+    options = quaymirror.Options.of(server=server.url, filters=filters, **settings)
     return await quaymirror.sync(Selection("kolla", "*", TAG), to, options)
 
 
@@ -131,7 +131,7 @@ async def test_who_lost_a_place_to_an_image_of_another_run_does_not_believe_to_b
         registry.organization(name).repository("nova").push(TAG, small_image(name))
 
     async with QuayServer(registry) as server:
-        settings = quaymirror.Settings(server=server.url, allow_extract=True)
+        settings = quaymirror.Options.of(server=server.url, allow_extract=True)
         for name, expected in ((first, "mirrored"), (second, "mirrored"), (second, "unchanged"), (first, "mirrored")):
             report = await quaymirror.sync(Selection(name, "*", TAG), to.format(tmp_path), settings)
             assert outcomes(report) == {f"{name}/nova": expected}

@@ -27,7 +27,7 @@ OPTIONS = [word for text in FILTERS for word in ("-f", text)]
 
 
 async def derive(server: QuayServer, to: str, filters: tuple[str, ...] = ()) -> quaymirror.Report:
-    settings = quaymirror.Settings(server=server.url, filters=filters)
+    settings = quaymirror.Options.of(server=server.url, filters=filters)
     report = await quaymirror.sync(Selection("kolla", "*", TAG), to, settings)
     assert report.exit_code is ExitCode.OK, [outcome.error for outcome in report.outcomes]
     return report

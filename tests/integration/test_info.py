@@ -23,7 +23,7 @@ from quaymirror.testing import CorruptBody, Fault, QuayServer, Registry, make_im
 
 async def infos(server: QuayServer, glob: str = "*", **settings: Any) -> list[dict[str, Any]]:
     return await image_infos(
-        Selection("kolla", glob, TAG), quaymirror.Settings(server=server.url, **settings), observer=ignore
+        Selection("kolla", glob, TAG), quaymirror.Options.of(server=server.url, **settings), observer=ignore
     )
 
 

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -19,7 +18,7 @@ import pytest
 from commands import run
 from organizations import TAG, kolla, small_image, unique_bytes
 
-from quaymirror import Report, Selection, Settings
+from quaymirror import Options, Report, Selection
 from quaymirror.errors import StoreError
 from quaymirror.events import Event, HostPaused, RunStarted
 from quaymirror.progress.meters import Meters
@@ -56,7 +55,7 @@ to = "second"
 
 
 async def sync_both(
-    settings: Settings, directory: Path, events: dict[str, list[Event]], meters: dict[str, Meters]
+    settings: Options, directory: Path, events: dict[str, list[Event]], meters: dict[str, Meters]
 ) -> dict[str, Report]:
     """Mirror the same organization to two layouts at once."""
     reports: dict[str, Report] = {}
@@ -83,7 +82,7 @@ async def test_two_layouts_that_are_filled_at_once_cost_one_download(tmp_path: P
     meters: dict[str, Meters] = {}
     async with QuayServer(registry) as server:
         server.faults.append(Fault("/blobs/", Delay(0.01)))
-        reports = await sync_both(Settings(server=server.url), tmp_path, {}, meters)
+        reports = await sync_both(Options.of(server=server.url), tmp_path, {}, meters)
         asked = Counter(request.path for request in server.requests if "/blobs/" in request.path)
 
     assert [report.exit_code for report in reports.values()] == [ExitCode.OK, ExitCode.OK]
@@ -104,7 +103,7 @@ async def test_a_registry_is_given_what_a_layout_has(tmp_path: Path, layer_size:
     with peers.docker_registry(tmp_path) as url:
         target = f"registry://{url.removeprefix('http://')}?insecure=true"
         async with QuayServer(registry) as server:
-            settings = Settings(server=server.url, state=tmp_path / "state")
+            settings = Options.of(server=server.url, state=tmp_path / "state")
             async with open_engine([settings]) as engine:
                 await run_sync(EVERYTHING, tmp_path / "mirror", settings, engine=engine)
                 server.reset_records()
@@ -142,7 +141,7 @@ async def test_a_layout_and_a_registry_can_be_filled_at_once(tmp_path: Path) -> 
 async def test_what_an_earlier_night_brought_to_one_layout_is_not_fetched_for_another(tmp_path: Path) -> None:
     registry, images = kolla(4)
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
         await run_sync(EVERYTHING, tmp_path / "first", settings)
         server.reset_records()
         async with open_engine([settings]) as engine:
@@ -159,7 +158,7 @@ async def test_what_an_earlier_night_brought_to_one_layout_is_not_fetched_for_an
 async def test_damage_in_one_layout_does_not_get_into_another(tmp_path: Path) -> None:
     registry, _ = kolla(2)
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
         await run_sync(EVERYTHING, tmp_path / "first", settings)
         largest = max((tmp_path / "first" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
         largest.write_bytes(bytes(largest.stat().st_size))
@@ -184,7 +183,7 @@ async def test_a_pause_holds_back_all_runs_and_each_report_tells_of_it(tmp_path:
                 both_started.set()
 
         server.on_request = look
-        reports = await sync_both(Settings(server=server.url), tmp_path, events, {})
+        reports = await sync_both(Options.of(server=server.url), tmp_path, events, {})
 
     pauses = {name: [event for event in told if isinstance(event, HostPaused)] for name, told in events.items()}
     assert pauses["first"] == pauses["second"] != []
@@ -194,7 +193,7 @@ async def test_a_pause_holds_back_all_runs_and_each_report_tells_of_it(tmp_path:
 
 async def test_limits_hold_for_all_runs_together(tmp_path: Path) -> None:
     async with QuayServer(kolla(6)[0]) as server:
-        settings = replace(Settings(server=server.url), concurrency=2, layer_concurrency=1)
+        settings = Options.of(server=server.url).replace(concurrency=2, layer_concurrency=1)
         server.faults.append(Fault("/blobs/", Delay(0.005)))
         reports = await sync_both(settings, tmp_path, {}, {})
 
@@ -206,7 +205,7 @@ async def test_limits_hold_for_all_runs_together(tmp_path: Path) -> None:
 async def test_a_dry_run_of_two_targets_counts_each_blob_once(tmp_path: Path) -> None:
     registry, images = kolla(5)
     async with QuayServer(registry) as server:
-        reports = await sync_both(Settings(server=server.url, dry_run=True), tmp_path, {}, {})
+        reports = await sync_both(Options.of(server=server.url, dry_run=True), tmp_path, {}, {})
 
     total = sum(report.bytes_fetched for report in reports.values())
     assert unique_bytes(images) < total < 1.5 * unique_bytes(images)
@@ -225,7 +224,7 @@ async def test_a_disk_that_is_full_ends_one_run_and_not_the_other(
 
     monkeypatch.setattr(fsops, "publish", full)
     async with QuayServer(kolla(6)[0]) as server:
-        reports = await sync_both(Settings(server=server.url), tmp_path, {}, {})
+        reports = await sync_both(Options.of(server=server.url), tmp_path, {}, {})
 
     assert reports["first"].exit_code is ExitCode.OK
     assert reports["second"].exit_code is ExitCode.STORAGE

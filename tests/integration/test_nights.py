@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from organizations import TAG, small_image
 
 import quaymirror
-from quaymirror import Selection, Settings, Status
-from quaymirror.catalog.quay.lookup import Discovery
+from quaymirror import Options, Selection, Status
+from quaymirror.catalog.quay.mode import Discovery
 from quaymirror.cli.main import main
 from quaymirror.events import StopRequested
 from quaymirror.run.report import ExitCode, Report
@@ -55,7 +55,7 @@ def organization(count: int, clock: Clock) -> Registry:
 async def night(server: QuayServer, mirror: Path, selection: Selection = EVERYTHING, **options: Any) -> Report:
     """Run once, and forget what was asked before."""
     server.reset_records()
-    return await quaymirror.sync(selection, mirror, Settings(server=server.url, **options))
+    return await quaymirror.sync(selection, mirror, Options.of(server=server.url, **options))
 
 
 def checked(server: QuayServer) -> list[str]:
@@ -263,7 +263,7 @@ async def test_a_damaged_history_costs_a_full_check_and_nothing_else(tmp_path: P
         report = await quaymirror.sync(
             EVERYTHING,
             tmp_path / "mirror",
-            Settings(server=server.url),
+            Options.of(server=server.url),
             observer=lambda event: said.append(getattr(event, "message", "")),
         )
         assert len(checked(server)) == 2
@@ -341,7 +341,7 @@ async def test_a_run_that_may_take_no_longer_finishes_what_is_in_flight_and_leav
         first = await quaymirror.sync(
             EVERYTHING,
             tmp_path / "mirror",
-            Settings(server=server.url, concurrency=1, max_duration=1.0),
+            Options.of(server=server.url, concurrency=1, max_duration=1.0),
             observer=lambda event: held.set() if isinstance(event, StopRequested) else None,
         )
         second = await night(server, tmp_path / "mirror")

@@ -10,11 +10,11 @@ import pytest
 from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
-from quaymirror import Selection, Settings
-from quaymirror.cli.options import parse_rate
+from quaymirror import Options, Selection
 from quaymirror.errors import ConfigError
-from quaymirror.http.transport import Timeouts
+from quaymirror.http.timeouts import Timeouts
 from quaymirror.run.report import ExitCode
+from quaymirror.settings import parse_rate
 from quaymirror.testing import Fault, QuayServer, Registry, Stall
 
 EVERYTHING = Selection("kolla", "*", TAG)
@@ -25,7 +25,7 @@ async def test_no_more_bytes_a_second_arrive_than_were_allowed(tmp_path: Path) -
     total, rate = unique_bytes(images), 1_000_000
     async with QuayServer(registry) as server:
         began = time.monotonic()
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, limit_rate=rate))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url, limit_rate=rate))
         elapsed = time.monotonic() - began
 
     assert report.exit_code is ExitCode.OK
@@ -39,7 +39,7 @@ async def test_a_limit_is_no_stall(tmp_path: Path) -> None:
     registry.organization("kolla").repository("nova").push(TAG, small_image("nova", 60_000))
     async with QuayServer(registry) as server:
         server.faults.append(Fault(".*", Stall(40_000), listener="cdn", times=1))
-        settings = Settings(server=server.url, limit_rate=30_000, timeouts=Timeouts(stall=0.4, headers=2))
+        settings = Options.of(server=server.url, limit_rate=30_000, timeouts=Timeouts(stall=0.4, headers=2))
         report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", settings)
 
     assert report.exit_code is ExitCode.OK
@@ -50,7 +50,7 @@ async def test_no_more_requests_a_second_are_sent_than_were_allowed(tmp_path: Pa
     moments: list[float] = []
     async with QuayServer(registry) as server:
         server.on_request = lambda request: moments.append(time.monotonic())
-        settings = Settings(server=server.url, max_requests_per_second=40)
+        settings = Options.of(server=server.url, max_requests_per_second=40)
         report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", settings)
 
     assert report.exit_code is ExitCode.OK
@@ -73,11 +73,11 @@ def test_rates_are_written_in_many_ways(text: str, rate: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "fast", "-5K", "5X", "1e6", "\uff15K", "5 K M"])
 def test_what_is_no_rate_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="write bytes a second"):
+    with pytest.raises(ConfigError, match="write bytes per second"):
         parse_rate(text)
 
 
 @pytest.mark.parametrize("values", [{"limit_rate": 0}, {"max_requests_per_second": 0}, {"limit_rate": 2**60}], ids=str)
 def test_limits_that_make_no_sense_are_refused(values: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="has to be between"):
-        Settings(**values)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="must be between"):
+        Options.of(**values)

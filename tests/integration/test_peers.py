@@ -11,7 +11,7 @@ import pytest
 from organizations import TAG, kolla
 
 import quaymirror
-from quaymirror import Selection, Settings
+from quaymirror import Options, Selection
 from quaymirror.testing import QuayServer
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
@@ -25,7 +25,7 @@ async def test_images_of_a_real_registry_are_mirrored_and_read_back_by_skopeo(tm
             peers.push(upstream, f"kolla/{name}", TAG, image)
 
         async with QuayServer(registry, upstream=upstream) as server:
-            report = await quaymirror.sync(Selection("kolla", "*", TAG), mirror, Settings(server=server.url))
+            report = await quaymirror.sync(Selection("kolla", "*", TAG), mirror, Options.of(server=server.url))
 
     assert [outcome.error for outcome in report.outcomes] == [None] * len(images)
     assert layouts.names(mirror) == {f"kolla/{name}:{TAG}": image.digest for name, image in images.items()}
@@ -40,7 +40,7 @@ async def test_skopeo_copies_single_and_multi_arch_images_out_whole(tmp_path: Pa
     registry, images = kolla(12)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
-        await quaymirror.sync(Selection("kolla", "*", TAG), mirror, Settings(server=server.url))
+        await quaymirror.sync(Selection("kolla", "*", TAG), mirror, Options.of(server=server.url))
 
     index = next(name for name, image in images.items() if image.is_index)
     single = next(name for name, image in images.items() if not image.is_index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import layouts
@@ -13,7 +12,7 @@ from crashes import blobs_there, check_whole
 from organizations import TAG, kolla, small_image
 
 import quaymirror
-from quaymirror import Report, Selection, Settings
+from quaymirror import Options, Report, Selection
 from quaymirror.cli import main
 from quaymirror.errors import ConfigError, MirrorDamaged, StoreError
 from quaymirror.events import Event, Notice
@@ -45,8 +44,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def night(server: QuayServer, mirror: Path, **changes: object) -> Report:
-    settings = Settings(server=server.url, prune=True, max_delete=50, full_check_every=0)
-    return await quaymirror.sync(EVERYTHING, mirror, replace(settings, **changes))  # type: ignore[arg-type]
+    settings = Options.of(server=server.url, prune=True, max_delete=50, full_check_every=0)
+    return await quaymirror.sync(EVERYTHING, mirror, settings.replace(**changes))
 
 
 def retire(registry: Registry, name: str) -> None:
@@ -139,7 +138,7 @@ async def test_what_only_a_token_sees_is_not_gone_when_the_token_is(tmp_path: Pa
         assert len(layouts.names(mirror)) == 2
         for _ in range(2):
             clock.now += 8 * DAY
-            settings = Settings(server=server.url, prune=True, max_delete=100, grace=0)
+            settings = Options.of(server=server.url, prune=True, max_delete=100, grace=0)
             await quaymirror.sync(EVERYTHING, mirror, settings, observer=events.append)
 
     assert len(layouts.names(mirror)) == 2
@@ -183,7 +182,7 @@ LOCK = Selection("kolla", "*", TAG, pinned=(Pin("nova-api", TAG, Digest.of(b""))
 )
 def test_what_can_not_be_pruned_is_refused(selections: list[Selection], is_layout: bool) -> None:
     with pytest.raises(ConfigError, match="--prune"):
-        pruning.check(selections, Settings(prune=True), is_layout=is_layout)
+        pruning.check(selections, Options.of(prune=True), is_layout=is_layout)
 
 
 async def test_a_lock_says_nothing_of_images_that_it_does_not_name(tmp_path: Path, clock: Clock) -> None:
@@ -192,7 +191,7 @@ async def test_a_lock_says_nothing_of_images_that_it_does_not_name(tmp_path: Pat
     async with QuayServer(registry) as server:
         await night(server, mirror)
         pinned = Selection("kolla", "*", TAG, pinned=(Pin(name, TAG, Digest.parse(images[name].digest)),))
-        await quaymirror.sync(pinned, mirror, Settings(server=server.url))
+        await quaymirror.sync(pinned, mirror, Options.of(server=server.url))
         await night(server, mirror, grace=0, max_delete=100)
 
     assert len(layouts.names(mirror)) == 4
@@ -208,8 +207,8 @@ async def test_several_selections_and_a_glob_for_tags_prune_what_none_of_them_fi
     async with QuayServer(registry) as server:
         organization.repository(second).push("other", images[second])
         organization.repository(first).push("other", images[first])
-        settings = Settings(server=server.url, prune=True, grace=0.0, max_delete=100, full_check_every=0)
-        await mirror_all([*selections, Selection("kolla", "*", "other")], mirror, replace(settings, prune=False))
+        settings = Options.of(server=server.url, prune=True, grace=0.0, max_delete=100, full_check_every=0)
+        await mirror_all([*selections, Selection("kolla", "*", "other")], mirror, settings.replace(prune=False))
         assert len(layouts.names(mirror)) == 8
         organization.repository(second).delete_tag(TAG)
         organization.repository(first).delete_tag("other")
@@ -229,7 +228,7 @@ async def test_other_selections_and_other_tools_keep_what_they_have(tmp_path: Pa
     mirror, name = tmp_path / "mirror", next(iter(images))
     registry.organization("kolla").repository(name).push("other", images[name])
     async with QuayServer(registry) as server:
-        await quaymirror.sync(Selection("kolla", "*", "other"), mirror, Settings(server=server.url))
+        await quaymirror.sync(Selection("kolla", "*", "other"), mirror, Options.of(server=server.url))
         await night(server, mirror)
         document = json.loads((mirror / "index.json").read_bytes())
         foreign = next(entry for entry in document["manifests"] if TAG in str(entry))
@@ -249,10 +248,10 @@ async def gone_mirror(tmp_path: Path) -> Path:
     registry, images = kolla(10)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
-        await quaymirror.sync(EVERYTHING, mirror, Settings(server=server.url))
+        await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url))
         retire(registry, list(images)[-1])
         registry.organization("kolla").repository(list(images)[-2]).push(TAG, small_image("moved"))
-        await quaymirror.sync(EVERYTHING, mirror, Settings(server=server.url, full_check_every=0))
+        await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url, full_check_every=0))
 
     return mirror
 
@@ -304,7 +303,7 @@ async def test_nothing_is_pruned_while_somebody_reads(tmp_path: Path) -> None:
     registry, images = kolla(4)
     mirror, events = tmp_path / "mirror", list[Event]()
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
+        settings = Options.of(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
         await quaymirror.sync(EVERYTHING, mirror, settings)
         retire(registry, next(iter(images)))
         with lock.reading(mirror / ".quaymirror"):
@@ -324,7 +323,7 @@ async def test_a_disk_that_fails_while_pruning_fails_the_run_and_loses_nothing(
     registry, images = kolla(4)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
+        settings = Options.of(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
         await quaymirror.sync(EVERYTHING, mirror, settings)
         retire(registry, next(iter(images)))
 

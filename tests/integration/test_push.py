@@ -6,7 +6,6 @@ import base64
 import json
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import peers
@@ -15,7 +14,7 @@ import trustme
 from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
-from quaymirror import Selection, Settings, Status
+from quaymirror import Options, Selection, Status
 from quaymirror.errors import ConnectFailed, CredentialsRefused, Side
 from quaymirror.events import Event, Notice, RetryScheduled
 from quaymirror.http.retry import RetryPolicy
@@ -30,8 +29,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 EVERYTHING = Selection("kolla", "*", TAG)
 
 
-def settings(server: QuayServer, tmp_path: Path, **options: object) -> Settings:
-    return Settings(server=server.url, state=tmp_path / "state", **options)  # type: ignore[arg-type]
+def settings(server: QuayServer, tmp_path: Path, **options: object) -> Options:
+    return Options.of(server=server.url, state=tmp_path / "state", **options)
 
 
 def errors(report: Report) -> list[str]:
@@ -162,7 +161,7 @@ async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Pat
             unaware = await quaymirror.sync(EVERYTHING, address, options)
             assert unaware.counts == {Status.UNCHANGED: 6, Status.SKIPPED: 0}
             server.reset_records()
-            report = await quaymirror.sync(EVERYTHING, address, replace(options, check_target=True))
+            report = await quaymirror.sync(EVERYTHING, address, options.replace(check_target=True))
             assert errors(report) == []
             assert report.counts == {Status.UNCHANGED: 5, Status.MIRRORED: 1, Status.SKIPPED: 0}
             assert (await verify_target(spec, options)).damages == ()

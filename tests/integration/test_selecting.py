@@ -29,7 +29,7 @@ def tagged(images: int = 3, tags: tuple[str, ...] = TAGS) -> Registry:
 
 
 async def found(server: QuayServer, selection: Selection) -> list[str]:
-    settings = quaymirror.Settings(server=server.url)
+    settings = quaymirror.Options.of(server=server.url)
     return sorted([image.reference.name async for image in quaymirror.discover(selection, settings)])
 
 
@@ -54,7 +54,7 @@ async def test_more_tags_than_a_page_has_are_paged() -> None:
 async def test_all_tags_of_a_selection_land_in_one_mirror(tmp_path: Path) -> None:
     async with QuayServer(tagged()) as server:
         report = await quaymirror.sync(
-            Selection("kolla", "*", "2025.1*"), tmp_path / "mirror", quaymirror.Settings(server=server.url)
+            Selection("kolla", "*", "2025.1*"), tmp_path / "mirror", quaymirror.Options.of(server=server.url)
         )
 
     assert report.exit_code is ExitCode.OK
@@ -67,7 +67,7 @@ async def test_selections_of_one_run_share_it_and_an_image_of_both_is_mirrored_o
     events: list[Event] = []
     async with QuayServer(registry) as server:
         selections = [Selection("kolla", "*", "2025.1-debian"), Selection("kolla", "*", "2025.1*")]
-        settings = quaymirror.Settings(server=server.url)
+        settings = quaymirror.Options.of(server=server.url)
         report = await run_sync(selections, tmp_path / "mirror", settings, observer=events.append)
 
     assert report.exit_code is ExitCode.OK
@@ -78,7 +78,7 @@ async def test_selections_of_one_run_share_it_and_an_image_of_both_is_mirrored_o
 async def test_an_empty_selection_of_several_does_not_end_the_others(tmp_path: Path) -> None:
     async with QuayServer(tagged()) as server:
         selections = [Selection("kolla", "zzz", "x"), Selection("kolla", "*", "2025.1-debian")]
-        report = await run_sync(selections, tmp_path / "mirror", quaymirror.Settings(server=server.url))
+        report = await run_sync(selections, tmp_path / "mirror", quaymirror.Options.of(server=server.url))
 
     assert len(report.outcomes) == 3
     assert report.exit_code is ExitCode.EMPTY
@@ -89,7 +89,7 @@ async def test_pinned_images_are_mirrored_although_their_tag_has_moved(tmp_path:
     registry = tagged(images=1, tags=("latest", "build-1"))
     (name,) = registry.organization("kolla").repositories
     async with QuayServer(registry) as server:
-        settings = quaymirror.Settings(server=server.url)
+        settings = quaymirror.Options.of(server=server.url)
         (image,) = [image async for image in quaymirror.discover(Selection("kolla"), settings)]
         registry.organization("kolla").repository(name).push("latest", next(iter(kolla_like(1, seed="x").values())))
         assert image.reference.digest is not None
@@ -122,7 +122,7 @@ async def test_a_selection_without_images_says_what_is_near(selection: Selection
         with pytest.raises(SelectionEmpty) as caught:
             await found(server, selection)
 
-        report = await quaymirror.sync(selection, tmp_path / "mirror", quaymirror.Settings(server=server.url))
+        report = await quaymirror.sync(selection, tmp_path / "mirror", quaymirror.Options.of(server=server.url))
 
     assert caught.value.message.startswith(message)
     assert report.fatal is not None
@@ -134,7 +134,7 @@ async def test_a_check_that_fails_for_a_tag_glob_is_a_failure_with_its_words(tmp
     events: list[Event] = []
     async with QuayServer(tagged()) as server:
         server.faults.append(Fault(r".*/tag/.*", Status(403), listener="quay"))
-        settings = quaymirror.Settings(server=server.url, retries=0)
+        settings = quaymirror.Options.of(server=server.url, retries=0)
         report = await quaymirror.sync(
             Selection("kolla", "*", "2025.1*"), tmp_path / "mirror", settings, observer=events.append
         )

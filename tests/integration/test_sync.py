@@ -12,7 +12,7 @@ import pytest
 from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
-from quaymirror import Selection, Settings, Status
+from quaymirror import Options, Selection, Status
 from quaymirror.events import Notice
 from quaymirror.oci import Platform
 from quaymirror.run.report import ExitCode
@@ -28,7 +28,7 @@ async def test_every_image_lands_byte_for_byte_under_its_name(tmp_path: Path) ->
     """N7."""
     registry, images = kolla()
     async with QuayServer(registry) as server:
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
 
     assert report.exit_code is ExitCode.OK
     assert layouts.names(tmp_path / "mirror") == {f"kolla/{name}:{TAG}": image.digest for name, image in images.items()}
@@ -46,7 +46,7 @@ async def test_shared_layers_leave_the_cdn_once_and_no_credentials_reach_it(tmp_
 
     mirror = tmp_path / "mirror"
     async with QuayServer(registry, require_token=True) as server:
-        settings = Settings(server=server.url, concurrency=16)
+        settings = Options.of(server=server.url, concurrency=16)
         report = await quaymirror.sync(EVERYTHING, mirror, settings)
         assert server.blob_bytes() == unique_bytes(images)
         on_cdn = [request for request in server.requests if request.listener == "cdn"]
@@ -67,7 +67,7 @@ async def test_a_second_run_asks_the_registry_nothing_and_rewrites_no_file(tmp_p
     registry, images = kolla()
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
         await quaymirror.sync(EVERYTHING, mirror, settings)
         before = {path: path.stat().st_mtime_ns for path in mirror.rglob("*") if ".quaymirror" not in path.parts}
         server.reset_records()
@@ -90,7 +90,7 @@ async def test_the_first_image_starts_downloading_while_later_pages_are_still_be
         first_blob = asyncio.Event()
         server.faults.append(Fault(r"^/api/v1/repository$", Hold(first_blob), query="next_page", nth=1))
         server.on_request = lambda request: first_blob.set() if "/blobs/" in request.path else None
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
         asked = ["blob" if "/blobs/" in r.path else "page" if "next_page" in r.query else "" for r in server.requests]
 
     assert report.exit_code is ExitCode.OK
@@ -117,7 +117,7 @@ async def test_images_that_wait_for_a_layer_of_another_do_not_keep_the_next_ones
         # The layer that all of them have comes only when the own layer of each was asked for: two are fetched at once.
         server.faults.append(Fault(base.blob.digest.partition(":")[2], Hold(all_seen), listener="cdn"))
         server.on_request = look
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, concurrency=2))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url, concurrency=2))
 
     assert report.exit_code is ExitCode.OK
     assert len(layouts.names(tmp_path / "mirror")) == len(own)
@@ -129,7 +129,7 @@ async def test_a_moved_tag_replaces_its_entry_and_other_tags_and_tools_keep_thei
     name = next(iter(images))
     repository = registry.organization("kolla").repository(name)
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
         await quaymirror.sync(EVERYTHING, mirror, settings)
         index = json.loads((mirror / "index.json").read_bytes())
         foreign = {**index["manifests"][0], "annotations": {"org.opencontainers.image.ref.name": "theirs"}}
@@ -158,7 +158,7 @@ async def test_images_that_take_the_place_of_those_of_another_server_are_told_on
             report = await quaymirror.sync(
                 EVERYTHING,
                 tmp_path / "mirror",
-                Settings(server=server.url),
+                Options.of(server=server.url),
                 observer=lambda event: told.append(event.message) if isinstance(event, Notice) else None,
             )
             assert report.exit_code is ExitCode.OK
@@ -177,14 +177,14 @@ async def test_all_platforms_are_mirrored_by_default_and_one_alone_is_an_image_b
     registry.organization("kolla").repository("multi").push(TAG, index)
     registry.organization("kolla").repository("single").push(TAG, ppc)
     async with QuayServer(registry) as server:
-        everything = Settings(server=server.url)
+        everything = Options.of(server=server.url)
         await quaymirror.sync(EVERYTHING, tmp_path / "all", everything)
-        one = Settings(server=server.url, platforms=(Platform("linux", "arm64"),))
+        one = Options.of(server=server.url, platforms=(Platform("linux", "arm64"),))
         report = await quaymirror.sync(EVERYTHING, tmp_path / "one", one)
         assert report.exit_code is ExitCode.OK
-        two = Settings(server=server.url, platforms=(Platform("linux", "arm64"), Platform("linux", "amd64")))
+        two = Options.of(server=server.url, platforms=(Platform("linux", "arm64"), Platform("linux", "amd64")))
         await quaymirror.sync(EVERYTHING, tmp_path / "two", two)
-        none = Settings(server=server.url, platforms=(Platform("linux", "s390x"),))
+        none = Options.of(server=server.url, platforms=(Platform("linux", "s390x"),))
         report = await quaymirror.sync(EVERYTHING, tmp_path / "none", none)
         server.reset_records()
         again = await quaymirror.sync(EVERYTHING, tmp_path / "one", one)
@@ -210,7 +210,7 @@ async def test_layers_of_any_compression_and_manifests_of_both_families_are_mirr
     registry = Registry()
     registry.organization("kolla").repository("x").push(TAG, image)
     async with QuayServer(registry) as server:
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
 
     assert report.exit_code is ExitCode.OK
     assert layouts.blob(tmp_path / "mirror", image.digest) == image.raw
@@ -222,7 +222,7 @@ async def test_one_failing_tag_check_fails_that_image_only(tmp_path: Path) -> No
     broken = sorted(images)[2]
     async with QuayServer(registry) as server:
         server.faults.append(Fault(rf"^/api/v1/repository/kolla/{broken}/tag/", Answer(400, body=b"{}")))
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
 
     assert report.exit_code is ExitCode.PARTIAL
     assert report.counts == {Status.MIRRORED: 4, Status.FAILED: 1, Status.SKIPPED: 0}
@@ -240,7 +240,7 @@ async def test_a_listing_that_breaks_off_keeps_what_was_mirrored_and_is_no_succe
 
     async with QuayServer(registry) as server:
         server.faults.append(Fault(r"^/api/v1/repository$", bad_gateway(), query="next_page"))
-        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, retries=0))
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url, retries=0))
 
     assert report.exit_code is ExitCode.UNAVAILABLE
     assert not report.complete
@@ -252,7 +252,7 @@ async def test_an_unknown_organization_and_an_empty_one_are_told_apart(tmp_path:
     registry.organization("empty")
     registry.user("somebody")
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
         reports = {
             name: await quaymirror.sync(Selection(name), tmp_path / name, settings)
             for name in ("empty", "unknown", "somebody")
@@ -268,9 +268,9 @@ async def test_an_unknown_organization_and_an_empty_one_are_told_apart(tmp_path:
 async def test_a_selection_that_matches_nothing_is_told_by_its_exit_code(tmp_path: Path) -> None:
     registry, _ = kolla(2)
     async with QuayServer(registry) as server:
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
         report = await quaymirror.sync(Selection("kolla", "nothing-*", TAG), tmp_path / "mirror", settings)
-        allowed = Settings(server=server.url, allow_empty=True)
+        allowed = Options.of(server=server.url, allow_empty=True)
         tolerated = await quaymirror.sync(Selection("kolla", "nothing-*", TAG), tmp_path / "mirror", allowed)
 
     assert report.exit_code is ExitCode.EMPTY
@@ -280,11 +280,11 @@ async def test_a_selection_that_matches_nothing_is_told_by_its_exit_code(tmp_pat
 async def test_a_dry_run_says_what_would_be_fetched_and_writes_nothing(tmp_path: Path) -> None:
     registry, images = kolla(10)
     async with QuayServer(registry) as server:
-        planned = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, dry_run=True))
+        planned = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url, dry_run=True))
         assert not (tmp_path / "mirror").exists()
         assert server.blob_bytes() == 0
-        real = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
-        again = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url, dry_run=True))
+        real = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
+        again = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url, dry_run=True))
 
     assert planned.counts == {Status.MIRRORED: len(images), Status.SKIPPED: 0}
     assert planned.bytes_fetched == real.bytes_fetched
@@ -297,7 +297,7 @@ async def test_two_runs_at_once_in_one_process_do_not_know_of_each_other(tmp_pat
     reports: list[quaymirror.Report] = []
 
     async def one(name: str, server: QuayServer) -> None:
-        reports.append(await quaymirror.sync(EVERYTHING, tmp_path / name, Settings(server=server.url)))
+        reports.append(await quaymirror.sync(EVERYTHING, tmp_path / name, Options.of(server=server.url)))
 
     async with QuayServer(registry) as first, QuayServer(registry) as second, asyncio.TaskGroup() as tasks:
         tasks.create_task(one("a", first))
@@ -312,7 +312,7 @@ async def test_a_mirror_that_is_being_written_is_not_written_by_another_run(tmp_
     async with QuayServer(registry) as server:
         async with OCILayout.open(tmp_path / "mirror"):
             with pytest.raises(quaymirror.QuaymirrorError, match=r"in use by another run \(process [0-9]+ on "):
-                await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Settings(server=server.url))
+                await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
 
         assert server.requests == []
 
@@ -326,9 +326,9 @@ async def test_private_repositories_are_listed_and_pulled_with_one_token(tmp_pat
     organization.grant("operator")
     token = registry.oauth_token("operator", scopes=("repo:read",))
     async with QuayServer(registry) as server:
-        with_token = Settings(server=server.url, api_token=Secret(token))
+        with_token = Options.of(server=server.url, api_token=Secret(token))
         report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", with_token)
-        wrong = Settings(server=server.url, api_token=Secret("x" * 40))
+        wrong = Options.of(server=server.url, api_token=Secret("x" * 40))
         refused = await quaymirror.sync(EVERYTHING, tmp_path / "other", wrong)
 
     assert report.exit_code is ExitCode.OK
@@ -340,7 +340,7 @@ async def test_private_repositories_are_listed_and_pulled_with_one_token(tmp_pat
 async def test_discover_yields_pinned_references_without_pulling(tmp_path: Path) -> None:
     registry, images = kolla(5)
     async with QuayServer(registry) as server:
-        found = [image async for image in quaymirror.discover(EVERYTHING, Settings(server=server.url))]
+        found = [image async for image in quaymirror.discover(EVERYTHING, Options.of(server=server.url))]
         assert server.count("^/v2/") == 0
 
     assert {image.reference.name: str(image.reference.digest) for image in found} == {

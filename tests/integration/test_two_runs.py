@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -13,7 +12,7 @@ import pytest
 from organizations import TAG, kolla
 
 import quaymirror
-from quaymirror import Report, Selection, Settings, Stop
+from quaymirror import Options, Report, Selection, Stop
 from quaymirror.errors import LockHeld
 from quaymirror.events import Event, Notice
 from quaymirror.run.report import ExitCode
@@ -30,9 +29,9 @@ async def test_the_second_run_is_told_who_is_there_or_waits_until_the_first_has_
     async with QuayServer(registry) as server:
         go_on = asyncio.Event()
         server.faults.append(Fault("/blobs/", Hold(go_on), nth=1))
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
 
-        async def run(settings: Settings) -> None:
+        async def run(settings: Options) -> None:
             reports.append(await quaymirror.sync(EVERYTHING, mirror, settings, observer=events.append))
 
         async with anyio.create_task_group() as tasks:
@@ -44,7 +43,7 @@ async def test_the_second_run_is_told_who_is_there_or_waits_until_the_first_has_
                 await quaymirror.sync(EVERYTHING, mirror, settings)
 
             events.clear()
-            tasks.start_soon(run, replace(settings, wait=True))
+            tasks.start_soon(run, settings.replace(wait=True))
             while not any(isinstance(event, Notice) and "waiting for it to end" in event.message for event in events):
                 await anyio.sleep(0.01)
 
@@ -58,7 +57,7 @@ async def test_the_second_run_is_told_who_is_there_or_waits_until_the_first_has_
 async def test_who_waits_can_be_told_to_stop(tmp_path: Path) -> None:
     mirror, stop = tmp_path / "mirror", Stop()
     async with QuayServer(kolla(1)[0]) as server:
-        await quaymirror.sync(EVERYTHING, mirror, Settings(server=server.url))
+        await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url))
         server.reset_records()
         with lock.locked(mirror / ".quaymirror/lock"):
 
@@ -66,7 +65,7 @@ async def test_who_waits_can_be_told_to_stop(tmp_path: Path) -> None:
                 if isinstance(event, Notice):
                     stop.request("interrupted")
 
-            settings = Settings(server=server.url, wait=True)
+            settings = Options.of(server=server.url, wait=True)
             report = await quaymirror.sync(EVERYTHING, mirror, settings, observer=observe, stop=stop)
 
         assert report.stopped == "interrupted"

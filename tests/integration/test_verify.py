@@ -16,7 +16,7 @@ from crashes import Zygote, check_whole, requested, zygote
 from organizations import TAG, kolla
 
 import quaymirror
-from quaymirror import Selection, Settings
+from quaymirror import Options, Selection
 from quaymirror.store import lock
 from quaymirror.store.verify import verify_layout
 from quaymirror.testing import QuayServer, SourceManifest
@@ -31,7 +31,7 @@ async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
 
 
 async def mirrored(server: QuayServer, mirror: Path) -> None:
-    report = await quaymirror.sync(EVERYTHING, mirror, Settings(server=server.url))
+    report = await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url))
     assert report.exit_code == 0
 
 
@@ -222,7 +222,7 @@ async def test_verifying_beside_a_run_finds_nothing_wrong(tmp_path: Path) -> Non
     mirror, looks = tmp_path / "mirror", 0
     registry, images = kolla(30, layer_size=30_000)
     async with QuayServer(registry, bandwidth=600_000) as server:
-        await quaymirror.sync(Selection("kolla", "base", TAG), mirror, Settings(server=server.url))
+        await quaymirror.sync(Selection("kolla", "base", TAG), mirror, Options.of(server=server.url))
 
         async def look() -> None:
             nonlocal looks

@@ -32,7 +32,7 @@ from quaymirror.auth.tokens import TokenAuth
 from quaymirror.catalog.quay.api import listing_path
 from quaymirror.catalog.quay.schema import parse_page, parse_tags
 from quaymirror.cli.keys import shape_of, words_of
-from quaymirror.cli.options import make_selection, parse_rate
+from quaymirror.cli.options import make_selection
 from quaymirror.cli.sync import sync
 from quaymirror.config.convert import convert
 from quaymirror.config.document import Mistakes, read_config
@@ -52,6 +52,7 @@ from quaymirror.secret import Secret
 from quaymirror.selection.lockfile import read_lock
 from quaymirror.selection.parse import parse_duration, parse_since
 from quaymirror.selection.selection import Selection
+from quaymirror.settings import parse_rate
 from quaymirror.store import lock, receipts
 from quaymirror.store.index import Unreadable, check_oci_layout, name_of, parse_index, project
 from quaymirror.store.records import ImageRecord

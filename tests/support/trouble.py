@@ -12,10 +12,10 @@ import pytest
 from organizations import TAG, small_image
 
 import quaymirror
-from quaymirror import Report, Selection, Settings
+from quaymirror import Options, Report, Selection
 from quaymirror.events import Event, ignore
 from quaymirror.http.retry import RetryPolicy
-from quaymirror.http.transport import Timeouts
+from quaymirror.http.timeouts import Timeouts
 from quaymirror.run.report import ExitCode
 from quaymirror.testing import QuayServer, Registry, SourceManifest
 
@@ -57,7 +57,7 @@ async def mirror(
     """Mirror all of kolla; whatever becomes of it, the layout is whole and messages are lines."""
     url = server if isinstance(server, str) else server.url
     usual: dict[str, Any] = {"retries": 3, "timeouts": QUICK, "retry": Impatient().policy()}
-    settings = Settings(server=url, **(usual | options))
+    settings = Options.of(server=url, **(usual | options))
     report = await quaymirror.sync(Selection("kolla", "*", TAG), path, settings, observer=observer)
     if path.exists() and report.exit_code is not ExitCode.DAMAGED:
         layouts.check(path)

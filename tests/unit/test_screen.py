@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from quaymirror.cli.observers import make_watcher
-from quaymirror.cli.outputs import Outputs
 from quaymirror.events import Notice
 from quaymirror.progress.meters import Meters
+from quaymirror.settings import OutputOptions
 
 
 class Stream(io.StringIO):
@@ -30,7 +30,7 @@ def test_without_a_screen_there_are_plain_lines(
     stream = Stream(is_terminal=is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", term)
-    make_watcher(Outputs(progress=progress), Meters()).join()(Notice("look"))
+    make_watcher(OutputOptions(progress=progress), Meters()).join()(Notice("look"))
 
     assert stream.getvalue() == "notice     look\n"
 
@@ -38,7 +38,7 @@ def test_without_a_screen_there_are_plain_lines(
 def test_what_several_runs_are_told_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, event = Stream(is_terminal=False), Notice("look")
     monkeypatch.setattr(sys, "stderr", stream)
-    watcher = make_watcher(Outputs(progress="plain"), Meters(), 2)
+    watcher = make_watcher(OutputOptions(progress="plain"), Meters(), 2)
     for observer in (watcher.join(), watcher.join()):
         observer(event)
 

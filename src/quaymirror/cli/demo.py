@@ -16,10 +16,10 @@ from ..run.context import Stop
 from ..run.report import ExitCode, Report
 from ..run.sync import run_sync
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
 from .observers import watched_run
-from .outputs import PROGRESS, Outputs
+from .outputs import PROGRESS
 
 _TAG = "2025.1-debian"
 # Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.
@@ -53,14 +53,14 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
     click.echo("preparing an organization called kolla …", err=True)
     registry = await anyio.to_thread.run_sync(_organization, images)
     async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
-        settings = Settings(server=server.url)
+        settings = Options.of(server=server.url)
 
         async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:
             return await run_sync(
                 Selection("kolla", "*", _TAG), path, settings, observer=observer, meters=meters, stop=stop
             )
 
-        _, code = await watched_run(run, outputs=Outputs(progress=progress), home=path / ".quaymirror")
+        _, code = await watched_run(run, outputs=OutputOptions(progress=progress), home=path / ".quaymirror")
         if code is ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:

@@ -15,7 +15,7 @@ from ..events import Event, Notice
 from ..run.info import image_infos
 from ..run.report import ExitCode
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..text import escape_controls, human_bytes
 from .help import GroupedCommand
 from .options import make_selection, make_settings, registry_options, selection_options, server_options
@@ -49,7 +49,7 @@ def info(
     else:
         click.echo("\n\n".join("\n".join(_lines(info)) for info in infos))
 
-    if not infos and not settings.allow_empty:
+    if not infos and not settings.discovery.allow_empty:
         raise SelectionEmpty(f"no repository matches {selection}")
 
     failed = [info for info in infos if "error" in info]
@@ -61,11 +61,11 @@ def info(
     return int(ExitCode.PARTIAL if failed else ExitCode.OK)
 
 
-async def _infos(selection: Selection, settings: Settings) -> list[dict[str, Any]]:
+async def _infos(selection: Selection, settings: Options) -> list[dict[str, Any]]:
     try:
         return await image_infos(selection, settings, observer=_tell)
     except SelectionEmpty:
-        if settings.allow_empty:
+        if settings.discovery.allow_empty:
             return []
 
         raise

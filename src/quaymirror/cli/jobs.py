@@ -20,7 +20,7 @@ from ..run.shared import Engine, open_engine
 from ..run.sync import run_sync
 from ..selection.lockfile import read_lock
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options, OutputOptions
 from ..targets.parse import LayoutSpec, TargetSpec, common_target, home_of
 from ..tasks import run_all
 from ..text import escape_controls
@@ -28,7 +28,7 @@ from ..ui.summary import summary_lines
 from ..ui.timeline import Timeline
 from .observers import CODES, RunHandle, RunObservers, final_code, show_summaries, watching
 from .options import make_selection, make_settings
-from .outputs import Outputs
+from .outputs import ping, write_outputs
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Plan:
 
     selections: tuple[Selection, ...]
     target: str
-    settings: Settings
+    settings: Options
     jobs: tuple[str, ...] = ()
     verify_target: bool = False
 
@@ -104,7 +104,7 @@ def make_plan(
     return Plan(selections, target, make_settings(**options), jobs, verify_target)
 
 
-def execute(plans: Sequence[Plan], outputs: Outputs) -> int:
+def execute(plans: Sequence[Plan], outputs: OutputOptions) -> int:
     """Run `plans` and return the exit code.
 
     :raises QuaymirrorError: when the only run can't begin, or an output can't be written.
@@ -112,18 +112,18 @@ def execute(plans: Sequence[Plan], outputs: Outputs) -> int:
     return anyio.run(_execute, plans, outputs)
 
 
-async def _execute(plans: Sequence[Plan], outputs: Outputs) -> int:
-    await outputs.ping("/start")
+async def _execute(plans: Sequence[Plan], outputs: OutputOptions) -> int:
+    await ping(outputs, "/start")
     done: list[tuple[Report, int, Timeline]] = []
     try:
         code = await _run_all(plans, outputs, done)
     except QuaymirrorError as error:
-        await outputs.ping("/fail", escape_controls(error.message))
+        await ping(outputs, "/fail", escape_controls(error.message))
         raise
 
-    outputs.write(done)
+    write_outputs(outputs, done)
     lines = [line for _, _, timeline in done for line in summary_lines(timeline.state)]
-    await outputs.ping("" if code == 0 else "/fail", "\n".join([*lines, f"exit code {code}"]))
+    await ping(outputs, "" if code == 0 else "/fail", "\n".join([*lines, f"exit code {code}"]))
     return code
 
 
@@ -137,7 +137,7 @@ class _Job:
     error: QuaymirrorError | None = None
 
 
-async def _run_all(plans: Sequence[Plan], outputs: Outputs, done: list[tuple[Report, int, Timeline]]) -> int:
+async def _run_all(plans: Sequence[Plan], outputs: OutputOptions, done: list[tuple[Report, int, Timeline]]) -> int:
     codes = [0]
     for group in _grouped(plans, lambda plan: plan.settings.connection):
         jobs, caught = await _run_together(group, outputs)
@@ -169,7 +169,7 @@ def _grouped(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
     return [group for _, group in groups]
 
 
-async def _run_together(plans: Sequence[Plan], outputs: Outputs) -> tuple[list[_Job], Sequence[Signals]]:
+async def _run_together(plans: Sequence[Plan], outputs: OutputOptions) -> tuple[list[_Job], Sequence[Signals]]:
     """Run `plans` in one engine, those of one target one after the other; return the signals that came, too."""
     async with watching(outputs, [plan.home for plan in plans]) as audience:
         jobs = [_Job(plan, seat) for plan, seat in zip(plans, audience.seats, strict=True)]
@@ -221,14 +221,14 @@ async def _code(job: _Job, caught: Sequence[Signals]) -> int:
         return int(CODES[caught[0]])
 
     code = final_code(report, caught)
-    if plan.verify_target and report.fatal is None and not plan.settings.dry_run:
+    if plan.verify_target and report.fatal is None and not plan.settings.target.dry_run:
         # Damage is graver than anything that a run which ended by itself can say.
         code = await _verified(plan.spec, plan.settings) or code
 
     return int(code)
 
 
-async def _verified(spec: TargetSpec, settings: Settings) -> ExitCode:
+async def _verified(spec: TargetSpec, settings: Options) -> ExitCode:
     from ..run import verify_target as recheck
     from .verify import show_damages, show_verdict
 

@@ -15,15 +15,14 @@ from ..errors import ConfigError
 from ..oci import Platform
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options, OutputOptions, parse_rate
+from ..settings.groups import GROUP_OF
 from .help import long_name
-from .outputs import Outputs
 
 # A job's selection has keys of its own; secrets have no place in a file; one run has one lock.
 CREDENTIALS = ("username", "password_stdin", "dest_username", "dest_password_stdin")
 _NO_KEYS = {"globs", "tags", "exclude", "since", *CREDENTIALS, "from_lock", "help", "verbose", "quiet", "yes"}
-_OUTPUTS = {part.name for part in fields(Outputs)}
-_SETTINGS = {part.name for part in fields(Settings)}
+_OUTPUTS = {part.name for part in fields(OutputOptions)}
 
 _SELECTION = (
     OptionSpec(
@@ -92,8 +91,10 @@ def _key(option: click.Option, command: click.Command) -> OptionSpec:
         meant = converted(option, [value] if option.multiple else value, command)
         if option.name == "platform":
             Platform.parse(str(value))
-        elif option.name in _SETTINGS and not option.multiple:
-            Settings(**{option.name: meant})
+        elif option.name == "limit_rate":
+            parse_rate(str(value))
+        elif option.name in GROUP_OF and option.name not in _OUTPUTS and not option.multiple and meant is not None:
+            Options.of(**{option.name: meant})
 
     kind = _kind(option)
     choices = tuple(option.type.choices) if isinstance(option.type, click.Choice) else ()

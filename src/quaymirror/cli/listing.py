@@ -15,7 +15,7 @@ from ..discovery.pipeline import Image
 from ..errors import SelectionEmpty
 from ..events import Event, Notice
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..text import escape_controls, human_bytes
 from .help import GroupedCommand
 from .options import make_selection, make_settings, selection_options, server_options
@@ -47,13 +47,13 @@ def list_images(
         for line in _table([_row(image) for image in images]):
             click.echo(line)
 
-    if not images and not settings.allow_empty:
+    if not images and not settings.discovery.allow_empty:
         raise empty or SelectionEmpty(f"no repository matches {selection}")
 
     return 0
 
 
-async def _find(selection: Selection, settings: Settings) -> tuple[list[Image], SelectionEmpty | None]:
+async def _find(selection: Selection, settings: Options) -> tuple[list[Image], SelectionEmpty | None]:
     """Return what was found, and why nothing was: an empty result is one, too."""
     try:
         return [image async for image in find_images(selection, settings, observer=_tell)], None

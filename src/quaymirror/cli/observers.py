@@ -20,13 +20,13 @@ from ..events import Event, ImageDerived, Observer
 from ..progress.meters import AllMeters, Meters, Progress
 from ..run.context import Stop
 from ..run.report import ExitCode, Report
+from ..settings import OutputOptions
 from ..tasks import from_group
 from ..text import escape_controls
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 from ..ui.state import RunState
 from ..ui.summary import summary_lines, total_line
 from ..ui.timeline import Timeline
-from .outputs import Outputs
 from .progress_file import ProgressFile
 
 # Long enough for small blobs to land, short enough for whoever pressed the key; the rest resumes.
@@ -48,7 +48,7 @@ class Display:
     run: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
-def make_watcher(outputs: Outputs, meters: Progress, runs: int = 1) -> Display:
+def make_watcher(outputs: OutputOptions, meters: Progress, runs: int = 1) -> Display:
     """Return the watcher of `runs` at once that `--progress` asks for; `auto` looks at the terminal."""
     match _progress(outputs):
         case "rich":
@@ -93,7 +93,7 @@ def _shared(*observers: Observer) -> Callable[[], Observer]:
     return lambda: observe
 
 
-def _progress(outputs: Outputs) -> str:
+def _progress(outputs: OutputOptions) -> str:
     """What is shown: `log` is what a log in JSON makes of plain lines."""
     if outputs.quiet and outputs.progress != "json":
         return "none"
@@ -108,7 +108,7 @@ def _progress(outputs: Outputs) -> str:
     return "log" if progress == "plain" and outputs.log_format == "json" and outputs.log_file is None else progress
 
 
-def _logger(outputs: Outputs, write: Callable[[str], object], *, words: bool = False) -> logging.Logger:
+def _logger(outputs: OutputOptions, write: Callable[[str], object], *, words: bool = False) -> logging.Logger:
     """Return a logger that writes lines to `write`; with `words` for people, who have the rest before them."""
     logger = logging.Logger(LOGGER, logging.DEBUG if outputs.verbose else logging.WARNING if words else logging.INFO)
     handler = CallHandler(write)
@@ -122,7 +122,7 @@ def _logger(outputs: Outputs, write: Callable[[str], object], *, words: bool = F
 
 
 @contextmanager
-def _log_file(outputs: Outputs) -> Iterator[Callable[[], Observer]]:
+def _log_file(outputs: OutputOptions) -> Iterator[Callable[[], Observer]]:
     """Open the log file, if there is one, and hand out what makes the observer of a run that writes to it.
 
     :raises ConfigError: when it can't be opened.
@@ -156,7 +156,7 @@ class Printer:
     As JSON lines it is on stdout already.
     """
 
-    def __init__(self, outputs: Outputs) -> None:
+    def __init__(self, outputs: OutputOptions) -> None:
         self._is_silent = outputs.progress == "json"
         self._must_wait = _progress(outputs) == "rich"
         self._waiting: list[str] = []
@@ -208,7 +208,7 @@ class RunObservers:
     The first Ctrl-C (or SIGTERM) lets what is in flight finish, for a while; the second ends everything at once.
     """
 
-    def __init__(self, outputs: Outputs, log: Callable[[], Observer], homes: Sequence[Path | None]) -> None:
+    def __init__(self, outputs: OutputOptions, log: Callable[[], Observer], homes: Sequence[Path | None]) -> None:
         self.caught: list[signal.Signals] = []
         """The signals that came, the first of which counts."""
         meters = AllMeters()
@@ -268,7 +268,7 @@ class RunObservers:
 
 
 @asynccontextmanager
-async def watching(outputs: Outputs, homes: Sequence[Path | None]) -> AsyncIterator[RunObservers]:
+async def watching(outputs: OutputOptions, homes: Sequence[Path | None]) -> AsyncIterator[RunObservers]:
     """Show runs while the context lasts, one for each of `homes`: the targets' own directories, where `watch` looks.
 
     :raises ConfigError: when the log file can't be opened.
@@ -290,7 +290,7 @@ async def watching(outputs: Outputs, homes: Sequence[Path | None]) -> AsyncItera
         await audience.close()
 
 
-def show_summaries(outputs: Outputs, seats: Sequence[RunHandle]) -> None:
+def show_summaries(outputs: OutputOptions, seats: Sequence[RunHandle]) -> None:
     """Print what became of each run, and of all together."""
     if outputs.quiet or _progress(outputs) == "log":
         return
@@ -304,7 +304,7 @@ def show_summaries(outputs: Outputs, seats: Sequence[RunHandle]) -> None:
 
 
 async def watched_run(
-    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, outputs: Outputs, home: Path | None = None
+    run: Callable[[Observer, Meters, Stop], Awaitable[Report]], *, outputs: OutputOptions, home: Path | None = None
 ) -> tuple[Report, ExitCode]:
     """Run `run` under the eyes of `outputs`, let signals end it, and print the summary."""
     async with watching(outputs, [home]) as audience:

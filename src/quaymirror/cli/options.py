@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -13,13 +12,13 @@ from typing import Any, TypeVar
 
 import click
 
-from ..catalog.quay.lookup import Discovery
+from ..catalog.quay.mode import Discovery
 from ..errors import ConfigError
 from ..oci import Platform
 from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..selection.parse import parse_duration, parse_since
 from ..selection.selection import Selection
-from ..settings import DEFAULT_SERVER, Settings
+from ..settings import DEFAULT_SERVER, Options, parse_rate
 from ..store.fsops import Fsync
 from ..targets.parse import home_of, parse_target
 
@@ -27,8 +26,6 @@ from ..targets.parse import home_of, parse_target
 _PASSWORD = "quaymirror.password"  # noqa: S105
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 _SELECTION = (
     click.argument("organization", required=False, metavar="ORG|quay://ORG/GLOB:TAG"),
@@ -111,7 +108,7 @@ _USERS = {"src": "username", "dest": "dest_username"}
 _WORDS: dict[str, Callable[[str], object]] = {
     "discovery": Discovery,
     "fsync": Fsync,
-    "limit_rate": lambda text: parse_rate(text),
+    "limit_rate": parse_rate,
 }
 _FLAGS = {
     "full_check": ("full_check_every", 0.0),
@@ -190,7 +187,7 @@ def _joined(word: str | None, others: tuple[str, ...], default: str) -> str:
     return ",".join(words) if words else default
 
 
-def make_settings(**options: Any) -> Settings:
+def make_settings(**options: Any) -> Options:
     """Return the settings that the options mean, secrets read from where they are; what is None is left to defaults.
 
     :raises ConfigError: when they make no sense.
@@ -203,11 +200,11 @@ def make_settings(**options: Any) -> Settings:
 
     _share(options)
     _spell_out(options)
-    return Settings(
+    return Options.of(
         api_token=_api_token(token_file),
         credentials=_credentials("", users["src"], from_stdin=asked["src"]),
         dest_credentials=_credentials("dest-", users["dest"], from_stdin=asked["dest"]),
-        allow_realms=frozenset(options.pop("allow_realm", ())),
+        allow_realms=options.pop("allow_realm", ()),
         platforms=tuple(Platform.parse(text) for text in options.pop("platform", ())),
         environment=os.environ,
         **{name: value for name, value in options.items() if value is not None},
@@ -234,18 +231,6 @@ def _spell_out(options: dict[str, Any]) -> None:
             options[setting] = value
 
 
-def parse_rate(text: str) -> int:
-    """Return the bytes a second that `text` says: `500K`, `20M`, `1.5 MiB`, `10MB/s`; units are powers of 1024.
-
-    :raises ConfigError: when it is no such text.
-    """
-    match = _RATE.fullmatch(text.strip())
-    if match is None:
-        raise ConfigError(f"--limit-rate {text[:50]!r}: write bytes a second, such as 500K, 20M or 1G")
-
-    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
-
-
 def duration(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
     """Turn the words of an option into seconds.
 
@@ -267,7 +252,7 @@ def home_at(target: str, state: Path | None) -> Path:
 
     :raises ConfigError: when it is no target.
     """
-    settings = Settings(allow_extract=True, state=state, environment=os.environ)
+    settings = Options.of(allow_extract=True, state=state, environment=os.environ)
     return home_of(parse_target(target, Selection("org"), settings), settings)
 
 

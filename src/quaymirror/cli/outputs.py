@@ -6,16 +6,17 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ..errors import ConfigError, QuaymirrorError, StoreError
+from ..errors import QuaymirrorError, StoreError
 from ..http.origin import shown
 from ..run.report import Report
 from ..selection.lockfile import lock_document
+from ..settings import OutputOptions
 from ..text import escape_controls
 from ..ui.timeline import Timeline
 
@@ -40,7 +41,7 @@ _OPTIONS = (
     click.option(
         "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="Of the log's lines."
     ),
-    click.option("--report", "report_file", type=_FILE, metavar="FILE", help="Write the run's report, JSON."),
+    click.option("--report", type=_FILE, metavar="FILE", help="Write the run's report, JSON."),
     click.option("--report-html", type=_FILE, metavar="FILE", help="Write the report as one page for a browser."),
     click.option("--lock-file", type=_FILE, metavar="FILE", help="Write which digest each selected tag has."),
     click.option("--metrics-textfile", type=_FILE, metavar="FILE", help="Write metrics for Prometheus' node_exporter."),
@@ -56,95 +57,57 @@ def output_options(function: F) -> F:
     return function
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """The values of those options.
+def take_outputs(options: dict[str, Any]) -> OutputOptions:
+    """Return the outputs that `options` ask for, and take them out of there."""
+    return OutputOptions(
+        **{part.name: options.pop(part.name) for part in fields(OutputOptions) if part.name in options}
+    )
 
-    :raises ConfigError: when one makes no sense, before anything is begun.
+
+def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
+    """Write everything there is to write about `runs`: report, exit code and timeline of each.
+
+    :raises StoreError: when a file can't be written.
     """
+    documents = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
+    if outputs.report is not None:
+        document = documents[0] if len(documents) == 1 else {"schema_version": 1, "runs": documents}
+        _write("--report", outputs.report, _json(document))
 
-    progress: str = "auto"
-    verbose: bool = False
-    quiet: bool = False
-    log_file: Path | None = None
-    log_format: str = "text"
-    report_file: Path | None = None
-    report_html: Path | None = None
-    lock_file: Path | None = None
-    metrics_textfile: Path | None = None
-    ping_url: str | None = field(default=None, repr=False)
+    if outputs.report_html is not None:
+        from ..ui.html_report import page
 
-    def __post_init__(self) -> None:
-        if self.verbose and self.quiet:
-            raise ConfigError("--verbose and --quiet contradict each other")
+        _write("--report-html", outputs.report_html, page(documents, [timeline.points for _, _, timeline in runs]))
 
-        files = ((name, getattr(self, name)) for name in _FILES)
-        for name, file in files:
-            if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-                raise ConfigError(f"{_FILES[name]} {file}: no file can be written there")
+    if outputs.lock_file is not None:
+        _write_lock(outputs.lock_file, [report for report, _, _ in runs])
 
-        if self.metrics_textfile is not None and self.metrics_textfile.exists() and not self.metrics_textfile.is_file():
-            raise ConfigError(f"--metrics-textfile {self.metrics_textfile}: no file, and one would take its place")
+    if outputs.metrics_textfile is not None:
+        from ..run.metrics import write_metrics
 
-        if self.ping_url is not None and not self.ping_url.startswith(("https://", "http://")):
-            raise ConfigError("--ping-url has to begin with https:// or http://")
-
-    @classmethod
-    def taken_from(cls, options: dict[str, Any]) -> Outputs:
-        """Return the outputs that `options` ask for, and take them out of there."""
-        return cls(**{part.name: options.pop(part.name) for part in fields(cls) if part.name in options})
-
-    def write(self, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
-        """Write everything there is to write about `runs`: report, exit code and timeline of each.
-
-        :raises StoreError: when a file can't be written.
-        """
-        documents = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
-        if self.report_file is not None:
-            document = documents[0] if len(documents) == 1 else {"schema_version": 1, "runs": documents}
-            _write("--report", self.report_file, _json(document))
-
-        if self.report_html is not None:
-            from ..ui.html_report import page
-
-            _write("--report-html", self.report_html, page(documents, [timeline.points for _, _, timeline in runs]))
-
-        if self.lock_file is not None:
-            self._write_lock(self.lock_file, [report for report, _, _ in runs])
-
-        if self.metrics_textfile is not None:
-            from ..run.metrics import write_metrics
-
-            write_metrics(self.metrics_textfile, [(report, code) for report, code, _ in runs])
-
-    def _write_lock(self, file: Path, reports: Sequence[Report]) -> None:
-        if all(report.complete and not report.failed_checks for report in reports):
-            found = [(report.server, [outcome.reference for outcome in report.outcomes]) for report in reports]
-            _write("--lock-file", file, _json(lock_document(found)))
-        else:
-            click.echo(f"quaymirror: {file} is not written: not everything selected was found", err=True)
-
-    async def ping(self, suffix: str, body: str = "") -> None:
-        """Ping, if there is somebody to; that it fails is worth a line."""
-        if self.ping_url is None:
-            return
-
-        from ..http.ping import ping
-
-        try:
-            await ping(self.ping_url.rstrip("/") + suffix, body.encode())
-        except QuaymirrorError as error:
-            # What follows the host is a secret: whoever knows it can ping.
-            click.echo(f"quaymirror: --ping-url: {escape_controls(error.message)}", err=True)
+        write_metrics(outputs.metrics_textfile, [(report, code) for report, code, _ in runs])
 
 
-_FILES = {
-    "log_file": "--log-file",
-    "report_file": "--report",
-    "report_html": "--report-html",
-    "lock_file": "--lock-file",
-    "metrics_textfile": "--metrics-textfile",
-}
+def _write_lock(file: Path, reports: Sequence[Report]) -> None:
+    if all(report.complete and not report.failed_checks for report in reports):
+        found = [(report.server, [outcome.reference for outcome in report.outcomes]) for report in reports]
+        _write("--lock-file", file, _json(lock_document(found)))
+    else:
+        click.echo(f"quaymirror: {file} is not written: not everything selected was found", err=True)
+
+
+async def ping(outputs: OutputOptions, suffix: str, body: str = "") -> None:
+    """Ping, if there is somebody to; that it fails is worth a line."""
+    if outputs.ping_url is None:
+        return
+
+    from ..http.ping import ping as send_ping
+
+    try:
+        await send_ping(outputs.ping_url.rstrip("/") + suffix, body.encode())
+    except QuaymirrorError as error:
+        # What follows the host is a secret: whoever knows it can ping.
+        click.echo(f"quaymirror: --ping-url: {escape_controls(error.message)}", err=True)
 
 
 def shown_url(url: str) -> str:

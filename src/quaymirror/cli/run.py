@@ -17,7 +17,7 @@ from .help import GroupedCommand, long_name
 from .jobs import Plan, execute, make_plan
 from .keys import CREDENTIALS, converted, file_options, shape_of, words_of
 from .options import make_selection
-from .outputs import Outputs
+from .outputs import take_outputs
 from .sync import sync
 
 CONFIG = click.Option(
@@ -60,7 +60,7 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     quaymirror run nightly --dry-run
     """
     read = read_config(config_file(config), shape_of(sync))
-    outputs = Outputs.taken_from({name: setting.value for name, setting in run_settings(context, read).items()})
+    outputs = take_outputs({name: setting.value for name, setting in run_settings(context, read).items()})
     plans = [plan_of(context, name, job) for name, job in read.chosen(jobs).items()]
     return execute(list(_joined(plans)), outputs)
 

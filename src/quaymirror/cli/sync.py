@@ -20,7 +20,7 @@ from .options import (
     server_options,
     target_options,
 )
-from .outputs import Outputs, output_options
+from .outputs import output_options, take_outputs
 
 
 @click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
@@ -92,6 +92,6 @@ def sync(context: click.Context, /, **options: Any) -> int:
     quaymirror sync kolla 'nova-*,neutron-*' '2025.1-debian*' --exclude '*-base'
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
-    outputs = Outputs.taken_from(options)
+    outputs = take_outputs(options)
     server_is_given = context.get_parameter_source("server") is not ParameterSource.DEFAULT
     return execute([make_plan(server_is_given=server_is_given, **options)], outputs)

@@ -15,7 +15,7 @@ from ..events import BlobFinished, Event, Notice
 from ..run.repair import repair
 from ..run.report import ExitCode
 from ..run.verify_target import verify_target
-from ..settings import Settings
+from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
@@ -82,7 +82,7 @@ def show_verdict(result: Verification) -> ExitCode:
     return ExitCode.DAMAGED if result.damages else ExitCode.OK
 
 
-async def _verify(path: Path, settings: Settings | None, *, fast: bool, repair_state: bool) -> Verification:
+async def _verify(path: Path, settings: Options | None, *, fast: bool, repair_state: bool) -> Verification:
     if repair_state:
         async with OCILayout.open(path, observer=_tell) as layout:
             _say(_rebuilt(await layout.use(rebuild)))

@@ -14,7 +14,7 @@ from ..errors import QuaymirrorError
 from ..events import CandidateSkipped, Event, Observer
 from ..run.wiring import Services, connect
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..tasks import run_all
 from .hints import no_such_tag
 from .pipeline import NO_SUCH_TAG, Candidate, Image, check, pages
@@ -33,7 +33,7 @@ class _Step:
     trouble: QuaymirrorError | None = None
 
 
-async def find_images(selection: Selection, settings: Settings, *, observer: Observer) -> AsyncIterator[Image]:
+async def find_images(selection: Selection, settings: Options, *, observer: Observer) -> AsyncIterator[Image]:
     """Iterate over the images of `selection`; see `quaymirror.discover`.
 
     No task outlives a step of the iteration, so that it may be abandoned anywhere.
@@ -46,10 +46,10 @@ async def find_images(selection: Selection, settings: Settings, *, observer: Obs
         if isinstance(event, CandidateSkipped) and event.reason == NO_SUCH_TAG:
             missed.append(event.repository)
 
-    refuse_impossible(settings.discovery, selection)
+    refuse_impossible(settings.discovery.discovery, selection)
     async with (
         connect(settings, observer) as services,
-        aclosing(pages(services.api, settings.origin.netloc, selection, observer=observer)) as listing,
+        aclosing(pages(services.api, settings.source.origin.netloc, selection, observer=observer)) as listing,
     ):
         step = await _step((), listing, services, selection, watch)
         while step.following:

@@ -37,7 +37,8 @@ from .authorizer import Authorizer, Fixed
 from .limiter import HostLimiter, Slot
 from .origin import Origin, follow
 from .retry import Attempts, RetryPolicy, parse_retry_after
-from .transport import PROXY_REFUSES, Response, Timeouts, Transport
+from .timeouts import Timeouts
+from .transport import PROXY_REFUSES, Response, Transport
 
 T = TypeVar("T")
 

@@ -9,7 +9,8 @@ import anyio
 from ..errors import ConnectFailed, QuaymirrorError, ServiceError, TimedOut, TransportError
 from .guard import AddressGuard
 from .origin import Origin
-from .transport import AiohttpTransport, Timeouts
+from .timeouts import Timeouts
+from .transport import AiohttpTransport
 
 _SECONDS = 10.0
 _MAX_ANSWER = 64 * 1024

@@ -12,7 +12,6 @@ import math
 import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +33,7 @@ from ..errors import (
 from .guard import AddressRefused
 from .origin import Origin, request_target, shown
 from .rate import RateLimiter
+from .timeouts import Timeouts
 
 if TYPE_CHECKING:
     import socket
@@ -42,19 +42,6 @@ if TYPE_CHECKING:
 USER_AGENT = f"quaymirror/{__version__}"
 _MOST_AT_ONCE = 512 * 1024
 PROXY_REFUSES = "the proxy wants other credentials than those in its variable (407)"
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds of patience: for a connection, for the head of an answer, for silence, for the whole of a small answer.
-
-    There is none on the total of a blob: a slow link is no error, silence is.
-    """
-
-    connect: float = 10.0
-    headers: float = 60.0
-    stall: float = 60.0
-    total: float = 60.0
 
 
 class Response(Protocol):

@@ -28,7 +28,7 @@ from ..events import (
 from ..oci import Reference
 from ..progress.meters import Meters
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from .report import HostTrouble, more_severe
 
 # How often to look whether another run has ended.
@@ -136,7 +136,7 @@ class Run:
     """What the tasks of one run share."""
 
     selections: tuple[Selection, ...]
-    settings: Settings
+    settings: Options
     observer: Observer
     tally: Tally
     meters: Meters
@@ -163,7 +163,7 @@ class Run:
 
         :raises LockHeld: when nobody wants to wait.
         """
-        if not self.settings.wait or self.stop.reason is not None:
+        if not self.settings.target.wait or self.stop.reason is not None:
             raise held
 
         if not self.waits:

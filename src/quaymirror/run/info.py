@@ -25,7 +25,7 @@ from ..oci import Descriptor, Index, Manifest, Platform, Reference
 from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..tasks import run_all
 from ..transfer.blob import fetch_blob
 from .wiring import Services, connect
@@ -34,19 +34,19 @@ _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
-async def image_infos(selection: Selection, settings: Settings, *, observer: Observer) -> list[dict[str, Any]]:
+async def image_infos(selection: Selection, settings: Options, *, observer: Observer) -> list[dict[str, Any]]:
     """Return the metadata of every image of `selection`, by name; of one that can't be read an `error` instead.
 
-    Of a multi-arch image it is that of linux/amd64, or of the first of `settings.platforms`.
+    Of a multi-arch image it is that of linux/amd64, or of the first of `settings.discovery.platforms`.
 
     :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
     :raises QuaymirrorError: when the listing breaks off, or nothing at all can be had.
     """
     found: list[dict[str, Any]] = []
-    limit = anyio.CapacityLimiter(settings.concurrency)
-    refuse_impossible(settings.discovery, selection)
+    limit = anyio.CapacityLimiter(settings.limits.concurrency)
+    refuse_impossible(settings.discovery.discovery, selection)
     async with connect(settings, observer) as services:
-        async for candidates in pages(services.api, settings.origin.netloc, selection, observer=observer):
+        async for candidates in pages(services.api, settings.source.origin.netloc, selection, observer=observer):
             images = await confirmed(candidates, services, selection, observer)
             await run_all(partial(_add, image.reference, services, settings, limit, found) for image in images)
 
@@ -56,11 +56,11 @@ async def image_infos(selection: Selection, settings: Settings, *, observer: Obs
 async def _add(
     reference: Reference,
     services: Services,
-    settings: Settings,
+    settings: Options,
     limit: anyio.CapacityLimiter,
     found: list[dict[str, Any]],
 ) -> None:
-    wanted = settings.platforms[0] if settings.platforms else _DEFAULT_PLATFORM
+    wanted = settings.discovery.platforms[0] if settings.discovery.platforms else _DEFAULT_PLATFORM
     info: dict[str, Any] = {"image": reference.repository.name, "tag": reference.tag}
     try:
         async with limit:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ConfigError, DiscoveryIncomplete
 from ..events import Notice, Observer, Outcome
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..store import prune
 from ..store.layout import OCILayout
 from ..store.prune import Plan
@@ -23,7 +23,7 @@ from .report import Report
 async def record_absences(
     layout: PrunableTarget,
     selections: Sequence[Selection],
-    settings: Settings,
+    settings: Options,
     observer: Observer,
     *,
     found: Sequence[Outcome] | None,
@@ -39,7 +39,7 @@ async def record_absences(
     for selection in filter(_sees_everything, selections):
         counts &= await layout.use(partial(_note, selection=selection, settings=settings, found=found))
 
-    if not settings.prune or not any(map(_sees_everything, selections)):
+    if not settings.prune.prune or not any(map(_sees_everything, selections)):
         return
 
     if not counts:
@@ -47,7 +47,7 @@ async def record_absences(
         observer(Notice(f"nothing is pruned: {why}"))
         return
 
-    plan = await carry_out(layout, settings.grace, settings.max_delete)
+    plan = await carry_out(layout, settings.prune.grace, settings.prune.max_delete)
     observer(Notice(f"pruned: {summary(plan)}"))
 
 
@@ -77,18 +77,18 @@ async def plan_only(path: Path, grace: float) -> Plan:
         return await layout.use(partial(prune.make_plan, grace=grace))
 
 
-def check(selections: Sequence[Selection], settings: Settings, *, is_layout: bool) -> None:
+def check(selections: Sequence[Selection], settings: Options, *, is_layout: bool) -> None:
     """Refuse what can't be pruned.
 
     :raises ConfigError: for a selection that does not see everything, or a target that is no layout.
     """
-    if settings.prune and any(selection.since is not None for selection in selections):
+    if settings.prune.prune and any(selection.since is not None for selection in selections):
         raise ConfigError("--prune and --since don't go together: what is old would look as if it were gone")
 
-    if settings.prune and any(selection.pinned for selection in selections):
+    if settings.prune.prune and any(selection.pinned for selection in selections):
         raise ConfigError("--prune and --from-lock don't go together: nothing is looked for")
 
-    if settings.prune and not is_layout:
+    if settings.prune.prune and not is_layout:
         raise ConfigError("--prune is for a mirror in an OCI image layout: other targets keep what they have")
 
 
@@ -111,9 +111,9 @@ def _sees_everything(selection: Selection) -> bool:
 
 
 def _note(
-    _root: Path, state: State, *, selection: Selection, settings: Settings, found: Sequence[Outcome] | None
+    _root: Path, state: State, *, selection: Selection, settings: Options, found: Sequence[Outcome] | None
 ) -> bool:
-    registry = settings.origin.netloc
+    registry = settings.source.origin.netloc
     there = frozenset(outcome.reference.name for outcome in found or ())
     covered = {record.name for record in state.images() if _covers(selection, registry, record)}
     return state.record_discovery(
@@ -122,7 +122,7 @@ def _note(
             found=there & covered,
             absent=frozenset(covered - there) if found is not None else frozenset(),
             complete=found is not None,
-            authenticated=settings.api_token is not None,
+            authenticated=settings.source.api_token is not None,
             moment=time.time(),
         )
     )

@@ -14,7 +14,7 @@ from ..oci import Descriptor, Reference, Repository
 from ..oci.manifest import MAX_DEPTH
 from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller
-from ..settings import Settings
+from ..settings import Options
 from ..store import fsops, graph
 from ..store.layout import OCILayout, WriteOptions
 from ..store.state import State
@@ -28,7 +28,7 @@ from .wiring import connect
 class _Mender:
     layout: OCILayout
     source: RegistryPuller
-    settings: Settings
+    settings: Options
     observer: Observer
     slots: anyio.CapacityLimiter
 
@@ -38,7 +38,7 @@ class _Mender:
         for name in damage.images:
             reference = await self.layout.use(partial(_reference, name=name, settings=self.settings))
             if reference is None:
-                causes.append(f"{name} is not from {self.settings.origin.netloc}")
+                causes.append(f"{name} is not from {self.settings.source.origin.netloc}")
                 continue
 
             try:
@@ -79,7 +79,7 @@ class _Mender:
             )
 
 
-async def repair(path: Path, settings: Settings, observer: Observer, progress: Progress) -> Verification:
+async def repair(path: Path, settings: Options, observer: Observer, progress: Progress) -> Verification:
     """Verify the layout at `path`, fetch what is missing or damaged, and return what could not be mended.
 
     What replaces a damaged blob does so at once: readers see the one or the other.
@@ -89,9 +89,9 @@ async def repair(path: Path, settings: Settings, observer: Observer, progress: P
     :raises StoreError: when the disk fails.
     :raises CredentialsRefused: when the server does not let us in.
     """
-    options = WriteOptions(settings.fsync, checks_space=False)
+    options = WriteOptions(settings.target.fsync, checks_space=False)
     async with OCILayout.open(path, observer=observer, options=options) as layout, connect(settings, observer) as there:
-        slots = anyio.CapacityLimiter(settings.layer_concurrency)
+        slots = anyio.CapacityLimiter(settings.limits.layer_concurrency)
         mender = _Mender(layout, there.source, settings, observer, slots)
         # A manifest that is back may show that what it needs is gone, too.
         for _ in range(MAX_DEPTH + 1):
@@ -111,10 +111,10 @@ def _sync(root: Path, _state: State, *, algorithm: str) -> None:
     fsops.sync_directory(root / "blobs" / algorithm)
 
 
-def _reference(_root: Path, state: State, *, name: str, settings: Settings) -> Reference | None:
+def _reference(_root: Path, state: State, *, name: str, settings: Options) -> Reference | None:
     """Where an image is to be had, None if it isn't from the server that was named."""
     record = state.image(name)
-    registry = settings.origin.netloc
+    registry = settings.source.origin.netloc
     if record is not None and record.registry != registry:
         return None
 

@@ -16,7 +16,7 @@ from ..discovery.tag_cache import TagMemory
 from ..errors import StoreError
 from ..events import Notice, Observer, Status
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..store.history import History
 from ..store.records import PastRun
 from .report import Report, selection_json
@@ -67,7 +67,7 @@ class RunMemory:
 
 @asynccontextmanager
 async def open_memory(
-    home: Path, selections: Sequence[Selection], settings: Settings, observer: Observer
+    home: Path, selections: Sequence[Selection], settings: Options, observer: Observer
 ) -> AsyncIterator[RunMemory]:
     """Open the memory of the target whose own directory is `home`; for a dry run only to look.
 
@@ -78,23 +78,23 @@ async def open_memory(
     subject = _subject(selections, settings)
 
     def load() -> tuple[History, str | None]:
-        return History.open(home, read_only=settings.dry_run)
+        return History.open(home, read_only=settings.target.dry_run)
 
     history, notice = await anyio.to_thread.run_sync(load)
     try:
         if notice:
             observer(Notice(f"{notice}; every tag is checked again"))
 
-        checks = await anyio.to_thread.run_sync(history.tags, settings.origin.netloc)
+        checks = await anyio.to_thread.run_sync(history.tags, settings.source.origin.netloc)
         earlier = await anyio.to_thread.run_sync(history.last_complete, subject)
-        tags = TagMemory(checks, full_check_seconds=settings.full_check_every)
-        yield RunMemory(tags, earlier, history, subject, observer, settings.dry_run)
+        tags = TagMemory(checks, full_check_seconds=settings.discovery.full_check_every)
+        yield RunMemory(tags, earlier, history, subject, observer, settings.target.dry_run)
     finally:
         history.close()
 
 
-def _subject(selections: Sequence[Selection], settings: Settings) -> str:
+def _subject(selections: Sequence[Selection], settings: Options) -> str:
     """The text by which runs of the same selections from the same server find each other."""
     first, *more = map(selection_json, selections)
-    subject = {"server": str(settings.origin), "selection": first} | ({"more": more} if more else {})
+    subject = {"server": str(settings.source.origin), "selection": first} | ({"more": more} if more else {})
     return json.dumps(subject, sort_keys=True)

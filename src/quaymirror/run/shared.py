@@ -10,7 +10,7 @@ import anyio
 
 from ..events import Event, Observer
 from ..oci import Digest
-from ..settings import Settings
+from ..settings import Options
 from ..transfer.sharing import BlobSharing
 from .wiring import Connection, Services, connect_source
 
@@ -50,13 +50,13 @@ class Engine:
     pool: BlobSharing = field(default_factory=BlobSharing)
     counted: set[Digest] = field(default_factory=set)
 
-    def services(self, settings: Settings, observer: Observer) -> Services:
+    def services(self, settings: Options, observer: Observer) -> Services:
         """Return what a run with `settings` asks the server by; `observer` is told of its retries."""
         return self.source.services(settings, observer)
 
 
 @asynccontextmanager
-async def open_engine(settings: Sequence[Settings]) -> AsyncIterator[Engine]:
+async def open_engine(settings: Sequence[Options]) -> AsyncIterator[Engine]:
     """Open what runs with these `settings`, one at least, share. Their `connection` is the same.
 
     The largest `concurrency` and `layer_concurrency` among them is that of all together.
@@ -64,7 +64,7 @@ async def open_engine(settings: Sequence[Settings]) -> AsyncIterator[Engine]:
     :raises ConfigError: when a file of certificates makes no sense.
     """
     tellers = FanOut()
-    images = max(each.concurrency for each in settings)
-    slots = max(each.layer_concurrency for each in settings)
+    images = max(each.limits.concurrency for each in settings)
+    slots = max(each.limits.layer_concurrency for each in settings)
     async with connect_source(settings[0], tellers) as source:
         yield Engine(source, anyio.CapacityLimiter(images), anyio.CapacityLimiter(slots), tellers)

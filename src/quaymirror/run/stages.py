@@ -77,7 +77,7 @@ async def _find(
     run: Run, selection: Selection, services: Services, memory: TagMemory, found: MemoryObjectSendStream[Image]
 ) -> None:
     if selection.pinned:
-        registry = run.settings.origin.netloc
+        registry = run.settings.source.origin.netloc
         await list_pinned(found.clone(), registry=registry, selection=selection, observer=run.observer)
         return
 
@@ -106,8 +106,8 @@ async def _watch(run: Run, discovery: anyio.CancelScope) -> None:
 
 
 async def _watch_clock(run: Run) -> None:
-    if run.settings.max_duration is not None:
-        await anyio.sleep(run.settings.max_duration)
+    if run.settings.limits.max_duration is not None:
+        await anyio.sleep(run.settings.limits.max_duration)
         run.stop.request("the time it may take is up")
 
 
@@ -128,7 +128,7 @@ async def _list(run: Run, selection: Selection, services: Services, outbox: Memo
     await list_candidates(
         outbox,
         api=services.api,
-        registry=run.settings.origin.netloc,
+        registry=run.settings.source.origin.netloc,
         selection=selection,
         observer=run.observer,
     )

@@ -14,7 +14,7 @@ from ..errors import DiscoveryIncomplete, LockHeld, QuaymirrorError, StoreError
 from ..events import Event, Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.meters import Meters
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..targets.parse import LayoutSpec, TargetSpec, common_target, home_of, open_target, wanted_platforms
 from ..transfer.target import Target
 from . import pruning
@@ -29,7 +29,7 @@ from .stages import run_stages
 async def run_sync(
     selection: Selection | Sequence[Selection],
     target: str | Path,
-    settings: Settings,
+    settings: Options,
     *,
     observer: Observer = ignore,
     meters: Meters | None = None,
@@ -50,11 +50,11 @@ async def run_sync(
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
     for each in selections:
-        refuse_impossible(settings.discovery, each)
+        refuse_impossible(settings.discovery.discovery, each)
 
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, settings)
     pruning.check(selections, settings, is_layout=isinstance(spec, LayoutSpec))
-    settings = replace(settings, platforms=wanted_platforms(spec, settings))
+    settings = settings.replace(platforms=wanted_platforms(spec, settings))
     clock, tally = time.monotonic(), Tally()
 
     def tell(event: Event) -> None:
@@ -126,7 +126,7 @@ async def _shared(engine: Engine | None, run: Run, target: Target) -> AsyncItera
 async def _settle(run: Run, spec: TargetSpec, target: Target, memory: RunMemory) -> None:
     """Remember what was not found any more, and prune it if that is wanted and if this run can be believed."""
     prunable = target.prunable()
-    if prunable is None or run.settings.dry_run:
+    if prunable is None or run.settings.target.dry_run:
         return
 
     found = pruning.seen(_report(run, spec, memory, 0.0))
@@ -142,17 +142,17 @@ def _started(run: Run, target: TargetSpec) -> RunStarted:
     selection = run.selections[0]
     return RunStarted(
         run_id=run.run_id,
-        server=run.settings.origin.netloc,
+        server=run.settings.source.origin.netloc,
         organization=selection.organization,
         glob=",".join(selection.globs),
         tag=",".join(selection.tags),
         target=str(target),
         started=run.started,
-        dry_run=run.settings.dry_run,
+        dry_run=run.settings.target.dry_run,
         jobs=run.jobs,
         selections=len(run.selections),
-        limit_rate=run.settings.limit_rate,
-        max_requests_per_second=run.settings.max_requests_per_second,
+        limit_rate=run.settings.limits.limit_rate,
+        max_requests_per_second=run.settings.limits.max_requests_per_second,
     )
 
 
@@ -166,7 +166,10 @@ def _report(run: Run, target: TargetSpec, memory: RunMemory | None, elapsed: flo
     report = replace(report, changes=changes)
     try:
         check_expected(
-            len(report.outcomes), changes, at_least=run.settings.expect_at_least, max_missing=run.settings.max_missing
+            len(report.outcomes),
+            changes,
+            at_least=run.settings.discovery.expect_at_least,
+            max_missing=run.settings.discovery.max_missing,
         )
     except DiscoveryIncomplete as error:
         return replace(report, fatal=error)
@@ -179,7 +182,7 @@ def _bare_report(run: Run, target: TargetSpec, elapsed: float) -> Report:
     return Report(
         run_id=run.run_id,
         selections=run.selections,
-        server=str(run.settings.origin),
+        server=str(run.settings.source.origin),
         target=str(target),
         started=run.started,
         elapsed=elapsed,
@@ -192,10 +195,10 @@ def _bare_report(run: Run, target: TargetSpec, elapsed: float) -> Report:
         skipped=tally.skipped,
         findings=tally.findings,
         hosts=tally.hosts,
-        bytes_fetched=sum(o.bytes_fetched for o in images) if run.settings.dry_run else run.meters.fetched_bytes,
+        bytes_fetched=sum(o.bytes_fetched for o in images) if run.settings.target.dry_run else run.meters.fetched_bytes,
         complete=tally.listings == len(run.selections) and run.stop.reason is None and len(images) >= tally.found,
         fatal=tally.fatal or tally.empty,
         stopped=run.stop.reason if tally.fatal is None else None,
-        dry_run=run.settings.dry_run,
-        allow_empty=run.settings.allow_empty,
+        dry_run=run.settings.target.dry_run,
+        allow_empty=run.settings.discovery.allow_empty,
     )

@@ -14,7 +14,7 @@ from ..events import Observer, ignore
 from ..oci import Descriptor, Digest, Index, Reference, Repository, mediatype
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
-from ..settings import Settings
+from ..settings import Options
 from ..store.records import ImageRecord
 from ..store.state import State
 from ..store.verify import Damage, Verification, verify_layout
@@ -28,7 +28,7 @@ _AT_A_TIME = 16
 _MANIFESTS = mediatype.INDEXES | mediatype.MANIFESTS
 
 
-async def verify_target(spec: TargetSpec, settings: Settings, observer: Observer = ignore) -> Verification:
+async def verify_target(spec: TargetSpec, settings: Options, observer: Observer = ignore) -> Verification:
     """Look for everything that runs from here have left at the target that `spec` names.
 
     :raises ConfigError: when that can't be known.
@@ -94,7 +94,7 @@ class _Check:
         return [node, *(below for child in children for below in child)]
 
 
-async def _verify_registry(address: RegistryAddress, settings: Settings, observer: Observer) -> Verification:
+async def _verify_registry(address: RegistryAddress, settings: Options, observer: Observer) -> Verification:
     records = await anyio.to_thread.run_sync(_records, address, settings)
     async with connect_target(address.origin, settings, observer, namespace=address.namespace) as client:
         registry = RegistryPusher(client, may_write=False)
@@ -108,7 +108,7 @@ async def _verify_registry(address: RegistryAddress, settings: Settings, observe
     return Verification(len(records), len(check.sizes), sum(check.sizes.values()), tuple(damages))
 
 
-def _records(address: RegistryAddress, settings: Settings) -> list[ImageRecord]:
+def _records(address: RegistryAddress, settings: Options) -> list[ImageRecord]:
     path = state_path(address, settings)
     if not path.exists():
         raise ConfigError(f"no run from here has pushed to {address}: name the target, and --state, as given to sync")

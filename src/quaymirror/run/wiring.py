@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from ..auth.namespaces import ByNamespace
 from ..auth.tokens import TokenAuth
 from ..catalog.quay.api import QuayAPI
-from ..catalog.quay.lookup import Discovery, TagLookup, make_lookup
+from ..catalog.quay.lookup import TagLookup, make_lookup
+from ..catalog.quay.mode import Discovery
 from ..errors import Scope, Side, UnsafeRedirect
 from ..events import Observer
 from ..http.authorizer import Authorizer, Fixed
@@ -27,7 +28,7 @@ from ..registry.foreign import ForeignLayers
 from ..registry.pull import RegistryPuller
 from ..secret import Credentials, Secret
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 
 _MAX_TOKEN_ANSWER = 64 * 1024
 
@@ -54,7 +55,7 @@ class Connection:
     foreign: Transport
     gates: HostLimiters
     strange_gates: HostLimiters
-    settings: Settings
+    settings: Options
     observer: Observer
     side: Side
 
@@ -65,8 +66,8 @@ class Connection:
             direct=self.direct if at == self.origin else self.foreign,
             foreign=self.foreign,
             gates=self.gates,
-            retries=replace(self.settings.retry, retries=self.settings.retries),
-            timeouts=self.settings.timeouts,
+            retries=replace(self.settings.client.retry, retries=self.settings.client.retries),
+            timeouts=self.settings.client.timeouts,
             authorizer=authorizer,
             observer=self.observer,
             side=self.side,
@@ -76,20 +77,20 @@ class Connection:
         """Return a client of a host that nobody vouches for: without credentials, only where servers may send us."""
         return replace(self, direct=self.foreign, gates=self.strange_gates).client(at, Fixed())
 
-    def services(self, settings: Settings, observer: Observer) -> Services:
+    def services(self, settings: Options, observer: Observer) -> Services:
         """Return the faces of the server for a run with `settings`; `observer` is told of its retries."""
         ours = replace(self, settings=settings, observer=observer)
-        token = settings.api_token
+        token = settings.source.api_token
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         # Credentials may be kept for an organization alone.
-        registry = ByNamespace(partial(ours.token_auth, settings.credentials))
+        registry = ByNamespace(partial(ours.token_auth, settings.source.credentials))
         return Services(
             api=QuayAPI(ours.client(self.origin, api), has_token=token is not None),
             source=RegistryPuller(
                 ours.client(self.origin, registry),
-                foreign=ForeignLayers(self.origin, ours.stranger if settings.allow_foreign_layers else None),
+                foreign=ForeignLayers(self.origin, ours.stranger if settings.source.allow_foreign_layers else None),
             ),
-            discovery=settings.discovery,
+            discovery=settings.discovery.discovery,
         )
 
     def registry(self, credentials: Credentials | None, namespace: str) -> Client:
@@ -102,8 +103,8 @@ class Connection:
             self.origin,
             ask=self._ask_for_token,
             find_credentials=partial(_find_credentials, self.settings, self.origin, credentials, namespace),
-            allowed_realms=self.settings.allow_realms,
-            clock=self.settings.retry.clock,
+            allowed_realms=frozenset(self.settings.client.allow_realms),
+            clock=self.settings.client.retry.clock,
         )
 
     async def _ask_for_token(self, url: str, authorization: Secret | None) -> bytes:
@@ -116,12 +117,10 @@ class Connection:
 
 
 @asynccontextmanager
-async def _connected(
-    origin: Origin, settings: Settings, observer: Observer, *, side: Side
-) -> AsyncIterator[Connection]:
+async def _connected(origin: Origin, settings: Options, observer: Observer, *, side: Side) -> AsyncIterator[Connection]:
     guard = AddressGuard()
     trust = _trust(origin, settings, side)
-    proxies = Proxies.of(settings.environment)
+    proxies = Proxies.of(settings.client.environment)
     gates, bandwidth = _limits(settings, observer, side)
 
     def foreign_proxy(url: str) -> str | None:
@@ -133,14 +132,14 @@ async def _connected(
     async with (
         AiohttpTransport(
             socket_factory=guard.trusted_socket,
-            timeouts=settings.timeouts,
+            timeouts=settings.client.timeouts,
             pace=bandwidth,
             tls=tls_context(trust),
             find_proxy=proxies.find if proxies.by_scheme else None,
         ) as direct,
         AiohttpTransport(
             socket_factory=guard.guarded_socket,
-            timeouts=settings.timeouts,
+            timeouts=settings.client.timeouts,
             pace=bandwidth,
             tls=tls_context(trust, is_own=False),
             find_proxy=foreign_proxy if proxies.by_scheme else None,
@@ -150,7 +149,7 @@ async def _connected(
 
 
 @asynccontextmanager
-async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Services]:
+async def connect(settings: Options, observer: Observer) -> AsyncIterator[Services]:
     """Open what is needed to talk to the server of `settings`; connections are made when they are used.
 
     :raises ConfigError: when a file of certificates makes no sense.
@@ -159,55 +158,55 @@ async def connect(settings: Settings, observer: Observer) -> AsyncIterator[Servi
         yield connection.services(settings, observer)
 
 
-def connect_source(settings: Settings, observer: Observer) -> AbstractAsyncContextManager[Connection]:
+def connect_source(settings: Options, observer: Observer) -> AbstractAsyncContextManager[Connection]:
     """Open what several runs whose settings have the same `connection` share; `observer` is told of pauses.
 
     :raises ConfigError: when a file of certificates makes no sense.
     """
-    return _connected(settings.origin, settings, observer, side=Side.SOURCE)
+    return _connected(settings.source.origin, settings, observer, side=Side.SOURCE)
 
 
 @asynccontextmanager
 async def connect_target(
-    origin: Origin, settings: Settings, observer: Observer, *, namespace: str = ""
+    origin: Origin, settings: Options, observer: Observer, *, namespace: str = ""
 ) -> AsyncIterator[Client]:
     """Open what is needed to talk to the registry at `origin`, the target; see `connect`."""
     async with _connected(origin, settings, observer, side=Side.TARGET) as connection:
-        yield connection.registry(settings.dest_credentials, namespace)
+        yield connection.registry(settings.target.dest_credentials, namespace)
 
 
-def _limits(settings: Settings, observer: Observer, side: Side) -> tuple[HostLimiters, RateLimiter | None]:
+def _limits(settings: Options, observer: Observer, side: Side) -> tuple[HostLimiters, RateLimiter | None]:
     """Return the gates, and the pace of all bytes if there is a limit on them.
 
     The user's limits are for the source: what is pushed comes from there. Without the source nothing can go on; without
     the target each image that needs it fails by its name, and what is there already is told.
     """
-    clock, sleep, total, bandwidth = settings.retry.clock, settings.retry.sleep, None, None
-    gates = partial(HostLimiters, observer, patience=settings.retry.patience, clock=clock, sleep=sleep)
+    clock, sleep, total, bandwidth = settings.client.retry.clock, settings.client.retry.sleep, None, None
+    gates = partial(HostLimiters, observer, patience=settings.client.retry.patience, clock=clock, sleep=sleep)
     if side is Side.TARGET:
         return gates(given_up=Scope.IMAGE), None
 
-    if settings.max_requests_per_second is not None:
-        total = RateLimiter(settings.max_requests_per_second, clock=clock, sleep=sleep)
+    if settings.limits.max_requests_per_second is not None:
+        total = RateLimiter(settings.limits.max_requests_per_second, clock=clock, sleep=sleep)
 
-    if settings.limit_rate is not None:
-        bandwidth = RateLimiter(settings.limit_rate, clock=clock, sleep=sleep)
+    if settings.limits.limit_rate is not None:
+        bandwidth = RateLimiter(settings.limits.limit_rate, clock=clock, sleep=sleep)
 
     return gates(total=total), bandwidth
 
 
-def _trust(origin: Origin, settings: Settings, side: Side) -> Trust:
+def _trust(origin: Origin, settings: Options, side: Side) -> Trust:
     is_source = side is Side.SOURCE
-    named = settings.src_cert_dir if is_source else settings.dest_cert_dir
+    named = settings.source.src_cert_dir if is_source else settings.target.dest_cert_dir
     return Trust(
-        cafile=settings.cafile,
-        directory=named or certificate_directory(origin.netloc, settings.environment),
-        verify=settings.src_tls_verify if is_source else settings.dest_tls_verify,
+        cafile=settings.client.cafile,
+        directory=named or certificate_directory(origin.netloc, settings.client.environment),
+        verify=settings.source.src_tls_verify if is_source else settings.target.dest_tls_verify,
     )
 
 
 async def _find_credentials(
-    settings: Settings, origin: Origin, given: Credentials | None, namespace: str
+    settings: Options, origin: Origin, given: Credentials | None, namespace: str
 ) -> Credentials | None:
     if given is not None:
         return given
@@ -215,10 +214,10 @@ async def _find_credentials(
     # Imported when a server asks who we are: public mirrors have no use for it.
     from ..auth.credentials import CredentialStore
 
-    store = CredentialStore(authfile=settings.authfile, env=settings.environment)
+    store = CredentialStore(authfile=settings.client.authfile, env=settings.client.environment)
     found = await store.find(origin.netloc, namespace or None)
-    if found is None and settings.api_token is not None and origin == settings.origin:
+    if found is None and settings.source.api_token is not None and origin == settings.source.origin:
         # Quay takes its API token here as the password of this user: one credential serves both faces.
-        return Credentials("$oauthtoken", settings.api_token)
+        return Credentials("$oauthtoken", settings.source.api_token)
 
     return found

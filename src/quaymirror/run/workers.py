@@ -51,13 +51,13 @@ def start_workers(
         pool=engine.pool,
         meters=run.meters,
         observer=run.observer,
-        platforms=run.settings.platforms,
+        platforms=run.settings.discovery.platforms,
         run_id=run.run_id,
     )
-    bringer = ImageMirror(transfers, look_again, run.settings.dry_run, engine.counted)
-    found, images = anyio.create_memory_object_stream[Image](run.settings.concurrency)
+    bringer = ImageMirror(transfers, look_again, run.settings.target.dry_run, engine.counted)
+    found, images = anyio.create_memory_object_stream[Image](run.settings.limits.concurrency)
     with images:
-        for _ in range(_workers(run.settings.concurrency, target)):
+        for _ in range(_workers(run.settings.limits.concurrency, target)):
             tasks.start_soon(_work, run, images.clone(), bringer, engine.images)
 
     return found

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 from ..errors import ConfigError
 from ..oci import Platform, Reference
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 
 if TYPE_CHECKING:
     from ..emit.job import Destination, Option
@@ -80,15 +80,15 @@ def _version() -> str:
     return version("occystrap")
 
 
-def is_derived(text: str, settings: Settings) -> bool:
+def is_derived(text: str, settings: Options) -> bool:
     """Tell whether `text` names a target of occystrap's; a `registry://` is one only if images are changed for it."""
     scheme, separator, rest = text.partition("://")
     scheme = _ALIASES.get(scheme, scheme)
-    changed = bool(settings.filters) or "compression=" in rest.partition("?")[2]
+    changed = bool(settings.target.filters) or "compression=" in rest.partition("?")[2]
     return bool(separator) and scheme in _OPTIONS and (scheme != "registry" or changed)
 
 
-def parse_derived(text: str, selection: Selection, settings: Settings) -> DerivedTarget:
+def parse_derived(text: str, selection: Selection, settings: Options) -> DerivedTarget:
     """Return what `text`, for which `is_derived`, means for `selection`.
 
     :raises ConfigError: when it makes no sense, can't tell two images apart, or needs `--allow-extract`.
@@ -110,7 +110,15 @@ def parse_derived(text: str, selection: Selection, settings: Settings) -> Derive
     _check_extraction(scheme, path, options, settings)
     directory = _directory_before(path, scheme) if scheme in _IN_FILES else settings.state_directory(text)
     return DerivedTarget(
-        text, scheme, host, path, options, settings.filters, _platform(settings), directory, settings.allow_realms
+        text,
+        scheme,
+        host,
+        path,
+        options,
+        settings.target.filters,
+        _platform(settings),
+        directory,
+        frozenset(settings.client.allow_realms),
     )
 
 
@@ -171,11 +179,13 @@ def _value(text: str) -> Option:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
-def _check_elsewhere(host: str, path: str, selection: Selection, settings: Settings) -> None:
+def _check_elsewhere(host: str, path: str, selection: Selection, settings: Options) -> None:
     """A derived image in the place of its source would be derived again by the next run, and the source be lost."""
     image = _filled(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
     tag = selection.tags[0] if selection.is_one_tag else "tag"
-    if host.lower() == settings.origin.netloc and image in (f"{selection.organization}/repo:{t}" for t in (tag, "tag")):
+    if host.lower() == settings.source.origin.netloc and image in (
+        f"{selection.organization}/repo:{t}" for t in (tag, "tag")
+    ):
         raise ConfigError(f"registry://{host}{path} is where the images come from")
 
 
@@ -190,11 +200,11 @@ def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], se
         raise ConfigError(f"{scheme}://{place} is one place for all tags of {selection}: put {{tag}} into it")
 
 
-def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], settings: Settings) -> None:
+def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], settings: Options) -> None:
     if scheme not in ("oci", "mounts") and not options.get("expand"):
         return
 
-    if not settings.allow_extract:
+    if not settings.target.allow_extract:
         raise ConfigError(
             f"{scheme}://{path} unpacks images with code that does not defend itself against hostile ones: "
             "give --allow-extract if you trust all of them"
@@ -204,11 +214,11 @@ def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], set
         raise ConfigError(f"{scheme}://{path} unpacks each image into a directory of its own: put {{repo}} into it")
 
 
-def _platform(settings: Settings) -> Platform:
-    if len(settings.platforms) > 1:
+def _platform(settings: Options) -> Platform:
+    if len(settings.discovery.platforms) > 1:
         raise ConfigError("a derived image is for one platform: give --platform once")
 
-    return settings.platforms[0] if settings.platforms else _DEFAULT_PLATFORM
+    return settings.discovery.platforms[0] if settings.discovery.platforms else _DEFAULT_PLATFORM
 
 
 def _directory_before(path: str, scheme: str) -> Path:

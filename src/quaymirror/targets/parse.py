@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..events import Observer
 from ..oci import Platform
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 from ..store.layout import WriteOptions
 from ..store.lock import Patience
 from ..transfer.target import Target
@@ -38,7 +38,7 @@ class LayoutSpec:
 TargetSpec = LayoutSpec | DerivedTarget | RegistryAddress
 
 
-def parse_target(text: str, selection: Selection, settings: Settings) -> TargetSpec:
+def parse_target(text: str, selection: Selection, settings: Options) -> TargetSpec:
     """Return what `text` (`PATH`, `ocidir://PATH`, `registry://HOST` or an address of occystrap's) names.
 
     :raises ConfigError: when it names nothing that images can land in, or can't tell two of them apart.
@@ -46,7 +46,7 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     if is_derived(text, settings):
         return parse_derived(text, selection, settings)
 
-    if settings.filters:
+    if settings.target.filters:
         raise ConfigError("filters change images: they need a target like dir://PATH, tar://PATH or registry://HOST")
 
     if is_address(text):
@@ -71,7 +71,7 @@ def parse_target(text: str, selection: Selection, settings: Settings) -> TargetS
     return LayoutSpec(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tags[0])))
 
 
-def common_target(text: str, selections: Sequence[Selection], settings: Settings) -> TargetSpec:
+def common_target(text: str, selections: Sequence[Selection], settings: Options) -> TargetSpec:
     """Return what `text` names for all of `selections`, one at least.
 
     :raises ConfigError: as `parse_target`, or when it is not one place.
@@ -83,10 +83,10 @@ def common_target(text: str, selections: Sequence[Selection], settings: Settings
     return specs[0]
 
 
-def home_of(spec: TargetSpec, settings: Settings) -> Path:
+def home_of(spec: TargetSpec, settings: Options) -> Path:
     """Return the directory where what we know of this target is kept, beside or inside of it if it has a place.
 
-    :raises ConfigError: when it has none, and nobody knows the user's; see `Settings.state_directory`.
+    :raises ConfigError: when it has none, and nobody knows the user's; see `Options.state_directory`.
     """
     if isinstance(spec, RegistryAddress):
         return settings.state_directory(str(spec))
@@ -96,7 +96,7 @@ def home_of(spec: TargetSpec, settings: Settings) -> Path:
 
 @asynccontextmanager
 async def open_target(
-    spec: TargetSpec, settings: Settings, observer: Observer, *, patience: Patience | None = None
+    spec: TargetSpec, settings: Options, observer: Observer, *, patience: Patience | None = None
 ) -> AsyncIterator[Target]:
     """Open the place that `spec` names; for a dry run only to look. While another run is at work, ask `patience`.
 
@@ -110,14 +110,14 @@ async def open_target(
 
 
 def _opened(
-    spec: TargetSpec, settings: Settings, observer: Observer, patience: Patience | None
+    spec: TargetSpec, settings: Options, observer: Observer, patience: Patience | None
 ) -> AbstractAsyncContextManager[Target]:
     match spec:
         case DerivedTarget():
             # Imported when it is asked for: worker processes are nothing that a mirror needs.
             from .derived import Deriver
 
-            if settings.dry_run:
+            if settings.target.dry_run:
                 return Deriver.inspect(spec, observer=observer)
 
             return Deriver.open(spec, observer=observer, patience=patience)
@@ -126,13 +126,13 @@ def _opened(
 
             return RegistryTarget.open(spec, settings, observer, patience=patience)
         case LayoutSpec():
-            if settings.dry_run:
+            if settings.target.dry_run:
                 return LayoutTarget.inspect(spec.path)
 
-            options = WriteOptions(settings.fsync, settings.check_space, patience)
+            options = WriteOptions(settings.target.fsync, settings.target.check_space, patience)
             return LayoutTarget.open(spec.path, observer=observer, options=options)
 
 
-def wanted_platforms(spec: TargetSpec, settings: Settings) -> tuple[Platform, ...]:
+def wanted_platforms(spec: TargetSpec, settings: Options) -> tuple[Platform, ...]:
     """Return the platforms to mirror of a multi-arch image, () for all."""
-    return (spec.platform,) if isinstance(spec, DerivedTarget) else settings.platforms
+    return (spec.platform,) if isinstance(spec, DerivedTarget) else settings.discovery.platforms

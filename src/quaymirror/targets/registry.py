@@ -19,7 +19,7 @@ from ..oci import Descriptor, Digest, Reference, Repository, mediatype
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher, Upload
 from ..run.wiring import connect_target
-from ..settings import Settings
+from ..settings import Options
 from ..store import fsops
 from ..store.executor import SerialExecutor
 from ..store.lock import WRITERS, Patience, patiently_locked
@@ -84,7 +84,7 @@ class RegistryTarget:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, address: RegistryAddress, settings: Settings, observer: Observer, *, patience: Patience | None = None
+        cls, address: RegistryAddress, settings: Options, observer: Observer, *, patience: Patience | None = None
     ) -> AsyncIterator[RegistryTarget]:
         """Open the registry at `address` for a run; for a dry run only to look. While another one does, ask `patience`.
 
@@ -99,7 +99,7 @@ class RegistryTarget:
                 observer(Notice(notice))
 
             async with connect_target(address.origin, settings, observer, namespace=address.namespace) as client:
-                registry = RegistryPusher(client, may_write=not settings.dry_run)
+                registry = RegistryPusher(client, may_write=not settings.target.dry_run)
                 await registry.ping()
                 yield cls(
                     address,
@@ -107,8 +107,8 @@ class RegistryTarget:
                     RegistryPuller(client),
                     state,
                     observer=observer,
-                    read_only=settings.dry_run,
-                    must_check=settings.check_target,
+                    read_only=settings.target.dry_run,
+                    must_check=settings.target.check_target,
                 )
 
     capabilities = CAPABILITIES
@@ -386,20 +386,20 @@ class RegistryTarget:
         return [node for node in nodes if node.digest not in here]
 
 
-def state_path(address: RegistryAddress, settings: Settings) -> Path:
+def state_path(address: RegistryAddress, settings: Options) -> Path:
     """Return the file that says what runs have pushed to `address`.
 
-    :raises ConfigError: as `Settings.state_directory`.
+    :raises ConfigError: as `Options.state_directory`.
     """
     return settings.state_directory(str(address)) / "pushed.db"
 
 
 async def _locked_state(
-    address: RegistryAddress, settings: Settings, stack: AsyncExitStack, patience: Patience | None
+    address: RegistryAddress, settings: Options, stack: AsyncExitStack, patience: Patience | None
 ) -> tuple[State, str | None]:
     path = state_path(address, settings)
     notice = None
-    if settings.dry_run:
+    if settings.target.dry_run:
         state, notice = State.open(path, read_only=True) if path.exists() else (State.empty(), None)
     else:
         fsops.make_directory(path.parent)

@@ -10,7 +10,7 @@ from ..http.origin import Origin
 from ..oci import Reference, Repository
 from ..oci.reference import is_registry_host
 from ..selection.selection import Selection
-from ..settings import Settings
+from ..settings import Options
 
 _SCHEME = "registry"
 _DEFAULT_PATH = "{org}/{repo}"
@@ -82,7 +82,7 @@ def parse_address(text: str) -> RegistryAddress:
     return address
 
 
-def check_selection(address: RegistryAddress, selection: Selection, settings: Settings) -> None:
+def check_selection(address: RegistryAddress, selection: Selection, settings: Options) -> None:
     """Refuse what can be known to go wrong before the first request.
 
     :raises ConfigError: when images would be pushed to where they come from, or get names that can't be.
@@ -92,7 +92,7 @@ def check_selection(address: RegistryAddress, selection: Selection, settings: Se
 
     name = f"{selection.organization}/repo:{selection.tags[0] if selection.is_one_tag else 'tag'}"
     place = _check_names(address, name, str(address))
-    if address.origin.netloc == settings.origin.netloc and place.name == name:
+    if address.origin.netloc == settings.source.origin.netloc and place.name == name:
         raise ConfigError(f"{address} is where the images come from")
 
 

@@ -11,8 +11,9 @@ import pytest
 from organizations import TAG, small_image
 
 import quaymirror
-from quaymirror import Selection, Settings
-from quaymirror.catalog.quay.lookup import Answer, CheapestLookup, Discovery, RegistryLookup
+from quaymirror import Options, Selection
+from quaymirror.catalog.quay.lookup import Answer, CheapestLookup, RegistryLookup
+from quaymirror.catalog.quay.mode import Discovery
 from quaymirror.catalog.quay.schema import Tag
 from quaymirror.discovery.pipeline import Image
 from quaymirror.errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
@@ -86,7 +87,7 @@ def organization(count: int) -> Registry:
 
 
 async def find(server: QuayServer, discovery: Discovery, selection: Selection = SELECTION) -> list[Image]:
-    settings = Settings(server=server.url, discovery=discovery)
+    settings = Options.of(server=server.url, discovery=discovery)
     return [image async for image in quaymirror.discover(selection, settings)]
 
 
@@ -124,7 +125,7 @@ async def test_the_time_of_a_tag_is_nothing_the_registry_knows(tmp_path: Path) -
         with pytest.raises(ConfigError, match="--discovery registry can't tell"):
             await find(server, Discovery.REGISTRY, selection)
 
-        settings = Settings(server=server.url, discovery=Discovery.REGISTRY)
+        settings = Options.of(server=server.url, discovery=Discovery.REGISTRY)
         with pytest.raises(ConfigError, match="--discovery registry can't tell"):
             await quaymirror.sync(selection, tmp_path / "mirror", settings)
 

@@ -38,7 +38,7 @@ def read(tmp_path: Path, text: str) -> Config:
         (JOB + "layer_concurrency = 3\n", "3:1", "did you mean 'layer-concurrency'?"),
         (JOB + "username = 'me'\n", "3:1", "no such key"),
         (JOB + "concurrency = true\n", "3:1", "has to be a whole number, not true"),
-        (JOB + "concurrency = 0\n", "3:1", "concurrency has to be between 1"),
+        (JOB + "concurrency = 0\n", "3:1", "must be between 1"),
         (JOB + "dry-run = 1\n", "3:1", "has to be true or false, not 1"),
         (JOB + "tags = 'x'\n", "3:1", "has to be an array of texts, not 'x'"),
         (JOB + "tags = ['x', 'a b']\n", "3:14", "jobs.one.tags.1: not a tag: 'a b'"),

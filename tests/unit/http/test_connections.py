@@ -13,7 +13,8 @@ import pytest
 
 from quaymirror.errors import TimedOut
 from quaymirror.http.guard import AddressGuard
-from quaymirror.http.transport import AiohttpTransport, Timeouts, _Patience
+from quaymirror.http.timeouts import Timeouts
+from quaymirror.http.transport import AiohttpTransport, _Patience
 
 # More than is read ahead, but not much: its end is what nobody takes at first.
 BODY = bytes(250_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quaymirror import Selection, Settings
+from quaymirror import Options, Selection
 from quaymirror.errors import ConfigError
 from quaymirror.oci import Platform, Reference, Repository
 from quaymirror.targets.derived_address import parse_derived
@@ -38,13 +38,13 @@ NOVA = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1")
 )
 def test_what_makes_no_sense_is_refused_with_what_to_do(target: str, options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        parse_target(target, ALL, Settings(**options))  # type: ignore[arg-type]
+        parse_target(target, ALL, Options.of(**options))
 
 
 def test_a_derived_image_is_for_one_platform() -> None:
     both = (Platform("linux", "amd64"), Platform("linux", "arm64"))
     with pytest.raises(ConfigError, match="--platform once"):
-        parse_target("dir:///srv/all", ALL, Settings(platforms=both))
+        parse_target("dir:///srv/all", ALL, Options.of(platforms=both))
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_a_derived_image_is_for_one_platform() -> None:
     ],
 )
 def test_each_image_gets_an_address_of_its_own(target: str, host: str, path: str) -> None:
-    destination = parse_derived(target, ALL, Settings()).destination(NOVA)
+    destination = parse_derived(target, ALL, Options()).destination(NOVA)
     assert (destination.host, destination.path) == (host, path)
 
 
 def test_a_single_image_needs_no_placeholder() -> None:
-    parse_target("tar:///srv/nova.tar", Selection("kolla", "nova-api", "2025.1"), Settings())
+    parse_target("tar:///srv/nova.tar", Selection("kolla", "nova-api", "2025.1"), Options())

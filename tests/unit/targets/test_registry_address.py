@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quaymirror import Selection, Settings
+from quaymirror import Options, Selection
 from quaymirror.errors import ConfigError, InvalidName
 from quaymirror.targets.derived_address import DerivedTarget
 from quaymirror.targets.parse import home_of, parse_target
@@ -58,23 +58,23 @@ def test_only_an_address_that_says_so_means_plain_http() -> None:
 )
 def test_an_address_that_makes_no_sense_is_refused(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        parse_target(text, SELECTION, Settings())
+        parse_target(text, SELECTION, Options())
 
     assert "secret" not in caught.value.message
 
 
 def test_images_are_not_pushed_to_where_they_come_from() -> None:
     with pytest.raises(ConfigError, match="where the images come from"):
-        parse_target("registry://quay.io", SELECTION, Settings())
+        parse_target("registry://quay.io", SELECTION, Options())
 
-    assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Settings()), RegistryAddress)
+    assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Options()), RegistryAddress)
 
 
 def test_several_tags_need_a_place_each() -> None:
     several = Selection("kolla", "*", "2025.*,latest")
-    assert isinstance(parse_target("registry://r.example/{repo}", several, Settings()), RegistryAddress)
+    assert isinstance(parse_target("registry://r.example/{repo}", several, Options()), RegistryAddress)
     with pytest.raises(ConfigError, match="one place for several tags"):
-        parse_target("registry://r.example/{repo}:stable", several, Settings())
+        parse_target("registry://r.example/{repo}:stable", several, Options())
 
 
 def test_a_name_that_can_not_be_a_tag_is_that_images_trouble() -> None:
@@ -83,29 +83,29 @@ def test_a_name_that_can_not_be_a_tag_is_that_images_trouble() -> None:
 
 
 def test_filters_make_it_a_derived_target() -> None:
-    spec = parse_target("registry://r.example/x", SELECTION, Settings(filters=("normalize-timestamps",)))
+    spec = parse_target("registry://r.example/x", SELECTION, Options.of(filters=("normalize-timestamps",)))
     assert isinstance(spec, DerivedTarget)
 
 
-def state_of(text: str, settings: Settings) -> Path:
+def state_of(text: str, settings: Options) -> Path:
     return settings.state_directory(str(parse_address(text)))
 
 
 def test_runs_of_one_address_find_each_others_state_and_no_others() -> None:
-    settings = Settings(environment={"HOME": "/home/me"})
+    settings = Options.of(environment={"HOME": "/home/me"})
     one = state_of("registry://r.example/x", settings)
     assert one == state_of("registry://r.example/x/{org}/{repo}", settings)
     assert one != state_of("registry://r.example/y", settings)
     assert one.parent == Path("/home/me/.local/state/quaymirror")
-    elsewhere = Settings(environment={"HOME": "/home/me", "XDG_STATE_HOME": "/state"})
+    elsewhere = Options.of(environment={"HOME": "/home/me", "XDG_STATE_HOME": "/state"})
     assert state_of("registry://r.example/x", elsewhere).parent == Path("/state/quaymirror")
-    named = Settings(state=Path("s"))
+    named = Options.of(state=Path("s"))
     assert state_of("registry://r.example/x", named).parent == Path("s")
     assert state_of("registry://r.example/x", named) != state_of("registry://r.example/y", named)
 
 
 def test_derived_images_in_a_registry_are_remembered_in_the_same_places() -> None:
-    settings = Settings(filters=("normalize-timestamps",), state=Path("s"))
+    settings = Options.of(filters=("normalize-timestamps",), state=Path("s"))
     spec = parse_target("registry://r.example/x", SELECTION, settings)
     assert home_of(spec, settings).parent.parent == Path("s")
 
@@ -115,8 +115,8 @@ def test_a_user_without_a_home_is_told_to_name_a_directory(monkeypatch: pytest.M
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", unknown)
-    with pytest.raises(ConfigError, match="name one with --state"):
-        state_of("registry://r.example/x", Settings())
+    with pytest.raises(ConfigError, match="set HOME or use --state"):
+        state_of("registry://r.example/x", Options())
 
 
 def test_credentials_may_be_kept_for_what_all_names_begin_with() -> None:

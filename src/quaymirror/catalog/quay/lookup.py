@@ -9,7 +9,6 @@ limits, never see a pull.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from typing import Protocol
 
 from ...errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
@@ -17,6 +16,7 @@ from ...oci import Digest, Repository
 from ...selection.grammar import is_pattern
 from ...selection.selection import Selection
 from .api import QuayAPI
+from .mode import Discovery
 from .schema import Tag
 
 # Quay's token for that many repositories still fits into a header: 80 would not.
@@ -24,14 +24,6 @@ TOKEN_BATCH = 30
 
 Answer = tuple[Tag | None, int | None]
 """A tag, None where there is none, and the server's own time (POSIX) when it said so, None where it has no clock."""
-
-
-class Discovery(Enum):
-    """Whom to ask which digest a tag has: the API until that is too much for it, or always one of them."""
-
-    AUTO = "auto"
-    API = "api"
-    REGISTRY = "registry"
 
 
 class TagLookup(Protocol):

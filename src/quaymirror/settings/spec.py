@@ -1,0 +1,265 @@
+"""Declarations of options: the register from which the command line, the environment and the file are generated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, QuaymirrorError
+
+_SPEC = "option"
+_TRUE = {"1", "true", "t", "yes", "y", "on"}
+_FALSE = {"0", "false", "f", "no", "n", "off"}
+
+
+class Heading(StrEnum):
+    """The headings of `--help-all`, in its order."""
+
+    SELECTION = "Selection"
+    TARGET = "Target"
+    REGISTRY_TARGET = "Target that is a registry"
+    CHECKS = "Checks and repair"
+    PRUNING = "Pruning"
+    SOURCE = "Source"
+    LIMITS = "Limits"
+    OUTPUT = "Output"
+    OTHER = "Other options"
+
+
+class OptionType(Enum):
+    """The type of a value; the words are JSON Schema's, besides the last two, which are strings there."""
+
+    TEXT = "string"
+    NUMBER = "integer"
+    DECIMAL = "number"
+    FLAG = "boolean"
+    PATH = "path"
+    """A path; a relative one in a configuration file starts at the file's directory."""
+    TARGET = "target"
+    """An address of a target, or a path as above."""
+
+
+_specs: dict[type[Any], tuple[OptionSpec, ...]] = {}
+_EXPECTED: Mapping[OptionType, tuple[str, tuple[type, ...]]] = {
+    OptionType.NUMBER: ("an integer", (int,)),
+    OptionType.DECIMAL: ("a number", (int, float)),
+    OptionType.FLAG: ("true or false", (bool,)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionSpec:
+    """One option: its spellings and values, and the channels that can give it.
+
+    `parse` turns one text into the value of the field; `choices` are the only texts allowed; `least` and `most` bound
+    a number, and `accept` raises `ConfigError` for other illegal values. A `many` option can be repeated, and is an
+    array in a file. `key` is its name in a file, its long spelling if empty. Options without a field set those in
+    `sets`, or give their value to those fields in `shared` that have none.
+    """
+
+    name: str
+    spellings: tuple[str, ...] = ()
+    help: str = ""
+    heading: Heading = Heading.OTHER
+    kind: OptionType = OptionType.TEXT
+    metavar: str = ""
+    default: Any = None
+    shown_default: str = ""
+    many: bool = False
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    parse: Callable[[str], Any] | None = field(default=None, compare=False)
+    accept: Callable[[Any], object] | None = field(default=None, compare=False)
+    common: bool = False
+    variables: tuple[str, ...] = ()
+    has_variable: bool = True
+    in_file: bool = True
+    key: str = ""
+    required: bool = False
+    secret: bool = False
+    sets: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    shared: tuple[str, ...] = ()
+
+    @property
+    def long(self) -> str:
+        """The long spelling without its dashes, such as `layer-concurrency`; the key of options of files alone."""
+        return next((text for text in self.spellings if text.startswith("--")), self.key or self.name).lstrip("-")
+
+    @property
+    def key_name(self) -> str:
+        """The name in a configuration file."""
+        return self.key or self.long
+
+    @property
+    def all_variables(self) -> tuple[str, ...]:
+        """The environment variables, the main one first."""
+        main = f"QUAYMIRROR_{self.long.replace('-', '_').upper()}"
+        return (main, *self.variables) if self.has_variable else ()
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option takes no value on the command line."""
+        return self.kind is OptionType.FLAG and not self.metavar
+
+    def value(self, given: object) -> Any:
+        """Return the value that `given`, a text or a value of a file, means.
+
+        :raises ConfigError: if it means none; the message does not name the option.
+        """
+        if self.many:
+            items = given if isinstance(given, list | tuple) else [given]
+            return tuple(self.item(item) for item in items)
+
+        return self.item(given)
+
+    def item(self, given: object) -> Any:
+        """Return the value of one item of a `many` option, or of the option itself; see `value`."""
+        try:
+            found = self._typed(given)
+        except QuaymirrorError as error:
+            raise ConfigError(error.message) from None
+
+        self.check(found)
+        return found
+
+    def check(self, value: object) -> None:
+        """Raise `ConfigError` if `value` is not legal; None, for no value, always is."""
+        if value is None:
+            return
+
+        if self.least is not None and self.most is not None:
+            assert isinstance(value, int | float)
+            if not self.least <= value <= self.most:
+                raise ConfigError(f"must be between {self.least:g} and {self.most:,.10g}, not {value:,.10g}")
+
+        if self.accept is not None:
+            self.accept(value)
+
+    def type_fault(self, value: object) -> str:
+        """Return how the type of a file's value is wrong, '' if it is right."""
+        if self.many:
+            return "" if isinstance(value, list) else f"must be an array of strings, not {_shown(value)}"
+
+        return self.item_type_fault(value)
+
+    def item_type_fault(self, value: object) -> str:
+        """Return how the type of one item of an array, or of a single value, is wrong."""
+        expected, types = _EXPECTED.get(self.kind, ("a string", (str,)))
+        # In Python a bool is an int; in TOML it is not.
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            return f"must be {expected}, not {_shown(value)}"
+
+        return ""
+
+    def _typed(self, given: object) -> Any:
+        match self.kind:
+            case OptionType.NUMBER | OptionType.DECIMAL:
+                return self._number(given)
+            case OptionType.FLAG:
+                return _flag(given)
+
+        text = str(given)
+        if "\0" in text:
+            raise ConfigError("contains a NUL character")
+
+        if self.choices and text not in self.choices:
+            raise ConfigError(f"must be one of {', '.join(self.choices)}, not {text[:60]!r}")
+
+        if self.parse is not None:
+            return self.parse(text)
+
+        return Path(text) if self.kind is OptionType.PATH else text
+
+    def _number(self, given: Any) -> int | float:
+        number = int if self.kind is OptionType.NUMBER else float
+        try:
+            return number(given)
+        except (ValueError, OverflowError):
+            raise ConfigError(f"must be {_EXPECTED[self.kind][0]}, not {str(given)[:60]!r}") from None
+
+
+def option(*spellings: str, default: Any, choices: type[Enum] | tuple[str, ...] = (), **more: Any) -> Any:
+    """Declare a field of a group as an option, with the attributes of an `OptionSpec`."""
+    if isinstance(choices, type):
+        more |= {"choices": tuple(member.value for member in choices), "parse": choices}
+    else:
+        more["choices"] = choices
+
+    metadata = {_SPEC: OptionSpec(name="", spellings=spellings, default=default, **more)}
+    return field(default=default, metadata=metadata, repr=not more.get("secret", False))
+
+
+def specs_of(group: type[Any]) -> tuple[OptionSpec, ...]:
+    """Return the options that are declared in the dataclass `group`."""
+    if group not in _specs:
+        declared = (each for each in fields(group) if _SPEC in each.metadata)
+        _specs[group] = tuple(replace(each.metadata[_SPEC], name=each.name) for each in declared)
+
+    return _specs[group]
+
+
+class Group:
+    """Base of groups: a value out of range is refused when the group is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for spec in specs_of(type(self)):
+            value = getattr(self, spec.name)
+            try:
+                for item in value if spec.many else (value,):
+                    spec.check(item)
+            except ConfigError as error:
+                raise ConfigError(f"{spec.long}: {error.message}") from None
+
+
+def existing_directory(path: Path) -> None:
+    """Raise `ConfigError` if `path` is not a directory."""
+    # Path.is_dir raises for names that are too long.
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise ConfigError(f"no such directory: {path}")
+
+
+def existing_file(path: Path) -> None:
+    """Raise `ConfigError` if `path` is not a regular file."""
+    if not os.path.isfile(path):  # noqa: PTH113 - as above
+        raise ConfigError(f"no such file: {path}")
+
+
+def writable_file(path: Path) -> None:
+    """Raise `ConfigError` if `path` is a directory, or in one that does not exist."""
+    if os.path.isdir(path) or not os.path.isdir(path.absolute().parent):  # noqa: PTH112 - as above
+        raise ConfigError(f"can't write a file at {path}")
+
+
+def replaceable_file(path: Path) -> None:
+    """Raise `ConfigError` if no regular file can be put at `path`."""
+    writable_file(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
+        raise ConfigError(f"{path} is not a regular file, and would be replaced by one")
+
+
+def _flag(given: object) -> bool:
+    if isinstance(given, bool):
+        return given
+
+    word = str(given).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ConfigError(f"must be true or false, not {str(given)[:60]!r}")
+
+    return word in _TRUE
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "a table"
+
+    return repr(value)[:60]
