@@ -248,7 +248,7 @@ def _toml(found: _Found, left_out: tuple[str, ...], name: str) -> str:
         values: dict[str, Any] = {"server": f"https://{host}"} if host != "quay.io" else {}
         values |= {"organization": organization, "repositories": sorted(set(repositories)), "tags": list(tags)}
         values |= ({"to": target} if target else {}) | ({"platform": list(platforms)} if platforms else {})
-        lines += ["", f"[jobs.{json.dumps(title)}]"]
+        lines += ["", f"[jobs.{json.dumps(title, ensure_ascii=False)}]"]
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
     return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"

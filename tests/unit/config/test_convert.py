@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quaymirror.config.convert import convert
@@ -90,6 +90,7 @@ def test_anything_else_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in caught.value.message
 
 
+@example({"\U00010000/0": None})
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
