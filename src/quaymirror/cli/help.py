@@ -54,7 +54,7 @@ _GROUPS = {
         "quiet",
         "log_file",
         "log_format",
-        "report_file",
+        "report",
         "report_html",
         "lock_file",
         "metrics_textfile",
