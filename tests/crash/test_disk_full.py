@@ -56,7 +56,6 @@ def words(server: QuayServer, mirror: Path, *more: str) -> tuple[str, ...]:
 async def test_at_ten_fill_levels_a_full_disk_is_told_once_and_the_next_run_completes(
     commands: Zygote, disk: Path
 ) -> None:
-    """F10."""
     registry, images = kolla(12, layer_size=LAYER)
     mirror, need = disk / "mirror", unique_bytes(images)
     async with QuayServer(registry) as server:
@@ -99,7 +98,6 @@ async def test_what_does_not_fit_is_refused_with_the_numbers_before_the_disk_is_
 
 
 async def test_a_read_only_disk_is_told_and_can_be_verified(commands: Zygote, disk: Path) -> None:
-    """F12."""
     registry, _ = kolla(3)
     mirror = disk / "mirror"
     async with QuayServer(registry) as server:
@@ -118,7 +116,6 @@ async def test_a_read_only_disk_is_told_and_can_be_verified(commands: Zygote, di
 async def test_a_disk_that_breaks_ends_the_run_with_6_and_the_next_one_completes(
     commands: Zygote, tmp_path: Path, operation: str
 ) -> None:
-    """F11."""
     registry, _ = kolla(6, layer_size=LAYER)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:

@@ -82,7 +82,6 @@ async def steps_of(commands: Zygote, server: QuayServer, mirror: Path, trace: Pa
 async def test_a_run_killed_at_any_step_leaves_a_whole_mirror_that_the_next_run_completes(
     tmp_path: Path, commands: Zygote, before_it: str
 ) -> None:
-    """K1, K2, C2."""
     night, start = first_night(), tmp_path / "start"
     async with QuayServer(night.registry) as server:
         promised: dict[str, str] = {}
@@ -198,7 +197,6 @@ async def test_skopeo_reads_every_image_that_is_named_after_a_kill(tmp_path: Pat
 
 @pytest.mark.timeout(180)
 async def test_thirty_kills_at_random_moments_under_load_lose_nothing(tmp_path: Path, commands: Zygote) -> None:
-    """K7."""
     registry, images = kolla(24, layer_size=300_000)
     night, mirror = Night(registry, images), tmp_path / "mirror"
     moments, kills = random.Random(5), 0
@@ -224,7 +222,6 @@ async def test_thirty_kills_at_random_moments_under_load_lose_nothing(tmp_path: 
 
 
 async def test_ten_kills_in_a_row_end_in_a_complete_mirror(tmp_path: Path, commands: Zygote) -> None:
-    """K3."""
     night, mirror, complete = first_night(), tmp_path / "mirror", 0
     async with QuayServer(night.registry) as server:
         for number in range(10):
@@ -241,7 +238,6 @@ async def test_ten_kills_in_a_row_end_in_a_complete_mirror(tmp_path: Path, comma
 async def test_a_prune_killed_at_any_step_takes_nothing_that_is_needed_and_the_next_one_completes(
     tmp_path: Path, commands: Zygote
 ) -> None:
-    """K2."""
     night, start = first_night(), tmp_path / "start"
     organization = night.registry.organization("kolla")
     async with QuayServer(night.registry) as server:

@@ -54,7 +54,6 @@ def is_sync_of_a_directory(operation: Operation) -> bool:
 
 @pytest.mark.timeout(120)
 async def test_no_moment_of_power_loss_leaves_anything_wrong_or_loses_what_was_promised(tmp_path: Path) -> None:
-    """K5."""
     log = await two_nights(tmp_path / "mirror")
     found = list(states(log, tmp_path / "mirror"))
     assert len(found) > 1000

@@ -49,7 +49,7 @@ def on_the_cdn(action: Action, **options: Any) -> Fault:
 
 
 async def test_a_bomb_that_calls_itself_an_encoding_is_not_unpacked(tmp_path: Path) -> None:
-    """B7: 200 KB that are 200 MB when they are decoded, which nobody does."""
+    """200 KB that are 200 MB when they are decoded, which nobody does."""
     bomb = gzip.compress(bytes(200 * MEBIBYTE), compresslevel=9)
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [
@@ -92,7 +92,7 @@ async def test_a_blob_that_says_it_is_encoded_is_taken_as_it_is(tmp_path: Path) 
 async def test_a_trickle_is_no_transfer(
     times: int | None, code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B9: a byte now and then keeps every timeout for silence from firing."""
+    """A byte now and then keeps every timeout for silence from firing."""
     monkeypatch.setattr(blobs, "_SLOW_SECONDS", 0.3)
     monkeypatch.setattr(blobs, "_SLOW_BYTES_PER_SECOND", 100_000)
     async with QuayServer(two_images(BIG)) as server:
@@ -106,7 +106,7 @@ async def test_a_trickle_is_no_transfer(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_connections_that_break_anywhere_cost_little_more_than_their_bytes(seed: int, tmp_path: Path) -> None:
-    """B10: a fifth of all answers breaks off somewhere."""
+    """A fifth of all answers breaks off somewhere."""
     image = make_image([make_layer(f"broken {number}", 2_000_000) for number in range(6)])
     total = sum(len(blob.data) for blob in image.all_blobs().values())
     async with QuayServer(two_images(image), seed=seed) as server:
@@ -122,7 +122,7 @@ async def test_connections_that_break_anywhere_cost_little_more_than_their_bytes
 
 
 async def test_content_that_changes_between_two_ranges_is_thrown_away(tmp_path: Path) -> None:
-    """B14: the digest decides, whatever ETag says."""
+    """The digest decides, whatever ETag says."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [
             on_the_cdn(CutBody(2_000_000), nth=1),
@@ -137,7 +137,7 @@ async def test_content_that_changes_between_two_ranges_is_thrown_away(tmp_path: 
 
 
 async def test_the_rest_of_a_blob_is_asked_for_with_the_name_of_its_beginning(tmp_path: Path) -> None:
-    """B14: a server that has other bytes by now sends all of them, rather than an end that does not fit."""
+    """A server that has other bytes by now sends all of them, rather than an end that does not fit."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [
             on_the_cdn(CutBody(2_000_000), nth=1),
@@ -167,7 +167,7 @@ async def test_what_is_no_strong_name_of_bytes_is_not_sent_back(etag: str, tmp_p
 async def test_a_server_that_calls_the_same_bytes_something_else_each_time_is_not_asked_by_name(
     tmp_path: Path,
 ) -> None:
-    """B14: several servers behind one address, each with names of its own: a flaky link gets there all the same."""
+    """Several servers behind one address, each with names of its own: a flaky link gets there all the same."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [on_the_cdn(ExtraHeaders({"ETag": f'"{number}"'}), nth=number) for number in range(1, 9)]
         server.faults += [on_the_cdn(CutBody(1_100_000), nth=number) for number in range(1, 4)]
@@ -197,7 +197,6 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_server_that_lies_about_a_range_costs_a_new_start(lie: str, tmp_path: Path) -> None:
-    """B11, B12."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [on_the_cdn(CutBody(2_000_000), nth=1), fault := on_the_cdn(LIES[lie], nth=2)]
         report = await mirror(server, tmp_path / "mirror")
@@ -225,7 +224,7 @@ def directory(path: Path) -> None:
     "harm", [shorter, Path.unlink, linked, directory], ids=["shorter", "gone", "link", "directory"]
 )
 async def test_a_blob_on_the_disk_that_is_none_is_noticed(harm: Callable[[Path], None], tmp_path: Path) -> None:
-    """B17: what can be fetched again is; where something else lies in its place, nothing is built on it."""
+    """What can be fetched again is; where something else lies in its place, nothing is built on it."""
     path = tmp_path / "mirror"
     blob = path / "blobs" / "sha256" / HEX
     async with QuayServer(registry := two_images(BIG)) as server:
@@ -262,7 +261,7 @@ class OneBadReplica(Action):
 
 @pytest.mark.parametrize("path", ["^/v2/kolla/nova/manifests/", HEX], ids=["manifest", "blob"])
 async def test_one_broken_replica_of_many_is_avoided(path: str, tmp_path: Path) -> None:
-    """B21: wrong bytes are fetched again over another connection."""
+    """Wrong bytes are fetched again over another connection."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults.append(Fault(path, replica := OneBadReplica()))
         report = await mirror(server, tmp_path / "mirror")
@@ -272,7 +271,6 @@ async def test_one_broken_replica_of_many_is_avoided(path: str, tmp_path: Path) 
 
 
 async def test_wrong_bytes_twice_are_survived(tmp_path: Path) -> None:
-    """B1, B21."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults.append(on_the_cdn(CorruptBody(7), nth=(1, 2)))
         report = await mirror(server, tmp_path / "mirror")

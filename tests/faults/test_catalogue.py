@@ -1,4 +1,4 @@
-"""The catalogue of hostile cases: each has a test that names it, in its docstring or in what it is run with."""
+"""The catalogue of faults names tests that exist."""
 
 from __future__ import annotations
 
@@ -7,36 +7,41 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent.parent
-
-# Discovery, authorization, redirects, manifests, blobs, layers in filters, names, transport, limits, targets, the disk,
-# crashes, concurrency, clocks, state, and what changes at the source. What else a number stood for once is gone.
-CATALOGUE = {
-    "D": (1, 2, 3, 4, 6, 7, 9, 10, 12, 14, 17, 19, 20),
-    "A": (1, 2, 4, 5, 6, 8, 9, 11, 12, 13, 14, 15, 16, 17),
-    "R": (1, 2, 3, 4, 5, 6, 7, 8),
-    "M": (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19, 21, 22),
-    "B": (1, 2, 3, 7, 8, 9, 10, 11, 12, 14, 15, 17, 20, 21),
-    "F": (2, 5, 6, 10, 11, 12, 14, 15, 16, 17, 18),
-    "N": (1, 5, 7),
-    "T": (2, 3, 4, 6, 7, 8, 9, 10, 11),
-    "L": (1, 2, 3, 4, 5, 7, 8),
-    "P": (1, 5, 7, 8, 11, 13, 14),
-    "K": (1, 2, 3, 4, 5, 6, 7),
-    "C": (1, 2, 3, 5, 6, 7),
-    "X": (1,),
-    "S": (1, 2, 3, 4, 5, 6, 7, 8),
-    "U": (1, 2),
-}
+FAULTS = Path(__file__).parent
+ROWS = [
+    [cell.strip() for cell in line.strip("| ").split(" | ")]
+    for line in (FAULTS / "CATALOGUE.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith(("| class ", "| ID "))
+]
 
 
-@pytest.fixture(scope="module")
-def named() -> set[str]:
-    """Return every case that a text in a test names."""
-    texts = [path.read_text() for path in TESTS.rglob("test_*.py") if path.name != Path(__file__).name]
-    return {case for text in texts for case in re.findall(r"(?<=[\"' ])[A-Z][0-9]{1,2}(?=[ ,.:(\"])", text)}
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_of_the_catalogue_names_tests_that_exist(row: list[str]) -> None:
+    tests = [*_tests_by_file(row[-1]), *_tests_by_path(row[2])]
+    assert tests
+    for file, name in tests:
+        assert _has((FAULTS.parent / file).read_text(), name), f"{file} does not have {name!r}"
 
 
-@pytest.mark.parametrize("case", [f"{family}{number}" for family, numbers in CATALOGUE.items() for number in numbers])
-def test_every_case_has_a_test_that_names_it(case: str, named: set[str]) -> None:
-    assert case in named
+def test_no_case_has_two_rows() -> None:
+    assert len({row[0] for row in ROWS}) == len(ROWS) > 100
+
+
+def _tests_by_file(cell: str) -> list[tuple[str, str]]:
+    """Read `faults/test_a.py: name, name`, each name in back quotes."""
+    found = re.findall(r"([\w/]+\.py): ((?:`[^`]+`(?:, )?)+)", cell)
+    return [(file, name) for file, names in found for name in re.findall("`([^`]+)`", names)]
+
+
+def _tests_by_path(cell: str) -> list[tuple[str, str]]:
+    """Read `test_a.py::name`, `::name`, each in back quotes; they are in this directory."""
+    found: list[tuple[str, str]] = []
+    for file, name in re.findall(r"`(\w+\.py)?::(\w+)", cell):
+        found.append((f"faults/{file}" if file else found[-1][0], name))
+
+    return found
+
+
+def _has(source: str, name: str) -> bool:
+    """Return whether `name` is a test function, or a string that names a case, maybe with placeholders."""
+    return f"def {name}(" in source if name.startswith("test_") else f'"{name}"' in source

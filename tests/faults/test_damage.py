@@ -81,15 +81,15 @@ def full_of_nonsense(path: Path) -> None:
 
 
 DATABASES: dict[str, Harm] = {
-    "S1 cut": halved,
-    "S1 a header of zeros": zeroed(0, 100),
-    "S1 a page of zeros": zeroed(4096, 4096),
-    "S1 noise": overwritten(b"\xa5" * 50_000),
-    "S1 of another program": of_another_program,
-    "S1 without its tables": without_tables,
-    "S1 other texts in its rows": full_of_nonsense,
-    "S2 empty": overwritten(b""),
-    "S4 gone": Path.unlink,
+    "cut": halved,
+    "a header of zeros": zeroed(0, 100),
+    "a page of zeros": zeroed(4096, 4096),
+    "noise": overwritten(b"\xa5" * 50_000),
+    "of another program": of_another_program,
+    "without its tables": without_tables,
+    "other texts in its rows": full_of_nonsense,
+    "empty": overwritten(b""),
+    "gone": Path.unlink,
 }
 
 
@@ -110,7 +110,7 @@ async def test_a_damaged_database_costs_no_byte_of_a_blob(name: str, file: str, 
 
 
 async def test_a_state_of_last_week_forgets_nothing_that_is_here(tmp_path: Path) -> None:
-    """S4: a backup that was played back; the layout is newer."""
+    """A backup that was played back; the layout is newer."""
     path, registry = tmp_path / "mirror", two_images()
     async with QuayServer(registry) as server:
         await mirror(server, path)
@@ -129,7 +129,6 @@ async def test_a_state_of_last_week_forgets_nothing_that_is_here(tmp_path: Path)
 
 
 async def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    """S3."""
     path = tmp_path / "mirror"
     async with QuayServer(two_images()) as server:
         await mirror(server, path)
@@ -147,7 +146,7 @@ async def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "longer", "other bytes"])
 async def test_a_blob_that_the_state_believes_in_and_that_is_not_there_is_fetched(damage: str, tmp_path: Path) -> None:
-    """S5, B17: a wrong size is seen at once, other bytes are what verify is for."""
+    """A wrong size is seen at once, other bytes are what verify is for."""
     path = tmp_path / "mirror"
     async with QuayServer(two_images()) as server:
         await mirror(server, path)
@@ -186,7 +185,7 @@ INDEXES: dict[str, Harm] = {
 @pytest.mark.parametrize("state", ["good", "gone"])
 @pytest.mark.parametrize("name", INDEXES)
 async def test_a_damaged_index_costs_no_byte_of_a_blob(name: str, state: str, tmp_path: Path) -> None:
-    """S6: with the state or without it."""
+    """With the state or without it."""
     path = tmp_path / "mirror"
     async with QuayServer(two_images()) as server:
         await mirror(server, path)
@@ -203,7 +202,6 @@ async def test_a_damaged_index_costs_no_byte_of_a_blob(name: str, state: str, tm
 
 
 async def test_what_another_tool_wrote_into_the_index_stays_byte_for_byte(tmp_path: Path) -> None:
-    """S8."""
     path = tmp_path / "mirror"
     theirs: dict[str, Any] = {
         "mediaType": "application/x",
@@ -238,7 +236,6 @@ async def mirror_only(server: QuayServer, path: Path, **options: Any) -> None:
 
 
 async def test_a_backup_that_reads_the_state_for_a_while_is_waited_for(tmp_path: Path) -> None:
-    """S7."""
     path = tmp_path / "mirror"
     async with QuayServer(registry := two_images()) as server:
         await mirror(server, path)
@@ -295,7 +292,7 @@ IN_THE_WAY: dict[str, tuple[str, Harm]] = {
 
 @pytest.mark.parametrize("name", IN_THE_WAY)
 async def test_what_is_in_the_way_is_named_in_a_line(name: str, tmp_path: Path) -> None:
-    """B17, F12: it is not ours to remove."""
+    """It is not ours to remove."""
     where, harm = IN_THE_WAY[name]
     async with QuayServer(two_images()) as server:
         await mirror(server, tmp_path / "mirror")
@@ -310,7 +307,7 @@ async def test_what_is_in_the_way_is_named_in_a_line(name: str, tmp_path: Path) 
 async def test_a_mirror_whose_blobs_are_on_another_file_system_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F14: a rename is what makes a blob whole at once; nothing is copied instead."""
+    """A rename is what makes a blob whole at once; nothing is copied instead."""
     honest = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
@@ -360,7 +357,6 @@ OPERATIONS = ["open", "fsync", "rename", "mkdir", "chmod"]
 async def test_whatever_the_disk_says_the_run_ends_with_6_and_the_next_one_completes(
     operation: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F10, F11, F12."""
     honest, count = fsops.step, iter(range(1_000_000))
 
     def step(name: str, path: Path) -> Any:
@@ -390,7 +386,6 @@ async def code_of(run: Awaitable[Report]) -> ExitCode:
 
 
 async def test_partial_files_of_a_crash_are_used_or_go(tmp_path: Path) -> None:
-    """F15."""
     path, image = tmp_path / "mirror", small_image("nova", 3_000_000)
     encoded = image.blobs[1].digest.partition(":")[2]
     async with QuayServer(two_images(image)) as server:
@@ -409,7 +404,6 @@ async def test_partial_files_of_a_crash_are_used_or_go(tmp_path: Path) -> None:
 
 
 async def test_a_strict_umask_and_blobs_that_may_only_be_read_are_no_trouble(tmp_path: Path) -> None:
-    """F18."""
     path = tmp_path / "mirror"
     before = os.umask(0o077)
     try:
@@ -428,7 +422,7 @@ async def test_a_strict_umask_and_blobs_that_may_only_be_read_are_no_trouble(tmp
 
 
 async def test_a_mirror_that_is_moved_away_meanwhile_is_not_made_anew_in_its_place(tmp_path: Path) -> None:
-    """F17: half of it would be in each."""
+    """Half of it would be in each."""
     path = tmp_path / "mirror"
     registry, _ = kolla(12)
 
@@ -453,7 +447,7 @@ async def test_a_mirror_that_is_moved_away_meanwhile_is_not_made_anew_in_its_pla
 async def test_a_clock_that_jumps_while_a_run_is_under_way_changes_nothing(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """X1: waits and lifetimes go by the other clock."""
+    """Waits and lifetimes go by the other clock."""
     honest, jumped = time.time, list[int]()
     monkeypatch.setattr(time, "time", lambda: honest() + (jump if jumped else 0.0))
     registry, images = kolla(6)
@@ -467,7 +461,7 @@ async def test_a_clock_that_jumps_while_a_run_is_under_way_changes_nothing(
 
 
 async def test_a_terminal_that_is_closed_ends_the_run_as_other_signals_do(tmp_path: Path) -> None:
-    """K4: SIGHUP; what is complete stays."""
+    """SIGHUP; what is complete stays."""
     registry, images = kolla(8)
     async with QuayServer(registry) as server:
         server.faults.append(Fault("", Delay(0.3), listener="cdn"))
@@ -493,7 +487,7 @@ async def test_a_terminal_that_is_closed_ends_the_run_as_other_signals_do(tmp_pa
 
 
 async def test_an_interrupt_with_many_transfers_in_flight_leaves_nothing_open(tmp_path: Path) -> None:
-    """C7, K4: Python's development mode tells of everything that is never closed or awaited."""
+    """Python's development mode tells of everything that is never closed or awaited."""
     registry, _ = kolla(30, layer_size=200_000)
     async with QuayServer(registry) as server:
         # The first answers show a CDN that is far away, from which many blobs come at a time.
@@ -526,7 +520,6 @@ async def test_an_interrupt_with_many_transfers_in_flight_leaves_nothing_open(tm
 
 
 async def test_notices_of_damage_are_lines(tmp_path: Path) -> None:
-    """S1, N5."""
     notices: list[str] = []
 
     def note(event: Event) -> None:
@@ -544,7 +537,7 @@ async def test_notices_of_damage_are_lines(tmp_path: Path) -> None:
 
 
 async def test_a_run_that_was_stopped_like_a_laptop_goes_on(tmp_path: Path) -> None:
-    """K6: connections are dead and tokens have expired by then."""
+    """Connections are dead and tokens have expired by then."""
     registry, images = kolla(8, layer_size=200_000)
     async with QuayServer(registry, require_token=True) as server:
         asked, gone = anyio.Event(), Fault("", Reset(), times=3)
@@ -569,7 +562,7 @@ async def test_a_run_that_was_stopped_like_a_laptop_goes_on(tmp_path: Path) -> N
 
 
 async def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Path) -> None:
-    """C6: a credential helper may leave something behind that has all files open that it was given."""
+    """A credential helper may leave something behind that has all files open that it was given."""
     helper = tmp_path / "docker-credential-daemon"
     helper.write_text(
         "#!/bin/sh\nsleep 30 >/dev/null 2>&1 </dev/null & echo $! > " + str(tmp_path / "pid") + "\n"
@@ -596,7 +589,7 @@ async def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Pa
 async def test_a_slow_disk_holds_nobody_up_but_who_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F16: its syncs are waited for beside the loop."""
+    """Its syncs are waited for beside the loop."""
     honest, slow = fsops.step, threading.Event()
     lags: list[float] = []
 

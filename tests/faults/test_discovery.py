@@ -64,11 +64,11 @@ def dripping() -> Pages:
 
 
 ENDLESS: dict[str, tuple[Callable[[], Pages], str]] = {
-    "D2 two pages that follow each other": (cycle, "goes in circles"),
-    "D3 a new page each time and no new name": (stuck, "does not advance"),
-    "D4 new names for ever": (lambda: endless(100), "more than 2,000 repositories"),
-    "D4 new pages for ever": (lambda: endless(1), "more than 100 pages"),
-    "D4 a million entries that are none": (dripping, "more than 100 pages"),
+    "two pages that follow each other": (cycle, "goes in circles"),
+    "a new page each time and no new name": (stuck, "does not advance"),
+    "new names for ever": (lambda: endless(100), "more than 2,000 repositories"),
+    "new pages for ever": (lambda: endless(1), "more than 100 pages"),
+    "a million entries that are none": (dripping, "more than 100 pages"),
 }
 
 
@@ -91,7 +91,7 @@ async def test_a_listing_without_an_end_is_given_up(name: str, tmp_path: Path, m
 
 
 async def test_a_page_with_more_entries_than_any_page_has_is_none(tmp_path: Path) -> None:
-    """D4, P8: eight megabytes of brackets are a hundred of memory, and a million lines of a log."""
+    """Eight megabytes of brackets are a hundred of memory, and a million lines of a log."""
     body = b'{"repositories": [' + b"[]," * 2_500_000 + b"5]}"
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(LISTING, ReplaceBody(body)))
@@ -104,7 +104,7 @@ async def test_a_page_with_more_entries_than_any_page_has_is_none(tmp_path: Path
 
 
 async def test_a_next_page_with_an_endless_name_is_not_asked_for(tmp_path: Path) -> None:
-    """D1: it would be sent back as part of a URL."""
+    """It would be sent back as part of a URL."""
     body = json.dumps({"repositories": [entry("nova")], "next_page": "x" * 5_000_000}).encode()
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(LISTING, ReplaceBody(body)))
@@ -116,7 +116,7 @@ async def test_a_next_page_with_an_endless_name_is_not_asked_for(tmp_path: Path)
 
 
 async def test_a_repository_that_is_listed_twice_is_there_once() -> None:
-    """D3: on one page as on several."""
+    """On one page as on several."""
     body = json.dumps({"repositories": [entry("nova"), entry("nova"), entry("glance")]}).encode()
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(LISTING, ReplaceBody(body)))
@@ -125,7 +125,6 @@ async def test_a_repository_that_is_listed_twice_is_there_once() -> None:
 
 
 async def test_a_listing_of_nothing_but_nonsense_is_not_an_empty_organization(tmp_path: Path) -> None:
-    """D10."""
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(LISTING, ReplaceBody(json.dumps({"repositories": [5, None, entry(5)]}).encode())))
         report = await mirror(server, tmp_path / "mirror")
@@ -135,7 +134,6 @@ async def test_a_listing_of_nothing_but_nonsense_is_not_an_empty_organization(tm
 
 
 async def test_a_repository_that_vanishes_between_two_pages_takes_no_other_along(tmp_path: Path) -> None:
-    """D6."""
     registry = Registry()
     kolla = registry.organization("kolla")
     for number in range(150):
@@ -153,7 +151,7 @@ async def test_a_repository_that_vanishes_between_two_pages_takes_no_other_along
     assert {f"kolla/image-{n:03}:{TAG}" for n in range(1, 150) if n != 120} <= {*layouts.names(tmp_path / "mirror")}
 
 
-# D7: tags that move while their list is read
+# Tags that move while their list is read
 
 
 def many_tags(number: int = 150) -> Registry:
@@ -172,7 +170,7 @@ async def found(server: QuayServer, glob: str = "build-*") -> set[str | None]:
 
 @pytest.mark.parametrize("change", ["deleted", "pushed again"])
 async def test_a_tag_that_goes_between_two_pages_hides_no_other(change: str) -> None:
-    """D7: with it, each tag after it moves up by one place, past the place where the next page begins."""
+    """With it, each tag after it moves up by one place, past the place where the next page begins."""
     registry = many_tags()
     nova, done = registry.organization("kolla").repository("nova"), list[RequestRecord]()
 
@@ -192,7 +190,6 @@ async def test_a_tag_that_goes_between_two_pages_hides_no_other(change: str) -> 
 
 
 async def test_tags_that_never_hold_still_are_no_list(tmp_path: Path) -> None:
-    """D7."""
     registry = many_tags()
     registry.organization("kolla").repository("glance").push("build-1", small_image("glance"))
     numbers = count()
@@ -212,7 +209,7 @@ async def test_tags_that_never_hold_still_are_no_list(tmp_path: Path) -> None:
 
 
 async def test_the_tags_of_one_page_are_read_once() -> None:
-    """D7: one page is one query of the database."""
+    """One page is one query of the database."""
     async with QuayServer(many_tags(100)) as server:
         assert len(await found(server)) == 100
         assert server.count(TAGS) == 1
@@ -222,7 +219,6 @@ async def test_the_tags_of_one_page_are_read_once() -> None:
 async def test_a_repository_with_tags_for_ever_fails_alone(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D4."""
     monkeypatch.setattr(tags, "_MAX_PAGES", 50)
     monkeypatch.setattr(tags, "_MAX_TAGS", 5_000)
     digest, numbers = small_image("nova").digest, count()
@@ -246,7 +242,6 @@ async def test_a_repository_with_tags_for_ever_fails_alone(
 async def test_an_organization_that_is_empty_or_not_there_is_told_and_nothing_is_pruned(
     name: str, tmp_path: Path
 ) -> None:
-    """D12."""
     registry = two_images()
     async with QuayServer(registry) as server:
         await mirror(server, tmp_path / "mirror")
@@ -267,7 +262,7 @@ ODD: list[object] = [None, 0, -1, 253_402_300_800, 1_795_469_801_000, "179546980
 
 @pytest.mark.parametrize("moment", ODD, ids=repr)
 async def test_a_time_that_makes_no_sense_keeps_nothing_from_being_mirrored(moment: object, tmp_path: Path) -> None:
-    """D14: what is not known to be old is new, for --since, and for the memory of a later night."""
+    """What is not known to be old is new, for --since, and for the memory of a later night."""
     listed = [entry("nova", last_modified=moment if moment is not None else 1e3), entry("glance")]
     tag = {"name": TAG, "manifest_digest": small_image("nova", 400_000).digest, "start_ts": moment, "end_ts": moment}
     listing = {"repositories": listed}
@@ -287,7 +282,6 @@ async def test_a_time_that_makes_no_sense_keeps_nothing_from_being_mirrored(mome
 
 
 async def test_a_repository_of_another_organization_is_left_out_and_told(tmp_path: Path) -> None:
-    """D17."""
     notices: list[str] = []
     registry = two_images()
     registry.organization("other").repository("secret").push(TAG, small_image("other"))
@@ -311,7 +305,7 @@ async def test_a_repository_of_another_organization_is_left_out_and_told(tmp_pat
 async def test_an_api_token_that_does_not_count_any_more_ends_the_run_and_nothing_is_pruned(
     when: str, tmp_path: Path
 ) -> None:
-    """D20: Quay answers 200 with what is public, as if the rest had been deleted."""
+    """Quay answers 200 with what is public, as if the rest had been deleted."""
     registry = two_images()
     kolla = registry.organization("kolla")
     kolla.grant("me")

@@ -93,7 +93,6 @@ NONSENSE: dict[str, tuple[str, str, Reaction]] = {
 
 @pytest.mark.parametrize("name", NONSENSE)
 async def test_what_does_not_pass_fails_the_image_and_tags_nothing(name: str, tmp_path: Path) -> None:
-    """P1, P5, P7, P8."""
     method, path, react = NONSENSE[name]
     async with QuayServer(organization(small_image("pushed", 20_000))) as server, Receiver() as target:
         for each in method.split("|"):
@@ -179,7 +178,6 @@ def immutable(target: Receiver, content: tuple[str, bytes]) -> Callable[[Request
 
 
 async def test_a_tag_that_may_not_change_and_means_something_else_is_told(tmp_path: Path) -> None:
-    """P11."""
     image, other = small_image("new"), small_image("old")
     async with QuayServer(organization(image)) as server, Receiver() as target:
         content = (other.media_type, other.raw)
@@ -192,7 +190,6 @@ async def test_a_tag_that_may_not_change_and_means_something_else_is_told(tmp_pa
 
 
 async def test_an_image_that_is_there_under_a_tag_that_may_not_change_is_fine(tmp_path: Path) -> None:
-    """P11."""
     image = small_image("new")
     async with QuayServer(organization(image)) as server, Receiver() as target:
         target.manifests["kolla/image-0"][TAG] = (image.media_type, image.raw)
@@ -205,7 +202,6 @@ async def test_an_image_that_is_there_under_a_tag_that_may_not_change_is_fine(tm
 
 
 async def test_nothing_is_pushed_to_where_it_comes_from(tmp_path: Path) -> None:
-    """P13."""
     async with QuayServer(organization(small_image("pushed"))) as server:
         settings = Options.of(server=server.url, state=tmp_path)
         with pytest.raises(ConfigError, match="where the images come from"):
@@ -216,7 +212,6 @@ async def test_nothing_is_pushed_to_where_it_comes_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 7, 2**60])
 async def test_a_blob_that_is_there_with_another_length_is_not_there(length: int, tmp_path: Path) -> None:
-    """P14."""
     image = small_image("pushed", 20_000)
     async with QuayServer(organization(image)) as server, Receiver() as target:
         target.breakages.append(Breakage("HEAD", "/blobs/", answer(200, Content_Length=str(length)), nth=0))

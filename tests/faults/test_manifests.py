@@ -91,7 +91,7 @@ async def fails(image: SourceManifest, path: Path, says: str, *, requests: int =
 
 
 async def test_another_digest_than_that_of_the_bytes_is_no_answer(tmp_path: Path) -> None:
-    """M2: the header is not needed, but who lies there lies elsewhere."""
+    """The header is not needed, but who lies there lies elsewhere."""
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(MANIFESTS, ExtraHeaders({"Docker-Content-Digest": "sha256:" + "0" * 64})))
         server.faults.append(Fault(BY_TAG, ReplaceBody(small_image("another").raw)))
@@ -103,18 +103,15 @@ async def test_another_digest_than_that_of_the_bytes_is_no_answer(tmp_path: Path
 
 
 async def test_a_hundred_indexes_in_each_other_are_not_followed_to_their_end(tmp_path: Path) -> None:
-    """M11."""
     await fails(nested(100), tmp_path / "mirror", "too deep or too wide", requests=6)
 
 
 async def test_an_index_with_a_hundred_thousand_children_is_too_large(tmp_path: Path) -> None:
-    """M11."""
     child = described(small_image("child"))
     await fails(index_of(*[child] * 100_000), tmp_path / "mirror", "4,194,304", requests=6)
 
 
 async def test_a_child_that_is_there_two_thousand_times_is_fetched_once(tmp_path: Path) -> None:
-    """M11."""
     child = small_image("child")
     async with QuayServer(two_images(index_of(*[described(child)] * 2_000, children=(child,)))) as server:
         report = await mirror(server, tmp_path / "mirror")
@@ -124,13 +121,12 @@ async def test_a_child_that_is_there_two_thousand_times_is_fetched_once(tmp_path
 
 
 async def test_manifests_that_would_fill_the_memory_together_are_not_fetched(tmp_path: Path) -> None:
-    """M11, P8: each is as large as a manifest may be."""
+    """Each is as large as a manifest may be."""
     children = tuple(padded(number, 3_000_000) for number in range(8))
     await fails(whole(*children), tmp_path / "mirror", "its manifests have 24,", requests=1)
 
 
 async def test_an_image_of_more_blobs_than_any_has_is_refused_before_the_first(tmp_path: Path) -> None:
-    """M11, P8."""
     config = Blob.of(b"{}")
     children = []
     for number in range(11):
@@ -156,7 +152,7 @@ async def test_an_image_of_more_blobs_than_any_has_is_refused_before_the_first(t
 async def test_an_index_that_lies_about_a_child_is_refused_whoever_told_the_truth_before(
     how: str, lie: dict[str, object], tmp_path: Path
 ) -> None:
-    """M13: the child may be here already, from an index that was right, and be read from the disk."""
+    """The child may be here already, from an index that was right, and be read from the disk."""
     child = small_image("child")
     entries = [described(child)] if how == "beside the truth" else []
     image = index_of(*entries, described(child, **lie), children=(child,))
@@ -178,7 +174,7 @@ async def test_an_index_that_lies_about_a_child_is_refused_whoever_told_the_trut
 
 
 async def test_an_index_whose_child_is_gone_fails_with_its_name(tmp_path: Path) -> None:
-    """M12: Quay calls such an index sparse."""
+    """Quay calls such an index sparse."""
     here, gone = small_image("here"), small_image("gone")
     await fails(index_of(described(here), described(gone), children=(here,)), tmp_path / "mirror", gone.digest)
 
@@ -187,7 +183,7 @@ async def test_an_index_whose_child_is_gone_fails_with_its_name(tmp_path: Path) 
     "content", [b"\xff\xfe" * 100, b"not JSON", b"", b"[" * 100_000, bytes(20_000_000)], ids=lambda c: str(len(c))
 )
 async def test_a_config_is_mirrored_whatever_it_is(content: bytes, tmp_path: Path) -> None:
-    """M18: nobody reads it for that."""
+    """Nobody reads it for that."""
     image = with_config(content)
     async with QuayServer(two_images(image)) as server:
         report = await mirror(server, tmp_path / "mirror")
@@ -204,7 +200,7 @@ async def test_a_config_is_mirrored_whatever_it_is(content: bytes, tmp_path: Pat
 
 
 async def test_what_a_tag_means_when_it_is_fetched_counts_and_the_image_is_one(tmp_path: Path) -> None:
-    """M19, U1: HEAD says one digest, and GET another one, since the tag moves in between."""
+    """HEAD says one digest, and GET another one, since the tag moves in between."""
     registry, new = two_images(), small_image("moved")
 
     def move(request: RequestRecord) -> None:
@@ -220,7 +216,6 @@ async def test_what_a_tag_means_when_it_is_fetched_counts_and_the_image_is_one(t
 
 @pytest.mark.parametrize("text", ["\x1b[2J\x07\u202e", "x" * 1_000_000, "</script>", "\ud800"], ids=ascii)
 async def test_annotations_are_stored_and_obeyed_by_nobody(text: str, tmp_path: Path) -> None:
-    """M21, M16."""
     text = text.encode("utf-8", "ignore").decode()
     image = small_image("annotated")
     names = ("org.opencontainers.image.ref.name", "io.containerd.image.name", "a")
@@ -236,7 +231,7 @@ async def test_annotations_are_stored_and_obeyed_by_nobody(text: str, tmp_path: 
 
 
 async def test_every_type_is_accepted_always(tmp_path: Path) -> None:
-    """M22: of a type that is not listed Quay makes another one, and answers 200."""
+    """Of a type that is not listed Quay makes another one, and answers 200."""
     registry = two_images(whole(small_image("amd64"), small_image("arm64")))
     async with QuayServer(registry) as server:
         report = await mirror(server, tmp_path / "mirror", discovery=Discovery.REGISTRY)
@@ -248,7 +243,7 @@ async def test_every_type_is_accepted_always(tmp_path: Path) -> None:
 
 
 async def test_what_a_registry_makes_of_an_image_is_not_the_image(tmp_path: Path) -> None:
-    """M22: an honest answer, with its own digest; but not what the tag was said to be."""
+    """An honest answer, with its own digest; but not what the tag was said to be."""
     image, child = whole(small_image("amd64"), small_image("arm64")), small_image("amd64")
     async with QuayServer(two_images(image)) as server:
         headers = {"Content-Type": child.media_type, "Docker-Content-Digest": child.digest}
@@ -265,7 +260,7 @@ async def test_what_a_registry_makes_of_an_image_is_not_the_image(tmp_path: Path
 
 @pytest.mark.parametrize("size", [2**62, 10**15], ids=["exabytes", "petabytes"])
 async def test_an_image_that_claims_to_be_larger_than_the_disk_ends_no_other(size: int, tmp_path: Path) -> None:
-    """M8, F10: with the look at the free space that is usual."""
+    """With the look at the free space that is usual."""
     config, layer = Blob.of(b"{}"), Blob.of(b"layer")
     entries: dict[str, Any] = {
         "config": {"mediaType": "application/x", "digest": config.digest, "size": config.size},

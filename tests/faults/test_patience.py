@@ -17,7 +17,7 @@ from quaymirror.testing import Call, Fault, QuayServer, Raw, ReplaceBody, bad_ga
 MANIFESTS = "^/v2/kolla/nova/manifests/"
 HEAD = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n"
 
-# L1: what is no number of seconds and no date counts for nothing, and costs nothing but the usual wait.
+# What is no number of seconds and no date counts for nothing, and costs nothing but the usual wait.
 ZOO = {
     "digits of another script": "Retry-After: \uff11\uff12\uff10".encode(),
     "an underscore": b"Retry-After: 1_0",
@@ -50,7 +50,6 @@ async def test_whatever_retry_after_says_the_run_completes(name: str, tmp_path: 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_third_of_all_answers_429_is_survived(seed: int, tmp_path: Path) -> None:
-    """L2."""
     registry, images = kolla(12)
     async with QuayServer(registry, seed=seed) as server:
         server.faults.append(fault := Fault("", too_many_requests(), probability=0.3))
@@ -64,7 +63,6 @@ async def test_a_third_of_all_answers_429_is_survived(seed: int, tmp_path: Path)
 @pytest.mark.parametrize("answer", [too_many_requests("7"), bad_gateway(503, "Closed")], ids=["429", "503"])
 @pytest.mark.parametrize("path", ["^/api/", "^/v2/"], ids=["the API", "the registry"])
 async def test_a_server_that_is_busy_for_ever_is_given_up(answer: object, path: str, tmp_path: Path) -> None:
-    """L4."""
     retries: list[Event] = []
     async with QuayServer(two_images()) as server:
         server.faults.append(fault := Fault(path, answer))  # type: ignore[arg-type]
@@ -83,7 +81,6 @@ async def test_a_server_that_is_busy_for_ever_is_given_up(answer: object, path: 
 
 
 async def test_an_hour_that_there_is_not_is_told_at_once(tmp_path: Path) -> None:
-    """L5."""
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault("^/api/v1/repository$", too_many_requests("3600")))
         report = await mirror(server, tmp_path / "mirror")
@@ -94,7 +91,6 @@ async def test_an_hour_that_there_is_not_is_told_at_once(tmp_path: Path) -> None
 
 
 async def test_a_mix_of_errors_is_survived(tmp_path: Path) -> None:
-    """L7."""
     registry, images = kolla(12)
     async with QuayServer(registry, seed=7) as server:
         for status in (408, 500, 502, 503, 504, 521):
@@ -108,7 +104,6 @@ async def test_a_mix_of_errors_is_survived(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("body", [b'{"error": "busy"}', b"[]", b"", b"null", b'{"tags": {}}', b"\xff\xfe\x00"])
 async def test_an_error_that_is_called_a_success_is_none(body: bytes, tmp_path: Path) -> None:
-    """L8."""
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault("/kolla/nova/tag/$", ReplaceBody(body)))
         report = await mirror(server, tmp_path / "mirror")

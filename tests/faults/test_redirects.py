@@ -21,7 +21,6 @@ HEX = BIG.blobs[1].digest.partition(":")[2]
 
 
 async def test_no_redirect_takes_anything_along_that_is_for_the_registry(tmp_path: Path) -> None:
-    """R1."""
     registry = two_images()
     registry.robot("kolla+robot", token="canary")
     async with QuayServer(registry, require_token=True) as server:
@@ -53,7 +52,7 @@ PRIVATE = {
 async def test_a_public_registry_sends_us_to_no_private_address(
     name: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R3: whatever it is called, it is not even connected to."""
+    """Whatever it is called, it is not even connected to."""
     monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
     async with QuayServer(two_images()) as server, QuayServer(Registry(), host="127.0.0.2") as inside:
         port = int(inside.host.rpartition(":")[2])
@@ -69,7 +68,7 @@ async def test_a_public_registry_sends_us_to_no_private_address(
 async def test_a_name_that_is_public_first_and_private_when_it_counts_is_not_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R3: what is looked at is the address of the connection itself, so that no second answer can differ."""
+    """What is looked at is the address of the connection itself, so that no second answer can differ."""
     monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
     async with QuayServer(two_images()) as server, QuayServer(Registry(), host="127.0.0.2") as inside:
         port = int(inside.host.rpartition(":")[2])
@@ -83,7 +82,7 @@ async def test_a_name_that_is_public_first_and_private_when_it_counts_is_not_rea
 
 
 async def test_a_link_that_is_too_old_for_the_rest_of_a_blob_is_asked_for_anew(tmp_path: Path) -> None:
-    """R7: signed links live ten minutes."""
+    """Signed links live ten minutes."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [
             Fault(HEX, CutBody(2_000_000), listener="cdn", nth=1),
@@ -99,7 +98,7 @@ async def test_a_link_that_is_too_old_for_the_rest_of_a_blob_is_asked_for_anew(t
 
 
 async def test_no_cookie_is_kept(tmp_path: Path) -> None:
-    """R8: browsers send those of one port of a host to all others."""
+    """Browsers send those of one port of a host to all others."""
     async with QuayServer(two_images(), require_token=True) as server:
         server.faults.append(
             Fault("", ExtraHeaders([("Set-Cookie", "sid=canary; Path=/"), ("Set-Cookie", "a=b; Domain=127.0.0.1")]))
@@ -112,7 +111,6 @@ async def test_no_cookie_is_kept(tmp_path: Path) -> None:
 
 
 async def test_a_manifest_that_is_kept_elsewhere_is_verified_like_any_other(tmp_path: Path) -> None:
-    """R6."""
     image = small_image("nova", 400_000)
     headers = {"Content-Type": image.media_type}
     async with QuayServer(two_images()) as server:
@@ -130,7 +128,7 @@ async def test_a_manifest_that_is_kept_elsewhere_is_verified_like_any_other(tmp_
 
 
 async def test_redirects_that_differ_each_time_end(tmp_path: Path) -> None:
-    """R4: and those of a token's own host count, too."""
+    """And those of a token's own host count, too."""
     hops: list[RequestRecord] = []
     async with QuayServer(two_images()) as server:
         server.faults += [

@@ -89,7 +89,6 @@ async def run(server: QuayServer, path: Path, *more: str, check: int | None = No
 
 
 async def test_no_name_becomes_anything_but_a_rejected_name(tmp_path: Path) -> None:
-    """N1, N5, F5."""
     entries = [{"namespace": "kolla", "name": name, "last_modified": 5} for name in [*NAMES, "glance"]]
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault("^/api/v1/repository$", ReplaceBody(json.dumps({"repositories": entries}).encode())))
@@ -101,7 +100,6 @@ async def test_no_name_becomes_anything_but_a_rejected_name(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:30])
 async def test_no_tag_s_name_does_harm(name: object, tmp_path: Path) -> None:
-    """N1, N5."""
     digest = small_image("nova", 400_000).digest
     tags = [{"name": tag, "manifest_digest": digest, "start_ts": 5, "size": 5} for tag in (name, "good")]
     async with QuayServer(two_images()) as server:
@@ -120,7 +118,6 @@ async def test_no_tag_s_name_does_harm(name: object, tmp_path: Path) -> None:
 async def test_an_answer_about_one_tag_that_names_none_does_not_say_that_it_is_gone(
     name: object, tmp_path: Path
 ) -> None:
-    """N1, D10."""
     body = json.dumps({"tags": [{"name": name, "manifest_digest": small_image("nova", 400_000).digest}]})
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault("/kolla/nova/tag/$", ReplaceBody(body.encode())))

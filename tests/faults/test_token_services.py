@@ -66,7 +66,6 @@ async def over_tls(registry: Registry, tmp_path: Path) -> AsyncIterator[tuple[Qu
 
 
 async def test_a_registry_whose_token_service_is_elsewhere_gets_nothing_for_any_image(tmp_path: Path) -> None:
-    """A1."""
     async with QuayServer(private(two_images())) as server, QuayServer(Registry()) as evil:
         server.faults.append(Fault(EVERYTHING, challenge(f"{evil.url}/v2/auth")))
         report = await login(server, tmp_path / "mirror")
@@ -78,7 +77,7 @@ async def test_a_registry_whose_token_service_is_elsewhere_gets_nothing_for_any_
 
 
 async def test_a_registry_with_tls_has_no_token_service_without(tmp_path: Path) -> None:
-    """A2: not even at the same host and port."""
+    """Not even at the same host and port."""
     async with over_tls(private(two_images()), tmp_path) as (server, cafile):
         server.faults.append(Fault(EVERYTHING, challenge(f"http://{server.host}/v2/auth")))
         report = await login(server, tmp_path / "mirror", cafile=cafile)
@@ -92,7 +91,7 @@ async def test_a_registry_with_tls_has_no_token_service_without(tmp_path: Path) 
 async def test_a_token_service_that_is_allowed_is_not_at_a_private_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A4: its name is trusted, its address is not, where the registry's is public."""
+    """Its name is trusted, its address is not, where the registry's is public."""
     monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
     async with QuayServer(private(two_images())) as server, QuayServer(Registry(), host="127.0.0.2") as inside:
         port = int(inside.host.rpartition(":")[2])
@@ -107,7 +106,6 @@ async def test_a_token_service_that_is_allowed_is_not_at_a_private_address(
 
 @pytest.mark.parametrize("url", ["{evil}/v2/auth", "http://127.0.0.3:9/x", "/elsewhere", "file:///etc/passwd"])
 async def test_a_token_service_that_redirects_is_not_followed(url: str, tmp_path: Path) -> None:
-    """A5, R6."""
     async with QuayServer(private(two_images()), require_token=True) as server, QuayServer(Registry()) as evil:
         server.faults.append(Fault(TOKENS, Answer(302, {"Location": url.format(evil=evil.url)})))
         report = await login(server, tmp_path / "mirror")
@@ -118,7 +116,7 @@ async def test_a_token_service_that_redirects_is_not_followed(url: str, tmp_path
 
 
 async def test_tokens_that_last_a_moment_are_renewed_all_the_time(tmp_path: Path) -> None:
-    """A8: what the server counts as expired costs one more request each."""
+    """What the server counts as expired costs one more request each."""
     registry, images = kolla(12)
     async with QuayServer(registry, require_token=True, token_lifetime=-29) as server:
         report = await mirror(server, tmp_path / "mirror")
@@ -128,7 +126,7 @@ async def test_tokens_that_last_a_moment_are_renewed_all_the_time(tmp_path: Path
 
 
 async def test_a_wrong_password_is_tried_twice_at_most_and_ends_the_run(tmp_path: Path) -> None:
-    """A9: whoever tries it for each of a thousand images is locked out."""
+    """Whoever tries it for each of a thousand images is locked out."""
     registry, _ = kolla(40)
     async with QuayServer(registry, require_token=True) as server:
         report = await login(server, tmp_path / "mirror")
@@ -140,7 +138,7 @@ async def test_a_wrong_password_is_tried_twice_at_most_and_ends_the_run(tmp_path
 
 
 async def test_a_token_that_is_new_and_refused_all_the_same_is_not_renewed_for_ever(tmp_path: Path) -> None:
-    """A9, A14: the registry and its token service contradict each other, about one repository."""
+    """The registry and its token service contradict each other, about one repository."""
     async with QuayServer(private(two_images()), require_token=True) as server:
         server.faults.append(refusing := Fault(MANIFESTS, challenge(f"{server.url}/v2/auth")))
         report = await login(server, tmp_path / "mirror")
@@ -175,7 +173,7 @@ LIFETIMES: list[dict[str, object]] = [
 
 @pytest.mark.parametrize("fields", LIFETIMES, ids=lambda fields: str(fields)[:40])
 async def test_whatever_is_said_of_a_token_s_life_it_is_used(fields: dict[str, object], tmp_path: Path) -> None:
-    """A11: and clocks don't matter."""
+    """And clocks don't matter."""
     registry, images = kolla(8)
     async with QuayServer(registry, require_token=True) as server:
         server.faults.append(Fault(TOKENS, Edited(**fields)))
@@ -187,7 +185,7 @@ async def test_whatever_is_said_of_a_token_s_life_it_is_used(fields: dict[str, o
 
 @pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
 async def test_a_challenge_of_where_we_were_sent_gets_no_answer(scheme: str, tmp_path: Path) -> None:
-    """A12 (CVE-2020-15157)."""
+    """CVE-2020-15157."""
     async with QuayServer(private(two_images()), require_token=True) as server, QuayServer(Registry()) as evil:
         headers = {"WWW-Authenticate": f'{scheme} realm="{evil.url}/v2/auth",service="x"'}
         server.faults.append(Fault("", Answer(401, headers), listener="cdn"))
@@ -202,7 +200,7 @@ async def test_a_challenge_of_where_we_were_sent_gets_no_answer(scheme: str, tmp
 
 
 async def test_a_cdn_that_calls_itself_a_token_service_of_the_registry_gets_nothing(tmp_path: Path) -> None:
-    """A1, A12: the realm is the host that blobs come from; that it is trusted with those says nothing."""
+    """The realm is the host that blobs come from; that it is trusted with those says nothing."""
     async with QuayServer(private(two_images()), require_token=True) as server:
         server.faults.append(Fault(EVERYTHING, challenge(f"{server.cdn_url}/token")))
         report = await login(server, tmp_path / "mirror")
@@ -216,7 +214,6 @@ LOOK_ALIKES = ["127.0.0.1.evil.example", "127.0.0.1:1", "evil.127.0.0.1", "127.0
 
 @pytest.mark.parametrize("host", LOOK_ALIKES)
 async def test_credentials_of_a_host_that_only_looks_alike_are_not_used(host: str, tmp_path: Path) -> None:
-    """A16."""
     file = tmp_path / "auth.json"
     both = base64.b64encode(f"{ROBOT.username}:{CANARY}".encode()).decode()
     async with QuayServer(private(two_images()), require_token=True) as server:
@@ -233,7 +230,6 @@ async def test_credentials_of_a_host_that_only_looks_alike_are_not_used(host: st
 async def test_a_robot_whose_token_is_taken_away_meanwhile_ends_the_run_and_what_is_there_stays(
     tmp_path: Path,
 ) -> None:
-    """A17."""
     registry, _ = kolla(40)
     private(registry)
 
@@ -251,7 +247,6 @@ async def test_a_robot_whose_token_is_taken_away_meanwhile_ends_the_run_and_what
 
 
 async def test_the_realm_of_one_repository_is_no_reason_to_give_up_the_others(tmp_path: Path) -> None:
-    """A1, A14."""
     async with QuayServer(private(two_images())) as server, QuayServer(Registry()) as evil:
         server.faults.append(Fault(MANIFESTS, challenge(f"{evil.url}/v2/auth")))
         report = await login(server, tmp_path / "mirror")
@@ -263,7 +258,7 @@ async def test_the_realm_of_one_repository_is_no_reason_to_give_up_the_others(tm
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_password_is_sent_by_plain_http_only_to_a_server_that_was_named_so(scheme: str, tmp_path: Path) -> None:
-    """A15, A2: whoever writes http:// means it; no server can bring us to it."""
+    """Whoever writes http:// means it; no server can bring us to it."""
     basic = Answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
     if scheme == "http":
         async with QuayServer(two_images()) as server:

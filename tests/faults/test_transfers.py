@@ -205,7 +205,6 @@ async def test_a_tag_that_moves_while_another_keeps_the_old_image_is_mirrored_as
 
 @pytest.mark.parametrize("gone", ["tag", "repository"])
 async def test_what_disappears_after_it_was_checked_is_skipped_and_says_why(gone: str, tmp_path: Path) -> None:
-    """U2."""
     registry = one_image(5000)
     organization = registry.organization("kolla")
     organization.repository("other").push(TAG, small_image("other"))

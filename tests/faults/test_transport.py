@@ -34,7 +34,7 @@ CHUNKS = b"%x\r\n%s\r\n" % (len(IMAGE.raw), IMAGE.raw)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
-# T2: no connection
+# No connection
 
 
 @contextmanager
@@ -101,7 +101,7 @@ async def test_a_name_service_that_does_not_answer_is_given_up_in_time(
     assert "in time" in messages(report)[0]
 
 
-# T6: an outage
+# An outage
 
 
 async def test_ten_minutes_without_an_answer_are_waited_out_with_few_questions(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ async def test_ten_minutes_without_an_answer_are_waited_out_with_few_questions(t
     assert any(isinstance(event, HostPaused) for event in pauses)
 
 
-# T7: proxies
+# Proxies
 
 
 @asynccontextmanager
@@ -189,7 +189,7 @@ async def test_who_is_excepted_from_the_proxy_is_asked_directly(
     assert Proxies.of(environment).find("http://other.test/") == url
 
 
-# T8: netrc
+# Netrc
 
 
 async def test_netrc_is_not_read(tmp_path: Path, home: Path) -> None:
@@ -207,7 +207,7 @@ async def test_netrc_is_not_read(tmp_path: Path, home: Path) -> None:
     assert set(told) == {None}
 
 
-# T9: addresses that don't work
+# Addresses that don't work
 
 
 async def test_an_address_that_does_not_answer_beside_one_that_does_costs_a_moment(
@@ -240,7 +240,7 @@ async def test_a_registry_at_an_ipv6_address_is_a_registry(tmp_path: Path) -> No
     assert {*layouts.names(tmp_path / "mirror")} == {NOVA, GLANCE}
 
 
-# T3, T4, T10: HTTP
+# HTTP
 
 GOOD = {
     "HTTP/1.0 without a length": b"HTTP/1.0 200 OK\r\n" + TYPE + b"\r\n" + IMAGE.raw,
@@ -340,7 +340,7 @@ async def test_whatever_status_a_manifest_has_nothing_is_believed_that_is_not_th
     assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
 
 
-# T1, T11: certificates
+# Certificates
 
 
 async def test_a_certificate_that_turns_bad_ends_the_run_and_what_was_complete_stays(tmp_path: Path) -> None:
@@ -391,7 +391,6 @@ NO_TLS = {
 
 @pytest.mark.parametrize("name", NO_TLS)
 async def test_tls_that_is_none_is_told(name: str, tmp_path: Path) -> None:
-    """T3, T2."""
     async with proxy(NO_TLS[name]) as (url, asked):
         report = await mirror(f"https://127.0.0.1:{url.rpartition(':')[2]}", tmp_path / "mirror", retries=1)
 

@@ -194,7 +194,6 @@ def release(server: QuayServer) -> None:
 async def test_signals_end_a_run_and_the_next_one_completes_it(
     tmp_path: Path, signals: tuple[signal.Signals, ...], code: int
 ) -> None:
-    """K4."""
     import asyncio
 
     registry, images = kolla(8)

@@ -85,7 +85,6 @@ async def test_a_layer_is_fetched_once_and_decompressed_once(
 
 
 async def test_a_failing_filter_fails_its_image_only_and_says_in_which_phase(tmp_path: Path) -> None:
-    """F6."""
     bad = make_image([layer(b"this is no archive" * 100)])
     async with QuayServer(registry_of(bad=bad, good=small_image("good"))) as server:
         for to in (f"dir://{tmp_path}/all", f"tar://{tmp_path}/tars/{{repo}}.tar"):

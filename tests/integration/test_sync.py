@@ -25,7 +25,6 @@ EVERYTHING = Selection("kolla", "*", TAG)
 
 
 async def test_every_image_lands_byte_for_byte_under_its_name(tmp_path: Path) -> None:
-    """N7."""
     registry, images = kolla()
     async with QuayServer(registry) as server:
         report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))

@@ -23,7 +23,6 @@ EVERYTHING = Selection("kolla", "*", TAG)
 
 
 async def test_the_second_run_is_told_who_is_there_or_waits_until_the_first_has_ended(tmp_path: Path) -> None:
-    """C1."""
     registry, images = kolla(6)
     mirror, events, reports = tmp_path / "mirror", list[Event](), list[Report]()
     async with QuayServer(registry) as server:
@@ -74,7 +73,6 @@ async def test_who_waits_can_be_told_to_stop(tmp_path: Path) -> None:
 
 
 async def test_who_removes_blobs_excludes_all_and_readers_share(tmp_path: Path) -> None:
-    """C3."""
     path = tmp_path / ".quaymirror/lock"
     path.parent.mkdir()
     with lock.locked(path), pytest.raises(LockHeld), lock.locked(path):

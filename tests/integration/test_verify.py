@@ -218,7 +218,6 @@ async def test_a_mirror_is_verified_while_a_run_writes_but_not_while_blobs_go(tm
 
 
 async def test_verifying_beside_a_run_finds_nothing_wrong(tmp_path: Path) -> None:
-    """C5."""
     mirror, looks = tmp_path / "mirror", 0
     registry, images = kolla(30, layer_size=30_000)
     async with QuayServer(registry, bandwidth=600_000) as server:

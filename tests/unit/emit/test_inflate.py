@@ -37,7 +37,6 @@ def run(tmp_path: Path, blob: bytes, content: bytes = CONTENT, **options: int) -
 
 @pytest.mark.parametrize("form", COMPRESSED)
 def test_every_form_of_a_layer_is_decompressed_whole(tmp_path: Path, form: str) -> None:
-    """F2."""
     assert run(tmp_path, COMPRESSED[form]) == CONTENT
 
 

@@ -182,7 +182,6 @@ async def test_a_host_that_is_limited_as_quay_is_asked_nearly_as_fast_as_it_allo
 
 @pytest.mark.parametrize(("rate", "burst"), [(10, 5), (20, 5), (120, 20)])
 async def test_a_limit_that_is_none_of_quay_s_is_found(rate: float, burst: int) -> None:
-    """L3."""
     async with running_clock() as clock:
         server, count = ServerLimits([LimitRule("^/", "zone", rate, burst)], clock=clock), int(rate * 60)
         refused = await _ask(clock, make_gate(clock, KINDS["manifests"]), server, count, latency=0.02)
