@@ -15,7 +15,7 @@ from pushing import organization
 from receiver import Receiver
 from trouble import NOVA, two_images
 
-from quaymirror.testing import Fault, QuayServer, Redirect
+from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Redirect
 
 IMAGE = small_image("nova", 3_000)
 LAYER = IMAGE.blobs[1]
@@ -124,3 +124,30 @@ async def test_an_upload_goes_on_exactly_where_the_registry_says(name: str, wher
         if "/uploads/" in path
     }
     assert ends == {UPLOADS[name]}
+
+
+BEARER = 'Bearer realm="{url}/v2/auth",service="{host}"'
+CHALLENGES = {
+    "another scheme before it, in one field": [f"Negotiate, {BEARER}"],
+    "another scheme after it, in one field": [f"{BEARER}, Negotiate"],
+    "another scheme with a token before it": [f"Negotiate YIIJvwYGKwYBBQUC/+==, NTLM TlRMTVNTUAACAAAA, {BEARER}"],
+    "another scheme with parameters before it": [
+        f'Digest realm="a, b=\\"c\\"", qop="auth,auth-int", stale=false, {BEARER}'
+    ],
+    "Basic before it": [f'Basic realm="x", {BEARER}'],
+    "empty elements": [f" , ,{BEARER},,"],
+    "spaces everywhere": ['  bEARER   realm = "{url}/v2/auth" , service = "{host}"  '],
+    "two fields": ["Negotiate", BEARER],
+    "something broken before it": [f"Basic realm=not a token, {BEARER}"],
+}
+
+
+@pytest.mark.parametrize("name", CHALLENGES)
+async def test_a_challenge_is_found_among_others(name: str, tmp_path: Path) -> None:
+    async with QuayServer(two_images(), require_token=True) as server:
+        fields = [field.format(url=server.url, host=server.host) for field in CHALLENGES[name]]
+        server.faults.append(Fault("^/v2/kolla/", ExtraHeaders([("WWW-Authenticate", field) for field in fields])))
+        await sync(server, tmp_path / "mirror", cwd=tmp_path)
+        assert server.count("^/v2/auth$")
+
+    assert NOVA in layouts.names(tmp_path / "mirror")
