@@ -14,17 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from enum import StrEnum
 from pathlib import Path
 
-from ..errors import Phase, StoreError
-
-_WORDS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EIO: "input/output error",
-    errno.EMFILE: "too many open files",
-}
+from ..errors import Phase, StoreError, from_os_error
 
 # What file systems answer to what they do not have at all: shares of other systems, FUSE, FAT.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -64,8 +54,7 @@ def local_errors(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = _WORDS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
-        raise StoreError(f"can't {doing} {path}: {words}", phase=Phase.STORE) from error
+        raise from_os_error(error, doing, path, kind=StoreError, phase=Phase.STORE) from error
 
 
 @contextmanager
