@@ -16,18 +16,18 @@ SOURCE = Path(quaymirror.__file__).parent
 
 # A room may import the rooms named here; `.` are the modules beside them.
 ALLOWED = {
-    "oci": {"errors"},
+    "oci": {"untrusted", "errors"},
     "http": {"errors", "events", "secret", "__about__"},
-    "auth": {"errors", "http", "secret"},
-    "store": {"errors", "events", "oci"},
+    "auth": {"untrusted", "errors", "http", "secret"},
+    "store": {"untrusted", "errors", "events", "oci"},
     "emit": {"errors", "events", "oci", "store"},
     "progress": {"errors", "events", "oci", "text"},
-    "ui": {"errors", "events", "oci", "progress", "text"},
-    "config": {"errors"},
-    "registry": {"errors", "events", "oci", "http"},
-    "selection": {"errors", "oci"},
-    "catalog": {"errors", "events", "oci", "http", "selection"},
-    "discovery": {"errors", "events", "oci", "store", "selection", "catalog", "run", "settings", "tasks"},
+    "ui": {"untrusted", "errors", "events", "oci", "progress", "text"},
+    "config": {"untrusted", "errors"},
+    "registry": {"untrusted", "errors", "events", "oci", "http"},
+    "selection": {"untrusted", "errors", "oci"},
+    "catalog": {"untrusted", "errors", "events", "oci", "http", "selection"},
+    "discovery": {"untrusted", "errors", "events", "oci", "store", "selection", "catalog", "run", "settings", "tasks"},
     "transfer": {"errors", "events", "oci", "progress", "http", "store", "registry", "tasks"},
     "testing": {"testing"},
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ..errors import ConfigError
 from ..secret import Credentials, Secret, read_small_file, unreadable
+from ..untrusted import InvalidDocument, parse_object
 
 __all__ = ["AuthFile", "normalize_registry", "normalize_server"]
 
@@ -77,9 +78,10 @@ class AuthFile:
 
     @classmethod
     def _parse(cls, data: bytes, path: Path) -> AuthFile:
-        document = parse_object(data)
-        if document is None:
-            raise ConfigError(f"auth file {str(path)!r} is not a valid JSON object")
+        try:
+            document = parse_object(data.removeprefix(codecs.BOM_UTF8), limit=FILE_LIMIT)
+        except InvalidDocument as error:
+            raise ConfigError(f"auth file {str(path)!r} {error}") from None
 
         entries, legacy_entries = _index(_table(document, "auths", path))
         helpers = _table(document, "credHelpers", path)
@@ -124,16 +126,6 @@ class AuthFile:
 
         if registry in self.legacy_entries:
             yield self.legacy_entries[registry]
-
-
-def parse_object(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that `data` is, or None. It has no error to raise: json's own hold the whole text."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-    return document if isinstance(document, dict) else None
 
 
 def _table(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:

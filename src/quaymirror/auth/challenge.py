@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Unavailable
+from ..untrusted import InvalidDocument, parse_object
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Of a list that is separated by commas: a scheme with its first parameter or its token, or a further parameter.
@@ -18,6 +17,7 @@ _ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 _SCHEME = re.compile(rf"({_WORD})(?:\s+(.*))?")
 _PARAMETER = re.compile(rf'({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)')
 _MAX_CHALLENGE = 8 * 1024
+_MAX_ANSWER = 64 * 1024
 
 # The token specification's default when nothing is said; less than 30 s is not worth having, an hour is trust enough.
 _DEFAULT_LIFETIME = 60.0
@@ -68,14 +68,13 @@ def parse_token(body: bytes) -> tuple[str, float]:
     :raises Unavailable: when there is no usable token in it.
     """
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
+        fields = parse_object(body, limit=_MAX_ANSWER, nan_is_null=True)
+    except InvalidDocument as error:
+        raise Unavailable(f"the answer of the token service {error}") from None
 
-    fields: dict[str, Any] = document if isinstance(document, dict) else {}
     token = fields.get("token") or fields.get("access_token")
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise Unavailable("the token service answered without a token")
+        raise Unavailable("the token service answered without a usable token")
 
     return token, _lifetime(fields.get("expires_in"), token)
 
@@ -106,11 +105,9 @@ def _claims(token: str) -> dict[str, Any]:
     """What a JWT says; nothing where it is none (RFC 7519). Nobody verified it: good for guesses only."""
     try:
         payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError, RecursionError, binascii.Error):
+        return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), limit=_MAX_ANSWER)
+    except (IndexError, ValueError):
         return {}
-
-    return claims if isinstance(claims, dict) else {}
 
 
 def _jwt_lifetime(token: str) -> float:

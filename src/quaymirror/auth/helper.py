@@ -15,7 +15,8 @@ from anyio.abc import ByteReceiveStream, Process
 
 from ..errors import ConfigError
 from ..secret import Credentials, Secret
-from .authfile import normalize_server, parse_object
+from ..untrusted import InvalidDocument, parse_object
+from .authfile import normalize_server
 
 __all__ = ["ask_helper", "helper_environment"]
 
@@ -114,10 +115,14 @@ async def _receive(stream: ByteReceiveStream) -> bytes:
 
 
 def _parse_answer(answer: bytes, program: str, registry: str) -> Credentials:
-    document = parse_object(answer) or {}
+    try:
+        document = parse_object(answer, limit=ANSWER_LIMIT)
+    except InvalidDocument as error:
+        raise ConfigError(f"the answer of credential helper {program} for {registry} {error}") from None
+
     server, username, secret = (document.get(key, "") for key in ("ServerURL", "Username", "Secret"))
     if not (isinstance(server, str) and isinstance(username, str) and isinstance(secret, str) and secret):
-        raise ConfigError(f"credential helper {program} gave no valid answer for {registry}")
+        raise ConfigError(f"credential helper {program} gave an invalid answer for {registry}")
 
     # Some helpers (gcloud's) leave ServerURL out; one that names another server answers another question.
     if server and normalize_server(server) != registry:

@@ -1,0 +1,64 @@
+"""The one parser for JSON documents that were written by others: servers, helper programs, and files on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+__all__ = ["InvalidDocument", "parse_object"]
+
+
+class InvalidDocument(ValueError):
+    """A document that is not acceptable; the message continues a sentence ("is not JSON") and quotes nothing of it."""
+
+
+def parse_object(document: bytes | str, *, limit: int, nan_is_null: bool = False) -> dict[str, Any]:
+    """Return the JSON object that `document`, of at most `limit` bytes of UTF-8, holds.
+
+    With `nan_is_null`, numbers that JSON can't express (NaN, Infinity, 1e999) are read as null.
+
+    :raises InvalidDocument: if it is larger, not UTF-8, not JSON (RFC 8259), nested too
+        deeply, not an object, or has a key twice in one object, of which parsers choose different values.
+    """
+    if len(document) > limit:
+        raise InvalidDocument(f"has {len(document):,} bytes; the limit is {limit:,}")
+
+    value: object = None
+    problem = "is not a JSON object"
+    try:
+        # json would also guess UTF-16 and UTF-32, which no other tool accepts.
+        text = document if isinstance(document, str) else document.decode()
+        number = _finite_or_none if nan_is_null else _finite
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=number, parse_float=number)
+    except InvalidDocument as error:
+        problem = str(error)
+    except (ValueError, RecursionError):
+        problem = "is not JSON"
+
+    if isinstance(value, dict):
+        return value
+
+    # Raised outside of the handlers: the errors of json hold the whole text, which may contain secrets.
+    raise InvalidDocument(problem)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise InvalidDocument("has the same key twice in one object")
+
+    return fields
+
+
+def _finite_or_none(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _finite(text: str) -> float:
+    number = _finite_or_none(text)
+    if number is None:
+        raise ValueError("not a finite number")
+
+    return number
