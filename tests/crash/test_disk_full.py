@@ -88,7 +88,7 @@ async def test_what_does_not_fit_is_refused_with_the_numbers_before_the_disk_is_
         room(disk, 300_000)
         done = await commands.run(*words(server, mirror))
         assert done.code == 6
-        assert "bytes more for the images in flight, and the disk has" in done.stderr
+        assert "more bytes for the images in progress, but only" in done.stderr
         assert "--no-space-check" in done.stderr
         assert os.statvfs(disk).f_bavail > 0
         check_whole(mirror, {})

@@ -14,7 +14,7 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.catalog.quay.mode import Discovery
-from quaymirror.errors import ExitCode
+from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     Blob,
     ExtraHeaders,
@@ -278,4 +278,4 @@ async def test_an_image_that_claims_to_be_larger_than_the_disk_ends_no_other(siz
 
     assert report.exit_code is ExitCode.STORAGE
     assert len(layouts.names(tmp_path / "mirror")) == 30
-    assert "bytes more, and the disk of" in messages(report)[0]
+    assert "free on the disk of" in messages(report)[0]

@@ -14,10 +14,11 @@ from organizations import TAG, kolla, small_image
 import quaymirror
 from quaymirror import Options, Report, Selection
 from quaymirror.cli import main
-from quaymirror.errors import ConfigError, ExitCode, MirrorDamaged, StoreError
+from quaymirror.errors import ConfigError, MirrorDamaged, StoreError
 from quaymirror.events import Event, Notice
 from quaymirror.oci import Digest
 from quaymirror.run import pruning
+from quaymirror.run.report import ExitCode
 from quaymirror.run.sync import run_sync as mirror_all
 from quaymirror.secret import Secret
 from quaymirror.selection.selection import Pin
@@ -157,7 +158,7 @@ async def test_an_organization_that_shrinks_too_much_is_not_believed_without_a_y
         report = await night(server, mirror, grace=0)
         assert report.exit_code is ExitCode.UNAVAILABLE
         assert report.fatal is not None
-        assert "4 of the 6 images" in report.fatal.message
+        assert "4 of 6 images" in report.fatal.message
         assert len(layouts.names(mirror)) == 6
         # Shrunk beyond what is expected is no reason to prune either.
         report = await night(server, mirror, grace=0, max_delete=100, max_missing=10)

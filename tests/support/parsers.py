@@ -54,7 +54,7 @@ from quaymirror.selection.parse import parse_duration, parse_since
 from quaymirror.selection.selection import Selection
 from quaymirror.settings import parse_rate
 from quaymirror.store import lock, receipts
-from quaymirror.store.index import Unreadable, check_oci_layout, name_of, parse_index, project
+from quaymirror.store.documents import Unreadable, check_oci_layout, name_of, parse_index, project
 from quaymirror.store.records import ImageRecord
 from quaymirror.ui.dashboard.terminal import Screen
 from quaymirror.ui.snapshot import SnapshotError, read_snapshot, take_snapshot

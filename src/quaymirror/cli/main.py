@@ -131,7 +131,9 @@ def _code_of(error: BaseException) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             return _complain("interrupted", 130)
         case QuaymirrorError():
-            return _complain(error.message, error.exit_code)
+            from ..run.report import exit_code_of
+
+            return _complain(error.message, exit_code_of(error))
         case BrokenPipeError():
             # Whoever read our output has gone; there is nobody to tell.
             drop_output()

@@ -21,7 +21,6 @@ from ..errors import (
     AccessDenied,
     CredentialsRefused,
     DiscoveryIncomplete,
-    Failure,
     NotFound,
     Phase,
     QuaymirrorError,
@@ -268,8 +267,8 @@ async def confirm(
                 if error.scope is Scope.RUN:
                     raise
 
-                failure = Failure.of(error.replace(phase=Phase.DISCOVER))
-                observer(CheckFailed(str(candidate.repository), ",".join(selection.tags), failure))
+                error.phase = Phase.DISCOVER
+                observer(CheckFailed(str(candidate.repository), ",".join(selection.tags), error))
             else:
                 if isinstance(found, CandidateSkipped):
                     observer(found)

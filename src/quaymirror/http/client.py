@@ -161,7 +161,8 @@ class Client:
             try:
                 return parse(response, await self._read(response, limit))
             except QuaymirrorError as error:
-                raise error.replace(side=self._side) from None
+                error.side = self._side
+                raise
 
     async def _read(self, response: Response, limit: int) -> bytes:
         with anyio.move_on_after(self._timeouts.total):
@@ -189,7 +190,9 @@ class Client:
             exchange = await self._authorized(request)
             return exchange if _is_success(exchange) else await self._refused(request, exchange)
         except QuaymirrorError as error:
-            raise error.replace(side=self._side) from None
+            # What is raised later on may be about the other side: where the body goes to.
+            error.side = self._side
+            raise
 
     async def _authorized(self, request: Request) -> Exchange:
         header = await self._authorizer.header(request.scope)
@@ -242,8 +245,9 @@ class Client:
         try:
             return await self._send(self._direct, request, self.origin, f"{self._url}{request.path}", headers, name)
         except CertificateRefused as error:
-            # No other request to this host can succeed.
-            raise error.replace(scope=self._gates(self._host, request.kind).health.given_up) from None
+            # Nothing else that is asked there can go better.
+            error.scope = self._gates(self._host, request.kind).health.given_up
+            raise
 
     async def _send_on(self, request: Request, url: str, name: str) -> Exchange:
         # Never the Authorization header, on whatever host: what a server names gets no credentials. Nor is its path
@@ -330,14 +334,14 @@ class Client:
             return Unavailable(f"{response.name}: {response.status} {text}".rstrip(), status=response.status)
 
         error = _error(response, text, self._retries.patience)
-        scope = error.scope
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
-            scope = Scope.ATTEMPT  # the token service and the registry contradict each other
+            error.scope = Scope.ATTEMPT  # the token service and the registry contradict each other
 
         if isinstance(error, RateLimited) and not request.patient and error.scope is Scope.ATTEMPT:
-            scope = Scope.IMAGE
+            error.scope = Scope.IMAGE
 
-        return error.replace(scope=scope, codes=codes)
+        error.codes = codes
+        return error
 
     def _is_elsewhere(self, request: Request, response: Response) -> bool:
         return response.url != f"{self._url}{request.path}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidName, UnsupportedContent
+from . import mediatype
 from .digest import Digest
 from .platform import Platform
 
@@ -30,6 +31,11 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     artifact_type: str | None = None
     urls: tuple[str, ...] = ()
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether this is a manifest or an index, not the content of one."""
+        return self.media_type in mediatype.INDEXES or self.media_type in mediatype.MANIFESTS
 
     @classmethod
     def parse(cls, document: object, *, where: str) -> Descriptor:

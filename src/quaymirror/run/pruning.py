@@ -16,6 +16,7 @@ from ..store.layout import OCILayout
 from ..store.prune import Plan
 from ..store.records import DiscoverySnapshot, ImageRecord
 from ..store.state import State
+from ..store.storage import Storage
 from ..transfer.target import PrunableTarget
 from .report import Report
 
@@ -111,7 +112,7 @@ def _sees_everything(selection: Selection) -> bool:
 
 
 def _note(
-    _root: Path, state: State, *, selection: Selection, settings: Options, found: Sequence[Outcome] | None
+    _storage: Storage, state: State, *, selection: Selection, settings: Options, found: Sequence[Outcome] | None
 ) -> bool:
     registry = settings.source.origin.netloc
     there = frozenset(outcome.reference.name for outcome in found or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,9 @@ from ..oci.manifest import MAX_DEPTH
 from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller
 from ..settings import Options
-from ..store import fsops, graph
 from ..store.layout import OCILayout, WriteOptions
 from ..store.state import State
+from ..store.storage import Storage
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..tasks import run_all
 from ..transfer.blob import fetch_blob
@@ -58,7 +59,7 @@ class _Mender:
     async def _fetch(self, node: Descriptor | None, reference: Reference) -> int:
         assert node is not None, "known of all damages of a layout"
         async with self.slots:
-            if graph.is_manifest(node):
+            if node.is_manifest:
                 found = await self.source.manifest(reference.repository, node.digest, expected=node)
                 await self.layout.put_manifest(reference, node, found.raw)
             else:
@@ -101,17 +102,16 @@ async def repair(path: Path, settings: Options, observer: Observer, progress: Pr
             if not mended:
                 return found
 
-            for algorithm in {damage.digest.algorithm for damage in mended}:
-                await layout.use(partial(_sync, algorithm=algorithm))
+            await layout.use(partial(_flush, mended=mended))
 
     return await verify_layout(path, progress=progress)
 
 
-def _sync(root: Path, _state: State, *, algorithm: str) -> None:
-    fsops.sync_directory(root / "blobs" / algorithm)
+def _flush(storage: Storage, _state: State, *, mended: Sequence[Damage]) -> None:
+    storage.flush([damage.digest for damage in mended])
 
 
-def _reference(_root: Path, state: State, *, name: str, settings: Options) -> Reference | None:
+def _reference(_storage: Storage, state: State, *, name: str, settings: Options) -> Reference | None:
     """Where an image is to be had, None if it isn't from the server that was named."""
     record = state.image(name)
     registry = settings.source.origin.netloc

@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from ..errors import ConfigError
 from ..events import Observer, ignore
-from ..oci import Descriptor, Digest, Index, Reference, Repository, mediatype
+from ..oci import Descriptor, Digest, Index, Reference, Repository
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
 from ..settings import Options
@@ -25,7 +25,6 @@ from ..tasks import run_all
 from .wiring import connect_target
 
 _AT_A_TIME = 16
-_MANIFESTS = mediatype.INDEXES | mediatype.MANIFESTS
 
 
 async def verify_target(spec: TargetSpec, settings: Options, observer: Observer = ignore) -> Verification:
@@ -71,7 +70,7 @@ class _Check:
     async def _node(self, repository: Repository, node: Descriptor, name: str) -> None:
         self.sizes[node.digest] = node.size
         async with self.limit:
-            if node.media_type not in _MANIFESTS:
+            if not node.is_manifest:
                 is_there = await self.registry.has_blob(repository, node)
             else:
                 found = await self.registry.head_manifest(repository, str(node.digest))

@@ -1,7 +1,8 @@
-"""Every operation that changes the disk, in one place: here durability is decided and local failures get their name.
+"""All operations that change the disk. They decide about durability, and turn OSErrors into StoreErrors.
 
-Order is everything: a file is written under a temporary name, synced, renamed; the directory is synced before anything
-that relies on the name is committed (Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014).
+The order matters: a file is written under a temporary name, synced and renamed; its directory is synced before anything
+that relies on the name is committed (Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014). Functions
+raise `StoreError` if an operation fails.
 """
 
 from __future__ import annotations
@@ -9,36 +10,47 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
+from typing import BinaryIO
 
-from ..errors import Phase, StoreError, from_os_error
+from ..errors import Phase, StoreError
 
-# What file systems answer to what they do not have at all: shares of other systems, FUSE, FAT.
+_WORDS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EIO: "input/output error",
+    errno.EMFILE: "too many open files",
+}
+
+# Answers of file systems that lack an operation: network shares, FUSE, FAT.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 Watch = Callable[[str, Path], AbstractContextManager[None]]
-"""Called with the name and the path of an operation; what it returns surrounds the operation."""
+"""Called with the name and the path of an operation; returns the context to do it in."""
 
 _NOTHING = nullcontext()
 _watch: Watch | None = None
 
 
 class Fsync(StrEnum):
-    """How much is forced to the disk before an image counts as mirrored."""
+    """Durability of an image when it counts as mirrored."""
 
     ALWAYS = "always"
-    """Each file before it gets its name, and the directory before the commit: safe against power loss."""
+    """Sync each file before its rename, and the directory before the commit: safe against power loss."""
     BATCH = "batch"
-    """The whole file system once before each commit: as safe, and cheaper where nothing else writes to it."""
+    """Sync the file system once before each commit: as safe, and cheaper if nothing else writes to it."""
     NEVER = "never"
-    """Nothing: safe against a killed process, not against power loss."""
+    """Sync nothing: safe against a killed process, not against power loss."""
 
 
 def watch(hook: Watch | None) -> None:
-    """Have `hook` surround every operation of this process from now on: it may look, fail, or end it all. For tests."""
+    """Surround every operation of this process with `hook` from now on, for tests that observe or interrupt them."""
     global _watch
     _watch = hook
 
@@ -50,16 +62,17 @@ def step(operation: str, path: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def local_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turn an OSError of the context into a StoreError that says what was being done, and to what."""
+    """Turn an OSError of the context into a StoreError that names the operation and the path."""
     try:
         yield
     except OSError as error:
-        raise from_os_error(error, doing, path, kind=StoreError, phase=Phase.STORE) from error
+        words = _WORDS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
+        raise StoreError(f"can't {doing} {path}: {words}", phase=Phase.STORE) from error
 
 
 @contextmanager
-def _if_there_is_such(*also: int) -> Iterator[None]:
-    """Let pass that the file system has no such thing; it may say so by `also`, too."""
+def _ignore_unsupported(*also: int) -> Iterator[None]:
+    """Ignore errors that mean "not supported by this file system" (`also`: further errno values)."""
     try:
         yield
     except OSError as error:
@@ -68,10 +81,7 @@ def _if_there_is_such(*also: int) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Create `path` and its missing parents, durably: a file is no safer than the names that lead to it.
-
-    :raises StoreError: when that can't be done.
-    """
+    """Create `path` and its missing parents durably: a file is no safer than the directories that lead to it."""
     if path.is_dir():
         return
 
@@ -85,30 +95,22 @@ def make_directory(path: Path) -> None:
 
 
 def open_for_append(path: Path, *, keep: bool = True) -> int:
-    """Open `path` for writing at its end, creating it; what is there stays if `keep`. No symbolic link is followed.
-
-    :raises StoreError: when that can't be done.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if keep else os.O_TRUNC)
-    with local_errors("open", path), step("open", path):
-        return os.open(path, flags, 0o644)
+    """Open `path` for writing at its end, creating it. Its content stays if `keep`; symbolic links are refused."""
+    return _open(path, os.O_RDWR | os.O_APPEND | (0 if keep else os.O_TRUNC))
 
 
 def open_for_update(path: Path, *, keep: bool = True) -> int:
-    """Open `path` for writing anywhere in it, creating it; what is there stays if `keep`. No link is followed.
+    """Open `path` for writing at any position, creating it. Its content stays if `keep`; symbolic links are refused."""
+    return _open(path, os.O_RDWR | (0 if keep else os.O_TRUNC))
 
-    :raises StoreError: when that can't be done.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if keep else os.O_TRUNC)
+
+def _open(path: Path, flags: int) -> int:
     with local_errors("open", path), step("open", path):
-        return os.open(path, flags, 0o644)
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
-def write_at(descriptor: int, chunks: list[bytes], offset: int, path: Path) -> None:
-    """Write all of `chunks`, one after the other from `offset` on.
-
-    :raises StoreError: when the disk takes less.
-    """
+def write_at(descriptor: int, chunks: Iterable[bytes], offset: int, path: Path) -> None:
+    """Write all of `chunks` one after the other, starting at `offset`."""
     with local_errors("write", path):
         for chunk in chunks:
             view = memoryview(chunk)
@@ -119,85 +121,65 @@ def write_at(descriptor: int, chunks: list[bytes], offset: int, path: Path) -> N
                 view, offset = view[written:], offset + written
 
 
-def write_all(descriptor: int, chunks: list[bytes], path: Path) -> None:
-    """Write all of `chunks`.
-
-    :raises StoreError: when the disk takes less.
-    """
+def write_all(descriptor: int, chunks: Iterable[bytes], path: Path) -> None:
+    """Write all of `chunks` at the current position."""
     with local_errors("write", path):
-        for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                with step("write", path):
-                    view = view[os.write(descriptor, view) :]
+        _write(descriptor, chunks, path)
+
+
+def _write(descriptor: int, chunks: Iterable[bytes], path: Path) -> None:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            with step("write", path):
+                view = view[os.write(descriptor, view) :]
 
 
 def truncate(descriptor: int, path: Path) -> None:
-    """Make the file empty.
-
-    :raises StoreError: when that can't be done.
-    """
+    """Make the file empty."""
     with local_errors("truncate", path), step("truncate", path):
         os.ftruncate(descriptor, 0)
 
 
 def seal(descriptor: int, temporary: Path, *, sync: bool = True) -> None:
-    """Make the content of `temporary`, open as `descriptor`, durable, unless not `sync`, and read-only.
+    """Make the content of `temporary`, open as `descriptor`, durable if `sync`, and read-only.
 
     A failed fsync is final: the kernel may have dropped the pages and would report success the next time (Rebello et
-    al., ATC 2020), so the file goes.
-
-    :raises StoreError: when that can't be done.
+    al., ATC 2020), so the file is removed.
     """
     with local_errors("write", temporary):
         if sync:
             _sync_or_drop(descriptor, temporary)
 
-        # A courtesy: it keeps people from changes by mistake, and nobody relies on it. A file that another user began
-        # is not ours to change.
-        with _if_there_is_such(errno.EPERM), step("chmod", temporary):
+        # This only prevents changes by mistake. The mode of a file that another user created can't be changed.
+        with _ignore_unsupported(errno.EPERM), step("chmod", temporary):
             os.fchmod(descriptor, 0o444)
 
 
 def close(descriptor: int, path: Path) -> None:
-    """Close the file at `path`, which may block.
-
-    :raises StoreError: when it says only now that it did not keep all of it, as on network file systems.
-    """
+    """Close the file at `path`. It may block, and fail if a network file system reports a failed write only now."""
     with local_errors("write", path):
         os.close(descriptor)
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Give the sealed file `temporary` its `final` name, which is durable after `sync_directory`.
-
-    :raises StoreError: when that can't be done; `final` is then untouched.
-    """
+    """Give the sealed file `temporary` its `final` name, which is durable after `sync_directory`."""
     with local_errors("write", final), step("rename", final):
         temporary.rename(final)
 
 
 def sync_file(path: Path) -> None:
-    """Make the content of a file durable that somebody else wrote.
-
-    :raises StoreError: when that can't be done.
-    """
+    """Make the content of a file durable that another program wrote."""
     _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in `path` durable, as far as the file system can sync directories.
-
-    :raises StoreError: when that can't be done.
-    """
+    """Make the names in `path` durable, if the file system can sync directories."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def sync_file_system(path: Path) -> None:
-    """Make everything durable on the file system that holds `path` (Linux; elsewhere on all of them).
-
-    :raises StoreError: when that can't be done.
-    """
+    """Make everything durable on the file system of `path` (on systems other than Linux: on all file systems)."""
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
@@ -214,19 +196,19 @@ def sync_file_system(path: Path) -> None:
             os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Replace `path` by `content` at once, durably unless not `sync`: a reader sees the old bytes or the new ones.
+def replace_file(path: Path, content: bytes, *, sync: bool = True, suffix: str = "new") -> None:
+    """Replace or create `path` atomically, and durably if `sync`. If it fails, `path` is unchanged.
 
-    :raises StoreError: when any step fails; `path` is then as it was.
+    `suffix` distinguishes the temporary files of processes that may replace the same file at the same time.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.{suffix}")
     with local_errors("write", path):
         try:
             _write_new(temporary, content, sync=sync)
             with step("rename", path):
                 temporary.replace(path)
         except OSError:
-            # On a full disk what is left of it would be in the way of everybody.
+            # On a full disk the rest of it would occupy space that others need.
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
@@ -236,59 +218,52 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
         sync_directory(path.parent)
 
 
-def read_file(path: Path, limit: int = -1) -> bytes | None:
-    """Return the content of a file, its first `limit` bytes at most, None if there is none.
+@contextmanager
+def open_for_reading(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading during the context. Other kinds of files are refused and not waited for.
 
-    What is no file is not waited for.
-
-    :raises StoreError: when it can't be read, which does not mean that it is empty.
+    OSErrors of the context, which reads from it, become StoreErrors, too.
     """
     with local_errors("read", path):
-        try:
-            # To open a pipe would block until somebody writes to it.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-
+        # Opening a pipe would block until another process writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "not a file")
 
+            yield file
+
+
+def read_file(path: Path, limit: int = -1) -> bytes | None:
+    """Return the content of a regular file, at most its first `limit` bytes, None if it does not exist."""
+    try:
+        with open_for_reading(path) as file:
             return file.read(limit)
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+
+        raise
 
 
 def set_aside(path: Path, aside: Path) -> None:
-    """Give what is at `path` another name, if it is there.
-
-    :raises StoreError: when that can't be done.
-    """
+    """Rename the file at `path` if it exists."""
     with local_errors("set aside", path), step("rename", aside), suppress(FileNotFoundError):
         path.rename(aside)
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there.
-
-    :raises StoreError: when that can't be done.
-    """
+    """Remove a file if it exists."""
     with local_errors("remove", path), step("unlink", path):
         path.unlink(missing_ok=True)
 
 
 def free_bytes(path: Path) -> tuple[int, int]:
-    """Return how many bytes may still be written to the file system of `path`, and in what units it hands them out.
-
-    :raises StoreError: when it does not say.
-    """
+    """Return the free bytes of the file system of `path`, and the size of the blocks that it allocates."""
     with local_errors("look at the space of", path):
         status = os.statvfs(path)
 
     return status.f_bavail * status.f_frsize, status.f_frsize
-
-
-def in_blocks(size: int, unit: int) -> int:
-    """Return how many bytes a file of `size` bytes takes in blocks of `unit` bytes each."""
-    return -(-size // unit) * unit
 
 
 def _write_new(path: Path, content: bytes, *, sync: bool) -> None:
@@ -297,11 +272,7 @@ def _write_new(path: Path, content: bytes, *, sync: bool) -> None:
         descriptor = os.open(path, flags, 0o644)
 
     try:
-        view = memoryview(content)
-        while view:
-            with step("write", path):
-                view = view[os.write(descriptor, view) :]
-
+        _write(descriptor, [content], path)
         if sync:
             with step("fsync", path):
                 os.fsync(descriptor)
@@ -323,7 +294,7 @@ def _sync_or_drop(descriptor: int, temporary: Path) -> None:
 def _sync(path: Path, flags: int) -> None:
     with local_errors("sync", path):
         descriptor = os.open(path, flags | os.O_CLOEXEC)
-        leniency = _if_there_is_such() if flags & os.O_DIRECTORY else _NOTHING
+        leniency = _ignore_unsupported() if flags & os.O_DIRECTORY else _NOTHING
         try:
             with leniency, step("fsync", path):
                 os.fsync(descriptor)

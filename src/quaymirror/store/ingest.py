@@ -39,7 +39,7 @@ class InThread(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BlobPaths:
     """Where a blob is written: the `partial` file, and the `final` name; `syncs` it before it gets that."""
 
     partial: Path
@@ -117,7 +117,7 @@ class Segment:
 class Ingest:
     """One blob on its way in. It is received from `offset` on, or in pieces, of which several may come at a time."""
 
-    def __init__(self, descriptor: Descriptor, place: Place, in_thread: InThread) -> None:
+    def __init__(self, descriptor: Descriptor, paths: BlobPaths, in_thread: InThread) -> None:
         self.digest = descriptor.digest
         self.in_thread = in_thread
         self.is_small = descriptor.size <= BATCH_BYTES
@@ -125,7 +125,7 @@ class Ingest:
         self.committed = False
         """Whether the blob has its name."""
         self._size = descriptor.size
-        self._place = place
+        self._paths = paths
         self._file: int | None = None
         self._ranges: int | None = None
         self._lock = threading.Lock()
@@ -213,18 +213,18 @@ class Ingest:
 
         :raises StoreError: when the disk refuses.
         """
-        self._file = fsops.open_for_update(self._place.partial)
-        with fsops.local_errors("read", self._place.partial):
+        self._file = fsops.open_for_update(self._paths.partial)
+        with fsops.local_errors("read", self._paths.partial):
             there = os.fstat(self._file).st_size
 
-        written_down = fsops.read_file(self._place.ranges, _MOST_RANGES_BYTES)
+        written_down = fsops.read_file(self._paths.ranges, _MOST_RANGES_BYTES)
         if written_down is None:
             self._there.add(0, there)
         elif there:
             self._there = extents.parse(written_down, min(there, self._size))
-            self._ranges = fsops.open_for_append(self._place.ranges)
+            self._ranges = fsops.open_for_append(self._paths.ranges)
         else:
-            fsops.remove(self._place.ranges)
+            fsops.remove(self._paths.ranges)
 
         if there > self._size:
             self._truncate()
@@ -242,8 +242,8 @@ class Ingest:
             is_nothing = self.is_small or (file is not None and os.fstat(file).st_size == 0)
             if is_nothing and not self.committed:
                 with suppress(OSError):
-                    self._place.partial.unlink(missing_ok=True)
-                    self._place.ranges.unlink(missing_ok=True)
+                    self._paths.partial.unlink(missing_ok=True)
+                    self._paths.ranges.unlink(missing_ok=True)
         finally:
             for descriptor in (file, ranges):
                 if descriptor is not None:
@@ -256,11 +256,11 @@ class Ingest:
         """
         if self._file is None:
             # A small blob is not resumed: what a crash left of it is not the start of what is written now.
-            self._file = fsops.open_for_update(self._place.partial, keep=False)
+            self._file = fsops.open_for_update(self._paths.partial, keep=False)
 
-        fsops.write_at(self._file, chunks, start, self._place.partial)
+        fsops.write_at(self._file, chunks, start, self._paths.partial)
         if self._ranges is not None:
-            fsops.write_all(self._ranges, [extents.line(start, end)], self._place.ranges)
+            fsops.write_all(self._ranges, [extents.line(start, end)], self._paths.ranges)
 
         with self._lock:
             self._there.add(start, end)
@@ -283,7 +283,7 @@ class Ingest:
         assert self._file is not None
         while self._hashed < self._prefix():
             length = min(_READ_BYTES, self._prefix() - self._hashed)
-            with fsops.local_errors("read", self._place.partial):
+            with fsops.local_errors("read", self._paths.partial):
                 content = os.pread(self._file, length, self._hashed)
 
             if not content:
@@ -298,21 +298,21 @@ class Ingest:
 
     def _begin_ranges(self) -> None:
         """Write down what is there so far, before the first byte that does not follow it."""
-        ranges = fsops.open_for_append(self._place.ranges, keep=False)
-        fsops.write_all(ranges, [extents.line(0, self._prefix())], self._place.ranges)
+        ranges = fsops.open_for_append(self._paths.ranges, keep=False)
+        fsops.write_all(ranges, [extents.line(0, self._prefix())], self._paths.ranges)
         self._ranges = ranges
 
     def _truncate(self) -> None:
         assert self._file is not None
         # In this order: ranges of an empty file say nothing, a file with holes and without ranges would lie.
-        fsops.truncate(self._file, self._place.partial)
+        fsops.truncate(self._file, self._paths.partial)
         self._drop_ranges()
 
     def _drop_ranges(self) -> None:
         ranges, self._ranges = self._ranges, None
         if ranges is not None:
             os.close(ranges)
-            fsops.remove(self._place.ranges)
+            fsops.remove(self._paths.ranges)
 
     def _finish(self) -> bool:
         self._rest.write_out()
@@ -323,12 +323,12 @@ class Ingest:
         if self._hasher.hexdigest() != self.digest.encoded or written != self._size:
             return False
 
-        if not self._place.final.parent.exists():
-            fsops.make_directory(self._place.final.parent)
+        if not self._paths.final.parent.exists():
+            fsops.make_directory(self._paths.final.parent)
 
         self._drop_ranges()
-        fsops.seal(self._file, self._place.partial, sync=self._place.syncs)
+        fsops.seal(self._file, self._paths.partial, sync=self._paths.syncs)
         file, self._file = self._file, None
-        fsops.close(file, self._place.partial)
-        fsops.publish(self._place.partial, self._place.final)
+        fsops.close(file, self._paths.partial)
+        fsops.publish(self._paths.partial, self._paths.final)
         return True

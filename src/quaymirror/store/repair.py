@@ -1,25 +1,23 @@
-"""The state, made anew from the index and the blobs: what it says of an image is what was just read."""
+"""Reconstruction of the state from the index and the blobs, all of which are read."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..oci import Descriptor, Digest, Index, manifest
-from ..oci.manifest import MAX_MANIFEST_BYTES
-from . import graph
-from .blobs import BlobStore
-from .index import CONTAINERD_NAME
+from ..oci import Descriptor, Digest, Index
+from .documents import CONTAINERD_NAME
+from .reader import LayoutReader, adopt
 from .records import ImageRecord
 from .state import State
+from .storage import Storage
 
 _GROUP = 100
 
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What became of the entries of the index: images that the state knew, that were recorded, that are not whole, and
+    """The entries of the index: images that the state knew, that were recorded, that are incomplete (`broken`), and
     entries of other tools, which are left alone."""
 
     known: int = 0
@@ -28,22 +26,22 @@ class Rebuilt:
     foreign: int = 0
 
 
-def rebuild(root: Path, state: State) -> Rebuilt:
-    """Record every image of the index that is ours, whole, and not in the state. It reads all of these, and blocks.
+def rebuild(storage: Storage, state: State) -> Rebuilt:
+    """Record every complete image of the index that the state doesn't know. It blocks.
 
-    :raises MirrorDamaged: when there is no readable index.
-    :raises StoreError: when the disk fails.
+    :raises MirrorDamaged: if the index is missing or can't be parsed.
+    :raises StoreError: if the disk fails.
     """
-    result, blobs, right = Rebuilt(), BlobStore(root), set[Digest]()
+    result, verified = Rebuilt(), set[Digest]()
     records: list[ImageRecord] = []
-    for name, entry in graph.entries(root):
+    for name, entry in LayoutReader(storage).index_entries():
         registry = _registry(name, entry)
         present = state.image(name)
         if registry is None:
             result.foreign += 1
         elif present is not None and present.root.digest == entry.digest:
             result.known += 1
-        elif (record := _record(name, registry, entry, blobs, right)) is None:
+        elif (record := _record(name, registry, entry, storage, verified)) is None:
             result.broken += (name,)
         else:
             records.append(record)
@@ -56,39 +54,39 @@ def rebuild(root: Path, state: State) -> Rebuilt:
 
 
 def _registry(name: str, entry: Descriptor) -> str | None:
-    """The host that an image came from, None if the entry is not one of ours."""
+    """Return the host that an image came from, None for entries of other tools."""
     registry, slash, rest = entry.annotations.get(CONTAINERD_NAME, "").partition("/")
     return registry if slash and rest == name and ":" in name else None
 
 
-def _record(name: str, registry: str, entry: Descriptor, blobs: BlobStore, right: set[Digest]) -> ImageRecord | None:
-    """What the state has to know of an image, None if it is not whole. What is `right` is not read again."""
+def _record(name: str, registry: str, entry: Descriptor, storage: Storage, verified: set[Digest]) -> ImageRecord | None:
+    """Return the record of an image, None if it is incomplete. Blobs in `verified` are not read again."""
+    reader = LayoutReader(storage)
     unreadable: list[Descriptor] = []
-    contents = tuple({n.digest: n for n in graph.below(blobs, entry, lambda n, _: unreadable.append(n))}.values())
-    if unreadable or not all(node.digest in right or blobs.adopt(node) for node in contents):
+    nodes = {node.digest: node for node in reader.walk(entry, lambda node, _: unreadable.append(node))}
+    if unreadable or not all(node.digest in verified or adopt(storage, node) for node in nodes.values()):
         return None
 
-    right.update(node.digest for node in contents)
+    verified.update(nodes)
     return ImageRecord(
         name=name,
         registry=registry,
         source=entry.digest,
         root=Descriptor(entry.media_type, entry.digest, entry.size),
-        contents=contents,
-        platforms=_platforms(entry, blobs),
+        contents=tuple(nodes.values()),
+        platforms=_platforms(entry, reader),
         mirrored=time.time(),
     )
 
 
-def _platforms(entry: Descriptor, blobs: BlobStore) -> str:
-    """The platforms that must have been asked for, as the state spells them; '' where all of them are here."""
-    content = blobs.read(entry.digest, MAX_MANIFEST_BYTES) if graph.is_manifest(entry) else None
-    root = manifest.parse_stored(content, entry.digest) if content is not None else None
+def _platforms(entry: Descriptor, reader: LayoutReader) -> str:
+    """Return the platforms that were requested, as the state spells them; '' if all of them are present."""
+    root = reader.manifest(entry) if entry.is_manifest else None
     if not isinstance(root, Index):
         return ""
 
-    here = [child for child in root.manifests if blobs.has(child)]
-    if len(here) == len(root.manifests):
+    present = [child for child in root.manifests if reader.has(child)]
+    if len(present) == len(root.manifests):
         return ""
 
-    return ",".join(sorted({str(child.platform) for child in here if child.platform is not None}))
+    return ",".join(sorted({str(child.platform) for child in present if child.platform is not None}))

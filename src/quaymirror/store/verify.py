@@ -1,11 +1,10 @@
-"""Proof that a layout holds what its index says: everything is read again, and nothing is believed."""
+"""Verification that a layout has everything that its index lists: all content is read and hashed again."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,31 @@ import anyio.to_thread
 
 from ..errors import MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
-from . import fsops, graph
-from .blobs import BlobStore
-from .lock import reading
+from .reader import LayoutReader
+from .storage import LocalStorage, Storage
+
+# Blobs per call of a thread: for small blobs the call would take longer than the work.
+_BATCH_BLOBS = 256
+_BATCH_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A blob that is `missing` or `damaged`, and the `images` (by name) that are not whole because of it."""
+    """A blob that is `missing` or `damaged`, and the `images` (by name) that need it."""
 
     kind: str
     digest: Digest
     images: tuple[str, ...]
     node: Descriptor | None = None
-    """What the blob should be, where that takes more than its digest to say."""
+    """The blob's descriptor, for damages of a layout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found. `blobs` counts manifests, too, each once; `bytes` are what they have.
+    """The result of a verification. `blobs` includes manifests, each once; `bytes` is their total size.
 
-    `orphans` are files under `blobs/` that no image needs, `partials` what broke off: how many, and their bytes. `fast`
-    says that only sizes were looked at, but for manifests.
+    `orphans` are files under `blobs/` that no image needs, `partials` interrupted transfers: their number and size.
+    `fast`: only manifests were hashed, of other blobs the sizes were compared.
     """
 
     images: int
@@ -48,7 +50,7 @@ class Verification:
     fast: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the result as JSON values."""
         return {
             "images": self.images,
             "blobs": self.blobs,
@@ -65,7 +67,7 @@ class Verification:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a verification is: for whoever samples it. The totals are 0 until they are known."""
+    """The progress of a verification, for sampling. The totals are 0 until they are known."""
 
     blobs: int = 0
     bytes: int = 0
@@ -74,98 +76,112 @@ class Progress:
 
 
 async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | None = None) -> Verification:
-    """Hash everything that the index of the layout at `root` leads to; if `fast`, only manifests.
+    """Hash everything that the images of the layout at `root` need; if `fast`, only manifests.
 
-    A run may add to the layout meanwhile: what its index says now is what is verified. A child of an index that is not
-    there is no damage if others are: it is one for some platforms only.
+    A run may add images in the meantime: the index is read once, at the start. Missing children of an index are no
+    damage if others are present: such an image was mirrored for some platforms only.
 
-    :raises MirrorDamaged: when there is no readable index.
-    :raises LockHeld: when blobs are being removed.
-    :raises StoreError: when the disk fails.
+    :raises MirrorDamaged: if the index is missing or can't be parsed.
+    :raises LockHeld: if blobs are being deleted.
+    :raises StoreError: if the disk fails.
     """
-    with reading(root / ".quaymirror"):
-        return await _verify(root, fast, progress or Progress())
+    storage = LocalStorage(root)
+    with storage.reading():
+        return await _Check(storage, fast, progress or Progress()).run()
 
 
-async def _verify(root: Path, fast: bool, progress: Progress) -> Verification:
-    blobs = BlobStore(root)
-    entries = await anyio.to_thread.run_sync(graph.entries, root)
-    needed: defaultdict[Digest, set[str]] = defaultdict(set)
-    nodes: dict[Digest, Descriptor] = {}
-    broken: dict[Digest, str] = {}
-    for name, descriptor in entries:
-        for node in await anyio.to_thread.run_sync(_below, blobs, descriptor, broken):
-            nodes[node.digest] = node
-            needed[node.digest].add(name)
+class _Check:
+    """One verification."""
 
-    progress.blobs = progress.bytes = 0
-    progress.total_blobs, progress.total_bytes = len(nodes), sum(node.size for node in nodes.values())
-    await _check_all(blobs, nodes, broken, fast, progress)
-    damages = [
-        Damage(kind, digest, tuple(sorted(needed[digest])), nodes[digest]) for digest, kind in sorted(broken.items())
-    ]
-    return Verification(
-        images=len(entries),
-        blobs=len(nodes),
-        bytes=progress.total_bytes,
-        damages=tuple(damages),
-        orphans=await anyio.to_thread.run_sync(_orphans, root, nodes.keys()),
-        partials=_total(size for _, size in await anyio.to_thread.run_sync(blobs.partials)),
-        fast=fast,
-    )
+    def __init__(self, storage: Storage, fast: bool, progress: Progress) -> None:
+        self._storage = storage
+        self._reader = LayoutReader(storage)
+        self._fast = fast
+        self._progress = progress
+        self._nodes: dict[Digest, Descriptor] = {}
+        self._images: defaultdict[Digest, set[str]] = defaultdict(set)
+        self._broken: dict[Digest, str] = {}
 
+    async def run(self) -> Verification:
+        images = await anyio.to_thread.run_sync(self._walk_all)
+        progress, nodes = self._progress, self._nodes
+        progress.blobs = progress.bytes = 0
+        progress.total_blobs, progress.total_bytes = len(nodes), sum(node.size for node in nodes.values())
+        await self._check_all()
+        return Verification(
+            images=images,
+            blobs=len(nodes),
+            bytes=progress.total_bytes,
+            damages=tuple(
+                Damage(kind, digest, tuple(sorted(self._images[digest])), nodes[digest])
+                for digest, kind in sorted(self._broken.items())
+            ),
+            orphans=await anyio.to_thread.run_sync(self._orphans, nodes.keys()),
+            partials=_total(info.size for info in await anyio.to_thread.run_sync(self._storage.partials)),
+            fast=self._fast,
+        )
 
-async def _check_all(
-    blobs: BlobStore, nodes: dict[Digest, Descriptor], broken: dict[Digest, str], fast: bool, progress: Progress
-) -> None:
-    """A task for each thread, and not for each of a hundred thousand blobs. Hashing lets go of the interpreter."""
-    waiting = iter(list(nodes.values()))
+    def _walk_all(self) -> int:
+        entries = self._reader.index_entries()
+        for name, root in entries:
+            for node in self._reader.walk(root, self._note_unreadable):
+                self._nodes[node.digest] = node
+                self._images[node.digest].add(name)
 
-    async def check() -> None:
-        for node in waiting:
-            wrong = await anyio.to_thread.run_sync(_check, blobs, node, fast)
-            if wrong is not None:
-                broken[node.digest] = wrong
+        return len(entries)
 
-            progress.blobs += 1
-            progress.bytes += node.size
+    def _note_unreadable(self, node: Descriptor, reason: str | None) -> None:
+        if reason is not None:  # otherwise the check of its content reports it
+            self._broken[node.digest] = "damaged"
 
-    async with anyio.create_task_group() as tasks:
-        for _ in range(os.cpu_count() or 2):
-            tasks.start_soon(check)
+    async def _check_all(self) -> None:
+        """Check all blobs, with one task per CPU: hashing releases the interpreter lock."""
+        batches = _batches(self._nodes.values())
 
+        async def check() -> None:
+            for batch in batches:
+                self._broken.update(await anyio.to_thread.run_sync(self._check, batch))
+                self._progress.blobs += len(batch)
+                self._progress.bytes += sum(node.size for node in batch)
 
-def _below(blobs: BlobStore, root: Descriptor, broken: dict[Digest, str]) -> list[Descriptor]:
-    def unreadable(node: Descriptor, wrong: str | None) -> None:
-        if wrong is not None:  # else it is told as missing or damaged when it is checked
-            broken[node.digest] = "damaged"
+        async with anyio.create_task_group() as tasks:
+            for _ in range(os.cpu_count() or 2):
+                tasks.start_soon(check)
 
-    return list(graph.below(blobs, root, unreadable))
+    def _check(self, nodes: list[Descriptor]) -> dict[Digest, str]:
+        damages = ((node.digest, self._damage(node)) for node in nodes)
+        return {digest: damage for digest, damage in damages if damage is not None}
 
+    def _damage(self, node: Descriptor) -> str | None:
+        reader = self._reader
+        try:
+            if not reader.exists(node.digest):
+                return "missing"
 
-def _check(blobs: BlobStore, node: Descriptor, fast: bool) -> str | None:
-    """What is wrong with a blob, None if nothing is."""
-    try:
-        if not os.path.lexists(blobs.path(node.digest)):
-            return "missing"
+            is_right = reader.has(node) if self._fast and not node.is_manifest else reader.verify(node)
+            return None if is_right else "damaged"
+        except (StoreError, MirrorDamaged):
+            return "damaged"
 
-        is_right = blobs.has(node) if fast and not graph.is_manifest(node) else blobs.verify(node)
-        return None if is_right else "damaged"
-    except (StoreError, MirrorDamaged):
-        return "damaged"
-
-
-def _orphans(root: Path, needed: Collection[Digest]) -> tuple[int, int]:
-    def sizes() -> Iterator[int]:
-        for path, digest in graph.stored(root):
-            if digest not in needed:
-                # What a run found damaged it may just have removed.
-                with fsops.local_errors("look at", path), suppress(FileNotFoundError):
-                    yield path.lstat().st_size
-
-    return _total(sizes())
+    def _orphans(self, needed: Collection[Digest]) -> tuple[int, int]:
+        return _total(info.size for info, digest in self._reader.list_blobs() if digest not in needed)
 
 
-def _total(sizes: Iterator[int]) -> tuple[int, int]:
+def _batches(nodes: Iterable[Descriptor]) -> Iterator[list[Descriptor]]:
+    batch: list[Descriptor] = []
+    size = 0
+    for node in nodes:
+        if batch and (len(batch) == _BATCH_BLOBS or size + node.size > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+
+        batch.append(node)
+        size += node.size
+
+    if batch:
+        yield batch
+
+
+def _total(sizes: Iterable[int]) -> tuple[int, int]:
     all_sizes = list(sizes)
     return len(all_sizes), sum(all_sizes)

@@ -25,11 +25,12 @@ from ..events import ImageDerived, Notice, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..store import fsops
-from ..store.blobs import BlobStore
 from ..store.ingest import Ingest
 from ..store.lock import WRITERS, Patience, patiently_locked
+from ..store.reader import LayoutReader
 from ..store.receipts import LandedLayer, Receipt, Receipts, has_size
 from ..store.records import ImageRecord
+from ..store.storage import LocalStorage
 from ..transfer.target import Capabilities
 from .derived_address import DerivedTarget
 from .layer_cache import Compressed, LayerCache
@@ -128,7 +129,7 @@ class Deriver:
 
     def has_content(self, reference: Reference, node: Descriptor) -> bool:
         """Tell whether a node is staged, or at the target as a layer that one of our runs put there."""
-        staged = self._stage is not None and self._stage.blobs.has(node)
+        staged = self._stage is not None and LayoutReader(self._stage.blobs).has(node)
         return staged or self._landed_layer(self._place(reference), node.digest) is not None
 
     def dedup_key(self, reference: Reference, node: Descriptor) -> Digest:
@@ -141,9 +142,9 @@ class Deriver:
 
     @asynccontextmanager
     async def sink(self, reference: Reference, node: Descriptor) -> AsyncIterator[Ingest]:
-        """Hand out the place to stage a blob at; see `BlobStore.ingest`."""
+        """Hand out the place to stage a blob at; see `LocalStorage.sink`."""
         assert self._stage is not None
-        async with self._stage.blobs.ingest(node) as ingest:
+        async with self._stage.blobs.sink(node) as ingest:
             yield ingest
 
     async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
@@ -284,7 +285,7 @@ class Deriver:
     async def _staged(self, digest: Digest, limit: int) -> bytes | None:
         assert self._stage is not None
         blobs = self._stage.blobs
-        return await blobs.in_thread(blobs.read, digest, limit)
+        return await blobs.in_thread(LayoutReader(blobs).read, digest, limit)
 
     def _place(self, reference: Reference) -> Path:
         return Path(self._spec.destination(reference).path)
@@ -318,7 +319,7 @@ class Stage:
     """Where a run stages, and who works there; see `Deriver`."""
 
     directory: Path
-    blobs: BlobStore
+    blobs: LocalStorage
     layers: LayerCache
     workers: Workers
     numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -331,9 +332,9 @@ class Stage:
         :raises StoreError: when the disk refuses.
         """
         await _remove(directory)  # of a run that was killed
-        blobs = BlobStore(directory, fsync=fsops.Fsync.NEVER)  # it is for this run only
+        blobs = LocalStorage(directory, fsync=fsops.Fsync.NEVER)  # it is for this run only
         try:
-            blobs.prepare()
+            blobs.create()
             fsops.make_directory(directory / "layers")
             fsops.make_directory(directory / "jobs")
             yield cls(directory, blobs, LayerCache(directory / "layers", workers), workers)

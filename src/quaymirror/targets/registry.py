@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from ..errors import ContentMissing, InvalidName, LockHeld, Side, TargetRefused
 from ..events import Notice, Observer
-from ..oci import Descriptor, Digest, Reference, Repository, mediatype
+from ..oci import Descriptor, Digest, Reference, Repository
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher, Upload
 from ..run.wiring import connect_target
@@ -36,7 +36,6 @@ CAPABILITIES = Capabilities()
 
 # So many mounts of what this run has put there itself, all refused: this registry does not mount.
 _REFUSALS = 3
-_MANIFESTS = mediatype.INDEXES | mediatype.MANIFESTS
 
 
 class RegistryTarget:
@@ -160,7 +159,7 @@ class RegistryTarget:
         for digest, names in holders.items():
             self._learn(digest, repository, names)
 
-        children = [node for node in nodes[:-1] if node.media_type in _MANIFESTS and node.digest not in present]
+        children = [node for node in nodes[:-1] if node.is_manifest and node.digest not in present]
         await run_all(partial(self._look_for, repository, node) for node in children)
         unknown = [node for node in nodes if node.digest not in present]
         return await self._not_mountable(repository, unknown) if self._read_only else unknown
@@ -381,7 +380,7 @@ class RegistryTarget:
             if await self._registry.has_blob(repository, node):
                 here.add(node.digest)
 
-        blobs = [node for node in nodes if node.media_type not in _MANIFESTS and node.digest not in here]
+        blobs = [node for node in nodes if not node.is_manifest and node.digest not in here]
         await run_all(partial(look, node) for node in blobs)
         return [node for node in nodes if node.digest not in here]
 

@@ -9,8 +9,8 @@ import anyio
 from ..oci import Descriptor, Repository
 from ..progress.meters import Meters
 from ..registry.pull import RangeRefused, RegistryPuller
+from ..store.sink import Sink
 from .segments import fetch_segments
-from .sink import Sink
 from .stream import PROGRESS_BYTES, Streams
 
 

@@ -19,8 +19,8 @@ from ..errors import Scope, TransportError
 from ..http.retry import Attempts
 from ..progress.meters import Meter, Meters
 from ..registry.pull import BlobStream, RangeRefused
+from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all
-from .sink import Segment, SegmentedSink, Sink
 from .stream import PROGRESS_BYTES, Streams
 
 # What takes several round trips even on a fast connection: below this, another request costs more than it gains.
@@ -171,7 +171,8 @@ class SegmentFetcher:
                     self._found_out(time.monotonic() - asked)
                     await segment.receive(self.streams.chunks(stream, self._shown()))
         except RangeRefused as error:
-            raise error.replace(scope=Scope.IMAGE) from None  # another attempt would get the same answer
+            error.scope = Scope.IMAGE  # no matter of trying again
+            raise
         finally:
             if segment.offset - began >= PROGRESS_BYTES:
                 attempts.progress()

@@ -11,7 +11,7 @@ import anyio
 
 from ..errors import QuaymirrorError, Scope
 from ..oci import Descriptor, Digest
-from .sink import Sink
+from ..store.sink import Sink
 
 _READ_BYTES = 1024 * 1024
 

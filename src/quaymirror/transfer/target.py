@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 
 from ..oci import Descriptor, Digest, Reference
 from ..store.records import ImageRecord
+from ..store.sink import Sink
 from ..store.state import State
-from .sink import Sink
+from ..store.storage import Storage
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Capabilities:
 class PrunableTarget(Protocol):
     """A target whose images can be removed."""
 
-    async def use(self, function: Callable[[Path, State], T]) -> T:
+    async def use(self, function: Callable[[Storage, State], T]) -> T:
         """Return the result of `function`, which may block, on the directory and its state."""
 
     def alone(self) -> AbstractContextManager[None]:

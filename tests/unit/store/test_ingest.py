@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from quaymirror.errors import DigestMismatch, ReadInterrupted, SizeMismatch
 from quaymirror.oci import Descriptor, Digest
-from quaymirror.store.ingest import BATCH_BYTES, Ingest, Place
+from quaymirror.store.ingest import BATCH_BYTES, BlobPaths, Ingest
 
 SIZE = 4 * BATCH_BYTES + 12_345
 CONTENT = random.Random(1).randbytes(SIZE)
@@ -28,8 +28,8 @@ async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 def begin(directory: Path) -> Ingest:
-    place = Place(directory / "x.part", directory / "done" / "x", syncs=False)
-    ingest = Ingest(BLOB, place, in_thread)
+    paths = BlobPaths(directory / "x.part", directory / "done" / "x", syncs=False)
+    ingest = Ingest(BLOB, paths, in_thread)
     ingest.resume()
     return ingest
 

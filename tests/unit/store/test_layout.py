@@ -24,10 +24,11 @@ from quaymirror.errors import (
 from quaymirror.events import Event, Notice
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import fsops
-from quaymirror.store.blobs import BlobStore
 from quaymirror.store.layout import OCILayout
+from quaymirror.store.reader import LayoutReader
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.state import State
+from quaymirror.store.storage import LocalSpace
 
 NAME = Reference(Repository("quay.io", "kolla/nova"), "2025.1")
 LARGE = b"x" * 1_500_000
@@ -101,15 +102,15 @@ async def test_what_no_state_vouches_for_is_read_before_it_is_trusted(tmp_path: 
 async def test_a_blob_that_lands_while_another_image_looks_for_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node, look = described(b"config"), BlobStore.has
+    node, look = described(b"config"), LayoutReader.has
 
-    def look_and_then_it_lands(blobs: BlobStore, descriptor: Descriptor) -> bool:
-        found = look(blobs, descriptor)
-        blobs.path(descriptor.digest).write_bytes(b"config")
+    def look_and_then_it_lands(reader: LayoutReader, descriptor: Descriptor) -> bool:
+        found = look(reader, descriptor)
+        (tmp_path / "m/blobs/sha256" / descriptor.digest.encoded).write_bytes(b"config")
         return found
 
     async with OCILayout.open(tmp_path / "m") as layout:
-        monkeypatch.setattr(BlobStore, "has", look_and_then_it_lands)
+        monkeypatch.setattr(LayoutReader, "has", look_and_then_it_lands)
         await layout.missing_content(NAME, [node])
         monkeypatch.undo()
         assert layout.has_content(NAME, node)
@@ -120,7 +121,7 @@ async def test_an_image_that_is_not_whole_does_not_count_and_the_others_with_it_
     root = described(raw, mediatype.OCI_MANIFEST)
     async with OCILayout.open(tmp_path / "m") as layout:
         await layout.put_manifest(NAME, root, raw)
-        with pytest.raises(StoreError, match="is gone") as caught:
+        with pytest.raises(StoreError, match="was deleted from") as caught:
             await layout.commit(ImageRecord(NAME.name, "quay.io", root.digest, root, (*nodes, root)))
 
         await store(layout, Reference(NAME.repository, "whole"), b"config", b"layer")
@@ -137,7 +138,7 @@ async def test_where_there_is_room_for_all_that_was_announced_no_blob_is_looked_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_room(monkeypatch, 2_000_000)
-    monkeypatch.delattr(BlobStore, "remaining")
+    monkeypatch.delattr(LocalSpace, "remaining")
     async with OCILayout.open(tmp_path / "m") as layout:
         await store(layout, NAME, b"config", LARGE)
         # What has landed takes no room any more that is not taken already.
@@ -148,7 +149,7 @@ async def test_a_blob_needs_no_room_for_what_is_there_of_it(tmp_path: Path, monk
     with_room(monkeypatch, 400_000)
     node = described(LARGE)
     async with OCILayout.open(tmp_path / "m") as layout:
-        with pytest.raises(StoreError, match="needs 1,503,232 bytes more"):
+        with pytest.raises(StoreError, match="needs 1,503,232 more bytes"):
             await layout.missing_content(NAME, [node])
 
         (tmp_path / "m/.quaymirror/ingest" / f"sha256-{node.digest.encoded}.part").write_bytes(LARGE[:1_200_000])
@@ -161,7 +162,7 @@ async def test_images_that_fit_one_by_one_but_not_together_end_the_run(
     with_room(monkeypatch, 2_000_000)
     async with OCILayout.open(tmp_path / "m") as layout:
         await layout.missing_content(NAME, [described(LARGE)])
-        with pytest.raises(StoreError, match="for the images in flight") as caught:
+        with pytest.raises(StoreError, match="for the images in progress") as caught:
             await layout.missing_content(NAME, [described(LARGE + b"x")])
 
     assert caught.value.scope is Scope.RUN

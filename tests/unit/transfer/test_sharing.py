@@ -10,7 +10,8 @@ import pytest
 
 from quaymirror.errors import StoreError
 from quaymirror.oci import Descriptor, Digest
-from quaymirror.store.blobs import BlobStore
+from quaymirror.store.reader import LayoutReader
+from quaymirror.store.storage import LocalStorage
 from quaymirror.transfer.sharing import BlobSharing
 
 CONTENT = b"layer" * 300_000
@@ -28,14 +29,14 @@ class Files:
         return self._path if node == BLOB else None
 
 
-def store_at(root: Path) -> BlobStore:
-    store = BlobStore(root)
-    store.prepare()
+def store_at(root: Path) -> LocalStorage:
+    store = LocalStorage(root)
+    store.create()
     return store
 
 
-async def copied(pool: BlobSharing, store: BlobStore) -> bool:
-    async with store.ingest(BLOB) as sink:
+async def copied(pool: BlobSharing, store: LocalStorage) -> bool:
+    async with store.sink(BLOB) as sink:
         return await pool.copy(BLOB, sink, borrower=store)
 
 
@@ -44,7 +45,7 @@ async def test_what_another_target_has_is_copied_and_hashed(tmp_path: Path) -> N
     assert not await copied(pool, store)
     pool.register(Files(tmp_path / "theirs"))
     assert await copied(pool, store)
-    assert store.verify(BLOB)
+    assert LayoutReader(store).verify(BLOB)
 
 
 async def test_nobody_copies_from_oneself(tmp_path: Path) -> None:
@@ -60,12 +61,12 @@ async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_t
 ) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
     pool.register(Files(tmp_path / "theirs", content))
-    async with store.ingest(BLOB) as sink:
+    async with store.sink(BLOB) as sink:
         assert not await pool.copy(BLOB, sink, borrower=store)
         await sink.write(CONTENT[sink.offset :])
         await sink.commit()
 
-    assert store.verify(BLOB)
+    assert LayoutReader(store).verify(BLOB)
 
 
 async def test_a_file_that_goes_away_meanwhile_is_none(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ async def test_what_an_earlier_run_left_of_it_is_not_copied_again(tmp_path: Path
     partial.write_bytes(CONTENT[:1_000_000])
     pool.register(Files(tmp_path / "theirs"))
     assert await copied(pool, store)
-    assert store.verify(BLOB)
+    assert LayoutReader(store).verify(BLOB)
 
 
 async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(

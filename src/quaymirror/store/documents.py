@@ -1,0 +1,98 @@
+"""`index.json` and `oci-layout`, the two documents of a layout (OCI image-spec, image-layout.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ..oci import mediatype
+from .records import ImageRecord
+
+REF_NAME = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
+
+OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
+
+
+class Unreadable(ValueError):
+    """The text is not such a document."""
+
+
+def check_oci_layout(text: bytes) -> None:
+    """Check that `text`, the content of `oci-layout`, has the version that this program writes.
+
+    :raises Unreadable: if it has another version, or is something else.
+    """
+    version = _object(text).get("imageLayoutVersion")
+    if version != "1.0.0":
+        raise Unreadable(f"image layout version {version!r} is not supported, only '1.0.0' is")
+
+
+def parse_index(text: bytes) -> dict[str, Any]:
+    """Return an index document with all of its fields, known or not.
+
+    :raises Unreadable: if `text` is not an index.
+    """
+    document = _object(text)
+    manifests = document.get("manifests")
+    if not isinstance(manifests, list) or not all(isinstance(entry, dict) for entry in manifests):
+        raise Unreadable("has no list of manifests")
+
+    return document
+
+
+def name_of(entry: Mapping[str, Any]) -> str | None:
+    """Return the name of an entry of an index, None if it has none."""
+    annotations = entry.get("annotations")
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def project(
+    document: Mapping[str, Any] | None, records: Iterable[ImageRecord], *, without: Collection[str] = ()
+) -> bytes:
+    """Return the index of `records` except those named in `without`, with the entries of other tools in `document`.
+
+    Entries of `records` are sorted by name, so that the same images give the same bytes. Entries without a name, or
+    with the name of an image that was not mirrored, stay as they are.
+    """
+    ours = {record.name: _entry(record) for record in records if record.name not in without}
+    known = ours.keys() | set(without)
+    others = [entry for entry in (document or {}).get("manifests", []) if name_of(entry) not in known]
+    manifests = others + [ours[name] for name in sorted(ours)]
+    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {})}
+    return _text(index | {"schemaVersion": 2, "manifests": manifests}) + b"\n"
+
+
+def _text(index: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(index, indent=1, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        # Entries of other tools are kept even if they have half a surrogate pair, or are nested too deep to indent.
+        return json.dumps(index).encode()
+
+
+def _entry(record: ImageRecord) -> dict[str, Any]:
+    return {
+        "mediaType": record.root.media_type,
+        "digest": str(record.root.digest),
+        "size": record.root.size,
+        "annotations": {REF_NAME: record.name, CONTAINERD_NAME: f"{record.registry}/{record.name}"},
+    }
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Unreadable("is not JSON") from None
+
+    if not isinstance(document, dict):
+        raise Unreadable("is not an object")
+
+    return document
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are not JSON: other tools could not read the index that we write
