@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 _LISTINGS = {"list_candidates", "pages"}
-_TARGET = re.compile(r"\w*Target(?:Spec|Address)?|OCILayout|LayoutTree")
-_ERROR_FIELDS = {"scope", "side", "phase", "status", "codes", "args", "path", "retry_after", "reference", "message"}
+_TARGET = re.compile(r"\w*Target(?:Spec|Address)?|LayoutSpec|OCILayout")
+_ERROR_FIELDS = {"scope", "side", "phase", "status", "codes", "args", "path", "retry_after", "message"}
 
 
 @dataclass(frozen=True)
@@ -130,37 +131,33 @@ def _counts_up(node: ast.AST) -> bool:
 
 
 def registrations(tree: Tree) -> Mapping[str, int]:
-    """Return in how many places each option is declared or named by a string.
+    """Return in how many places each option is declared, or named by a string of its own.
 
-    Options are the fields of the classes in the module `settings`; a string in `cli`, `config` or `settings` names one
-    if it is the field, with dashes or not, or a command-line option of this name.
+    An option is a field of a class of options in `settings`, and its declaration there counts 1, whatever it contains.
+    In `cli`, `config` and elsewhere in `settings`, each string counts that is the command-line option, or the field's
+    name, with dashes or not, unless that is an ordinary word.
     """
-    found = {
-        field: 0 for name, syntax in tree.syntax.items() if name.endswith(".settings") for field in _fields(syntax)
-    }
+    declared = [node for name, syntax in tree.syntax.items() if _is_in(name, "settings") for node in _fields(syntax)]
+    found = Counter(_last_name(node.target) for node in declared)
+    inside = {id(inner) for node in declared for inner in ast.walk(node)}
     for name, node in _nodes(tree):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and not {"ui", "events"} & set(name.split("."))
-        ):
-            field = node.value.partition("/")[0].removeprefix("--").replace("-", "_")
-            if field in found:
-                found[field] += 1
-        elif isinstance(node, ast.AnnAssign) and name.endswith(".settings") and _last_name(node.target) in found:
-            found[_last_name(node.target)] += 1
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _is_in(name, "cli", "config", "settings"):
+            text = node.value.partition("/")[0]
+            option = text.removeprefix("--").replace("-", "_")
+            if option in found and (text.startswith("--") or "_" in option) and id(node) not in inside:
+                found[option] += 1
 
     return found
 
 
-def _handles_options(module: str) -> bool:
-    return not {"cli", "config", "settings"}.isdisjoint(module.split("."))
+def _is_in(module: str, *packages: str) -> bool:
+    return not set(packages).isdisjoint(module.split("."))
 
 
-def _fields(syntax: ast.Module) -> Iterator[str]:
+def _fields(syntax: ast.Module) -> Iterator[ast.AnnAssign]:
     for node in syntax.body:
-        if isinstance(node, ast.ClassDef) and re.search(r"Options|Options|Limits", node.name):
-            yield from (_last_name(one.target) for one in node.body if isinstance(one, ast.AnnAssign))
+        if isinstance(node, ast.ClassDef) and re.search(r"Settings|Options|Limits", node.name):
+            yield from (one for one in node.body if isinstance(one, ast.AnnAssign))
 
 
 def error_edits(tree: Tree) -> Iterator[str]:

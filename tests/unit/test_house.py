@@ -1,4 +1,4 @@
-"""The rules of the house, enforced: who may import whom, and what the public face is."""
+"""The layers of the package: which module may import which, which library has which importer, and the public names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,25 +16,40 @@ import quaymirror
 
 SOURCE = Path(quaymirror.__file__).parent
 
-# A room may import the rooms named here; `.` are the modules beside them.
-ALLOWED = {
-    "oci": {"untrusted", "errors"},
-    "http": {"errors", "events", "secret", "__about__"},
-    "auth": {"untrusted", "errors", "http", "secret"},
-    "store": {"untrusted", "errors", "events", "oci"},
-    "emit": {"errors", "events", "oci", "store"},
-    "progress": {"errors", "events", "oci", "text"},
-    "ui": {"untrusted", "errors", "events", "oci", "progress", "text"},
-    "config": {"untrusted", "errors"},
-    "registry": {"untrusted", "errors", "events", "oci", "http"},
-    "selection": {"untrusted", "errors", "oci"},
-    "catalog": {"untrusted", "errors", "events", "oci", "http", "selection"},
-    "discovery": {"untrusted", "errors", "events", "oci", "store", "selection", "catalog", "run", "settings", "tasks"},
-    "transfer": {"errors", "events", "oci", "progress", "http", "store", "registry", "tasks"},
-    "testing": {"testing"},
-}
-# One third-party library, one door.
-DOORS = {
+# From the bottom to the top: modules and packages of `quaymirror`. Each may import those above it in this list.
+LAYERS = (
+    "testing",
+    "__about__",
+    "errors",
+    "secret",
+    "text",
+    "untrusted",
+    "tasks",
+    "oci",
+    "events",
+    "progress",
+    "http",
+    "auth",
+    "registry",
+    "selection",
+    "store",
+    "catalog",
+    "settings",
+    "transfer",
+    "emit",
+    "targets",
+    "discovery",
+    "run",
+    "ui",
+    "config",
+    "cli",
+)
+# Packages that are in the wrong order still: (importer, imported).
+KNOWN = {("discovery", "run"), ("targets", "run")}
+# Modules that ask for the kind of a target still.
+KNOWN_KIND_CHECKS = {"cli/jobs.py", "run/sync.py", "run/verify_target.py"}
+# The only importers of a third-party library.
+IMPORTERS = {
     "aiohttp": {"http/transport.py", "testing"},
     "tenacity": {"http/retry.py"},
     "rich": {"ui/dashboard/"},
@@ -47,31 +64,90 @@ DOORS = {
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 
+@cache
+def syntax(module: str) -> ast.Module:
+    return ast.parse((SOURCE / module).read_text())
+
+
 def imports(module: str) -> Iterator[tuple[str, str]]:
-    """Yield what a module imports: ('ours', first part below quaymirror) or ('other', top-level name)."""
-    depth = len(Path(module).parts) - 1
-    for node in ast.walk(ast.parse((SOURCE / module).read_text())):
+    """Yield ("own", module of quaymirror) and ("other", top-level name) for each import, wherever it is."""
+    package = Path(module).parent.parts
+    for node in ast.walk(syntax(module)):
         if isinstance(node, ast.Import):
             yield from (("other", alias.name.partition(".")[0]) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            top, _, rest = (node.module or "").partition(".")
-            yield ("ours", rest.partition(".")[0]) if top == "quaymirror" else ("other", top)
-        elif isinstance(node, ast.ImportFrom) and node.level == depth + 1:
-            yield from (("ours", (node.module or alias.name).partition(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            top, _, rest = node.module.partition(".")
+            yield from own(rest.split("."), node.names) if top == "quaymirror" else [("other", top)]
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            yield from own([part for part in base if part], node.names)
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module.partition("/")[0] in ALLOWED])
-def test_dependencies_point_one_way(module: str) -> None:
-    room = module.partition("/")[0]
-    strangers = {name for kind, name in imports(module) if kind == "ours" and name} - ALLOWED[room] - {room}
-    assert not strangers
+def own(base: list[str], names: list[ast.alias]) -> Iterator[tuple[str, str]]:
+    for alias in names:
+        inner = "/".join([*base, f"{alias.name}.py"])
+        package = "/".join([*base, alias.name, "__init__.py"])
+        outer = "/".join(base) + ".py" if base else "__init__.py"
+        candidates = [inner, package, outer, "/".join([*base, "__init__.py"])]
+        yield from (("own", found) for found in [next((one for one in candidates if one in MODULES), "")] if found)
 
 
-@pytest.mark.parametrize("library", DOORS)
-def test_each_library_has_one_door(library: str) -> None:
+def layer(module: str) -> str:
+    return module.partition("/")[0].removesuffix(".py")
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    top = {"__init__.py", "__main__.py"}
+    assert {layer(module) for module in MODULES if module not in top} <= {*LAYERS}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_imports_only_what_is_below_it(name: str) -> None:
+    below = {*LAYERS[: LAYERS.index(name) + 1]} | {imported for importer, imported in KNOWN if importer == name}
+    for module in MODULES:
+        if layer(module) == name:
+            above = {found for kind, found in imports(module) if kind == "own"} - {"__init__.py"}
+            assert {found for found in above if layer(found) not in below} == set(), module
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: {found for kind, found in imports(module) if kind == "own"} for module in MODULES}
+    # The package itself declares the public names, which its modules don't import from it.
+    graph.pop("__init__.py")
+    [*TopologicalSorter(graph).static_order()]
+
+
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_a_library_is_imported_by_its_only_importer(library: str) -> None:
     users = {module for module in MODULES if ("other", library) in set(imports(module))}
     assert users
-    assert {user for user in users if not any(user.startswith(door) for door in DOORS[library])} == set()
+    assert {user for user in users if not any(user.startswith(one) for one in IMPORTERS[library])} == set()
+
+
+def test_only_the_package_of_targets_asks_for_the_kind_of_a_target() -> None:
+    kinds = {
+        node.name
+        for module in MODULES
+        if module.startswith("targets/")
+        for node in ast.walk(syntax(module))
+        if isinstance(node, ast.ClassDef)
+    } | {"OCILayout"}
+    for module in MODULES:
+        if layer(module) not in {"targets", "testing"} and module not in KNOWN_KIND_CHECKS:
+            assert {kind for node in ast.walk(syntax(module)) for kind in asked_kinds(node)}.isdisjoint(kinds), module
+
+
+def asked_kinds(node: ast.AST) -> Iterator[str]:
+    """Yield the names of the classes that an `isinstance` or a `case` compares with."""
+    kinds: list[ast.expr] = []
+    if isinstance(node, ast.MatchClass):
+        kinds = [node.cls]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+        kinds = [kind for kind in ast.walk(node.args[1]) if isinstance(kind, ast.Name | ast.Attribute)]
+
+    for kind in kinds:
+        if isinstance(kind, ast.Name | ast.Attribute):
+            yield kind.id if isinstance(kind, ast.Name) else kind.attr
 
 
 @pytest.mark.parametrize("name", ["create_task", "ensure_future", "gather", "get_event_loop"])
@@ -79,7 +155,7 @@ def test_concurrency_is_structured(name: str) -> None:
     callers = {
         module
         for module in MODULES
-        for node in ast.walk(ast.parse((SOURCE / module).read_text()))
+        for node in ast.walk(syntax(module))
         if isinstance(node, ast.Attribute) and node.attr == name
     }
     assert not callers
@@ -98,6 +174,6 @@ def test_help_does_not_wait_for_the_network_stack() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_occystrap_stays_out_of_the_process_that_the_loop_is_in() -> None:
+def test_occystrap_stays_out_of_the_process_of_the_event_loop() -> None:
     code = "import sys; import quaymirror.cli.sync, quaymirror.targets.derived; sys.exit('occystrap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
