@@ -15,16 +15,18 @@ import anyio.to_thread
 from ..errors import MirrorDamaged, QuaymirrorError, Scope, StoreError
 from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest, Reference
+from . import fsops
 from .commits import GroupCommit
 from .executor import SerialExecutor
 from .fsops import Fsync
 from .index import IndexFile
+from .local_storage import LocalStorage
 from .lock import Patience
 from .reader import LayoutReader, adopt
 from .records import ImageRecord
 from .reservation import SpaceReservation
 from .state import State
-from .storage import BlobSink, ExclusiveLock, LocalStorage, Storage, blob_key
+from .storage import BlobSink, ExclusiveLock, Storage, blob_key
 
 T = TypeVar("T")
 
@@ -100,7 +102,9 @@ class OCILayout:
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(storage.writing(options.patience))
             storage.create()
-            state, notice = State.open(_state_path(root), sync=options.fsync is not Fsync.NEVER)
+            path = _state_path(root)
+            fsops.make_directory(path.parent)
+            state, notice = State.open(path, sync=options.fsync is not Fsync.NEVER)
             stack.callback(state.close)
             if notice:
                 observer(Notice(notice))

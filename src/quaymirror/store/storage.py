@@ -1,4 +1,4 @@
-"""Storage of a layout: a protocol for named objects, and its implementation in a local directory.
+"""The interface of a storage: the named objects of one layout.
 
 Keys are the paths of the OCI image layout (`index.json`, `blobs/sha256/6c3c…`). A blob has exactly the bytes that its
 key says, from the moment it exists.
@@ -6,37 +6,20 @@ key says, from the moment it exists.
 
 from __future__ import annotations
 
-import os
-import stat
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Protocol
 
-import anyio
-import anyio.to_thread
-
-from ..errors import InvalidName, MirrorDamaged, TargetRefused
+from ..errors import InvalidName
 from ..oci import Descriptor, Digest
-from . import documents, fsops
-from .executor import ExecutorPool
-from .fsops import Fsync
-from .ingest import BATCH_BYTES, BlobPaths, Ingest
-from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked, reading
+from .lock import Patience
 from .sink import Sink
-
-T = TypeVar("T")
 
 BLOBS = "blobs"
 INDEX = "index.json"
 MARKER = "oci-layout"
-
-# An interrupted transfer that old is not continued any more.
-_STALE_SECONDS = 7 * 86_400.0
-# Files that an empty directory may have: a mount point's own, and what a crash leaves in the first second.
-_NOT_FOREIGN = frozenset({"lost+found", ".oci-layout.new"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +123,11 @@ class Storage(Protocol):
         """Return the free space, None if it is not limited."""
 
     def writing(self, patience: Patience | None) -> AbstractAsyncContextManager[ExclusiveLock]:
-        """Hold the lock of the only writer during the context; if it is held, call `patience`, or fail without one.
+        """Hold the lock of the only writer during the context. An empty layout is created if nothing is stored here.
 
-        :raises LockHeld: if another run holds it.
+        While another run holds the lock, `patience` is called again and again.
+
+        :raises LockHeld: if another run holds it, and `patience` is None or raises it.
         """
 
     def reading(self) -> AbstractContextManager[None]:
@@ -164,229 +149,3 @@ def digest_of(key: str) -> Digest | None:
         return Digest(algorithm, encoded)
     except InvalidName:
         return None
-
-
-class LocalStorage:
-    """A layout in a directory of this machine; see `Storage`."""
-
-    def __init__(self, root: Path, *, threads: int = 8, fsync: Fsync = Fsync.ALWAYS) -> None:
-        self.root = root
-        self._prefix = f"{root}/"
-        self._own = root / ".quaymirror"
-        self._ingest = self._own / "ingest"
-        self._fsync = fsync
-        # Its own threads: those of the default limiter may all be waiting for a call that needs the disk.
-        self._limiter = anyio.CapacityLimiter(threads)
-        self._pool = ExecutorPool(threads)
-
-    def __str__(self) -> str:
-        return str(self.root)
-
-    def path(self, digest: Digest) -> Path:
-        """Return the path of the blob with `digest`, which need not exist."""
-        return Path(self._prefix + blob_key(digest))
-
-    def exists(self) -> bool:
-        """Return True if the directory is a layout, False if it is empty or missing."""
-        with fsops.local_errors("read", self.root):
-            if not self.root.exists():
-                return False
-
-            if not self.root.is_dir():
-                raise TargetRefused(
-                    f"{self.root} is not a directory: name one that is empty, missing, or an OCI image layout"
-                )
-
-            marker = self.root / MARKER
-            if marker.is_file():
-                self._check_version(marker)
-                return True
-
-            foreign = sorted(entry.name for entry in self.root.iterdir() if entry.name not in _NOT_FOREIGN)
-
-        if foreign:
-            raise TargetRefused(
-                f"{self.root} contains other files ({foreign[0]!r}) and is not an OCI image layout: "
-                "name another directory"
-            )
-
-        return False
-
-    def create(self) -> None:
-        """Create the directories, and remove interrupted transfers that are not continued any more."""
-        fsops.make_directory(self.root / BLOBS / "sha256")
-        fsops.make_directory(self._ingest)
-        for partial in self.partials(older_than=_STALE_SECONDS):
-            self.delete(partial.key)
-
-    def info(self, key: str) -> ObjectInfo | None:
-        """Return the properties of a regular file, None if it does not exist."""
-        path = self._prefix + key  # no Path: this is called often, and making one takes longer than the call of lstat
-        try:
-            status = os.lstat(path)
-        except FileNotFoundError:
-            return None
-
-        if not stat.S_ISREG(status.st_mode):
-            raise MirrorDamaged(f"{path} is not a regular file: remove it, it does not belong there")
-
-        return ObjectInfo(key, status.st_size, status.st_mtime)
-
-    def read(self, key: str, limit: int = -1) -> bytes | None:
-        """Return the content of a file; something else is an error, and not waited for."""
-        return fsops.read_file(Path(self._prefix + key), limit)
-
-    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Open a file for reading."""
-        return fsops.open_for_reading(Path(self._prefix + key))
-
-    def put(self, key: str, content: bytes) -> bool:
-        """Create a file if it does not exist."""
-        if os.path.lexists(self._prefix + key):
-            return False
-
-        self.replace(key, content)
-        return True
-
-    def replace(self, key: str, content: bytes) -> None:
-        """Replace a file by another one under its name."""
-        fsops.replace_file(Path(self._prefix + key), content, sync=self._fsync is not Fsync.NEVER)
-
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the files in the directories below `prefix`."""
-        with fsops.local_errors("read", self.root / prefix), os.scandir(self._prefix + prefix) as entries:
-            directories = sorted(entry.name for entry in entries if entry.is_dir())
-
-        for name in directories:
-            with fsops.local_errors("read", self.root / prefix / name):
-                yield from self._files(f"{prefix}/{name}")
-
-    def delete(self, key: str) -> None:
-        """Remove a file if it exists."""
-        fsops.remove(Path(self._prefix + key))
-
-    @asynccontextmanager
-    async def sink(self, node: Descriptor) -> AsyncIterator[Ingest]:
-        """Open the file that a blob is written to, with what an earlier run left of it.
-
-        A part that is not committed stays for the next attempt, unless it is small.
-        """
-        partial = self._partial(node)
-        paths = BlobPaths(partial, self.path(node.digest), syncs=self._fsync is Fsync.ALWAYS)
-        is_small = node.size <= BATCH_BYTES
-        ingest = Ingest(node, paths, self._pool.run if is_small else self.in_thread)
-        try:
-            if not is_small:
-                await self.in_thread(ingest.resume)
-
-            yield ingest
-        finally:
-            ingest.close()
-
-    def partials(self, *, older_than: float = 0.0) -> list[ObjectInfo]:
-        """Return the files of interrupted transfers."""
-        before = time.time() - older_than
-        with fsops.local_errors("read", self._ingest):
-            names = sorted(path.name for path in self._ingest.iterdir()) if self._ingest.is_dir() else []
-            files = [self._file(f".quaymirror/ingest/{n}") for n in names if n.endswith((".part", ".ranges"))]
-
-        return [file for file in files if file is not None and file.modified <= before]
-
-    def persist(self, node: Descriptor) -> None:
-        """Sync a file that another program wrote, if files are synced at all."""
-        if self._fsync is Fsync.ALWAYS:
-            fsops.sync_file(self.path(node.digest))
-
-    def flush(self, digests: Collection[Digest]) -> None:
-        """Sync the directories of the blobs, or the file system."""
-        match self._fsync:
-            case Fsync.ALWAYS:
-                for algorithm in {digest.algorithm for digest in digests}:
-                    fsops.sync_directory(self.root / BLOBS / algorithm)
-            case Fsync.BATCH:
-                fsops.sync_file_system(self.root)
-            case Fsync.NEVER:
-                pass
-
-    def space(self) -> LocalSpace:
-        """Return the free space of the file system."""
-        return LocalSpace(self, *fsops.free_bytes(self.root))
-
-    @asynccontextmanager
-    async def writing(self, patience: Patience | None) -> AsyncIterator[Lock]:
-        """Hold both locks of the directory, which is created: the writers' alone, the readers' shared."""
-        if not self.exists():
-            fsops.make_directory(self.root)
-            fsops.replace_file(self.root / MARKER, documents.OCI_LAYOUT)
-
-        fsops.make_directory(self._own)
-        async with patiently_locked(self._own / WRITERS, patience):
-            with locked(self._own / READERS, shared=True) as readers:
-                yield readers
-
-    def reading(self) -> AbstractContextManager[None]:
-        """Hold the readers' lock, shared."""
-        return reading(self._own)
-
-    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        """Return the result of a blocking function."""
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
-
-    def occupied(self, node: Descriptor) -> int:
-        """Return how many bytes an interrupted transfer of `node` occupies on the disk."""
-        if node.size <= BATCH_BYTES:
-            return 0  # starts again
-
-        try:
-            status = self._partial(node).lstat()
-        except FileNotFoundError:
-            return 0
-
-        return min(status.st_size, status.st_blocks * 512)  # the file may have holes
-
-    def _partial(self, node: Descriptor) -> Path:
-        return self._ingest / f"{node.digest.algorithm}-{node.digest.encoded}.part"
-
-    def _check_version(self, marker: Path) -> None:
-        try:
-            documents.check_oci_layout(marker.read_bytes())
-        except documents.Unreadable as error:
-            raise TargetRefused(f"{marker}: {error}") from None
-
-    def _files(self, prefix: str) -> Iterator[ObjectInfo]:
-        with os.scandir(self._prefix + prefix) as entries:
-            names = sorted(entry.name for entry in entries)
-
-        for name in names:
-            file = self._file(f"{prefix}/{name}")
-            if file is not None:
-                yield file
-
-    def _file(self, key: str) -> ObjectInfo | None:
-        """Return the properties of whatever is at `key`, None if it has just been removed or renamed."""
-        with suppress(FileNotFoundError):
-            status = os.lstat(self._prefix + key)
-            return ObjectInfo(key, status.st_size, status.st_mtime)
-
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class LocalSpace:
-    """Free bytes of a file system, which allocates space in blocks of `unit` bytes; see `Space`."""
-
-    storage: LocalStorage
-    free: int
-    unit: int
-
-    def allocated(self, size: int) -> int:
-        """Return `size`, rounded up to whole blocks."""
-        return -(-size // self.unit) * self.unit
-
-    def remaining(self, node: Descriptor) -> int:
-        """Return how many bytes of whole blocks a blob will still occupy."""
-        info = self.storage.info(blob_key(node.digest))
-        if info is not None and info.size == node.size:
-            return 0
-
-        return self.allocated(max(0, node.size - self.storage.occupied(node)))

@@ -14,8 +14,9 @@ import anyio.to_thread
 
 from ..errors import MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
+from .local_storage import LocalStorage
 from .reader import LayoutReader
-from .storage import LocalStorage, Storage
+from .storage import Storage
 
 # Blobs per call of a thread: for small blobs the call would take longer than the work.
 _BATCH_BLOBS = 256
@@ -76,7 +77,12 @@ class Progress:
 
 
 async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | None = None) -> Verification:
-    """Hash everything that the images of the layout at `root` need; if `fast`, only manifests.
+    """Verify the layout in the directory `root`; see `verify_storage`."""
+    return await verify_storage(LocalStorage(root), fast=fast, progress=progress)
+
+
+async def verify_storage(storage: Storage, *, fast: bool = False, progress: Progress | None = None) -> Verification:
+    """Hash everything that the images of a layout need; if `fast`, only manifests.
 
     A run may add images in the meantime: the index is read once, at the start. Missing children of an index are no
     damage if others are present: such an image was mirrored for some platforms only.
@@ -85,7 +91,6 @@ async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | 
     :raises LockHeld: if blobs are being deleted.
     :raises StoreError: if the disk fails.
     """
-    storage = LocalStorage(root)
     with storage.reading():
         return await _Check(storage, fast, progress or Progress()).run()
 

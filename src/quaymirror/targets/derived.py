@@ -26,11 +26,11 @@ from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, ma
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..store import fsops
 from ..store.ingest import Ingest
+from ..store.local_storage import LocalStorage
 from ..store.lock import WRITERS, Patience, patiently_locked
 from ..store.reader import LayoutReader
 from ..store.receipts import LandedLayer, Receipt, Receipts, has_size
 from ..store.records import ImageRecord
-from ..store.storage import LocalStorage
 from ..transfer.target import Capabilities
 from .derived_address import DerivedTarget
 from .layer_cache import Compressed, LayerCache

@@ -25,10 +25,10 @@ from quaymirror.events import Event, Notice
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import fsops
 from quaymirror.store.layout import OCILayout
+from quaymirror.store.local_storage import LocalSpace
 from quaymirror.store.reader import LayoutReader
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.state import State
-from quaymirror.store.storage import LocalSpace
 
 NAME = Reference(Repository("quay.io", "kolla/nova"), "2025.1")
 LARGE = b"x" * 1_500_000

@@ -10,8 +10,8 @@ import pytest
 
 from quaymirror.errors import StoreError
 from quaymirror.oci import Descriptor, Digest
+from quaymirror.store.local_storage import LocalStorage
 from quaymirror.store.reader import LayoutReader
-from quaymirror.store.storage import LocalStorage
 from quaymirror.transfer.sharing import BlobSharing
 
 CONTENT = b"layer" * 300_000
