@@ -1,18 +1,17 @@
-"""The one layer that tries again: the door to tenacity.
+"""Retries: the only layer that repeats a failed operation, and the only importer of tenacity.
 
-Exponential back-off with full jitter (Brooker, "Exponential Backoff and Jitter", 2015); a server that says when to come
-back is believed. Only errors whose scope is ATTEMPT are worth it: an allow-list by construction, since a predicate that
-matches everything would swallow cancellation.
+The back-off is exponential with full jitter (Brooker, "Exponential Backoff and Jitter", 2015), unless the server says
+when to come back. Only errors with the scope ATTEMPT are retried, so that cancellation always passes.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import anyio
 
@@ -21,21 +20,21 @@ from ..events import Observer, RetryScheduled, ignore
 from .dates import parse_http_date
 
 if TYPE_CHECKING:
-    from tenacity import AsyncRetrying, RetryCallState
+    from tenacity import AttemptManager, RetryCallState
 
 T = TypeVar("T")
 
-# Of wrong bytes, and of a registry that contradicts its own token service.
+# For wrong bytes, and for a registry that contradicts its own token service.
 _MAX_REFETCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently to try again. Waits are in seconds.
+    """The number of retries and the waits between them, in seconds.
 
-    `retries` bounds failures in a row without progress; being told to wait is none. `patience` bounds all waiting of
-    one operation without progress, and for how long a host that was there is waited for. Everything that waits for a
-    server does it by `clock` and `sleep`.
+    `retries` limits failures in a row without progress; a pause that the server asks for is not a failure. `patience`
+    limits all waits of one operation without progress, and the time that a host which answered before may be away.
+    Everything that waits for a server does it by `clock` and `sleep`.
     """
 
     retries: int = 5
@@ -47,7 +46,11 @@ class RetryPolicy:
 
 
 class Attempts:
-    """The tries of one operation. Tell it of progress, and what failed before is forgotten."""
+    """The attempts of one operation: `async for attempt in attempts:`, with the operation inside of `with attempt:`.
+
+    The iteration ends after the first attempt that succeeds. The error of a failed one is suppressed if the operation
+    is worth another attempt; the last error is raised unchanged.
+    """
 
     def __init__(self, policy: RetryPolicy, what: str, *, host: str = "", observer: Observer = ignore) -> None:
         self._policy = policy
@@ -57,58 +60,85 @@ class Attempts:
         self._failures = 0
         self._refetches = 0
         self._waited = 0.0
+        self._error: QuaymirrorError | None = None
+        self._has_ended = False
+        self._tenacity: AsyncIterator[AttemptManager] | None = None
+        self._manager: AttemptManager | None = None
         self.is_refetch = False
-        """Whether the last try ended with the wrong bytes."""
+        """Whether the last attempt ended with wrong bytes."""
 
     def progress(self) -> None:
-        """Forget earlier failures: something new was achieved."""
+        """Forget earlier failures, because the operation has achieved something new."""
         self._failures = 0
         self._waited = 0.0
 
+    def __aiter__(self) -> Attempts:
+        return self
+
+    async def __anext__(self) -> Attempts:
+        if self._has_ended:
+            raise StopAsyncIteration
+
+        if self._error is not None:
+            error, self._error = self._error, None
+            await self._wait_after(error)
+
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if _is_worth_it(error):
+            self._error = error
+            return True
+
+        self._has_ended = True
+        return False
+
     async def run(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what `operation` returns, calling it again while its failure is worth that.
+        """Return what `operation` returns, calling it again after failures that are worth it.
 
         :raises QuaymirrorError: the last failure, unchanged.
         """
-        try:
-            return await operation()
-        except QuaymirrorError as error:
-            if not _is_worth_it(error):
-                raise
+        async for attempt in self:
+            with attempt:
+                return await operation()
 
-            failure: QuaymirrorError | None = error
+        raise AssertionError("the last attempt succeeds or raises")
 
-        # tenacity awaits only what is a coroutine function by name: this one is, whatever `operation` is.
-        async def once() -> T:
-            nonlocal failure
-            if failure is not None:
-                first, failure = failure, None
-                raise first
+    async def _wait_after(self, error: QuaymirrorError) -> None:
+        """Wait until the next attempt, or raise `error` if there is none."""
+        if self._tenacity is None:
+            self._tenacity = self._start()
+            self._manager = await anext(self._tenacity)
 
-            return await operation()
+        assert self._manager is not None
+        self._manager.retry_state.set_exception((type(error), error, error.__traceback__))
+        self._manager = await anext(self._tenacity)
 
-        return await self._retrying()(once)
-
-    def _retrying(self) -> AsyncRetrying:
-        # Imported when something has failed: most runs start, and end, without it.
+    def _start(self) -> AsyncIterator[AttemptManager]:
+        # Imported after the first failure: most runs end without one.
         from tenacity import AsyncRetrying, retry_if_exception
 
-        return AsyncRetrying(
-            retry=retry_if_exception(_is_worth_it),
-            stop=self._give_up,
-            wait=self._wait,
-            before_sleep=self._announce,
-            sleep=self._policy.sleep,
-            reraise=True,
+        return aiter(
+            AsyncRetrying(
+                retry=retry_if_exception(_is_worth_it),
+                stop=self._give_up,
+                wait=self._pause,
+                before_sleep=self._announce,
+                sleep=self._policy.sleep,
+                reraise=True,
+            )
         )
 
     def _give_up(self, state: RetryCallState) -> bool:
-        # tenacity has asked for the wait already when it asks this.
+        # tenacity has computed the wait before it calls this.
         error = _error(state)
         self.is_refetch = isinstance(error, ContentError)
         self._waited += state.upcoming_sleep
         if isinstance(error, HostDown):
-            return False  # its gate waits for it, and gives up
+            return False  # the limiter waits for the host, and gives up
 
         if self._waited > self._policy.patience:
             return True
@@ -124,7 +154,7 @@ class Attempts:
         self._failures += 1
         return self._failures > self._policy.retries
 
-    def _wait(self, state: RetryCallState) -> float:
+    def _pause(self, state: RetryCallState) -> float:
         error = _error(state)
         if isinstance(error, HostDown):
             return 0.0
@@ -134,7 +164,7 @@ class Attempts:
                 return error.retry_after
 
             # Full jitter could come back at once, and often: half of the wait is certain (see aws-sdk-net#4341). The
-            # gate holds everybody back besides.
+            # limiter also holds back all other requests.
             ceiling = min(60.0, 2.0 ** min(state.attempt_number - 1, 10))
             return random.uniform(ceiling / 2, ceiling)
 
@@ -152,15 +182,15 @@ def _error(state: RetryCallState) -> QuaymirrorError:
     return error
 
 
-def _is_worth_it(error: BaseException) -> bool:
+def _is_worth_it(error: BaseException | None) -> TypeGuard[QuaymirrorError]:
     return isinstance(error, QuaymirrorError) and error.scope is Scope.ATTEMPT
 
 
 def parse_retry_after(value: str | None, *, date: str | None = None) -> float | None:
-    """Return the seconds that a Retry-After field asks for (RFC 9110, 10.2.3), None if it says nothing usable.
+    """Return the seconds that a Retry-After field asks for (RFC 9110, 10.2.3), None if it is not usable.
 
-    A time is counted from `date`, the Date field of the same answer, so that no clock but the server's matters; from
-    now where there is none. A time in the past is 0 seconds.
+    A time is counted from `date`, the Date field of the same response, so that only the server's clock matters, or
+    from now without one. A time in the past is 0 seconds.
     """
     text = (value or "").strip()
     # int() would also take +5, 1_0 and the digits of other scripts.

@@ -46,7 +46,11 @@ class Script:
         return "done"
 
     async def run(self) -> str:
-        return await self.attempts.run(self)
+        async for attempt in self.attempts:
+            with attempt:
+                return await self()
+
+        raise AssertionError
 
 
 async def test_what_may_pass_is_tried_again() -> None:
@@ -81,11 +85,11 @@ async def test_wrong_bytes_are_fetched_again_twice_at_most() -> None:
 async def test_progress_renews_the_patience() -> None:
     script = Script(*(ReadInterrupted("cut") for _ in range(12)), retries=2)
 
-    async def advancing() -> str:
-        script.attempts.progress()
-        return await script()
+    async for attempt in script.attempts:
+        with attempt:
+            script.attempts.progress()
+            assert await script() == "done"
 
-    assert await script.attempts.run(advancing) == "done"
     assert script.calls == 13
 
 
@@ -117,11 +121,10 @@ async def test_all_waiting_of_one_operation_has_one_budget() -> None:
 async def test_progress_renews_the_budget_of_waiting_too() -> None:
     script = Script(*(RateLimited("429", retry_after=90.0) for _ in range(30)), patience=100)
 
-    async def advancing() -> str:
-        script.attempts.progress()
-        return await script()
-
-    assert await script.attempts.run(advancing) == "done"
+    async for attempt in script.attempts:
+        with attempt:
+            script.attempts.progress()
+            assert await script() == "done"
 
 
 async def test_a_host_that_is_down_costs_nobody_a_try() -> None:
@@ -149,16 +152,31 @@ async def test_never_more_tries_than_promised_and_no_wait_beyond_the_cap(
 
 async def test_cancellation_is_never_tried_again() -> None:
     calls = 0
-
-    async def waits() -> None:
-        nonlocal calls
-        calls += 1
-        await anyio.sleep_forever()
-
     with anyio.move_on_after(0):
-        await Attempts(RetryPolicy(), "it").run(waits)
+        async for attempt in Attempts(RetryPolicy(), "it"):
+            with attempt:
+                calls += 1
+                await anyio.sleep_forever()
 
     assert calls == 1
+
+
+async def test_an_operation_that_succeeds_once_is_not_repeated() -> None:
+    attempts, calls = Attempts(RetryPolicy(), "it"), 0
+    async for attempt in attempts:
+        with attempt:
+            calls += 1
+
+    async for _ in attempts:
+        calls += 1
+
+    assert calls == 1
+
+
+async def test_a_function_that_wraps_the_operation_can_be_run() -> None:
+    script = Script(ReadInterrupted("cut"))
+    assert await script.attempts.run(script) == "done"
+    assert script.calls == 2
 
 
 NOW = "Tue, 24 Nov 2026 12:00:00 GMT"
