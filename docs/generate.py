@@ -22,7 +22,7 @@ from quaymirror.cli.keys import shape_of
 from quaymirror.cli.main import main
 from quaymirror.cli.sync import sync
 from quaymirror.config.schema import config_schema
-from quaymirror.errors import Phase, QuaymirrorError, Scope, Side
+from quaymirror.errors import Failure, Phase, Scope, Side
 from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.ui.jsonl import VERSION, event_name
 
@@ -130,7 +130,7 @@ def _type(hint: Any) -> dict[str, Any]:
     if issubclass(hint, Enum):
         return {"enum": [member.value for member in hint]}
 
-    if issubclass(hint, QuaymirrorError):
+    if issubclass(hint, Failure):
         return {"$ref": "#/$defs/error"}
 
     assert is_dataclass(hint)

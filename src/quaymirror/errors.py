@@ -1,18 +1,26 @@
-"""Every exception that quaymirror raises on purpose.
+"""Errors, the same as values, and the exit codes that they lead to.
 
-An error knows three things its catchers need and nobody else can know as well as the raiser:
+An error has three properties that every handler needs:
 
-- its *scope*: is another attempt worth it, is this image lost, or is the whole run?
-- its *side*: was it the source, the target, or the disk here?
-- its *phase*: what was being done.
+- its *scope*: whether another attempt can help, or the image or the whole run fails;
+- its *side*: the source, the target, or the local disk;
+- its *phase*: the step during which it happened.
 
-Messages are one line, name the object they are about, and never hold a secret: whoever raises puts in hosts and
-digests, never header values and never the query of a URL.
+Errors are immutable; `replace` returns a changed copy. A `Failure` is an error as a value: it is shared and stored,
+since an exception keeps the stack frames of its traceback alive.
+
+Messages are one line, name the object they are about, and never hold a secret: they may contain hosts and digests, but
+neither header values nor the query of a URL.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar
 
 __all__ = [
     "AccessDenied",
@@ -20,10 +28,13 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "ContentError",
+    "ContentMissing",
     "CredentialsRefused",
     "DigestMismatch",
     "DiscoveryIncomplete",
     "EmitFailed",
+    "ExitCode",
+    "Failure",
     "HostDown",
     "InvalidName",
     "LockHeld",
@@ -47,22 +58,66 @@ __all__ = [
     "Unavailable",
     "UnsafeRedirect",
     "UnsupportedContent",
+    "from_os_error",
+    "most_severe",
 ]
+
+
+class ExitCode(IntEnum):
+    """The exit codes of the command line, the most severe first; the only table of their meaning and advice."""
+
+    meaning: str
+    """What the code says about a run."""
+    advice: str
+    """What to do next, "" if nothing in particular."""
+
+    def __new__(cls, code: int, meaning: str = "", advice: str = "") -> Self:
+        """Return the member for a line of the table."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        member.advice = advice
+        return member
+
+    INTERNAL = 1, "internal error", "please report it, with the output of QUAYMIRROR_DEBUG=1"
+    TERMINATED = 143, "terminated"
+    INTERRUPTED = 130, "interrupted"
+    DAMAGED = 8, "the mirror is damaged", "run quaymirror verify to see what is damaged"
+    STORAGE = 6, "local storage failed", "disk full or failing: free some space; finished images are safe"
+    CREDENTIALS = (
+        4,
+        "credentials rejected, or access denied to everything selected",
+        "for private repositories pass --username or --authfile",
+    )
+    UNAVAILABLE = 5, "source or target unavailable, or incomplete discovery"
+    LOCKED = 7, "another run holds the lock", "wait for the other run to end, or pass --wait"
+    USAGE = 2, "usage or configuration error"
+    PARTIAL = 3, "partial: run it again"
+    EMPTY = 9, "nothing matched", "nothing matched: see what the source has with quaymirror list"
+    OK = 0, "success"
+
+    @property
+    def severity(self) -> int:
+        """The rank of this code: 0 is the most severe."""
+        return _SEVERITY[self]
+
+
+_SEVERITY = {code: rank for rank, code in enumerate(ExitCode)}
 
 
 class Scope(Enum):
     """How far the damage of an error reaches."""
 
     ATTEMPT = "attempt"
-    """Trying the same thing again can help."""
+    """Another attempt can succeed."""
     IMAGE = "image"
-    """This image fails; the others are not concerned."""
+    """This image fails; the others are not affected."""
     RUN = "run"
     """Nothing else of this run can succeed: stop."""
 
 
 class Side(Enum):
-    """Where an error came from: the first question of whoever runs a mirror."""
+    """The side on which an error happened."""
 
     SOURCE = "source"
     TARGET = "target"
@@ -70,65 +125,183 @@ class Side(Enum):
 
 
 class Phase(Enum):
-    """What was being done when an error happened."""
+    """The step during which an error happened."""
 
     DISCOVER = "discover"
     RESOLVE = "resolve"
     FETCH = "fetch"
-    STORE = "land"
+    STORE = "store"
     COMMIT = "commit"
 
 
 class QuaymirrorError(Exception):
-    """The root of the tree: one line for a person, a scope for the program.
+    """The base of all errors that are raised on purpose: one line for a person, properties for the program.
 
-    `scope`, `side` and `phase` have a default per class; pass another one where the raiser knows better.
+    Each class has defaults for its properties; the caller passes those that it knows better. `status` is the HTTP
+    status (0 without an answer that matters), `codes` are the error codes of the registry, such as `BLOB_UNKNOWN`
+    (OCI distribution-spec, "Error Codes"), `retry_after` is the pause in seconds that the server asked for, if any.
     """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.UNAVAILABLE
+    advice: ClassVar[str] = ""
 
     scope: Scope = Scope.IMAGE
     side: Side = Side.SOURCE
     phase: Phase | None = None
+    status: int = 0
+    codes: frozenset[str] = frozenset()
+    retry_after: float | None = None
 
     def __init__(
-        self, message: str, *, scope: Scope | None = None, side: Side | None = None, phase: Phase | None = None
+        self,
+        message: str,
+        *,
+        scope: Scope | None = None,
+        side: Side | None = None,
+        phase: Phase | None = None,
+        status: int | None = None,
+        codes: frozenset[str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
-        if scope is not None:
-            self.scope = scope
+        given = {
+            "scope": scope,
+            "side": side,
+            "phase": phase,
+            "status": status,
+            "codes": codes,
+            "retry_after": retry_after,
+        }
+        vars(self).update((name, value) for name, value in given.items() if value is not None)
 
-        if side is not None:
-            self.side = side
+    def __setattr__(self, name: str, value: object) -> None:
+        # Python sets the traceback, the cause and notes.
+        if not name.startswith("__"):
+            raise AttributeError(f"errors are immutable: use replace({name}=...)")
 
-        if phase is not None:
-            self.phase = phase
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._given()), self.args
+
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("__")}
 
     @property
     def message(self) -> str:
         """The one line."""
         return str(self.args[0])
 
+    def replace(self, message: str | None = None, **changes: Any) -> Self:
+        """Return a new error of the same class with `changes`, without traceback and context."""
+        return type(self)(self.message if message is None else message, **{**self._given(), **changes})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as a value: it holds no traceback, can be stored for a whole run, and raises a fresh error each time."""
+
+    kind: type[QuaymirrorError]
+    message: str
+    scope: Scope
+    side: Side
+    phase: Phase | None = None
+    status: int = 0
+    codes: frozenset[str] = frozenset()
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: QuaymirrorError, *, phase: Phase | None = None) -> Failure:
+        """Return the value of `error`; `phase` is used if the error doesn't know its own."""
+        return cls(
+            type(error),
+            error.message,
+            error.scope,
+            error.side,
+            error.phase or phase,
+            error.status,
+            error.codes,
+            error.retry_after,
+        )
+
+    def error(self) -> QuaymirrorError:
+        """Return a new exception with the properties of this failure."""
+        return self.kind(
+            self.message,
+            scope=self.scope,
+            side=self.side,
+            phase=self.phase,
+            status=self.status,
+            codes=self.codes,
+            retry_after=self.retry_after,
+        )
+
+    def __str__(self) -> str:
+        return self.message
+
+    def is_a(self, *kinds: type[QuaymirrorError]) -> bool:
+        """Return True if the error is an instance of one of `kinds`."""
+        return issubclass(self.kind, kinds)
+
+    @property
+    def name(self) -> str:
+        """The name of the error's class, as reports show it."""
+        return self.kind.__name__
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of a command that ends with this error."""
+        return self.kind.exit_code
+
+    @property
+    def advice(self) -> str:
+        """What to do next, "" if nothing in particular."""
+        return self.kind.advice or (self.exit_code.advice if self.scope is Scope.RUN else "")
+
+
+T = TypeVar("T", ExitCode, QuaymirrorError, Failure)
+E = TypeVar("E", bound=QuaymirrorError)
+
+
+def most_severe(items: Iterable[T]) -> T:
+    """Return the most severe of `items`, of which there is at least one; the first one of equals.
+
+    Exit codes are ordered as in their table. An error that ends the run comes before one that does not, then errors
+    are ordered by their exit codes.
+    """
+    return min(items, key=_rank)
+
+
+def _rank(item: ExitCode | QuaymirrorError | Failure) -> tuple[bool, int]:
+    if isinstance(item, ExitCode):
+        return False, item.severity
+
+    return item.scope is not Scope.RUN, item.exit_code.severity
+
 
 class ConfigError(QuaymirrorError):
-    """What the user asked for can't be: a bad option, selection or target. Exit code 2."""
+    """An option, a selection or a target is invalid. Exit code 2."""
 
+    exit_code = ExitCode.USAGE
     scope = Scope.RUN
 
 
 class InvalidName(ConfigError, ValueError):
-    """Text that is no valid digest, reference, platform or name of the OCI specifications."""
+    """A text that is no valid digest, reference, platform or name of the OCI specifications."""
 
     scope = Scope.IMAGE
 
 
 class TargetRefused(ConfigError):
-    """The place where images should land can't be used: not a layout, not a directory, not writable."""
+    """The target can't be used: not a layout, not a directory, or not writable."""
 
     side = Side.STORE
 
 
 class LockHeld(QuaymirrorError):
-    """Another run is working on the same mirror. Exit code 7."""
+    """Another run works on the same mirror. Exit code 7."""
 
+    exit_code = ExitCode.LOCKED
     scope = Scope.RUN
     side = Side.STORE
 
@@ -136,130 +309,117 @@ class LockHeld(QuaymirrorError):
 class SelectionEmpty(QuaymirrorError):
     """The selection matched no image. Exit code 9."""
 
+    exit_code = ExitCode.EMPTY
     scope = Scope.RUN
 
 
 class DiscoveryIncomplete(QuaymirrorError):
-    """The listing could not be read to its end, or can't be believed. Exit code 5."""
+    """The listing could not be read to its end, or is not trustworthy. Exit code 5."""
 
     scope = Scope.RUN
     phase = Phase.DISCOVER
 
 
 class TransportError(QuaymirrorError):
-    """Something broke below HTTP's meaning: no answer, or not a whole one."""
+    """No HTTP answer, or an incomplete one."""
 
     scope = Scope.ATTEMPT
 
 
 class ConnectFailed(TransportError):
-    """No connection: refused, unreachable, name unknown, or the TLS handshake failed."""
+    """No connection: refused, unreachable, unknown name, or a failed TLS handshake."""
 
 
 class CertificateRefused(ConnectFailed):
-    """The other side does not prove that it is who it says: the TLS certificate is expired, or of nobody we trust."""
+    """The TLS certificate of the host is expired or not trusted."""
 
     scope = Scope.IMAGE
 
 
 class TimedOut(TransportError):
-    """The other side was silent for too long."""
+    """The host sent nothing for too long."""
 
 
 class ReadInterrupted(TransportError):
-    """A body ended early, or what came was not HTTP."""
+    """A body ended early, or the answer was not valid HTTP."""
 
 
 class HostDown(TransportError):
-    """The host answers nobody just now. Nobody's tries count until it is back, or was given up."""
+    """The host currently fails every request. Retries don't count until it is back or was given up."""
 
 
 class UnsafeRedirect(QuaymirrorError):
-    """A server named an address that a mirror must not follow: plain HTTP after HTTPS, a private address, a loop."""
+    """A server named an address that must not be followed: plain HTTP after HTTPS, a private address, or a loop."""
 
 
 class RealmRefused(UnsafeRedirect):
-    """A registry named a token service that can't be trusted with credentials: no token can be had."""
+    """A registry named a token service that is not trusted with credentials."""
 
 
 class ServiceError(QuaymirrorError):
-    """A server answered, and the answer is no. `status` is the HTTP status, or 0 where the body was the trouble."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 0,
-        scope: Scope | None = None,
-        side: Side | None = None,
-        phase: Phase | None = None,
-    ) -> None:
-        super().__init__(message, scope=scope, side=side, phase=phase)
-        self.status = status
-        self.codes: frozenset[str] = frozenset()
-        """The registry's own words for it, such as `BLOB_UNKNOWN` (OCI distribution-spec, "Error Codes")."""
+    """A server rejected the request; `status` is 0 if only the body was wrong."""
 
 
 class NotFound(ServiceError):
-    """What was asked for is not there (any more)."""
+    """The requested object doesn't exist (any more)."""
 
 
 class AccessDenied(ServiceError):
-    """Not there, or not for us: Quay answers 401 for both."""
+    """The object doesn't exist or access is denied: Quay answers 401 in both cases."""
+
+    advice = ExitCode.CREDENTIALS.advice
 
 
 class CredentialsRefused(ServiceError):
     """Credentials were given and are wrong. Exit code 4."""
 
+    exit_code = ExitCode.CREDENTIALS
+    advice = ExitCode.CREDENTIALS.advice
     scope = Scope.RUN
 
 
 class RateLimited(ServiceError):
-    """The server asked for patience: 429, or 503 with Retry-After. `retry_after` is in seconds, None if not said."""
+    """The server asked for fewer requests: 429, or 503 with Retry-After."""
 
+    advice = "the server limits requests: try --max-requests-per-second or a smaller --concurrency"
     scope = Scope.ATTEMPT
-
-    def __init__(
-        self, message: str, *, status: int = 429, retry_after: float | None = None, scope: Scope | None = None
-    ) -> None:
-        super().__init__(message, status=status, scope=scope)
-        self.retry_after = retry_after
+    status = 429
 
 
 class ContentMissing(ServiceError):
-    """A registry refuses a manifest, maybe since something that it points to is not there although it should be."""
+    """A registry rejects a manifest, perhaps because content that it points to is missing."""
 
     side = Side.TARGET
 
 
 class Unavailable(ServiceError):
-    """The server has a fault of its own (5xx, or an answer that makes no sense): later it may be better."""
+    """The server failed (5xx, or an answer that makes no sense); later it may work."""
 
     scope = Scope.ATTEMPT
 
 
 class ContentError(QuaymirrorError):
-    """Bytes arrived, but not the right ones."""
+    """The received bytes are wrong."""
 
 
 class DigestMismatch(ContentError):
-    """The bytes don't have the digest they were asked for by."""
+    """The bytes don't have the requested digest."""
 
     scope = Scope.ATTEMPT
 
 
 class SizeMismatch(ContentError):
-    """More or fewer bytes than the descriptor promised."""
+    """The content is longer or shorter than its descriptor says."""
 
     scope = Scope.ATTEMPT
 
 
 class UnsupportedContent(ContentError):
-    """A manifest of a kind that can't be mirrored, or one that breaks the rules of the image specification."""
+    """A manifest of a kind that can't be mirrored, or one that violates the image specification."""
 
 
 class PlatformNotFound(ContentError):
-    """An index has none of the platforms asked for."""
+    """An index has none of the requested platforms."""
 
 
 class EmitFailed(QuaymirrorError):
@@ -270,14 +430,41 @@ class EmitFailed(QuaymirrorError):
 
 
 class MirrorDamaged(QuaymirrorError):
-    """What is in the mirror is not what its names say, so that nothing can be built on it. Exit code 8."""
+    """Content of the mirror doesn't match its digest, so that nothing can be built on it. Exit code 8."""
 
+    exit_code = ExitCode.DAMAGED
     scope = Scope.RUN
     side = Side.STORE
 
 
 class StoreError(QuaymirrorError):
-    """The local disk said no: full, read-only, an I/O error. Exit code 6."""
+    """The local disk failed: full, read-only, or an I/O error. Exit code 6."""
 
+    exit_code = ExitCode.STORAGE
     scope = Scope.RUN
     side = Side.STORE
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EPERM: "permission denied",
+    errno.EIO: "input/output error",
+    errno.EMFILE: "too many open files",
+}
+
+
+def from_os_error(
+    error: OSError | ValueError, doing: str, path: object, *, kind: type[E], phase: Phase | None = None
+) -> E:
+    """Return the error of class `kind` for a file operation that failed: `can't read /x: permission denied`.
+
+    A ValueError is what Python raises for a path that no file can have.
+    """
+    if isinstance(error, OSError):
+        reason = _REASONS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
+    else:
+        reason = "not a valid path"
+
+    return kind(f"can't {doing} {path}: {reason}", phase=phase)

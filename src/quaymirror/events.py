@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import QuaymirrorError
+from .errors import Failure
 from .oci import Digest, Reference
 
 __all__ = [
@@ -65,7 +65,7 @@ class Outcome:
     bytes_reused: int = 0
     elapsed: float = 0.0
     reason: str | None = None
-    error: QuaymirrorError | None = None
+    error: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class CheckFailed:
 
     repository: str
     tag: str
-    error: QuaymirrorError
+    error: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class RunFinished:
 
     elapsed: float
     exit_code: int
-    error: QuaymirrorError | None = None
+    error: Failure | None = None
 
 
 Event = (

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import anyio
 
-from .errors import QuaymirrorError, Scope
+from .errors import QuaymirrorError, most_severe
 
 
 async def run_all(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Run `operations` concurrently; when one fails, the others are cancelled.
 
-    :raises QuaymirrorError: the failure itself, not a group of it; of several the one that reaches furthest.
-    :raises BaseExceptionGroup: when anything else was raised.
+    :raises QuaymirrorError: the error itself, not a group of it; of several the most severe one.
+    :raises BaseExceptionGroup: if anything else was raised.
     """
     try:
         async with anyio.create_task_group() as tasks:
@@ -25,17 +25,12 @@ async def run_all(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]])
 
 
 def from_group(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError | None:
-    """Return the error of `group` that reaches furthest, None if there is anything in it that isn't ours."""
+    """Return the most severe error of `group`, or None if it holds any other exception."""
     ours, others = group.split(QuaymirrorError)
     if ours is None or others is not None:
         return None
 
-    return most_severe([*_leaves(ours)])
-
-
-def most_severe(errors: Sequence[QuaymirrorError]) -> QuaymirrorError:
-    """Return the one of `errors`, of which there are some, that reaches furthest; the first of several."""
-    return next((error for error in errors if error.scope is Scope.RUN), errors[0])
+    return most_severe(_leaves(ours))
 
 
 def _leaves(group: BaseExceptionGroup[QuaymirrorError]) -> Iterable[QuaymirrorError]:

@@ -16,8 +16,8 @@ from aiohttp import web
 from organizations import TAG, small_image
 from trouble import GLANCE, NOVA, messages, mirror, two_images
 
+from quaymirror.errors import ExitCode
 from quaymirror.oci import Digest
-from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     Action,
     Blob,

@@ -13,9 +13,9 @@ from organizations import TAG, kolla, small_image
 
 import quaymirror
 from quaymirror import Options, Selection
+from quaymirror.errors import ExitCode
 from quaymirror.http.retry import RetryPolicy
 from quaymirror.http.timeouts import Timeouts
-from quaymirror.run.report import ExitCode
 from quaymirror.testing import (
     CorruptBody,
     CutBody,

@@ -26,8 +26,8 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
 from quaymirror import Options, QuaymirrorError, Report, Selection, Status
+from quaymirror.errors import ExitCode
 from quaymirror.events import Event, Notice
-from quaymirror.run.report import ExitCode, exit_code_of
 from quaymirror.store import fsops
 from quaymirror.testing import Delay, Fault, QuayServer, RequestRecord, Reset
 
@@ -382,7 +382,7 @@ async def code_of(run: Awaitable[Report]) -> ExitCode:
     try:
         return (await run).exit_code
     except QuaymirrorError as error:
-        return exit_code_of(error)
+        return error.exit_code
 
 
 async def test_partial_files_of_a_crash_are_used_or_go(tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.discovery import hints as tags
 from quaymirror.discovery import pipeline as discovery
-from quaymirror.errors import DiscoveryIncomplete
+from quaymirror.errors import DiscoveryIncomplete, ExitCode
 from quaymirror.events import Event, Notice
-from quaymirror.run.report import ExitCode
 from quaymirror.secret import Secret
 from quaymirror.testing import Call, Fault, QuayServer, Registry, ReplaceBody, RequestRecord
 

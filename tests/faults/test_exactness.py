@@ -15,7 +15,8 @@ from pushing import organization
 from receiver import Receiver
 from trouble import NOVA, two_images
 
-from quaymirror.testing import Fault, QuayServer, Redirect
+from quaymirror.http.guard import is_public
+from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Redirect
 
 IMAGE = small_image("nova", 3_000)
 LAYER = IMAGE.blobs[1]
@@ -124,3 +125,77 @@ async def test_an_upload_goes_on_exactly_where_the_registry_says(name: str, wher
         if "/uploads/" in path
     }
     assert ends == {UPLOADS[name]}
+
+
+BEARER = 'Bearer realm="{url}/v2/auth",service="{host}"'
+CHALLENGES = {
+    "another scheme before it, in one field": [f"Negotiate, {BEARER}"],
+    "another scheme after it, in one field": [f"{BEARER}, Negotiate"],
+    "another scheme with a token before it": [f"Negotiate YIIJvwYGKwYBBQUC/+==, NTLM TlRMTVNTUAACAAAA, {BEARER}"],
+    "another scheme with parameters before it": [
+        f'Digest realm="a, b=\\"c\\"", qop="auth,auth-int", stale=false, {BEARER}'
+    ],
+    "Basic before it": [f'Basic realm="x", {BEARER}'],
+    "empty elements": [f" , ,{BEARER},,"],
+    "spaces everywhere": ['  bEARER   realm = "{url}/v2/auth" , service = "{host}"  '],
+    "two fields": ["Negotiate", BEARER],
+    "something broken before it": [f"Basic realm=not a token, {BEARER}"],
+}
+
+
+@pytest.mark.parametrize("name", CHALLENGES)
+async def test_a_challenge_is_found_among_others(name: str, tmp_path: Path) -> None:
+    async with QuayServer(two_images(), require_token=True) as server:
+        fields = [field.format(url=server.url, host=server.host) for field in CHALLENGES[name]]
+        server.faults.append(Fault("^/v2/kolla/", ExtraHeaders([("WWW-Authenticate", field) for field in fields])))
+        await sync(server, tmp_path / "mirror", cwd=tmp_path)
+        assert server.count("^/v2/auth$")
+
+    assert NOVA in layouts.names(tmp_path / "mirror")
+
+
+NOT_PUBLIC = {
+    "site-local": "[fec0::1]",
+    "IPv4-compatible": "[::127.0.0.1]",
+    "IPv4-compatible, of a public address": "[::8.8.8.8]",
+    "NAT64 of a local prefix": "[64:ff9b:1::7f00:1]",
+    "NAT64 of a private address": "[64:ff9b::a00:1]",
+    "multicast": "224.0.0.1",
+    "multicast of an organization": "239.1.2.3",
+    "multicast in IPv6": "[ff02::1]",
+    "multicast in IPv6, global": "[ff0e::1]",
+    "segment routing": "[5f00::1]",
+    "6to4 of a private address": "[2002:a00:1::1]",
+    "6to4's relays": "192.88.99.1",
+    "Teredo": "[2001:0:53aa:64c::1]",
+    "IPv4-mapped": "[::ffff:10.0.0.1]",
+    "IPv4-translated": "[::ffff:0:7f00:1]",
+    "documentation": "[3fff::1]",
+    "discard only": "[100::1]",
+    "unique local": "[fd00::1]",
+    "link-local": "[fe80::1]",
+    "shared": "100.64.0.1",
+    "benchmarks": "198.18.0.1",
+    "reserved": "240.0.0.1",
+    "broadcast": "255.255.255.255",
+}
+
+
+@pytest.mark.parametrize("name", NOT_PUBLIC)
+def test_no_address_outside_the_public_internet_counts_as_public(name: str) -> None:
+    assert not is_public(NOT_PUBLIC[name].strip("[]"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "8.8.8.8",
+        "2600:9000:2000::1",
+        "2001:4860:4860::8888",
+        "64:ff9b::808:808",
+        "::ffff:8.8.8.8",
+        "2002:808:808::1",
+    ],
+)
+def test_the_public_internet_is_public(address: str) -> None:
+    assert is_public(address)

@@ -15,8 +15,8 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Options, Report, Selection
+from quaymirror.errors import ExitCode
 from quaymirror.http import guard
-from quaymirror.run.report import ExitCode
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import Blob, Fault, QuayServer, Redirect, Registry, SourceManifest, digest_of, too_many_requests
 from quaymirror.testing import Status as Answer

@@ -18,9 +18,9 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Options, Report, Selection
+from quaymirror.errors import ExitCode
 from quaymirror.http.retry import RetryPolicy
 from quaymirror.http.timeouts import Timeouts
-from quaymirror.run.report import ExitCode
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import (
     Action,

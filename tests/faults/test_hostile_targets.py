@@ -15,8 +15,8 @@ from trouble import QUICK, Impatient
 
 import quaymirror
 from quaymirror import Options
-from quaymirror.errors import ConfigError, Side
-from quaymirror.run.report import ExitCode, Report
+from quaymirror.errors import ConfigError, ExitCode, Side
+from quaymirror.run.report import Report
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import QuayServer
 

@@ -10,8 +10,8 @@ from aiohttp import web
 from organizations import kolla
 from trouble import GLANCE, NOVA, Impatient, messages, mirror, two_images
 
+from quaymirror.errors import ExitCode
 from quaymirror.events import Event, RetryScheduled
-from quaymirror.run.report import ExitCode
 from quaymirror.testing import Call, Fault, QuayServer, Raw, ReplaceBody, bad_gateway, too_many_requests
 
 MANIFESTS = "^/v2/kolla/nova/manifests/"

@@ -11,7 +11,7 @@ import pytest
 from organizations import small_image
 from trouble import NOVA, messages, mirror, two_images
 
-from quaymirror.run.report import ExitCode
+from quaymirror.errors import ExitCode
 from quaymirror.testing import (
     Action,
     CorruptBody,

@@ -11,9 +11,9 @@ from receiver import Breakage, Receiver, refuse
 
 import quaymirror
 from quaymirror import Options, Status
-from quaymirror.errors import Side
+from quaymirror.errors import ExitCode, Side
 from quaymirror.events import Event, Notice
-from quaymirror.run.report import ExitCode, Report
+from quaymirror.run.report import Report
 from quaymirror.testing import CorruptBody, CutBody, Fault, IgnoreRange, QuayServer, make_image, make_layer
 
 

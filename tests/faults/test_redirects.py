@@ -9,8 +9,8 @@ import pytest
 from organizations import small_image
 from trouble import GLANCE, NOVA, messages, mirror, resolving, two_images
 
+from quaymirror.errors import ExitCode
 from quaymirror.http import guard
-from quaymirror.run.report import ExitCode
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import CutBody, ExtraHeaders, Fault, QuayServer, Redirect, Registry, ReplaceBody, RequestRecord
 from quaymirror.testing import Status as Answer

@@ -130,7 +130,8 @@ class Everything:
         errors = [*(outcome.error for outcome in report.outcomes), *(check.error for check in report.failed_checks)]
         for error in (*errors, report.fatal):
             if error is not None:
-                self.add_error(error)
+                self.lines.append(repr(error))
+                self.add_error(error.error())
 
     def add_error(self, error: BaseException) -> None:
         self.lines += [str(error), repr(error), *traceback.format_exception(error)]

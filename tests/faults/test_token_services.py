@@ -17,8 +17,9 @@ from aiohttp import web
 from organizations import kolla
 from trouble import GLANCE, messages, mirror, resolving, two_images
 
+from quaymirror.errors import ExitCode
 from quaymirror.http import guard
-from quaymirror.run.report import ExitCode, Report
+from quaymirror.run.report import Report
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import Action, Fault, QuayServer, Registry, RequestRecord
 from quaymirror.testing import Status as Answer

@@ -12,8 +12,7 @@ from organizations import TAG, kolla, small_image
 
 import quaymirror
 from quaymirror import Options, Selection, Status
-from quaymirror.errors import AccessDenied, DigestMismatch, NotFound, UnsafeRedirect, UnsupportedContent
-from quaymirror.run.report import ExitCode
+from quaymirror.errors import AccessDenied, DigestMismatch, ExitCode, NotFound, UnsafeRedirect, UnsupportedContent
 from quaymirror.testing import (
     Action,
     CorruptBody,
@@ -140,8 +139,8 @@ async def test_what_does_not_pass_fails_that_image_and_names_nothing(case: str, 
     # There is only that one image: if it is not for us, nothing is.
     assert report.exit_code is (ExitCode.CREDENTIALS if error is AccessDenied else ExitCode.PARTIAL)
     (outcome,) = report.outcomes
-    assert type(outcome.error) is error
     assert outcome.error is not None
+    assert outcome.error.kind is error
     assert outcome.error.phase is not None
     assert layouts.names(tmp_path / "mirror") == {}
 
@@ -265,7 +264,8 @@ async def test_a_token_service_on_another_host_is_never_asked(tmp_path: Path) ->
         assert evil.requests == []
 
     (outcome,) = report.outcomes
-    assert isinstance(outcome.error, UnsafeRedirect)
+    assert outcome.error is not None
+    assert outcome.error.is_a(UnsafeRedirect)
     assert evil.host in outcome.error.message
 
 

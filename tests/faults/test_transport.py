@@ -19,9 +19,9 @@ import trustme
 from organizations import TAG, small_image
 from trouble import GLANCE, NOVA, QUICK, Impatient, messages, mirror, resolving, two_images
 
+from quaymirror.errors import ExitCode
 from quaymirror.events import Event, HostPaused
 from quaymirror.http.proxy import Proxies
-from quaymirror.run.report import ExitCode
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import Delay, Fault, QuayServer, Raw, Reset
 from quaymirror.testing import Status as Answer

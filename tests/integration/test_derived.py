@@ -28,8 +28,7 @@ from peers import docker_daemon
 import quaymirror
 from quaymirror import Selection
 from quaymirror.emit.workers import Workers
-from quaymirror.errors import EmitFailed, Phase
-from quaymirror.run.report import ExitCode
+from quaymirror.errors import EmitFailed, ExitCode, Phase
 from quaymirror.testing import Blob, Layer, QuayServer, Registry, SourceManifest, digest_of, make_image
 
 pytestmark = pytest.mark.timeout(120)
@@ -92,7 +91,7 @@ async def test_a_failing_filter_fails_its_image_only_and_says_in_which_phase(tmp
             assert outcomes(report) == {"kolla/bad": "failed", "kolla/good": "mirrored"}
             assert report.exit_code is ExitCode.PARTIAL
             [error] = [outcome.error for outcome in report.outcomes if outcome.error]
-            assert (type(error), error.phase) == (EmitFailed, Phase.STORE)
+            assert (error.kind, error.phase) == (EmitFailed, Phase.STORE)
             assert "filter normalize-timestamps" in error.message
 
     assert [path for path in occy.tree(tmp_path) if "bad" in path] == []

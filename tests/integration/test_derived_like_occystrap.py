@@ -16,7 +16,7 @@ from peers import docker_registry
 
 import quaymirror
 from quaymirror import Selection
-from quaymirror.run.report import ExitCode
+from quaymirror.errors import ExitCode
 from quaymirror.testing import QuayServer
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]

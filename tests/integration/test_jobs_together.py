@@ -19,10 +19,9 @@ from commands import run
 from organizations import TAG, kolla, small_image, unique_bytes
 
 from quaymirror import Options, Report, Selection
-from quaymirror.errors import StoreError
+from quaymirror.errors import ExitCode, StoreError
 from quaymirror.events import Event, HostPaused, RunStarted
 from quaymirror.progress.meters import Meters
-from quaymirror.run.report import ExitCode
 from quaymirror.run.shared import Engine, open_engine
 from quaymirror.run.sync import run_sync
 from quaymirror.store import fsops

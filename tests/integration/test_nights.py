@@ -18,8 +18,9 @@ import quaymirror
 from quaymirror import Options, Selection, Status
 from quaymirror.catalog.quay.mode import Discovery
 from quaymirror.cli.main import main
+from quaymirror.errors import ExitCode
 from quaymirror.events import StopRequested
-from quaymirror.run.report import ExitCode, Report
+from quaymirror.run.report import Report
 from quaymirror.testing import Fault, Hold, QuayServer, Registry
 from quaymirror.testing import Status as Answer
 

@@ -11,9 +11,8 @@ from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
 from quaymirror import Options, Selection
-from quaymirror.errors import ConfigError
+from quaymirror.errors import ConfigError, ExitCode
 from quaymirror.http.timeouts import Timeouts
-from quaymirror.run.report import ExitCode
 from quaymirror.settings import parse_rate
 from quaymirror.testing import Fault, QuayServer, Registry, Stall
 

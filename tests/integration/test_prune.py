@@ -14,11 +14,10 @@ from organizations import TAG, kolla, small_image
 import quaymirror
 from quaymirror import Options, Report, Selection
 from quaymirror.cli import main
-from quaymirror.errors import ConfigError, MirrorDamaged, StoreError
+from quaymirror.errors import ConfigError, ExitCode, MirrorDamaged, StoreError
 from quaymirror.events import Event, Notice
 from quaymirror.oci import Digest
 from quaymirror.run import pruning
-from quaymirror.run.report import ExitCode
 from quaymirror.run.sync import run_sync as mirror_all
 from quaymirror.secret import Secret
 from quaymirror.selection.selection import Pin

@@ -15,10 +15,10 @@ from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
 from quaymirror import Options, Selection, Status
-from quaymirror.errors import ConnectFailed, CredentialsRefused, Side
+from quaymirror.errors import ConnectFailed, CredentialsRefused, ExitCode, Side
 from quaymirror.events import Event, Notice, RetryScheduled
 from quaymirror.http.retry import RetryPolicy
-from quaymirror.run.report import ExitCode, Report, exit_code_of
+from quaymirror.run.report import Report
 from quaymirror.run.verify_target import verify_target
 from quaymirror.secret import Credentials, Secret
 from quaymirror.targets.registry_address import parse_address
@@ -244,7 +244,7 @@ async def test_a_registry_with_passwords_takes_the_right_one_only(password: str 
                 with pytest.raises(CredentialsRefused) as caught:
                     await quaymirror.sync(EVERYTHING, address, options)
 
-                assert exit_code_of(caught.value) is ExitCode.CREDENTIALS
+                assert caught.value.exit_code is ExitCode.CREDENTIALS
                 assert server.requests == []
                 return
 
@@ -316,7 +316,7 @@ async def test_a_target_that_is_down_ends_the_run_before_anything_is_asked_of_th
 
         assert server.requests == []
 
-    assert exit_code_of(caught.value) is ExitCode.UNAVAILABLE
+    assert caught.value.exit_code is ExitCode.UNAVAILABLE
     assert caught.value.side is Side.TARGET
 
 

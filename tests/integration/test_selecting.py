@@ -8,9 +8,8 @@ import layouts
 import pytest
 
 import quaymirror
-from quaymirror.errors import SelectionEmpty
+from quaymirror.errors import ExitCode, SelectionEmpty
 from quaymirror.events import CandidateSkipped, CheckFailed, Event, TagChecked
-from quaymirror.run.report import ExitCode
 from quaymirror.run.sync import run_sync
 from quaymirror.selection.selection import Pin, Selection
 from quaymirror.testing import Fault, QuayServer, Registry, Status, kolla_like

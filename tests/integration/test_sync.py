@@ -13,9 +13,9 @@ from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
 from quaymirror import Options, Selection, Status
+from quaymirror.errors import ExitCode
 from quaymirror.events import Notice
 from quaymirror.oci import Platform
-from quaymirror.run.report import ExitCode
 from quaymirror.secret import Secret
 from quaymirror.store.layout import OCILayout
 from quaymirror.testing import Fault, Hold, QuayServer, Registry, bad_gateway, make_image, make_index, make_layer

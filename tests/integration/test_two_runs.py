@@ -13,9 +13,8 @@ from organizations import TAG, kolla
 
 import quaymirror
 from quaymirror import Options, Report, Selection, Stop
-from quaymirror.errors import LockHeld
+from quaymirror.errors import ExitCode, LockHeld
 from quaymirror.events import Event, Notice
-from quaymirror.run.report import ExitCode
 from quaymirror.store import lock
 from quaymirror.testing import Fault, Hold, QuayServer
 

@@ -36,4 +36,4 @@ def check(target: Receiver, *images: SourceManifest) -> None:
 def error_of(report: Report) -> quaymirror.QuaymirrorError:
     (outcome,) = report.outcomes
     assert outcome.error is not None
-    return outcome.error
+    return outcome.error.error()

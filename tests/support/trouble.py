@@ -13,10 +13,10 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Options, Report, Selection
+from quaymirror.errors import ExitCode
 from quaymirror.events import Event, ignore
 from quaymirror.http.retry import RetryPolicy
 from quaymirror.http.timeouts import Timeouts
-from quaymirror.run.report import ExitCode
 from quaymirror.testing import QuayServer, Registry, SourceManifest
 
 QUICK = Timeouts(connect=0.5, headers=0.5, stall=0.5, total=1.0)

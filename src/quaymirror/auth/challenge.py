@@ -12,8 +12,10 @@ from ..errors import Unavailable
 from ..untrusted import InvalidDocument, parse_object
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"\s*({_WORD})(?:\s+|$)")
-_PARAMETER = re.compile(rf'\s*({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|{_WORD})\s*(?:,|$)')
+# Of a list that is separated by commas: a scheme with its first parameter or its token, or a further parameter.
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+_SCHEME = re.compile(rf"({_WORD})(?:\s+(.*))?")
+_PARAMETER = re.compile(rf'({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)')
 _MAX_CHALLENGE = 8 * 1024
 _MAX_ANSWER = 64 * 1024
 
@@ -36,19 +38,22 @@ def parse_challenges(fields: Iterable[str]) -> list[Challenge]:
 
 
 def _challenges(text: str) -> list[Challenge]:
-    found: list[Challenge] = []
-    while match := _SCHEME.match(text):
-        text = text[match.end() :]
-        parameters: dict[str, str] = {}
-        while parameter := _PARAMETER.match(text):
-            text = text[parameter.end() :]
-            parameters[parameter[1].lower()] = _unquoted(parameter[2])
+    found: list[tuple[str, dict[str, str]]] = []
+    for element in _ELEMENT.findall(text):
+        parameter = _PARAMETER.fullmatch(element.strip())
+        if parameter is None and (scheme := _SCHEME.fullmatch(element.strip())):
+            found.append((scheme[1].lower(), {}))
+            parameter = _PARAMETER.fullmatch(scheme[2] or "")
 
-        # These go into URLs and messages; bytes that were no UTF-8 are half characters by now.
-        if all(value.isprintable() for value in parameters.values()):
-            found.append(Challenge(match[1].lower(), parameters))
+        if parameter is not None and found:
+            found[-1][1][parameter[1].lower()] = _unquoted(parameter[2])
 
-    return found
+    # These go into URLs and messages; bytes that were no UTF-8 are half characters by now.
+    return [
+        Challenge(scheme, parameters)
+        for scheme, parameters in found
+        if all(value.isprintable() for value in parameters.values())
+    ]
 
 
 def _unquoted(value: str) -> str:

@@ -10,10 +10,11 @@ import anyio
 import anyio.to_thread
 import click
 
+from ..errors import ExitCode
 from ..events import Observer
 from ..progress.meters import Meters
 from ..run.context import Stop
-from ..run.report import ExitCode, Report
+from ..run.report import Report
 from ..run.sync import run_sync
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions

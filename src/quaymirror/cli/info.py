@@ -10,10 +10,9 @@ from typing import Any
 import anyio
 import click
 
-from ..errors import SelectionEmpty
+from ..errors import ExitCode, SelectionEmpty
 from ..events import Event, Notice
 from ..run.info import image_infos
-from ..run.report import ExitCode
 from ..selection.selection import Selection
 from ..settings import Options
 from ..text import escape_controls, human_bytes

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import anyio
 import click
 
-from ..errors import ConfigError, QuaymirrorError
+from ..errors import ConfigError, ExitCode, QuaymirrorError, most_severe
 from ..events import Notice
 from ..run import pruning
-from ..run.report import ExitCode, Report, exit_code_of
+from ..run.report import Report
 from ..run.shared import Engine, open_engine
 from ..run.sync import run_sync
 from ..selection.lockfile import read_lock
@@ -32,8 +32,6 @@ from .outputs import ping, write_outputs
 
 T = TypeVar("T")
 
-# Of several runs the gravest code counts: what a person has to look at, before what the next night mends.
-_GRAVITY = (1, 143, 130, 8, 6, 4, 5, 7, 2, 3, 9, 0)
 _SELECTION = ("organization", "glob", "tag", "globs", "tags", "exclude", "since")
 
 
@@ -138,7 +136,7 @@ class _Job:
 
 
 async def _run_all(plans: Sequence[Plan], outputs: OutputOptions, done: list[tuple[Report, int, Timeline]]) -> int:
-    codes = [0]
+    codes = [ExitCode.OK]
     for group in _grouped(plans, lambda plan: plan.settings.connection):
         jobs, caught = await _run_together(group, outputs)
         if len(plans) == 1 and jobs[0].error is not None:
@@ -153,7 +151,7 @@ async def _run_all(plans: Sequence[Plan], outputs: OutputOptions, done: list[tup
         if caught:
             break
 
-    return min(codes, key=_GRAVITY.index)
+    return most_severe(codes)
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
@@ -210,22 +208,22 @@ async def _run_lane(lane: Sequence[_Job], audience: RunObservers, engine: Engine
                 seat.observe(Notice(f"{', '.join(plan.jobs)}: {error.message}"))
 
 
-async def _code(job: _Job, caught: Sequence[Signals]) -> int:
+async def _code(job: _Job, caught: Sequence[Signals]) -> ExitCode:
     """Return the exit code of one run, and say what ended it if its summary did not."""
     plan, report = job.plan, job.report
     if job.error is not None:
         click.echo(f"quaymirror: {', '.join(plan.jobs)}: {escape_controls(job.error.message)}", err=True)
-        return int(exit_code_of(job.error))
+        return job.error.exit_code
 
     if report is None:
-        return int(CODES[caught[0]])
+        return CODES[caught[0]]
 
     code = final_code(report, caught)
     if plan.verify_target and report.fatal is None and not plan.settings.target.dry_run:
         # Damage is graver than anything that a run which ended by itself can say.
         code = await _verified(plan.spec, plan.settings) or code
 
-    return int(code)
+    return code
 
 
 async def _verified(spec: TargetSpec, settings: Options) -> ExitCode:

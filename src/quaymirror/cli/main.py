@@ -131,9 +131,7 @@ def _code_of(error: BaseException) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             return _complain("interrupted", 130)
         case QuaymirrorError():
-            from ..run.report import exit_code_of
-
-            return _complain(error.message, exit_code_of(error))
+            return _complain(error.message, error.exit_code)
         case BrokenPipeError():
             # Whoever read our output has gone; there is nobody to tell.
             drop_output()

@@ -15,11 +15,11 @@ from typing import Any
 import anyio
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ExitCode
 from ..events import Event, ImageDerived, Observer
 from ..progress.meters import AllMeters, Meters, Progress
 from ..run.context import Stop
-from ..run.report import ExitCode, Report
+from ..run.report import Report
 from ..settings import OutputOptions
 from ..tasks import from_group
 from ..text import escape_controls

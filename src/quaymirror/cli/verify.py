@@ -10,10 +10,9 @@ from typing import Any
 import anyio
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ExitCode
 from ..events import BlobFinished, Event, Notice
 from ..run.repair import repair
-from ..run.report import ExitCode
 from ..run.verify_target import verify_target
 from ..settings import Options
 from ..store.layout import OCILayout

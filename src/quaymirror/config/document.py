@@ -37,12 +37,23 @@ class Mistake:
 
 
 class Mistakes(ConfigError):
-    """A configuration file has mistakes; the message has the first one."""
+    """A configuration file has mistakes; the message has the first one, `lines` all of them."""
 
-    def __init__(self, file: Path, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, message: str, *, lines: Sequence[str] = (), **properties: Any) -> None:
+        super().__init__(message, **properties)
+        vars(self)["lines"] = tuple(lines)
+
+    @classmethod
+    def of(cls, file: Path, mistakes: Sequence[Mistake]) -> Mistakes:
+        """Return the error for `mistakes`, of which there is at least one."""
         more = f" (and {len(mistakes) - 1} more: see quaymirror config validate)" if len(mistakes) > 1 else ""
-        super().__init__(f"{file}:{mistakes[0]}{more}")
-        self.lines = [f"{file}:{mistake}" for mistake in mistakes]
+        return cls(f"{file}:{mistakes[0]}{more}", lines=[f"{file}:{mistake}" for mistake in mistakes])
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All mistakes, one per line."""
+        lines: tuple[str, ...] = vars(self)["lines"]
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ def read_config(file: Path, shape: ConfigSchema) -> Config:
     check = _Check(shape, places)
     mistakes = sorted(check.document(document), key=lambda mistake: (mistake.place.line, mistake.place.column))
     if mistakes:
-        raise Mistakes(file, mistakes)
+        raise Mistakes.of(file, mistakes)
 
     return _config(file, document, places, shape)
 
@@ -111,10 +122,10 @@ def _parse(file: Path, content: bytes) -> tuple[dict[str, Any], dict[KeyPath, Pl
         return tomllib.loads(text), find_places(text.replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise Mistakes(file, [Mistake(Place(line, 1), (), "not UTF-8")]) from None
+        raise Mistakes.of(file, [Mistake(Place(line, 1), (), "not UTF-8")]) from None
     except tomllib.TOMLDecodeError as error:
         message, place = _syntax(str(error), content.decode())
-        raise Mistakes(file, [Mistake(place, (), message)]) from None
+        raise Mistakes.of(file, [Mistake(place, (), message)]) from None
     except RecursionError:
         raise ConfigError(f"{file} is nested too deeply") from None
 

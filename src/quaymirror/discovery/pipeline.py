@@ -21,6 +21,7 @@ from ..errors import (
     AccessDenied,
     CredentialsRefused,
     DiscoveryIncomplete,
+    Failure,
     NotFound,
     Phase,
     QuaymirrorError,
@@ -267,8 +268,8 @@ async def confirm(
                 if error.scope is Scope.RUN:
                     raise
 
-                error.phase = Phase.DISCOVER
-                observer(CheckFailed(str(candidate.repository), ",".join(selection.tags), error))
+                failure = Failure.of(error.replace(phase=Phase.DISCOVER))
+                observer(CheckFailed(str(candidate.repository), ",".join(selection.tags), failure))
             else:
                 if isinstance(found, CandidateSkipped):
                     observer(found)

@@ -161,8 +161,7 @@ class Client:
             try:
                 return parse(response, await self._read(response, limit))
             except QuaymirrorError as error:
-                error.side = self._side
-                raise
+                raise error.replace(side=self._side) from None
 
     async def _read(self, response: Response, limit: int) -> bytes:
         with anyio.move_on_after(self._timeouts.total):
@@ -190,9 +189,7 @@ class Client:
             exchange = await self._authorized(request)
             return exchange if _is_success(exchange) else await self._refused(request, exchange)
         except QuaymirrorError as error:
-            # What is raised later on may be about the other side: where the body goes to.
-            error.side = self._side
-            raise
+            raise error.replace(side=self._side) from None
 
     async def _authorized(self, request: Request) -> Exchange:
         header = await self._authorizer.header(request.scope)
@@ -245,9 +242,8 @@ class Client:
         try:
             return await self._send(self._direct, request, self.origin, f"{self._url}{request.path}", headers, name)
         except CertificateRefused as error:
-            # Nothing else that is asked there can go better.
-            error.scope = self._gates(self._host, request.kind).health.given_up
-            raise
+            # No other request to this host can succeed.
+            raise error.replace(scope=self._gates(self._host, request.kind).health.given_up) from None
 
     async def _send_on(self, request: Request, url: str, name: str) -> Exchange:
         # Never the Authorization header, on whatever host: what a server names gets no credentials. Nor is its path
@@ -334,14 +330,14 @@ class Client:
             return Unavailable(f"{response.name}: {response.status} {text}".rstrip(), status=response.status)
 
         error = _error(response, text, self._retries.patience)
+        scope = error.scope
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
-            error.scope = Scope.ATTEMPT  # the token service and the registry contradict each other
+            scope = Scope.ATTEMPT  # the token service and the registry contradict each other
 
         if isinstance(error, RateLimited) and not request.patient and error.scope is Scope.ATTEMPT:
-            error.scope = Scope.IMAGE
+            scope = Scope.IMAGE
 
-        error.codes = codes
-        return error
+        return error.replace(scope=scope, codes=codes)
 
     def _is_elsewhere(self, request: Request, response: Response) -> bool:
         return response.url != f"{self._url}{request.path}"

@@ -14,6 +14,14 @@ from typing import Any
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# All that is assigned to networks (RFC 4291). What else IPv6 has is for one site, one link, or no single host.
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+# Of these, what is no host of the internet; Python knows some of them, and not in each of its versions (IANA's
+# registries of special-purpose addresses).
+_SPECIAL = [
+    ipaddress.ip_network(network)
+    for network in ("2001::/23", "2001:db8::/32", "3fff::/20", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4")
+]
 
 
 class AddressRefused(OSError):
@@ -28,8 +36,11 @@ class AddressRefused(OSError):
 
 def is_public(address: str) -> bool:
     """Tell whether a numeric `address` belongs to the public internet, looking through IPv4 wrapped in IPv6."""
-    ip: IPAddress = ipaddress.ip_address(address.partition("%")[0])
-    return _unwrapped(ip).is_global
+    ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
+        return False
+
+    return ip.is_global and not any(ip in network for network in _SPECIAL)
 
 
 def _unwrapped(ip: IPAddress) -> IPAddress:

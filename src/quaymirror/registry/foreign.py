@@ -66,18 +66,13 @@ class ForeignLayers:
 
 
 def _harmless(error: QuaymirrorError) -> QuaymirrorError:
-    """A host that an image named must not end the run."""
-    if error.scope is Scope.RUN:
-        error.scope = Scope.IMAGE
-
-    if isinstance(error, UnsafeRedirect):
-        error.args = (f"a foreign layer: {error.message}",)
-
-    return error
+    """Return `error` so that a host named by an image can't end the run."""
+    scope = Scope.IMAGE if error.scope is Scope.RUN else error.scope
+    message = f"a foreign layer: {error.message}" if isinstance(error, UnsafeRedirect) else error.message
+    return error.replace(message, scope=scope)
 
 
 def _explained(absent: NotFound, urls: list[str]) -> NotFound:
     hosts = ", ".join(dict.fromkeys(Origin.of(url).netloc for url in urls))
     where = f"kept at {hosts[:200]}; --allow-foreign-layers would fetch it from there"
-    absent.args = (f"{absent.message}: a foreign layer, {where if urls else 'kept nowhere that may be asked'}",)
-    return absent
+    return absent.replace(f"{absent.message}: a foreign layer, {where if urls else 'kept nowhere that may be asked'}")

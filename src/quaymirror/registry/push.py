@@ -106,10 +106,8 @@ class RegistryPusher:
                 side=Side.TARGET,
             ) from None
         except QuaymirrorError as error:
-            # It may be one image's trouble elsewhere; here there is nothing to push to.
-            error.scope = Scope.RUN
-            error.args = (f"the target is not usable: {error.message}",)
-            raise
+            # Elsewhere this may fail one image; here it means that the target can't be used at all.
+            raise error.replace(f"the target is not usable: {error.message}", scope=Scope.RUN) from None
 
     async def head_manifest(self, repository: Repository, reference: str) -> Descriptor | None:
         """Return what the manifest `reference`, a tag or a digest, is at the target; None if it is not there.
@@ -372,12 +370,6 @@ def _refusals(what: str) -> Iterator[None]:
 
         message = f"{what}: {_WORDS.get(error.status, 'the target refuses it')} ({error.message})"
         if error.codes & _CONTENT_MISSING and error.status in (400, 404):
-            raise _with_codes(ContentMissing(message, status=error.status), error) from None
+            raise ContentMissing(message, status=error.status, codes=error.codes) from None
 
-        error.args = (message,)
-        raise
-
-
-def _with_codes(error: ServiceError, other: ServiceError) -> ServiceError:
-    error.codes = other.codes
-    return error
+        raise error.replace(message) from None

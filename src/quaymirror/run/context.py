@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from ..discovery.pipeline import NO_SUCH_TAG
-from ..errors import LockHeld, QuaymirrorError, SelectionEmpty
+from ..errors import Failure, LockHeld, QuaymirrorError, most_severe
 from ..events import (
     CandidateSkipped,
     CheckFailed,
@@ -29,7 +29,7 @@ from ..oci import Reference
 from ..progress.meters import Meters
 from ..selection.selection import Selection
 from ..settings import Options
-from .report import HostTrouble, more_severe
+from .report import HostTrouble
 
 # How often to look whether another run has ended.
 _LOCK_SECONDS = 0.5
@@ -83,8 +83,8 @@ class Tally:
     listings: int = 0
     """How many selections were listed to their end."""
     found: int = 0
-    fatal: QuaymirrorError | None = None
-    empty: SelectionEmpty | None = None
+    fatal: Failure | None = None
+    empty: Failure | None = None
 
     def __call__(self, event: Event) -> None:
         """Take note of `event`."""
@@ -109,6 +109,11 @@ class Tally:
                 self.outcomes.append(event.outcome)
             case _:
                 pass
+
+    def fail(self, error: QuaymirrorError) -> None:
+        """Record an error that ended the run; the most severe one is kept."""
+        failure = Failure.of(error)
+        self.fatal = failure if self.fatal is None else most_severe([self.fatal, failure])
 
     def _skip(self, event: CandidateSkipped) -> None:
         self.skipped[event.reason] += 1
@@ -154,8 +159,8 @@ class Run:
         return is_new
 
     def abort(self, error: QuaymirrorError) -> None:
-        """Note what makes going on pointless, and begin nothing new. The gravest such error is the one to tell."""
-        self.tally.fatal = more_severe(self.tally.fatal, error)
+        """Stop the run because of `error`: start nothing new. The report shows the most severe such error."""
+        self.tally.fail(error)
         self.stop.request(error.message)
 
     async def wait_for_lock(self, held: LockHeld) -> None:

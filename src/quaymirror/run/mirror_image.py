@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..discovery.pipeline import Image
-from ..errors import AccessDenied, NotFound, PlatformNotFound, QuaymirrorError, Side
+from ..errors import AccessDenied, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side
 from ..events import CandidateSkipped, Outcome, Status
 from ..oci import Digest, Reference
 from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
@@ -36,11 +36,11 @@ class ImageMirror:
         except (NotFound, AccessDenied) as error:
             return await self._once_more(reference, began, error)
         except QuaymirrorError as error:
-            return Outcome(reference, Status.FAILED, error=error, elapsed=time.monotonic() - began)
+            return Outcome(reference, Status.FAILED, error=Failure.of(error), elapsed=time.monotonic() - began)
 
     async def _once_more(self, reference: Reference, began: float, error: QuaymirrorError) -> Outcome:
         """What a tag leads to can be gone a moment later, when the tag moves or is deleted: see where it leads now."""
-        failed = Outcome(reference, Status.FAILED, error=error)
+        failed = Outcome(reference, Status.FAILED, error=Failure.of(error))
         try:
             found = await self.look_again(reference) if error.side is Side.SOURCE else None
             if isinstance(found, CandidateSkipped):

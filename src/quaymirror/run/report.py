@@ -6,77 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Any
 
-from ..errors import (
-    AccessDenied,
-    ConfigError,
-    CredentialsRefused,
-    DiscoveryIncomplete,
-    LockHeld,
-    MirrorDamaged,
-    QuaymirrorError,
-    RealmRefused,
-    SelectionEmpty,
-    Side,
-    StoreError,
-)
+from ..errors import AccessDenied, CredentialsRefused, ExitCode, Failure, RealmRefused, SelectionEmpty, Side, StoreError
 from ..events import CheckFailed, Outcome, Status
 from ..selection.selection import Selection
 from .changes import Changes
 
 SCHEMA_VERSION = 1
-
-
-class ExitCode(IntEnum):
-    """What the command line returns: part of the contract, see docs/reference/exit-codes.md."""
-
-    OK = 0
-    INTERNAL = 1
-    USAGE = 2
-    PARTIAL = 3
-    CREDENTIALS = 4
-    UNAVAILABLE = 5
-    STORAGE = 6
-    LOCKED = 7
-    DAMAGED = 8
-    EMPTY = 9
-    INTERRUPTED = 130
-    TERMINATED = 143
-
-
-# Of several reasons the first of these is told (the contract's order); 1 is never an outcome.
-_GRAVITY = (ExitCode.DAMAGED, ExitCode.STORAGE, ExitCode.CREDENTIALS, ExitCode.UNAVAILABLE, ExitCode.PARTIAL)
-
-
-def more_severe(first: QuaymirrorError | None, second: QuaymirrorError) -> QuaymirrorError:
-    """Return which of two errors that ended a run is to be told; of equals, the one that came first."""
-    return second if first is None or _gravity(second) < _gravity(first) else first
-
-
-def _gravity(error: QuaymirrorError) -> int:
-    code = exit_code_of(error)
-    return _GRAVITY.index(code) if code in _GRAVITY else len(_GRAVITY)
-
-
-def exit_code_of(error: QuaymirrorError) -> ExitCode:
-    """Return the code for an error that ended a whole command."""
-    match error:
-        case LockHeld():
-            return ExitCode.LOCKED
-        case StoreError():
-            return ExitCode.STORAGE
-        case MirrorDamaged():
-            return ExitCode.DAMAGED
-        case ConfigError():
-            return ExitCode.USAGE
-        case CredentialsRefused():
-            return ExitCode.CREDENTIALS
-        case SelectionEmpty():
-            return ExitCode.EMPTY
-        case _:
-            return ExitCode.UNAVAILABLE
 
 
 @dataclass(slots=True)
@@ -122,7 +59,7 @@ class Report:
     bytes_fetched: int = 0
     complete: bool = False
     """Whether everything selected was found and had its turn."""
-    fatal: QuaymirrorError | None = None
+    fatal: Failure | None = None
     stopped: str | None = None
     dry_run: bool = False
     allow_empty: bool = False
@@ -140,7 +77,7 @@ class Report:
     @property
     def is_whole(self) -> bool:
         """Whether what is not in here is not there: all was found, or it is certain that there is nothing."""
-        is_certain = self.fatal is None or isinstance(self.fatal, SelectionEmpty)
+        is_certain = self.fatal is None or self.fatal.is_a(SelectionEmpty)
         return self.complete and is_certain and not self.failed_checks and not self.rejected
 
     @property
@@ -150,12 +87,12 @@ class Report:
 
     @property
     def exit_code(self) -> ExitCode:
-        """The code for this run; of several reasons the gravest."""
-        is_empty = isinstance(self.fatal, SelectionEmpty)
+        """The exit code of this run."""
+        is_empty = self.fatal is not None and self.fatal.is_a(SelectionEmpty)
         if self.fatal is not None and not is_empty:
-            return exit_code_of(self.fatal)
+            return self.fatal.exit_code
 
-        if any(isinstance(outcome.error, StoreError) for outcome in self.outcomes):
+        if any(outcome.error is not None and outcome.error.is_a(StoreError) for outcome in self.outcomes):
             return ExitCode.STORAGE
 
         if self._is_refused:
@@ -172,7 +109,9 @@ class Report:
         """Whether nothing at all could be had, and never for another reason than that we are not let in."""
         errors = [*(outcome.error for outcome in self.outcomes), *(check.error for check in self.failed_checks)]
         return bool(errors) and all(
-            isinstance(error, AccessDenied | CredentialsRefused | RealmRefused) and error.side is Side.SOURCE
+            error is not None
+            and error.is_a(AccessDenied, CredentialsRefused, RealmRefused)
+            and error.side is Side.SOURCE
             for error in errors
         )
 
@@ -258,26 +197,17 @@ def _failed_check(failed: CheckFailed) -> dict[str, Any]:
     }
 
 
-def error_to_json(error: QuaymirrorError | None) -> dict[str, Any] | None:
+def error_to_json(error: Failure | None) -> dict[str, Any] | None:
     """Return an error as the report tells it, None for none."""
     if error is None:
         return None
 
     return {
-        "type": type(error).__name__,
+        "type": error.name,
         "message": error.message,
         "side": error.side.value,
         "phase": error.phase.value if error.phase else None,
     }
 
 
-# Quoted by the summary: an incomplete discovery is no reason to forget what was mirrored.
-__all__ = [
-    "SCHEMA_VERSION",
-    "DiscoveryIncomplete",
-    "ExitCode",
-    "HostTrouble",
-    "Report",
-    "error_to_json",
-    "exit_code_of",
-]
+__all__ = ["SCHEMA_VERSION", "HostTrouble", "Report", "error_to_json", "selection_json"]

@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from ..discovery.hints import no_such_tag
 from ..discovery.pipeline import Candidate, Image, confirm, list_candidates, list_pinned
 from ..discovery.tag_cache import TagMemory
-from ..errors import QuaymirrorError, SelectionEmpty, StoreError
+from ..errors import Failure, QuaymirrorError, SelectionEmpty, StoreError
 from ..events import StopRequested
 from ..selection.selection import Selection
 from ..tasks import from_group
@@ -63,7 +63,7 @@ async def _discover(run: Run, services: Services, memory: RunMemory, found: Memo
         try:
             await _find(run, selection, services, memory.tags, found)
         except SelectionEmpty as error:
-            run.tally.empty = run.tally.empty or error
+            run.tally.empty = run.tally.empty or Failure.of(error)
         except QuaymirrorError as error:
             run.abort(error)
 

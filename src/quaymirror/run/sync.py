@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..catalog.quay.lookup import refuse_impossible
-from ..errors import DiscoveryIncomplete, LockHeld, QuaymirrorError, StoreError
+from ..errors import DiscoveryIncomplete, Failure, LockHeld, QuaymirrorError, StoreError
 from ..events import Event, Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.meters import Meters
 from ..selection.selection import Selection
@@ -20,7 +20,7 @@ from ..transfer.target import Target
 from . import pruning
 from .changes import check_expected, compare
 from .context import Run, Stop, Tally
-from .report import Report, more_severe
+from .report import Report
 from .run_history import RunMemory, open_memory
 from .shared import Engine, open_engine
 from .stages import run_stages
@@ -135,7 +135,7 @@ async def _settle(run: Run, spec: TargetSpec, target: Target, memory: RunMemory)
     except LockHeld as error:
         run.observer(Notice(f"nothing is pruned: {error.message}"))
     except QuaymirrorError as error:
-        run.tally.fatal = more_severe(run.tally.fatal, error)
+        run.tally.fail(error)
 
 
 def _started(run: Run, target: TargetSpec) -> RunStarted:
@@ -172,7 +172,7 @@ def _report(run: Run, target: TargetSpec, memory: RunMemory | None, elapsed: flo
             max_missing=run.settings.discovery.max_missing,
         )
     except DiscoveryIncomplete as error:
-        return replace(report, fatal=error)
+        return replace(report, fatal=Failure.of(error))
 
     return report
 

@@ -112,13 +112,13 @@ async def _work(
 
             run.finish(outcome)
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
-                run.abort(outcome.error)
+                run.abort(outcome.error.error())
 
 
 def _collapse_repeated_error(run: Run, outcome: Outcome) -> Outcome:
     """A disk that is full fails every image in flight: the first one says why, the others that they ended with it."""
-    error = outcome.error
-    if not isinstance(error, StoreError) or error.scope is not Scope.RUN or run.tally.fatal is None:
+    failure = outcome.error
+    if failure is None or not failure.is_a(StoreError) or failure.scope is not Scope.RUN or run.tally.fatal is None:
         return outcome
 
-    return replace(outcome, error=StoreError("stopped with the run", scope=Scope.IMAGE, phase=error.phase))
+    return replace(outcome, error=replace(failure, message="stopped with the run", scope=Scope.IMAGE))

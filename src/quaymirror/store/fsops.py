@@ -16,17 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import Phase, StoreError
-
-_WORDS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EIO: "input/output error",
-    errno.EMFILE: "too many open files",
-}
+from ..errors import Phase, StoreError, from_os_error
 
 # Answers of file systems that lack an operation: network shares, FUSE, FAT.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -66,8 +56,7 @@ def local_errors(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = _WORDS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
-        raise StoreError(f"can't {doing} {path}: {words}", phase=Phase.STORE) from error
+        raise from_os_error(error, doing, path, kind=StoreError, phase=Phase.STORE) from error
 
 
 @contextmanager

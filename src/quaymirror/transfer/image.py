@@ -13,18 +13,20 @@ import anyio
 from ..errors import (
     AccessDenied,
     ContentMissing,
+    Failure,
     NotFound,
     Phase,
     PlatformNotFound,
     QuaymirrorError,
     UnsupportedContent,
+    most_severe,
 )
 from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller, check_expected
 from ..store.records import ImageRecord
-from ..tasks import most_severe, run_all
+from ..tasks import run_all
 from .blob import fetch_blob
 from .sharing import BlobSharing
 from .single_flight import SingleFlight
@@ -294,9 +296,9 @@ async def _fetch_blobs(
 
         begins(blob)
 
-    def is_fatal(blob: Descriptor, error: QuaymirrorError) -> bool:
+    def is_fatal(blob: Descriptor, failure: Failure) -> bool:
         # If the repository it was to come from for others does not have it any more, ours may.
-        return blob.digest in ours or not isinstance(error, NotFound | AccessDenied)
+        return blob.digest in ours or not failure.is_a(NotFound, AccessDenied)
 
     # Largest first: the last transfer to end should not be the longest one, begun last.
     ordered = sorted(blobs, key=lambda blob: -blob.size)
@@ -306,9 +308,9 @@ async def _fetch_blobs(
 
     while left:
         ended = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
-        failed = [(left[key], error) for key, error in ended.items() if error is not None]
-        if errors := [error for blob, error in failed if is_fatal(blob, error)]:
-            raise most_severe(errors)
+        failed = [(left[key], failure) for key, failure in ended.items() if failure is not None]
+        if failures := [failure for blob, failure in failed if is_fatal(blob, failure)]:
+            raise most_severe(failures).error()
 
         # What others fetched may have had another size, by what their manifest says.
         theirs = {key: blob for key, blob in left.items() if blob.digest not in ours}
@@ -327,9 +329,9 @@ async def _put_once(node: Manifest | Index, reference: Reference, transfers: Tra
         if not target.has_content(reference, descriptor):
             await target.put_manifest(reference, descriptor, node.raw)
 
-    error = await transfers.flights.run(target.dedup_key(reference, descriptor), put)
-    if error is not None:
-        raise error
+    failure = await transfers.flights.run(target.dedup_key(reference, descriptor), put)
+    if failure is not None:
+        raise failure.error()
 
 
 async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers, begins: Callable[[], None]) -> bool:
@@ -361,9 +363,11 @@ async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers, b
 
 @contextmanager
 def _phase(phase: Phase) -> Iterator[None]:
-    """Say of an error that passes in which phase it happened, unless it knows."""
+    """Add `phase` to an error that doesn't have one."""
     try:
         yield
     except QuaymirrorError as error:
-        error.phase = error.phase or phase
-        raise
+        if error.phase is not None:
+            raise
+
+        raise error.replace(phase=phase) from None

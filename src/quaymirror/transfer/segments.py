@@ -171,8 +171,7 @@ class SegmentFetcher:
                     self._found_out(time.monotonic() - asked)
                     await segment.receive(self.streams.chunks(stream, self._shown()))
         except RangeRefused as error:
-            error.scope = Scope.IMAGE  # no matter of trying again
-            raise
+            raise error.replace(scope=Scope.IMAGE) from None  # another attempt would get the same answer
         finally:
             if segment.offset - began >= PROGRESS_BYTES:
                 attempts.progress()

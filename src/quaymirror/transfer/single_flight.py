@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ..errors import QuaymirrorError
+from ..errors import Failure, QuaymirrorError
 
 K = TypeVar("K", bound=Hashable)
 
@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 @dataclass(slots=True, eq=False)
 class _Flight:
     has_landed: bool = False
-    error: QuaymirrorError | None = None
+    failure: Failure | None = None
     watchers: list[Callable[[_Flight], None]] = field(default_factory=list)
 
 
@@ -35,14 +35,14 @@ class SingleFlight(Generic[K]):
         """Tell whether somebody's operation is being done for `key`."""
         return key in self._flights
 
-    async def run(self, key: K, operation: Callable[[], Awaitable[None]]) -> QuaymirrorError | None:
-        """Wait until `operation` has been done for `key`, by whoever came first; return what went wrong, if anything.
+    async def run(self, key: K, operation: Callable[[], Awaitable[None]]) -> Failure | None:
+        """Wait until `operation` has been done for `key`, by whichever caller came first; return its failure, if any.
 
-        It is returned, not raised, as it is one object for all who waited.
+        Every waiter raises an error of its own: an exception shared by all would collect their tracebacks.
         """
         return (await self.run_all({key: operation}))[key]
 
-    async def run_all(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> dict[K, QuaymirrorError | None]:
+    async def run_all(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> dict[K, Failure | None]:
         """Wait until each operation has been done for its key, by whoever came first, or until one of them has failed.
 
         They are begun in order. Those that have ended are returned, as by `run`; the others go on.
@@ -53,7 +53,7 @@ class SingleFlight(Generic[K]):
         def landed(flight: _Flight) -> None:
             nonlocal left
             left -= 1
-            if flight.error is not None or not left:
+            if flight.failure is not None or not left:
                 enough.set()
 
         for flight in wanted.values():
@@ -62,7 +62,7 @@ class SingleFlight(Generic[K]):
         if wanted:
             await enough.wait()
 
-        return {key: flight.error for key, flight in wanted.items() if flight.has_landed}
+        return {key: flight.failure for key, flight in wanted.items() if flight.has_landed}
 
     def _begun(self, key: K, operation: Callable[[], Awaitable[None]]) -> _Flight:
         flight = self._flights.get(key)
@@ -76,7 +76,7 @@ class SingleFlight(Generic[K]):
         try:
             await operation()
         except QuaymirrorError as error:
-            flight.error = error
+            flight.failure = Failure.of(error)
         finally:
             # Before anybody wakes up: a waiter that tries again must not find this flight.
             del self._flights[key]

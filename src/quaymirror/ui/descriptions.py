@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import QuaymirrorError
+from ..errors import Failure
 from ..events import CheckFailed, HostPaced, Outcome, RunStarted
 from ..text import escape_controls, human_rate, one_line
 
-__all__ = ["Failure", "explain", "limits_text", "pace_text", "subject", "where"]
+__all__ = ["ImageFailure", "explain", "limits_text", "pace_text", "subject", "where"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Failure:
+class ImageFailure:
     """An image that failed, as text that is safe to print; `kind` is the name of the error's class."""
 
     name: str
@@ -21,19 +21,19 @@ class Failure:
     where: str = ""
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Failure:
+    def of(cls, outcome: Outcome) -> ImageFailure:
         """Return the failure that `outcome` tells of."""
         name, error = escape_controls(outcome.reference.name), outcome.error
         if error is None:
             return cls(name, one_line(outcome.reason or "failed"))
 
-        return cls(name, one_line(error.message), type(error).__name__, where(error))
+        return cls(name, one_line(error.message), error.name, where(error))
 
     @classmethod
-    def of_check(cls, event: CheckFailed) -> Failure:
+    def of_check(cls, event: CheckFailed) -> ImageFailure:
         """Return the failure of a check."""
         name = f"{event.repository.partition('/')[2]}:{event.tag}"
-        return cls(one_line(name), one_line(event.error.message), type(event.error).__name__, where(event.error))
+        return cls(one_line(name), one_line(event.error.message), event.error.name, where(event.error))
 
     def __str__(self) -> str:
         return explain(self.where, self.message)
@@ -46,7 +46,7 @@ def subject(run: RunStarted) -> str:
     return one_line(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
 
 
-def where(error: QuaymirrorError) -> str:
+def where(error: Failure) -> str:
     """Return the side and the phase of `error`: `source, fetch`."""
     return ", ".join(part.value for part in (error.side, error.phase) if part is not None)
 

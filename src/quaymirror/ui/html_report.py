@@ -10,6 +10,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from ..errors import ExitCode, most_severe
 from ..text import escape_controls, human_bytes, human_duration
 from .timeline import Point
 
@@ -20,18 +21,6 @@ Document = Mapping[str, Any]
 _ORDER = {"failed": 0, "mirrored": 1, "skipped": 2, "unchanged": 3}
 # Units of the chart, which is stretched to whatever room there is.
 _WIDTH, _HEIGHT = 1000, 200
-_MEANINGS = {
-    0: "all well",
-    3: "partial: run it again",
-    4: "credentials refused",
-    5: "source or target unavailable, or an incomplete listing",
-    6: "local storage failed",
-    7: "another run held the lock",
-    9: "nothing matched",
-    130: "interrupted",
-    143: "terminated",
-}
-
 _STYLE = """
 :root { color-scheme: light dark; --fg: #1c2430; --dim: #5b6675; --bg: #ffffff; --card: #f4f6f9; --line: #d8dde5;
   --good: #1a7f37; --bad: #c0252d; --known: #0b6bcb; --warn: #8a5a00; }
@@ -109,8 +98,8 @@ for (const section of document.querySelectorAll("section.images")) {
 
 def page(documents: Sequence[Document], timelines: Sequence[Sequence[Point]]) -> str:
     """Return the page about runs: the report of each, as JSON values, and how it went over time."""
-    worst = max((int(document["exit_code"]) for document in documents), default=0)
-    title = f"quaymirror: {'all well' if worst == 0 else 'needs a look'}"
+    worst = most_severe([ExitCode.OK, *(ExitCode(document["exit_code"]) for document in documents)])
+    title = f"quaymirror: {worst.meaning}"
     sections = "".join(_run(*run) for run in zip(documents, timelines, strict=True))
     return f"""<!doctype html>
 <html lang="en">
@@ -139,8 +128,8 @@ def _run(document: Document, points: Sequence[Point]) -> str:
 
 
 def _head(document: Document) -> str:
-    code = int(document["exit_code"])
-    badge = "good" if code == 0 else "bad"
+    code = ExitCode(document["exit_code"])
+    badge = "good" if code is ExitCode.OK else "bad"
     verb = "Dry run of" if document["dry_run"] else "Mirror of"
     selections = document["selections"]
     names = ", ".join(f"{one['organization']}/{one['glob']}:{one['tag']}" for one in selections[:3])
@@ -149,7 +138,7 @@ def _head(document: Document) -> str:
     started = datetime.fromisoformat(document["started"])
     return (
         f"<header><h1>{_text(f'{verb} {names}{more}')} "
-        f'<span class="badge {badge}">{_text(_MEANINGS.get(code, f"exit code {code}"))}</span></h1>'
+        f'<span class="badge {badge}">{_text(code.meaning)}</span></h1>'
         f'<p class="sub">{_text(jobs)}{_text(document["server"])} &rarr; {_text(document["target"])} &middot; '
         f"{started:%Y-%m-%d %H:%M} UTC &middot; {human_duration(document['elapsed_s'])} &middot; "
         f"run <code>{_text(document['run_id'])}</code></p></header>"

@@ -15,7 +15,7 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from ..errors import QuaymirrorError
+from ..errors import Failure
 from ..events import Event, RunStarted
 from ..oci import Digest, Reference, Repository
 from ..text import escape_controls
@@ -73,7 +73,7 @@ def to_json(value: object) -> Json:
             return [to_json(item) for item in value]
         case Digest() | Repository() | Reference():
             return str(value)
-        case QuaymirrorError():
+        case Failure():
             return _error(value)
         case _:
             return members(value)
@@ -85,9 +85,9 @@ def members(dataclass: Any) -> dict[str, Json]:
     return {field.name: to_json(getattr(dataclass, field.name)) for field in fields(dataclass)}
 
 
-def _error(error: QuaymirrorError) -> dict[str, Json]:
+def _error(error: Failure) -> dict[str, Json]:
     return {
-        "type": type(error).__name__,
+        "type": error.name,
         "message": escape_controls(error.message),
         "side": error.side.value,
         "phase": error.phase.value if error.phase else None,

@@ -24,7 +24,7 @@ from ..events import (
 )
 from ..progress.meters import Progress
 from ..text import escape_controls, human_bytes, human_duration, human_rate, one_line
-from .descriptions import Failure, limits_text, subject
+from .descriptions import ImageFailure, limits_text, subject
 from .state import Rates, RunState
 
 __all__ = ["Lines", "outcome_text", "progress_text"]
@@ -74,7 +74,7 @@ class Lines:
             case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
             case CheckFailed():
-                failure = Failure.of_check(event)
+                failure = ImageFailure.of_check(event)
                 self._say("failed", f"{failure.name:<{self._name_width}}  {failure}")
             case RetryScheduled() if self._verbose:
                 self._say("retry", _retry(event))
@@ -110,7 +110,7 @@ class Lines:
 def outcome_text(outcome: Outcome) -> str:
     """Return what there is to say about an image that is done, after its status and name."""
     if outcome.status is Status.FAILED:
-        return str(Failure.of(outcome))
+        return str(ImageFailure.of(outcome))
 
     digest = outcome.reference.digest
     parts = [] if digest is None else [f"{digest.algorithm}:{digest.short}"]

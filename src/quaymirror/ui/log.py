@@ -29,7 +29,7 @@ from ..events import (
     TagChecked,
 )
 from ..text import escape_controls, one_line
-from .descriptions import Failure, explain, limits_text, pace_text, subject, where
+from .descriptions import ImageFailure, explain, limits_text, pace_text, subject, where
 from .jsonl import event_name, members
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
@@ -89,10 +89,10 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
         case RunStarted():
             text = f"started {subject(event)} from {event.server} to {event.target} {limits_text(event)}"
         case ImageFinished(outcome):
-            about = Failure.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
+            about = ImageFailure.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
             text = f"{outcome.status.value} {outcome.reference.name} {about}"
         case CheckFailed():
-            failure = Failure.of_check(event)
+            failure = ImageFailure.of_check(event)
             text = f"failed {failure.name} {failure}"
         case CandidateSkipped():
             text = f"skipped {event.repository}: {event.reason}"

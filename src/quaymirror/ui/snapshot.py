@@ -16,7 +16,7 @@ from ..errors import QuaymirrorError
 from ..events import HostPaced, RunFinished, RunStarted, Status
 from ..oci import Digest
 from ..progress.meters import Meter, Meters, Progress
-from .descriptions import Failure
+from .descriptions import ImageFailure
 from .jsonl import members
 from .state import Pause, Rates, RunState
 from .validation import built, expect, expect_printable, field_types
@@ -155,8 +155,8 @@ def _state(document: Mapping[str, Any]) -> RunState:
     state.paused = {pause["host"]: built(Pause, pause) for pause in document["paused"]}
     paces = [built(HostPaced, pace) for pace in document["paces"]]
     state.paces = {(pace.host, pace.kind): pace for pace in paces}
-    state.failures = [built(Failure, failure) for failure in document["failures"]]
-    state.last_failures.extend(built(Failure, failure) for failure in document["last_failures"])
+    state.failures = [built(ImageFailure, failure) for failure in document["failures"]]
+    state.last_failures.extend(built(ImageFailure, failure) for failure in document["last_failures"])
     state.restore_work(*(min(count, _MOST_WORK) for count in document["work"][:2]), *document["work"][2:])
     return state
 

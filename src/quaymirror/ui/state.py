@@ -42,9 +42,9 @@ from ..events import (
 from ..oci import Reference
 from ..progress.meters import Progress
 from ..text import one_line
-from .descriptions import Failure
+from .descriptions import ImageFailure
 
-__all__ = ["FAILURES_KEPT", "Failure", "Pause", "Rates", "RunState"]
+__all__ = ["FAILURES_KEPT", "ImageFailure", "Pause", "Rates", "RunState"]
 
 _LAST = 10
 FAILURES_KEPT = 20
@@ -128,10 +128,10 @@ class RunState:
     """Retries and pauses of each host that there was trouble with, of the first few of them."""
     paces: dict[tuple[str, str], HostPaced] = field(default_factory=dict)
     """How much may go to each host and kind of endpoints, of the first few of them."""
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[ImageFailure] = field(default_factory=list)
     """The first of all failures by name: the same ones in whatever order they happened."""
     failure_kinds: Counter[str] = field(default_factory=Counter)
-    last_failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=_LAST))
+    last_failures: deque[ImageFailure] = field(default_factory=lambda: deque(maxlen=_LAST))
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST))
 
     _work: dict[str, list[_Work]] = field(default_factory=dict)
@@ -391,16 +391,16 @@ class RunState:
             self._work.pop(outcome.reference.full_name, None)
 
         if outcome.status is Status.FAILED:
-            self._fail(Failure.of(outcome))
+            self._fail(ImageFailure.of(outcome))
         elif outcome.status is Status.SKIPPED:
             self._count_reason(outcome.reason or "no reason given")
 
     def _fail_check(self, event: CheckFailed) -> None:
         self._failed_checks += 1
         self.images[Status.FAILED] += 1
-        self._fail(Failure.of_check(event))
+        self._fail(ImageFailure.of_check(event))
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: ImageFailure) -> None:
         self.last_failures.append(failure)
         self.failure_kinds[failure.kind] += 1
         insort(self.failures, failure)

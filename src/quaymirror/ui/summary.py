@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import AccessDenied, CredentialsRefused, ExitCode, RateLimited
 from ..events import Status
 from ..text import escape_controls, human_bytes, human_duration, human_rate
-from .descriptions import Failure, subject
+from .descriptions import ImageFailure, subject
 from .state import RunState
 
 __all__ = ["summary_lines", "total_line"]
 
 _COUNTED = (Status.MIRRORED, Status.UNCHANGED, Status.FAILED)
 # Why an image fails, by the name of the error's class, and what helps then.
-_REFUSED = frozenset({"AccessDenied", "CredentialsRefused"})
-_HURRIED = frozenset({"RateLimited"})
 
 
 def summary_lines(state: RunState) -> list[str]:
@@ -84,19 +83,19 @@ def _failures(state: RunState) -> list[str]:
     return [f"failed ({state.failed:,}):", *rows, *([f"  and {more:,} more"] if more > 0 else [])]
 
 
-def _failure(failure: Failure, width: int) -> str:
+def _failure(failure: ImageFailure, width: int) -> str:
     return f"  {failure.name:<{width}}  {failure}"
 
 
 def _hints(state: RunState) -> list[str]:
     hints = [hint for is_true, hint in _advice(state) if is_true]
-    return ["next:", *(f"  {hint}" for hint in hints)] if hints else []
+    return ["next:", *(f"  {hint}" for hint in dict.fromkeys(hints))] if hints else []
 
 
 def _advice(state: RunState) -> list[tuple[bool, str]]:
     """What to do next, each with whether it is called for."""
     kinds = state.failure_kinds.keys()
-    code = state.finished.exit_code if state.finished else 0
+    code = ExitCode(state.finished.exit_code if state.finished else 0)
     dry_run = state.run is not None and state.run.dry_run
     broke_off = state.listing_ended and not state.listing_complete
     stopped = state.stop_reason is not None
@@ -105,11 +104,8 @@ def _advice(state: RunState) -> list[tuple[bool, str]]:
         (broke_off, "the listing broke off, so images may be missing that are not named here"),
         (state.rejected > 0, f"entries of the listing that made no sense: {state.rejected:,}, selected or not"),
         (stopped and code != 9, f"the run was stopped before its end: {state.stop_reason}"),
-        (bool(kinds & _REFUSED) or code == 4, "for private repositories pass --username or --authfile"),
-        (bool(kinds & _HURRIED), "the server asks for patience: try --max-requests-per-second or a smaller -c"),
-        (code == 6, "the disk said no: make room or mend it; what is complete stays"),
-        (code == 7, "wait for the other run to end"),
-        (code == 9, "nothing matched: see what there is with quaymirror list"),
+        (bool(code.advice), code.advice),
+        *((True, kind.advice) for kind in (AccessDenied, CredentialsRefused, RateLimited) if kind.__name__ in kinds),
         (_is_resumable(state), "run the same command again: what is complete stays, only the rest is fetched"),
     ]
 
@@ -118,5 +114,5 @@ def _is_resumable(state: RunState) -> bool:
     if state.run is None or state.run.dry_run:
         return False
 
-    code = state.finished.exit_code if state.finished else 0
+    code = ExitCode(state.finished.exit_code if state.finished else 0)
     return bool(state.failed) or state.stop_reason is not None or code in (3, 5, 6, 130, 143)

@@ -12,16 +12,19 @@ from quaymirror.errors import (
     ConnectFailed,
     CredentialsRefused,
     DiscoveryIncomplete,
+    ExitCode,
+    Failure,
     LockHeld,
     NotFound,
     QuaymirrorError,
     SelectionEmpty,
     StoreError,
     TargetRefused,
+    most_severe,
 )
 from quaymirror.events import Outcome, Status
 from quaymirror.oci import Digest, Reference, Repository
-from quaymirror.run.report import ExitCode, Report, exit_code_of, more_severe
+from quaymirror.run.report import Report
 from quaymirror.selection.selection import Selection
 
 IMAGE = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1", Digest.of(b"x"))
@@ -35,7 +38,7 @@ DONE = Report(
     outcomes=[Outcome(IMAGE, Status.MIRRORED, bytes_fetched=5)],
     complete=True,
 )
-FAILED = Outcome(IMAGE, Status.FAILED, error=NotFound("gone", status=404))
+FAILED = Outcome(IMAGE, Status.FAILED, error=Failure.of(NotFound("gone", status=404)))
 
 
 @pytest.mark.parametrize(
@@ -46,13 +49,13 @@ FAILED = Outcome(IMAGE, Status.FAILED, error=NotFound("gone", status=404))
         (replace(DONE, complete=False, stopped="interrupted"), ExitCode.PARTIAL),
         (replace(DONE, outcomes=[]), ExitCode.EMPTY),
         (replace(DONE, outcomes=[], allow_empty=True), ExitCode.OK),
-        (replace(DONE, outcomes=[FAILED], fatal=StoreError("full")), ExitCode.STORAGE),
-        (replace(DONE, fatal=DiscoveryIncomplete("broke off")), ExitCode.UNAVAILABLE),
-        (replace(DONE, fatal=SelectionEmpty("none")), ExitCode.EMPTY),
-        (replace(DONE, fatal=SelectionEmpty("none"), allow_empty=True), ExitCode.OK),
+        (replace(DONE, outcomes=[FAILED], fatal=Failure.of(StoreError("full"))), ExitCode.STORAGE),
+        (replace(DONE, fatal=Failure.of(DiscoveryIncomplete("broke off"))), ExitCode.UNAVAILABLE),
+        (replace(DONE, fatal=Failure.of(SelectionEmpty("none"))), ExitCode.EMPTY),
+        (replace(DONE, fatal=Failure.of(SelectionEmpty("none")), allow_empty=True), ExitCode.OK),
     ],
 )
-def test_the_exit_code_tells_the_gravest_reason(report: Report, code: ExitCode) -> None:
+def test_the_exit_code_is_the_most_severe_one(report: Report, code: ExitCode) -> None:
     assert report.exit_code is code
 
 
@@ -70,15 +73,14 @@ def test_the_exit_code_tells_the_gravest_reason(report: Report, code: ExitCode) 
     ],
 )
 def test_each_error_that_ends_a_command_has_the_code_of_the_contract(error: QuaymirrorError, code: int) -> None:
-    assert exit_code_of(error) == code
+    assert error.exit_code == code
 
 
-def test_of_two_errors_that_ended_a_run_the_graver_is_told_whichever_came_first() -> None:
+def test_the_most_severe_error_that_ended_a_run_is_reported_whichever_came_first() -> None:
     unavailable, full = DiscoveryIncomplete("broke off"), StoreError("full")
-    assert more_severe(unavailable, full) is full
-    assert more_severe(full, unavailable) is full
-    assert more_severe(None, unavailable) is unavailable
-    assert more_severe(unavailable, ConnectFailed("no")) is unavailable
+    assert most_severe([unavailable, full]) is full
+    assert most_severe([full, unavailable]) is full
+    assert most_severe([unavailable, DiscoveryIncomplete("no")]) is unavailable
 
 
 def test_the_report_is_json_with_one_outcome_an_image_and_the_side_of_each_failure() -> None:

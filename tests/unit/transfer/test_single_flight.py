@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.errors import ConfigError, NotFound, QuaymirrorError, Scope, StoreError
+from quaymirror.errors import ConfigError, Failure, NotFound, QuaymirrorError, Scope, StoreError
 from quaymirror.tasks import run_all
 from quaymirror.transfer.single_flight import SingleFlight
 
 
 async def test_those_who_want_the_same_at_the_same_time_get_it_by_one_flight() -> None:
     flown: list[str] = []
-    landings: list[QuaymirrorError | None] = []
+    landings: list[Failure | None] = []
     gate = anyio.Event()
 
     async def operation() -> None:
@@ -40,7 +40,7 @@ async def test_those_who_want_the_same_at_the_same_time_get_it_by_one_flight() -
 
 
 async def test_a_failed_flight_fails_for_all_who_waited_and_is_forgotten() -> None:
-    landings: list[QuaymirrorError | None] = []
+    landings: list[Failure | None] = []
 
     async def broken() -> None:
         await anyio.lowlevel.checkpoint()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from quaymirror import events, oci
-from quaymirror.errors import NotFound, Phase, QuaymirrorError, ReadInterrupted
+from quaymirror.errors import Failure, NotFound, Phase, QuaymirrorError, ReadInterrupted
 from quaymirror.progress.meters import Meters
 from quaymirror.ui.state import Rates, RunState
 
@@ -46,7 +46,8 @@ def finished(
     error: QuaymirrorError | None = None,
     fetched: int = 0,
 ) -> events.ImageFinished:
-    return events.ImageFinished(events.Outcome(reference, status, fetched, 3 * fetched, 12.3, None, error))
+    failure = None if error is None else Failure.of(error)
+    return events.ImageFinished(events.Outcome(reference, status, fetched, 3 * fetched, 12.3, None, failure))
 
 
 class Scene:

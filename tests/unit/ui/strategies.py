@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from quaymirror import events
-from quaymirror.errors import NotFound, Phase
+from quaymirror.errors import Failure, NotFound, Phase
 from quaymirror.oci import Digest
 
 from .scene import image, run_started
@@ -63,7 +63,7 @@ def _noise(extra: str) -> list[events.Event]:
 
 def _story(number: int, fate: str) -> list[events.Event]:
     reference = image(f"image-{number}")
-    error = NotFound(f"gone {number}", phase=Phase.RESOLVE)
+    error = Failure.of(NotFound(f"gone {number}", phase=Phase.RESOLVE))
     if fate == "skipped":
         return [events.CandidateSkipped(f"kolla/image-{number}", f"reason {number % 30}")]
 

@@ -17,22 +17,22 @@ from .strategies import Run, runs
 
 GOLDEN = Path(__file__).parent / "golden" / "events.jsonl"
 NOVA = image("nova")
+GONE = errors.Failure.of(errors.NotFound("gone", phase=errors.Phase.FETCH))
+DOWN = errors.Failure.of(errors.Unavailable("answered 500", status=500))
 EVERY_EVENT: list[events.Event] = [
     run_started(),
     events.PageListed(1, 100, 90),
     events.ListingFinished(1, complete=True),
     events.CandidateChecked("kolla/nova", 1),
     events.TagChecked(NOVA),
-    events.CheckFailed("quay.io/kolla/x", "2025.1-*", errors.Unavailable("answered 500", status=500)),
+    events.CheckFailed("quay.io/kolla/x", "2025.1-*", DOWN),
     events.CandidateSkipped("kolla/old", "no such tag"),
     events.ImageQueued(NOVA),
     events.ImageStarted(NOVA),
     events.ImagePlanned(NOVA, 12, 400, 60),
     events.BlobFinished(Digest.of(b""), 60),
     events.ImageDerived(NOVA, ("Found 1 match.", ""), ("warning: look",)),
-    events.ImageFinished(
-        events.Outcome(NOVA, events.Status.FAILED, 1, 2, 3.5, None, errors.NotFound("gone", phase=errors.Phase.FETCH))
-    ),
+    events.ImageFinished(events.Outcome(NOVA, events.Status.FAILED, 1, 2, 3.5, None, GONE)),
     events.RetryScheduled("layer", 1, 2.5, "reset", "quay.io"),
     events.HostPaused("quay.io", 30.0, "429"),
     events.HostResumed("quay.io"),
@@ -78,7 +78,7 @@ def test_the_run_is_named_in_every_line_once_it_has_begun() -> None:
 
 
 def test_an_error_is_an_object() -> None:
-    error = errors.NotFound("gone\x1b[2J", phase=errors.Phase.FETCH)
+    error = errors.Failure.of(errors.NotFound("gone\x1b[2J", phase=errors.Phase.FETCH))
 
     assert to_json(error) == {
         "type": "NotFound",
@@ -87,7 +87,7 @@ def test_an_error_is_an_object() -> None:
         "phase": "fetch",
         "scope": "image",
     }
-    assert to_json(errors.ConfigError("no")) == {
+    assert to_json(errors.Failure.of(errors.ConfigError("no"))) == {
         "type": "ConfigError",
         "message": "no",
         "side": "source",

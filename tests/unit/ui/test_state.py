@@ -12,7 +12,8 @@ from quaymirror import events
 from quaymirror.errors import NotFound, Phase
 from quaymirror.events import Status
 from quaymirror.progress.meters import Meters
-from quaymirror.ui.state import FAILURES_KEPT, Failure, Rates, RunState
+from quaymirror.ui.descriptions import ImageFailure
+from quaymirror.ui.state import FAILURES_KEPT, Rates, RunState
 
 from .scene import MIB, Clock, finished, image, run_started
 from .strategies import Run, runs
@@ -108,7 +109,7 @@ def test_several_runs_are_stopping_when_the_last_one_is() -> None:
 @given(runs())
 def test_the_failures_that_are_kept_do_not_depend_on_the_order(run: Run) -> None:
     expected = sorted(
-        Failure.of(e.outcome) if isinstance(e, events.ImageFinished) else Failure.of_check(e)
+        ImageFailure.of(e.outcome) if isinstance(e, events.ImageFinished) else ImageFailure.of_check(e)
         for e in run.events
         if isinstance(e, events.CheckFailed) or (isinstance(e, events.ImageFinished) and e.outcome.error)
     )
@@ -141,7 +142,7 @@ def test_memory_does_not_grow_with_images() -> None:
 def test_a_failure_tells_side_phase_and_message() -> None:
     state = told(finished(image("nova"), Status.FAILED, NotFound("gone", phase=Phase.RESOLVE)))
 
-    assert state.failures == [Failure("kolla/nova:2025.1-debian", "gone", "NotFound", "source, resolve")]
+    assert state.failures == [ImageFailure("kolla/nova:2025.1-debian", "gone", "NotFound", "source, resolve")]
     assert str(state.failures[0]) == "source, resolve: gone"
 
 

@@ -56,7 +56,7 @@ def test_failures_are_sorted_by_name_and_capped() -> None:
         ([failed("x", errors.RateLimited("slow down"))], 3, "--max-requests-per-second"),
         ([events.ListingFinished(1, complete=False)], 5, "the listing broke off"),
         ([events.StopRequested("Ctrl-C")], 130, "stopped before its end: Ctrl-C"),
-        ([], 6, "make room"),
+        ([], 6, "free some space"),
         ([], 7, "wait for the other run"),
         ([], 9, "quaymirror list"),
     ],
