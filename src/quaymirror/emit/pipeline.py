@@ -24,9 +24,11 @@ from urllib.parse import quote
 import requests_unixsocket
 from occystrap import constants, uri
 from occystrap.outputs.docker import DEFAULT_SOCKET_PATH
+from occystrap.outputs.mounts import MountWriter
 from occystrap.pipeline import PipelineBuilder
 
 from ..errors import ConfigError, EmitFailed, Phase, QuaymirrorError, StoreError
+from .extract import check_whiteouts, confined
 from .guard import guarded
 from .job import Destination, Emission, Job, StagedLayer
 from .publish import append_shared, publish_directory, publish_file, replace_tree
@@ -57,7 +59,7 @@ def emit(job: Job) -> Emission:
     :raises StoreError: when the disk refuses.
     """
     _quiet()
-    with _captured() as captured, guarded(job.destination):
+    with _captured() as captured, guarded(job.destination), confined():
         try:
             files, findings = _emit(job)
             known_as = identity(job.destination, job.image, job.tag)
@@ -160,7 +162,8 @@ class _Chain:
 
         spec = uri.URISpec(destination.scheme, destination.host, str(place), dict(destination.options))
         writer = builder.build_output(spec, job.image, job.tag)
-        output, spills = _Landing(writer) if job.filters else writer, []
+        is_wrapped = job.filters or destination.scheme == "mounts"
+        output, spills = _Landing(writer) if is_wrapped else writer, []
         for number, text in reversed(list(enumerate(job.filters))):
             filter_spec = uri.parse_filter(text)
             final = _spilled_file(filter_spec)
@@ -192,6 +195,9 @@ class _Landing:
         if element.element_type == constants.IMAGE_LAYER and isinstance(name, str) and element.temp_path is None:
             element.temp_path = name
 
+        if element.element_type == constants.IMAGE_LAYER and isinstance(self._writer, MountWriter) and element.data:
+            check_whiteouts(Path(element.data.name))
+
         self._writer.process_image_element(element)
 
 
@@ -213,16 +219,7 @@ def _place(destination: Destination, out: Path) -> Path:
         out.mkdir()
         return out
 
-    if destination.scheme == "mounts":
-        _refuse_used(Path(destination.path))
-
     return Path(destination.path)
-
-
-def _refuse_used(path: Path) -> None:
-    """Mounts can't be moved, so these are made in place; occystrap would take the half of an extraction for a whole."""
-    if path.is_dir() and any(path.iterdir()):
-        raise EmitFailed(f"{path} is there already: unmount what is in it and remove it")
 
 
 def _link_present(job: Job, out: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from ..emit import calls
+from ..emit.extract import mounting
 from ..emit.inflate import mismatch
 from ..emit.job import Destination, Emission, Job, StagedLayer
 from ..emit.workers import Workers
@@ -171,6 +172,11 @@ class Deriver:
         destination = self._claim(reference)
         image = await self._image(record, reference)
         await self._take_over(reference)
+        in_place = mounting(Path(destination.path)) if destination.scheme == "mounts" else nullcontext()
+        async with in_place:
+            await self._derive(record, reference, destination, image)
+
+    async def _derive(self, record: ImageRecord, reference: Reference, destination: Destination, image: _Image) -> None:
         emission = await self._emit(image, destination)
         for line in emission.log:
             self._observer(Notice(f"{reference.name}: {line}"))
