@@ -12,7 +12,7 @@ Nothing is global: any number of runs can go on in one process, each in its own 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +23,18 @@ from .progress.meters import Meters
 from .selection.selection import Selection
 
 if TYPE_CHECKING:
-    from .discovery.pipeline import Image
+    from .catalog.base import PinnedImage
     from .run.context import Stop
     from .run.report import Report
     from .settings import Options
 
 __all__ = [
     "Event",
-    "Image",
     "Meters",
     "Observer",
     "Options",
     "Outcome",
+    "PinnedImage",
     "QuaymirrorError",
     "Report",
     "Selection",
@@ -47,7 +47,7 @@ __all__ = [
 
 # What these need takes most of the start-up time, and `quaymirror --help` needs none of it.
 _LAZY = {
-    "Image": "quaymirror.discovery.pipeline",
+    "PinnedImage": "quaymirror.catalog.base",
     "Report": "quaymirror.run.report",
     "Options": "quaymirror.settings",
     "Stop": "quaymirror.run.context",
@@ -87,18 +87,17 @@ async def sync(
     return await run_sync(selection, target, settings or Options(), observer=observer, meters=meters, stop=stop)
 
 
-async def discover(
+def discover(
     selection: Selection, settings: Options | None = None, *, observer: Observer = ignore
-) -> AsyncIterator[Image]:
+) -> AsyncGenerator[PinnedImage]:
     """Iterate over the images of `selection`, pinned to the digests their tags have now, in the listing's order.
 
-    The tags of a page are checked concurrently. Stop early with `contextlib.aclosing`, as with any async generator.
+    Tags are checked concurrently, ahead of the iteration. To leave it early, use `contextlib.aclosing`.
 
-    :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
-    :raises QuaymirrorError: when the listing breaks off, or a tag can't be checked.
+    :raises SelectionEmpty: if the organization is unknown or shows nothing, or if nothing in it matches.
+    :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
-    from .discovery.find import find_images
+    from .run.find import find_images
     from .settings import Options
 
-    async for image in find_images(selection, settings or Options(), observer=observer):
-        yield image
+    return find_images(selection, settings or Options(), observer=observer)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -22,6 +24,32 @@ async def run_all(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]])
                 tasks.start_soon(operation)
     except BaseExceptionGroup as group:
         raise from_group(group) or group from None
+
+
+@asynccontextmanager
+async def background(
+    operation: Callable[[], Coroutine[Any, Any, None]],
+) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+    """Run `operation` beside the body; the value waits for its end, and raises its error. The exit cancels it.
+
+    Unlike a task group, this context may be open at the `yield` of an async generator: it neither holds a cancel scope
+    of the task nor cancels the body.
+    """
+    task = asyncio.create_task(operation())  # noqa: TID251 - cancelled and awaited below
+
+    async def finish() -> None:
+        await asyncio.wait([task])
+        task.result()
+
+    try:
+        yield finish
+    finally:
+        task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task])
+
+        if not task.cancelled():
+            task.exception()  # an error that nothing waits for is not worth a warning of the event loop
 
 
 def from_group(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError | None:

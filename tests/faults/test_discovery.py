@@ -17,8 +17,8 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
 from quaymirror import Options, Selection
-from quaymirror.discovery import hints as tags
-from quaymirror.discovery import pipeline as discovery
+from quaymirror.catalog.quay import tags
+from quaymirror.discovery import listing as discovery
 from quaymirror.errors import DiscoveryIncomplete, ExitCode
 from quaymirror.events import Event, Notice
 from quaymirror.secret import Secret
@@ -129,7 +129,7 @@ async def test_a_listing_of_nothing_but_nonsense_is_not_an_empty_organization(tm
         report = await mirror(server, tmp_path / "mirror")
 
     assert report.exit_code is ExitCode.UNAVAILABLE
-    assert "none of which makes sense" in messages(report)[0]
+    assert "all of them invalid" in messages(report)[0]
 
 
 async def test_a_repository_that_vanishes_between_two_pages_takes_no_other_along(tmp_path: Path) -> None:

@@ -213,8 +213,8 @@ def _page(data: bytes) -> None:
     for entry in page.repositories:
         Repository("quay.io", f"kolla/{entry.name}")
 
-    if page.next_page is not None:
-        yarl.URL(f"https://quay.example{listing_path('kolla', page.next_page)}")
+    if page.cursor is not None:
+        yarl.URL(f"https://quay.example{listing_path('kolla', page.cursor)}")
 
 
 def _tags(data: bytes) -> None:

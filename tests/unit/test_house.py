@@ -158,7 +158,7 @@ def test_concurrency_is_structured(name: str) -> None:
         for node in ast.walk(syntax(module))
         if isinstance(node, ast.Attribute) and node.attr == name
     }
-    assert not callers
+    assert callers <= ({"tasks.py"} if name == "create_task" else set())
 
 
 def test_the_public_names_are_sorted_importable_and_documented() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import click
 
-from ..discovery.find import find_images
-from ..discovery.pipeline import Image
+from ..catalog.base import PinnedImage
 from ..errors import SelectionEmpty
 from ..events import Event, Notice
+from ..run.find import find_images
 from ..selection.selection import Selection
 from ..settings import Options
 from ..text import escape_controls, human_bytes
@@ -53,7 +53,7 @@ def list_images(
     return 0
 
 
-async def _find(selection: Selection, settings: Options) -> tuple[list[Image], SelectionEmpty | None]:
+async def _find(selection: Selection, settings: Options) -> tuple[list[PinnedImage], SelectionEmpty | None]:
     """Return what was found, and why nothing was: an empty result is one, too."""
     try:
         return [image async for image in find_images(selection, settings, observer=_tell)], None
@@ -66,7 +66,7 @@ def _tell(event: Event) -> None:
         click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)
 
 
-def _row(image: Image) -> dict[str, Any]:
+def _row(image: PinnedImage) -> dict[str, Any]:
     reference = image.reference
     return {
         "repository": reference.repository.name,

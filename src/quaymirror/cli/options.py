@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..catalog.quay.mode import Discovery
+from ..catalog.mode import Discovery
 from ..errors import ConfigError
 from ..oci import Platform
 from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin

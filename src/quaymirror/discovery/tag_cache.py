@@ -1,35 +1,28 @@
-"""When the listing alone says that a tag is what it was.
+"""The tags that earlier runs looked up, as far as the listing alone shows that they have not moved.
 
-A repository's `last_modified` is the newest start of its living tags. So a tag can't have moved since it was checked if
-the repository still has the `last_modified` that it had then, and that is older than the check, by the server's own
-clock. What this can't see is a tag that was deleted or expired: now and then everything is checked again.
+A repository's stamp changes whenever a tag moves. For Quay it is the newest start of its living tags: so a tag can't
+have moved since it was checked if the repository still has the stamp that it had then, and that is older than the
+check, by the server's own clock. A tag that was deleted or has expired does not change the stamp: so every tag is
+checked again from time to time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..catalog.quay.schema import Tag
-from ..oci import Repository
+from ..catalog.base import Tag, TagAnswer
 from ..store.records import TagCheck
+from .listing import Candidate
 
 # Times are whole seconds, and several servers and read replicas answer for one: a push this close to a check may have
 # been hidden from it.
 _MARGIN_SECONDS = 10
 
 
-def tag_of(check: TagCheck) -> Tag | None:
-    """Return the tag as `check` saw it, None where there was none."""
-    if check.digest is None:
-        return None
+class TagCache:
+    """The tags of one registry that earlier runs checked, and those that this run checks.
 
-    return Tag(check.tag, check.digest, check.start, check.size, check.expires)
-
-
-class TagMemory:
-    """What earlier runs learnt of the tags of one registry, and what this one learns.
-
-    `full_check_seconds` is how long a check may vouch for a tag; 0 means that every tag is checked.
+    `full_check_seconds` is the time for which a check is valid; 0 means that every tag is checked.
     """
 
     def __init__(self, checks: Iterable[TagCheck] = (), *, full_check_seconds: float = 0.0) -> None:
@@ -37,28 +30,46 @@ class TagMemory:
         self._full_check_seconds = full_check_seconds
         self._new: list[TagCheck] = []
 
-    def recall(
-        self, repository: Repository, tag: str, *, last_modified: int | None, now: int | None
-    ) -> TagCheck | None:
-        """Return what is known of a tag if it can't have changed, given what the listing says `now`.
+    def recall(self, candidate: Candidate, tag: str, *, dated: bool = False) -> TagAnswer | None:
+        """Return what is known of a tag, None unless the listing of `candidate` shows that it is still true.
 
-        `now` is the time of the listing by the server's clock, None where it has none: then nothing is certain.
+        If `dated`, a tag whose start is unknown is not enough.
         """
-        check = self._known.get((repository.name, tag))
-        if check is None or now is None or check.last_modified != last_modified:
+        check = self._known.get((candidate.repository.name, tag))
+        if check is None or not self._is_valid(check, candidate):
             return None
 
-        is_settled = check.last_modified + _MARGIN_SECONDS < check.checked <= now + _MARGIN_SECONDS
-        is_recent = now - check.checked < self._full_check_seconds
-        is_alive = check.expires is None or now + _MARGIN_SECONDS < check.expires
-        return check if is_settled and is_recent and is_alive else None
+        if check.digest is None:
+            return TagAnswer(None, check.checked)
 
-    def remember(self, check: TagCheck) -> None:
-        """Note what a check has shown."""
+        if dated and check.start is None:
+            return None
+
+        return TagAnswer(Tag(tag, check.digest, check.start, check.size, check.expires), check.checked)
+
+    def _is_valid(self, check: TagCheck, candidate: Candidate) -> bool:
+        listed, now = candidate.listed, candidate.at
+        if now is None or check.last_modified != listed.stamp:
+            return False
+
+        is_settled = listed.updated is None or listed.updated + _MARGIN_SECONDS < check.checked
+        is_recent = check.checked <= now + _MARGIN_SECONDS and now - check.checked < self._full_check_seconds
+        is_alive = check.expires is None or now + _MARGIN_SECONDS < check.expires
+        return is_settled and is_recent and is_alive
+
+    def remember(self, candidate: Candidate, tag: str, answer: TagAnswer) -> None:
+        """Keep the answer of a lookup, if both the repository's stamp and the server's time are known."""
+        if answer.at is None or candidate.listed.stamp is None:
+            return
+
+        found = answer.tag
+        seen = (found.digest, found.start, found.size, found.expires) if found else ()
+        repository = candidate.repository
+        check = TagCheck(repository.registry, repository.name, tag, candidate.listed.stamp, answer.at, *seen)
         self._known[check.repository, check.tag] = check
         self._new.append(check)
 
     def take_new(self) -> list[TagCheck]:
-        """Return what was noted since this was asked last."""
+        """Return the checks that were added since the last call."""
         new, self._new = self._new, []
         return new

@@ -103,11 +103,11 @@ class RegistryPuller:
         return node
 
     async def resolve(
-        self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()
+        self, repository: Repository, tag: str, *, batch: Sequence[Repository] = ()
     ) -> tuple[Digest | None, int | None]:
         """Return what `tag` of `repository` means, None where there is no such tag, and the server's time (POSIX).
 
-        Where a token is needed, it is one for the repositories `beside` it, too.
+        Where a token is needed, it is one for those of `batch`, too.
 
         :raises AccessDenied: when the repository is gone or not for us.
         :raises UnsupportedContent: when the registry does not say which digest it is.
@@ -118,7 +118,7 @@ class RegistryPuller:
             kind="manifests",
             method="HEAD",
             headers={"Accept": mediatype.ACCEPT},
-            scope=" ".join(sorted({_scope(one) for one in (repository, *beside)})),
+            scope=" ".join(sorted({_scope(one) for one in (repository, *batch)})),
         )
 
         def parse(response: Response, _: bytes) -> tuple[Digest, int | None]:

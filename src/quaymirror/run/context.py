@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from ..discovery.pipeline import NO_SUCH_TAG
 from ..errors import Failure, LockHeld, QuaymirrorError, most_severe
 from ..events import (
     CandidateSkipped,
@@ -25,7 +24,6 @@ from ..events import (
     RetryScheduled,
     TagChecked,
 )
-from ..oci import Reference
 from ..progress.meters import Meters
 from ..selection.selection import Selection
 from ..settings import Options
@@ -33,8 +31,6 @@ from .report import HostTrouble
 
 # How often to look whether another run has ended.
 _LOCK_SECONDS = 0.5
-# Of so many repositories without the tag the names are kept, to ask what tags they have.
-_MISSED = 10
 
 
 class Stop:
@@ -71,7 +67,6 @@ class Tally:
 
     outcomes: list[Outcome] = field(default_factory=list)
     failed_checks: list[CheckFailed] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hosts: defaultdict[str, HostTrouble] = field(default_factory=lambda: defaultdict(HostTrouble))
@@ -96,7 +91,7 @@ class Tally:
             case ListingFinished():
                 self.listings += event.complete
             case CandidateSkipped():
-                self._skip(event)
+                self.skipped[event.reason] += 1
             case CheckFailed():
                 self.failed_checks.append(event)
             case RetryScheduled() | HostPaused() | HostPaced():
@@ -114,11 +109,6 @@ class Tally:
         """Record an error that ended the run; the most severe one is kept."""
         failure = Failure.of(error)
         self.fatal = failure if self.fatal is None else most_severe([self.fatal, failure])
-
-    def _skip(self, event: CandidateSkipped) -> None:
-        self.skipped[event.reason] += 1
-        if event.reason == NO_SUCH_TAG and len(self.missed) < _MISSED:
-            self.missed.append(event.repository)
 
     def _note_trouble(self, event: RetryScheduled | HostPaused | HostPaced) -> None:
         match event:
@@ -149,14 +139,7 @@ class Run:
     run_id: str
     started: float
     jobs: tuple[str, ...] = ()
-    taken: set[str] = field(default_factory=set)
     waits: bool = False
-
-    def take(self, reference: Reference) -> bool:
-        """Tell whether no other selection of this run had this image before."""
-        is_new = reference.full_name not in self.taken
-        self.taken.add(reference.full_name)
-        return is_new
 
     def abort(self, error: QuaymirrorError) -> None:
         """Stop the run because of `error`: start nothing new. The report shows the most severe such error."""

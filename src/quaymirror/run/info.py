@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from functools import partial
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 
-from ..catalog.quay.lookup import refuse_impossible
-from ..discovery.find import confirmed
-from ..discovery.pipeline import pages
+from ..catalog.base import PinnedImage
+from ..catalog.kinds import check_selection
+from ..discovery.discover import discover
 from ..errors import (
     DigestMismatch,
     PlatformNotFound,
@@ -28,7 +28,7 @@ from ..selection.selection import Selection
 from ..settings import Options
 from ..tasks import run_all
 from ..transfer.blob import fetch_blob
-from .wiring import Services, connect
+from .wiring import connect
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 _DEFAULT_PLATFORM = Platform("linux", "amd64")
@@ -42,36 +42,37 @@ async def image_infos(selection: Selection, settings: Options, *, observer: Obse
     :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
     :raises QuaymirrorError: when the listing breaks off, or nothing at all can be had.
     """
-    found: list[dict[str, Any]] = []
-    limit = anyio.CapacityLimiter(settings.limits.concurrency)
-    refuse_impossible(settings.discovery.discovery, selection)
+    check_selection(selection, settings.discovery.discovery)
+    infos: list[dict[str, Any]] = []
+    outbox, inbox = anyio.create_memory_object_stream[PinnedImage](settings.limits.concurrency)
     async with connect(settings, observer) as services:
-        async for candidates in pages(services.api, settings.source.origin.netloc, selection, observer=observer):
-            images = await confirmed(candidates, services, selection, observer)
-            await run_all(partial(_add, image.reference, services, settings, limit, found) for image in images)
+        found = discover([selection], services.catalog, settings.source.origin.netloc, observer=observer, strict=True)
 
-    return sorted(found, key=lambda info: (info["image"], info["tag"]))
+        async def find() -> None:
+            async with outbox, aclosing(found):
+                async for image in found:
+                    await outbox.send(image)
+
+        async def read() -> None:
+            infos.extend([await _info(image.reference, services.source, settings) async for image in inbox])
+
+        with inbox:
+            await run_all([find, *[read] * settings.limits.concurrency])
+
+    return sorted(infos, key=lambda info: (info["image"], info["tag"]))
 
 
-async def _add(
-    reference: Reference,
-    services: Services,
-    settings: Options,
-    limit: anyio.CapacityLimiter,
-    found: list[dict[str, Any]],
-) -> None:
+async def _info(reference: Reference, source: RegistryPuller, settings: Options) -> dict[str, Any]:
     wanted = settings.discovery.platforms[0] if settings.discovery.platforms else _DEFAULT_PLATFORM
     info: dict[str, Any] = {"image": reference.repository.name, "tag": reference.tag}
     try:
-        async with limit:
-            manifest, config = await _fetch(reference, services.source, wanted)
-
+        manifest, config = await _fetch(reference, source, wanted)
         info |= _of_manifest(manifest) | _of_config(config)
         _add_layers(info, manifest, config)
     except QuaymirrorError as error:
         info |= {"error": error.message}
 
-    found.append(info)
+    return info
 
 
 async def _fetch(

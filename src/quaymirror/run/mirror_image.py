@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from ..discovery.pipeline import Image
+from ..catalog.base import PinnedImage
 from ..errors import AccessDenied, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side
 from ..events import CandidateSkipped, Outcome, Status
 from ..oci import Digest, Reference
@@ -20,7 +20,7 @@ class ImageMirror:
     """What all images of a run are brought with. `look_again` checks a tag anew, when what it led to is not there."""
 
     transfers: Transfers
-    look_again: Callable[[Reference], Awaitable[Image | CandidateSkipped]]
+    look_again: Callable[[Reference], Awaitable[PinnedImage | CandidateSkipped]]
     dry_run: bool = False
     counted: set[Digest] = field(default_factory=set)
     """For a dry run: what it has counted already, as every blob is fetched once."""

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from ..discovery.tag_cache import TagMemory
+from ..discovery.tag_cache import TagCache
 from ..errors import StoreError
 from ..events import Notice, Observer, Status
 from ..selection.selection import Selection
@@ -26,7 +26,7 @@ from .report import Report, selection_json
 class RunMemory:
     """The open history of a target. `tags` is for discovery, `earlier` the report to compare with, if there is one."""
 
-    tags: TagMemory
+    tags: TagCache
     earlier: dict[str, Any] | None
     _history: History
     _subject: str
@@ -87,7 +87,7 @@ async def open_memory(
 
         checks = await anyio.to_thread.run_sync(history.tags, settings.source.origin.netloc)
         earlier = await anyio.to_thread.run_sync(history.last_complete, subject)
-        tags = TagMemory(checks, full_check_seconds=settings.discovery.full_check_every)
+        tags = TagCache(checks, full_check_seconds=settings.discovery.full_check_every)
         yield RunMemory(tags, earlier, history, subject, observer, settings.target.dry_run)
     finally:
         history.close()

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..catalog.quay.lookup import refuse_impossible
+from ..catalog.kinds import check_selection
 from ..errors import DiscoveryIncomplete, Failure, LockHeld, QuaymirrorError, StoreError
 from ..events import Event, Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.meters import Meters
@@ -50,7 +50,7 @@ async def run_sync(
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
     for each in selections:
-        refuse_impossible(settings.discovery.discovery, each)
+        check_selection(each, settings.discovery.discovery)
 
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, settings)
     pruning.check(selections, settings, is_layout=isinstance(spec, LayoutSpec))

@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 
 from ..auth.namespaces import ByNamespace
 from ..auth.tokens import TokenAuth
-from ..catalog.quay.api import QuayAPI
-from ..catalog.quay.lookup import TagLookup, make_lookup
-from ..catalog.quay.mode import Discovery
+from ..catalog.base import Catalog
+from ..catalog.kinds import CatalogAccess, find_kind
 from ..errors import Scope, Side, UnsafeRedirect
 from ..events import Observer
 from ..http.authorizer import Authorizer, Fixed
@@ -27,7 +26,6 @@ from ..http.transport import AiohttpTransport, Transport
 from ..registry.foreign import ForeignLayers
 from ..registry.pull import RegistryPuller
 from ..secret import Credentials, Secret
-from ..selection.selection import Selection
 from ..settings import Options
 
 _MAX_TOKEN_ANSWER = 64 * 1024
@@ -35,15 +33,10 @@ _MAX_TOKEN_ANSWER = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The server's two faces: its API and its registry."""
+    """The two sides of a source: its catalog and its registry."""
 
-    api: QuayAPI
+    catalog: Catalog
     source: RegistryPuller
-    discovery: Discovery = Discovery.AUTO
-
-    def lookup(self, selection: Selection) -> TagLookup:
-        """Return how to find out what the tags of `selection` mean."""
-        return make_lookup(self.discovery, selection, self.api, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +77,12 @@ class Connection:
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         # Credentials may be kept for an organization alone.
         registry = ByNamespace(partial(ours.token_auth, settings.source.credentials))
-        return Services(
-            api=QuayAPI(ours.client(self.origin, api), has_token=token is not None),
-            source=RegistryPuller(
-                ours.client(self.origin, registry),
-                foreign=ForeignLayers(self.origin, ours.stranger if settings.source.allow_foreign_layers else None),
-            ),
-            discovery=settings.discovery.discovery,
+        source = RegistryPuller(
+            ours.client(self.origin, registry),
+            foreign=ForeignLayers(self.origin, ours.stranger if settings.source.allow_foreign_layers else None),
         )
+        client, discovery = ours.client(self.origin, api), settings.discovery.discovery
+        return Services(find_kind().open(CatalogAccess(client, source, token is not None, discovery)), source)
 
     def registry(self, credentials: Credentials | None, namespace: str) -> Client:
         """Return a client of the registry, with `credentials` or else those that the user keeps for `namespace`."""

@@ -8,11 +8,11 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..discovery.pipeline import Candidate, Image, check
+from ..catalog.base import PinnedImage
+from ..discovery.checks import check_again
 from ..errors import Scope, StoreError
 from ..events import CandidateSkipped, ImageStarted, Outcome
 from ..oci import Reference
-from ..selection.selection import Selection
 from ..transfer.image import Transfers
 from ..transfer.single_flight import SingleFlight
 from ..transfer.target import Target
@@ -27,21 +27,11 @@ _WAITING = 4
 
 def start_workers(
     run: Run, engine: Engine, services: Services, target: Target, tasks: TaskGroup
-) -> MemoryObjectSendStream[Image]:
+) -> MemoryObjectSendStream[PinnedImage]:
     """Start the workers; return the stream that they live from."""
 
-    async def look_again(reference: Reference) -> Image | CandidateSkipped:
-        if any(selection.pinned for selection in run.selections):
-            return Image(reference)  # exactly that one was asked for
-
-        selection = Selection(reference.repository.name.partition("/")[0], tags=reference.tag or "")
-        found = await check(
-            Candidate(reference.repository),
-            api=services.api,
-            lookup=services.lookup(selection),
-            selection=selection,
-        )
-        return found if isinstance(found, CandidateSkipped) else found[0]
+    async def look_again(reference: Reference) -> PinnedImage | CandidateSkipped:
+        return await check_again(PinnedImage(reference), run.selections, services.catalog)
 
     transfers = Transfers(
         source=services.source,
@@ -55,7 +45,7 @@ def start_workers(
         run_id=run.run_id,
     )
     bringer = ImageMirror(transfers, look_again, run.settings.target.dry_run, engine.counted)
-    found, images = anyio.create_memory_object_stream[Image](run.settings.limits.concurrency)
+    found, images = anyio.create_memory_object_stream[PinnedImage](run.settings.limits.concurrency)
     with images:
         for _ in range(_workers(run.settings.limits.concurrency, target)):
             tasks.start_soon(_work, run, images.clone(), bringer, engine.images)
@@ -94,7 +84,7 @@ class _Place:
 
 
 async def _work(
-    run: Run, inbox: MemoryObjectReceiveStream[Image], bringer: ImageMirror, places: anyio.CapacityLimiter
+    run: Run, inbox: MemoryObjectReceiveStream[PinnedImage], bringer: ImageMirror, places: anyio.CapacityLimiter
 ) -> None:
     """Take images as they come and bring each to its outcome, in turn with other runs.
 

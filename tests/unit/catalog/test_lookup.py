@@ -1,21 +1,19 @@
-"""Whom to ask which digest a tag has."""
+"""Lookup of the digest of a tag, in the API or in the registry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Options, Selection
-from quaymirror.catalog.quay.lookup import Answer, CheapestLookup, RegistryLookup
-from quaymirror.catalog.quay.mode import Discovery
-from quaymirror.catalog.quay.schema import Tag
-from quaymirror.discovery.pipeline import Image
+from quaymirror.catalog.base import PinnedImage, Tag, TagAnswer
+from quaymirror.catalog.mode import Discovery
+from quaymirror.catalog.quay.lookup import TagLookup
 from quaymirror.errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
 from quaymirror.oci import Digest, Repository
 from quaymirror.testing import QUAY_NGINX_HTTP1, QuayServer, Registry
@@ -23,58 +21,72 @@ from quaymirror.testing import QUAY_NGINX_HTTP1, QuayServer, Registry
 SELECTION = Selection("kolla", "*", TAG)
 NOVA = Repository("quay.io", "kolla/nova")
 DIGEST = Digest.of(b"nova")
-FOUND = (Tag(TAG, DIGEST, 5, 7), 1234)
+FOUND = TagAnswer(Tag(TAG, DIGEST, 5, 7), 1234)
+RESOLVED = TagAnswer(Tag(TAG, DIGEST), 1234)
 
 
 class Scripted:
-    """A lookup or registry that answers as it is told."""
+    """An API and a registry that give these answers."""
 
-    def __init__(self, answer: Answer | tuple[Digest | None, int | None] | Exception) -> None:
-        self.answer = answer
-        self.asked = 0
+    def __init__(self, api: TagAnswer | Exception, registry: Digest | Exception | None = DIGEST) -> None:
+        self.api, self.registry = api, registry
+        self.asked: list[str] = []
 
-    async def _tell(self) -> Any:
-        self.asked += 1
-        if isinstance(self.answer, Exception):
-            raise self.answer
+    def lookup(self, discovery: Discovery = Discovery.AUTO) -> TagLookup:
+        return TagLookup(self, self, discovery)
 
-        return self.answer
+    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
+        self.asked.append("api")
+        if isinstance(self.api, Exception) and not patient:
+            raise self.api
 
-    async def tag(self, repository: Repository, name: str, *, beside: Sequence[Repository] = ()) -> Answer:
-        return cast(Answer, await self._tell())
+        return self.api if isinstance(self.api, TagAnswer) else FOUND
 
     async def resolve(
-        self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()
+        self, repository: Repository, tag: str, *, batch: Sequence[Repository] = ()
     ) -> tuple[Digest | None, int | None]:
-        return cast("tuple[Digest | None, int | None]", await self._tell())
+        self.asked.append("registry")
+        if isinstance(self.registry, Exception):
+            raise self.registry
+
+        return self.registry, 1234
 
 
 async def test_the_registry_is_not_asked_as_long_as_the_api_answers() -> None:
-    api, registry = Scripted(FOUND), Scripted(FOUND)
-    assert await CheapestLookup(api, registry).tag(NOVA, TAG) == FOUND
-    assert registry.asked == 0
+    server = Scripted(FOUND)
+    assert await server.lookup().tag(NOVA, TAG) == FOUND
+    assert server.asked == ["api"]
 
 
-async def test_the_registry_is_asked_when_the_api_has_enough() -> None:
-    api, registry = Scripted(RateLimited("429", scope=Scope.IMAGE)), Scripted(FOUND)
-    assert await CheapestLookup(api, registry).tag(NOVA, TAG) == FOUND
+async def test_the_registry_is_asked_when_the_api_limits_us() -> None:
+    server = Scripted(RateLimited("429", scope=Scope.IMAGE))
+    assert await server.lookup().tag(NOVA, TAG) == RESOLVED
+    assert server.asked == ["api", "registry"]
 
 
-async def test_a_server_that_is_closed_is_asked_nowhere_else() -> None:
-    api, registry = Scripted(RateLimited("429", retry_after=3600, scope=Scope.RUN)), Scripted(FOUND)
+async def test_for_the_time_of_a_tag_the_api_is_asked_patiently() -> None:
+    server = Scripted(RateLimited("429", scope=Scope.IMAGE))
+    assert await server.lookup().tag(NOVA, TAG, dated=True) == FOUND
+    assert server.asked == ["api"]
+
+
+async def test_a_closed_server_is_not_asked_elsewhere() -> None:
+    server = Scripted(RateLimited("429", retry_after=3600, scope=Scope.RUN))
     with pytest.raises(RateLimited):
-        await CheapestLookup(api, registry).tag(NOVA, TAG)
+        await server.lookup().tag(NOVA, TAG)
 
-    assert registry.asked == 0
+    assert server.asked == ["api"]
 
 
-async def test_no_such_tag_at_the_registry_is_no_error() -> None:
-    assert await RegistryLookup(Scripted((None, None)), Scripted(FOUND)).tag(NOVA, TAG) == (None, None)
+async def test_an_unknown_tag_at_the_registry_is_no_error() -> None:
+    assert (await Scripted(FOUND, None).lookup(Discovery.REGISTRY).tag(NOVA, TAG)).tag is None
 
 
 @pytest.mark.parametrize("error", [AccessDenied("401", status=401), UnsupportedContent("no digest")], ids=str)
-async def test_where_the_registry_does_not_tell_the_api_does(error: Exception) -> None:
-    assert await RegistryLookup(Scripted(error), Scripted(FOUND)).tag(NOVA, TAG) == FOUND
+async def test_the_api_decides_when_the_registry_can_not(error: Exception) -> None:
+    server = Scripted(FOUND, error)
+    assert await server.lookup(Discovery.REGISTRY).tag(NOVA, TAG) == FOUND
+    assert server.asked == ["registry", "api"]
 
 
 def organization(count: int) -> Registry:
@@ -86,7 +98,7 @@ def organization(count: int) -> Registry:
     return registry
 
 
-async def find(server: QuayServer, discovery: Discovery, selection: Selection = SELECTION) -> list[Image]:
+async def find(server: QuayServer, discovery: Discovery, selection: Selection = SELECTION) -> list[PinnedImage]:
     settings = Options.of(server=server.url, discovery=discovery)
     return [image async for image in quaymirror.discover(selection, settings)]
 

@@ -9,16 +9,16 @@ from typing import Any
 import anyio
 import pytest
 
-from quaymirror.discovery.pipeline import Image
+from quaymirror.catalog.base import PinnedImage
 from quaymirror.events import Outcome, Status, ignore
 from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.run import workers as run_workers
 from quaymirror.transfer.target import Capabilities
 
 
-def image(name: str) -> Image:
+def image(name: str) -> PinnedImage:
     """Return an image of that name."""
-    return Image(Reference(Repository("quay.io", f"kolla/{name}"), "tag", Digest.of(name.encode())))
+    return PinnedImage(Reference(Repository("quay.io", f"kolla/{name}"), "tag", Digest.of(name.encode())))
 
 
 async def test_what_goes_on_for_an_image_that_has_ended_gives_back_no_place_but_its_own() -> None:
@@ -34,7 +34,7 @@ async def test_what_goes_on_for_an_image_that_has_ended_gives_back_no_place_but_
 
     run: Any = SimpleNamespace(stop=SimpleNamespace(reason=None), observer=ignore, finish=lambda _: None)
     bringer: Any = SimpleNamespace(outcome=outcome)
-    outbox, inbox = anyio.create_memory_object_stream[Image](2)
+    outbox, inbox = anyio.create_memory_object_stream[PinnedImage](2)
     async with outbox:
         await outbox.send(image("first"))
         await outbox.send(image("second"))

@@ -1,4 +1,4 @@
-"""The few calls of Quay's REST API that a mirror needs."""
+"""The calls of Quay's REST API that a mirror needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ...errors import AccessDenied, CredentialsRefused, NotFound, Unavailable
 from ...http.client import Client, Request
 from ...http.dates import parse_http_date
 from ...http.transport import Response
-from .schema import Page, Tag, TagPage, parse_page, parse_tags
+from ..base import TagAnswer
+from .schema import ListingPage, TagPage, parse_page, parse_tags
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ _MAX_PAGE = 8 * 1024 * 1024
 
 
 class Namespace(Enum):
-    """What a name stands for on the server."""
+    """The kind of a name on the server."""
 
     ORGANIZATION = "organization"
     USER = "user"
@@ -28,22 +29,22 @@ class Namespace(Enum):
 
 
 class QuayAPI:
-    """API v1 of one server. `has_token` says whether the client sends a token."""
+    """API v1 of one server. `has_token` says that the client sends a token."""
 
     def __init__(self, client: Client, *, has_token: bool) -> None:
         self._client = client
         self.has_token = has_token
 
-    async def repositories(self, organization: str, next_page: str | None) -> Page:
+    async def repositories(self, organization: str, cursor: str | None) -> ListingPage:
         """Return one page of the organization's repositories, in the order of their creation.
 
-        An unknown organization has an empty page. A `next_page` that the server no longer knows gives the first page
-        again, so none may be kept for another run.
+        An unknown organization has an empty page. A `cursor` that the server no longer knows gives the first page
+        again, so it must not be kept for another run.
 
-        :raises CredentialsRefused: when the server answers nobody, or not us.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises CredentialsRefused: if the server shows no listing to anonymous clients, or to this token.
+        :raises QuaymirrorError: if there is no usable answer.
         """
-        path = listing_path(organization, next_page)
+        path = listing_path(organization, cursor)
         try:
             return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
         except AccessDenied as error:
@@ -51,29 +52,27 @@ class QuayAPI:
                 f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
             ) from None
 
-    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> tuple[Tag | None, int | None]:
-        """Return the living tag called `tag` of `repository` (with its organization), None where there is none.
+    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
+        """Return the living tag called `tag` of `repository` (with its organization).
 
-        With it comes the server's own time (POSIX) when it said so, None where it has no clock.
-
-        :raises RateLimited: when the server answers so few calls a second that we would have to wait, unless `patient`.
-        :raises NotFound: when the repository is gone.
-        :raises AccessDenied: when it is gone or not for us; to the anonymous, Quay says the same for both.
-        :raises CredentialsRefused: when our token is not accepted any more.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises RateLimited: if the server limits us so much that the call would have to wait, unless `patient`.
+        :raises NotFound: if the repository is gone.
+        :raises AccessDenied: if it is gone or private: Quay answers anonymous clients the same for both.
+        :raises CredentialsRefused: if our token is no longer accepted.
+        :raises QuaymirrorError: if there is no usable answer.
         """
         found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
         if found.rejected:
-            # Asked for one tag, Quay names no other: this may be the one, and "no such tag" would have it pruned.
+            # Quay returns only the tag that was asked for: this may be it, and "no such tag" would have it pruned.
             raise Unavailable(f"{repository}: asked for the tag {tag}, the API has {found.rejected[0]}")
 
-        return next((candidate for candidate in found.tags if candidate.name == tag), None), found.at
+        return TagAnswer(next((candidate for candidate in found.tags if candidate.name == tag), None), found.at)
 
     async def tags(self, repository: str, part: str, number: int) -> TagPage:
         """Return page `number` (from 1) of the living tags of `repository`, newest first.
 
-        With `part` only those that hold this text come, and some others: the server folds case and knows wildcards.
-        Tags that move while one pages may come twice, or not at all: see `matching_tags`.
+        With `part` only tags that hold this text come, and some others: the server folds case and knows wildcards.
+        Tags that move between two pages may come twice, or not at all: see `matching_tags`.
 
         :raises QuaymirrorError: as `tag`.
         """
@@ -86,15 +85,15 @@ class QuayAPI:
             return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)), patient=patient)
         except AccessDenied as error:
             if self.has_token and error.status == 401:
-                # With a token that counts, it would have been 403 or 404.
+                # For a valid token the status would be 403 or 404.
                 raise CredentialsRefused(f"the API token is no longer accepted: {error.message}", status=401) from None
 
             raise
 
     async def namespace(self, name: str) -> Namespace:
-        """Tell what `name` is: the listing is empty alike for an empty organization and for none.
+        """Return the kind of `name`: the listings of an empty organization and of an unknown one are equal.
 
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises QuaymirrorError: if there is no usable answer.
         """
         for kind, path in ((Namespace.ORGANIZATION, "organization"), (Namespace.USER, "users")):
             try:
@@ -109,11 +108,11 @@ class QuayAPI:
         return Namespace.UNKNOWN
 
     async def accepts_token(self, organization: str) -> bool:
-        """Tell whether the token counts: Quay answers a wrong one like nobody's, with 200.
+        """Return True if the token counts: Quay treats requests with an invalid one as anonymous.
 
-        A repository that can't exist is 401 to the anonymous, 403 to a token without rights here, 404 to a good one.
+        For a repository that can't exist, anonymous clients get 401, a token without rights here 403, a good one 404.
 
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises QuaymirrorError: if there is no usable answer.
         """
         name = f"quaymirror-probe-{secrets.token_hex(8)}"
         try:
@@ -134,18 +133,18 @@ class QuayAPI:
         return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
 
 
-def listing_path(organization: str, next_page: str | None) -> str:
-    """Return path and query of one page of the listing; `next_page` is a server's text, whatever that is."""
-    # All parameters each time: the token of a page does not remember them. Without public=true an anonymous client sees
-    # nothing, and one with a token only what was granted to it by name.
+def listing_path(organization: str, cursor: str | None) -> str:
+    """Return path and query of one page of the listing; `cursor` is an untrusted text of the server."""
+    # All parameters each time: the cursor does not include them. Without public=true an anonymous client sees nothing,
+    # and one with a token only what was granted to it by name.
     query = {"namespace": organization, "public": "true", "last_modified": "true"}
-    if next_page is not None:
-        query["next_page"] = next_page
+    if cursor is not None:
+        query["next_page"] = cursor
 
     return f"/api/v1/repository?{urlencode(query, errors='surrogatepass')}"
 
 
 def _time(answer: Response) -> int | None:
-    """The server's own time: the only clock that its `last_modified` can be compared with."""
+    """Return the time by the server's clock, the only one that its `last_modified` can be compared with."""
     date = parse_http_date(answer.headers.get("Date"))
     return None if date is None else int(date.timestamp())

@@ -1,128 +1,62 @@
-"""Which digest a tag has, found out in the cheapest way that is allowed.
+"""Lookup of one tag, in the cheapest way that is allowed.
 
-Quay's API knows since when a tag is where it is and leaves no trace, but may answer few calls a second (5 by Quay's own
-templates, over HTTP/1.1). Its registry then answers ten times as many, but knows only the digest, and logs each as a
-pull. So the API is asked first, and the registry as soon as the API has enough of us: few tags, and a Quay without
-limits, never see a pull.
+Quay's API knows since when a tag points where it does and leaves no trace, but may allow only a few calls per second (5
+in Quay's own templates, over HTTP/1.1). Its registry then allows ten times as many, but knows only the digest, and logs
+each as a pull. So the API is asked first, and the registry as soon as the API limits us: lookups of few tags, and of a
+Quay without limits, never appear as pulls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from ...errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
-from ...oci import Digest, Repository
-from ...selection.grammar import is_pattern
-from ...selection.selection import Selection
-from .api import QuayAPI
-from .mode import Discovery
-from .schema import Tag
+from ...errors import AccessDenied, RateLimited, Scope, UnsupportedContent
+from ...oci import Repository
+from ..base import Tag, TagAnswer, TagResolver
+from ..mode import Discovery
 
-# Quay's token for that many repositories still fits into a header: 80 would not.
+# Quay's token for this many repositories still fits into a header: for 80 it would not.
 TOKEN_BATCH = 30
 
-Answer = tuple[Tag | None, int | None]
-"""A tag, None where there is none, and the server's own time (POSIX) when it said so, None where it has no clock."""
+
+class TagAPI(Protocol):
+    """The part of Quay's API that a lookup needs; see `QuayAPI.tag`."""
+
+    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
+        """Return the living tag called `tag` of `repository`."""
 
 
-class TagLookup(Protocol):
-    """A way to find out what a tag means."""
+@dataclass(frozen=True, slots=True)
+class TagLookup:
+    """Looks up tags in the API or the registry, as `discovery` says."""
 
-    async def tag(self, repository: Repository, name: str, *, beside: Sequence[Repository] = ()) -> Answer:
-        """Return the living tag `name` of `repository`; those `beside` are going to be asked about, too.
+    api: TagAPI
+    registry: TagResolver
+    discovery: Discovery
 
-        :raises NotFound, AccessDenied: when the repository is gone or not for us.
-        :raises CredentialsRefused: when our token is not accepted any more.
-        :raises QuaymirrorError: when there is no usable answer.
-        """
+    async def tag(
+        self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
+    ) -> TagAnswer:
+        """Return the living tag `name` of `repository`; see `Catalog.tag`."""
+        if dated or self.discovery is Discovery.API:
+            return await self.api.tag(repository.name, name)
 
+        if self.discovery is Discovery.AUTO:
+            try:
+                return await self.api.tag(repository.name, name, patient=False)
+            except RateLimited as error:
+                if error.scope is Scope.RUN:
+                    raise
 
-class Tags(Protocol):
-    """The registry, as far as discovery needs it."""
+        return await self._ask_registry(repository, name, batch)
 
-    async def resolve(
-        self, repository: Repository, tag: str, *, beside: Sequence[Repository] = ()
-    ) -> tuple[Digest | None, int | None]:
-        """Return what `tag` means, None if there is no such tag, and when; a token for it does for those `beside`, too.
-
-        :raises AccessDenied: when the repository is gone or not for us.
-        :raises UnsupportedContent: when the registry does not say.
-        :raises QuaymirrorError: when there is no usable answer.
-        """
-
-
-class APILookup:
-    """Asks Quay's API. Unless `patient`, it raises RateLimited when that does not want to be asked so much."""
-
-    def __init__(self, api: QuayAPI, *, patient: bool = True) -> None:
-        self._api = api
-        self._patient = patient
-
-    async def tag(self, repository: Repository, name: str, *, beside: Sequence[Repository] = ()) -> Answer:
-        """Return the living tag `name` of `repository`; see `TagLookup.tag`."""
-        return await self._api.tag(repository.name, name, patient=self._patient)
-
-
-class RegistryLookup:
-    """Asks the registry, and where that does not tell, `otherwise`."""
-
-    def __init__(self, tags: Tags, otherwise: TagLookup) -> None:
-        self._tags = tags
-        self._otherwise = otherwise
-
-    async def tag(self, repository: Repository, name: str, *, beside: Sequence[Repository] = ()) -> Answer:
-        """Return the living tag `name` of `repository`; see `TagLookup.tag`."""
+    async def _ask_registry(self, repository: Repository, name: str, batch: Sequence[Repository]) -> TagAnswer:
         try:
-            digest, at = await self._tags.resolve(repository, name, beside=beside)
+            digest, at = await self.registry.resolve(repository, name, batch=batch)
         except (AccessDenied, UnsupportedContent):
-            # The API knows better what is gone, what is private, and what the tag means.
-            return await self._otherwise.tag(repository, name)
+            # Only the API tells a deleted repository from a private one, and knows every kind of tag.
+            return await self.api.tag(repository.name, name)
 
-        return None if digest is None else Tag(name, digest, None, None), at
-
-
-class CheapestLookup:
-    """Asks the API as long as that lets it, then the registry."""
-
-    def __init__(self, api: TagLookup, registry: TagLookup) -> None:
-        self._api = api
-        self._registry = registry
-
-    async def tag(self, repository: Repository, name: str, *, beside: Sequence[Repository] = ()) -> Answer:
-        """Return the living tag `name` of `repository`; see `TagLookup.tag`."""
-        try:
-            return await self._api.tag(repository, name)
-        except RateLimited as error:
-            if error.scope is Scope.RUN:
-                raise
-
-        return await self._registry.tag(repository, name, beside=beside)
-
-
-def refuse_impossible(discovery: Discovery, selection: Selection) -> None:
-    """Refuse what can't be found out.
-
-    :raises ConfigError: when the registry is to be asked for what it does not know: since when a tag is where it is, or
-        which tags there are.
-    """
-    if discovery is not Discovery.REGISTRY:
-        return
-
-    if selection.since is not None:
-        raise ConfigError("--since needs Quay's API: --discovery registry can't tell when a tag was updated")
-
-    if any(is_pattern(tag) for tag in selection.tags):
-        raise ConfigError("a glob for tags needs Quay's API: leave out --discovery registry")
-
-
-def make_lookup(discovery: Discovery, selection: Selection, api: QuayAPI, tags: Tags) -> TagLookup:
-    """Return the way of `discovery` to look up the tags of `selection`."""
-    by_api, by_registry = APILookup(api), RegistryLookup(tags, APILookup(api))
-    if selection.since is not None or discovery is Discovery.API:
-        return by_api
-
-    if discovery is Discovery.REGISTRY:
-        return by_registry
-
-    return CheapestLookup(APILookup(api, patient=False), by_registry)
+        return TagAnswer(None if digest is None else Tag(name, digest), at)

@@ -1,7 +1,7 @@
-"""Answers of Quay's REST API as values: pure parsing of what may be anything.
+"""Answers of Quay's REST API as values: pure parsing of untrusted documents.
 
-Quay answers 200 to much that is no success (`{"error": …}`, a proxy's HTML), so the shape decides, not the status.
-Fields that we don't know are nobody's business.
+Quay answers 200 to many failures (`{"error": …}`, a proxy's HTML), so the shape decides, not the status. Unknown fields
+are ignored.
 """
 
 from __future__ import annotations
@@ -13,85 +13,55 @@ from typing import Any
 from ...errors import InvalidName, Unavailable
 from ...oci import Digest
 from ...oci.reference import is_repository_name, is_tag
+from ..base import ListedRepository, Page, Tag
 
-# Seconds since 1970 that make sense for a tag: a value in milliseconds, or none at all, is "unknown", never "old".
+# Seconds since 1970 that are plausible for a tag: a value in milliseconds, or no value, is "unknown", never "old".
 _LATEST = 2**33
 # Quay sends 100 at most. A page of a few megabytes could hold a million, each of them a line in a log.
 _MAX_ENTRIES = 10_000
-# Quay's are 190 characters. It becomes part of a URL, of which its gunicorn takes 4 KiB.
-_MAX_PAGE_TOKEN = 2_048
-# What a database still takes for a number of bytes.
+# Quay's have 190 characters. It becomes part of a URL, of which its gunicorn takes 4 KiB.
+_MAX_CURSOR = 2_048
+# The largest number of bytes that a database takes.
 _LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class ListedRepository:
-    """One repository of a listing. `name` has no organization; `last_modified` is POSIX time, None where not known.
+class ListingPage(Page):
+    """One page of Quay's listing. `seen_by_token` is True if an entry shows that the server knows our token."""
 
-    `has_tags` is false when Quay says that no tag is alive.
-    """
-
-    name: str
-    last_modified: int | None
-    has_tags: bool
-    seen_by_token: bool
+    seen_by_token: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a listing. `rejected` describes entries that can't be right; `next_page` is None on the last one.
+def parse_page(body: bytes, organization: str, *, at: int | None = None) -> ListingPage:
+    """Return one page of `organization`'s repositories; `at` is the server's time of the answer.
 
-    `at` is the server's own time (POSIX) when it answered, None where it did not say.
-    """
+    Invalid entries are rejected one by one.
 
-    repositories: tuple[ListedRepository, ...]
-    rejected: tuple[str, ...]
-    next_page: str | None
-    at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """A living tag. `size` is in bytes, None for an index.
-
-    `start` and `expires` are POSIX times, None where not known, or where it never expires.
-    """
-
-    name: str
-    digest: Digest
-    start: int | None
-    size: int | None
-    expires: int | None = None
-
-
-def parse_page(body: bytes, organization: str, *, at: int | None = None) -> Page:
-    """Return one page of `organization`'s repositories, which the server sent `at` this time of its own.
-
-    An entry that makes no sense is rejected by itself; a page that makes none is no page.
-
-    :raises Unavailable: when it is not a listing at all, or has more entries than any page.
+    :raises Unavailable: if it is not a listing, or has more entries than any page.
     """
     document = _object(body)
     entries = _entries(document, "repositories")
-    next_page = document.get("next_page")
-    if entries is None or not (next_page is None or (isinstance(next_page, str) and next_page)):
+    cursor = document.get("next_page")
+    if entries is None or not (cursor is None or (isinstance(cursor, str) and cursor)):
         raise Unavailable("the API's answer is not a list of repositories")
 
-    if next_page is not None and len(next_page) > _MAX_PAGE_TOKEN:
-        raise Unavailable(f"the API's next page has a name of {len(next_page):,} characters")
+    if cursor is not None and len(cursor) > _MAX_CURSOR:
+        raise Unavailable(f"the API's next page has a name of {len(cursor):,} characters")
 
     parsed = [_repository(entry, organization) for entry in entries]
-    return Page(
+    return ListingPage(
         repositories=tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
         rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
-        next_page=next_page,
+        cursor=cursor,
         at=at,
+        # Quay adds is_starred only for clients that it knows (endpoints/api/repository).
+        seen_by_token=any(isinstance(entry, dict) and "is_starred" in entry for entry in entries),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TagPage:
-    """One page of a repository's tags, and whether more follow; `rejected` and `at` as in `Page`."""
+    """One page of a repository's tags; `has_more` says that another follows, `rejected` and `at` are as in `Page`."""
 
     tags: tuple[Tag, ...]
     has_more: bool
@@ -100,17 +70,16 @@ class TagPage:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there was not even an entry that makes no sense."""
+        """Whether it has no entries, not even invalid ones."""
         return not self.tags and not self.rejected
 
 
 def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
-    """Return the tags of an answer, which the server sent `at` this time of its own.
+    """Return the tags of an answer; `at` is the server's time of the answer.
 
-    An entry whose name can't be a tag's is rejected by itself.
+    Entries whose name can't be a tag's are rejected one by one.
 
-    :raises Unavailable: when it is not a list of tags, one of them is without a digest, or there are more than on any
-        page.
+    :raises Unavailable: if it is not a list of tags, a tag has no digest, or it has more tags than any page.
     """
     document = _object(body)
     entries = _entries(document, "tags")
@@ -150,7 +119,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _repository(entry: object, organization: str) -> ListedRepository | str:
-    """A repository, or what is wrong with the entry."""
+    """Return a repository, or the reason to reject the entry."""
     if not isinstance(entry, dict):
         return "an entry that is not an object"
 
@@ -161,16 +130,13 @@ def _repository(entry: object, organization: str) -> ListedRepository | str:
     if namespace != organization:
         return f"{name!r} of another organization, {str(namespace)[:100]!r}"
 
-    return ListedRepository(
-        name=name,
-        last_modified=_time(entry.get("last_modified")),
-        has_tags=entry.get("last_modified", 0) is not None,
-        seen_by_token="is_starred" in entry,
-    )
+    # The newest start of its living tags: as long as it is the same, none of them has moved.
+    modified = _time(entry.get("last_modified"))
+    return ListedRepository(name, modified, modified, has_tags=entry.get("last_modified", 0) is not None)
 
 
 def _tag(entry: dict[str, Any]) -> Tag | str:
-    """A tag, or what is wrong with the entry."""
+    """Return a tag, or the reason to reject the entry."""
     name, size = entry.get("name"), entry.get("size")
     if not isinstance(name, str) or not is_tag(name):
         return f"a tag with an impossible name, {str(name)[:100]!r}"

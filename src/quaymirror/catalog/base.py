@@ -1,0 +1,150 @@
+"""Catalogs: the repositories and tags of a source, behind one protocol for every kind of API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import SelectionEmpty
+from ..oci import Digest, Reference, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRepository:
+    """One repository of a listing. `name` has no organization.
+
+    `stamp` is an opaque number that changes whenever a tag moves, None if unknown. `updated` is the POSIX time since
+    when the newest tag points where it does, None if unknown. `has_tags` is False if the catalog says that no tag is
+    alive.
+    """
+
+    name: str
+    stamp: int | None = None
+    updated: int | None = None
+    has_tags: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing. `rejected` describes invalid entries; `cursor` identifies the next page, None on the last.
+
+    `at` is the time of the answer by the server's clock (POSIX), None if it has none.
+    """
+
+    repositories: tuple[ListedRepository, ...]
+    rejected: tuple[str, ...] = ()
+    cursor: str | None = None
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A living tag. `size` is in bytes, None for an index or if unknown.
+
+    `start` and `expires` are POSIX times, None if unknown, or if it never expires.
+    """
+
+    name: str
+    digest: Digest
+    start: int | None = None
+    size: int | None = None
+    expires: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagAnswer:
+    """A tag, None if there is no such tag, and the server's time of the answer (POSIX), None if it has no clock."""
+
+    tag: Tag | None
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagList:
+    """Tags of one repository, each once; `rejected` describes invalid entries."""
+
+    tags: tuple[Tag, ...]
+    rejected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedImage:
+    """An image that was found: a reference with tag and digest, and what the catalog said of it.
+
+    `updated` is the POSIX time since when the tag points there, `size` the size of its compressed layers in bytes.
+    Either is None if the catalog did not say; `size` also for an index.
+
+    :raises ValueError: if the reference has no digest.
+    """
+
+    reference: Reference
+    updated: int | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference.digest is None:
+            raise ValueError(f"{self.reference} is not pinned to a digest")
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of its manifest or index."""
+        assert self.reference.digest is not None
+        return self.reference.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Capabilities of a catalog; messages call it `name`.
+
+    `has_dates`: tags have the time of their last update. `lists_tags`: tags can be found by globs. `batch` is the
+    number of repositories whose tags are best looked up together.
+    """
+
+    name: str
+    has_dates: bool = True
+    lists_tags: bool = True
+    batch: int = 1
+
+
+class Catalog(Protocol):
+    """The listing of one source. Every method raises `QuaymirrorError` if there is no usable answer."""
+
+    @property
+    def traits(self) -> Traits:
+        """The capabilities of this catalog."""
+
+    def pages(self, organization: str) -> AsyncGenerator[Page]:
+        """Iterate over the pages of the organization's repositories; each request waits until its page is asked for.
+
+        :raises CredentialsRefused: if the server rejects the credentials, or does not show its repositories to us.
+        """
+
+    async def explain_empty(self, organization: str) -> SelectionEmpty:
+        """Return the error that says why the listing of `organization` is empty."""
+
+    async def tag(
+        self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
+    ) -> TagAnswer:
+        """Return the living tag `name` of `repository`; the repositories of `batch` are looked up soon, too.
+
+        If `dated`, the answer has to come from where the time of the tag is known.
+
+        :raises NotFound, AccessDenied: if the repository is gone, or is not for us.
+        :raises CredentialsRefused: if our credentials are no longer accepted.
+        """
+
+    async def tags(self, repository: Repository, glob: str, *, sample: bool = False) -> TagList:
+        """Return the living tags of `repository` that `glob` matches; a `sample` is what one request gives.
+
+        :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
+        """
+
+
+class TagResolver(Protocol):
+    """The part of a registry client that catalogs need."""
+
+    async def resolve(
+        self, repository: Repository, tag: str, *, batch: Sequence[Repository] = ()
+    ) -> tuple[Digest | None, int | None]:
+        """Return the digest of `tag`, None if there is no such tag, and the server's time; see `RegistryPuller`."""

@@ -1,0 +1,104 @@
+"""The check of one candidate: which of its tags are selected, and their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..catalog.base import Catalog, PinnedImage, Tag, TagAnswer
+from ..errors import AccessDenied, NotFound
+from ..events import CandidateSkipped, Observer
+from ..oci import Reference
+from ..selection.grammar import is_pattern
+from ..selection.selection import Selection
+from .listing import Candidate, is_older, report_rejected
+from .tag_cache import TagCache
+
+NO_SUCH_TAG = "no such tag"
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """Checks the candidates of one selection; tags that `cache` vouches for are not looked up."""
+
+    catalog: Catalog
+    selection: Selection
+    cache: TagCache
+    observer: Observer
+
+    async def check(self, candidate: Candidate) -> list[PinnedImage] | CandidateSkipped:
+        """Return the selected images of `candidate`, at least one, or the reason for none.
+
+        :raises CredentialsRefused: if our credentials are no longer accepted.
+        :raises QuaymirrorError: if there is no usable answer.
+        """
+        name = candidate.repository.name
+        found: dict[str, Tag] = {}
+        try:
+            for wanted in self.selection.tags:
+                tags = (
+                    await self._matching(candidate, wanted)
+                    if is_pattern(wanted)
+                    else await self._one(candidate, wanted)
+                )
+                found |= {tag.name: tag for tag in tags}
+        except (NotFound, AccessDenied) as error:
+            return CandidateSkipped(name, _absence(error))
+
+        if not found:
+            return CandidateSkipped(name, NO_SUCH_TAG)
+
+        since = self.selection.since
+        recent = [tag for tag in found.values() if since is None or not is_older(tag.start, since)]
+        images = [
+            PinnedImage(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size) for tag in recent
+        ]
+        return images or CandidateSkipped(name, "not updated since")
+
+    async def _matching(self, candidate: Candidate, glob: str) -> Iterable[Tag]:
+        found = await self.catalog.tags(candidate.repository, glob)
+        report_rejected(candidate.repository.name, found.rejected, self.observer)
+        return found.tags
+
+    async def _one(self, candidate: Candidate, name: str) -> Iterable[Tag]:
+        dated = self.selection.since is not None
+        answer = self.cache.recall(candidate, name, dated=dated)
+        if answer is None:
+            answer = await self.catalog.tag(candidate.repository, name, batch=candidate.batch, dated=dated)
+            self.cache.remember(candidate, name, answer)
+
+        return () if answer.tag is None else (answer.tag,)
+
+
+def _absence(error: NotFound | AccessDenied) -> str:
+    """Return the reason to skip a repository that can't be read any more; raise `error` if it is no such reason."""
+    if isinstance(error, NotFound):
+        return "gone since it was listed"
+
+    if error.status != 401:
+        raise error
+
+    # Quay answers anonymous clients the same for a deleted repository and for a private one.
+    return "gone or private since it was listed"
+
+
+async def check_again(
+    image: PinnedImage, selections: Sequence[Selection], catalog: Catalog
+) -> PinnedImage | CandidateSkipped:
+    """Return the image that the tag of `image` means now, for one whose manifest was not found; one of a lock stays.
+
+    :raises QuaymirrorError: if there is no usable answer.
+    """
+    repository, tag = image.reference.repository, image.reference.tag
+    if tag is None or any(selection.pinned for selection in selections):
+        return image
+
+    try:
+        answer: TagAnswer = await catalog.tag(repository, tag)
+    except (NotFound, AccessDenied) as error:
+        return CandidateSkipped(repository.name, _absence(error))
+
+    if answer.tag is None:
+        return CandidateSkipped(repository.name, NO_SUCH_TAG)
+
+    return PinnedImage(Reference(repository, tag, answer.tag.digest), answer.tag.start, answer.tag.size)

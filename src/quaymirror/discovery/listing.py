@@ -1,0 +1,157 @@
+"""The repositories that a selection matches, from the pages of a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ..catalog.base import Catalog, ListedRepository, Page
+from ..errors import CredentialsRefused, DiscoveryIncomplete, QuaymirrorError
+from ..events import CandidateSkipped, ListingFinished, Notice, Observer, PageListed
+from ..oci import Repository
+from ..selection.selection import Selection
+from .hints import no_such_repository
+
+# A listing that never ends, or repeats itself, is an error instead of a full memory.
+_MAX_REPOSITORIES = 200_000
+_MAX_PAGES = 10_000
+_MAX_STALE_PAGES = 3
+# Rejected entries of one answer that are described; the others are only counted.
+_DESCRIBED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A repository whose name matched; `at` is the time of its listing by the server's clock.
+
+    `batch` are repositories that are looked up together with it.
+    """
+
+    repository: Repository
+    listed: ListedRepository
+    at: int | None = None
+    batch: tuple[Repository, ...] = ()
+
+
+@dataclass(slots=True)
+class _Listing:
+    """The repositories listed so far, each name once; it ends a listing that does not advance."""
+
+    names: set[str] = field(default_factory=set)
+    cursors: set[str] = field(default_factory=set)
+    stale_pages: int = 0
+    pages: int = 0
+    rejected: int = 0
+
+    def take(self, page: Page) -> list[ListedRepository]:
+        """Return the repositories of `page` that no earlier page had.
+
+        :raises DiscoveryIncomplete: if the listing repeats itself, has no end, or has no valid entry.
+        """
+        distinct = {repository.name: repository for repository in page.repositories}
+        new = [repository for name, repository in distinct.items() if name not in self.names]
+        self.names.update(repository.name for repository in new)
+        self.pages += 1
+        self.rejected += len(page.rejected)
+        self.stale_pages = 0 if new else self.stale_pages + 1
+        fault = self._fault(page.cursor)
+        if fault is not None:
+            raise DiscoveryIncomplete(f"the listing {fault}")
+
+        self.cursors.add(page.cursor or "")
+        return new
+
+    def _fault(self, cursor: str | None) -> str | None:
+        if len(self.names) > _MAX_REPOSITORIES:
+            return f"has more than {_MAX_REPOSITORIES:,} repositories"
+
+        if cursor is None:
+            is_nonsense = self.rejected and not self.names
+            return f"has {self.rejected:,} entries, all of them invalid" if is_nonsense else None
+
+        if cursor in self.cursors:
+            return "goes in circles: its next page was there before"
+
+        if self.stale_pages >= _MAX_STALE_PAGES:
+            return f"does not advance: {self.stale_pages} pages without a new name"
+
+        return f"has more than {_MAX_PAGES:,} pages" if self.pages >= _MAX_PAGES else None
+
+
+async def list_candidates(
+    catalog: Catalog, registry: str, selection: Selection, observer: Observer
+) -> AsyncGenerator[Candidate]:
+    """Iterate over the candidates of `selection`, each repository once, in the order of the listing.
+
+    :raises SelectionEmpty: if the organization is unknown or shows nothing, or no repository matches.
+    :raises CredentialsRefused: if the catalog rejects the credentials.
+    :raises DiscoveryIncomplete: if the listing breaks off or makes no sense.
+    """
+    listing = _Listing()
+    has_matched = False
+    async with aclosing(catalog.pages(selection.organization)) as pages:
+        while (page := await _next(pages, selection.organization, listing.pages)) is not None:
+            report_rejected(selection.organization, page.rejected, observer)
+            if listing.pages == 0 and not (page.repositories or page.rejected or page.cursor):
+                raise await catalog.explain_empty(selection.organization)
+
+            new = listing.take(page)
+            matched = [repository for repository in new if selection.matches(repository.name)]
+            observer(PageListed(listing.pages, len(new), len(matched), len(page.rejected)))
+            has_matched = has_matched or bool(matched)
+            wanted = list(_wanted(matched, selection, observer))
+            for candidate in _batched(wanted, page.at, registry, selection.organization, catalog.traits.batch):
+                yield candidate
+
+    observer(ListingFinished(listing.pages, complete=True))
+    if not has_matched:
+        raise no_such_repository(selection, listing.names)
+
+
+async def _next(pages: AsyncGenerator[Page], organization: str, so_far: int) -> Page | None:
+    try:
+        return await anext(pages, None)
+    except CredentialsRefused:
+        raise
+    except QuaymirrorError as error:
+        after = f" after {so_far} {'page' if so_far == 1 else 'pages'}" if so_far else ""
+        raise DiscoveryIncomplete(f"can't list {organization!r}{after}: {error.message}") from error
+
+
+def _wanted(
+    matched: Iterable[ListedRepository], selection: Selection, observer: Observer
+) -> Iterator[ListedRepository]:
+    for repository in matched:
+        name = f"{selection.organization}/{repository.name}"
+        if not repository.has_tags:
+            observer(CandidateSkipped(name, "no tags", looked_at=False))
+        elif selection.since is not None and is_older(repository.updated, selection.since):
+            # A repository is as new as its newest tag: none of its tags can be newer.
+            observer(CandidateSkipped(name, "not updated since", looked_at=False))
+        else:
+            yield repository
+
+
+def _batched(
+    listed: Sequence[ListedRepository], at: int | None, registry: str, organization: str, size: int
+) -> Iterator[Candidate]:
+    for start in range(0, len(listed), size):
+        several = listed[start : start + size]
+        batch = tuple(Repository(registry, f"{organization}/{each.name}") for each in several)
+        yield from (Candidate(name, each, at, batch) for name, each in zip(batch, several, strict=True))
+
+
+def is_older(moment: int | None, since: datetime) -> bool:
+    """Return True if `moment` (POSIX) is known and before `since`."""
+    return moment is not None and moment < since.timestamp()
+
+
+def report_rejected(where: str, reasons: Sequence[str], observer: Observer) -> None:
+    """Send a notice for each of the first rejected entries, and one for the number of the others."""
+    for reason in reasons[:_DESCRIBED]:
+        observer(Notice(f"{where}: left out {reason}"))
+
+    if len(reasons) > _DESCRIBED:
+        observer(Notice(f"{where}: left out {len(reasons) - _DESCRIBED:,} more invalid entries"))
