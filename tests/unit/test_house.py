@@ -45,7 +45,7 @@ LAYERS = (
     "cli",
 )
 # Packages that are in the wrong order still: (importer, imported).
-KNOWN = {("discovery", "run"), ("targets", "run")}
+KNOWN = {("targets", "run")}
 # Modules that ask for the kind of a target still.
 KNOWN_KIND_CHECKS = {"cli/jobs.py", "run/sync.py", "run/verify_target.py"}
 # The only importers of a third-party library.
