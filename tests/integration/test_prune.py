@@ -181,7 +181,7 @@ LOCK = Selection("kolla", "*", TAG, pinned=(Pin("nova-api", TAG, Digest.of(b""))
 )
 def test_what_can_not_be_pruned_is_refused(selections: list[Selection], is_layout: bool) -> None:
     with pytest.raises(ConfigError, match="--prune"):
-        pruning.check(selections, Options.of(prune=True), is_layout=is_layout)
+        pruning.check(selections, Options.of(prune=True), is_prunable=is_layout)
 
 
 async def test_a_lock_says_nothing_of_images_that_it_does_not_name(tmp_path: Path, clock: Clock) -> None:

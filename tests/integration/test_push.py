@@ -21,7 +21,7 @@ from quaymirror.http.retry import RetryPolicy
 from quaymirror.run.report import Report
 from quaymirror.run.verify_target import verify_target
 from quaymirror.secret import Credentials, Secret
-from quaymirror.targets.registry_address import parse_address
+from quaymirror.targets.kinds import find_target
 from quaymirror.testing import QuayServer, Registry, SourceManifest, make_image, make_layer
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
@@ -137,7 +137,7 @@ async def test_who_lost_a_place_to_an_image_of_another_run_does_not_believe_to_b
 
     notices = [event.message for event in told if isinstance(event, Notice)]
     assert len(notices) == 1
-    assert "kolla/nova:2025.1-debian lost its place to openstack/nova:2025.1-debian" in notices[0]
+    assert "kolla/nova:2025.1-debian was replaced by openstack/nova:2025.1-debian" in notices[0]
 
 
 async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Pat
             address = f"registry://{target.host}?insecure=true"
             options = settings(server, tmp_path)
             await quaymirror.sync(EVERYTHING, address, options)
-            spec = parse_address(address)
+            spec = find_target(address, options)
             assert (await verify_target(spec, options)).damages == ()
 
             # A garbage collection that went wrong: every link of one repository is gone.
@@ -207,7 +207,7 @@ async def test_without_a_state_an_image_that_is_there_costs_one_request_and_noth
             await quaymirror.sync(EVERYTHING, address, elsewhere)
             assert [request.path for request in target.requests()] == ["/v2/"]
             # What was only looked at from above is verified to its bottom nevertheless.
-            found = await verify_target(parse_address(address), elsewhere)
+            found = await verify_target(find_target(address, elsewhere), elsewhere)
             assert found.damages == ()
             assert found.blobs == len(
                 {d for i in images.values() for d in (*i.all_blobs(), *(n.digest for n in i.walk()))}
@@ -334,7 +334,7 @@ async def test_a_registry_that_is_killed_and_comes_back_gets_everything_in_the_s
             options = settings(server, tmp_path)
             report = await quaymirror.sync(EVERYTHING, address, options, observer=revive)
             assert errors(report) == []
-            assert (await verify_target(parse_address(address), options)).damages == ()
+            assert (await verify_target(find_target(address, options), options)).damages == ()
 
         for name, image in list(images.items())[:5]:
             check_pulled(target.url, f"kolla/{name}:{TAG}", image, tmp_path, "--tls-verify=false")
@@ -360,4 +360,4 @@ async def test_a_registry_that_stays_away_fails_the_images_that_are_missing_and_
             again = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
             assert errors(again) == []
             assert again.counts == {Status.UNCHANGED: len(there), Status.MIRRORED: len(failed), Status.SKIPPED: 0}
-            assert (await verify_target(parse_address(address), options)).damages == ()
+            assert (await verify_target(find_target(address, options), options)).damages == ()

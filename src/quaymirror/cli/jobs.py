@@ -21,7 +21,7 @@ from ..run.sync import run_sync
 from ..selection.lockfile import read_lock
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
-from ..targets.parse import LayoutSpec, TargetSpec, common_target, home_of
+from ..targets.kinds import TargetSpec, common_target
 from ..tasks import run_all
 from ..text import escape_controls
 from ..ui.summary import summary_lines
@@ -49,7 +49,7 @@ class Plan:
     verify_target: bool = False
 
     def __post_init__(self) -> None:
-        pruning.check(self.selections, self.settings, is_layout=isinstance(self.spec, LayoutSpec))
+        pruning.check(self.selections, self.settings, is_prunable=self.spec.capabilities.prunable)
 
     @property
     def spec(self) -> TargetSpec:
@@ -59,7 +59,7 @@ class Plan:
     @property
     def home(self) -> Path:
         """The directory of what is known of the target. One run at a time has it."""
-        return home_of(self.spec, self.settings)
+        return self.spec.state_directory(self.settings)
 
     def joined(self, other: Plan) -> Plan | None:
         """Return both as one run if they can be one: the same target, and the same settings."""

@@ -20,7 +20,7 @@ from ..selection.parse import parse_duration, parse_since
 from ..selection.selection import Selection
 from ..settings import DEFAULT_SERVER, Options, parse_rate
 from ..store.fsops import Fsync
-from ..targets.parse import home_of, parse_target
+from ..targets.kinds import find_target
 
 # Where a context keeps what was read.
 _PASSWORD = "quaymirror.password"  # noqa: S105
@@ -252,8 +252,8 @@ def home_at(target: str, state: Path | None) -> Path:
 
     :raises ConfigError: when it is no target.
     """
-    settings = Options.of(allow_extract=True, state=state, environment=os.environ)
-    return home_of(parse_target(target, Selection("org"), settings), settings)
+    settings = Options.of(state=state, environment=os.environ)
+    return find_target(target, settings).state_directory(settings)
 
 
 def layout_at(target: str) -> Path:

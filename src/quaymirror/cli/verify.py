@@ -18,7 +18,7 @@ from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
-from ..targets.registry_address import is_address, parse_address
+from ..targets.kinds import find_target
 from ..tasks import from_group
 from ..text import escape_controls, human_bytes
 from .help import GroupedCommand
@@ -48,11 +48,12 @@ def verify(target: str, fast: bool, mend: bool, repair_state: bool, as_json: boo
     quaymirror verify /srv/mirror --repair
     """
     settings = make_settings(**options)
-    if is_address(target):
+    spec = find_target(target, settings)
+    if not spec.capabilities.repairable:
         if fast or mend or repair_state:
             raise ConfigError("--fast, --repair and --repair-state are for an OCI image layout")
 
-        result = anyio.run(verify_target, parse_address(target), settings)
+        result = anyio.run(verify_target, spec, settings)
     else:
         path = layout_at(target)
         if mend and fast:

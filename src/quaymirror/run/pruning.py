@@ -78,7 +78,7 @@ async def plan_only(path: Path, grace: float) -> Plan:
         return await layout.use(partial(prune.make_plan, grace=grace))
 
 
-def check(selections: Sequence[Selection], settings: Options, *, is_layout: bool) -> None:
+def check(selections: Sequence[Selection], settings: Options, *, is_prunable: bool) -> None:
     """Refuse what can't be pruned.
 
     :raises ConfigError: for a selection that does not see everything, or a target that is no layout.
@@ -89,7 +89,7 @@ def check(selections: Sequence[Selection], settings: Options, *, is_layout: bool
     if settings.prune.prune and any(selection.pinned for selection in selections):
         raise ConfigError("--prune and --from-lock don't go together: nothing is looked for")
 
-    if settings.prune.prune and not is_layout:
+    if settings.prune.prune and not is_prunable:
         raise ConfigError("--prune is for a mirror in an OCI image layout: other targets keep what they have")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from ..events import Event, Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.meters import Meters
 from ..selection.selection import Selection
 from ..settings import Options
-from ..targets.parse import LayoutSpec, TargetSpec, common_target, home_of, open_target, wanted_platforms
+from ..targets.kinds import TargetContext, TargetSpec, common_target
+from ..targets.layout import LayoutSpec
 from ..transfer.target import Target
 from . import pruning
 from .changes import check_expected, compare
@@ -24,6 +25,7 @@ from .report import Report
 from .run_history import RunMemory, open_memory
 from .shared import Engine, open_engine
 from .stages import run_stages
+from .wiring import connect_target
 
 
 async def run_sync(
@@ -53,8 +55,8 @@ async def run_sync(
         check_selection(each, settings.discovery.discovery)
 
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, settings)
-    pruning.check(selections, settings, is_layout=isinstance(spec, LayoutSpec))
-    settings = settings.replace(platforms=wanted_platforms(spec, settings))
+    pruning.check(selections, settings, is_prunable=spec.capabilities.prunable)
+    settings = settings.replace(platforms=spec.wanted_platforms(settings))
     clock, tally = time.monotonic(), Tally()
 
     def tell(event: Event) -> None:
@@ -87,8 +89,8 @@ async def _mirror(run: Run, spec: TargetSpec, engine: Engine | None, stack: Asyn
     settings, tell = run.settings, run.observer
     memory: RunMemory | None = None
     try:
-        async with open_target(spec, settings, tell, patience=run.wait_for_lock) as target:
-            home = home_of(spec, settings)
+        async with _open(spec, run) as target:
+            home = spec.state_directory(settings)
             memory = await stack.enter_async_context(open_memory(home, run.selections, settings, tell))
             tell(_started(run, spec))
             async with _shared(engine, run, target) as shared:
@@ -107,6 +109,11 @@ async def _mirror(run: Run, spec: TargetSpec, engine: Engine | None, stack: Asyn
         run.abort(error)
 
     return memory
+
+
+def _open(spec: TargetSpec, run: Run) -> AbstractAsyncContextManager[Target]:
+    context = TargetContext(run.settings, connect_target, run.observer, run.wait_for_lock)
+    return spec.inspect(context) if run.settings.target.dry_run else spec.open(context)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Targets that images are derived for, by occystrap's outputs: what their addresses mean."""
+"""Addresses of derived images, the outputs of occystrap."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
 @dataclass(frozen=True, slots=True)
-class DerivedTarget:
-    """An address of occystrap's, taken apart; `{repo}` in `path` or `host` still stands for each image's own.
+class DerivedAddress:
+    """A parsed address of occystrap; `{repo}` in `path` or `host` stands for that of each image.
 
-    `directory` is on the file system where files land: what is there before the placeholder, or of the state.
+    `directory` is the common directory of all files, or that of the state if the target is elsewhere.
     """
 
     text: str
@@ -54,17 +54,17 @@ class DerivedTarget:
 
     @property
     def shares_layers(self) -> bool:
-        """Whether layers stand in the target under the names they have at the source."""
+        """Whether the target keeps layers under their names at the source."""
         return self.scheme == "dir" and not self.filters
 
     @property
     def recipe(self) -> str:
-        """Everything that decides what an image becomes, beside the image: another text means to derive it again."""
+        """Everything apart from the image that determines the result: if it changes, images are derived again."""
         by = _version() if self.filters else ""
         return json.dumps([self.scheme, dict(self.options), self.filters, str(self.platform), by], sort_keys=True)
 
     def destination(self, reference: Reference) -> Destination:
-        """Return where `reference` goes."""
+        """Return the destination of `reference`."""
         from ..emit.job import Destination
 
         organization, _, repository = reference.repository.name.partition("/")
@@ -81,17 +81,17 @@ def _version() -> str:
 
 
 def is_derived(text: str, settings: Options) -> bool:
-    """Tell whether `text` names a target of occystrap's; a `registry://` is one only if images are changed for it."""
+    """Return True if `text` names an output of occystrap; a `registry://` is one only if images are changed for it."""
     scheme, separator, rest = text.partition("://")
     scheme = _ALIASES.get(scheme, scheme)
     changed = bool(settings.target.filters) or "compression=" in rest.partition("?")[2]
     return bool(separator) and scheme in _OPTIONS and (scheme != "registry" or changed)
 
 
-def parse_derived(text: str, selection: Selection, settings: Options) -> DerivedTarget:
-    """Return what `text`, for which `is_derived`, means for `selection`.
+def parse_derived(text: str, selection: Selection, settings: Options) -> DerivedAddress:
+    """Return what the address `text` of occystrap means for `selection`.
 
-    :raises ConfigError: when it makes no sense, can't tell two images apart, or needs `--allow-extract`.
+    :raises ConfigError: if it is invalid, can't tell two images apart, or needs `--allow-extract`.
     """
     scheme, _, rest = text.partition("://")
     scheme = _ALIASES.get(scheme, scheme)
@@ -109,7 +109,7 @@ def parse_derived(text: str, selection: Selection, settings: Options) -> Derived
     _check_told_apart(scheme, host + path, options, selection)
     _check_extraction(scheme, path, options, settings)
     directory = _directory_before(path, scheme) if scheme in _IN_FILES else settings.state_directory(text)
-    return DerivedTarget(
+    return DerivedAddress(
         text,
         scheme,
         host,

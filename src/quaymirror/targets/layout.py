@@ -2,17 +2,88 @@
 
 from __future__ import annotations
 
-from ..store.layout import OCILayout
-from ..transfer.target import Capabilities
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
-CAPABILITIES = Capabilities(prunable=True, shares_blobs=True)
+from ..errors import ConfigError
+from ..oci import Platform
+from ..selection.selection import Selection
+from ..settings import Options
+from ..store.layout import OCILayout, WriteOptions
+from ..store.verify import Verification, verify_layout
+from ..transfer.target import Capabilities
+from .kinds import TargetContext, TargetKind
+
+_SCHEME = "ocidir"
 
 
 class LayoutTarget(OCILayout):
     """A layout that a run mirrors to."""
 
-    capabilities = CAPABILITIES
+    capabilities = Capabilities(prunable=True, shares_blobs=True, repairable=True)
 
     def prunable(self) -> OCILayout:
         """Return the layout itself."""
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutSpec:
+    """An OCI image layout, one for all images, at `path`."""
+
+    path: Path
+    capabilities: ClassVar = LayoutTarget.capabilities
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def state_directory(self, _settings: Options) -> Path:
+        """Return the directory of the state, inside of the layout."""
+        return self.path / ".quaymirror"
+
+    def wanted_platforms(self, settings: Options) -> tuple[Platform, ...]:
+        """Return the platforms that the user wants."""
+        return settings.discovery.platforms
+
+    def open(self, context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
+        """Open the layout for writing; see `OCILayout.open`."""
+        target = context.settings.target
+        options = WriteOptions(target.fsync, target.check_space, context.patience)
+        return LayoutTarget.open(self.path, observer=context.observer, options=options)
+
+    def inspect(self, _context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
+        """Open the layout for reading; see `OCILayout.inspect`."""
+        return LayoutTarget.inspect(self.path)
+
+    async def verify(self, _context: TargetContext) -> Verification:
+        """Read and hash everything in the layout."""
+        return await verify_layout(self.path)
+
+
+def _claims(text: str, _settings: Options) -> bool:
+    scheme, separator, _ = text.partition("://")
+    return not separator or scheme == _SCHEME
+
+
+def _parse(text: str, selection: Selection, settings: Options) -> LayoutSpec:
+    path = str(_locate(text, settings))
+    if "{repo}" in path:
+        raise ConfigError("{repo} in the target: one layout holds all images, which share layers there; leave it out")
+
+    if "{tag}" in path and not selection.is_one_tag:
+        raise ConfigError("{tag} in the target: one layout holds all tags; leave it out, or select one tag")
+
+    return LayoutSpec(Path(path.replace("{org}", selection.organization).replace("{tag}", selection.tags[0])))
+
+
+def _locate(text: str, _settings: Options) -> LayoutSpec:
+    path = text.removeprefix(f"{_SCHEME}://")
+    if not path or "\0" in path:
+        raise ConfigError("the target needs the path of a directory")
+
+    return LayoutSpec(Path(path))
+
+
+KIND = TargetKind(_claims, _parse, _locate)

@@ -1,4 +1,4 @@
-"""Targets that are registries: what their addresses mean."""
+"""Addresses of target registries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ..http.origin import Origin
 from ..oci import Reference, Repository
 from ..oci.reference import is_registry_host
 from ..selection.selection import Selection
-from ..settings import Options
 
 _SCHEME = "registry"
 _DEFAULT_PATH = "{org}/{repo}"
@@ -19,7 +18,7 @@ _YES, _NO = frozenset({"", "1", "true", "yes"}), frozenset({"0", "false", "no"})
 
 @dataclass(frozen=True, slots=True)
 class RegistryAddress:
-    """A registry and the names that images get there; `{org}`, `{repo}` and `{tag}` stand for each image's own."""
+    """A registry and the names of images in it; `{org}`, `{repo}` and `{tag}` stand for those of each image."""
 
     origin: Origin
     path: str
@@ -30,18 +29,18 @@ class RegistryAddress:
 
     @property
     def namespace(self) -> str:
-        """What all names begin with: credentials may be kept for it alone."""
+        """The common start of all names: credentials may be limited to it."""
         return self.path.partition("{")[0].rpartition("/")[0]
 
     @property
     def is_one_to_one(self) -> bool:
-        """Whether each image has a place of its own there, whatever organization it comes from."""
+        """Whether no two images, of any organization, can have the same name."""
         return "{org}/{repo}" in self.path and "{tag}" in self.tag
 
     def place(self, name: str) -> Reference:
-        """Return where the image called `name` (`kolla/nova-api:2025.1-debian`) goes.
+        """Return the name in this registry of the image `name` (`kolla/nova-api:2025.1-debian`).
 
-        :raises InvalidName: when that can't be a name.
+        :raises InvalidName: if it is no valid name.
         """
         full_name, _, tag = name.rpartition(":")
         organization, _, repository = full_name.partition("/")
@@ -49,17 +48,12 @@ class RegistryAddress:
         return Reference(Repository(self.origin.netloc, _filled(self.path, values)), _filled(self.tag, values))
 
 
-def is_address(text: str) -> bool:
-    """Tell whether `text` names a registry."""
-    return text.partition("://")[:2] == (_SCHEME, "://")
-
-
 def parse_address(text: str) -> RegistryAddress:
-    """Return what `text`, `registry://HOST[:PORT][/PREFIX][?insecure=true]`, means.
+    """Return the address `text`, `registry://HOST[:PORT][/PREFIX][?insecure=true]`.
 
     Without `{repo}` the path is a prefix of `{org}/{repo}:{tag}`.
 
-    :raises ConfigError: when it makes no sense.
+    :raises ConfigError: if it is no valid address.
     """
     rest, _, query = text.partition("://")[2].partition("?")
     host, _, path = rest.partition("/")
@@ -82,17 +76,17 @@ def parse_address(text: str) -> RegistryAddress:
     return address
 
 
-def check_selection(address: RegistryAddress, selection: Selection, settings: Options) -> None:
-    """Refuse what can be known to go wrong before the first request.
+def check_selection(address: RegistryAddress, selection: Selection, source: Origin) -> None:
+    """Refuse a selection whose images can't have a name each at `address`.
 
-    :raises ConfigError: when images would be pushed to where they come from, or get names that can't be.
+    :raises ConfigError: if they have no valid names, share them, or would replace their own source.
     """
     if not selection.is_one_tag and "{tag}" not in address.path + address.tag:
         raise ConfigError(f"{address} is one place for several tags: put {{tag}} into it")
 
     name = f"{selection.organization}/repo:{selection.tags[0] if selection.is_one_tag else 'tag'}"
     place = _check_names(address, name, str(address))
-    if address.origin.netloc == settings.source.origin.netloc and place.name == name:
+    if address.origin.netloc == source.netloc and place.name == name:
         raise ConfigError(f"{address} is where the images come from")
 
 

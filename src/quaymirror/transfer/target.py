@@ -25,6 +25,8 @@ class Capabilities:
     """Images can be removed; see `Target.prunable`."""
     shares_blobs: bool = False
     """Blobs are files that other targets can copy; see `Target.blob_file`."""
+    repairable: bool = False
+    """Damaged content can be found by its hash and fetched again."""
     staging: bool = False
     """Blobs occupy temporary space until their image is complete."""
     atomic_publish: bool = True

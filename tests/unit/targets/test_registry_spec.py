@@ -8,9 +8,10 @@ import pytest
 
 from quaymirror import Options, Selection
 from quaymirror.errors import ConfigError, InvalidName
-from quaymirror.targets.derived_address import DerivedTarget
-from quaymirror.targets.parse import home_of, parse_target
-from quaymirror.targets.registry_address import RegistryAddress, parse_address
+from quaymirror.targets.derived import DerivedSpec
+from quaymirror.targets.kinds import parse_target
+from quaymirror.targets.registry import RegistrySpec
+from quaymirror.targets.registry_address import parse_address
 
 SELECTION = Selection("kolla", "*", "2025.1")
 NAME = "kolla/nova-api:2025.1"
@@ -67,12 +68,12 @@ def test_images_are_not_pushed_to_where_they_come_from() -> None:
     with pytest.raises(ConfigError, match="where the images come from"):
         parse_target("registry://quay.io", SELECTION, Options())
 
-    assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Options()), RegistryAddress)
+    assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Options()), RegistrySpec)
 
 
 def test_several_tags_need_a_place_each() -> None:
     several = Selection("kolla", "*", "2025.*,latest")
-    assert isinstance(parse_target("registry://r.example/{repo}", several, Options()), RegistryAddress)
+    assert isinstance(parse_target("registry://r.example/{repo}", several, Options()), RegistrySpec)
     with pytest.raises(ConfigError, match="one place for several tags"):
         parse_target("registry://r.example/{repo}:stable", several, Options())
 
@@ -84,7 +85,7 @@ def test_a_name_that_can_not_be_a_tag_is_that_images_trouble() -> None:
 
 def test_filters_make_it_a_derived_target() -> None:
     spec = parse_target("registry://r.example/x", SELECTION, Options.of(filters=("normalize-timestamps",)))
-    assert isinstance(spec, DerivedTarget)
+    assert isinstance(spec, DerivedSpec)
 
 
 def state_of(text: str, settings: Options) -> Path:
@@ -107,7 +108,7 @@ def test_runs_of_one_address_find_each_others_state_and_no_others() -> None:
 def test_derived_images_in_a_registry_are_remembered_in_the_same_places() -> None:
     settings = Options.of(filters=("normalize-timestamps",), state=Path("s"))
     spec = parse_target("registry://r.example/x", SELECTION, settings)
-    assert home_of(spec, settings).parent.parent == Path("s")
+    assert spec.state_directory(settings).parent.parent == Path("s")
 
 
 def test_a_user_without_a_home_is_told_to_name_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:

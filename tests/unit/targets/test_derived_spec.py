@@ -8,7 +8,7 @@ from quaymirror import Options, Selection
 from quaymirror.errors import ConfigError
 from quaymirror.oci import Platform, Reference, Repository
 from quaymirror.targets.derived_address import parse_derived
-from quaymirror.targets.parse import parse_target
+from quaymirror.targets.kinds import parse_target
 
 ALL = Selection("kolla", "nova-*", "2025.1")
 NOVA = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1")

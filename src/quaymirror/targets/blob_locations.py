@@ -1,0 +1,124 @@
+"""The repositories of a target registry that have a blob, and mounts between them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import anyio
+
+from ..events import Notice, Observer
+from ..oci import Descriptor, Digest, Repository
+from ..registry.push import RegistryPusher, Upload
+
+# After this many refused mounts of blobs that this run has uploaded, and none accepted, mounting is given up.
+_MAX_REFUSALS = 3
+
+
+class BlobLocations:
+    """The content of a registry as far as it is known, by repository.
+
+    Registries keep blobs per repository. The first image that needs a blob uploads it; the others wait for that,
+    holding nothing, and mount it.
+    """
+
+    def __init__(self, registry: RegistryPusher, observer: Observer) -> None:
+        self._registry = registry
+        self._observer = observer
+        self._present: defaultdict[Repository, set[Digest]] = defaultdict(set)
+        self._locations: defaultdict[Digest, list[Repository]] = defaultdict(list)
+        self._uploaded: set[Digest] = set()
+        self._uploads: dict[Digest, anyio.Event] = {}
+        self._doubted: set[Repository] = set()
+        self._mounts, self._refusals = 0, 0
+
+    def has(self, repository: Repository, digest: Digest) -> bool:
+        """Return True if content is known to be in `repository`."""
+        return digest in self._present[repository]
+
+    def is_mountable(self, digest: Digest) -> bool:
+        """Return True if a repository is known to have a blob."""
+        return bool(self._locations[digest])
+
+    def add_content(self, repository: Repository, digests: Iterable[Digest]) -> None:
+        """Record that `repository` has `digests`."""
+        self._present[repository].update(digests)
+
+    def add_blob(self, repository: Repository, digest: Digest) -> None:
+        """Record that `repository` has a blob, which can be mounted from there."""
+        self._present[repository].add(digest)
+        if repository not in self._locations[digest]:
+            self._locations[digest].append(repository)
+
+    def add_earlier(self, repository: Repository, digest: Digest, holders: Iterable[Repository]) -> None:
+        """Record for an image in `repository` that earlier runs have left a blob in `holders`."""
+        for holder in set(holders) - self._doubted:
+            if holder == repository:
+                self._present[repository].add(digest)
+            elif holder not in self._locations[digest]:
+                self._locations[digest].append(holder)
+
+    def doubt(self, repository: Repository) -> None:
+        """Distrust the records of earlier runs about `repository`: something else has changed it."""
+        self._doubted.add(repository)
+
+    def drop(self, repository: Repository) -> None:
+        """Forget what is in `repository`: only those of images in flight are worth the memory."""
+        self._present.pop(repository, None)
+
+    async def mount(self, repository: Repository, node: Descriptor) -> tuple[bool, Upload | None]:
+        """Mount a blob from another repository, waiting for an upload of it if one is under way.
+
+        Returns False if it has to be uploaded, with the upload that a refused mount began.
+        """
+        upload: Upload | None = None
+        while self._mounts or self._refusals < _MAX_REFUSALS:
+            if location := next(iter(self._locations[node.digest]), None):
+                if upload is not None:
+                    await self._registry.cancel(upload)
+
+                upload = await self._registry.mount(repository, node.digest, location)
+                if upload is None:
+                    self._mounts += 1
+                    self.add_blob(repository, node.digest)
+                    return True, None
+
+                self._refused(node.digest, location)
+            elif uploaded := self._uploads.get(node.digest):
+                await uploaded.wait()
+            else:
+                break
+
+        return False, upload
+
+    @contextmanager
+    def uploading(self, digest: Digest) -> Iterator[None]:
+        """Let others that need the same blob wait during the context."""
+        ended = self._uploads.setdefault(digest, anyio.Event())
+        try:
+            yield
+        finally:
+            if self._uploads.get(digest) is ended:
+                del self._uploads[digest]
+
+            ended.set()
+
+    def uploaded(self, repository: Repository, digest: Digest) -> None:
+        """Record that this run has uploaded a blob."""
+        self._uploaded.add(digest)
+        self.add_blob(repository, digest)
+
+    def not_mountable(self, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return those of `nodes` that no repository is known to have."""
+        return [node for node in nodes if not self.is_mountable(node.digest)]
+
+    def _refused(self, digest: Digest, location: Repository) -> None:
+        # The registry may have lost blobs of earlier runs; those of this run are there.
+        if digest in self._uploaded:
+            self._refusals += 1
+            if self._refusals == _MAX_REFUSALS and not self._mounts:
+                self._observer(Notice("the target does not mount blobs: each repository gets its own upload"))
+
+        if location in self._locations[digest]:
+            self._locations[digest].remove(location)

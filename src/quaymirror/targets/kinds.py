@@ -1,0 +1,137 @@
+"""The kinds of targets: one interface, and a register from which addresses are resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import ConfigError
+from ..events import Observer, ignore
+from ..http.client import Client
+from ..http.origin import Origin
+from ..oci import Platform
+from ..selection.selection import Selection
+from ..settings import Options
+from ..store.lock import Patience
+from ..store.verify import Verification
+from ..transfer.target import Capabilities, Target
+
+
+class ConnectRegistry(Protocol):
+    """Opens a client of a target registry."""
+
+    def __call__(
+        self, origin: Origin, settings: Options, observer: Observer, *, namespace: str
+    ) -> AbstractAsyncContextManager[Client]:
+        """Open a client of the registry at `origin`, with the credentials for `namespace`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetContext:
+    """The means of a run to open a target. `patience` waits for another run that holds the lock; None: fail."""
+
+    settings: Options
+    connect: ConnectRegistry
+    observer: Observer = ignore
+    patience: Patience | None = None
+
+
+class TargetSpec(Protocol):
+    """A target as its address describes it. Equal addresses are equal targets; the text is the address."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The properties of the target that are known before it is opened."""
+
+    def state_directory(self, settings: Options) -> Path:
+        """Return the directory with the state of runs to this target.
+
+        :raises ConfigError: if it can't be determined.
+        """
+
+    def wanted_platforms(self, settings: Options) -> tuple[Platform, ...]:
+        """Return the platforms to mirror of an index, () for all."""
+
+    def open(self, context: TargetContext) -> AbstractAsyncContextManager[Target]:
+        """Open the target for writing.
+
+        :raises TargetRefused: if its location holds something else.
+        :raises LockHeld: if another run writes to it.
+        :raises StoreError: if the disk fails.
+        :raises QuaymirrorError: if a registry can't be used.
+        """
+
+    def inspect(self, context: TargetContext) -> AbstractAsyncContextManager[Target]:
+        """Open the target for reading; it need not exist. Errors are as of `open`."""
+
+    async def verify(self, context: TargetContext) -> Verification:
+        """Check everything that runs have left at the target.
+
+        :raises ConfigError: if that is impossible.
+        :raises QuaymirrorError: if the target can't be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TargetKind:
+    """A kind of target. The first kind registered that `claims` an address parses it."""
+
+    claims: Callable[[str, Options], bool]
+    """Returns True if an address is of this kind."""
+    parse: Callable[[str, Selection, Options], TargetSpec]
+    """Returns the target for a selection; raises ConfigError if it can't hold it."""
+    locate: Callable[[str, Options], TargetSpec]
+    """Returns the target of an address given to an earlier `sync`."""
+    changes_images: bool = False
+    """Filters of occystrap apply."""
+
+
+_kinds: list[TargetKind] = []
+
+
+def register(*kinds: TargetKind) -> None:
+    """Register `kinds`; earlier ones take precedence."""
+    _kinds.extend(kinds)
+
+
+def parse_target(text: str, selection: Selection, settings: Options) -> TargetSpec:
+    """Return the target that `text` (`PATH`, `ocidir://PATH`, `registry://HOST` or an address of occystrap) names.
+
+    :raises ConfigError: if it is no valid address, or can't tell two images of `selection` apart.
+    """
+    return _kind_of(text, settings).parse(text, selection, settings)
+
+
+def find_target(text: str, settings: Options) -> TargetSpec:
+    """Return the target that `text`, as given to an earlier `sync`, names.
+
+    :raises ConfigError: if it is no valid address.
+    """
+    return _kind_of(text, settings).locate(text, settings)
+
+
+def common_target(text: str, selections: Sequence[Selection], settings: Options) -> TargetSpec:
+    """Return the one target that `text` names for all of `selections`, of which there is at least one.
+
+    :raises ConfigError: as `parse_target`, or if it names several.
+    """
+    specs = [parse_target(text, selection, settings) for selection in selections]
+    if any(spec != specs[0] for spec in specs):
+        raise ConfigError(f"{text} is a different target for each selection: run the selections one by one")
+
+    return specs[0]
+
+
+def _kind_of(text: str, settings: Options) -> TargetKind:
+    kind = next((kind for kind in _kinds if kind.claims(text, settings)), None)
+    if settings.target.filters and not (kind and kind.changes_images):
+        raise ConfigError("filters change images: they need a target such as dir://PATH, tar://PATH or registry://HOST")
+
+    if kind is None:
+        scheme = text.partition("://")[0]
+        raise ConfigError(f"unknown kind of target: {scheme[:50]!r}; write a PATH, ocidir://PATH or registry://HOST")
+
+    return kind

@@ -1,0 +1,290 @@
+"""A registry as a target: the same manifests byte for byte, and no blob twice over the network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import anyio
+
+from ..errors import ContentMissing, LockHeld, Side
+from ..events import Notice
+from ..oci import Descriptor, Digest, Reference, Repository
+from ..registry.pull import RegistryPuller
+from ..registry.push import RegistryPusher
+from ..settings import Options
+from ..store import fsops
+from ..store.executor import SerialExecutor
+from ..store.lock import WRITERS, patiently_locked
+from ..store.records import ImageRecord
+from ..store.state import State
+from ..tasks import run_all
+from ..transfer.target import Capabilities
+from .blob_locations import BlobLocations
+from .kinds import TargetContext
+from .names import TargetNames
+from .registry_address import RegistryAddress
+from .upload import UploadMode, UploadSink
+
+
+class RegistryTarget:
+    """A registry that a run pushes to.
+
+    The state says what earlier runs have pushed; it is trusted until the registry contradicts it.
+    """
+
+    capabilities = Capabilities()
+
+    def __init__(
+        self,
+        address: RegistryAddress,
+        registry: RegistryPusher,
+        reader: RegistryPuller,
+        state: State,
+        context: TargetContext,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        self._address = address
+        self._registry = registry
+        self._reader = reader
+        self._state = state
+        self._read_only = read_only
+        self._must_check = context.settings.target.check_target
+        self._serial = SerialExecutor()
+        self._mode = UploadMode()
+        self._locations = BlobLocations(registry, context.observer)
+        self._names = TargetNames(address, context.observer)
+        self._tags: dict[Reference, Digest | None] = {}
+        self._contents: dict[tuple[Repository, Digest], bytes] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, address: RegistryAddress, context: TargetContext, *, read_only: bool = False
+    ) -> AsyncIterator[Self]:
+        """Open the registry for a run.
+
+        :raises LockHeld: if another run on this machine pushes there.
+        :raises StoreError: if the state can't be written.
+        :raises CredentialsRefused: if the registry rejects the credentials.
+        :raises QuaymirrorError: if it can't be reached.
+        """
+        async with AsyncExitStack() as stack:
+            if read_only:
+                state, notice = _read_state(address, context.settings)
+            else:
+                state, notice = await _lock_state(address, context, stack)
+
+            stack.callback(state.close)
+            if notice:
+                context.observer(Notice(notice))
+
+            client = await stack.enter_async_context(
+                context.connect(address.origin, context.settings, context.observer, namespace=address.namespace)
+            )
+            registry = RegistryPusher(client, may_write=not read_only)
+            await registry.ping()
+            yield cls(address, registry, RegistryPuller(client), state, context, read_only=read_only)
+
+    async def has_image(self, reference: Reference, platforms: str) -> bool:
+        """Return True if the tag points to the pinned `reference`, by the state or else by one request.
+
+        :raises QuaymirrorError: if the registry gives no usable answer.
+        """
+        place = self._names.claim(reference)
+        record = await self._serial.run(self._recorded, reference, platforms)
+        if record is not None and not self._must_check:
+            return True
+
+        assert place.tag is not None
+        found = await self._registry.head_manifest(place.repository, place.tag)
+        self._tags[place] = None if found is None else found.digest
+        if record is not None and (found is None or found.digest != record.root.digest):
+            self._locations.doubt(place.repository)
+
+        wanted = record.root.digest if record is not None else None if platforms else reference.digest
+        if found is None or found.digest != wanted:
+            return False
+
+        if record is None and not self._read_only:
+            assert reference.digest is not None
+            registry, source = reference.repository.registry, reference.digest
+            record = ImageRecord(reference.name, registry, source, found, (found,), platforms, "", time.time())
+            await self._record(record)
+
+        self._tags.pop(place, None)
+        return True
+
+    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return those of `nodes`, the last of which is the root, that are not in the repository of the image.
+
+        :raises QuaymirrorError: if the registry gives no usable answer.
+        """
+        repository, locations = self._names.claim(reference).repository, self._locations
+        root = nodes[-1]
+        await self._look_for(repository, root)
+        if locations.has(repository, root.digest):
+            # No registry takes a manifest before the content it refers to.
+            locations.add_content(repository, [node.digest for node in nodes])
+            return []
+
+        holders = await self._serial.run(self._state.holders, [node.digest for node in nodes])
+        for digest, names in holders.items():
+            locations.add_earlier(repository, digest, [self._address.place(name).repository for name in names])
+
+        children = [node for node in nodes[:-1] if node.is_manifest]
+        await run_all(
+            partial(self._look_for, repository, node) for node in children if not locations.has(repository, node.digest)
+        )
+        missing = [node for node in nodes if not locations.has(repository, node.digest)]
+        return await self._not_mountable(repository, missing) if self._read_only else missing
+
+    def has_content(self, reference: Reference, node: Descriptor) -> bool:
+        """Return True if `node` is known to be in the repository of the image."""
+        return self._locations.has(self._repository(reference), node.digest)
+
+    def dedup_key(self, reference: Reference, node: Descriptor) -> tuple[Repository, Digest]:
+        """Return a key per repository."""
+        return self._repository(reference), node.digest
+
+    async def read_manifest(self, digest: Digest) -> None:
+        """Return None: manifests come from the source."""
+
+    @asynccontextmanager
+    async def sink(self, reference: Reference, node: Descriptor) -> AsyncIterator[UploadSink | None]:
+        """Open the upload of a blob; None once it is mounted, or if it was there already.
+
+        :raises QuaymirrorError: if the registry gives no usable answer.
+        """
+        repository = self._repository(reference)
+        is_mounted, upload = await self._locations.mount(repository, node)
+        if is_mounted:
+            yield None
+            return
+
+        with self._locations.uploading(node.digest):
+            sink = UploadSink(self._registry, repository, node, self._mode, upload=upload)
+            try:
+                if await self._registry.has_blob(repository, node):
+                    self._locations.add_blob(repository, node.digest)
+                    yield None
+                else:
+                    yield sink
+            finally:
+                if sink.committed:
+                    self._locations.uploaded(repository, node.digest)
+                else:
+                    await sink.give_up()
+
+    async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
+        """Store a manifest by its digest.
+
+        :raises ContentMissing: if the registry lacks content that was recorded as present; the record is dropped.
+        :raises QuaymirrorError: if the registry rejects it.
+        """
+        repository = self._repository(reference)
+        try:
+            await self._registry.put_manifest(repository, str(node.digest), node, content)
+        except ContentMissing:
+            self._locations.doubt(repository)
+            self._locations.drop(repository)
+            raise
+
+        self._contents[repository, node.digest] = content
+        self._locations.add_content(repository, [node.digest])
+
+    def blob_file(self, node: Descriptor) -> None:
+        """Return None: blobs in a registry are not files."""
+
+    def prunable(self) -> None:
+        """Return None: images are not removed."""
+
+    async def commit(self, record: ImageRecord) -> None:
+        """Tag an image whose content is present, and record that.
+
+        :raises QuaymirrorError: if the registry rejects the tag.
+        :raises StoreError: if the state can't be written.
+        """
+        place, root = self._address.place(record.name), record.root
+        assert place.tag is not None
+        if self._tags.pop(place, None) != root.digest:
+            await self._registry.put_manifest(place.repository, place.tag, root, await self._content(place, root))
+
+        await self._record(record)
+        for node in record.contents:
+            self._contents.pop((place.repository, node.digest), None)
+
+        self._locations.drop(place.repository)
+
+    async def _content(self, place: Reference, root: Descriptor) -> bytes:
+        """Return a manifest that was stored before, by this run or under another tag."""
+        content = self._contents.get((place.repository, root.digest))
+        return content if content is not None else (await self._reader.manifest(place.repository, root.digest)).raw
+
+    def _repository(self, reference: Reference) -> Repository:
+        return self._address.place(reference.name).repository
+
+    def _recorded(self, reference: Reference, platforms: str) -> ImageRecord | None:
+        record = self._state.image(reference.name)
+        wanted = (reference.digest, reference.repository.registry, platforms)
+        if record is None or (record.source, record.registry, record.platforms) != wanted:
+            return None
+
+        if self._names.needs_history:
+            self._names.load(self._state.images())
+
+        return record if self._names.is_last(reference) else None
+
+    async def _record(self, record: ImageRecord) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._serial.run(self._state.commit, [record])
+
+        self._names.record(record)
+
+    async def _look_for(self, repository: Repository, node: Descriptor) -> None:
+        found = await self._registry.head_manifest(repository, str(node.digest))
+        if found is not None and found.digest == node.digest:
+            self._locations.add_content(repository, [node.digest])
+
+    async def _not_mountable(self, repository: Repository, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return what would have to be fetched from the source, for a dry run."""
+        present: set[Digest] = set()
+
+        async def look(node: Descriptor) -> None:
+            if await self._registry.has_blob(repository, node):
+                present.add(node.digest)
+
+        missing = self._locations.not_mountable(nodes)
+        await run_all(partial(look, node) for node in missing if not node.is_manifest)
+        return [node for node in missing if node.digest not in present]
+
+
+def state_path(address: RegistryAddress, settings: Options) -> Path:
+    """Return the file with the state of pushes to `address`.
+
+    :raises ConfigError: as `Options.state_directory`.
+    """
+    return settings.state_directory(str(address)) / "pushed.db"
+
+
+def _read_state(address: RegistryAddress, settings: Options) -> tuple[State, str | None]:
+    path = state_path(address, settings)
+    return State.open(path, read_only=True) if path.exists() else (State.empty(), None)
+
+
+async def _lock_state(
+    address: RegistryAddress, context: TargetContext, stack: AsyncExitStack
+) -> tuple[State, str | None]:
+    path = state_path(address, context.settings)
+    fsops.make_directory(path.parent)
+    try:
+        await stack.enter_async_context(patiently_locked(path.parent / WRITERS, context.patience))
+    except LockHeld:
+        raise LockHeld(f"another run from here pushes to {address}", side=Side.TARGET) from None
+
+    return State.open(path)
