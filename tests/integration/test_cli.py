@@ -39,7 +39,7 @@ BAD_INPUT = {
     "server with a password": (["kolla", "--server", "https://me:secret@quay.io"], "no place in a URL"),
     "unknown kind of target": (["kolla", "--to", "s3://bucket"], "unknown kind of target: 's3'"),
     "a file as the target": (["kolla", "--to", "/etc/passwd"], "is not a directory"),
-    "a directory of something else": (["kolla", "--to", "/etc"], "is no OCI image layout"),
+    "a directory of something else": (["kolla", "--to", "/etc"], "is not an OCI image layout"),
     "missing token file": (["kolla", "--token-file", "missing/token"], "missing/token"),
     "user without password": (["kolla", "--username", "me"], "go together"),
     "report nowhere": (["kolla", "--report", "missing/report.json"], "can't write a file at missing"),
