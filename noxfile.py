@@ -1,4 +1,4 @@
-"""`nox` runs everything that has to pass; `nox -l` lists what there is."""
+"""Run `nox` for everything that has to pass, `nox -l` for the list of sessions, `nox -s NAME` for one of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import nox
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "tests", "docs"]
+nox.options.sessions = ["lint", "types", "tests", "docs", "build"]
 
 _GROUPS = nox.project.load_toml("pyproject.toml")
-# Independent clients and servers that the tests hold quaymirror against: program and Debian package.
+# Independent clients and servers that quaymirror is tested against: program and Debian package.
 _PEERS = {"skopeo": "skopeo", "docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
-# What the lab needs besides: servers, and what the physical limit is measured with.
+# Further programs for the benchmarks: servers, and tools that measure the physical limit.
 _LAB = {
     "nginx": "nginx",
     "/usr/lib/nginx/modules/ngx_http_lua_module.so": "libnginx-mod-http-lua",
@@ -23,36 +23,63 @@ _LAB = {
     "openssl": "openssl",
     "aria2c": "aria2",
 }
+# Test files run side by side, the tests of one file in their order.
+_PARALLEL = ("-n", "2", "--dist", "loadfile")
+# The commit that the structure is compared with, and packages beside it.
+_BEFORE = "92e26c5"
+_REFERENCES = ("httpcore", "anyio", "bandersnatch")
 
 
 def _install(session: nox.Session, *groups: str) -> None:
-    for group in groups:
-        session.install(*nox.project.dependency_groups(_GROUPS, group))
-
-    session.install("-e", ".")
+    dependencies = [one for group in groups for one in nox.project.dependency_groups(_GROUPS, group)]
+    session.install(*dependencies, "-e", ".")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format."""
+    """Check style, format, structure and language."""
     session.install(*nox.project.dependency_groups(_GROUPS, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "benchmarks/structure.py", "--check")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types."""
-    _install(session, "lint", "test")
+    """Check types, and that the public API has no unknown ones."""
+    _install(session, "types", "test")
     session.run("mypy")
+    session.run("basedpyright", "tests/typing")
+    session.run("basedpyright", "--verifytypes", "quaymirror", "--ignoreexternal", silent=True)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests, those against real peers included; installs the peers where it may."""
+    """Run all tests that need no other programs: `nox -s tests -- -k resume` for some of them."""
+    _install(session, "test")
+    session.run("pytest", *_PARALLEL, "-m", "not interop and not soak", *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run the unit and contract tests."""
+    _install(session, "test")
+    session.run("pytest", *_PARALLEL, "-m", "not interop and not soak", "tests/unit", "tests/contract", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Run the tests against real registries and clients; as root on Debian, install these first."""
     _install_debian(session, _PEERS)
     _install(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-m", "interop", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run the tests that take minutes."""
+    _install(session, "test")
+    session.run("pytest", "-m", "soak", *session.posargs)
 
 
 @nox.session
@@ -64,7 +91,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; what comes from the code has to be up to date, and a warning is an error."""
+    """Build the documentation. Generated parts have to be up to date; a warning is an error."""
     _install(session, "docs")
     session.run("python", "docs/generate.py", "--check")
     session.run("python", "benchmarks/report.py", "--check")
@@ -72,8 +99,38 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel in dist/, and run the commands of the README and the tutorial from the wheel."""
+    dist = Path("dist").resolve()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    [wheel] = dist.glob("*.whl")
+    session.install(str(wheel))
+    with session.chdir(session.create_tmp()):
+        session.run("quaymirror", "--version")
+        session.run("quaymirror", "demo", "--progress", "plain", "--images", "10")
+
+    session.install(*nox.project.dependency_groups(_GROUPS, "test"))
+    session.run("pytest", "tests/integration/test_tutorial.py", *session.posargs)
+
+
+@nox.session
+def structure(session: nox.Session) -> None:
+    """Print the measures of the structure, beside those of an earlier commit and of other projects."""
+    _install(session)
+    session.install("--no-deps", *_REFERENCES)
+    before = Path(session.create_tmp()) / _BEFORE
+    if not before.exists():
+        session.run("git", "worktree", "add", "--detach", str(before), _BEFORE, external=True, silent=True)
+
+    subject = f"{_BEFORE}={before / 'src' / 'quaymirror'}"
+    session.run("python", "benchmarks/structure.py", *(session.posargs or [subject, *_REFERENCES]))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
-    """Run the lab, all of it or a scenario: `nox -s bench -- wan --rounds 5`; `-- --check`: have we got slower?"""
+    """Run the benchmarks: all, or `nox -s bench -- wan --rounds 5`; `-- --check` compares with the recorded results."""
     _install_debian(session, _PEERS | _LAB)
     _install(session, "test")
     session.run("python", "benchmarks", *session.posargs)
@@ -86,12 +143,12 @@ def _install_debian(session: nox.Session, programs: dict[str, str]) -> None:
         return
 
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        session.warn(f"what needs {', '.join(missing)} is left out: install these packages to have it")
+        session.warn(f"tests that need {', '.join(missing)} are skipped: install these packages to run them")
         return
 
     session.run("apt-get", "update", "-q", external=True, silent=True)
     for package in missing:
-        # What a release does not have is left out, as it is where nobody may install anything.
+        # Packages that a release lacks are left out, as on machines without apt-get.
         install = ("apt-get", "install", "-qy", "--no-install-recommends", package)
         session.run(*install, external=True, silent=True, success_codes=[0, 100])
 
