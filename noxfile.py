@@ -64,7 +64,9 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run the unit and contract tests."""
     _install(session, "test")
-    session.run("pytest", *_PARALLEL, "-m", "not interop and not soak", "tests/unit", "tests/contract", *session.posargs)
+    session.run(
+        "pytest", *_PARALLEL, "-m", "not interop and not soak", "tests/unit", "tests/contract", *session.posargs
+    )
 
 
 @nox.session

@@ -7,97 +7,164 @@
     async for image in quaymirror.discover(selection):
         print(image.reference)
 
-Nothing is global: any number of runs can go on in one process, each in its own task.
+The names in `__all__` and the package `quaymirror.testing` are the public interface; other modules are private, whatever
+their names, and change without notice. No state is global: any number of runs can go on in one process, each in a task of
+its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .__about__ import __version__
-from .errors import QuaymirrorError
-from .events import Event, Observer, Outcome, Status, ignore
-from .progress.meters import Meters
-from .selection.selection import Selection
 
 if TYPE_CHECKING:
+    from . import errors, events
     from .catalog.base import PinnedImage
+    from .errors import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side
+    from .events import Event, Observer, Outcome, Status, ignore
+    from .http.retry import RetryPolicy
+    from .http.timeouts import Timeouts
+    from .oci import Digest, Platform, Reference, Repository
+    from .progress.meters import Meters
     from .run.context import Stop
     from .run.report import Report
-    from .settings import Options
+    from .secret import Credentials, Secret
+    from .selection.selection import Selection
+    from .settings import (
+        ClientOptions,
+        DiscoveryOptions,
+        Limits,
+        Options,
+        OutputOptions,
+        PruneOptions,
+        SourceOptions,
+        TargetOptions,
+    )
+    from .store.fsops import Fsync
 
 __all__ = [
+    "ClientOptions",
+    "Credentials",
+    "Digest",
+    "DiscoveryOptions",
     "Event",
+    "ExitCode",
+    "Failure",
+    "Fsync",
+    "Limits",
     "Meters",
     "Observer",
     "Options",
     "Outcome",
+    "OutputOptions",
+    "Phase",
     "PinnedImage",
+    "Platform",
+    "PruneOptions",
     "QuaymirrorError",
+    "Reference",
     "Report",
+    "Repository",
+    "RetryPolicy",
+    "Scope",
+    "Secret",
     "Selection",
+    "Side",
+    "SourceOptions",
     "Status",
     "Stop",
+    "TargetOptions",
+    "Timeouts",
     "__version__",
     "discover",
+    "errors",
+    "events",
+    "ignore",
     "sync",
 ]
 
-# What these need takes most of the start-up time, and `quaymirror --help` needs none of it.
-_LAZY = {
-    "PinnedImage": "quaymirror.catalog.base",
-    "Report": "quaymirror.run.report",
-    "Options": "quaymirror.settings",
-    "Stop": "quaymirror.run.context",
+# Names are imported when they are used: all of them together take most of the start-up time of `quaymirror --help`.
+_MODULES = {
+    "catalog.base": ("PinnedImage",),
+    "errors": ("ExitCode", "Failure", "Phase", "QuaymirrorError", "Scope", "Side"),
+    "events": ("Event", "Observer", "Outcome", "Status", "ignore"),
+    "http.retry": ("RetryPolicy",),
+    "http.timeouts": ("Timeouts",),
+    "oci": ("Digest", "Platform", "Reference", "Repository"),
+    "progress.meters": ("Meters",),
+    "run.context": ("Stop",),
+    "run.report": ("Report",),
+    "secret": ("Credentials", "Secret"),
+    "selection.selection": ("Selection",),
+    "settings": (
+        "ClientOptions",
+        "DiscoveryOptions",
+        "Limits",
+        "Options",
+        "OutputOptions",
+        "PruneOptions",
+        "SourceOptions",
+        "TargetOptions",
+    ),
+    "store.fsops": ("Fsync",),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names} | {"errors": "", "events": ""}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LAZY:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    from importlib import import_module
+    module = _MODULE_OF[name]
+    return getattr(import_module(f".{module}", __name__), name) if module else import_module(f".{name}", __name__)
 
-    return getattr(import_module(_LAZY[name]), name)
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 async def sync(
     selection: Selection,
     target: str | Path = "./mirror",
-    settings: Options | None = None,
+    options: Options | None = None,
     *,
-    observer: Observer = ignore,
+    observer: Observer | None = None,
     meters: Meters | None = None,
     stop: Stop | None = None,
 ) -> Report:
-    """Mirror every image of `selection` to `target`: the path of an OCI image layout, or what `--to` takes.
+    """Mirror every image of `selection` to `target`: the path of an OCI image layout, or an address as for `--to`.
 
-    Failures of images, of the source and of the disk during the run are in the report, never raised; cancelling the
-    call is safe at any time. `observer` is told of every event, `meters` count bytes, `stop` ends the run early.
+    Failures of images, of the source and of the disk during the run are in the report, never raised; cancelling the call
+    is safe at any time. `observer` is called with every event, `meters` count bytes, `stop` ends the run early.
 
-    :raises ConfigError: when `target` or `settings` make no sense.
-    :raises LockHeld: when another run is at work on `target`.
-    :raises StoreError: when `target` can't be opened.
+    :raises ConfigError: if `target` or `options` are not legal.
+    :raises LockHeld: if another run holds the lock of `target`.
+    :raises StoreError: if `target` can't be opened.
     """
+    from .events import ignore
     from .run.sync import run_sync
     from .settings import Options
 
-    return await run_sync(selection, target, settings or Options(), observer=observer, meters=meters, stop=stop)
+    options = options or Options()
+    return await run_sync(selection, target, options, observer=observer or ignore, meters=meters, stop=stop)
 
 
 def discover(
-    selection: Selection, settings: Options | None = None, *, observer: Observer = ignore
+    selection: Selection, options: Options | None = None, *, observer: Observer | None = None
 ) -> AsyncGenerator[PinnedImage]:
-    """Iterate over the images of `selection`, pinned to the digests their tags have now, in the listing's order.
+    """Iterate over the images of `selection`, pinned to the digests of their tags, in the order of the listing.
 
     Tags are checked concurrently, ahead of the iteration. To leave it early, use `contextlib.aclosing`.
 
     :raises SelectionEmpty: if the organization is unknown or shows nothing, or if nothing in it matches.
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
+    from .events import ignore
     from .run.find import find_images
     from .settings import Options
 
-    return find_images(selection, settings or Options(), observer=observer)
+    return find_images(selection, options or Options(), observer=observer or ignore)
