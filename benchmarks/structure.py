@@ -149,7 +149,7 @@ ROWS = (
     _counted("discovery pipelines", counts.discovery_pipelines, 1, enforced=False),
     _counted("reducers of events", counts.reducers, 1, enforced=False),
     Row("registrations per option, at most", _registrations, 1, _registered, is_enforced=False),
-    _counted("edits of exceptions in flight", counts.error_edits, 0, enforced=False),
+    _counted("edits of exceptions in flight", counts.error_edits, 0),
     Row("public names declared", lambda s: counts.declared_names(s.tree)),
     Row("public names defined in public modules", lambda s: counts.exported_names(s.tree)),
     Row("words in docstrings and comments", lambda s: s.words),

@@ -7,9 +7,8 @@
     async for image in quaymirror.discover(selection):
         print(image.reference)
 
-The names in `__all__` and the package `quaymirror.testing` are the public interface; other modules are private, whatever
-their names, and change without notice. No state is global: any number of runs can go on in one process, each in a task of
-its own.
+The names in `__all__` and the package `quaymirror.testing` are the public interface; all other modules are private and
+change without notice. No state is global: any number of runs can go on in one process, each in a task of its own.
 """
 
 from __future__ import annotations
@@ -138,8 +137,8 @@ async def sync(
 ) -> Report:
     """Mirror every image of `selection` to `target`: the path of an OCI image layout, or an address as for `--to`.
 
-    Failures of images, of the source and of the disk during the run are in the report, never raised; cancelling the call
-    is safe at any time. `observer` is called with every event, `meters` count bytes, `stop` ends the run early.
+    Failures of images, of the source and of the disk during the run are in the report, never raised; cancelling the
+    call is safe at any time. `observer` is called with every event, `meters` count bytes, `stop` ends the run early.
 
     :raises ConfigError: if `target` or `options` are not legal.
     :raises LockHeld: if another run holds the lock of `target`.

@@ -72,7 +72,7 @@ class Counter:
             self.digests.append(reference.digest)
         elif outcome.error is not None:
             self.failed += 1
-            print(outcome.error.message, outcome.error.side, file=sys.stderr)
+            sys.stderr.write(f"{outcome.error.message} ({outcome.error.side})\n")
 
 
 async def first_image(selection: Selection) -> PinnedImage | None:
