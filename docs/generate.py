@@ -18,12 +18,12 @@ import click
 
 from quaymirror import events
 from quaymirror.cli.help import GroupedCommand
-from quaymirror.cli.keys import shape_of
 from quaymirror.cli.main import main
-from quaymirror.cli.sync import sync
 from quaymirror.config.schema import config_schema
 from quaymirror.errors import Failure, Phase, Scope, Side
 from quaymirror.oci import Digest, Reference, Repository
+from quaymirror.settings.register import JOB_TABLE, RUN_TABLE, SELECTION
+from quaymirror.settings.spec import OptionSpec
 from quaymirror.ui.jsonl import VERSION, event_name
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -62,22 +62,29 @@ def cli() -> str:
 
 def configuration() -> str:
     """Return the page about the configuration file."""
-    shape = shape_of(sync)
     parts = [(REFERENCE / "configuration.head.md").read_text(encoding="utf-8").rstrip()]
-    for title, keys in (
-        ("The selection of a job", shape.selection),
-        ("Options of a job, or of `[defaults]`", shape.options),
-        ("`[run]`", shape.run),
+    for title, specs in (
+        ("The selection of a job", SELECTION),
+        ("Options of a job, or of `[defaults]`", JOB_TABLE),
+        ("`[run]`", RUN_TABLE),
     ):
-        rows = [f"| `{key.name}` | {_kind(key)} | {key.help} |" for key in keys]
-        parts.append("\n".join([f"## {title}", "", "| key | value | meaning |", "|---|---|---|", *rows]))
+        rows = [f"| `{spec.key_name}` | {_kind(spec)} | {_default(spec)} | {spec.help} |" for spec in specs]
+        parts.append("\n".join([f"## {title}", "", "| key | value | default | meaning |", "|---|---|---|---|", *rows]))
 
     return "\n\n".join(parts) + "\n"
 
 
-def _kind(key: Any) -> str:
-    one = " or ".join(f"`{choice}`" for choice in key.choices) or key.kind.value.replace("string", "text")
-    return f"array of {one}" if key.many else one
+def _kind(spec: OptionSpec) -> str:
+    one = " or ".join(f"`{choice}`" for choice in spec.choices) or spec.kind.value
+    return f"array of {one}" if spec.many else one
+
+
+def _default(spec: OptionSpec) -> str:
+    default = spec.default_text
+    if default in (None, []):
+        return ""
+
+    return str(default).lower() if isinstance(default, bool) else f"`{default}`"
 
 
 def events_schema() -> dict[str, Any]:
@@ -186,7 +193,7 @@ def pages() -> dict[str, str]:
     return {
         "cli.md": cli(),
         "configuration.md": configuration(),
-        "config.schema.json": json.dumps(config_schema(shape_of(sync)), indent=2) + "\n",
+        "config.schema.json": json.dumps(config_schema(), indent=2) + "\n",
         "quaymirror.1": man_page(),
         "events.schema.json": json.dumps(events_schema(), indent=2) + "\n",
     }

@@ -304,7 +304,7 @@ async def test_validate_names_every_mistake_and_run_the_first(tmp_path: Path) ->
     assert first.stderr.count("\n") == 1
     (tmp_path / "quaymirror.toml").unlink()
     none = await run("run", cwd=tmp_path, check=2, env={"XDG_CONFIG_HOME": str(tmp_path)})
-    assert "there is no configuration file" in none.stderr
+    assert "no configuration file found" in none.stderr
 
 
 async def test_an_import_is_a_configuration_that_is_valid(tmp_path: Path) -> None:

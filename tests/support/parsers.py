@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import yarl
@@ -31,9 +30,7 @@ from quaymirror.auth.challenge import grants, parse_challenges, parse_token
 from quaymirror.auth.tokens import TokenAuth
 from quaymirror.catalog.quay.api import listing_path
 from quaymirror.catalog.quay.schema import parse_page, parse_tags
-from quaymirror.cli.keys import shape_of, words_of
 from quaymirror.cli.options import make_selection
-from quaymirror.cli.sync import sync
 from quaymirror.config.convert import convert
 from quaymirror.config.document import Mistakes, read_config
 from quaymirror.errors import QuaymirrorError
@@ -53,6 +50,7 @@ from quaymirror.selection.lockfile import read_lock
 from quaymirror.selection.parse import parse_duration, parse_since
 from quaymirror.selection.selection import Selection
 from quaymirror.settings import parse_rate
+from quaymirror.settings.register import SELECTION
 from quaymirror.store import lock, receipts
 from quaymirror.store.documents import Unreadable, check_oci_layout, name_of, parse_index, project
 from quaymirror.store.records import ImageRecord
@@ -285,16 +283,11 @@ def _lock_file(data: bytes) -> None:
     parse_server(server)
 
 
-@cache
-def _shape() -> Any:
-    return shape_of(sync)
-
-
 def _toml(data: bytes) -> None:
-    config = read_config(_written(data, "quaymirror.toml"), _shape())
+    config = read_config(_written(data, "quaymirror.toml"))
     for job in config.jobs.values():
         with _ours():
-            make_selection(**words_of(job))
+            make_selection({spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job})
 
 
 def _import(data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,31 @@ import click
 from ..config.document import Mistakes, read_config
 from ..config.schema import config_schema
 from ..errors import ConfigError
+from ..settings.register import JOB_TABLE, REGISTER, RUN_TABLE, SELECTION
 from ..text import escape_controls
-from .help import long_name
-from .keys import file_options, shape_of
+from .help import WIDE, options
+from .options import json_option
 from .outputs import shown_url
-from .run import ResolvedValue, config_file, job_settings, plan_of, run, run_settings
-from .sync import sync
-
-_FILE = click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
+from .run import ResolvedValue, config_file, job_values, plan_of, run, run_values
 
 
-@click.group(context_settings={"max_content_width": 100})
+@click.group(context_settings=WIDE)
 def config() -> None:
     """Show, check, describe or import a configuration file."""
 
 
 @config.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@_FILE
-@click.option("--json", "as_json", is_flag=True, help="One object: jobs, their keys, value and origin of each.")
+@options("config")
+@json_option("Print an object with value and origin of each key of each job.")
 def show(jobs: tuple[str, ...], config: Path | None, as_json: bool) -> int:
-    """Show what each job comes to, and where each value is from."""
-    read = read_config(config_file(config), shape_of(sync))
+    """Show each job's effective settings and where they come from."""
+    read = read_config(config_file(config))
     context = _run_context()
-    tables = {"run": _values(run_settings(context, read))}
+    tables = {"run": _values(run_values(context, read))}
     for name, job in read.chosen(jobs).items():
         selection = {key: {"value": given.value, "origin": given.place} for key, given in job.items() if key in _WORDS}
-        tables[f"jobs.{name}"] = selection | _values(job_settings(context, job))
+        tables[f"jobs.{name}"] = selection | _values(job_values(context, job))
 
     if as_json:
         click.echo(json.dumps(tables, indent=2))
@@ -51,10 +50,10 @@ def show(jobs: tuple[str, ...], config: Path | None, as_json: bool) -> int:
 @config.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def validate(file: Path | None) -> int:
-    """Name every mistake of a configuration file, with line, column and key."""
+    """Report every mistake in a configuration file, with line, column and key."""
     file = config_file(file)
     try:
-        read = read_config(file, shape_of(sync))
+        read = read_config(file)
     except Mistakes as mistakes:
         for line in mistakes.lines:
             click.echo(escape_controls(line))
@@ -72,16 +71,16 @@ def validate(file: Path | None) -> int:
 @config.command()
 def schema() -> int:
     """Print the JSON Schema of configuration files, for editors."""
-    click.echo(json.dumps(config_schema(shape_of(sync)), indent=2))
+    click.echo(json.dumps(config_schema(), indent=2))
     return 0
 
 
 @config.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 def import_(file: Path) -> int:
-    """Make a configuration file of skopeo's sync YAML or regctl's regsync.yml.
+    """Convert skopeo's sync YAML or a regsync.yml into a configuration file.
 
-    It is printed on stdout; what it can't say is listed on stderr, and in the file.
+    The file is printed on stdout; parts that can't be converted are listed on stderr and in the file.
     """
     from ..config.convert import convert
 
@@ -98,23 +97,20 @@ def import_(file: Path) -> int:
     return 0
 
 
-_WORDS = ("organization", "repositories", "tags", "exclude", "since")
+_WORDS = {spec.key_name for spec in SELECTION}
+_TABLES = {spec.name for spec in (*RUN_TABLE, *JOB_TABLE)}
 
 
 def _run_context() -> click.Context:
-    """What `quaymirror run` without a word on its command line would go by."""
-    from .help import add_variables
-
-    add_variables(run)
+    """Return the context of `quaymirror run` without arguments."""
     return run.make_context("run", [])
 
 
-def _values(settings: Mapping[str, ResolvedValue]) -> dict[str, dict[str, Any]]:
-    names = {option.name: long_name(option) for option in file_options(sync)}
+def _values(resolved: Mapping[str, ResolvedValue]) -> dict[str, dict[str, Any]]:
     return {
-        names[name]: {"value": _shown(name, setting.value), "origin": setting.origin}
-        for name, setting in settings.items()
-        if name in names
+        REGISTER[name].key_name: {"value": _shown(name, each.text), "origin": each.origin}
+        for name, each in resolved.items()
+        if name in _TABLES
     }
 
 
@@ -123,9 +119,12 @@ def _shown(name: str, value: Any) -> Any:
         return shown_url(value)
 
     if isinstance(value, tuple):
-        return list(value)
+        return [_shown(name, item) for item in value]
 
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    if isinstance(value, Enum):
+        return value.value
+
+    return value if value is None or isinstance(value, str | int | float | bool | list) else str(value)
 
 
 def _table(name: str, values: Mapping[str, Mapping[str, Any]]) -> str:

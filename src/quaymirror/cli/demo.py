@@ -19,8 +19,8 @@ from ..run.sync import run_sync
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
+from .help import WIDE, command_option, options
 from .observers import watched_run
-from .outputs import PROGRESS
 
 _TAG = "2025.1-debian"
 # Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.
@@ -29,25 +29,18 @@ _BANDWIDTH = 800_000
 _LAYER_BYTES = 700_000
 
 
-@click.command()
-@click.option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images land.")
-@click.option("--keep-serving", is_flag=True, help="Leave the server up afterwards, to try other commands on it.")
-@click.option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="How many images.")
-@click.option(
-    "--progress",
-    type=click.Choice(PROGRESS),
-    metavar="HOW",
-    default="auto",
-    show_default=True,
-    help="What to show: auto, rich, plain, json or none.",
-)
-def demo(target: Path | None, keep_serving: bool, images: int, progress: str) -> int:
-    """Mirror a small generated organization from a Quay server that is started for it, on this machine.
+@click.command(context_settings=WIDE)
+@command_option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images are stored.")
+@command_option("--keep-serving", is_flag=True, help="Keep the server running afterwards, to try other commands.")
+@command_option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="Number of images.")
+@options("progress")
+def demo(target: Path | None, keep_serving: bool, images: int, progress: str | None) -> int:
+    """Mirror a small generated organization from a Quay-compatible server on this machine.
 
-    Everything is real but the distance: the same server is what quaymirror is tested with.
+    Only the network distance is simulated: the tests of quaymirror use the same server.
     """
     path = target or Path(tempfile.mkdtemp(prefix="quaymirror-demo-")) / "mirror"
-    return anyio.run(partial(_demo, path, images, progress, keep_serving=keep_serving))
+    return anyio.run(partial(_demo, path, images, progress or "auto", keep_serving=keep_serving))
 
 
 async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -> int:

@@ -1,105 +1,138 @@
-"""`--help` in groups, and a variable of the environment for every option."""
+"""Click options made from the register, and `--help` that shows them under headings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
-_GROUPS = {
-    "What": ("globs", "tags", "exclude", "since", "platform", "from_lock", "allow_empty", "config"),
-    "Where to": ("target", "filters", "allow_extract", "dry_run", "fsync", "no_space_check", "wait"),
-    "A target that is a registry": (
-        "dest_username",
-        "dest_password_stdin",
-        "dest_cert_dir",
-        "dest_tls_verify",
-        "state",
-        "check_target",
-        "verify_target",
-    ),
-    "How to look, and what to mend": ("fast", "mend", "repair_state"),
-    "What is gone at the source": ("prune", "grace", "max_delete", "yes"),
-    "From where": (
-        "server",
-        "token_file",
-        "username",
-        "password_stdin",
-        "authfile",
-        "allow_realm",
-        "allow_foreign_layers",
-        "cafile",
-        "src_cert_dir",
-        "src_tls_verify",
-        "cert_dir",
-        "tls_verify",
-    ),
-    "How much at once, how long": (
-        "concurrency",
-        "layer_concurrency",
-        "retries",
-        "limit_rate",
-        "max_requests_per_second",
-        "discovery",
-        "max_duration",
-        "full_check_every",
-        "full_check",
-        "expect_at_least",
-        "max_missing",
-    ),
-    "What is shown and left behind": (
-        "as_json",
-        "progress",
-        "verbose",
-        "quiet",
-        "log_file",
-        "log_format",
-        "report",
-        "report_html",
-        "lock_file",
-        "metrics_textfile",
-        "ping_url",
-    ),
-}
-_OTHER = "Other options"
-# What is no setting: a variable for it would only surprise.
-_WITHOUT_VARIABLE = {
-    "help",
-    "help_all",
-    "version",
-    "password_stdin",
-    "dest_password_stdin",
-    "from_lock",
-    "as_json",
-    "yes",
-}
+from ..errors import ConfigError
+from ..settings.register import REGISTER
+from ..settings.spec import Heading, OptionSpec, OptionType
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-# What --help shows, by long names: what most people need, on one screen of 80x24. The rest is in --help-all.
-_COMMON = (
-    "config",
-    "fast",
-    "repair",
-    "repair-state",
-    "to",
-    "dry-run",
-    "exclude",
-    "since",
-    "platform",
-    "concurrency",
-    "limit-rate",
-    "prune",
-    "json",
-    "server",
-    "token-file",
-    "username",
-    "progress",
-    "report",
-    "help-all",
-    "help",
-)
+WIDE = {"max_content_width": 100}
 _EXAMPLES = 2
 _ALL = "quaymirror.help-all"
+
+
+class _Value(click.ParamType[Any]):
+    """The value of an option, parsed as its declaration says."""
+
+    def __init__(self, spec: OptionSpec) -> None:
+        self.spec = spec
+        self.name = spec.kind.value
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value that a text means; other values were converted before."""
+        if not isinstance(value, str):
+            return value
+
+        try:
+            return self.spec.item(value)
+        except ConfigError as error:
+            self.fail(error.message, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete a choice, or let the shell complete a path."""
+        if self.spec.kind in (OptionType.PATH, OptionType.TARGET):
+            return [CompletionItem(incomplete, type="file")]
+
+        return [CompletionItem(choice) for choice in self.spec.choices if choice.startswith(incomplete)]
+
+
+class CommandOption(click.Option):
+    """An option under a heading; `common` ones are in the short help."""
+
+    heading = Heading.OTHER
+    common = True
+
+
+class RegisteredOption(CommandOption):
+    """An option of the register; None is its value when it is not given."""
+
+    def __init__(self, spec: OptionSpec) -> None:
+        has_default = spec.default not in (None, ()) and not isinstance(spec.default, bool)
+        default = spec.shown_default or (spec.default_text if has_default else "")
+        notes = [*(["repeatable"] if spec.many else []), *([f"default: {default}"] if default else [])]
+        super().__init__(
+            [*spec.spellings, spec.name],
+            type=click.BOOL if spec.is_flag else _Value(spec),
+            is_flag=spec.is_flag,
+            multiple=spec.many,
+            default=None,
+            metavar=spec.metavar or None,
+            envvar=list(spec.all_variables) or None,
+            help=spec.help + (f"  [{'; '.join(notes)}]" if notes else ""),
+        )
+        self.spec = spec
+        self.heading = spec.heading
+        self.common = spec.common
+
+    @staticmethod
+    def of(context: click.Context, name: str) -> RegisteredOption:
+        """Return the option called `name` of a context's command."""
+        return next(each for each in context.command.params if isinstance(each, RegisteredOption) and each.name == name)
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return where a wrong value is: the environment variable, or the option."""
+        assert self.name is not None
+        if ctx is not None and ctx.get_parameter_source(self.name) is ParameterSource.ENVIRONMENT:
+            return self.variable
+
+        return super().get_error_hint(ctx)
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that is set, '' if none is."""
+        return next((variable for variable in self.spec.all_variables if os.environ.get(variable)), "")
+
+
+def check_paths(context: click.Context) -> None:
+    """Raise `click.BadParameter` if a path that an option gives can't be used on this machine."""
+    for param in context.command.params:
+        if isinstance(param, RegisteredOption):
+            try:
+                param.spec.check_disk(context.params.get(param.spec.name))
+            except ConfigError as error:
+                raise click.BadParameter(error.message, context, param) from None
+
+
+def options(*names: str) -> Callable[[F], F]:
+    """Add these options of the register to a command."""
+
+    def decorate(function: F) -> F:
+        for name in reversed(names):
+            _add(function, RegisteredOption(REGISTER[name]))
+
+        return function
+
+    return decorate
+
+
+def command_option(*spellings: str, heading: Heading = Heading.OTHER, **attributes: Any) -> Callable[[F], F]:
+    """Add an option that only this command has: it has no environment variable, and no key in a file."""
+
+    def decorate(function: F) -> F:
+        added = CommandOption(spellings, **attributes)
+        added.heading = heading
+        _add(function, added)
+        return function
+
+    return decorate
+
+
+def _add(function: Any, added: click.Parameter) -> None:
+    # Where click's own decorators put the parameters of a function.
+    if not hasattr(function, "__click_params__"):
+        function.__click_params__ = []
+
+    function.__click_params__.append(added)
 
 
 def _show_all(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -115,12 +148,12 @@ _HELP_ALL = click.Option(
     is_eager=True,
     expose_value=False,
     callback=_show_all,
-    help="Show every option, by what it is about.",
+    help="Show all options, by topic.",
 )
 
 
 class GroupedCommand(click.Command):
-    """A command with more options than a screen has lines: --help has the common ones, --help-all each by its group."""
+    """A command with more options than a screen has lines: --help shows the common ones, --help-all all of them."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the parameters, --help-all and --help the last ones."""
@@ -128,12 +161,12 @@ class GroupedCommand(click.Command):
         return [*params, _HELP_ALL, last]
 
     def full_help(self, ctx: click.Context) -> str:
-        """Return what --help-all prints."""
+        """Return the text of --help-all."""
         ctx.meta[_ALL] = True
         return self.get_help(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write what the command is for, and examples: in short the first paragraph and a few of them."""
+        """Write the description and the examples: in short the first paragraph and a few examples."""
         if ctx.meta.get(_ALL):
             super().format_help_text(ctx, formatter)
             return
@@ -145,39 +178,49 @@ class GroupedCommand(click.Command):
 
         if examples:
             formatter.write_paragraph()
-            # As they are, so that they can be copied: nothing is wrapped.
+            # Not wrapped, so that they can be copied.
             formatter.write("".join(f"  {line.strip()}\n" for line in examples.splitlines()[:_EXAMPLES]))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options: the common ones, or all by what they are about, those of no group last."""
-        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option) and not param.hidden]
+        """Write the options: the common ones, or all under their headings."""
+        params = [param for param in self.get_params(ctx) if isinstance(param, click.Option) and not param.hidden]
         if not ctx.meta.get(_ALL):
-            common = [option for option in options if long_name(option) in _COMMON]
-            common.sort(key=lambda option: _COMMON.index(long_name(option)))
+            common = sorted((param for param in params if _is_common(param)), key=_rank)
             with formatter.section("Options"):
                 formatter.write_dl(_short_rows(common, ctx, formatter.width))
 
             return
 
-        groups = {name: group for group, names in _GROUPS.items() for name in names}
-        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in (*_GROUPS, _OTHER)}
-        for option in options:
-            record = option.get_help_record(ctx)
+        rows: dict[Heading, list[tuple[str, str]]] = {heading: [] for heading in Heading}
+        for param in params:
+            record = param.get_help_record(ctx)
             if record is not None:
-                rows[groups.get(option.name or "", _OTHER)].append(record)
+                rows[_heading(param)].append(record)
 
-        for group, records in rows.items():
+        for heading, records in rows.items():
             if records:
-                with formatter.section(group):
+                with formatter.section(heading):
                     formatter.write_dl(records)
 
 
-def _short_rows(options: Sequence[click.Option], ctx: click.Context, width: int) -> list[tuple[str, str]]:
+def _is_common(option: click.Option) -> bool:
+    return option.common if isinstance(option, CommandOption) else True
+
+
+def _heading(option: click.Option) -> Heading:
+    return option.heading if isinstance(option, CommandOption) else Heading.OTHER
+
+
+def _rank(option: click.Option) -> int:
+    return list(Heading).index(_heading(option))
+
+
+def _short_rows(params: Sequence[click.Option], ctx: click.Context, width: int) -> list[tuple[str, str]]:
     """Return a row for each option: its main names, and its help, with the default if that fits into one line."""
-    names = [_main_names(option, ctx) for option in options]
+    names = [_main_names(option, ctx) for option in params]
     room = width - max(map(len, names)) - 4
     rows = []
-    for name, option in zip(names, options, strict=True):
+    for name, option in zip(names, params, strict=True):
         _, text = option.get_help_record(ctx) or ("", "")
         rows.append((name, text if len(text) <= room else text.partition("  [")[0]))
 
@@ -187,18 +230,4 @@ def _short_rows(options: Sequence[click.Option], ctx: click.Context, width: int)
 def _main_names(option: click.Option, ctx: click.Context) -> str:
     short = [name for name in option.opts if not name.startswith("--")]
     metavar = "" if option.is_flag else f" {option.make_metavar(ctx)}"
-    return ", ".join([*short, f"--{long_name(option)}"]) + metavar
-
-
-def long_name(option: click.Option) -> str:
-    """Return the name that people know an option by, without its dashes: `layer-concurrency`."""
-    return next(name for name in option.opts if name.startswith("--")).removeprefix("--")
-
-
-def add_variables(command: click.Command) -> None:
-    """Let every option be said by a variable: QUAYMIRROR_ and its name in capitals."""
-    for option in command.params:
-        if isinstance(option, click.Option) and option.name not in _WITHOUT_VARIABLE:
-            variable = "QUAYMIRROR_" + long_name(option).replace("-", "_").upper()
-            others = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
-            option.envvar = [variable, *(other for other in others if other != variable)]
+    return ", ".join([*short, next(name for name in option.opts if name.startswith("--"))]) + metavar

@@ -12,26 +12,29 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ..settings import DEFAULT_TARGET
 from ..store.history import History
 from ..store.records import PastRun
 from ..text import escape_controls, human_bytes, human_duration
-from .options import home_at
+from .help import WIDE, command_option, options
+from .options import home_at, json_option
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(context_settings=WIDE)
 @click.argument("run", required=False, metavar="[RUN]")
-@click.option("--to", "target", metavar="TARGET", default="./mirror", show_default=True, help="As given to sync.")
-@click.option("--state", type=click.Path(path_type=Path), help="As given to sync.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="So many runs.")
-@click.option("--json", "as_json", is_flag=True, help="JSON: an array of runs, or the whole report of RUN.")
-def history(run: str | None, target: str, state: Path | None, limit: int, as_json: bool) -> int:
-    """Show the runs that filled a target, the latest first, or what became of each image in RUN.
+@options("target", "state")
+@command_option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="Number of runs to show."
+)
+@json_option("Print an array of runs, or the report of RUN.")
+def history(run: str | None, target: str | None, state: Path | None, limit: int, as_json: bool) -> int:
+    """Show the runs that wrote to a target, the latest first, or the outcome of each image in RUN.
 
     \b
     quaymirror history --to /srv/mirror
     quaymirror history 6fb1c0de --to /srv/mirror
     """
-    past = _open(target, state)
+    past = _open(target or DEFAULT_TARGET, state)
     try:
         if run is None:
             _show_runs(past.runs(limit=limit), as_json=as_json)

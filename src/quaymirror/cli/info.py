@@ -16,32 +16,21 @@ from ..run.info import image_infos
 from ..selection.selection import Selection
 from ..settings import Options
 from ..text import escape_controls, human_bytes
-from .help import GroupedCommand
-from .options import make_selection, make_settings, registry_options, selection_options, server_options
+from .help import WIDE, GroupedCommand, options
+from .options import REGISTRY, SERVER, json_option, make_options, make_selection, selection_options
 
 
-@click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
+@click.command(cls=GroupedCommand, context_settings=WIDE)
 @selection_options
-@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of multi-arch images.  [default: linux/amd64]")
-@server_options
-@registry_options
-@click.option("--concurrency", "-c", metavar="N", type=int, help="Images in flight.  [default: 16]")
-@click.option("--json", "as_json", is_flag=True, help="An array, with the fields of occystrap's info.")
+@options("platforms", *SERVER, *REGISTRY, "concurrency")
+@json_option("Print an array with the fields of occystrap's info.")
 def info(
-    organization: str,
-    glob: str | None,
-    tag: str | None,
-    globs: tuple[str, ...],
-    tags: tuple[str, ...],
-    exclude: tuple[str, ...],
-    since: str | None,
-    platform: str | None,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> int:
     """Show the metadata of each image; no layer is fetched."""
-    selection = make_selection(organization, glob, tag, globs=globs, tags=tags, exclude=exclude, since=since)
-    settings = make_settings(platform=(platform,) if platform else (), **options)
+    selection = make_selection(given)
+    settings = make_options(given)
     infos = anyio.run(partial(_infos, selection, settings))
     if as_json:
         click.echo(json.dumps(infos, indent=2))

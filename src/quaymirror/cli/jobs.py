@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,17 @@ from ..run.shared import Engine, open_engine
 from ..run.sync import run_sync
 from ..selection.lockfile import read_lock
 from ..selection.selection import Selection
-from ..settings import Options, OutputOptions
+from ..settings import DEFAULT_TARGET, Options, OutputOptions
 from ..targets.kinds import TargetSpec, common_target
 from ..tasks import run_all
 from ..text import escape_controls
 from ..ui.summary import summary_lines
 from ..ui.timeline import Timeline
 from .observers import CODES, RunHandle, RunObservers, final_code, show_summaries, watching
-from .options import make_selection, make_settings
+from .options import OUTPUT, SELECTION_WORDS, make_options, make_selection
 from .outputs import ping, write_outputs
 
 T = TypeVar("T")
-
-_SELECTION = ("organization", "glob", "tag", "globs", "tags", "exclude", "since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,6 @@ class Plan:
     target: str
     settings: Options
     jobs: tuple[str, ...] = ()
-    verify_target: bool = False
 
     def __post_init__(self) -> None:
         pruning.check(self.selections, self.settings, is_prunable=self.spec.capabilities.prunable)
@@ -63,7 +60,7 @@ class Plan:
 
     def joined(self, other: Plan) -> Plan | None:
         """Return both as one run if they can be one: the same target, and the same settings."""
-        alike = (other.settings, other.target, other.verify_target) == (self.settings, self.target, self.verify_target)
+        alike = (other.settings, other.target) == (self.settings, self.target)
         if not alike:
             return None
 
@@ -73,33 +70,22 @@ class Plan:
             return None
 
 
-def make_plan(
-    *,
-    target: str,
-    from_lock: Path | None = None,
-    server_is_given: bool = True,
-    jobs: tuple[str, ...] = (),
-    verify_target: bool = False,
-    **options: Any,
-) -> Plan:
-    """Return the run that the options of `sync` mean.
+def make_plan(given: Mapping[str, Any], jobs: tuple[str, ...] = ()) -> Plan:
+    """Return the run that `given`, values by the names of options, means.
 
-    :raises ConfigError: when they make no sense.
+    :raises ConfigError: if they are illegal.
     """
-    words = {name: options.pop(name) for name in _SELECTION}
+    options = make_options({name: value for name, value in given.items() if name not in OUTPUT})
+    from_lock = given.get("from_lock")
     if from_lock is None:
-        selections: tuple[Selection, ...] = (make_selection(**words),)
+        selections: tuple[Selection, ...] = (make_selection(given),)
+    elif any(given.get(name) for name in SELECTION_WORDS):
+        raise ConfigError("--from-lock is a whole selection: ORG, GLOB, TAG, --exclude and --since don't go with it")
     else:
-        if any(words.values()):
-            raise ConfigError(
-                "--from-lock says which images: no organization, glob, tag, --exclude or --since beside it"
-            )
-
         server, selections = read_lock(from_lock)
-        if not server_is_given:
-            options["server"] = server
+        options = options.replace(server=given.get("server") or server)
 
-    return Plan(selections, target, make_settings(**options), jobs, verify_target)
+    return Plan(selections, given.get("target") or DEFAULT_TARGET, options, jobs)
 
 
 def execute(plans: Sequence[Plan], outputs: OutputOptions) -> int:
@@ -219,7 +205,7 @@ async def _code(job: _Job, caught: Sequence[Signals]) -> ExitCode:
         return CODES[caught[0]]
 
     code = final_code(report, caught)
-    if plan.verify_target and report.fatal is None and not plan.settings.target.dry_run:
+    if plan.settings.target.verify_target and report.fatal is None and not plan.settings.target.dry_run:
         # Damage is graver than anything that a run which ended by itself can say.
         code = await _verified(plan.spec, plan.settings) or code
 

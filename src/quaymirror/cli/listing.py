@@ -17,28 +17,21 @@ from ..run.find import find_images
 from ..selection.selection import Selection
 from ..settings import Options
 from ..text import escape_controls, human_bytes
-from .help import GroupedCommand
-from .options import make_selection, make_settings, selection_options, server_options
+from .help import WIDE, GroupedCommand, options
+from .options import SERVER, json_option, make_options, make_selection, selection_options
 
 
-@click.command("list", cls=GroupedCommand, context_settings={"max_content_width": 100})
+@click.command("list", cls=GroupedCommand, context_settings=WIDE)
 @selection_options
-@server_options
-@click.option("--json", "as_json", is_flag=True, help="An array of repository, tag, digest, size …")
+@options(*SERVER)
+@json_option("Print an array of repository, tag, digest, size and date.")
 def list_images(
-    organization: str,
-    glob: str | None,
-    tag: str | None,
-    globs: tuple[str, ...],
-    tags: tuple[str, ...],
-    exclude: tuple[str, ...],
-    since: str | None,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> int:
     """Show what sync would mirror, without pulling anything."""
-    selection = make_selection(organization, glob, tag, globs=globs, tags=tags, exclude=exclude, since=since)
-    settings = make_settings(**options)
+    selection = make_selection(given)
+    settings = make_options(given)
     images, empty = anyio.run(partial(_find, selection, settings))
     images.sort(key=lambda image: image.reference)
     if as_json:

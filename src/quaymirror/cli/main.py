@@ -15,7 +15,7 @@ import click
 from ..__about__ import __version__
 from ..errors import QuaymirrorError
 from ..text import escape_controls
-from .help import add_variables
+from .help import WIDE
 from .streams import drop_output, prepare_streams
 
 # Commands by name: where they are, and what they do. They are imported only when asked for, since aiohttp takes most of
@@ -52,7 +52,6 @@ class _LazyGroup(click.Group):
         finally:
             gc.enable()
 
-        add_variables(command)
         return command
 
     def resolve_command(
@@ -75,7 +74,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], **WIDE})
 @click.version_option(__version__, prog_name="quaymirror")
 def main() -> None:
     """Mirror a whole quay.io organization, byte for byte, every night.

@@ -1,183 +1,80 @@
-"""Options that several commands share, and how they become a selection and settings."""
+"""Sets of options that several commands have, and the selection and the options that their values mean."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ..catalog.mode import Discovery
 from ..errors import ConfigError
-from ..oci import Platform
 from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
-from ..selection.parse import parse_duration, parse_since
+from ..selection.parse import parse_since
 from ..selection.selection import Selection
-from ..settings import DEFAULT_SERVER, Options, parse_rate
-from ..store.fsops import Fsync
-from ..targets.kinds import find_target
+from ..settings import Options, OutputOptions
+from ..settings.register import REGISTER, field_values
+from ..settings.spec import Heading, specs_of
+from .help import check_paths, command_option, options
 
-# Where a context keeps what was read.
+# The key of a context under which the password of standard input is kept.
 _PASSWORD = "quaymirror.password"  # noqa: S105
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SELECTION = (
-    click.argument("organization", required=False, metavar="ORG|quay://ORG/GLOB:TAG"),
-    click.argument("glob", required=False, metavar="[GLOB]"),
-    click.argument("tag", required=False, metavar="[TAG]"),
-    click.option("--glob", "globs", metavar="GLOB", multiple=True, help="Repositories that match, too (repeatable)."),
-    click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag or a glob for tags (repeatable)."),
-    click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches (repeatable)."),
-    click.option("--since", metavar="DATE|DURATION", help="Only tags updated since: 2025-04-01, 7d, 12h."),
+SELECTION_WORDS = ("organization", "glob", "tag", "globs", "tags", "exclude", "since")
+SERVER = ("server", "token_file", "cafile", "retries", "discovery", "max_requests_per_second", "allow_empty")
+REGISTRY = (
+    "username",
+    "password_stdin",
+    "authfile",
+    "allow_realms",
+    "src_cert_dir",
+    "src_tls_verify",
+    "cert_dir",
+    "tls_verify",
 )
-_CAFILE = click.option("--cafile", type=click.Path(path_type=Path), help="CA certificates to trust, PEM.")
-_RETRIES = click.option("--retries", type=int, default=5, show_default=True, help="Tries again after a failure.")
-_AUTHFILE = click.option(
-    "--authfile", type=click.Path(path_type=Path), help="Auth file instead of docker's and podman's."
-)
-_ALLOW_REALM = click.option(
-    "--allow-realm", metavar="HOST", multiple=True, help="Trust this host's token service, too (repeatable)."
-)
-_CERT_DIR = click.option(
-    "--cert-dir", type=click.Path(path_type=Path), help="The same directory for source and target."
-)
-_TLS_VERIFY = click.option("--tls-verify", type=bool, metavar="BOOL", help="The same for source and target.")
-_CLIENT = (_CAFILE, _RETRIES, _AUTHFILE, _ALLOW_REALM, _CERT_DIR, _TLS_VERIFY)
-_SERVER = (
-    click.option(
-        "--server",
-        metavar="URL",
-        default=DEFAULT_SERVER,
-        envvar="QUAYMIRROR_SERVER",
-        show_default=True,
-        help="The Quay server; http:// means plain HTTP.",
-    ),
-    click.option(
-        "--token-file",
-        type=click.Path(path_type=Path),
-        envvar="QUAY_API_TOKEN_FILE",
-        help="File with an API token; or set QUAY_API_TOKEN.",
-    ),
-    _CAFILE,
-    _RETRIES,
-    click.option(
-        "--discovery",
-        type=click.Choice([way.value for way in Discovery]),
-        default="auto",
-        show_default=True,
-        help="Whom to ask for tags: Quay's API (few calls a second) or its registry (logs each as a pull).",
-    ),
-    click.option(
-        "--max-requests-per-second", metavar="N", type=float, help="Over everything that is asked of the source."
-    ),
-    click.option("--allow-empty", is_flag=True, help="A selection without images is no error."),
-)
-_REGISTRY = (
-    click.option(
-        "--username", "--src-username", "username", metavar="USER", help="User or robot account for the registry."
-    ),
-    click.option("--password-stdin", "--src-password-stdin", "password_stdin", is_flag=True, help="Read its password."),
-    _AUTHFILE,
-    _ALLOW_REALM,
-    click.option("--src-cert-dir", type=click.Path(path_type=Path), help="Its certificates: *.crt, *.cert and *.key."),
-    click.option("--src-tls-verify", type=bool, metavar="BOOL", help="Whether to verify its certificate."),
-    _CERT_DIR,
-    _TLS_VERIFY,
-)
-_TARGET = (
-    click.option("--dest-username", metavar="USER", help="User or robot account for a target that is a registry."),
-    click.option("--dest-password-stdin", is_flag=True, help="Read its password from standard input."),
-    click.option("--dest-cert-dir", type=click.Path(path_type=Path), help="The target's: *.crt, *.cert and *.key."),
-    click.option("--dest-tls-verify", type=bool, metavar="BOOL", help="Whether to verify the target's certificate."),
-    click.option("--state", type=click.Path(path_type=Path), help="Where runs remember what they pushed.  [XDG state]"),
-)
-
-
-_FOREIGN = click.option(
-    "--allow-foreign-layers", is_flag=True, help="Fetch layers that the registry lacks from where manifests say."
-)
-
-_USERS = {"src": "username", "dest": "dest_username"}
-# Options that are words for a value, and flags that set another option.
-_WORDS: dict[str, Callable[[str], object]] = {
-    "discovery": Discovery,
-    "fsync": Fsync,
-    "limit_rate": parse_rate,
-}
-_FLAGS = {
-    "full_check": ("full_check_every", 0.0),
-    "no_space_check": ("check_space", False),
-    "yes": ("max_delete", 100.0),
-}
-_PASSWORDS = {"src": "password_stdin", "dest": "dest_password_stdin"}
+REGISTRY_TARGET = ("dest_username", "dest_password_stdin", "dest_cert_dir", "dest_tls_verify", "state")
+# The options of `sync` and `run`: everything in the register but words of a selection and of files.
+RUN = tuple(name for name in REGISTER if name not in {*SELECTION_WORDS, "from_lock", "config"})
+OUTPUT = {spec.name for spec in specs_of(OutputOptions)}
 
 
 def selection_options(function: F) -> F:
     """Add the words that select images."""
-    return _apply(_SELECTION, function)
+    function = options("globs", "tags", "exclude", "since")(function)
+    for name, metavar in (("tag", "[TAG]"), ("glob", "[GLOB]"), ("organization", "ORG|quay://ORG/GLOB:TAG")):
+        function = click.argument(name, required=False, metavar=metavar)(function)
+
+    return function
 
 
-def server_options(function: F) -> F:
-    """Add the options of the server."""
-    return _apply(_SERVER, function)
+def json_option(text: str) -> Callable[[F], F]:
+    """Add --json, whose help is `text`."""
+    return command_option("--json", "as_json", is_flag=True, heading=Heading.OUTPUT, help=text)
 
 
-def registry_options(function: F) -> F:
-    """Add the options for pulling."""
-    return _apply(_REGISTRY, function)
+def make_selection(given: Mapping[str, Any]) -> Selection:
+    """Return the selection that the words in `given` mean.
 
-
-def foreign_layers_option(function: F) -> F:
-    """Add the option that lets layers come from elsewhere."""
-    return _FOREIGN(function)
-
-
-def client_options(function: F) -> F:
-    """Add the options of any client, for a command that has no source."""
-    return _apply(_CLIENT, function)
-
-
-def target_options(function: F) -> F:
-    """Add the options of a target that is a registry."""
-    return _apply(_TARGET, function)
-
-
-def _apply(decorators: Iterable[Callable[[F], F]], function: F) -> F:
-    return reduce(lambda decorated, decorator: decorator(decorated), reversed(list(decorators)), function)
-
-
-def make_selection(
-    organization: str | None,
-    glob: str | None,
-    tag: str | None,
-    *,
-    globs: tuple[str, ...] = (),
-    tags: tuple[str, ...] = (),
-    exclude: tuple[str, ...] = (),
-    since: str | None = None,
-) -> Selection:
-    """Return the selection that the words mean; `globs` and `tags` are said beside the words.
-
-    :raises ConfigError: when they make no sense.
+    :raises ConfigError: if they are illegal.
     """
+    organization, glob, tag = (given.get(name) for name in ("organization", "glob", "tag"))
     if organization is None:
         raise click.UsageError("Missing argument 'ORG'.")
 
+    globs, tags, exclude = (tuple(given.get(name) or ()) for name in ("globs", "tags", "exclude"))
     now = datetime.now(UTC)
+    since = given.get("since")
     moment = parse_since(since, now=now) if since is not None else None
     if "://" not in organization:
-        return Selection(
-            organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude=exclude, since=moment
-        )
+        return Selection(organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude, moment)
 
     if glob is not None or globs or tags:
-        raise ConfigError("a quay:// address says everything: no GLOB or TAG after it")
+        raise ConfigError("a quay:// address is a whole selection: no GLOB or TAG can follow it")
 
     return Selection.parse_uri(organization, exclude=exclude, since=moment, now=now)
 
@@ -187,82 +84,54 @@ def _joined(word: str | None, others: tuple[str, ...], default: str) -> str:
     return ",".join(words) if words else default
 
 
-def make_settings(**options: Any) -> Options:
-    """Return the settings that the options mean, secrets read from where they are; what is None is left to defaults.
+def make_outputs(given: Mapping[str, Any]) -> OutputOptions:
+    """Return the options of outputs in `given`.
 
-    :raises ConfigError: when they make no sense.
+    :raises ConfigError: if they are illegal.
     """
-    token_file = options.pop("token_file", None)
-    users = {side: options.pop(name, None) for side, name in _USERS.items()}
-    asked = {side: options.pop(name, False) for side, name in _PASSWORDS.items()}
-    if all(asked.values()):
-        raise ConfigError("one standard input can't be the password of both registries: put one into an auth file")
+    return OutputOptions(**{name: value for name, value in given.items() if name in OUTPUT and value is not None})
 
-    _share(options)
-    _spell_out(options)
+
+def make_options(given: Mapping[str, Any]) -> Options:
+    """Return the options that `given`, values by name, means, with secrets from files and standard input.
+
+    :raises ConfigError: if they are illegal.
+    """
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        check_paths(context)
+
+    if given.get("password_stdin") and given.get("dest_password_stdin"):
+        raise ConfigError("standard input can't be the password of both registries; put one into an auth file")
+
     return Options.of(
-        api_token=_api_token(token_file),
-        credentials=_credentials("", users["src"], from_stdin=asked["src"]),
-        dest_credentials=_credentials("dest-", users["dest"], from_stdin=asked["dest"]),
-        allow_realms=options.pop("allow_realm", ()),
-        platforms=tuple(Platform.parse(text) for text in options.pop("platform", ())),
+        **field_values(given),
+        api_token=_api_token(given.get("token_file")),
+        credentials=_credentials(given, ""),
+        dest_credentials=_credentials(given, "dest"),
         environment=os.environ,
-        **{name: value for name, value in options.items() if value is not None},
     )
 
 
-def _share(options: dict[str, Any]) -> None:
-    """Give what is said for both registries to each of which nothing is said."""
-    for name in ("cert_dir", "tls_verify"):
-        value = options.pop(name, None)
-        for side in ("src", "dest"):
-            if options.get(f"{side}_{name}") is None:
-                options[f"{side}_{name}"] = value
-
-
-def _spell_out(options: dict[str, Any]) -> None:
-    """Replace words by the values that they stand for."""
-    for name, parse in _WORDS.items():
-        if options.get(name) is not None:
-            options[name] = parse(options[name])
-
-    for name, (setting, value) in _FLAGS.items():
-        if options.pop(name, False):
-            options[setting] = value
-
-
-def duration(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """Turn the words of an option into seconds.
-
-    :raises ConfigError: when they are no duration.
-    """
-    return None if text is None else parse_duration(text).total_seconds()
-
-
-def grace(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
-    """Turn the words of an option into seconds; `0` is none.
-
-    :raises ConfigError: when they are no duration.
-    """
-    return 0.0 if text == "0" else duration(context, option, text)
-
-
 def home_at(target: str, state: Path | None) -> Path:
-    """Return the directory of what is known of `target`, as given to sync together with --state.
+    """Return the directory with the state of `target`, as given to sync together with --state.
 
-    :raises ConfigError: when it is no target.
+    :raises ConfigError: if it is not a target.
     """
-    settings = Options.of(state=state, environment=os.environ)
-    return find_target(target, settings).state_directory(settings)
+    from ..targets.kinds import find_target
+
+    known = Options.of(state=state, environment=os.environ)
+    return find_target(target, known).state_directory(known)
 
 
 def layout_at(target: str) -> Path:
     """Return the path of the OCI image layout that the words of a command name.
 
-    :raises ConfigError: when there is none.
+    :raises ConfigError: if none is there.
     """
     path = Path(target.removeprefix("ocidir://"))
-    if not (path / "oci-layout").is_file():
+    # Path.is_file raises for names that no file can have.
+    if not os.path.isfile(path / "oci-layout"):  # noqa: PTH113
         raise ConfigError(f"no OCI image layout at {path}")
 
     return path
@@ -276,9 +145,11 @@ def _api_token(file: Path | None) -> Secret | None:
     return Secret(token, what="QUAY_API_TOKEN") if token else None
 
 
-def _credentials(side: str, username: str | None, *, from_stdin: bool) -> Credentials | None:
+def _credentials(given: Mapping[str, Any], side: str) -> Credentials | None:
+    prefix, dashed = (f"{side}_", f"{side}-") if side else ("", "")
+    username, from_stdin = given.get(f"{prefix}username"), bool(given.get(f"{prefix}password_stdin"))
     if (username is None) is from_stdin:
-        raise ConfigError(f"--{side}username and --{side}password-stdin go together")
+        raise ConfigError(f"--{dashed}username and --{dashed}password-stdin go together")
 
     return Credentials(username, _password()) if username is not None else None
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
@@ -19,49 +17,6 @@ from ..selection.lockfile import lock_document
 from ..settings import OutputOptions
 from ..text import escape_controls
 from ..ui.timeline import Timeline
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-PROGRESS = ("auto", "rich", "plain", "json", "none")
-LOG_FORMATS = ("text", "json")
-_FILE = click.Path(path_type=Path)
-
-_OPTIONS = (
-    click.option(
-        "--progress",
-        type=click.Choice(PROGRESS),
-        metavar="HOW",
-        default="auto",
-        show_default=True,
-        help="What to show: auto, rich, plain, json or none.",
-    ),
-    click.option("--verbose", "-v", is_flag=True, help="Tell of retries and of every tag that is checked, too."),
-    click.option("--quiet", "-q", is_flag=True, help="Show nothing but what ended the run."),
-    click.option("--log-file", type=_FILE, metavar="FILE", help="Append a log to this file."),
-    click.option(
-        "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="Of the log's lines."
-    ),
-    click.option("--report", type=_FILE, metavar="FILE", help="Write the run's report, JSON."),
-    click.option("--report-html", type=_FILE, metavar="FILE", help="Write the report as one page for a browser."),
-    click.option("--lock-file", type=_FILE, metavar="FILE", help="Write which digest each selected tag has."),
-    click.option("--metrics-textfile", type=_FILE, metavar="FILE", help="Write metrics for Prometheus' node_exporter."),
-    click.option("--ping-url", metavar="URL", help="Ping URL/start, URL and URL/fail, as healthchecks.io has it."),
-)
-
-
-def output_options(function: F) -> F:
-    """Add the options of what a run shows and leaves behind."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-
-    return function
-
-
-def take_outputs(options: dict[str, Any]) -> OutputOptions:
-    """Return the outputs that `options` ask for, and take them out of there."""
-    return OutputOptions(
-        **{part.name: options.pop(part.name) for part in fields(OutputOptions) if part.name in options}
-    )
 
 
 def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]]) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import click
@@ -13,40 +14,36 @@ import click
 from ..errors import DiscoveryIncomplete
 from ..events import Event, Notice
 from ..run.pruning import carry_out, plan_only, summary
+from ..settings import Options
+from ..settings.register import REGISTER, field_values
 from ..store.layout import OCILayout
 from ..store.prune import Plan
 from ..store.records import AbsentImage
 from ..text import escape_controls, human_bytes, human_duration
-from .options import grace as grace_option
-from .options import layout_at
-
-_DEFAULT_GRACE = 7 * 86_400.0
+from .help import WIDE, command_option, options
+from .options import json_option, layout_at
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(context_settings=WIDE)
 @click.argument("target")
-@click.option("--dry-run/--no-dry-run", default=None, help="Only show what would go.  [default: --dry-run]")
-@click.option("--yes", is_flag=True, help="Do it, however much goes.")
-@click.option(
-    "--grace",
-    metavar="DURATION",
-    callback=grace_option,
-    help="How long images have to have been gone; 0 removes their blobs at once, too.  [default: 7d]",
+@command_option(
+    "--dry-run/--no-dry-run",
+    default=None,
+    envvar=REGISTER["dry_run"].all_variables,
+    help="Only show what would be removed.  [default: --dry-run]",
 )
-@click.option(
-    "--max-delete", metavar="PERCENT", type=click.FloatRange(0, 100), default=10.0, help="Do nothing if more would go."
-)
-@click.option("--json", "as_json", is_flag=True, help="The plan as one object.")
-def prune(target: str, dry_run: bool | None, yes: bool, grace: float | None, max_delete: float, as_json: bool) -> int:
-    """Show what TARGET has that its source, by what complete runs of sync saw, has not had any more for a while.
+@options("yes", "grace", "max_delete")
+@json_option("Print the plan as an object.")
+def prune(target: str, dry_run: bool | None, yes: bool | None, as_json: bool, **given: Any) -> int:
+    """Show images in TARGET that have disappeared from the source.
 
-    Nothing goes without --no-dry-run or --yes: images are untagged, and blobs that nothing has needed for half a day
-    are removed.
+    Only complete runs of sync show that an image has disappeared. With --no-dry-run or --yes such images are untagged,
+    and blobs that no image has needed for half a day are deleted; with --grace 0 these are deleted at once.
     """
-    path, seconds = layout_at(target), _DEFAULT_GRACE if grace is None else grace
-    plan = anyio.run(plan_only, path, seconds)
+    path, wanted = layout_at(target), Options.of(**field_values({"yes": yes, **given})).prune
+    plan = anyio.run(plan_only, path, wanted.grace)
     show(plan, as_json=as_json)
-    excess = None if yes else plan.excess(max_delete)
+    excess = None if yes else plan.excess(wanted.max_delete)
     if excess is not None:
         raise DiscoveryIncomplete(excess)
 
@@ -54,7 +51,7 @@ def prune(target: str, dry_run: bool | None, yes: bool, grace: float | None, max
         click.echo(f"would be {summary(plan)}; --no-dry-run does it", err=True)
         return 0
 
-    done = anyio.run(partial(_carry_out, path, seconds, 100.0 if yes else max_delete))
+    done = anyio.run(partial(_carry_out, path, wanted.grace, wanted.max_delete))
     click.echo(summary(done), err=True)
     return 0
 

@@ -13,138 +13,130 @@ from click.core import ParameterSource
 
 from ..config.document import FILE_NAME, Config, LocatedValue, read_config
 from ..errors import ConfigError
-from .help import GroupedCommand, long_name
+from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
+from ..settings.spec import OptionSpec
+from .help import WIDE, GroupedCommand, RegisteredOption, check_paths, options
 from .jobs import Plan, execute, make_plan
-from .keys import CREDENTIALS, converted, file_options, shape_of, words_of
-from .options import make_selection
-from .outputs import take_outputs
-from .sync import sync
-
-CONFIG = click.Option(
-    ["--config"],
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help=f"The jobs are in here.  [default: {FILE_NAME}]",
-)
+from .options import RUN, make_outputs
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedValue:
-    """A value, and who said so."""
+    """The value of an option (None: the default), the text of it, and its origin; `is_in_file` if that is a file."""
 
+    spec: OptionSpec
     value: Any
+    text: Any
     origin: str
+    is_in_file: bool = False
 
 
 def _job_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the names of jobs; a file with mistakes has none."""
     try:
-        read = read_config(config_file(context.params.get("config")), shape_of(sync))
+        read = read_config(config_file(context.params.get("config")))
     except ConfigError:
         return []
 
     return [name for name in read.jobs if name.startswith(incomplete)]
 
 
-@click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
+@click.command(cls=GroupedCommand, context_settings=WIDE)
 @click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=_job_names)
+@options("config", *RUN)
 @click.pass_context
 def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, **_: Any) -> int:
-    """Run the jobs of a configuration file: those named, or all.
+    """Run the jobs of a configuration file: all, or the ones you name.
 
-    Jobs go on at once and share connections, limits, blobs and the dashboard. An option given here, or its variable,
-    counts for every job, whatever the file says.
+    Jobs run at the same time and share connections, limits, blobs and the dashboard. An option on the command line, or
+    its environment variable, overrides the file for every job.
 
     \b
     quaymirror run
     quaymirror run nightly --dry-run
     """
-    read = read_config(config_file(config), shape_of(sync))
-    outputs = take_outputs({name: setting.value for name, setting in run_settings(context, read).items()})
+    check_paths(context)
+    read = read_config(config_file(config))
+    outputs = make_outputs(_usable(run_values(context, read), "run"))
     plans = [plan_of(context, name, job) for name, job in read.chosen(jobs).items()]
     return execute(list(_joined(plans)), outputs)
 
 
-# The same options as sync has, whoever adds one there: only the selection is the file's alone.
-run.params += [
-    CONFIG,
-    *(
-        param
-        for param in sync.params
-        if isinstance(param, click.Option) and param.name not in ("globs", "tags", "exclude", "since", "from_lock")
-    ),
-]
-
-
 def config_file(given: Path | None) -> Path:
-    """Return the configuration file: the one `given`, or the first that is where such files are.
+    """Return the configuration file: the one `given`, or the first that exists in the usual directories.
 
-    :raises ConfigError: when there is none.
+    :raises ConfigError: if none exists.
     """
     if given is not None:
         return given
 
-    # Where nobody knows the home directory, its name stays, and no file is found there.
+    # Without a known home directory `~` stays, and no file is found there.
     home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))  # noqa: PTH111
     places = [Path(FILE_NAME), home / "quaymirror" / FILE_NAME, Path("/etc/quaymirror") / FILE_NAME]
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - it never raises
     if found is None:
-        raise ConfigError(f"there is no configuration file: {', '.join(map(str, places))}; name one with --config")
+        raise ConfigError(f"no configuration file found: {', '.join(map(str, places))}; name one with --config")
 
     return found
 
 
-def run_settings(context: click.Context, config: Config) -> dict[str, ResolvedValue]:
-    """Return the values of the outputs, and where each came from."""
-    names = {key.name for key in shape_of(sync).run}
-    return _settings(context, config.run, [option for option in file_options(sync) if long_name(option) in names]) | {
-        name: ResolvedValue(context.params[name], "") for name in ("verbose", "quiet")
-    }
+def run_values(context: click.Context, config: Config) -> dict[str, ResolvedValue]:
+    """Return the values of the options of the whole run, by name."""
+    only_words = (spec for spec in (RegisteredOption.of(context, name).spec for name in ("verbose", "quiet")))
+    return _resolved(context, config.run, (*RUN_TABLE, *only_words))
 
 
-def job_settings(context: click.Context, job: Mapping[str, LocatedValue]) -> dict[str, ResolvedValue]:
-    """Return the values of a job's options, and where each came from."""
-    names = {key.name for key in shape_of(sync).options}
-    return _settings(context, job, [option for option in file_options(sync) if long_name(option) in names])
+def job_values(context: click.Context, job: Mapping[str, LocatedValue]) -> dict[str, ResolvedValue]:
+    """Return the values of the options of a job, by name."""
+    return _resolved(context, job, JOB_TABLE)
 
 
-def _settings(
-    context: click.Context, given: Mapping[str, LocatedValue], options: Iterable[click.Option]
+def _resolved(
+    context: click.Context, given: Mapping[str, LocatedValue], specs: Iterable[OptionSpec]
 ) -> dict[str, ResolvedValue]:
-    """Command line before environment before file before default."""
+    """Return values by name: the command line overrides the environment, that the file, and that the default."""
     found: dict[str, ResolvedValue] = {}
-    for option in options:
-        assert option.name is not None
-        source, name = context.get_parameter_source(option.name), long_name(option)
-        value = context.params[option.name]
+    for spec in specs:
+        option = RegisteredOption.of(context, spec.name)
+        source, value = context.get_parameter_source(spec.name), context.params[spec.name]
         if source is ParameterSource.COMMANDLINE:
-            found[option.name] = ResolvedValue(value, "command line")
+            found[spec.name] = ResolvedValue(spec, value, value, "command line")
         elif source is ParameterSource.ENVIRONMENT:
-            found[option.name] = ResolvedValue(value, f"environment, {_variable(option)}")
-        elif name in given:
-            found[option.name] = ResolvedValue(converted(option, given[name].value, sync), given[name].place)
+            found[spec.name] = ResolvedValue(spec, value, value, f"environment, {option.variable}")
+        elif spec.key_name in given:
+            located = given[spec.key_name]
+            found[spec.name] = ResolvedValue(spec, spec.value(located.value), located.value, located.place, True)
         else:
-            found[option.name] = ResolvedValue(value, "default")
+            found[spec.name] = ResolvedValue(spec, None, spec.default_text, "default")
 
     return found
 
 
-def _variable(option: click.Option) -> str:
-    variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or ()
-    return next((variable for variable in variables if os.environ.get(variable)), "")
+def _usable(resolved: Mapping[str, ResolvedValue], table: str) -> dict[str, Any]:
+    """Return the values by name.
+
+    :raises ConfigError: if a path in the file can't be used on this machine.
+    """
+    for each in resolved.values():
+        try:
+            if each.is_in_file:
+                each.spec.check_disk(each.value)
+        except ConfigError as error:
+            raise ConfigError(f"{each.origin}: {table}.{each.spec.key_name}: {error.message}") from None
+
+    return {name: each.value for name, each in resolved.items()}
 
 
 def plan_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -> Plan:
     """Return the run that one job is.
 
-    :raises ConfigError: when its parts make no sense together.
+    :raises ConfigError: if its parts contradict each other.
     """
-    options = {name: setting.value for name, setting in job_settings(context, job).items()}
-    credentials = {name: context.params[name] for name in (*CREDENTIALS, "yes")}
-    words = words_of(job)
+    words = {spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job}
+    known = {option.name: context.params[option.name] for option in context.command.params if option.name in RUN}
+    values = _usable(job_values(context, job), f"jobs.{name}")
     try:
-        make_selection(**words)
-        return make_plan(**words, **options, **credentials, jobs=(name,))
+        return make_plan({**known, **words, **values}, (name,))
     except ConfigError as error:
         raise ConfigError(f"{job['organization'].place}: jobs.{name}: {error.message}") from None
 

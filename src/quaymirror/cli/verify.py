@@ -12,32 +12,30 @@ import click
 
 from ..errors import ConfigError, ExitCode
 from ..events import BlobFinished, Event, Notice
-from ..run.repair import repair
+from ..run.repair import repair as repair_layout
 from ..run.verify_target import verify_target
 from ..settings import Options
+from ..settings.spec import Heading
 from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..targets.kinds import find_target
 from ..tasks import from_group
 from ..text import escape_controls, human_bytes
-from .help import GroupedCommand
-from .options import foreign_layers_option, layout_at, make_settings, registry_options, server_options, target_options
+from .help import WIDE, GroupedCommand, command_option, options
+from .options import REGISTRY, REGISTRY_TARGET, SERVER, json_option, layout_at, make_options
 
 _PROGRESS_SECONDS = 5.0
 
 
-@click.command(cls=GroupedCommand, context_settings={"max_content_width": 100})
+@click.command(cls=GroupedCommand, context_settings=WIDE)
 @click.argument("target")
-@click.option("--fast", is_flag=True, help="Hash manifests only, of the rest see the sizes.")
-@click.option("--repair", "mend", is_flag=True, help="Fetch again what is missing or damaged.")
-@click.option("--repair-state", is_flag=True, help="First make the state anew from what is there.")
-@click.option("--json", "as_json", is_flag=True, help="One object with counts and every damage.")
-@foreign_layers_option
-@server_options
-@registry_options
-@target_options
-def verify(target: str, fast: bool, mend: bool, repair_state: bool, as_json: bool, **options: Any) -> int:
+@command_option("--fast", is_flag=True, heading=Heading.CHECKS, help="Hash manifests only; check the sizes of blobs.")
+@command_option("--repair", is_flag=True, heading=Heading.CHECKS, help="Fetch missing and damaged blobs again.")
+@command_option("--repair-state", is_flag=True, heading=Heading.CHECKS, help="First rebuild the state from the layout.")
+@json_option("Print an object with counts and every damaged blob.")
+@options("allow_foreign_layers", *SERVER, *REGISTRY, *REGISTRY_TARGET)
+def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: bool, **given: Any) -> int:
     """Hash everything in the layout TARGET again, and name every blob that is missing or damaged.
 
     A registry (registry://HOST/PREFIX, as given to sync) is asked for everything that runs from here have pushed. The
@@ -47,20 +45,19 @@ def verify(target: str, fast: bool, mend: bool, repair_state: bool, as_json: boo
     quaymirror verify /srv/mirror
     quaymirror verify /srv/mirror --repair
     """
-    settings = make_settings(**options)
+    settings = make_options(given)
     spec = find_target(target, settings)
     if not spec.capabilities.repairable:
-        if fast or mend or repair_state:
+        if fast or repair or repair_state:
             raise ConfigError("--fast, --repair and --repair-state are for an OCI image layout")
 
         result = anyio.run(verify_target, spec, settings)
     else:
         path = layout_at(target)
-        if mend and fast:
+        if repair and fast:
             raise ConfigError("--repair and --fast don't go together: only a hash tells what is damaged")
 
-        mending = settings if mend else None
-        result = anyio.run(partial(_verify, path, mending, fast=fast, repair_state=repair_state))
+        result = anyio.run(partial(_verify, path, settings if repair else None, fast=fast, repair_state=repair_state))
 
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
@@ -92,7 +89,7 @@ async def _verify(path: Path, settings: Options | None, *, fast: bool, repair_st
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_show, progress)
             if settings is not None:
-                result = await repair(path, settings, _tell, progress)
+                result = await repair_layout(path, settings, _tell, progress)
             else:
                 result = await verify_layout(path, fast=fast, progress=progress)
 

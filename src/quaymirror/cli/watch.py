@@ -11,9 +11,11 @@ import anyio.to_thread
 import click
 
 from ..errors import ConfigError
+from ..settings import DEFAULT_TARGET
 from ..ui.lines import progress_text
 from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
+from .help import WIDE, command_option, options
 from .observers import is_screen
 from .options import home_at
 from .progress_file import FILE_NAME
@@ -24,10 +26,10 @@ _PERIOD_SECONDS = 0.5
 _LINE_SECONDS = 30.0
 
 
-@click.command(context_settings={"max_content_width": 100})
-@click.argument("target", default="./mirror")
-@click.option("--state", type=click.Path(path_type=Path), help="As given to sync.")
-@click.option("--once", is_flag=True, help="Say in a line how far it is, and end.")
+@click.command(context_settings=WIDE)
+@click.argument("target", default=DEFAULT_TARGET)
+@options("state")
+@command_option("--once", is_flag=True, help="Print one line of progress, and exit.")
 def watch(target: str, state: Path | None, once: bool) -> int:
     """Show the run that another process makes on TARGET, a nightly job for instance, until it ends.
 

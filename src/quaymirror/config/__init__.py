@@ -1,1 +1,1 @@
-"""The configuration file: which jobs there are, and exactly where in it a mistake is. No option is defined here."""
+"""The configuration file: its jobs, and the place of every mistake. Its options are declared in settings."""

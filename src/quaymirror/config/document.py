@@ -1,8 +1,8 @@
-"""Reading `quaymirror.toml`: every mistake is found, and told with its line, its column and its key.
+"""Reading of `quaymirror.toml`: every mistake is reported with its line, its column and its key.
 
-[run]            what holds for the whole run: reports, logs
-[defaults]       what jobs have that don't say otherwise
-[jobs.NAME]      a selection, where it goes, and how
+[run]            options of the whole run: reports, logs
+[defaults]       options of all jobs that don't have their own
+[jobs.NAME]      a selection, a target, and options
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .keys import OptionSpec, OptionType, Value
+from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
+from ..settings.spec import OptionSpec, OptionType
 from .locations import KeyPath, Place, find_places
 
 FILE_NAME = "quaymirror.toml"
 _MAX_BYTES = 4 * 1024 * 1024
 _TABLES = ("run", "defaults", "jobs")
+_JOB = (*SELECTION, *JOB_TABLE)
+
+Value = str | int | float | bool | list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong, and where: `path` is empty for the document as a whole."""
+    """A fault of a value; `path` is empty for the document as a whole."""
 
     place: Place
     path: KeyPath
@@ -58,24 +62,15 @@ class Mistakes(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class LocatedValue:
-    """A value of the file, paths made whole, and where it is."""
+    """A value of the file, with absolute paths, and its place."""
 
     value: Value
     place: str
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigSchema:
-    """The keys of the tables; `selection` are those that only a job can have."""
-
-    run: Sequence[OptionSpec]
-    options: Sequence[OptionSpec]
-    selection: Sequence[OptionSpec]
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
-    """A file that is right: values by key, of the run and of each job, `[defaults]` merged in."""
+    """A file without mistakes: values by key, of the run and of each job, `[defaults]` merged in."""
 
     file: Path
     run: Mapping[str, LocatedValue] = field(default_factory=dict)
@@ -84,7 +79,7 @@ class Config:
     def chosen(self, names: Sequence[str]) -> dict[str, Mapping[str, LocatedValue]]:
         """Return the jobs called `names`, in their order; all without names.
 
-        :raises ConfigError: when there is no such job.
+        :raises ConfigError: if a job is unknown.
         """
         for name in names:
             if name not in self.jobs:
@@ -93,27 +88,27 @@ class Config:
         return {name: self.jobs[name] for name in names or self.jobs}
 
 
-def read_config(file: Path, shape: ConfigSchema) -> Config:
-    """Return what `file` says.
+def read_config(file: Path) -> Config:
+    """Return the content of `file`.
 
-    :raises Mistakes: when it is not right.
-    :raises ConfigError: when it can't be read.
+    :raises Mistakes: if it has mistakes.
+    :raises ConfigError: if it can't be read.
     """
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"can't read {file}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"can't read {file}: {getattr(error, 'strerror', None) or 'not a path'}") from None
 
     if len(content) > _MAX_BYTES:
         raise ConfigError(f"{file} has more than {_MAX_BYTES:,} bytes")
 
     document, places = _parse(file, content)
-    check = _Check(shape, places)
+    check = _Check(file, places)
     mistakes = sorted(check.document(document), key=lambda mistake: (mistake.place.line, mistake.place.column))
     if mistakes:
         raise Mistakes.of(file, mistakes)
 
-    return _config(file, document, places, shape)
+    return _config(file, document, places)
 
 
 def _parse(file: Path, content: bytes) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
@@ -141,80 +136,98 @@ def _syntax(message: str, text: str) -> tuple[str, Place]:
 class _Check:
     """Finds every mistake of a document."""
 
-    def __init__(self, shape: ConfigSchema, places: Mapping[KeyPath, Place]) -> None:
-        self._shape = shape
+    def __init__(self, file: Path, places: Mapping[KeyPath, Place]) -> None:
+        self._file = file
         self._places = places
 
     def document(self, document: Mapping[str, Any]) -> Iterator[Mistake]:
         for name in document:
             if name not in _TABLES:
-                yield self._mistake((name,), f"no such table{_near(name, _TABLES)}; there are {', '.join(_TABLES)}")
+                yield self._mistake((name,), f"unknown table{_near(name, _TABLES)}; there are run, defaults and jobs")
 
-        yield from self._table(document.get("run", {}), ("run",), self._shape.run)
-        yield from self._table(document.get("defaults", {}), ("defaults",), self._shape.options)
+        yield from self._table(document.get("run", {}), ("run",), RUN_TABLE)
+        yield from self._table(document.get("defaults", {}), ("defaults",), JOB_TABLE)
         jobs = document.get("jobs", {})
         if not isinstance(jobs, dict):
-            yield self._mistake(("jobs",), "has to be a table of jobs: write [jobs.NAME]")
+            yield self._mistake(("jobs",), "must be a table of jobs: write [jobs.NAME]")
         elif not jobs:
-            yield self._mistake(("jobs",), "there is no job: write [jobs.NAME]")
+            yield self._mistake(("jobs",), "no job: write [jobs.NAME]")
         else:
             for name, job in jobs.items():
                 yield from self._job(name, job)
 
     def _job(self, name: str, job: object) -> Iterator[Mistake]:
-        keys = [*self._shape.selection, *self._shape.options]
-        yield from self._table(job, ("jobs", name), keys)
+        yield from self._table(job, ("jobs", name), _JOB)
         if isinstance(job, dict):
-            missing = [key.name for key in keys if key.required and key.name not in job]
+            missing = [spec.key_name for spec in _JOB if spec.required and spec.key_name not in job]
             yield from (self._mistake(("jobs", name), f"{key!r} is missing") for key in missing)
 
-    def _table(self, table: object, path: KeyPath, keys: Sequence[OptionSpec]) -> Iterator[Mistake]:
+    def _table(self, table: object, path: KeyPath, specs: Sequence[OptionSpec]) -> Iterator[Mistake]:
         if not isinstance(table, dict):
-            yield self._mistake(path, "has to be a table")
+            yield self._mistake(path, "must be a table")
             return
 
-        known = {key.name: key for key in keys}
+        known = {spec.key_name: spec for spec in specs}
         for name, value in table.items():
             if name in known:
                 yield from self._value(value, (*path, name), known[name])
             else:
-                yield self._mistake((*path, name), f"no such key{_near(name, known)}")
+                yield self._mistake((*path, name), f"unknown key{_near(name, known)}")
 
-    def _value(self, value: object, path: KeyPath, key: OptionSpec) -> Iterator[Mistake]:
-        fault = key.fault(value)
+    def _value(self, value: object, path: KeyPath, spec: OptionSpec) -> Iterator[Mistake]:
+        fault = spec.type_fault(value)
         if fault:
             yield self._mistake(path, fault)
-        elif isinstance(value, list):
-            faults = ((number, key.fault_of_one(item)) for number, item in enumerate(value))
-            yield from (self._mistake((*path, number), fault) for number, fault in faults if fault)
+            return
+
+        items = (
+            {(*path, number): item for number, item in enumerate(value)} if isinstance(value, list) else {path: value}
+        )
+        for place, item in items.items():
+            fault = spec.item_type_fault(item) or self._fault(item, spec)
+            if fault:
+                yield self._mistake(place, fault)
+
+    def _fault(self, item: object, spec: OptionSpec) -> str:
+        try:
+            spec.item(_from_here(item, spec, self._file))
+        except ConfigError as error:
+            return error.message
+        except RuntimeError:
+            return "unknown home directory"
+
+        return ""
 
     def _mistake(self, path: KeyPath, message: str) -> Mistake:
         nearest = next(path[:end] for end in range(len(path), -1, -1) if path[:end] in self._places or not end)
         return Mistake(self._places.get(nearest, Place(1, 1)), path, message)
 
 
-def _config(file: Path, document: Mapping[str, Any], places: Mapping[KeyPath, Place], shape: ConfigSchema) -> Config:
-    keys = {key.name: key for key in (*shape.run, *shape.options, *shape.selection)}
+def _config(file: Path, document: Mapping[str, Any], places: Mapping[KeyPath, Place]) -> Config:
+    specs = {spec.key_name: spec for spec in (*RUN_TABLE, *_JOB)}
 
-    def given(table: Mapping[str, Any], *path: str) -> dict[str, LocatedValue]:
+    def located(table: Mapping[str, Any], *path: str) -> dict[str, LocatedValue]:
         return {
-            name: LocatedValue(_from_here(value, keys[name], file), f"{file}:{places[(*path, name)].line}")
+            name: LocatedValue(_from_here(value, specs[name], file), f"{file}:{places[(*path, name)].line}")
             for name, value in table.items()
         }
 
-    defaults = given(document.get("defaults", {}), "defaults")
-    jobs = {name: defaults | given(job, "jobs", name) for name, job in document["jobs"].items()}
-    return Config(file, given(document.get("run", {}), "run"), jobs)
+    defaults = located(document.get("defaults", {}), "defaults")
+    jobs = {name: defaults | located(job, "jobs", name) for name, job in document["jobs"].items()}
+    return Config(file, located(document.get("run", {}), "run"), jobs)
 
 
-def _from_here(value: Value, key: OptionSpec, file: Path) -> Value:
-    """Make a relative path one from the file's own directory: a timer starts runs from anywhere."""
-    if isinstance(value, str):
+def _from_here(value: Any, spec: OptionSpec, file: Path) -> Any:
+    """Make a relative path start at the file's directory: the working directory of a timer's run can be any.
+
+    :raises RuntimeError: if it begins with a home directory that is not known.
+    """
+    if isinstance(value, str) and "\0" not in value:
         scheme, separator, rest = value.partition("://")
-        if key.kind is OptionType.PATH or (key.kind is OptionType.TARGET and not separator):
+        if spec.kind is OptionType.PATH or (spec.kind is OptionType.TARGET and not separator):
             return str(file.absolute().parent / Path(value).expanduser())
 
-        if key.kind is OptionType.TARGET and scheme == "ocidir":
+        if spec.kind is OptionType.TARGET and scheme == "ocidir":
             return f"ocidir://{file.absolute().parent / rest}"
 
     return value

@@ -1,51 +1,54 @@
-"""The configuration file's JSON Schema, for editors; made of the same keys that are checked."""
+"""The JSON Schema of configuration files, for editors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from .document import ConfigSchema
-from .keys import OptionSpec, OptionType
+from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
+from ..settings.spec import OptionSpec, OptionType
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PATHS = {OptionType.PATH, OptionType.TARGET}
 
 
-def config_schema(shape: ConfigSchema) -> dict[str, Any]:
-    """Return the schema of files of this `shape`."""
+def config_schema() -> dict[str, Any]:
+    """Return the schema."""
     return {
         "$schema": _DIALECT,
         "title": "quaymirror.toml",
-        "description": "Named jobs of quaymirror: what to mirror, where to, and how.",
+        "description": "Named jobs of quaymirror: a selection, a target, and options.",
         "type": "object",
         "additionalProperties": False,
         "required": ["jobs"],
         "properties": {
-            "run": _table(shape.run, "What holds for the whole run."),
-            "defaults": _table(shape.options, "What jobs have that don't say otherwise."),
+            "run": _table(RUN_TABLE, "Options of the whole run."),
+            "defaults": _table(JOB_TABLE, "Options of all jobs that don't have their own."),
             "jobs": {
                 "type": "object",
                 "minProperties": 1,
-                "additionalProperties": _table([*shape.selection, *shape.options], "One job."),
+                "additionalProperties": _table([*SELECTION, *JOB_TABLE], "One job."),
             },
         },
     }
 
 
-def _table(keys: Sequence[OptionSpec], description: str) -> dict[str, Any]:
-    required = [key.name for key in keys if key.required]
+def _table(specs: Sequence[OptionSpec], description: str) -> dict[str, Any]:
+    required = [spec.key_name for spec in specs if spec.required]
     return {
         "type": "object",
         "description": description,
         "additionalProperties": False,
         **({"required": required} if required else {}),
-        "properties": {key.name: _property(key) for key in keys},
+        "properties": {spec.key_name: _property(spec) for spec in specs},
     }
 
 
-def _property(key: OptionSpec) -> dict[str, Any]:
-    kind = "string" if key.kind in _PATHS else key.kind.value
-    one: dict[str, Any] = {"type": kind, **({"enum": list(key.choices)} if key.choices else {})}
-    described = {"description": key.help} if key.help else {}
-    return {"type": "array", "items": one, **described} if key.many else {**one, **described}
+def _property(spec: OptionSpec) -> dict[str, Any]:
+    kind = "string" if spec.kind in _PATHS else spec.kind.value
+    one: dict[str, Any] = {"type": kind, **({"enum": list(spec.choices)} if spec.choices else {})}
+    if spec.kind in (OptionType.NUMBER, OptionType.DECIMAL):
+        one |= {"minimum": spec.least, "maximum": spec.most}
+
+    described = {"description": spec.help}
+    return {"type": "array", "items": one, **described} if spec.many else {**one, **described}

@@ -26,6 +26,7 @@ from .spec import (
     existing_directory,
     existing_file,
     option,
+    possible_directory,
     replaceable_file,
     writable_file,
 )
@@ -36,6 +37,8 @@ DEFAULT_TARGET = "./mirror"
 # With less, the listing of a large organization would not arrive within its time limit.
 _LEAST_RATE = 1024
 _WEEK = 7 * 86_400.0
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_FILTER = re.compile(r"[a-z][a-z0-9-]*(?:[:?].*)?")
 _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 
@@ -59,16 +62,19 @@ def _seconds_or_none(text: str) -> float:
     return 0.0 if text == "0" else _seconds(text)
 
 
-def _server(text: str) -> str:
-    parse_server(text)
-    return text
-
-
-def _ping_url(text: str) -> str:
+def _ping_url(text: str) -> None:
     if not text.startswith(("https://", "http://")):
         raise ConfigError("must begin with https:// or http://")
 
-    return text
+
+def _realm(text: str) -> None:
+    if not _HOST.fullmatch(text):
+        raise ConfigError(f"not a host: {text[:100]!r}; write HOST or HOST:PORT")
+
+
+def _filter(text: str) -> None:
+    if not _FILTER.fullmatch(text):
+        raise ConfigError(f"not a filter: {text[:100]!r}; write NAME or NAME:KEY=VALUE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +84,7 @@ class SourceOptions(Group):
     server: str = option(
         "--server",
         default=DEFAULT_SERVER,
-        accept=_server,
+        accept=parse_server,
         metavar="URL",
         heading=Heading.SOURCE,
         common=True,
@@ -97,7 +103,7 @@ class SourceOptions(Group):
         "--src-cert-dir",
         default=None,
         kind=OptionType.PATH,
-        accept=existing_directory,
+        on_disk=existing_directory,
         heading=Heading.SOURCE,
         help="Directory with certificates for the source (*.crt, *.cert, *.key).",
     )
@@ -127,6 +133,7 @@ class ClientOptions(Group):
         "--authfile",
         default=None,
         kind=OptionType.PATH,
+        on_disk=existing_file,
         metavar="FILE",
         heading=Heading.SOURCE,
         help="Auth file to use instead of docker's and podman's.",
@@ -135,6 +142,7 @@ class ClientOptions(Group):
         "--allow-realm",
         default=(),
         many=True,
+        accept=_realm,
         metavar="HOST",
         heading=Heading.SOURCE,
         help="Trust the token service at this host, too.",
@@ -143,7 +151,7 @@ class ClientOptions(Group):
         "--cafile",
         default=None,
         kind=OptionType.PATH,
-        accept=existing_file,
+        on_disk=existing_file,
         metavar="FILE",
         heading=Heading.SOURCE,
         help="CA certificates to trust, PEM.",
@@ -172,6 +180,7 @@ class TargetOptions(Group):
         "-f",
         default=(),
         many=True,
+        accept=_filter,
         metavar="SPEC",
         heading=Heading.TARGET,
         help="Apply an occystrap filter (for dir://, tar:// and other derived targets).",
@@ -213,7 +222,7 @@ class TargetOptions(Group):
         "--dest-cert-dir",
         default=None,
         kind=OptionType.PATH,
-        accept=existing_directory,
+        on_disk=existing_directory,
         heading=Heading.REGISTRY_TARGET,
         help="Directory with certificates for the target (*.crt, *.cert, *.key).",
     )
@@ -230,6 +239,7 @@ class TargetOptions(Group):
         default=None,
         shown_default="XDG state",
         kind=OptionType.PATH,
+        on_disk=possible_directory,
         heading=Heading.REGISTRY_TARGET,
         help="Directory where runs record which images they pushed.",
     )
@@ -284,7 +294,7 @@ class Limits(Group):
         metavar="RATE",
         heading=Heading.LIMITS,
         common=True,
-        help="Bytes per second over all transfers: 500K, 20M, 1G.",
+        help="Limit all transfers to 500K, 20M, … per second.",
     )
     max_requests_per_second: float | None = option(
         "--max-requests-per-second",
@@ -316,10 +326,10 @@ class DiscoveryOptions(Group):
         shown_default="all",
         many=True,
         parse=Platform.parse,
-        metavar="OS/ARCH[/VARIANT]",
+        metavar="OS/ARCH",
         heading=Heading.SELECTION,
         common=True,
-        help="Only these platforms of multi-arch images.",
+        help="Platforms of multi-arch images.",
     )
     discovery: Discovery = option(
         "--discovery",
@@ -327,7 +337,7 @@ class DiscoveryOptions(Group):
         shown_default="auto",
         choices=Discovery,
         metavar="SOURCE",
-        heading=Heading.LIMITS,
+        heading=Heading.SOURCE,
         help="Resolve tags with Quay's API (slow) or its registry (logs each as a pull): auto, api or registry.",
     )
     full_check_every: float = option(
@@ -378,7 +388,7 @@ class PruneOptions(Group):
         kind=OptionType.FLAG,
         heading=Heading.PRUNING,
         common=True,
-        help="Remove images that have disappeared from the source.",
+        help="Remove images that are gone from the source.",
     )
     grace: float = option(
         "--grace",
@@ -421,7 +431,7 @@ class OutputOptions(Group):
         metavar="HOW",
         heading=Heading.OUTPUT,
         common=True,
-        help="Progress display: auto, rich, plain, json or none.",
+        help="Progress: auto, rich, plain, json or none.",
     )
     verbose: bool = option(
         "--verbose",
@@ -445,7 +455,7 @@ class OutputOptions(Group):
         "--log-file",
         default=None,
         kind=OptionType.PATH,
-        accept=writable_file,
+        on_disk=writable_file,
         metavar="FILE",
         heading=Heading.OUTPUT,
         help="Append a log to this file.",
@@ -463,7 +473,7 @@ class OutputOptions(Group):
         "--report",
         default=None,
         kind=OptionType.PATH,
-        accept=writable_file,
+        on_disk=writable_file,
         metavar="FILE",
         heading=Heading.OUTPUT,
         common=True,
@@ -473,7 +483,7 @@ class OutputOptions(Group):
         "--report-html",
         default=None,
         kind=OptionType.PATH,
-        accept=writable_file,
+        on_disk=writable_file,
         metavar="FILE",
         heading=Heading.OUTPUT,
         help="Write the report as an HTML page.",
@@ -482,7 +492,7 @@ class OutputOptions(Group):
         "--lock-file",
         default=None,
         kind=OptionType.PATH,
-        accept=writable_file,
+        on_disk=writable_file,
         metavar="FILE",
         heading=Heading.OUTPUT,
         help="Write the digest of each selected tag.",
@@ -491,7 +501,7 @@ class OutputOptions(Group):
         "--metrics-textfile",
         default=None,
         kind=OptionType.PATH,
-        accept=replaceable_file,
+        on_disk=replaceable_file,
         metavar="FILE",
         heading=Heading.OUTPUT,
         help="Write metrics for Prometheus' node_exporter.",

@@ -56,7 +56,8 @@ class OptionSpec:
     """One option: its spellings and values, and the channels that can give it.
 
     `parse` turns one text into the value of the field; `choices` are the only texts allowed; `least` and `most` bound
-    a number, and `accept` raises `ConfigError` for other illegal values. A `many` option can be repeated, and is an
+    a number, `accept` raises `ConfigError` for other illegal values, and `on_disk` for paths that can't be used on this
+    machine. A `many` option can be repeated, and is an
     array in a file. `key` is its name in a file, its long spelling if empty. Options without a field set those in
     `sets`, or give their value to those fields in `shared` that have none.
     """
@@ -75,6 +76,7 @@ class OptionSpec:
     most: float | None = None
     parse: Callable[[str], Any] | None = field(default=None, compare=False)
     accept: Callable[[Any], object] | None = field(default=None, compare=False)
+    on_disk: Callable[[Path], object] | None = field(default=None, compare=False)
     common: bool = False
     variables: tuple[str, ...] = ()
     has_variable: bool = True
@@ -100,6 +102,14 @@ class OptionSpec:
         """The environment variables, the main one first."""
         main = f"QUAYMIRROR_{self.long.replace('-', '_').upper()}"
         return (main, *self.variables) if self.has_variable else ()
+
+    @property
+    def default_text(self) -> Any:
+        """The default as a file would have it."""
+        if self.many:
+            return list(self.default)
+
+        return self.shown_default if self.parse is not None and self.default is not None else self.default
 
     @property
     def is_flag(self) -> bool:
@@ -139,6 +149,11 @@ class OptionSpec:
 
         if self.accept is not None:
             self.accept(value)
+
+    def check_disk(self, value: Any) -> None:
+        """Raise `ConfigError` if `value` is a path that can't be used on this machine."""
+        if self.on_disk is not None and value is not None:
+            self.on_disk(value)
 
     def type_fault(self, value: object) -> str:
         """Return how the type of a file's value is wrong, '' if it is right."""
@@ -214,6 +229,8 @@ class Group:
             try:
                 for item in value if spec.many else (value,):
                     spec.check(item)
+
+                spec.check_disk(value)
             except ConfigError as error:
                 raise ConfigError(f"{spec.long}: {error.message}") from None
 
@@ -223,6 +240,12 @@ def existing_directory(path: Path) -> None:
     # Path.is_dir raises for names that are too long.
     if not os.path.isdir(path):  # noqa: PTH112
         raise ConfigError(f"no such directory: {path}")
+
+
+def possible_directory(path: Path) -> None:
+    """Raise `ConfigError` if `path` is something else than a directory."""
+    if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 - as above
+        raise ConfigError(f"not a directory: {path}")
 
 
 def existing_file(path: Path) -> None:

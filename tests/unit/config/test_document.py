@@ -7,48 +7,43 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from quaymirror.cli.help import add_variables
-from quaymirror.cli.keys import shape_of
-from quaymirror.cli.sync import sync
 from quaymirror.config.document import Config, Mistakes, read_config
 from quaymirror.config.schema import config_schema
 from quaymirror.errors import ConfigError
 
-add_variables(sync)
-SHAPE = shape_of(sync)
 JOB = '[jobs.one]\norganization = "kolla"\n'
 
 
 def read(tmp_path: Path, text: str) -> Config:
     file = tmp_path / "quaymirror.toml"
     file.write_text(text)
-    return read_config(file, SHAPE)
+    return read_config(file)
 
 
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
-        ("jobs = 1\n", "1:1", "jobs: has to be a table of jobs"),
-        ("[jobs]\n", "1:2", "there is no job"),
-        ("", "1:1", "there is no job"),
-        ("x = 1\n" + JOB, "1:1", "x: no such table"),
-        ("[default]\n" + JOB, "1:2", "default: no such table; did you mean 'defaults'?"),
+        ("jobs = 1\n", "1:1", "jobs: must be a table of jobs"),
+        ("[jobs]\n", "1:2", "no job: write"),
+        ("", "1:1", "no job: write"),
+        ("x = 1\n" + JOB, "1:1", "x: unknown table"),
+        ("[default]\n" + JOB, "1:2", "default: unknown table; did you mean 'defaults'?"),
         ("[jobs.one]\n", "1:7", "jobs.one: 'organization' is missing"),
-        (JOB + "concurrenzy = 3\n", "3:1", "jobs.one.concurrenzy: no such key; did you mean 'concurrency'?"),
+        (JOB + "concurrenzy = 3\n", "3:1", "jobs.one.concurrenzy: unknown key; did you mean 'concurrency'?"),
         (JOB + "layer_concurrency = 3\n", "3:1", "did you mean 'layer-concurrency'?"),
-        (JOB + "username = 'me'\n", "3:1", "no such key"),
-        (JOB + "concurrency = true\n", "3:1", "has to be a whole number, not true"),
+        (JOB + "username = 'me'\n", "3:1", "unknown key"),
+        (JOB + "concurrency = true\n", "3:1", "must be an integer, not true"),
         (JOB + "concurrency = 0\n", "3:1", "must be between 1"),
-        (JOB + "dry-run = 1\n", "3:1", "has to be true or false, not 1"),
-        (JOB + "tags = 'x'\n", "3:1", "has to be an array of texts, not 'x'"),
+        (JOB + "dry-run = 1\n", "3:1", "must be true or false, not 1"),
+        (JOB + "tags = 'x'\n", "3:1", "must be an array of strings, not 'x'"),
         (JOB + "tags = ['x', 'a b']\n", "3:14", "jobs.one.tags.1: not a tag: 'a b'"),
         (JOB + "repositories = [\n  'a',\n  '[',\n]\n", "5:3", "jobs.one.repositories.1: not a valid glob"),
         (JOB + "since = '2025-02-30'\n", "3:1", "no such date"),
         (JOB + "server = 'https://quay.io/x'\n", "3:1", "only https://HOST[:PORT]"),
         (JOB + "max-duration = 'soon'\n", "3:1", "not a duration"),
-        (JOB + "to = {x = 1}\n", "3:1", "has to be a text, not a table"),
-        (JOB + 'to = "~nobody-is-called-this/mirror"\n', "3:1", "there is no such home directory"),
-        (JOB + "[run]\nprogress = 'loud'\n", "4:1", "run.progress: has to be one of auto, rich"),
+        (JOB + "to = {x = 1}\n", "3:1", "must be a string, not a table"),
+        (JOB + 'to = "~nobody-is-called-this/mirror"\n', "3:1", "unknown home directory"),
+        (JOB + "[run]\nprogress = 'loud'\n", "4:1", "run.progress: must be one of auto, rich"),
         (JOB + "x = \n", "3:5", "not TOML: invalid value"),
         (JOB + "x = 1\nx = 2\n", "4:6", "not TOML: cannot overwrite a value"),
         ('[jobs."a b"]\n', "1:7", "jobs.'a b': 'organization' is missing"),
@@ -104,15 +99,15 @@ def test_whatever_is_in_the_file_is_told_in_a_line(tmp_path: Path, content: byte
     file = tmp_path / "quaymirror.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        read_config(file, SHAPE)
+        read_config(file)
 
     assert "\n" not in caught.value.message
     with pytest.raises(ConfigError, match="can't read"):
-        read_config(tmp_path / "missing", SHAPE)
+        read_config(tmp_path / "missing")
 
 
 def test_the_schema_says_what_the_check_says() -> None:
-    schema = config_schema(SHAPE)
+    schema = config_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     good = {"jobs": {"x": {"organization": "kolla", "tags": ["a*"], "concurrency": 3, "to": "mirror"}}}
     jsonschema.validate(good, schema)
