@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import (
     DigestMismatch,
@@ -102,6 +102,21 @@ class RegistryPuller:
 
         return node
 
+    async def blob(self, repository: Repository, blob: Descriptor) -> bytes:
+        """Return a small blob, such as a config, whole and verified.
+
+        :raises NotFound, AccessDenied: if it is gone or not for us.
+        :raises QuaymirrorError: if there is no usable answer.
+        """
+
+        def parse(_: Response, body: bytes) -> bytes:
+            if not blob.digest.matches(body):
+                raise DigestMismatch(f"{repository}@{blob.digest}: the registry sent other bytes")
+
+            return body
+
+        return await self._client.fetch(_blob(repository, blob), limit=blob.size, parse=parse)
+
     async def resolve(
         self, repository: Repository, tag: str, *, batch: Sequence[Repository] = ()
     ) -> tuple[Digest | None, int | None]:
@@ -188,12 +203,9 @@ class RegistryPuller:
         :raises SizeMismatch: when the server announces another size.
         :raises QuaymirrorError: when there is no usable answer.
         """
-        request = Request(
-            f"/v2/{repository.name}/blobs/{blob.digest}",
-            kind="blobs",
+        request = replace(
+            _blob(repository, blob),
             headers=_range(offset, end, blob.size),
-            scope=_scope(repository),
-            may_redirect=True,
             fresh=fresh,
             if_range=if_range,
             location=location,
@@ -233,6 +245,11 @@ def _manifest(repository: Repository, name: str | Digest) -> Request:
         scope=_scope(repository),
         may_redirect=True,
     )
+
+
+def _blob(repository: Repository, blob: Descriptor) -> Request:
+    path = f"/v2/{repository.name}/blobs/{blob.digest}"
+    return Request(path, kind="blobs", scope=_scope(repository), may_redirect=True)
 
 
 def _parsed(response: Response, body: bytes, digest: Digest) -> Manifest | Index:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -12,22 +12,14 @@ import anyio
 from ..catalog.base import PinnedImage
 from ..catalog.kinds import check_selection
 from ..discovery.discover import discover
-from ..errors import (
-    DigestMismatch,
-    PlatformNotFound,
-    QuaymirrorError,
-    ReadInterrupted,
-    SizeMismatch,
-    UnsupportedContent,
-)
+from ..errors import PlatformNotFound, QuaymirrorError, UnsupportedContent
 from ..events import Observer
 from ..oci import Descriptor, Index, Manifest, Platform, Reference
-from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller
 from ..selection.selection import Selection
 from ..settings import Options
 from ..tasks import run_all
-from ..transfer.blob import fetch_blob
+from ..untrusted import InvalidDocument, parse_object
 from .wiring import connect
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
@@ -90,17 +82,13 @@ async def _fetch(
     if node.config.size > _MAX_CONFIG_BYTES:
         raise UnsupportedContent(f"{reference.name} has a config of {node.config.size:,} bytes")
 
-    sink = _MemorySink(node.config)
-    await fetch_blob(
-        node.config,
-        repository=reference.repository,
-        source=source,
-        sink=sink,
-        slots=anyio.CapacityLimiter(1),
-        meters=Meters(),
-        label=reference.name,
-    )
-    return json.loads(node.raw), _parsed(bytes(sink.content), reference)
+    content = await source.blob(reference.repository, node.config)
+    try:
+        config = parse_object(content, limit=_MAX_CONFIG_BYTES, nan_is_null=True)
+    except InvalidDocument as error:
+        raise UnsupportedContent(f"{reference.name}: its config {error}") from None
+
+    return json.loads(node.raw), config
 
 
 def _child(index: Index, wanted: Platform, reference: Reference) -> Descriptor:
@@ -109,56 +97,6 @@ def _child(index: Index, wanted: Platform, reference: Reference) -> Descriptor:
             return child
 
     raise PlatformNotFound(f"{reference.name} is not there for {wanted}")
-
-
-def _parsed(content: bytes, reference: Reference) -> Mapping[str, Any]:
-    try:
-        config = json.loads(content)
-    except (ValueError, RecursionError):
-        config = None
-
-    if not isinstance(config, dict):
-        raise UnsupportedContent(f"{reference.name}: its config is no JSON object")
-
-    return config
-
-
-class _MemorySink:
-    """Keeps a small blob, verified; see `Sink`."""
-
-    def __init__(self, descriptor: Descriptor) -> None:
-        self._descriptor = descriptor
-        self.content = bytearray()
-        self.offset = 0
-
-    async def prepare(self) -> None:
-        """There is nothing to find out."""
-
-    def segments(self) -> None:
-        """What is small comes in one go."""
-
-    async def receive(self, chunks: AsyncIterator[bytes]) -> None:
-        async for chunk in chunks:
-            self.offset += len(chunk)
-            if self.offset > self._descriptor.size:
-                await self.reset()
-                raise SizeMismatch(
-                    f"{self._descriptor.digest}: more than the {self._descriptor.size:,} bytes announced"
-                )
-
-            self.content += chunk
-
-    async def reset(self) -> None:
-        self.offset = 0
-        self.content.clear()
-
-    async def commit(self) -> None:
-        if self.offset < self._descriptor.size:
-            raise ReadInterrupted(f"{self._descriptor.digest}: got {self.offset:,} of {self._descriptor.size:,} bytes")
-
-        if not self._descriptor.digest.matches(bytes(self.content)):
-            await self.reset()
-            raise DigestMismatch(f"{self._descriptor.digest}: received other bytes of the right number")
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
+from ..untrusted import InvalidDocument, parse_object
 from .selection import Pin, Selection
 
 VERSION = 1
@@ -55,16 +55,14 @@ def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{file} has more than {_MAX_BYTES:,} bytes")
-
-        document = json.loads(file.read_bytes())
+        with file.open("rb") as stream:
+            document = parse_object(stream.read(_MAX_BYTES + 1), limit=_MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"can't read {file}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{file} is not a lock file: not JSON") from None
+    except InvalidDocument as error:
+        raise ConfigError(f"{file} is not a lock file: it {error}") from None
 
-    if not isinstance(document, dict) or document.get("lock_version") != VERSION:
+    if document.get("lock_version") != VERSION:
         raise ConfigError(f"{file} is not a lock file of version {VERSION}")
 
     return document

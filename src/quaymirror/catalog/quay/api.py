@@ -13,11 +13,9 @@ from ...http.client import Client, Request
 from ...http.dates import parse_http_date
 from ...http.transport import Response
 from ..base import TagAnswer
-from .schema import ListingPage, TagPage, parse_page, parse_tags
+from .schema import MAX_ANSWER, ListingPage, TagPage, parse_page, parse_tags
 
 T = TypeVar("T")
-
-_MAX_PAGE = 8 * 1024 * 1024
 
 
 class Namespace(Enum):
@@ -130,7 +128,7 @@ class QuayAPI:
 
     async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
-        return await self._client.fetch(request, limit=_MAX_PAGE, parse=parse)
+        return await self._client.fetch(request, limit=MAX_ANSWER, parse=parse)
 
 
 def listing_path(organization: str, cursor: str | None) -> str:

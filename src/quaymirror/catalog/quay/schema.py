@@ -6,15 +6,16 @@ are ignored.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InvalidName, Unavailable
 from ...oci import Digest
 from ...oci.reference import is_repository_name, is_tag
+from ...untrusted import InvalidDocument, parse_object
 from ..base import ListedRepository, Page, Tag
 
+MAX_ANSWER = 8 * 1024 * 1024
 # Seconds since 1970 that are plausible for a tag: a value in milliseconds, or no value, is "unknown", never "old".
 _LATEST = 2**33
 # Quay sends 100 at most. A page of a few megabytes could hold a million, each of them a line in a log.
@@ -108,14 +109,9 @@ def _entries(document: dict[str, Any], key: str) -> list[Any] | None:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Unavailable("the API's answer is not JSON") from None
-
-    if not isinstance(document, dict):
-        raise Unavailable("the API's answer is not an object")
-
-    return document
+        return parse_object(body, limit=MAX_ANSWER, nan_is_null=True)
+    except InvalidDocument as error:
+        raise Unavailable(f"the API's answer {error}") from None
 
 
 def _repository(entry: object, organization: str) -> ListedRepository | str:
