@@ -115,7 +115,7 @@ def _values(resolved: Mapping[str, ResolvedValue]) -> dict[str, dict[str, Any]]:
 
 
 def _shown(name: str, value: Any) -> Any:
-    if name == "ping_url" and value is not None:
+    if REGISTER[name].secret and value is not None:
         return shown_url(value)
 
     if isinstance(value, tuple):

@@ -33,7 +33,7 @@ _LAYER_BYTES = 700_000
 @command_option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images are stored.")
 @command_option("--keep-serving", is_flag=True, help="Keep the server running afterwards, to try other commands.")
 @command_option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="Number of images.")
-@options("progress")
+@options("demo")
 def demo(target: Path | None, keep_serving: bool, images: int, progress: str | None) -> int:
     """Mirror a small generated organization from a Quay-compatible server on this machine.
 

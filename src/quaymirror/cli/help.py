@@ -56,12 +56,13 @@ class CommandOption(click.Option):
 class RegisteredOption(CommandOption):
     """An option of the register; None is its value when it is not given."""
 
-    def __init__(self, spec: OptionSpec) -> None:
+    def __init__(self, spec: OptionSpec, command: str = "") -> None:
         has_default = spec.default not in (None, ()) and not isinstance(spec.default, bool)
         default = spec.shown_default or (spec.default_text if has_default else "")
         notes = [*(["repeatable"] if spec.many else []), *([f"default: {default}"] if default else [])]
+        negated = [f"--{spec.long}/--no-{spec.long}"] if command in spec.negatable else []
         super().__init__(
-            [*spec.spellings, spec.name],
+            [*(negated or spec.spellings), spec.name],
             type=click.BOOL if spec.is_flag else _Value(spec),
             is_flag=spec.is_flag,
             multiple=spec.many,
@@ -73,6 +74,11 @@ class RegisteredOption(CommandOption):
         self.spec = spec
         self.heading = spec.heading
         self.common = spec.common
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the value that is meant: for an inverted flag the opposite of the one that was given."""
+        found = super().process_value(ctx, value)
+        return not found if self.spec.inverted and found is not None else found
 
     @staticmethod
     def of(context: click.Context, name: str) -> RegisteredOption:
@@ -103,12 +109,13 @@ def check_paths(context: click.Context) -> None:
                 raise click.BadParameter(error.message, context, param) from None
 
 
-def options(*names: str) -> Callable[[F], F]:
-    """Add these options of the register to a command."""
+def options(command: str) -> Callable[[F], F]:
+    """Add the options that the register has for `command`."""
 
     def decorate(function: F) -> F:
-        for name in reversed(names):
-            _add(function, RegisteredOption(REGISTER[name]))
+        for spec in reversed(list(REGISTER.values())):
+            if spec.belongs_to(command):
+                _add(function, RegisteredOption(spec, command))
 
         return function
 

@@ -22,7 +22,7 @@ from .options import home_at, json_option
 
 @click.command(context_settings=WIDE)
 @click.argument("run", required=False, metavar="[RUN]")
-@options("target", "state")
+@options("history")
 @command_option(
     "--limit", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="Number of runs to show."
 )

@@ -17,12 +17,12 @@ from ..selection.selection import Selection
 from ..settings import Options
 from ..text import escape_controls, human_bytes
 from .help import WIDE, GroupedCommand, options
-from .options import REGISTRY, SERVER, json_option, make_options, make_selection, selection_options
+from .options import json_option, make_options, make_selection, selection_arguments
 
 
 @click.command(cls=GroupedCommand, context_settings=WIDE)
-@selection_options
-@options("platforms", *SERVER, *REGISTRY, "concurrency")
+@selection_arguments
+@options("info")
 @json_option("Print an array with the fields of occystrap's info.")
 def info(
     as_json: bool,

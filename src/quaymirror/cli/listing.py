@@ -18,12 +18,12 @@ from ..selection.selection import Selection
 from ..settings import Options
 from ..text import escape_controls, human_bytes
 from .help import WIDE, GroupedCommand, options
-from .options import SERVER, json_option, make_options, make_selection, selection_options
+from .options import json_option, make_options, make_selection, selection_arguments
 
 
 @click.command("list", cls=GroupedCommand, context_settings=WIDE)
-@selection_options
-@options(*SERVER)
+@selection_arguments
+@options("list")
 @json_option("Print an array of repository, tag, digest, size and date.")
 def list_images(
     as_json: bool,

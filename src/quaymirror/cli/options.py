@@ -16,9 +16,9 @@ from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
-from ..settings.register import REGISTER, field_values
+from ..settings.register import field_values
 from ..settings.spec import Heading, specs_of
-from .help import check_paths, command_option, options
+from .help import check_paths, command_option
 
 # The key of a context under which the password of standard input is kept.
 _PASSWORD = "quaymirror.password"  # noqa: S105
@@ -26,26 +26,11 @@ _PASSWORD = "quaymirror.password"  # noqa: S105
 F = TypeVar("F", bound=Callable[..., Any])
 
 SELECTION_WORDS = ("organization", "glob", "tag", "globs", "tags", "exclude", "since")
-SERVER = ("server", "token_file", "cafile", "retries", "discovery", "max_requests_per_second", "allow_empty")
-REGISTRY = (
-    "username",
-    "password_stdin",
-    "authfile",
-    "allow_realms",
-    "src_cert_dir",
-    "src_tls_verify",
-    "cert_dir",
-    "tls_verify",
-)
-REGISTRY_TARGET = ("dest_username", "dest_password_stdin", "dest_cert_dir", "dest_tls_verify", "state")
-# The options of `sync` and `run`: everything in the register but words of a selection and of files.
-RUN = tuple(name for name in REGISTER if name not in {*SELECTION_WORDS, "from_lock", "config"})
 OUTPUT = {spec.name for spec in specs_of(OutputOptions)}
 
 
-def selection_options(function: F) -> F:
-    """Add the words that select images."""
-    function = options("globs", "tags", "exclude", "since")(function)
+def selection_arguments(function: F) -> F:
+    """Add the arguments that select images."""
     for name, metavar in (("tag", "[TAG]"), ("glob", "[GLOB]"), ("organization", "ORG|quay://ORG/GLOB:TAG")):
         function = click.argument(name, required=False, metavar=metavar)(function)
 

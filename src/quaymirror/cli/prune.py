@@ -15,39 +15,33 @@ from ..errors import DiscoveryIncomplete
 from ..events import Event, Notice
 from ..run.pruning import carry_out, plan_only, summary
 from ..settings import Options
-from ..settings.register import REGISTER, field_values
+from ..settings.register import field_values
 from ..store.layout import OCILayout
 from ..store.prune import Plan
 from ..store.records import AbsentImage
 from ..text import escape_controls, human_bytes, human_duration
-from .help import WIDE, command_option, options
+from .help import WIDE, options
 from .options import json_option, layout_at
 
 
 @click.command(context_settings=WIDE)
 @click.argument("target")
-@command_option(
-    "--dry-run/--no-dry-run",
-    default=None,
-    envvar=REGISTER["dry_run"].all_variables,
-    help="Only show what would be removed.  [default: --dry-run]",
-)
-@options("yes", "grace", "max_delete")
+@options("prune")
 @json_option("Print the plan as an object.")
-def prune(target: str, dry_run: bool | None, yes: bool | None, as_json: bool, **given: Any) -> int:
+def prune(target: str, dry_run: bool | None, as_json: bool, **given: Any) -> int:
     """Show images in TARGET that have disappeared from the source.
 
-    Only complete runs of sync show that an image has disappeared. With --no-dry-run or --yes such images are untagged,
-    and blobs that no image has needed for half a day are deleted; with --grace 0 these are deleted at once.
+    Nothing is removed without --no-dry-run or --yes. Only complete runs of sync show that an image has disappeared.
+    Such images are untagged, and blobs that no image has needed for half a day are deleted, with --grace 0 at once.
     """
-    path, wanted = layout_at(target), Options.of(**field_values({"yes": yes, **given})).prune
+    path, wanted = layout_at(target), Options.of(**field_values(given)).prune
     plan = anyio.run(plan_only, path, wanted.grace)
     show(plan, as_json=as_json)
-    excess = None if yes else plan.excess(wanted.max_delete)
+    excess = None if given["yes"] else plan.excess(wanted.max_delete)
     if excess is not None:
         raise DiscoveryIncomplete(excess)
 
-    if dry_run is True or (dry_run is None and not yes):
+    if dry_run is True or (dry_run is None and not given["yes"]):
         click.echo(f"would be {summary(plan)}; --no-dry-run does it", err=True)
         return 0
 

@@ -17,7 +17,7 @@ from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from ..settings.spec import OptionSpec
 from .help import WIDE, GroupedCommand, RegisteredOption, check_paths, options
 from .jobs import Plan, execute, make_plan
-from .options import RUN, make_outputs
+from .options import make_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def _job_names(context: click.Context, _parameter: click.Parameter, incomplete: 
 
 @click.command(cls=GroupedCommand, context_settings=WIDE)
 @click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=_job_names)
-@options("config", *RUN)
+@options("run")
 @click.pass_context
 def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, **_: Any) -> int:
     """Run the jobs of a configuration file: all, or the ones you name.
@@ -99,10 +99,11 @@ def _resolved(
     for spec in specs:
         option = RegisteredOption.of(context, spec.name)
         source, value = context.get_parameter_source(spec.name), context.params[spec.name]
+        text = not value if spec.inverted else value
         if source is ParameterSource.COMMANDLINE:
-            found[spec.name] = ResolvedValue(spec, value, value, "command line")
+            found[spec.name] = ResolvedValue(spec, value, text, "command line")
         elif source is ParameterSource.ENVIRONMENT:
-            found[spec.name] = ResolvedValue(spec, value, value, f"environment, {option.variable}")
+            found[spec.name] = ResolvedValue(spec, value, text, f"environment, {option.variable}")
         elif spec.key_name in given:
             located = given[spec.key_name]
             found[spec.name] = ResolvedValue(spec, spec.value(located.value), located.value, located.place, True)
@@ -133,7 +134,7 @@ def plan_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) 
     :raises ConfigError: if its parts contradict each other.
     """
     words = {spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job}
-    known = {option.name: context.params[option.name] for option in context.command.params if option.name in RUN}
+    known = {param: value for param, value in context.params.items() if param not in ("jobs", "config")}
     values = _usable(job_values(context, job), f"jobs.{name}")
     try:
         return make_plan({**known, **words, **values}, (name,))

@@ -8,12 +8,12 @@ import click
 
 from .help import WIDE, GroupedCommand, options
 from .jobs import execute, make_plan
-from .options import RUN, make_outputs, selection_options
+from .options import make_outputs, selection_arguments
 
 
 @click.command(cls=GroupedCommand, context_settings=WIDE)
-@selection_options
-@options("from_lock", *RUN)
+@selection_arguments
+@options("sync")
 def sync(**given: Any) -> int:
     """Mirror every repository of ORG that matches GLOB and has the tag TAG.
 

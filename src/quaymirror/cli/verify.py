@@ -23,7 +23,7 @@ from ..targets.kinds import find_target
 from ..tasks import from_group
 from ..text import escape_controls, human_bytes
 from .help import WIDE, GroupedCommand, command_option, options
-from .options import REGISTRY, REGISTRY_TARGET, SERVER, json_option, layout_at, make_options
+from .options import json_option, layout_at, make_options
 
 _PROGRESS_SECONDS = 5.0
 
@@ -34,7 +34,7 @@ _PROGRESS_SECONDS = 5.0
 @command_option("--repair", is_flag=True, heading=Heading.CHECKS, help="Fetch missing and damaged blobs again.")
 @command_option("--repair-state", is_flag=True, heading=Heading.CHECKS, help="First rebuild the state from the layout.")
 @json_option("Print an object with counts and every damaged blob.")
-@options("allow_foreign_layers", *SERVER, *REGISTRY, *REGISTRY_TARGET)
+@options("verify")
 def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: bool, **given: Any) -> int:
     """Hash everything in the layout TARGET again, and name every blob that is missing or damaged.
 

@@ -28,7 +28,7 @@ _LINE_SECONDS = 30.0
 
 @click.command(context_settings=WIDE)
 @click.argument("target", default=DEFAULT_TARGET)
-@options("state")
+@options("watch")
 @command_option("--once", is_flag=True, help="Print one line of progress, and exit.")
 def watch(target: str, state: Path | None, once: bool) -> int:
     """Show the run that another process makes on TARGET, a nightly job for instance, until it ends.

@@ -22,6 +22,7 @@ from ..store.fsops import Fsync
 from .spec import (
     Group,
     Heading,
+    OptionSpec,
     OptionType,
     existing_directory,
     existing_file,
@@ -83,6 +84,11 @@ class SourceOptions(Group):
 
     server: str = option(
         "--server",
+        commands=(
+            "list",
+            "info",
+            "verify",
+        ),
         default=DEFAULT_SERVER,
         accept=parse_server,
         metavar="URL",
@@ -94,6 +100,7 @@ class SourceOptions(Group):
     credentials: Credentials | None = None
     allow_foreign_layers: bool = option(
         "--allow-foreign-layers",
+        commands=("verify",),
         default=False,
         kind=OptionType.FLAG,
         heading=Heading.SOURCE,
@@ -101,6 +108,11 @@ class SourceOptions(Group):
     )
     src_cert_dir: Path | None = option(
         "--src-cert-dir",
+        both="cert_dir",
+        commands=(
+            "info",
+            "verify",
+        ),
         default=None,
         kind=OptionType.PATH,
         on_disk=existing_directory,
@@ -109,6 +121,11 @@ class SourceOptions(Group):
     )
     src_tls_verify: bool = option(
         "--src-tls-verify",
+        both="tls_verify",
+        commands=(
+            "info",
+            "verify",
+        ),
         default=True,
         kind=OptionType.FLAG,
         metavar="BOOL",
@@ -131,6 +148,10 @@ class ClientOptions(Group):
 
     authfile: Path | None = option(
         "--authfile",
+        commands=(
+            "info",
+            "verify",
+        ),
         default=None,
         kind=OptionType.PATH,
         on_disk=existing_file,
@@ -140,6 +161,10 @@ class ClientOptions(Group):
     )
     allow_realms: tuple[str, ...] = option(
         "--allow-realm",
+        commands=(
+            "info",
+            "verify",
+        ),
         default=(),
         many=True,
         accept=_realm,
@@ -149,6 +174,11 @@ class ClientOptions(Group):
     )
     cafile: Path | None = option(
         "--cafile",
+        commands=(
+            "list",
+            "info",
+            "verify",
+        ),
         default=None,
         kind=OptionType.PATH,
         on_disk=existing_file,
@@ -158,6 +188,11 @@ class ClientOptions(Group):
     )
     retries: int = option(
         "--retries",
+        commands=(
+            "list",
+            "info",
+            "verify",
+        ),
         default=5,
         kind=OptionType.NUMBER,
         least=0,
@@ -194,11 +229,13 @@ class TargetOptions(Group):
     )
     dry_run: bool = option(
         "--dry-run",
+        commands=("prune",),
+        negatable=("prune",),
         default=False,
         kind=OptionType.FLAG,
         heading=Heading.TARGET,
         common=True,
-        help="Show what would be fetched; write nothing.",
+        help="Show what would be done; write nothing.",
     )
     fsync: Fsync = option(
         "--fsync",
@@ -209,7 +246,14 @@ class TargetOptions(Group):
         heading=Heading.TARGET,
         help="Survive power loss: sync each file (always), each commit (batch), never.",
     )
-    check_space: bool = True
+    check_space: bool = option(
+        "--no-space-check",
+        default=True,
+        kind=OptionType.FLAG,
+        inverted=True,
+        heading=Heading.TARGET,
+        help="Don't check free disk space first.",
+    )
     wait: bool = option(
         "--wait",
         default=False,
@@ -220,6 +264,8 @@ class TargetOptions(Group):
     dest_credentials: Credentials | None = None
     dest_cert_dir: Path | None = option(
         "--dest-cert-dir",
+        both="cert_dir",
+        commands=("verify",),
         default=None,
         kind=OptionType.PATH,
         on_disk=existing_directory,
@@ -228,6 +274,8 @@ class TargetOptions(Group):
     )
     dest_tls_verify: bool = option(
         "--dest-tls-verify",
+        both="tls_verify",
+        commands=("verify",),
         default=True,
         kind=OptionType.FLAG,
         metavar="BOOL",
@@ -236,6 +284,11 @@ class TargetOptions(Group):
     )
     state: Path | None = option(
         "--state",
+        commands=(
+            "verify",
+            "history",
+            "watch",
+        ),
         default=None,
         shown_default="XDG state",
         kind=OptionType.PATH,
@@ -266,6 +319,7 @@ class Limits(Group):
     concurrency: int = option(
         "--concurrency",
         "-c",
+        commands=("info",),
         default=16,
         kind=OptionType.NUMBER,
         least=1,
@@ -298,6 +352,11 @@ class Limits(Group):
     )
     max_requests_per_second: float | None = option(
         "--max-requests-per-second",
+        commands=(
+            "list",
+            "info",
+            "verify",
+        ),
         default=None,
         kind=OptionType.DECIMAL,
         least=0.01,
@@ -322,6 +381,7 @@ class DiscoveryOptions(Group):
 
     platforms: tuple[Platform, ...] = option(
         "--platform",
+        commands=("info",),
         default=(),
         shown_default="all",
         many=True,
@@ -333,6 +393,11 @@ class DiscoveryOptions(Group):
     )
     discovery: Discovery = option(
         "--discovery",
+        commands=(
+            "list",
+            "info",
+            "verify",
+        ),
         default=Discovery.AUTO,
         shown_default="auto",
         choices=Discovery,
@@ -342,6 +407,15 @@ class DiscoveryOptions(Group):
     )
     full_check_every: float = option(
         "--full-check-every",
+        shorthand=OptionSpec(
+            name="full_check",
+            spellings=("--full-check",),
+            kind=OptionType.FLAG,
+            default=False,
+            means=0.0,
+            heading=Heading.LIMITS,
+            help="Recheck every tag in this run.",
+        ),
         default=_WEEK,
         shown_default="7d",
         parse=_seconds,
@@ -371,6 +445,11 @@ class DiscoveryOptions(Group):
     )
     allow_empty: bool = option(
         "--allow-empty",
+        commands=(
+            "list",
+            "info",
+            "verify",
+        ),
         default=False,
         kind=OptionType.FLAG,
         heading=Heading.SELECTION,
@@ -392,6 +471,7 @@ class PruneOptions(Group):
     )
     grace: float = option(
         "--grace",
+        commands=("prune",),
         default=_WEEK,
         shown_default="7d",
         parse=_seconds_or_none,
@@ -401,6 +481,19 @@ class PruneOptions(Group):
     )
     max_delete: float = option(
         "--max-delete",
+        shorthand=OptionSpec(
+            name="yes",
+            spellings=("--yes",),
+            kind=OptionType.FLAG,
+            default=False,
+            means=100.0,
+            commands=("prune",),
+            heading=Heading.PRUNING,
+            has_variable=False,
+            in_file=False,
+            help="Prune, no matter how many images are removed.",
+        ),
+        commands=("prune",),
         default=10.0,
         shown_default="10",
         kind=OptionType.DECIMAL,
@@ -425,6 +518,7 @@ class OutputOptions(Group):
 
     progress: str = option(
         "--progress",
+        commands=("demo",),
         default="auto",
         shown_default="auto",
         choices=PROGRESS,

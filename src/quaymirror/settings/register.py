@@ -9,7 +9,7 @@ from typing import Any
 from ..secret import Credentials, Secret
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
-from .groups import DEFAULT_TARGET, GROUP_OF, GROUPS, OutputOptions
+from .groups import DEFAULT_TARGET, GROUPS, OutputOptions
 from .spec import Heading, OptionSpec, OptionType, existing_directory, existing_file, specs_of
 
 # What a configuration file says of a selection.
@@ -25,6 +25,8 @@ SELECTION = (
     OptionSpec(
         name="globs",
         spellings=("--glob",),
+        commands=("sync", "list", "info"),
+        only=True,
         key="repositories",
         many=True,
         default=(),
@@ -36,6 +38,8 @@ SELECTION = (
     OptionSpec(
         name="tags",
         spellings=("--tag",),
+        commands=("sync", "list", "info"),
+        only=True,
         key="tags",
         many=True,
         default=(),
@@ -47,6 +51,8 @@ SELECTION = (
     OptionSpec(
         name="exclude",
         spellings=("--exclude",),
+        commands=("sync", "list", "info"),
+        only=True,
         many=True,
         default=(),
         metavar="GLOB",
@@ -58,6 +64,8 @@ SELECTION = (
     OptionSpec(
         name="since",
         spellings=("--since",),
+        commands=("sync", "list", "info"),
+        only=True,
         metavar="DATE|DURATION",
         heading=Heading.SELECTION,
         common=True,
@@ -70,6 +78,8 @@ _WORDS = (
     OptionSpec(
         name="from_lock",
         spellings=("--from-lock",),
+        commands=("sync",),
+        only=True,
         kind=OptionType.PATH,
         on_disk=existing_file,
         metavar="FILE",
@@ -81,6 +91,8 @@ _WORDS = (
     OptionSpec(
         name="config",
         spellings=("--config",),
+        commands=("run", "config"),
+        only=True,
         kind=OptionType.PATH,
         on_disk=existing_file,
         shown_default="quaymirror.toml",
@@ -93,6 +105,7 @@ _WORDS = (
     OptionSpec(
         name="target",
         spellings=("--to",),
+        commands=("history",),
         kind=OptionType.TARGET,
         default=DEFAULT_TARGET,
         metavar="TARGET",
@@ -102,42 +115,14 @@ _WORDS = (
     ),
 )
 
-_SHORTHANDS = (
-    OptionSpec(
-        name="no_space_check",
-        spellings=("--no-space-check",),
-        kind=OptionType.FLAG,
-        default=False,
-        sets={"check_space": False},
-        heading=Heading.TARGET,
-        help="Don't check free disk space first.",
-    ),
-    OptionSpec(
-        name="full_check",
-        spellings=("--full-check",),
-        kind=OptionType.FLAG,
-        default=False,
-        sets={"full_check_every": 0.0},
-        heading=Heading.LIMITS,
-        help="Recheck every tag in this run.",
-    ),
-    OptionSpec(
-        name="yes",
-        spellings=("--yes",),
-        kind=OptionType.FLAG,
-        default=False,
-        sets={"max_delete": 100.0},
-        heading=Heading.PRUNING,
-        has_variable=False,
-        in_file=False,
-        help="Prune, no matter how many images are removed.",
-    ),
+# Options that give their value to a field of each side.
+_BOTH = (
     OptionSpec(
         name="cert_dir",
         spellings=("--cert-dir",),
         kind=OptionType.PATH,
-        shared=("src_cert_dir", "dest_cert_dir"),
         on_disk=existing_directory,
+        commands=("info", "verify"),
         heading=Heading.SOURCE,
         help="Directory with certificates for source and target.",
     ),
@@ -146,7 +131,7 @@ _SHORTHANDS = (
         spellings=("--tls-verify",),
         kind=OptionType.FLAG,
         metavar="BOOL",
-        shared=("src_tls_verify", "dest_tls_verify"),
+        commands=("info", "verify"),
         heading=Heading.SOURCE,
         help="Whether to verify the certificates of source and target.",
     ),
@@ -157,6 +142,11 @@ _CREDENTIALS = (
     OptionSpec(
         name="token_file",
         spellings=("--token-file",),
+        commands=(
+            "list",
+            "info",
+            "verify",
+        ),
         variables=("QUAY_API_TOKEN_FILE",),
         kind=OptionType.PATH,
         on_disk=existing_file,
@@ -168,6 +158,10 @@ _CREDENTIALS = (
     OptionSpec(
         name="username",
         spellings=("--username", "--src-username"),
+        commands=(
+            "info",
+            "verify",
+        ),
         accept=lambda text: Credentials(text, Secret("-")),
         metavar="USER",
         heading=Heading.SOURCE,
@@ -178,6 +172,10 @@ _CREDENTIALS = (
     OptionSpec(
         name="password_stdin",
         spellings=("--password-stdin", "--src-password-stdin"),
+        commands=(
+            "info",
+            "verify",
+        ),
         kind=OptionType.FLAG,
         default=False,
         heading=Heading.SOURCE,
@@ -188,6 +186,7 @@ _CREDENTIALS = (
     OptionSpec(
         name="dest_username",
         spellings=("--dest-username",),
+        commands=("verify",),
         accept=lambda text: Credentials(text, Secret("-")),
         metavar="USER",
         heading=Heading.REGISTRY_TARGET,
@@ -197,6 +196,7 @@ _CREDENTIALS = (
     OptionSpec(
         name="dest_password_stdin",
         spellings=("--dest-password-stdin",),
+        commands=("verify",),
         kind=OptionType.FLAG,
         default=False,
         heading=Heading.REGISTRY_TARGET,
@@ -206,32 +206,31 @@ _CREDENTIALS = (
     ),
 )
 
+_FIELDS = tuple(spec for group in GROUPS.values() for spec in specs_of(group))
+_SHORTHANDS = tuple(spec.shorthand for spec in _FIELDS if spec.shorthand is not None)
 REGISTER: Mapping[str, OptionSpec] = {
-    spec.name: spec
-    for spec in (
-        *SELECTION,
-        *_WORDS,
-        *(spec for group in GROUPS.values() for spec in specs_of(group)),
-        *_SHORTHANDS,
-        *_CREDENTIALS,
-    )
+    spec.name: spec for spec in (*SELECTION, *_WORDS, *_FIELDS, *_SHORTHANDS, *_BOTH, *_CREDENTIALS)
 }
 
-_RUN_NAMES = {spec.name for spec in specs_of(OutputOptions)}
+_OUTPUTS = {spec.name for spec in specs_of(OutputOptions)}
 # Options in the tables of a configuration file.
-RUN_TABLE = tuple(spec for spec in REGISTER.values() if spec.in_file and spec.name in _RUN_NAMES)
+RUN_TABLE = tuple(spec for spec in REGISTER.values() if spec.in_file and spec.name in _OUTPUTS)
 JOB_TABLE = tuple(
-    spec for spec in REGISTER.values() if spec.in_file and spec.name not in _RUN_NAMES and spec not in SELECTION
+    spec for spec in REGISTER.values() if spec.in_file and spec.name not in _OUTPUTS and spec not in SELECTION
 )
 
 
 def field_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of fields that `given`, values by the names of options, comes to; None is no value."""
-    values = {name: value for name, value in given.items() if name in GROUP_OF and value not in (None, ())}
-    for spec in _SHORTHANDS:
-        if spec.sets and given.get(spec.name):
-            values |= spec.sets
-        elif spec.shared and given.get(spec.name) is not None:
-            values |= {name: given[spec.name] for name in spec.shared if name not in values}
+    values = {}
+    for spec in _FIELDS:
+        value = given.get(spec.name)
+        if spec.shorthand is not None and given.get(spec.shorthand.name):
+            value = spec.shorthand.means
+        elif value is None and spec.both:
+            value = given.get(spec.both)
+
+        if value not in (None, ()):
+            values[spec.name] = value
 
     return values

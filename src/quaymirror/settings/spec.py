@@ -57,9 +57,10 @@ class OptionSpec:
 
     `parse` turns one text into the value of the field; `choices` are the only texts allowed; `least` and `most` bound
     a number, `accept` raises `ConfigError` for other illegal values, and `on_disk` for paths that can't be used on this
-    machine. A `many` option can be repeated, and is an
-    array in a file. `key` is its name in a file, its long spelling if empty. Options without a field set those in
-    `sets`, or give their value to those fields in `shared` that have none.
+    machine. A `many` option can be repeated, and is an array in a file. `key` is its name in a file, its long spelling
+    if empty. `commands` have the option besides `sync` and `run`, or `only` they; those in `negatable` have it with a
+    `--no-` form. An `inverted` flag sets its field to False. A field gets the value that its `shorthand` `means`,
+    or that of the option called `both` if it has none of its own.
     """
 
     name: str
@@ -84,8 +85,13 @@ class OptionSpec:
     key: str = ""
     required: bool = False
     secret: bool = False
-    sets: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    shared: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    only: bool = False
+    negatable: tuple[str, ...] = ()
+    inverted: bool = False
+    means: Any = None
+    shorthand: OptionSpec | None = None
+    both: str = ""
 
     @property
     def long(self) -> str:
@@ -109,7 +115,14 @@ class OptionSpec:
         if self.many:
             return list(self.default)
 
+        if self.inverted:
+            return not self.default
+
         return self.shown_default if self.parse is not None and self.default is not None else self.default
+
+    def belongs_to(self, command: str) -> bool:
+        """Return True if `command` has the option."""
+        return bool(self.spellings) and (command in self.commands or (command in ("sync", "run") and not self.only))
 
     @property
     def is_flag(self) -> bool:
@@ -176,7 +189,7 @@ class OptionSpec:
             case OptionType.NUMBER | OptionType.DECIMAL:
                 return self._number(given)
             case OptionType.FLAG:
-                return _flag(given)
+                return _flag(given) is not self.inverted
 
         text = str(given)
         if "\0" in text:

@@ -72,7 +72,7 @@ VALUES = {
     "lock_file": ("new.lock", "missing/new.lock"),
     "metrics_textfile": ("new.prom", "directory"),
     "ping_url": ("https://hc.example/id", "hc.example/id"),
-    "no_space_check": FLAG,
+    "check_space": FLAG,
     "full_check": FLAG,
     "yes": FLAG,
     "cert_dir": ("directory", "missing"),
