@@ -1,0 +1,238 @@
+"""The contract of a catalog, checked for every kind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import toy_catalog
+from organizations import small_image
+
+from quaymirror import Options, Selection
+from quaymirror.catalog import kinds
+from quaymirror.catalog.base import Catalog, ListedRepository, Page, PinnedImage
+from quaymirror.catalog.mode import Discovery
+from quaymirror.discovery.checks import check_again
+from quaymirror.discovery.discover import discover
+from quaymirror.discovery.tag_cache import TagCache
+from quaymirror.errors import AccessDenied, ConfigError, NotFound, SelectionEmpty
+from quaymirror.events import CandidateSkipped, ignore
+from quaymirror.oci import Digest, Reference, Repository
+from quaymirror.run.wiring import connect
+from quaymirror.testing import QuayServer, Registry
+
+kinds.register("toy", "toy_catalog")
+
+DAY = 86_400
+NOVA, GLANCE = "nova", "glance"
+
+
+@dataclass
+class Source:
+    """A catalog, its content, and its clock; `asked` counts the lookups of tags so far."""
+
+    catalog: Catalog
+    push: Callable[[str, str, str, str], None]
+    """Push an image, made of the last text, as organization, repository and tag."""
+    advance: Callable[[], None]
+    asked: Callable[[], int]
+
+    def digest(self, content: str) -> Digest:
+        return Digest.parse(small_image(content).digest)
+
+    def repository(self, name: str) -> Repository:
+        return Repository("quay.io", f"kolla/{name}")
+
+
+@asynccontextmanager
+async def quay(discovery: Discovery = Discovery.AUTO) -> AsyncGenerator[Source]:
+    clock = [1_790_000_000.0]
+    registry = Registry(now=lambda: clock[0])
+
+    def push(organization: str, repository: str, tag: str, content: str) -> None:
+        registry.organization(organization).repository(repository).push(tag, small_image(content))
+
+    def advance() -> None:
+        clock[0] += 3600
+
+    async with QuayServer(registry) as server:
+        options = Options.of(server=server.url, discovery=discovery)
+        async with connect(options, ignore) as services:
+            yield Source(services.catalog, push, advance, lambda: server.count("/tag/$") + server.count("^/v2/kolla"))
+
+
+@asynccontextmanager
+async def toy() -> AsyncGenerator[Source]:
+    server = toy_catalog.SERVER = toy_catalog.ToyServer()
+
+    def push(organization: str, repository: str, tag: str, content: str) -> None:
+        server.push(organization, repository, tag, Digest.parse(small_image(content).digest))
+
+    def advance() -> None:
+        server.now += 3600
+
+    access: Any = None  # it needs no connection
+    yield Source(kinds.find_kind("toy").open(access), push, advance, lambda: len(server.asked))
+
+
+SOURCES: dict[str, Callable[[], AbstractAsyncContextManager[Source]]] = {
+    "quay": quay,
+    "quay by its registry": lambda: quay(Discovery.REGISTRY),
+    "toy": toy,
+}
+
+
+@pytest.fixture(params=SOURCES)
+async def source(request: pytest.FixtureRequest) -> AsyncGenerator[Source]:
+    async with SOURCES[request.param]() as opened:
+        opened.push("kolla", NOVA, "latest", "nova")
+        opened.push("kolla", GLANCE, "latest", "glance")
+        opened.push("other", "secret", "latest", "secret")
+        opened.advance()
+        yield opened
+
+
+async def pages(catalog: Catalog, organization: str = "kolla") -> list[Page]:
+    return [page async for page in catalog.pages(organization)]
+
+
+async def listed(source: Source) -> dict[str, ListedRepository]:
+    return {entry.name: entry for page in await pages(source.catalog) for entry in page.repositories}
+
+
+async def found(source: Source, *selections: Selection, **options: Any) -> list[PinnedImage]:
+    return [image async for image in discover(selections, source.catalog, "quay.io", **options)]
+
+
+async def test_every_repository_of_the_organization_is_listed_once(source: Source) -> None:
+    names = {f"image-{number:03}" for number in range(230)}
+    for name in names:
+        source.push("kolla", name, "latest", "same")
+
+    entries = [entry for page in await pages(source.catalog) for entry in page.repositories]
+    assert len(entries) == 232
+    assert {entry.name for entry in entries} == names | {NOVA, GLANCE}
+
+
+async def test_only_the_last_page_has_no_cursor_and_cursors_differ(source: Source) -> None:
+    for number in range(230):
+        source.push("kolla", f"image-{number:03}", "latest", "same")
+
+    *before, last = [page.cursor for page in await pages(source.catalog)]
+    assert last is None
+    assert None not in before
+    assert len(set(before)) == len(before) > 0
+
+
+async def test_a_listing_may_be_left_early(source: Source) -> None:
+    async with aclosing(source.catalog.pages("kolla")) as listing:
+        async for page in listing:
+            assert page.repositories
+            break
+
+
+async def test_an_unknown_organization_is_one_empty_page_and_explained(source: Source) -> None:
+    (page,) = await pages(source.catalog, "unheard-of")
+    assert (page.repositories, page.rejected, page.cursor) == ((), (), None)
+    error = await source.catalog.explain_empty("unheard-of")
+    assert isinstance(error, SelectionEmpty)
+    assert "unheard-of" in error.message
+
+
+async def test_a_tag_has_its_digest_and_an_unknown_one_is_none(source: Source) -> None:
+    answer = await source.catalog.tag(source.repository(NOVA), "latest", batch=[source.repository(GLANCE)])
+    assert answer.tag is not None
+    assert (answer.tag.name, answer.tag.digest) == ("latest", source.digest("nova"))
+    assert (await source.catalog.tag(source.repository(NOVA), "no-such-tag")).tag is None
+
+
+async def test_a_tag_of_an_unknown_repository_is_an_error(source: Source) -> None:
+    with pytest.raises((NotFound, AccessDenied)):
+        await source.catalog.tag(source.repository("unheard-of"), "latest")
+
+
+async def test_dated_tags_have_the_time_of_their_update(source: Source) -> None:
+    answer = await source.catalog.tag(source.repository(NOVA), "latest", dated=True)
+    assert answer.tag is not None
+    assert (answer.tag.start is not None) >= source.catalog.traits.has_dates
+
+
+async def test_tags_are_found_by_globs(source: Source) -> None:
+    for number in range(130):
+        source.push("kolla", NOVA, f"build-{number}", "build")
+
+    tags = (await source.catalog.tags(source.repository(NOVA), "build-1[0-2]*")).tags
+    assert sorted(tag.name for tag in tags) == sorted(f"build-{number}" for number in (10, 11, 12, *range(100, 130)))
+    sample = (await source.catalog.tags(source.repository(NOVA), "*", sample=True)).tags
+    assert {tag.name for tag in sample} <= {"latest", *(f"build-{number}" for number in range(130))}
+    assert sample
+
+
+async def test_the_stamp_of_a_repository_changes_when_and_only_when_a_tag_moves(source: Source) -> None:
+    before = await listed(source)
+    assert await listed(source) == before
+    source.push("kolla", NOVA, "latest", "new")
+    after = await listed(source)
+    assert after[GLANCE].stamp == before[GLANCE].stamp is not None
+    assert after[NOVA].stamp != before[NOVA].stamp
+
+
+async def test_selections_need_what_the_kind_knows(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = kinds.CatalogKind(lambda _: source.catalog.traits, lambda _: source.catalog)
+    monkeypatch.setattr(kinds, "find_kind", lambda: kind)
+    kinds.check_selection(Selection("kolla"), Discovery.AUTO)
+    for selection, is_known in (
+        (Selection("kolla", since=datetime(2025, 1, 1, tzinfo=UTC)), source.catalog.traits.has_dates),
+        (Selection("kolla", "*", "build-*"), source.catalog.traits.lists_tags),
+    ):
+        if is_known:
+            kinds.check_selection(selection, Discovery.AUTO)
+        else:
+            with pytest.raises(ConfigError, match=f"{source.catalog.traits.name} can't"):
+                kinds.check_selection(selection, Discovery.AUTO)
+
+
+async def test_discovery_pins_the_images_of_a_selection(source: Source) -> None:
+    images = await found(source, Selection("kolla", "*", "latest"), strict=True)
+    assert {image.reference.name: image.digest for image in images} == {
+        "kolla/nova:latest": source.digest("nova"),
+        "kolla/glance:latest": source.digest("glance"),
+    }
+
+
+async def test_the_tag_cache_saves_lookups_until_a_tag_moves(source: Source) -> None:
+    selection, cache = Selection("kolla"), TagCache(full_check_seconds=DAY)
+    first = await found(source, selection, cache=cache)
+    later = TagCache(cache.take_new(), full_check_seconds=DAY)
+    source.advance()
+    before = source.asked()
+    assert {image.reference for image in await found(source, selection, cache=later)} == {
+        image.reference for image in first
+    }
+    assert source.asked() == before
+    source.push("kolla", NOVA, "latest", "new")
+    source.advance()
+    moved = {image.reference.repository.name: image.digest for image in await found(source, selection, cache=later)}
+    assert moved == {"kolla/nova": source.digest("new"), "kolla/glance": source.digest("glance")}
+    assert source.asked() == before + 1
+
+
+async def test_a_tag_that_no_repository_has_is_explained_with_the_nearest(source: Source) -> None:
+    with pytest.raises(SelectionEmpty, match="no repository of kolla has the tag lates; nearest: latest"):
+        await found(source, Selection("kolla", "*", "lates"))
+
+
+async def test_an_image_is_checked_again(source: Source) -> None:
+    selection = Selection("kolla", NOVA)
+    (image,) = await found(source, selection)
+    assert await check_again(image, [selection], source.catalog) == image
+    source.push("kolla", NOVA, "latest", "new")
+    again = await check_again(image, [selection], source.catalog)
+    assert isinstance(again, PinnedImage)
+    assert again.digest == source.digest("new")
+    gone = PinnedImage(Reference(source.repository(NOVA), "deleted", image.digest))
+    assert await check_again(gone, [selection], source.catalog) == CandidateSkipped("kolla/nova", "no such tag")
