@@ -1,4 +1,4 @@
-"""What the docs say of the code is what the code says."""
+"""The documentation agrees with the code."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def test_every_event_fits_the_published_schema() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     for line in GOLDEN_EVENTS.read_text().splitlines():
         validator.validate(json.loads(line))
+
+
+def test_the_glossary_is_sorted_short_and_linked() -> None:
+    lines = (DOCS / "reference/glossary.md").read_text().splitlines()
+    terms = [line.split("|")[1].strip() for line in lines if re.match(r"\| (?!term \|)", line)]
+    assert terms == sorted(terms, key=lambda term: (term.replace(" ", "").replace("-", ""), term))
+    assert 30 <= len(terms) <= 50
+    assert len(set(terms)) == len(terms)
+    for page in ("docs/index.md", "CONTRIBUTING.md"):
+        assert "reference/glossary" in (ROOT / page).read_text()
 
 
 def command_lines() -> Iterator[tuple[str, str]]:
