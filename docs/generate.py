@@ -7,30 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import click
+from schemas import schemas
 
-from quaymirror import events
 from quaymirror.cli.help import GroupedCommand
 from quaymirror.cli.main import main
 from quaymirror.config.schema import config_schema
-from quaymirror.errors import Failure, Phase, Scope, Side
-from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from quaymirror.settings.spec import OptionSpec
-from quaymirror.ui.jsonl import VERSION, event_name
 
 REFERENCE = Path(__file__).parent / "reference"
 # Of a terminal with 80 columns man leaves so many.
 _MAN_WIDTH = 72
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
 
 
 def commands(group: click.Group, path: str = "quaymirror") -> Iterator[tuple[str, click.Command]]:
@@ -87,75 +78,6 @@ def _default(spec: OptionSpec) -> str:
     return str(default).lower() if isinstance(default, bool) else f"`{default}`"
 
 
-def events_schema() -> dict[str, Any]:
-    """Return the schema of one line of `--progress json`."""
-    return {
-        "$schema": _DIALECT,
-        "title": "quaymirror's events",
-        "description": "One line of --progress json. Within a version, members and events may be added.",
-        "oneOf": [_event(event) for event in get_args(events.Event)],
-        "$defs": {"error": _error()},
-    }
-
-
-def _event(event: type) -> dict[str, Any]:
-    head = {
-        "v": {"const": VERSION},
-        "time": {"type": "number", "description": "POSIX time"},
-        "run_id": {"type": ["string", "null"]},
-        "event": {"const": event_name(object.__new__(event))},
-    }
-    properties = head | _fields(event)
-    words = " ".join((event.__doc__ or "").split())
-    return {
-        "type": "object",
-        "description": words,
-        "required": list(properties),
-        "additionalProperties": False,
-        "properties": properties,
-    }
-
-
-def _fields(dataclass: Any) -> dict[str, Any]:
-    hints = get_type_hints(dataclass)
-    return {field.name: _type(hints[field.name]) for field in fields(dataclass)}
-
-
-def _type(hint: Any) -> dict[str, Any]:
-    if hint in _SIMPLE:
-        return {"type": _SIMPLE[hint]}
-
-    if get_origin(hint) in (Union, types.UnionType):
-        return {"anyOf": [_type(part) for part in get_args(hint)]}
-
-    if get_origin(hint) is tuple:
-        return {"type": "array", "items": _type(get_args(hint)[0])}
-
-    if hint in (Digest, Repository, Reference):
-        return {"type": "string"}
-
-    if issubclass(hint, Enum):
-        return {"enum": [member.value for member in hint]}
-
-    if issubclass(hint, Failure):
-        return {"$ref": "#/$defs/error"}
-
-    assert is_dataclass(hint)
-    properties = _fields(hint)
-    return {"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties}
-
-
-def _error() -> dict[str, Any]:
-    properties = {
-        "type": {"type": "string"},
-        "message": {"type": "string"},
-        "side": {"enum": [side.value for side in Side]},
-        "phase": {"enum": [*(phase.value for phase in Phase), None]},
-        "scope": {"enum": [scope.value for scope in Scope]},
-    }
-    return {"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties}
-
-
 def man_page() -> str:
     """Return quaymirror(1): every command with its help, as it is printed."""
     lines = [
@@ -195,7 +117,7 @@ def pages() -> dict[str, str]:
         "configuration.md": configuration(),
         "config.schema.json": json.dumps(config_schema(), indent=2) + "\n",
         "quaymirror.1": man_page(),
-        "events.schema.json": json.dumps(events_schema(), indent=2) + "\n",
+        **{name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas().items()},
     }
 
 

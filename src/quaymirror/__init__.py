@@ -145,11 +145,13 @@ async def sync(
     :raises StoreError: if `target` can't be opened.
     """
     from .events import ignore
+    from .progress.meters import Meters
+    from .progress.run import RunProgress
     from .run.sync import run_sync
     from .settings import Options
 
-    options = options or Options()
-    return await run_sync(selection, target, options, observer=observer or ignore, meters=meters, stop=stop)
+    options, progress = options or Options(), RunProgress(meters=meters or Meters())
+    return await run_sync(selection, target, options, observer=observer or ignore, progress=progress, stop=stop)
 
 
 def discover(

@@ -248,12 +248,29 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """The totals of a run, as its report has them.
+
+    `bytes_fetched` are all received bytes, those of failed images included, in a dry run the ones to be fetched.
+    """
+
+    mirrored: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    failed: int = 0
+    bytes_fetched: int = 0
+    bytes_reused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended, well or not. `exit_code` is what the command line will return, `error` what ended it early."""
+    """A run ended. `error` ended it early; `complete` is true if everything selected was found and processed."""
 
     elapsed: float
     exit_code: int
     error: Failure | None = None
+    complete: bool = False
+    totals: Totals = Totals()
 
 
 Event = (

@@ -26,6 +26,8 @@ from quaymirror import Options, Report, Selection
 from quaymirror.errors import ConfigError
 from quaymirror.events import Event
 from quaymirror.http.timeouts import Timeouts
+from quaymirror.progress.combined import CombinedProgress
+from quaymirror.progress.run import RunProgress
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import (
     Action,
@@ -117,8 +119,9 @@ class Everything:
             observer(event)
 
     def __post_init__(self) -> None:
-        self._observers: list[Any] = [JsonLines(self.lines.append)]
-        self._observers.append(Lines(quaymirror.Meters(), self.lines.append, verbose=True))
+        progress = RunProgress()
+        self._observers: list[Any] = [progress.apply, JsonLines(self.lines.append)]
+        self._observers.append(Lines(CombinedProgress([progress]), self.lines.append, verbose=True))
         for formatter in (TextFormatter(), JsonFormatter()):
             logger = logging.Logger("test", logging.DEBUG)
             logger.addHandler(handler := _Into(self.lines))

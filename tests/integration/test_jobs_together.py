@@ -21,7 +21,7 @@ from organizations import TAG, kolla, small_image, unique_bytes
 from quaymirror import Options, Report, Selection
 from quaymirror.errors import ExitCode, StoreError
 from quaymirror.events import Event, HostPaused, RunStarted
-from quaymirror.progress.meters import Meters
+from quaymirror.progress.run import RunProgress
 from quaymirror.run.shared import Engine, open_engine
 from quaymirror.run.sync import run_sync
 from quaymirror.store import fsops
@@ -54,7 +54,7 @@ to = "second"
 
 
 async def sync_both(
-    settings: Options, directory: Path, events: dict[str, list[Event]], meters: dict[str, Meters]
+    settings: Options, directory: Path, events: dict[str, list[Event]], progress: dict[str, RunProgress]
 ) -> dict[str, Report]:
     """Mirror the same organization to two layouts at once."""
     reports: dict[str, Report] = {}
@@ -65,7 +65,7 @@ async def sync_both(
             directory / name,
             settings,
             observer=events.setdefault(name, []).append,
-            meters=meters.setdefault(name, Meters()),
+            progress=progress.setdefault(name, RunProgress()),
             engine=engine,
         )
 
@@ -78,10 +78,10 @@ async def sync_both(
 
 async def test_two_layouts_that_are_filled_at_once_cost_one_download(tmp_path: Path) -> None:
     registry, images = kolla(10)
-    meters: dict[str, Meters] = {}
+    progress: dict[str, RunProgress] = {}
     async with QuayServer(registry) as server:
         server.faults.append(Fault("/blobs/", Delay(0.01)))
-        reports = await sync_both(Options.of(server=server.url), tmp_path, {}, meters)
+        reports = await sync_both(Options.of(server=server.url), tmp_path, {}, progress)
         asked = Counter(request.path for request in server.requests if "/blobs/" in request.path)
 
     assert [report.exit_code for report in reports.values()] == [ExitCode.OK, ExitCode.OK]
@@ -91,7 +91,7 @@ async def test_two_layouts_that_are_filled_at_once_cost_one_download(tmp_path: P
 
     digests = Counter(path.rpartition("/")[2] for path in asked.elements())
     assert set(digests.values()) == {1}, "each blob once, over both targets and all repositories"
-    manifests = sum(part.fetched_bytes for part in meters.values()) - unique_bytes(images)
+    manifests = sum(part.bytes_fetched for part in progress.values()) - unique_bytes(images)
     assert 0 < manifests < unique_bytes(images) / 2
 
 

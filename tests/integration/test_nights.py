@@ -298,14 +298,15 @@ async def test_what_came_went_and_moved_since_the_last_complete_run_is_reported(
         assert [_short(name) for name in changes.moved] == ["image-0001"]
 
     assert report.changes is not None
-    assert report.to_json()["changes"]["gone"] == list(report.changes.gone)
+    assert report.changes.to_json()["gone"] == list(report.changes.gone)
+    assert report.to_json()["changes"] == report.changes.to_json()
 
 
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
         ({"expect_at_least": 8}, ExitCode.OK, ""),
-        ({"expect_at_least": 9}, ExitCode.UNAVAILABLE, "only 8 images were found, fewer than the 9"),
+        ({"expect_at_least": 9}, ExitCode.UNAVAILABLE, "only 8 images were found, fewer than the expected 9"),
         ({"max_missing": 20.0}, ExitCode.OK, ""),
         ({"max_missing": 19.9}, ExitCode.UNAVAILABLE, "2 of 10 images are gone since run"),
     ],
@@ -348,7 +349,7 @@ async def test_a_run_that_may_take_no_longer_finishes_what_is_in_flight_and_leav
         second = await night(server, tmp_path / "mirror")
 
     assert first.exit_code is ExitCode.PARTIAL
-    assert first.stopped == "the time it may take is up"
+    assert first.stopped == "the time limit was reached"
     assert first.counts[Status.MIRRORED] == 1
     assert not first.counts[Status.FAILED]
     assert second.counts[Status.UNCHANGED] == 1

@@ -12,9 +12,9 @@ import pytest
 from commands import run
 from organizations import TAG, kolla
 
+from quaymirror.progress.timeline import Point
 from quaymirror.testing import Fault, QuayServer, Status
 from quaymirror.ui.html_report import page
-from quaymirror.ui.timeline import Point
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[2J"

@@ -43,7 +43,8 @@ async def test_a_run_that_was_killed_is_silent(tmp_path: Path) -> None:
 
     live = tmp_path / "mirror" / ".quaymirror" / "live.json"
     document = json.loads(live.read_text())
-    live.write_text(json.dumps(document | {"finished": None, "time": document["time"] - 60}))
+    document["progress"]["finished"] = None
+    live.write_text(json.dumps(document | {"time": document["time"] - 60}))
     done = await run("watch", "mirror", cwd=tmp_path, check=5)
     assert "no sign of life for" in done.stderr
     live.write_text("{}")

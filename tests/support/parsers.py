@@ -41,7 +41,8 @@ from quaymirror.http.proxy import Proxies
 from quaymirror.http.retry import parse_retry_after
 from quaymirror.http.transport import Response
 from quaymirror.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
-from quaymirror.progress.meters import Meters
+from quaymirror.progress.rates import Speeds
+from quaymirror.progress.run import RunProgress
 from quaymirror.registry import pull
 from quaymirror.registry.foreign import ForeignLayers
 from quaymirror.registry.push import RegistryPusher, Upload
@@ -56,7 +57,6 @@ from quaymirror.store.documents import Unreadable, check_oci_layout, name_of, pa
 from quaymirror.store.records import ImageRecord
 from quaymirror.ui.dashboard.terminal import Screen
 from quaymirror.ui.snapshot import SnapshotError, read_snapshot, take_snapshot
-from quaymirror.ui.state import Rates, RunState
 from quaymirror.ui.summary import summary_lines
 
 ORIGIN = Origin("https", "quay.example", 443)
@@ -308,9 +308,9 @@ def _screen() -> Screen:
 
 def _snapshot(data: bytes) -> None:
     snapshot = read_snapshot(data)
-    assert all(line.isprintable() for line in summary_lines(snapshot.state))
-    _screen().frame(snapshot.state, snapshot.meters, snapshot.rates, snapshot.clock)
-    assert snapshot.state.finished is None or isinstance(snapshot.state.finished.exit_code, int)
+    assert all(line.isprintable() for line in summary_lines(snapshot.progress))
+    _screen().frame(snapshot.progress, snapshot.speeds, snapshot.clock)
+    assert isinstance(snapshot.exit_code, int)
 
 
 def _lock_holder(data: bytes) -> None:
@@ -342,10 +342,10 @@ def _json(value: object) -> bytes:
 
 
 def _example_snapshot() -> bytes:
-    state = RunState(lambda: 10.0)
+    progress = RunProgress(lambda: 10.0)
     run = {"run_id": "1", "server": "quay.io", "organization": "kolla", "glob": "*", "tag": "1", "target": "m"}
-    state.apply(RunStarted(started=1.0, **run))  # type: ignore[arg-type]
-    return take_snapshot(state, Meters(), Rates(Meters()), now=20.0).encode()
+    progress.apply(RunStarted(started=1.0, **run))  # type: ignore[arg-type]
+    return take_snapshot(progress, Speeds(), now=20.0).encode()
 
 
 HEX = "sha256:" + "0" * 64

@@ -27,6 +27,7 @@ LAYERS = (
     "tasks",
     "oci",
     "events",
+    "documents",
     "progress",
     "http",
     "auth",

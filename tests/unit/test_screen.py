@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
-from quaymirror.cli.observers import make_watcher
-from quaymirror.events import Notice
-from quaymirror.progress.meters import Meters
+from quaymirror.cli.display import make_display
+from quaymirror.cli.observers import RunObservers
+from quaymirror.events import Notice, ignore
+from quaymirror.progress.combined import CombinedProgress
+from quaymirror.progress.run import RunProgress
 from quaymirror.settings import OutputOptions
 
 
@@ -30,7 +32,7 @@ def test_without_a_screen_there_are_plain_lines(
     stream = Stream(is_terminal=is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", term)
-    make_watcher(OutputOptions(progress=progress), Meters()).join()(Notice("look"))
+    make_display(OutputOptions(progress=progress), CombinedProgress([RunProgress()])).observe(Notice("look"))
 
     assert stream.getvalue() == "notice     look\n"
 
@@ -38,9 +40,9 @@ def test_without_a_screen_there_are_plain_lines(
 def test_what_several_runs_are_told_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, event = Stream(is_terminal=False), Notice("look")
     monkeypatch.setattr(sys, "stderr", stream)
-    watcher = make_watcher(OutputOptions(progress="plain"), Meters(), 2)
-    for observer in (watcher.join(), watcher.join()):
-        observer(event)
+    runs = RunObservers(OutputOptions(progress="plain"), lambda: ignore, [None, None])
+    for handle in runs.handles:
+        handle.observe(event)
 
-    watcher.join()(Notice("look"))
+    runs.handles[0].observe(Notice("look"))
     assert stream.getvalue() == "notice     look\n" * 2

@@ -11,16 +11,13 @@ import anyio.to_thread
 import click
 
 from ..errors import ExitCode
-from ..events import Observer
-from ..progress.meters import Meters
-from ..run.context import Stop
 from ..run.report import Report
 from ..run.sync import run_sync
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
 from .help import WIDE, command_option, options
-from .observers import watched_run
+from .observers import RunHandle, run_observed
 
 _TAG = "2025.1-debian"
 # Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.
@@ -49,12 +46,14 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
     async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
         settings = Options.of(server=server.url)
 
-        async def run(observer: Observer, meters: Meters, stop: Stop) -> Report:
+        async def run(handle: RunHandle) -> Report:
+            selection = Selection("kolla", "*", _TAG)
             return await run_sync(
-                Selection("kolla", "*", _TAG), path, settings, observer=observer, meters=meters, stop=stop
+                selection, path, settings, observer=handle.observe, progress=handle.progress, stop=handle.stop
             )
 
-        _, code = await watched_run(run, outputs=OutputOptions(progress=progress), home=path / ".quaymirror")
+        outputs = OutputOptions(progress=progress)
+        _, code = await run_observed(run, outputs=outputs, state_directory=path / ".quaymirror")
         if code is ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:

@@ -14,6 +14,7 @@ import click
 
 from ..errors import ConfigError, ExitCode, QuaymirrorError, most_severe
 from ..events import Notice
+from ..progress.timeline import Timeline
 from ..run import pruning
 from ..run.report import Report
 from ..run.shared import Engine, open_engine
@@ -25,8 +26,7 @@ from ..targets.kinds import TargetSpec, common_target
 from ..tasks import run_all
 from ..text import escape_controls
 from ..ui.summary import summary_lines
-from ..ui.timeline import Timeline
-from .observers import CODES, RunHandle, RunObservers, final_code, show_summaries, watching
+from .observers import CODES, RunHandle, RunObservers, final_code, observe_runs, show_summaries
 from .options import OUTPUT, SELECTION_WORDS, make_options, make_selection
 from .outputs import ping, write_outputs
 
@@ -106,7 +106,7 @@ async def _execute(plans: Sequence[Plan], outputs: OutputOptions) -> int:
         raise
 
     write_outputs(outputs, done)
-    lines = [line for _, _, timeline in done for line in summary_lines(timeline.state)]
+    lines = [line for report, _, _ in done for line in summary_lines(report.progress)]
     await ping(outputs, "" if code == 0 else "/fail", "\n".join([*lines, f"exit code {code}"]))
     return code
 
@@ -116,7 +116,7 @@ class _Job:
     """A run, those who watch it, and what came of it: a report, or why there is none, or neither after a signal."""
 
     plan: Plan
-    seat: RunHandle
+    handle: RunHandle
     report: Report | None = None
     error: QuaymirrorError | None = None
 
@@ -132,7 +132,7 @@ async def _run_all(plans: Sequence[Plan], outputs: OutputOptions, done: list[tup
             code = await _code(job, caught)
             codes.append(code)
             if job.report is not None:
-                done.append((job.report, code, job.seat.timeline))
+                done.append((job.report, code, job.handle.timeline))
 
         if caught:
             break
@@ -155,43 +155,43 @@ def _grouped(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
 
 async def _run_together(plans: Sequence[Plan], outputs: OutputOptions) -> tuple[list[_Job], Sequence[Signals]]:
     """Run `plans` in one engine, those of one target one after the other; return the signals that came, too."""
-    async with watching(outputs, [plan.home for plan in plans]) as audience:
-        jobs = [_Job(plan, seat) for plan, seat in zip(plans, audience.seats, strict=True)]
+    async with observe_runs(outputs, [plan.home for plan in plans]) as observers:
+        jobs = [_Job(plan, handle) for plan, handle in zip(plans, observers.handles, strict=True)]
         lanes = _grouped(jobs, lambda job: job.plan.home.resolve())
         try:
             async with open_engine([plan.settings for plan in plans]) as engine:
-                await run_all(partial(_run_lane, lane, audience, engine) for lane in lanes)
+                await run_all(partial(_run_lane, lane, observers, engine) for lane in lanes)
         except QuaymirrorError as error:
             for job in jobs:
                 job.error = error
 
-    show_summaries(outputs, [job.seat for job in jobs if job.report is not None])
-    return jobs, audience.caught
+    show_summaries(outputs, [job.report.progress for job in jobs if job.report is not None])
+    return jobs, observers.caught
 
 
-async def _run_lane(lane: Sequence[_Job], audience: RunObservers, engine: Engine) -> None:
+async def _run_lane(lane: Sequence[_Job], observers: RunObservers, engine: Engine) -> None:
     for job in lane:
-        if audience.caught:
+        if observers.caught:
             return
 
-        plan, seat = job.plan, job.seat
+        plan, handle = job.plan, job.handle
         try:
             job.report = await run_sync(
                 plan.selections,
                 plan.target,
                 plan.settings,
-                observer=seat.observe,
-                meters=seat.meters,
-                stop=seat.stop,
+                observer=handle.observe,
+                progress=handle.progress,
+                stop=handle.stop,
                 jobs=plan.jobs,
                 engine=engine,
             )
-            await seat.beacon.write()
+            await handle.progress_file.write()
         except QuaymirrorError as error:
             job.error = error
-            if len(audience.seats) > 1:
+            if len(observers.handles) > 1:
                 # The others may go on for hours: who watches should know now, who comes later reads it below.
-                seat.observe(Notice(f"{', '.join(plan.jobs)}: {error.message}"))
+                handle.observe(Notice(f"{', '.join(plan.jobs)}: {error.message}"))
 
 
 async def _code(job: _Job, caught: Sequence[Signals]) -> ExitCode:
@@ -204,7 +204,7 @@ async def _code(job: _Job, caught: Sequence[Signals]) -> ExitCode:
     if report is None:
         return CODES[caught[0]]
 
-    code = final_code(report, caught)
+    code = final_code(report)
     if plan.settings.target.verify_target and report.fatal is None and not plan.settings.target.dry_run:
         # Damage is graver than anything that a run which ended by itself can say.
         code = await _verified(plan.spec, plan.settings) or code

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import click
 
+from ..documents import REPORT_VERSION, ReportJson, ReportsJson
 from ..errors import QuaymirrorError, StoreError
 from ..http.origin import shown
+from ..progress.timeline import Timeline
 from ..run.report import Report
 from ..selection.lockfile import lock_document
 from ..settings import OutputOptions
 from ..text import escape_controls
-from ..ui.timeline import Timeline
 
 
 def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
@@ -24,10 +25,10 @@ def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Time
 
     :raises StoreError: when a file can't be written.
     """
-    documents = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
+    documents: list[ReportJson] = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
     if outputs.report is not None:
-        document = documents[0] if len(documents) == 1 else {"schema_version": 1, "runs": documents}
-        _write("--report", outputs.report, _json(document))
+        several: ReportsJson = {"schema_version": REPORT_VERSION, "runs": documents}
+        _write("--report", outputs.report, _json(documents[0] if len(documents) == 1 else several))
 
     if outputs.report_html is not None:
         from ..ui.html_report import page

@@ -1,4 +1,4 @@
-"""How `quaymirror watch` finds a run: a snapshot of it in the target's own directory, written anew every second."""
+"""The file by which `quaymirror watch` finds a run: a snapshot in the target's state directory."""
 
 from __future__ import annotations
 
@@ -10,46 +10,49 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..progress.meters import Meters
+from ..progress.rates import Rates
+from ..progress.run import RunProgress
 from ..ui.snapshot import take_snapshot
-from ..ui.state import Rates, RunState
+
+__all__ = ["FILE_NAME", "ProgressFile"]
 
 FILE_NAME = "live.json"
 
 
 class ProgressFile:
-    """What has to run beside the run. It writes into `home` once the run has begun, never before."""
+    """The progress file of a run in `directory`, which is written once the run has begun."""
 
     PERIOD_SECONDS = 1.0
 
-    def __init__(self, home: Path | None, state: RunState, meters: Meters) -> None:
-        self._home = home
-        self._state = state
-        self._meters = meters
-        self._rates = Rates(meters)
+    def __init__(self, directory: Path | None, progress: RunProgress) -> None:
+        self._directory = directory
+        self._progress = progress
+        self._rates = Rates()
         self._has_ended = False
 
     async def run(self) -> None:
         """Write a snapshot every second until this is cancelled."""
         while True:
-            self._rates.sample()
+            self._rates.sample(self._progress.clock(), self._progress.meters.fetched_bytes)
             await self.write()
             await anyio.sleep(self.PERIOD_SECONDS)
 
     async def write(self) -> None:
-        """Write a snapshot; after that of the end no other one, since another run may follow on the same target.
+        """Write a snapshot, but none after that of the end, since another run may follow on the same target.
 
-        It is nobody's loss if that fails: what matters, the run itself is told of.
+        Errors are ignored: the run itself reports a failing disk.
         """
-        run = self._state.run
-        if self._home is not None and run is not None and not run.dry_run and not self._has_ended:
-            self._has_ended = self._state.finished is not None
-            text = take_snapshot(self._state, self._meters, self._rates, now=time.time())
-            await anyio.to_thread.run_sync(_write, self._home, text)
+        progress = self._progress
+        if self._directory is None or progress.run is None or progress.is_dry_run or self._has_ended:
+            return
+
+        self._has_ended = progress.finished is not None
+        text = take_snapshot(progress, self._rates.speeds, now=time.time())
+        await anyio.to_thread.run_sync(_write, self._directory, text)
 
 
-def _write(home: Path, text: str) -> None:
-    partial = home / f".{FILE_NAME}.{os.getpid()}"
+def _write(directory: Path, text: str) -> None:
+    partial = directory / f".{FILE_NAME}.{os.getpid()}"
     with suppress(OSError):
         partial.write_text(text, encoding="utf-8")
-        partial.replace(home / FILE_NAME)
+        partial.replace(directory / FILE_NAME)

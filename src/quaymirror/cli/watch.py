@@ -10,17 +10,17 @@ import anyio
 import anyio.to_thread
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ExitCode
 from ..settings import DEFAULT_TARGET
 from ..ui.lines import progress_text
 from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
+from .display import is_screen
 from .help import WIDE, command_option, options
-from .observers import is_screen
 from .options import home_at
 from .progress_file import FILE_NAME
 
-# Without a new snapshot for so long the other process is not there, or can't write.
+# After this time without a new snapshot the other process has ended, or can't write.
 _SILENCE_SECONDS = 15.0
 _PERIOD_SECONDS = 0.5
 _LINE_SECONDS = 30.0
@@ -40,7 +40,7 @@ def watch(target: str, state: Path | None, once: bool) -> int:
     snapshot = _read(file, target)
     if once:
         click.echo(_line(snapshot))
-        return _code(snapshot)
+        return snapshot.exit_code
 
     return anyio.run(_watch, file, target)
 
@@ -50,36 +50,32 @@ async def _watch(file: Path, target: str) -> int:
         from ..ui.dashboard import Screen
 
         with Screen() as screen:
-            snapshot = await _follow(
-                file, target, lambda shown: screen.show(shown.state, shown.meters, shown.rates, _now(shown))
-            )
+            snapshot = await _follow(file, target, lambda shown: screen.show(shown.progress, shown.speeds, _now(shown)))
     else:
         last = [0.0]
 
-        def say(shown: Snapshot) -> None:
+        def write_line(shown: Snapshot) -> None:
             if time.monotonic() - last[0] >= _LINE_SECONDS:
                 last[0] = time.monotonic()
                 click.echo(_line(shown), err=True)
 
-        snapshot = await _follow(file, target, say)
+        snapshot = await _follow(file, target, write_line)
 
-    if snapshot.state.finished is None:
-        click.echo(
-            f"quaymirror: no sign of life for {time.time() - snapshot.time:.0f} s: it has ended, or was killed",
-            err=True,
-        )
-        return 5
+    if snapshot.progress.finished is None:
+        silent = time.time() - snapshot.time
+        click.echo(f"quaymirror: no sign of life for {silent:.0f} s: the run has ended, or was killed", err=True)
+        return ExitCode.UNAVAILABLE
 
-    for line in summary_lines(snapshot.state):
+    for line in summary_lines(snapshot.progress):
         click.echo(line, err=True)
 
-    return _code(snapshot)
+    return snapshot.exit_code
 
 
 async def _follow(file: Path, target: str, show: Callable[[Snapshot], None]) -> Snapshot:
     while True:
         snapshot = await anyio.to_thread.run_sync(_read, file, target)
-        if snapshot.state.finished is not None or time.time() - snapshot.time > _SILENCE_SECONDS:
+        if snapshot.progress.finished is not None or time.time() - snapshot.time > _SILENCE_SECONDS:
             return snapshot
 
         show(snapshot)
@@ -90,7 +86,7 @@ def _read(file: Path, target: str) -> Snapshot:
     try:
         return read_snapshot(file.read_bytes())
     except FileNotFoundError:
-        raise ConfigError(f"no run has begun on {target}: name the target as it was given to sync") from None
+        raise ConfigError(f"no run found for '{target}': pass the same target that you used with sync") from None
     except OSError as error:
         raise ConfigError(f"can't read {file}: {error.strerror}") from None
     except SnapshotError as error:
@@ -98,15 +94,11 @@ def _read(file: Path, target: str) -> Snapshot:
 
 
 def _now(snapshot: Snapshot) -> float:
-    """Return the time of the run's clock now."""
+    """Return the current time of the run's clock."""
     return snapshot.clock + max(0.0, time.time() - snapshot.time)
 
 
 def _line(snapshot: Snapshot) -> str:
-    finished = snapshot.state.finished
-    words = progress_text(snapshot.state, snapshot.rates, snapshot.meters)
-    return words if finished is None else f"ended with exit code {finished.exit_code}: {words}"
-
-
-def _code(snapshot: Snapshot) -> int:
-    return 0 if snapshot.state.finished is None else snapshot.state.finished.exit_code
+    text = progress_text(snapshot.progress, snapshot.speeds, snapshot.clock)
+    is_over = snapshot.progress.finished is not None
+    return f"ended with exit code {snapshot.exit_code}: {text}" if is_over else text

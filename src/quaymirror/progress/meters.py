@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..oci import Digest
 
-__all__ = ["AllMeters", "Meter", "Meters", "Progress"]
+__all__ = ["Meter", "Meters"]
 
 
 @dataclass(slots=True, eq=False)
@@ -23,14 +22,12 @@ class Meter:
 
 
 class Meters:
-    """All open transfers, oldest first, and the sum of all received bytes."""
+    """The open transfers, oldest first, and the sum of all received bytes."""
 
-    def __init__(self) -> None:
-        self._open: dict[int, Meter] = {}
-        self.fetched_bytes = 0
+    def __init__(self, fetched_bytes: int = 0, in_flight: Iterable[Meter] = ()) -> None:
+        self.fetched_bytes = fetched_bytes
         """Received bytes of blobs and manifests, those of failed attempts included."""
-        self.reused_bytes = 0
-        """Bytes that images needed and that did not have to be fetched for them."""
+        self._open = {id(meter): meter for meter in in_flight}
 
     @contextmanager
     def transfer(self, label: str, digest: Digest, total: int) -> Iterator[Meter]:
@@ -46,45 +43,3 @@ class Meters:
     def in_flight(self) -> tuple[Meter, ...]:
         """The open transfers, oldest first."""
         return tuple(self._open.values())
-
-
-class Progress(Protocol):
-    """The part of `Meters` that a display reads, of one run or of several."""
-
-    @property
-    def fetched_bytes(self) -> int:
-        """Received bytes."""
-
-    @property
-    def reused_bytes(self) -> int:
-        """Bytes that did not have to be fetched."""
-
-    @property
-    def in_flight(self) -> tuple[Meter, ...]:
-        """The open transfers, oldest first per run."""
-
-
-class AllMeters:
-    """The meters of several runs, as if they were one."""
-
-    def __init__(self) -> None:
-        self._parts: list[Meters] = []
-
-    def add(self, meters: Meters) -> None:
-        """Count `meters`, too, from now on."""
-        self._parts.append(meters)
-
-    @property
-    def fetched_bytes(self) -> int:
-        """Received bytes of all runs."""
-        return sum(part.fetched_bytes for part in self._parts)
-
-    @property
-    def reused_bytes(self) -> int:
-        """Bytes that did not have to be fetched, of all runs."""
-        return sum(part.reused_bytes for part in self._parts)
-
-    @property
-    def in_flight(self) -> tuple[Meter, ...]:
-        """All open transfers, oldest first per run."""
-        return tuple(meter for part in self._parts for meter in part.in_flight)

@@ -1,20 +1,23 @@
-"""What is new since the last time: two runs compared. Pure."""
+"""The differences between the images of two runs. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from ..documents import ChangesJson, ReportJson
 from ..errors import DiscoveryIncomplete
 from ..events import Outcome
+from ..text import counted
+
+__all__ = ["Changes", "check_expected", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How the images that were found differ from those of an earlier run; names are `registry/repository:tag`.
+    """The differences to an earlier run; names are `registry/repository:tag`.
 
-    `since` is the id of that run, `started` when it began (ISO 8601), `before` how many images it found.
+    `since` is the id of that run, `started` its start (ISO 8601), `before` the number of images it found.
     """
 
     since: str
@@ -24,7 +27,7 @@ class Changes:
     gone: tuple[str, ...]
     moved: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ChangesJson:
         """Return the changes as JSON values."""
         return {
             "since": self.since,
@@ -36,10 +39,10 @@ class Changes:
         }
 
 
-def compare(earlier: Mapping[str, Any], outcomes: Iterable[Outcome], unchecked: Collection[str] = ()) -> Changes:
+def compare(earlier: ReportJson, outcomes: Iterable[Outcome], unchecked: Collection[str] = ()) -> Changes:
     """Compare `outcomes` with the report of an earlier run that saw everything.
 
-    An image of a repository that could not be checked this time is neither gone nor moved: nobody knows.
+    Images of repositories that could not be checked this time are neither gone nor moved.
     """
     then = {entry["reference"]: entry["digest"] for entry in earlier["outcomes"] if entry["digest"]}
     seen = {outcome.reference.full_name: outcome.reference.digest for outcome in outcomes}
@@ -55,14 +58,15 @@ def compare(earlier: Mapping[str, Any], outcomes: Iterable[Outcome], unchecked: 
 
 
 def check_expected(found: int, changes: Changes | None, *, at_least: int | None, max_missing: float | None) -> None:
-    """Check that an organization has not shrunk beyond what its mirror's owner thinks possible.
+    """Check that an organization has not shrunk beyond the limits of the user.
 
     `at_least` is a number of images, `max_missing` a percentage of those that the earlier run found.
 
-    :raises DiscoveryIncomplete: when it has.
+    :raises DiscoveryIncomplete: if it has.
     """
     if at_least is not None and found < at_least:
-        raise DiscoveryIncomplete(f"only {found:,} images were found, fewer than the {at_least:,} that are expected")
+        were = "was" if found == 1 else "were"
+        raise DiscoveryIncomplete(f"only {counted(found, 'image')} {were} found, fewer than the expected {at_least:,}")
 
     if max_missing is None or changes is None or not changes.gone:
         return
@@ -70,6 +74,6 @@ def check_expected(found: int, changes: Changes | None, *, at_least: int | None,
     percent = 100 * len(changes.gone) / changes.before
     if percent > max_missing:
         raise DiscoveryIncomplete(
-            f"{len(changes.gone):,} of {changes.before:,} images are gone since run {changes.since} "
-            f"({percent:.0f} %, more than the {max_missing:g} % that may be missing)"
+            f"{len(changes.gone):,} of {counted(changes.before, 'image')} are gone since run {changes.since} "
+            f"({percent:.0f} %, more than the allowed {max_missing:g} %)"
         )

@@ -1,4 +1,4 @@
-"""Metrics of runs for Prometheus, as the textfile collector of node_exporter reads them. The door to its client."""
+"""Metrics of runs for the textfile collector of Prometheus' node_exporter. The only importer of prometheus_client."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _LAST_SUCCESS = "quaymirror_last_success_timestamp_seconds"
 
 
 def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
-    """Write the metrics of `runs`, each with its exit code, in place of what is in `file`.
+    """Replace `file` with the metrics of `runs`, each with its exit code.
 
-    When a run failed, the time of the last one that did not is kept from there.
+    After a failed run the time of the last success is kept.
 
-    :raises StoreError: when it can't be written.
+    :raises StoreError: if it can't be written.
     """
     registry = CollectorRegistry()
     metrics = _Metrics(registry)
-    earlier = _earlier(file)
+    earlier = _last_successes(file)
     for report, code in runs:
         metrics.add(report, code, earlier)
 
@@ -36,22 +36,22 @@ def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
 
 
 class _Metrics:
-    """One gauge for each number: a run that has ended does not count on."""
+    """One gauge per number, because a run that has ended does not count on."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, words: str, *labels: str) -> Gauge:
             return Gauge(f"quaymirror_{name}", words, (*_LABELS, *labels), registry=registry)
 
-        self._started = gauge("run_started_timestamp_seconds", "When the last run began.")
-        self._duration = gauge("run_duration_seconds", "How long the last run took.")
-        self._code = gauge("run_exit_code", "The exit code of the last run; 0 is success.")
-        self._success = gauge("last_success_timestamp_seconds", "When the last run that succeeded ended.")
-        self._complete = gauge("run_complete", "Whether the last run found and treated everything selected.")
-        self._images = gauge("images", "Images of the last run by what became of them.", "status")
+        self._started = gauge("run_started_timestamp_seconds", "Start of the last run.")
+        self._duration = gauge("run_duration_seconds", "Duration of the last run.")
+        self._code = gauge("run_exit_code", "Exit code of the last run; 0 is success.")
+        self._success = gauge("last_success_timestamp_seconds", "End of the last successful run.")
+        self._complete = gauge("run_complete", "1 if the last run found and processed everything selected.")
+        self._images = gauge("images", "Images of the last run by outcome.", "status")
         self._fetched = gauge("fetched_bytes", "Bytes that the last run fetched.")
-        self._reused = gauge("reused_bytes", "Bytes that images of the last run needed and were there.")
-        self._retries = gauge("retries", "How often the last run tried again.", "host")
-        self._paused = gauge("paused_seconds", "How long hosts asked the last run for patience.", "host")
+        self._reused = gauge("reused_bytes", "Bytes that images of the last run needed and did not have to fetch.")
+        self._retries = gauge("retries", "Retries of the last run.", "host")
+        self._paused = gauge("paused_seconds", "Pauses that hosts asked for during the last run.", "host")
 
     def add(self, report: Report, code: int, earlier: Mapping[tuple[str, ...], float]) -> None:
         labels = (report.target, ",".join(report.jobs))
@@ -60,21 +60,21 @@ class _Metrics:
         self._code.labels(*labels).set(code)
         self._complete.labels(*labels).set(int(report.complete))
         self._fetched.labels(*labels).set(report.bytes_fetched)
-        self._reused.labels(*labels).set(sum(outcome.bytes_reused for outcome in report.outcomes))
+        self._reused.labels(*labels).set(report.bytes_reused)
         for status in Status:
             self._images.labels(*labels, status.value).set(report.counts[status])
 
-        for host, trouble in report.hosts.items():
-            self._retries.labels(*labels, host).set(trouble.retries)
-            self._paused.labels(*labels, host).set(round(trouble.paused_s, 3))
+        for name, host in report.hosts.items():
+            self._retries.labels(*labels, name).set(host.retries)
+            self._paused.labels(*labels, name).set(round(host.paused_s, 3))
 
         succeeded = report.started + report.elapsed if code == 0 else earlier.get(labels)
         if succeeded is not None:
             self._success.labels(*labels).set(succeeded)
 
 
-def _earlier(file: Path) -> dict[tuple[str, ...], float]:
-    """Return the time of the last success by labels, as far as `file` tells."""
+def _last_successes(file: Path) -> dict[tuple[str, ...], float]:
+    """Return the times of the last successes in `file` by labels."""
     try:
         families = list(text_string_to_metric_families(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):

@@ -1,38 +1,42 @@
-"""What became of a run: a value, its exit code, and its JSON form."""
+"""The report of a run: a value, its exit code, and its JSON form."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-from ..errors import AccessDenied, CredentialsRefused, ExitCode, Failure, RealmRefused, SelectionEmpty, Side, StoreError
+from ..documents import REPORT_VERSION, ImagesJson, OutcomeJson, ReportJson, SelectionJson, error_json
+from ..errors import (
+    AccessDenied,
+    CredentialsRefused,
+    DiscoveryIncomplete,
+    ExitCode,
+    Failure,
+    RealmRefused,
+    SelectionEmpty,
+    Side,
+    StoreError,
+    most_severe,
+)
 from ..events import CheckFailed, Outcome, Status
+from ..progress.hosts import Host
+from ..progress.run import RunProgress
 from ..selection.selection import Selection
-from .changes import Changes
+from .changes import Changes, check_expected, compare
+from .context import Run
 
-SCHEMA_VERSION = 1
-
-
-@dataclass(slots=True)
-class HostTrouble:
-    """How often a host was asked again, and how long it asked for patience. Waits are in seconds.
-
-    `throttled` are its answers that asked for less: 429, and 503 with Retry-After.
-    """
-
-    retries: int = 0
-    retry_wait_s: float = 0.0
-    throttled: int = 0
-    pauses: int = 0
-    paused_s: float = 0.0
+__all__ = ["Report", "images_json", "make_report", "selection_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One run. `fatal` is what ended it early, `stopped` who asked it to end; times are POSIX, durations in seconds."""
+    """The result of a run. Times are POSIX, durations in seconds.
+
+    `fatal` ended the run early, `stopped` is the reason of a requested stop, and `signal` its exit code if a signal
+    was the reason. `changes` are the differences to the last run that saw everything, if there was one.
+    """
 
     run_id: str
     selections: Sequence[Selection]
@@ -40,73 +44,120 @@ class Report:
     target: str
     started: float
     elapsed: float
-    outcomes: Sequence[Outcome]
-    failed_checks: Sequence[CheckFailed] = ()
-    """Repositories of which it could not be found out whether they carry the tag; each counts as a failed image."""
+    progress: RunProgress
     jobs: Sequence[str] = ()
-    """The names of the jobs that `selections` come from, if any."""
-    repositories: int = 0
-    matched: int = 0
-    rejected: int = 0
-    """Entries of the listing that made no sense."""
-    skipped: Mapping[str, int] = field(default_factory=dict)
     changes: Changes | None = None
-    """How what was found differs from the last run that saw everything, if there was one."""
-    findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """What the check of each derived image found, by its full name."""
-    hosts: Mapping[str, HostTrouble] = field(default_factory=dict)
-    """Where there was trouble: hosts as in the events, pauses with the kind of their endpoint."""
-    bytes_fetched: int = 0
-    complete: bool = False
-    """Whether everything selected was found and had its turn."""
     fatal: Failure | None = None
     stopped: str | None = None
+    signal: ExitCode | None = None
     dry_run: bool = False
     allow_empty: bool = False
 
     @property
-    def counts(self) -> Counter[Status]:
-        """How many images there are of each status; repositories without the tag count as skipped."""
-        counts = Counter(outcome.status for outcome in self.outcomes)
-        counts[Status.SKIPPED] += sum(self.skipped.values())
-        if self.failed_checks:
-            counts[Status.FAILED] += len(self.failed_checks)
+    def outcomes(self) -> Sequence[Outcome]:
+        """One outcome per image, in the order in which they finished."""
+        return self.progress.outcomes
 
-        return counts
+    @property
+    def failed_checks(self) -> Sequence[CheckFailed]:
+        """Repositories whose tags could not be checked; each counts as a failed image."""
+        return self.progress.failed_checks
+
+    @property
+    def repositories(self) -> int:
+        """Repositories on the listing."""
+        return self.progress.listed
+
+    @property
+    def matched(self) -> int:
+        """Repositories whose names matched."""
+        return self.progress.matched
+
+    @property
+    def rejected(self) -> int:
+        """Entries of the listing that could not be read."""
+        return self.progress.rejected
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Repositories without an image of the selections, by reason."""
+        return self.progress.skip_reasons
+
+    @property
+    def findings(self) -> Mapping[str, Sequence[str]]:
+        """The findings of the check of each derived image, by its full name."""
+        return self.progress.findings
+
+    @property
+    def counts(self) -> Counter[Status]:
+        """Images by outcome; repositories without the tag count as skipped."""
+        return Counter({**self.progress.images, Status.SKIPPED: self.progress.skipped})
+
+    @property
+    def bytes_fetched(self) -> int:
+        """Received bytes, in a dry run those that would be fetched."""
+        return self.progress.bytes_fetched
+
+    @property
+    def bytes_reused(self) -> int:
+        """Bytes that images needed and did not have to fetch."""
+        return self.progress.bytes_reused
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """The hosts with retries, pauses or throttled answers, by name."""
+        return self.progress.hosts.with_incidents()
+
+    @property
+    def complete(self) -> bool:
+        """True if everything selected was found and processed."""
+        return self.progress.complete
 
     @property
     def is_whole(self) -> bool:
-        """Whether what is not in here is not there: all was found, or it is certain that there is nothing."""
-        is_certain = self.fatal is None or self.fatal.is_a(SelectionEmpty)
+        """True if an image that is not in the report does not exist at the source."""
+        is_certain = self.fatal is None or self._is_empty
         return self.complete and is_certain and not self.failed_checks and not self.rejected
 
     @property
     def selection(self) -> Selection:
-        """What was selected; of several selections the first."""
+        """The first selection."""
         return self.selections[0]
 
     @property
     def exit_code(self) -> ExitCode:
-        """The exit code of this run."""
-        is_empty = self.fatal is not None and self.fatal.is_a(SelectionEmpty)
+        """The exit code: the most severe of all that apply."""
+        return most_severe([ExitCode.OK, *self._exit_codes()])
+
+    @property
+    def _is_empty(self) -> bool:
+        return self.fatal is not None and self.fatal.is_a(SelectionEmpty)
+
+    def _exit_codes(self) -> Iterator[ExitCode]:
+        is_empty = self._is_empty
         if self.fatal is not None and not is_empty:
-            return self.fatal.exit_code
+            yield self.fatal.exit_code
+
+        # A signal that came when everything was done interrupted nothing.
+        if self.signal is not None and not self.complete:
+            yield self.signal
 
         if any(outcome.error is not None and outcome.error.is_a(StoreError) for outcome in self.outcomes):
-            return ExitCode.STORAGE
+            yield ExitCode.STORAGE
 
         if self._is_refused:
-            return ExitCode.CREDENTIALS
+            yield ExitCode.CREDENTIALS
 
-        # What a rejected entry stands for nobody knows: it may have been selected, and is not here.
-        if self.counts[Status.FAILED] or self.rejected or not (self.complete or is_empty):
-            return ExitCode.PARTIAL
+        # An unreadable entry of the listing may have been selected.
+        if self.progress.failed or self.rejected or not (self.complete or is_empty):
+            yield ExitCode.PARTIAL
 
-        return ExitCode.EMPTY if (is_empty or not self.outcomes) and not self.allow_empty else ExitCode.OK
+        if (is_empty or not self.outcomes) and not self.allow_empty:
+            yield ExitCode.EMPTY
 
     @property
     def _is_refused(self) -> bool:
-        """Whether nothing at all could be had, and never for another reason than that we are not let in."""
+        """True if no image could be mirrored, and denied access was the only reason."""
         errors = [*(outcome.error for outcome in self.outcomes), *(check.error for check in self.failed_checks)]
         return bool(errors) and all(
             error is not None
@@ -115,12 +166,12 @@ class Report:
             for error in errors
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ReportJson:
         """Return the report as JSON values; docs/reference/report.schema.json describes the format."""
-        counts = self.counts
         selections = [selection_json(selection) for selection in self.selections]
+        outcomes = [*map(self._outcome, self.outcomes), *map(_failed_check, self.failed_checks)]
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": REPORT_VERSION,
             "run_id": self.run_id,
             "jobs": list(self.jobs),
             "selection": selections[0] if len(selections) == 1 else None,
@@ -132,7 +183,7 @@ class Report:
             "elapsed_s": round(self.elapsed, 3),
             "complete": self.complete,
             "exit_code": int(self.exit_code),
-            "error": error_to_json(self.fatal),
+            "error": error_json(self.fatal),
             "stopped": self.stopped,
             "repositories": {
                 "listed": self.repositories,
@@ -140,24 +191,76 @@ class Report:
                 "rejected": self.rejected,
                 "skipped": dict(self.skipped),
             },
-            "images": {status.value: counts[status] for status in Status},
+            "images": images_json(self.counts),
             "bytes_fetched": self.bytes_fetched,
-            "bytes_reused": sum(outcome.bytes_reused for outcome in self.outcomes),
-            "hosts": {host: asdict(trouble) for host, trouble in sorted(self.hosts.items())},
+            "bytes_reused": self.bytes_reused,
+            "hosts": {name: host.to_json() for name, host in self.hosts.items()},
             "changes": self.changes.to_json() if self.changes else None,
-            "outcomes": sorted(
-                [*map(self._outcome, self.outcomes), *map(_failed_check, self.failed_checks)],
-                key=lambda outcome: (str(outcome["reference"]), str(outcome["digest"])),
-            ),
+            "outcomes": sorted(outcomes, key=lambda outcome: (outcome["reference"], str(outcome["digest"]))),
         }
 
-    def _outcome(self, outcome: Outcome) -> dict[str, Any]:
-        """Derived images have findings: an empty list says that the check found nothing wrong."""
-        found = self.findings.get(outcome.reference.full_name)
-        return _outcome(outcome) | ({} if found is None else {"findings": list(found)})
+    def _outcome(self, outcome: Outcome) -> OutcomeJson:
+        reference = outcome.reference
+        document: OutcomeJson = {
+            "reference": reference.full_name,
+            "digest": str(reference.digest) if reference.digest else None,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "bytes_fetched": outcome.bytes_fetched,
+            "bytes_reused": outcome.bytes_reused,
+            "elapsed_s": round(outcome.elapsed, 3),
+            "error": error_json(outcome.error),
+        }
+        findings = self.findings.get(reference.full_name)
+        if findings is not None:
+            document["findings"] = list(findings)
+
+        return document
 
 
-def selection_json(selection: Selection) -> dict[str, Any]:
+def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
+    """Return the report of `run` after `elapsed` seconds, compared with the one of an `earlier` complete run."""
+    report = Report(
+        run_id=run.run_id,
+        selections=run.selections,
+        server=str(run.settings.source.origin),
+        target=run.target,
+        started=run.started,
+        elapsed=elapsed,
+        progress=run.progress,
+        jobs=run.jobs,
+        fatal=run.fatal or run.empty,
+        stopped=run.stop.reason if run.fatal is None else None,
+        signal=run.stop.exit_code,
+        dry_run=run.settings.target.dry_run,
+        allow_empty=run.settings.discovery.allow_empty,
+    )
+    if not report.complete or run.fatal is not None:
+        return report
+
+    unchecked = {failed.repository for failed in report.failed_checks}
+    changes = compare(earlier, report.outcomes, unchecked) if earlier else None
+    report, options = replace(report, changes=changes), run.settings.discovery
+    try:
+        found = len(report.outcomes)
+        check_expected(found, changes, at_least=options.expect_at_least, max_missing=options.max_missing)
+    except DiscoveryIncomplete as error:
+        return replace(report, fatal=Failure.of(error))
+
+    return report
+
+
+def images_json(counts: Mapping[Status, int]) -> ImagesJson:
+    """Return the number of images by outcome as JSON values."""
+    return {
+        "mirrored": counts[Status.MIRRORED],
+        "unchanged": counts[Status.UNCHANGED],
+        "skipped": counts[Status.SKIPPED],
+        "failed": counts[Status.FAILED],
+    }
+
+
+def selection_json(selection: Selection) -> SelectionJson:
     """Return a selection as JSON values."""
     return {
         "organization": selection.organization,
@@ -169,22 +272,8 @@ def selection_json(selection: Selection) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    reference = outcome.reference
-    return {
-        "reference": reference.full_name,
-        "digest": str(reference.digest) if reference.digest else None,
-        "status": outcome.status.value,
-        "reason": outcome.reason,
-        "bytes_fetched": outcome.bytes_fetched,
-        "bytes_reused": outcome.bytes_reused,
-        "elapsed_s": round(outcome.elapsed, 3),
-        "error": error_to_json(outcome.error),
-    }
-
-
-def _failed_check(failed: CheckFailed) -> dict[str, Any]:
-    """In the form of an outcome: there is no digest, as nobody knows one."""
+def _failed_check(failed: CheckFailed) -> OutcomeJson:
+    """Return a failed check in the form of an outcome, without the digest, which is unknown."""
     return {
         "reference": f"{failed.repository}:{failed.tag}",
         "digest": None,
@@ -193,21 +282,5 @@ def _failed_check(failed: CheckFailed) -> dict[str, Any]:
         "bytes_fetched": 0,
         "bytes_reused": 0,
         "elapsed_s": 0.0,
-        "error": error_to_json(failed.error),
+        "error": error_json(failed.error),
     }
-
-
-def error_to_json(error: Failure | None) -> dict[str, Any] | None:
-    """Return an error as the report tells it, None for none."""
-    if error is None:
-        return None
-
-    return {
-        "type": error.name,
-        "message": error.message,
-        "side": error.side.value,
-        "phase": error.phase.value if error.phase else None,
-    }
-
-
-__all__ = ["SCHEMA_VERSION", "HostTrouble", "Report", "error_to_json", "selection_json"]

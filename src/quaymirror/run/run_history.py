@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import anyio
 import anyio.to_thread
 
 from ..discovery.tag_cache import TagCache
+from ..documents import ReportJson
 from ..errors import StoreError
 from ..events import Notice, Observer, Status
 from ..selection.selection import Selection
@@ -27,7 +28,7 @@ class RunMemory:
     """The open history of a target. `tags` is for discovery, `earlier` the report to compare with, if there is one."""
 
     tags: TagCache
-    earlier: dict[str, Any] | None
+    earlier: ReportJson | None
     _history: History
     _subject: str
     _observer: Observer
@@ -86,7 +87,8 @@ async def open_memory(
             observer(Notice(f"{notice}; every tag is checked again"))
 
         checks = await anyio.to_thread.run_sync(history.tags, settings.source.origin.netloc)
-        earlier = await anyio.to_thread.run_sync(history.last_complete, subject)
+        # Reports of earlier versions have the same outcomes.
+        earlier = cast("ReportJson | None", await anyio.to_thread.run_sync(history.last_complete, subject))
         tags = TagCache(checks, full_check_seconds=settings.discovery.full_check_every)
         yield RunMemory(tags, earlier, history, subject, observer, settings.target.dry_run)
     finally:

@@ -23,9 +23,9 @@ from .workers import start_workers
 async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory) -> None:
     """Run discovery and workers to their end, or until the run is asked to stop.
 
-    :raises BaseExceptionGroup: for a bug in here; every other failure ends up in the tally.
+    :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
     """
-    services = engine.services(run.settings, run.observer)
+    services = engine.services(run.settings, run.emit)
     discovery = anyio.CancelScope()
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(_watch, run, discovery)
@@ -51,15 +51,15 @@ async def _discover(
 ) -> None:
     """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
     found = discover(
-        run.selections, services.catalog, run.settings.source.origin.netloc, cache=memory.tags, observer=run.observer
+        run.selections, services.catalog, run.settings.source.origin.netloc, cache=memory.tags, observer=run.emit
     )
     try:
         async with aclosing(found):
             async for image in found:
                 await images.send(image)
-                run.observer(ImageQueued(image.reference))
+                run.emit(ImageQueued(image.reference))
     except SelectionEmpty as error:
-        run.tally.empty = Failure.of(error)
+        run.empty = Failure.of(error)
     except QuaymirrorError as error:
         run.abort(error)
 
@@ -71,14 +71,14 @@ async def _discover(
 
 async def _watch(run: Run, discovery: anyio.CancelScope) -> None:
     await run.stop.wait()
-    run.observer(StopRequested(run.stop.reason or ""))
+    run.emit(StopRequested(run.stop.reason or ""))
     discovery.cancel()
 
 
 async def _watch_clock(run: Run) -> None:
     if run.settings.limits.max_duration is not None:
         await anyio.sleep(run.settings.limits.max_duration)
-        run.stop.request("the time it may take is up")
+        run.stop.request("the time limit was reached")
 
 
 async def _watch_at_once(run: Run, everything: anyio.CancelScope) -> None:

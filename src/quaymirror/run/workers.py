@@ -11,7 +11,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from ..catalog.base import PinnedImage
 from ..discovery.checks import check_again
 from ..errors import Scope, StoreError
-from ..events import CandidateSkipped, ImageStarted, Outcome
+from ..events import CandidateSkipped, ImageFinished, ImageStarted, Outcome
 from ..oci import Reference
 from ..transfer.image import Transfers
 from ..transfer.single_flight import SingleFlight
@@ -39,8 +39,8 @@ def start_workers(
         flights=SingleFlight(tasks),
         slots=engine.slots,
         pool=engine.pool,
-        meters=run.meters,
-        observer=run.observer,
+        meters=run.progress.meters,
+        observer=run.emit,
         platforms=run.settings.discovery.platforms,
         run_id=run.run_id,
     )
@@ -97,10 +97,10 @@ async def _work(
                 if run.stop.reason is not None:
                     return
 
-                run.observer(ImageStarted(image.reference))
+                run.emit(ImageStarted(image.reference))
                 outcome = _collapse_repeated_error(run, await bringer.outcome(image.reference, place.leave))
 
-            run.finish(outcome)
+            run.emit(ImageFinished(outcome))
             if outcome.error is not None and outcome.error.scope is Scope.RUN:
                 run.abort(outcome.error.error())
 
@@ -108,7 +108,7 @@ async def _work(
 def _collapse_repeated_error(run: Run, outcome: Outcome) -> Outcome:
     """A disk that is full fails every image in flight: the first one says why, the others that they ended with it."""
     failure = outcome.error
-    if failure is None or not failure.is_a(StoreError) or failure.scope is not Scope.RUN or run.tally.fatal is None:
+    if failure is None or not failure.is_a(StoreError) or failure.scope is not Scope.RUN or run.fatal is None:
         return outcome
 
     return replace(outcome, error=replace(failure, message="stopped with the run", scope=Scope.IMAGE))

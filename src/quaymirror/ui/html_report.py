@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 from ..errors import ExitCode, most_severe
+from ..progress.timeline import Point
 from ..text import escape_controls, human_bytes, human_duration
-from .timeline import Point
 
 __all__ = ["page"]
 

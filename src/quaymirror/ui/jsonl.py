@@ -1,7 +1,7 @@
-"""Events as JSON lines: one object a line, for programs that follow a run.
+"""Events as JSON lines, for programs that follow a run.
 
-Every line has `v` (the version of this format), `time` (POSIX seconds), `run_id` (null before `run_started`) and
-`event` (the class's name in snake case); the other members are the event's fields, under their own names.
+Each line has `v` (the version of this format), `time` (POSIX seconds), `run_id` (null before `run_started`) and
+`event` (the name of the class in snake case); the other members are the fields of the event.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum
@@ -22,7 +23,7 @@ from ..text import escape_controls
 
 __all__ = ["VERSION", "Json", "JsonLines", "event_name", "members", "to_json"]
 
-VERSION = 1
+VERSION = 2
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -30,9 +31,9 @@ _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 class JsonLines:
-    """An observer that writes each event as one line, its newline included, with a single call of `write`.
+    """An observer that passes each event as one line of ASCII, its newline included, to `write`.
 
-    `clock` returns POSIX time. Lines are ASCII, so `write` can't fail on a character.
+    `clock` returns POSIX time.
     """
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.time) -> None:
@@ -57,8 +58,8 @@ def event_name(event: Event) -> str:
 def to_json(value: object) -> Json:
     """Return `value`, a field of an event, in JSON's types.
 
-    Names of the OCI specifications are texts, enums their values, errors objects, and so is any other dataclass.
-    Texts pass `escape_controls`: who prints what a JSON parser made of a line is safe as well.
+    Names of the OCI specifications become texts, enums their values, failures and dataclasses objects. Texts are
+    escaped, so that a program can print what its JSON parser returns.
     """
     match value:
         case None | bool() | int():
@@ -69,8 +70,10 @@ def to_json(value: object) -> Json:
             return escape_controls(value)
         case Enum():
             return to_json(value.value)
-        case tuple():
+        case tuple() | list() | deque():
             return [to_json(item) for item in value]
+        case dict():
+            return {str(to_json(key)): to_json(item) for key, item in value.items()}
         case Digest() | Repository() | Reference():
             return str(value)
         case Failure():
@@ -81,7 +84,7 @@ def to_json(value: object) -> Json:
 
 def members(dataclass: Any) -> dict[str, Json]:
     """Return the fields of an event in JSON's types, by name."""
-    # Not asdict(): that would take names apart, and copies what nobody changes.
+    # Not asdict(), which would take references apart and copy everything.
     return {field.name: to_json(getattr(dataclass, field.name)) for field in fields(dataclass)}
 
 

@@ -1,4 +1,4 @@
-"""A run as plain lines, for logs, pipes and screen readers: no colours, no cursor, nothing that is ever rewritten."""
+"""A run as plain lines for logs, pipes and screen readers: no colours, no cursor control."""
 
 from __future__ import annotations
 
@@ -22,81 +22,99 @@ from ..events import (
     Status,
     StopRequested,
 )
-from ..progress.meters import Progress
-from ..text import escape_controls, human_bytes, human_duration, human_rate, one_line
-from .descriptions import ImageFailure, limits_text, subject
-from .state import Rates, RunState
+from ..progress.combined import CombinedProgress
+from ..progress.failed import FailedImage
+from ..progress.forecast import seconds_left
+from ..progress.rates import Rates, Speeds
+from ..progress.run import RunProgress
+from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
+from .descriptions import limits_text, subject, total_text
 
 __all__ = ["Lines", "outcome_text", "progress_text"]
 
-# As wide as the longest of the words that lines begin with.
+# The longest of the words at the start of a line.
 _WORD = 9
-# Names are aligned from the first line on; a longer one moves those that follow.
+# Names are aligned from the first line on; a longer name widens the column up to the maximum.
 _USUAL_NAME = 40
-# Names are aligned up to here; one that is longer pushes its own line only.
 _MAX_NAME = 64
 
 
 class Lines:
-    """An observer that writes a line for each image that is done, and now and then how far the run is.
+    """An observer that writes a line per finished image, and a progress line every 30 seconds.
 
-    `write` gets one line at a time, its newline included; `clock` counts seconds and need not be the time of day.
-    Repositories that are skipped are no lines, only a total. `verbose` tells of retries, too.
+    `write` gets one line at a time, its newline included. Skipped repositories are one line at the end; retries are
+    lines only if `verbose`.
     """
 
     HEARTBEAT_SECONDS = 30.0
 
     def __init__(
         self,
-        meters: Progress,
+        progress: CombinedProgress,
         write: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
         *,
-        runs: int = 1,
         verbose: bool = False,
     ) -> None:
-        self.state = RunState(clock, runs)
-        self._rates = Rates(meters, clock=clock)
-        self._meters = meters
+        self._progress = progress
         self._write = write
         self._clock = clock
         self._verbose = verbose
+        self._rates = Rates()
+        self._paused: set[str] = set()
         self._name_width = _USUAL_NAME
         self._last_beat = clock()
 
     def __call__(self, event: Event) -> None:
-        """Count `event`, and write its line if it has one."""
-        was_paused = isinstance(event, HostResumed) and one_line(event.host) in self.state.paused
-        self.state.apply(event)
+        """Write the line of `event`, if it has one."""
         match event:
-            case HostResumed(host) if was_paused:
+            case HostPaused(host):
+                self._paused.add(host)
+                self._say("paused", f"{one_line(host)} for {human_duration(event.seconds)}: {one_line(event.reason)}")
+            case HostResumed(host) if host in self._paused:
+                self._paused.remove(host)
                 self._say("resumed", one_line(host))
             case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
             case CheckFailed():
-                failure = ImageFailure.of_check(event)
-                self._say("failed", f"{failure.name:<{self._name_width}}  {failure}")
+                failed = FailedImage.of(event)
+                self._say("failed", f"{failed.name:<{self._name_width}}  {failed}")
             case RetryScheduled() if self._verbose:
                 self._say("retry", _retry(event))
-            case RunStarted() | ListingFinished() | HostPaused() | Notice() | StopRequested():
-                self._say(*_transition(event, self.state))
-            case RunFinished() if self.state.finished and self.state.skipped:
-                self._say("skipped", _skipped(self.state))
+            case Notice():
+                self._say("notice", one_line(event.message))
+            case RunStarted() | ListingFinished() | StopRequested() | RunFinished():
+                self._transition(event)
             case _:
                 pass
 
     def tick(self) -> None:
-        """Look at the meters; write how far the run is if the last such line is long enough ago."""
-        self._rates.sample()
+        """Sample the transfer rate, and write a progress line if the last one is old enough."""
+        progress = self._progress.now()
+        self._rates.sample(self._clock(), progress.meters.fetched_bytes)
         if self._clock() - self._last_beat >= self.HEARTBEAT_SECONDS:
             self._last_beat = self._clock()
-            self._say("progress", progress_text(self.state, self._rates, self._meters))
+            self._say("progress", progress_text(progress, self._rates.speeds, self._clock()))
 
     async def run(self) -> None:
-        """Tick once a second until the run has finished or this is cancelled."""
-        while self.state.finished is None:
+        """Tick once per second until the runs have ended or this is cancelled."""
+        while self._progress.now().finished is None:
             self.tick()
             await anyio.sleep(1)
+
+    def _transition(self, event: RunStarted | ListingFinished | StopRequested | RunFinished) -> None:
+        progress = self._progress.now()
+        match event:
+            case RunStarted():
+                self._say("started", _start(event))
+            case ListingFinished():
+                self._say("listed", _listing(progress))
+            case StopRequested():
+                in_work = counted(progress.in_work, "image")
+                self._say("stopping", f"{one_line(event.reason)}; finishing {in_work} in flight")
+            case RunFinished():
+                if progress.finished and progress.skipped:
+                    self._say("skipped", _skipped(progress))
 
     def _image(self, outcome: Outcome) -> None:
         name = escape_controls(outcome.reference.name)
@@ -108,9 +126,9 @@ class Lines:
 
 
 def outcome_text(outcome: Outcome) -> str:
-    """Return what there is to say about an image that is done, after its status and name."""
+    """Return the details of a finished image, which follow its status and name."""
     if outcome.status is Status.FAILED:
-        return str(ImageFailure.of(outcome))
+        return str(FailedImage.of(outcome))
 
     digest = outcome.reference.digest
     parts = [] if digest is None else [f"{digest.algorithm}:{digest.short}"]
@@ -123,32 +141,16 @@ def outcome_text(outcome: Outcome) -> str:
     return "  ".join(parts)
 
 
-def _transition(
-    event: RunStarted | ListingFinished | HostPaused | Notice | StopRequested, state: RunState
-) -> tuple[str, str]:
-    match event:
-        case RunStarted():
-            return "started", _selection(event)
-        case ListingFinished():
-            return "listed", _listing(state)
-        case HostPaused():
-            return "paused", f"{one_line(event.host)} for {human_duration(event.seconds)}: {one_line(event.reason)}"
-        case Notice():
-            return "notice", one_line(event.message)
-        case StopRequested():
-            return "stopping", f"{one_line(event.reason)}; {state.in_work:,} images in flight are being finished"
-
-
-def _selection(run: RunStarted) -> str:
+def _start(run: RunStarted) -> str:
     words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
     limits = limits_text(run)
     return escape_controls(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
 
 
-def _listing(state: RunState) -> str:
-    pages = "page" if state.pages == 1 else "pages"
-    text = f"{state.listed:,} repositories on {state.pages:,} {pages}, {state.matched:,} match"
-    return text if state.listing_complete else f"{text}; the listing broke off"
+def _listing(progress: RunProgress) -> str:
+    listed, pages = counted(progress.listed, "repository", "repositories"), counted(progress.pages, "page")
+    text = f"{listed} on {pages}, {progress.matched:,} match"
+    return f"{text}; the listing broke off" if progress.listing_broke_off else text
 
 
 def _retry(event: RetryScheduled) -> str:
@@ -156,22 +158,24 @@ def _retry(event: RetryScheduled) -> str:
     return f"{one_line(event.what)} in {human_duration(event.wait)}, {failed}"
 
 
-def _skipped(state: RunState) -> str:
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in state.skip_reasons.most_common())
-    return f"{state.skipped:,} repositories: {reasons}"
+def _skipped(progress: RunProgress) -> str:
+    reasons = (progress.skip_reasons + progress.image_skip_reasons).most_common()
+    words = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+    return f"{counted(progress.skipped, 'repository', 'repositories')}: {words}"
 
 
-def progress_text(state: RunState, rates: Rates, meters: Progress) -> str:
-    """Return how far a run is, in one line."""
-    total = state.total_text(more=" or more", about="about ")
+def progress_text(progress: RunProgress, speeds: Speeds, now: float) -> str:
+    """Return the progress of a run at `now` in one line."""
+    total = total_text(progress, more=" or more", about="about ")
     parts = [
-        f"{state.done:,} of {total} images done",
-        f"{state.failed:,} failed",
-        f"{state.skipped:,} skipped",
+        f"{progress.done:,} of {total} images done",
+        f"{progress.failed:,} failed",
+        f"{progress.skipped:,} skipped",
+        f"{progress.in_work:,} in flight",
+        f"{human_bytes(progress.bytes_fetched)} fetched",
     ]
-    parts += [f"{state.in_work:,} in flight", f"{human_bytes(meters.fetched_bytes)} fetched"]
-    rate, eta = rates.current, None if state.finished else rates.eta(state)
-    if rate is not None:
-        parts[-1] += f" at {human_rate(rate)}"
+    if speeds.current is not None:
+        parts[-1] += f" at {human_rate(speeds.current)}"
 
-    return ", ".join(parts if eta is None else [*parts, f"{human_duration(eta)} left"])
+    left = None if progress.finished else seconds_left(progress, speeds.steady, now)
+    return ", ".join(parts if left is None else [*parts, f"{human_duration(left)} left"])

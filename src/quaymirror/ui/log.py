@@ -1,4 +1,4 @@
-"""Events as log records of the standard library: for files, journals and whatever collects them.
+"""Events as records of the standard library's logging, for files, journals and log collectors.
 
 2026-11-24T02:00:04.120Z INFO    6fb1c0de  mirrored kolla/nova-api:2025.1-debian …
 {"time":"2026-11-24T02:00:04.120Z","level":"info","run_id":"6fb1c0de","event":"image_finished","message":…}
@@ -28,8 +28,9 @@ from ..events import (
     StopRequested,
     TagChecked,
 )
+from ..progress.failed import FailedImage, explain
 from ..text import escape_controls, one_line
-from .descriptions import ImageFailure, explain, limits_text, pace_text, subject, where
+from .descriptions import limits_text, pace_text, subject
 from .jsonl import event_name, members
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
@@ -40,17 +41,14 @@ _LONG_PAUSE_SECONDS = 10.0
 
 
 class LogObserver:
-    """An observer that logs: failures as errors, what a person should look at as warnings, outcomes as information.
-
-    Everything else is for debugging.
-    """
+    """An observer that logs failures as errors, notices as warnings, outcomes as information, and the rest as debug."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._run_id: str | None = None
 
     def __call__(self, event: Event) -> None:
-        """Log `event`, if its level is wanted."""
+        """Log `event` if its level is enabled."""
         if isinstance(event, RunStarted):
             self._run_id = escape_controls(event.run_id)
 
@@ -60,14 +58,14 @@ class LogObserver:
 
 
 def level_of(event: Event) -> int:
-    """Return how much an event matters, in the levels of `logging`."""
+    """Return the `logging` level of an event."""
     match event:
         case CheckFailed():
             return logging.ERROR
         case ImageFinished(outcome):
             return logging.ERROR if outcome.status is Status.FAILED else logging.INFO
         case HostPaused():
-            # A second now and then is how a pace is found.
+            # Short pauses are normal while the request rate adapts.
             return logging.WARNING if event.seconds >= _LONG_PAUSE_SECONDS else logging.INFO
         case Notice() | StopRequested():
             return logging.WARNING
@@ -83,17 +81,17 @@ def level_of(event: Event) -> int:
             return logging.DEBUG
 
 
-def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for each class of event)
-    """Return an event in words: one line, safe to print."""
+def message_of(event: Event) -> str:  # noqa: C901  (a flat table, one entry per class of event)
+    """Return an event as one line of text, safe to print."""
     match event:
         case RunStarted():
             text = f"started {subject(event)} from {event.server} to {event.target} {limits_text(event)}"
         case ImageFinished(outcome):
-            about = ImageFailure.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
+            about = FailedImage.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
             text = f"{outcome.status.value} {outcome.reference.name} {about}"
         case CheckFailed():
-            failure = ImageFailure.of_check(event)
-            text = f"failed {failure.name} {failure}"
+            failed = FailedImage.of(event)
+            text = f"failed {failed.name} {failed}"
         case CandidateSkipped():
             text = f"skipped {event.repository}: {event.reason}"
         case TagChecked():
@@ -113,7 +111,7 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
         case StopRequested():
             text = f"stopping: {event.reason}"
         case RunFinished():
-            error = f": {explain(where(event.error), event.error.message)}" if event.error else ""
+            error = f": {explain(event.error)}" if event.error else ""
             text = f"finished with exit code {event.exit_code} after {event.elapsed:.1f} s{error}"
         case _:
             text = event_name(event).replace("_", " ")
@@ -122,7 +120,7 @@ def message_of(event: Event) -> str:  # noqa: C901  (a flat table, a line for ea
 
 
 class TextFormatter(logging.Formatter):
-    """One line a record: time in UTC, level, run, message."""
+    """One line per record: time in UTC, level, run, message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -131,7 +129,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; of an event with its name and its fields, under `fields`."""
+    """One JSON object per line; the fields of an event are under `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -149,7 +147,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class CallHandler(logging.Handler):
-    """Gives each line, its newline included, to a function."""
+    """A handler that passes each line, its newline included, to a function."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         super().__init__()

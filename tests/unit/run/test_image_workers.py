@@ -32,7 +32,7 @@ async def test_what_goes_on_for_an_image_that_has_ended_gives_back_no_place_but_
         taken.append(places.borrowed_tokens)
         return Outcome(reference, Status.MIRRORED)
 
-    run: Any = SimpleNamespace(stop=SimpleNamespace(reason=None), observer=ignore, finish=lambda _: None)
+    run: Any = SimpleNamespace(stop=SimpleNamespace(reason=None), emit=ignore)
     bringer: Any = SimpleNamespace(outcome=outcome)
     outbox, inbox = anyio.create_memory_object_stream[PinnedImage](2)
     async with outbox:

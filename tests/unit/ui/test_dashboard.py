@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from run_stories import HOSTILE, Run, runs
+from scene import Clock, Scene, finished, image, run_started
 
 from quaymirror import events
 from quaymirror.events import Status
-from quaymirror.progress.meters import Meters
+from quaymirror.progress.combined import CombinedProgress
+from quaymirror.progress.rates import Speeds
+from quaymirror.progress.run import RunProgress
 from quaymirror.ui.dashboard import Dashboard, Frame, render
-from quaymirror.ui.state import Rates, RunState
-
-from .scene import Clock, Scene, finished, image, run_started
-from .strategies import HOSTILE, Run, runs
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = st.tuples(st.integers(1, 220), st.integers(1, 60))
@@ -37,9 +37,8 @@ def scene() -> Iterator[Scene]:
 
 def drawn(scene: Scene, width: int, height: int, *, ascii_only: bool = False) -> Frame:
     return render(
-        scene.state,
-        scene.meters,
-        scene.rates,
+        scene.progress,
+        scene.rates.speeds,
         width=width,
         height=height,
         now=scene.clock.now,
@@ -77,20 +76,21 @@ def test_a_frame_for_a_console_that_is_not_utf8_is_ascii(scene: Scene) -> None:
 
 
 def test_a_frame_before_anything_happened_is_whole() -> None:
-    clock, meters = Clock(), Meters()
-    frame = render(RunState(clock), meters, Rates(meters, clock=clock), width=80, height=24, now=clock.now)
+    clock = Clock()
+    frame = render(RunProgress(clock), Speeds(), width=80, height=24, now=clock.now)
 
     check_golden("80x24-start", frame)
 
 
 def test_a_frame_of_several_jobs_names_them(scene: Scene) -> None:
-    scene.state.run = run_started(jobs=("nightly", "weekly"), selections=3)
+    scene.progress.run = run_started(jobs=("nightly", "weekly"), selections=3)
+    scene.progress.listings = scene.progress.complete_listings = 3
 
     check_golden("80x24-jobs", drawn(scene, 80, 24))
 
 
 def test_a_frame_of_a_run_with_limits_shows_them(scene: Scene) -> None:
-    scene.state.run = run_started(limit_rate=20 * 1024 * 1024, max_requests_per_second=5.0)
+    scene.progress.run = run_started(limit_rate=20 * 1024 * 1024, max_requests_per_second=5.0)
 
     assert drawn(scene, 80, 24).lines[1].endswith("  at most 20.0 MiB/s, 5 requests/s")
 
@@ -103,13 +103,13 @@ def test_a_frame_shows_what_a_host_lets_pass_and_how_often_it_complained(scene: 
 
 
 def test_a_host_that_was_paused_and_goes_on_is_not_shown_as_paused(scene: Scene) -> None:
-    scene.state.apply(events.HostResumed("cdn01.quay.io"))
+    scene.progress.apply(events.HostResumed("cdn01.quay.io"))
 
     assert not any(line.startswith(" paused") for line in drawn(scene, 120, 35).lines)
 
 
 def test_a_frame_while_the_run_is_stopping_says_so(scene: Scene) -> None:
-    scene.state.apply(events.StopRequested("Ctrl-C"))
+    scene.progress.apply(events.StopRequested("Ctrl-C"))
 
     check_golden("80x24-stopping", drawn(scene, 80, 24))
 
@@ -121,7 +121,7 @@ def test_no_frame_is_wider_or_higher_than_asked_for(
     width, height = size
     scene = Scene(transfers=0, images=0)
     for event in run.events:
-        scene.state.apply(event)
+        scene.progress.apply(event)
 
     for number in range(transfers):
         scene.transfer(HOSTILE, number % 3 - 1, number * 10)
@@ -146,13 +146,13 @@ def test_a_frame_uses_the_room_of_a_large_terminal() -> None:
 
 
 def test_one_failure_of_thousands_is_seen_in_the_bar() -> None:
-    clock, meters = Clock(), Meters()
-    state = RunState(clock)
+    clock = Clock()
+    progress = RunProgress(clock)
     for number in range(3_000):
-        state.apply(events.ImageStarted(image("x")))
-        state.apply(finished(image("x"), Status.MIRRORED if number else Status.FAILED))
+        progress.apply(events.ImageStarted(image("x")))
+        progress.apply(finished(image("x"), Status.MIRRORED if number else Status.FAILED))
 
-    frame = render(state, meters, Rates(meters, clock=clock), width=80, height=24, now=clock.now)
+    frame = render(progress, Speeds(), width=80, height=24, now=clock.now)
     assert "\x1b[31m━" in printed(frame, 80, force_terminal=True, color_system="standard")
 
 
@@ -186,14 +186,15 @@ class Terminal(Console):
 
 async def test_drawing_ends_when_the_run_has_finished_and_gives_the_cursor_back() -> None:
     terminal = Terminal()
-    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
+    progress = RunProgress(Clock())
+    dashboard = Dashboard(CombinedProgress([progress]), console=terminal, clock=Clock())
     dashboard.PERIOD_SECONDS = 0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dashboard.run)
         await anyio.lowlevel.checkpoint()
-        dashboard(run_started())
+        progress.apply(run_started())
         dashboard.print("a line \x1b[31m[/x] above")
-        dashboard(events.RunFinished(1.0, 0))
+        progress.apply(events.RunFinished(1.0, 0))
 
     assert "\x1b[?25l" in terminal.written
     assert "starting" in terminal.written
@@ -203,7 +204,8 @@ async def test_drawing_ends_when_the_run_has_finished_and_gives_the_cursor_back(
 
 async def test_drawing_that_is_cancelled_gives_the_cursor_back() -> None:
     terminal = Terminal()
-    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
+    progress = RunProgress(Clock())
+    dashboard = Dashboard(CombinedProgress([progress]), console=terminal, clock=Clock())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dashboard.run)
         await anyio.lowlevel.checkpoint()
@@ -215,7 +217,8 @@ async def test_drawing_that_is_cancelled_gives_the_cursor_back() -> None:
 
 async def test_a_terminal_that_changed_its_size_is_cleared() -> None:
     terminal = Terminal()
-    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
+    progress = RunProgress(Clock())
+    dashboard = Dashboard(CombinedProgress([progress]), console=terminal, clock=Clock())
     dashboard.PERIOD_SECONDS = 0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dashboard.run)
@@ -224,7 +227,7 @@ async def test_a_terminal_that_changed_its_size_is_cleared() -> None:
         terminal.size = (60, 20)
         await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
-        dashboard(events.RunFinished(1.0, 0))
+        progress.apply(events.RunFinished(1.0, 0))
 
     assert "\x1b[2J" in terminal.written
 
@@ -232,8 +235,9 @@ async def test_a_terminal_that_changed_its_size_is_cleared() -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_a_console_that_is_not_utf8_can_take_every_character(encoding: str) -> None:
     terminal = Terminal(encoding)
-    dashboard = Dashboard(Meters(), console=terminal, clock=Clock())
-    dashboard(run_started(target="/srv/größe/大"))
+    progress = RunProgress(Clock())
+    dashboard = Dashboard(CombinedProgress([progress]), console=terminal, clock=Clock())
+    progress.apply(run_started(target="/srv/größe/大"))
     dashboard.print("größe 大")
     terminal.print(dashboard.frame())
 
@@ -243,7 +247,8 @@ def test_a_console_that_is_not_utf8_can_take_every_character(encoding: str) -> N
 
 async def test_nothing_is_drawn_where_there_is_no_terminal() -> None:
     file = io.StringIO()
-    dashboard = Dashboard(Meters(), console=Console(file=file, _environ={}), clock=Clock())
+    progress = RunProgress(Clock())
+    dashboard = Dashboard(CombinedProgress([progress]), console=Console(file=file, _environ={}), clock=Clock())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dashboard.run)
         await anyio.lowlevel.checkpoint()
@@ -256,7 +261,8 @@ async def test_a_forced_colour_makes_no_terminal_of_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    dashboard = Dashboard(Meters(), clock=Clock())
+    progress = RunProgress(Clock())
+    dashboard = Dashboard(CombinedProgress([progress]), clock=Clock())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dashboard.run)
         await anyio.lowlevel.checkpoint()

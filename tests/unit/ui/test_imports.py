@@ -6,7 +6,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["state", "lines", "jsonl", "summary"])
+@pytest.mark.parametrize("module", ["snapshot", "lines", "jsonl", "summary"])
 def test_rich_is_not_imported_by(module: str) -> None:
     program = f"import sys, quaymirror.ui.{module}; sys.exit('rich' in sys.modules)"
 

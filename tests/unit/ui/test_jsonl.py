@@ -7,13 +7,12 @@ from typing import Any, get_args
 
 import pytest
 from hypothesis import given
+from run_stories import Run, runs
+from scene import image, run_started
 
 from quaymirror import errors, events
 from quaymirror.oci import Digest, Repository
 from quaymirror.ui.jsonl import JsonLines, event_name, to_json
-
-from .scene import image, run_started
-from .strategies import Run, runs
 
 GOLDEN = Path(__file__).parent / "golden" / "events.jsonl"
 NOVA = image("nova")
@@ -39,7 +38,7 @@ EVERY_EVENT: list[events.Event] = [
     events.HostPaced("quay.io", "api", 4, 4.8125, 3),
     events.Notice("look"),
     events.StopRequested("Ctrl-C"),
-    events.RunFinished(12.5, 3),
+    events.RunFinished(12.5, 3, totals=events.Totals(mirrored=2, failed=1, bytes_fetched=60)),
 ]
 
 
@@ -112,4 +111,4 @@ def test_every_line_is_one_ascii_object(run: Run) -> None:
 
     assert len(lines) == len(run.events)
     assert all(line.isascii() and line[:-1].isprintable() and line[-1] == "\n" for line in lines)
-    assert all(json.loads(line)["v"] == 1 for line in lines)
+    assert all(json.loads(line)["v"] == 2 for line in lines)

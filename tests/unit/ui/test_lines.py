@@ -4,28 +4,29 @@ import anyio
 import anyio.lowlevel
 import pytest
 from hypothesis import given
+from run_stories import Run, runs
+from scene import MIB, Clock, finished, image, run_started
 
 from quaymirror import events
 from quaymirror.errors import NotFound, Phase
 from quaymirror.events import Outcome, Status
-from quaymirror.progress.meters import Meters
+from quaymirror.progress.combined import CombinedProgress
+from quaymirror.progress.run import RunProgress
 from quaymirror.ui.lines import Lines
-
-from .scene import MIB, Clock, finished, image, run_started
-from .strategies import Run, runs
 
 
 class Log:
     def __init__(self, *, verbose: bool = False) -> None:
         self.clock = Clock(0)
-        self.meters = Meters()
+        self.progress = RunProgress(self.clock)
         self.written: list[str] = []
-        self.lines = Lines(self.meters, self.written.append, self.clock, verbose=verbose)
+        self.lines = Lines(CombinedProgress([self.progress]), self.written.append, self.clock, verbose=verbose)
 
     def tell(self, *happened: events.Event) -> list[str]:
         """Return what was written because of `happened`."""
         before = len(self.written)
         for event in happened:
+            self.progress.apply(event)
             self.lines(event)
 
         return self.written[before:]
@@ -73,7 +74,7 @@ def test_transitions_are_lines() -> None:
         "paused     quay.io for 30 s: 429 Too Many Requests\n",
         "resumed    quay.io\n",
         "notice     look\n",
-        "stopping   Ctrl-C; 0 images in flight are being finished\n",
+        "stopping   Ctrl-C; finishing 0 images in flight\n",
     ]
 
 
@@ -93,7 +94,7 @@ def test_a_heartbeat_comes_at_most_every_thirty_seconds() -> None:
     log.tell(events.PageListed(1, 10, 10), events.CandidateChecked("nova", 1), events.TagChecked(image("nova")))
     for second in range(61):
         log.clock.now = second
-        log.meters.fetched_bytes += MIB
+        log.progress.meters.fetched_bytes += MIB
         log.lines.tick()
 
     assert log.written == [
@@ -114,7 +115,7 @@ def test_a_heartbeat_tells_the_time_left_when_it_is_known() -> None:
             for event in (events.ImageStarted(image(f"{n}")), finished(image(f"{n}"), fetched=60))
         )
     )
-    log.clock.now, log.meters.fetched_bytes = 30, 300
+    log.clock.now, log.progress.meters.fetched_bytes = 30, 300
     log.lines.tick()
 
     assert log.written[-1].endswith("300 B fetched at 10 B/s, 30 s left\n")

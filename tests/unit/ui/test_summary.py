@@ -2,22 +2,22 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
+from run_stories import Run, runs
+from scene import MIB, Clock, finished, image, run_started
 
 from quaymirror import errors, events
 from quaymirror.events import Outcome, Status
-from quaymirror.ui.state import RunState
+from quaymirror.progress.meters import Meters
+from quaymirror.progress.run import RunProgress
 from quaymirror.ui.summary import summary_lines
 
-from .scene import MIB, Clock, finished, image, run_started
-from .strategies import Run, runs
 
-
-def summary(*happened: events.Event, exit_code: int = 0, dry_run: bool = False) -> str:
-    state = RunState(Clock())
+def summary(*happened: events.Event, exit_code: int = 0, dry_run: bool = False, received: int = 0) -> str:
+    progress = RunProgress(Clock(), Meters(received))
     for event in (run_started(dry_run=dry_run), *happened, events.RunFinished(10.0, exit_code)):
-        state.apply(event)
+        progress.apply(event)
 
-    return "\n".join(summary_lines(state))
+    return "\n".join(summary_lines(progress))
 
 
 def failed(name: str, error: errors.QuaymirrorError | None = None) -> events.ImageFinished:
@@ -25,9 +25,11 @@ def failed(name: str, error: errors.QuaymirrorError | None = None) -> events.Ima
 
 
 def test_a_run_that_went_well_is_told_in_numbers_without_advice() -> None:
-    outcome = Outcome(image("nova"), Status.MIRRORED, 20 * MIB, 60 * MIB, 9.0)
+    outcome = Outcome(image("nova"), Status.MIRRORED, 18 * MIB, 60 * MIB, 9.0)
 
-    assert summary(events.ImageFinished(outcome), events.CandidateSkipped("kolla/old", "no such tag")) == (
+    assert summary(
+        events.ImageFinished(outcome), events.CandidateSkipped("kolla/old", "no such tag"), received=20 * MIB
+    ) == (
         "mirror of kolla/*:2025.1-debian from https://quay.io to /srv/mirror\n"
         "\n"
         "  mirrored         1\n"
@@ -76,13 +78,13 @@ def test_a_dry_run_tells_what_it_would_fetch() -> None:
 
 
 def test_a_run_that_never_began_has_a_summary_too() -> None:
-    assert summary_lines(RunState(Clock()))[0] == "nothing was started"
+    assert summary_lines(RunProgress(Clock()))[0] == "nothing was started"
 
 
 @given(runs(hostile=True))
 def test_every_line_can_be_printed(run: Run) -> None:
-    state = RunState(Clock())
+    progress = RunProgress(Clock())
     for event in run.events:
-        state.apply(event)
+        progress.apply(event)
 
-    assert all(line.isprintable() for line in summary_lines(state))
+    assert all(line.isprintable() for line in summary_lines(progress))

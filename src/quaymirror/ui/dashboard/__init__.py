@@ -1,8 +1,7 @@
-"""The live dashboard of a run on a terminal. The only room that imports rich.
+"""The live dashboard of a run on a terminal. The only importer of rich.
 
-A frame is drawn from numbers that are ready: its cost depends on the rows it has, not on how many images there are.
-Rows are made of rich's segments directly, since wrapping, markup and tables would cost many times as much and do
-nothing here: every row is cut to its width by us, and every text in it passes `escape_controls`.
+The cost of a frame depends on its rows, not on the number of images. Rows are made of rich's segments directly:
+wrapping, markup and tables would cost many times as much. Each row is cut to its width, and each text is escaped.
 
     terminal   when to draw, and where
     frame      which sections a frame of some size has

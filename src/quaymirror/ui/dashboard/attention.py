@@ -1,21 +1,22 @@
-"""What a person should look at: a stop, paused hosts, failures, notices."""
+"""Events that need attention: a stop, paused hosts, failures, notices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-from ...text import human_duration
+from ...progress.hosts import Host
+from ...text import counted, human_duration
 from ..descriptions import pace_text
 from .rows import BAD, FAINT, FULL_WIDTH, WARN, Row, View
 
 _MAX_PAUSED = 3
-# From this height on there is room for hosts that are well, too.
+# From this height on hosts without limits are shown, too.
 _HOSTS_HEIGHT, _MAX_HOSTS = 40, 6
 
 
 def attention(view: View, room: int) -> list[Row]:
-    """Take a third of `room` at most: a stop, paused hosts, the last failures and notices, newest first."""
+    """Use at most a third of `room` for a stop, paused hosts, and the last failures and notices, newest first."""
     if room < 1:
         return []
 
@@ -27,78 +28,80 @@ def attention(view: View, room: int) -> list[Row]:
 
 
 def _stops(view: View) -> Iterator[Row]:
-    state = view.state
-    if state.stop_reason is not None:
-        yield view.row("stopping", WARN).add(f"{state.stop_reason}; {state.in_work:,} in flight are being finished")
+    progress = view.progress
+    if progress.stop_reason is not None:
+        text = f"{progress.stop_reason}; {progress.in_work:,} in flight are being finished"
+        yield view.row("stopping", WARN).add(text)
 
-    if state.listing_ended and not state.listing_complete:
+    if progress.listing_ended and progress.listing_broke_off:
         yield view.row("listing", WARN).add("broke off: images may be missing")
 
 
 def _pauses(view: View) -> Iterator[Row]:
-    for pause in view.state.paused_at(view.now)[:_MAX_PAUSED]:
+    for name, pause in view.progress.hosts.paused_at(view.now)[:_MAX_PAUSED]:
         left = human_duration(math.ceil(pause.until - view.now))
-        row = view.row("paused", WARN).add(f"{pause.host}  {left}  ")
-        # In a narrow row the reason is what there is room for.
-        trouble = _trouble(view, pause.host, row.room // 2) if view.width >= FULL_WIDTH else ""
-        yield row.add(pause.reason, FAINT, limit=row.room - len(trouble) - 1).end(trouble, FAINT)
+        row = view.row("paused", WARN).add(f"{name}  {left}  ")
+        # A narrow row has room for the reason only.
+        incidents = _incidents(view.progress.hosts[name], row.room // 2) if view.width >= FULL_WIDTH else ""
+        yield row.add(pause.reason, FAINT, limit=row.room - len(incidents) - 1).end(incidents, FAINT)
 
 
 def _limited_hosts(view: View) -> list[Row]:
-    """Hosts that let only so many requests a second pass."""
-    hosts = [host for host in _hosts(view) if any(pace.rate is not None for pace in view.state.paces_of(host))]
-    return [_host(view, host) for host in hosts]
+    """Return the hosts that limit the rate of requests."""
+    return [_host(view, name, host) for name, host in _hosts(view) if _is_limited(host)]
 
 
 def _other_hosts(view: View) -> list[Row]:
-    """All others, those with the most trouble first, where there is much room."""
+    """Return the other hosts in a high frame."""
     if view.height < _HOSTS_HEIGHT:
         return []
 
-    hosts = [host for host in _hosts(view) if all(pace.rate is None for pace in view.state.paces_of(host))]
-    return [_host(view, host) for host in hosts[:_MAX_HOSTS]]
+    hosts = [(name, host) for name, host in _hosts(view) if not _is_limited(host)]
+    return [_host(view, *host) for host in hosts[:_MAX_HOSTS]]
 
 
-def _hosts(view: View) -> list[str]:
-    """Every host that is known, those with the most trouble first; in the order of their names if that is equal."""
-    state = view.state
-    names = {host for host, _ in state.paces} | {host for host in state.troubles if host}
-    return sorted(names, key=lambda host: (-sum(state.troubles.get(host, ())) - state.throttled(host), host))
+def _hosts(view: View) -> list[tuple[str, Host]]:
+    """Return all hosts, those with the most incidents first, then by name."""
+    hosts = ((name, host) for name, host in view.progress.hosts.items() if name and (host.paces or host.incidents))
+    return sorted(hosts, key=lambda named: (-named[1].incidents, named[0]))
 
 
-def _host(view: View, host: str) -> Row:
-    """What goes to a host now, and what trouble there was: the limits that slow us down are what has to be there."""
-    paces = sorted(view.state.paces_of(host), key=lambda pace: (pace.rate is None, pace.kind))
-    row = view.row("host").add(host)
+def _is_limited(host: Host) -> bool:
+    return any(pace.rate is not None for pace in host.paces.values())
+
+
+def _host(view: View, name: str, host: Host) -> Row:
+    """Show the limits of a host and its incidents; limits of the rate come first, because they slow the run down."""
+    paces = sorted(host.paces.values(), key=lambda pace: (pace.rate is None, pace.kind))
+    row = view.row("host").add(name)
     limits = [f"   {pace.kind} {pace_text(pace)}" for pace in paces if pace.rate is not None]
-    trouble = _trouble(view, host, row.room - len("".join(limits)) - 1)
+    incidents = _incidents(host, row.room - len("".join(limits)) - 1)
     for text in limits:
         row.add(text)
 
     for pace in paces:
         text = f"   {pace.kind} {pace_text(pace)}"
-        if pace.rate is None and len(text) + len(trouble) + 1 < row.room:
+        if pace.rate is None and len(text) + len(incidents) + 1 < row.room:
             row.add(text, FAINT)
 
-    return row.end(trouble, FAINT)
+    return row.end(incidents, FAINT)
 
 
-def _trouble(view: View, host: str, room: int) -> str:
-    """Return how often a host had to be asked again, and so on; in short where there is little room."""
-    retries, pauses = view.state.troubles.get(host, (0, 0))
+def _incidents(host: Host, room: int) -> str:
+    """Return the number of retries, pauses and 429s; without enough `room` only that of 429s."""
     counts = (
-        f"{retries:,} {'retry' if retries == 1 else 'retries'}" if retries else "",
-        f"{pauses:,} {'pause' if pauses == 1 else 'pauses'}" if pauses else "",
-        f"{throttled:,}x 429" if (throttled := view.state.throttled(host)) else "",
+        counted(host.retries, "retry", "retries") if host.retries else "",
+        counted(host.pauses, "pause") if host.pauses else "",
+        f"{host.throttled:,}x 429" if host.throttled else "",
     )
     text = ", ".join(filter(None, counts))
     return text if len(text) <= room else counts[-1]
 
 
 def _failures(view: View) -> list[Row]:
-    failures = reversed(view.state.last_failures)
+    failures = reversed(view.progress.last_failures)
     return [view.row("failed", BAD).add(f"{failure.name}  ").add(str(failure), FAINT) for failure in failures]
 
 
 def _notices(view: View) -> list[Row]:
-    return [view.row("notice").add(notice) for notice in reversed(view.state.last_notices)]
+    return [view.row("notice").add(notice) for notice in reversed(view.progress.last_notices)]

@@ -1,9 +1,9 @@
-"""Which sections a frame has, by the room there is."""
+"""The sections of a frame, depending on its size."""
 
 from __future__ import annotations
 
-from ...progress.meters import Progress
-from ..state import Rates, RunState
+from ...progress.rates import Speeds
+from ...progress.run import RunProgress
 from .attention import attention
 from .rows import FULL_HEIGHT, FULL_WIDTH, Frame, Row, View
 from .totals import full_totals, small_totals
@@ -11,20 +11,13 @@ from .transfers import transfers
 
 
 def render(
-    state: RunState,
-    meters: Progress,
-    rates: Rates,
-    *,
-    width: int,
-    height: int,
-    now: float,
-    ascii_only: bool = False,
+    progress: RunProgress, speeds: Speeds, *, width: int, height: int, now: float, ascii_only: bool = False
 ) -> Frame:
-    """Return the picture of a run at `now` (a time of the state's clock), within `width` cells and `height` rows.
+    """Return a frame of a run at `now` (a time of its clock), within `width` cells and `height` rows.
 
-    With less room there is less in it; the totals are what stays. `ascii_only` is for consoles that aren't UTF-8.
+    A small frame keeps the totals. `ascii_only` is for consoles that aren't UTF-8.
     """
-    view = View(state, meters, rates, width, height, now, ascii_only)
+    view = View(progress, speeds, width, height, now, ascii_only)
     is_full = width >= FULL_WIDTH and height >= FULL_HEIGHT
     rows = full_totals(view) if is_full else small_totals(view)
     for section in (attention, transfers):

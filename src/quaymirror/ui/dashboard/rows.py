@@ -1,4 +1,4 @@
-"""What sections are made of: rows that are never wider than they may be."""
+"""Rows of limited width, the parts of all sections."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from ...progress.meters import Progress
+from ...progress.rates import Speeds
+from ...progress.run import RunProgress
 from ...text import BLOCKS, escape_controls
-from ..state import Rates, RunState
 
-# Few colours, by the names of the terminal's own palette: dark and light themes both stay readable.
+# Few colours, from the terminal's own palette, which keeps dark and light themes readable.
 PLAIN = Style.null()
 STRONG = Style(bold=True)
 FAINT = Style(dim=True)
 GOOD = Style(color="green")
 KNOWN = Style(color="cyan")
-# Yellow on white is for nobody to read.
+# Yellow would be unreadable on white.
 WARN = Style(color="magenta")
 BAD = Style(color="red")
 
-# Below this a frame holds the totals and what else has room, in single short rows.
+# A smaller frame holds the totals in short rows, and other sections as far as they fit.
 FULL_WIDTH, FULL_HEIGHT = 72, 18
 TITLE = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """What bars and separators are drawn with."""
+    """The characters of bars and separators."""
 
     full: str
     half: str
@@ -47,7 +47,7 @@ ASCII = Glyphs("=", "-", ".", ">", "->", "~", "_.:-=+*#", "-")
 
 
 class Frame:
-    """One picture of a run, at most as wide and as high as it was asked to be: something that rich can print."""
+    """One picture of a run, of limited width and height, which rich can print."""
 
     def __init__(self, rows: list[list[Segment]]) -> None:
         self._rows = rows
@@ -64,7 +64,7 @@ class Frame:
 
 
 class Row:
-    """One row in the making: what is added after its width is used up is not there."""
+    """A row under construction; text beyond its width is dropped."""
 
     __slots__ = ("_ascii_only", "room", "segments")
 
@@ -74,7 +74,7 @@ class Row:
         self._ascii_only = ascii_only
 
     def add(self, text: str, style: Style = PLAIN, *, limit: int | None = None) -> Row:
-        """Append `text`, cut to what room there is and to `limit` cells."""
+        """Append `text`, cut to the free room and to `limit` cells."""
         text = self._fit(text, self.room if limit is None else min(limit, self.room))
         self.room -= _cells(text)
         if text:
@@ -83,13 +83,13 @@ class Row:
         return self
 
     def column(self, text: str, width: int, style: Style = PLAIN) -> Row:
-        """Append `text`, cut or filled to `width` cells."""
+        """Append `text`, cut or padded to `width` cells."""
         end = self.room - width
         self.add(text, style, limit=width)
         return self.add(" " * (self.room - max(0, end)))
 
     def end(self, text: str, style: Style = PLAIN) -> Row:
-        """Append `text` at the right edge, or nothing if there is no room for all of it."""
+        """Append `text` at the right edge if all of it fits."""
         gap = self.room - _cells(self._printable(text))
         return self.add(" " * gap).add(text, style) if gap >= 1 else self
 
@@ -106,7 +106,7 @@ class Row:
 
 
 def encodable(text: str, *, ascii_only: bool) -> str:
-    """Return `text` so that a console that isn't UTF-8 can take it."""
+    """Return `text` in characters that a console can show which isn't UTF-8."""
     return text.replace("…", "...").encode("ascii", "backslashreplace").decode() if ascii_only else text
 
 
@@ -116,11 +116,10 @@ def _cells(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a frame is drawn from."""
+    """The input of a frame."""
 
-    state: RunState
-    meters: Progress
-    rates: Rates
+    progress: RunProgress
+    speeds: Speeds
     width: int
     height: int
     now: float
@@ -128,11 +127,11 @@ class View:
 
     @property
     def glyphs(self) -> Glyphs:
-        """What this frame is drawn with."""
+        """The characters of this frame."""
         return ASCII if self.ascii_only else UNICODE
 
     def row(self, title: str = "", style: Style = FAINT) -> Row:
-        """Return a new row with a margin, and a title in the column that titles have."""
-        # The right margin keeps the cursor out of the last column, where terminals disagree on what comes next.
+        """Return a new row with a margin, and a title in the column of titles."""
+        # The right margin keeps the cursor out of the last column, where terminals differ.
         row = Row(self.width - 1, ascii_only=self.ascii_only).add(" ")
         return row.column(title, TITLE, style) if title else row

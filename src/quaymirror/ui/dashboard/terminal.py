@@ -1,4 +1,4 @@
-"""When a frame is drawn, and where."""
+"""The display on a terminal: draws frames at its own pace."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ...events import Event
-from ...progress.meters import Progress
+from ...progress.combined import CombinedProgress
+from ...progress.rates import Rates, Speeds
+from ...progress.run import RunProgress
 from ...text import escape_controls
-from ..state import Rates, RunState
 from .frame import render
 from .rows import Frame, encodable
 
 
 def _console() -> Console:
-    # By itself rich takes FORCE_COLOR for a terminal, and would move a cursor in a file.
+    # rich takes FORCE_COLOR for a terminal, and would move the cursor in a file.
     return Console(stderr=True, force_terminal=sys.stderr.isatty())
 
 
 class Screen:
-    """A terminal that frames are drawn on, one over the other; when it is closed, they are gone."""
+    """A terminal on which frames replace each other; closing it removes the last one."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or _console()
@@ -46,67 +46,64 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, state: RunState, meters: Progress, rates: Rates, now: float) -> None:
-        """Draw the run as it is at `now`, a time of its own clock."""
+    def show(self, progress: RunProgress, speeds: Speeds, now: float) -> None:
+        """Draw a run at `now`, a time of its clock."""
         if self._size != self._console.size:
-            # The terminal has broken the old rows anew: how many they are now, and where, nobody knows.
+            # The terminal has wrapped the old rows anew, so that their position is unknown.
             self._size = self._console.size
             self._console.clear()
 
-        self._live.update(self.frame(state, meters, rates, now), refresh=True)
+        self._live.update(self.frame(progress, speeds, now), refresh=True)
 
-    def frame(self, state: RunState, meters: Progress, rates: Rates, now: float) -> Frame:
-        """Return the picture, as large as the console is now."""
+    def frame(self, progress: RunProgress, speeds: Speeds, now: float) -> Frame:
+        """Return the frame in the current size of the console."""
         width, height = self._console.size
-        # One row less: ending a display as high as the terminal would scroll its first row out of reach.
+        # One row less, because a display as high as the terminal would scroll its first row out of reach.
         ascii_only = self._console.options.ascii_only
-        return render(state, meters, rates, width=width, height=max(1, height - 1), now=now, ascii_only=ascii_only)
+        return render(progress, speeds, width=width, height=max(1, height - 1), now=now, ascii_only=ascii_only)
 
     def print(self, line: str) -> None:
-        """Print `line` above, as one line, escaped: a terminal wraps it, nothing else does."""
+        """Print `line` above the frame, escaped; only the terminal wraps it."""
         text = encodable(escape_controls(line), ascii_only=self._console.options.ascii_only)
         self._console.print(Text(text), soft_wrap=True, markup=False, highlight=False)
 
 
 class Dashboard:
-    """An observer that draws a run, or several at once, on a terminal four times a second while `run` is running.
+    """A display that draws runs four times per second while `run` is running, on stderr without a `console`.
 
-    Without a `console` it draws on stderr. One event loop calls all of it; nothing here starts a thread.
+    All of it is called by one event loop; nothing starts a thread.
     """
 
     PERIOD_SECONDS = 0.25
 
     def __init__(
         self,
-        meters: Progress,
+        progress: CombinedProgress,
         *,
-        runs: int = 1,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.state = RunState(clock, runs)
-        self._meters = meters
+        self._progress = progress
         self._screen = Screen(console)
         self._clock = clock
-        self._rates = Rates(meters, clock=clock)
-
-    def __call__(self, event: Event) -> None:
-        """Count `event`; the next frame shows it."""
-        self.state.apply(event)
+        self._rates = Rates()
 
     def print(self, line: str) -> None:
         """Print `line` above the dashboard, escaped."""
         self._screen.print(line)
 
     def frame(self) -> Frame:
-        """Return the picture of this moment, as large as the console is now."""
-        self._rates.sample()
-        return self._screen.frame(self.state, self._meters, self._rates, self._clock())
+        """Return the frame of this moment in the current size of the console."""
+        return self._screen.frame(*self._sampled())
 
     async def run(self) -> None:
-        """Draw until the run has finished or this is cancelled; then remove the picture and restore the cursor."""
+        """Draw until the runs have ended or this is cancelled; then remove the frame and restore the cursor."""
         with self._screen:
-            while self.state.finished is None:
-                self._rates.sample()
-                self._screen.show(self.state, self._meters, self._rates, self._clock())
+            while self._progress.now().finished is None:
+                self._screen.show(*self._sampled())
                 await anyio.sleep(self.PERIOD_SECONDS)
+
+    def _sampled(self) -> tuple[RunProgress, Speeds, float]:
+        progress, now = self._progress.now(), self._clock()
+        self._rates.sample(now, progress.meters.fetched_bytes)
+        return progress, self._rates.speeds, now

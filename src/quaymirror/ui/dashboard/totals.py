@@ -1,4 +1,4 @@
-"""Where the run is: stages, images, bytes, speed."""
+"""The totals of a run: stages, images, bytes, speed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from rich.style import Style
 
 from ...events import Status
-from ...text import human_bytes, human_duration, human_rate, sparkline
-from ..descriptions import limits_text, subject
+from ...progress.forecast import expected_images, likely_images, seconds_left
+from ...text import counted, human_bytes, human_duration, human_rate, sparkline
+from ..descriptions import limits_text, subject, total_text
 from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View
 
-# Failures first: what is cut off at the end of a narrow row must not be they.
+# Failures come first, because a narrow row cuts off its end.
 _COUNTS = (("failed", BAD), ("mirrored", GOOD), ("unchanged", KNOWN), ("skipped", FAINT))
 
 
 def full_totals(view: View) -> list[Row]:
-    """Return everything, with titles and in groups."""
+    """Return all totals in groups with titles."""
     return [
         _head(view),
         _route(view),
@@ -32,7 +33,7 @@ def full_totals(view: View) -> list[Row]:
 
 
 def small_totals(view: View) -> list[Row]:
-    """A very low frame keeps the images, the counts, the bytes and the speed."""
+    """Return the most important totals, as few rows as a low frame has."""
     bar, size, speed = _images(view, ""), _short_bytes(view), _short_speed(view)
     if view.height < 6:
         return [bar, _add_counts(view, view.row(), _COUNTS), size, speed]
@@ -44,21 +45,21 @@ def small_totals(view: View) -> list[Row]:
 
 
 def _head(view: View) -> Row:
-    run, state = view.state.run, view.state
+    run, progress = view.progress.run, view.progress
     row = view.row()
     if view.width >= FULL_WIDTH:
         row.add("quaymirror  ", FAINT)
 
-    elapsed = human_duration(state.elapsed(view.now))
+    elapsed = human_duration(progress.elapsed(view.now))
     name = "starting" if run is None else subject(run)
-    flags = ("  dry run" if run is not None and run.dry_run else "") + ("  stopping" if state.stop_reason else "")
-    # A long name gives way: that it is stopping matters more.
+    flags = ("  dry run" if run is not None and run.dry_run else "") + ("  stopping" if progress.stop_reason else "")
+    # A long name is cut, because the flags matter more.
     row.add(name, STRONG, limit=row.room - len(flags) - len(elapsed) - 1)
     return row.add(flags, WARN).end(elapsed)
 
 
 def _route(view: View) -> Row:
-    run = view.state.run
+    run = view.progress.run
     if run is None:
         return view.row()
 
@@ -70,14 +71,14 @@ def _route(view: View) -> Row:
 
 
 def _stages(view: View) -> list[Row]:
-    state = view.state
+    progress = view.progress
     stages = [
-        ("listed", state.listed),
-        ("matched", state.matched),
-        ("checked", state.checked),
-        ("queued", state.waiting),
-        ("in flight", state.in_work),
-        ("done", state.done),
+        ("listed", progress.listed),
+        ("matched", progress.matched),
+        ("checked", progress.checked),
+        ("queued", progress.waiting),
+        ("in flight", progress.in_work),
+        ("done", progress.done),
     ]
     names, counts = view.row(), view.row()
     column = min(16, (view.width - 2 - TITLE) // (len(stages) - 1))
@@ -100,22 +101,25 @@ def _images(view: View, title: str = "images") -> Row:
 
 
 def _fraction(view: View) -> str:
-    """Return how many of how many are done, as wide at the end as at the beginning."""
-    state = view.state
-    total = state.total_text()
-    text = f"{state.done:>{len(total)},} of {total}"
-    if state.expected_images is None:
+    """Return the finished images of all, in a constant width."""
+    progress = view.progress
+    total = total_text(progress)
+    text = f"{progress.done:>{len(total)},} of {total}"
+    if expected_images(progress) is None:
         return f"{text}      "
 
-    share = f"{100 * state.done // state.likely_images}%" if state.likely_images else view.glyphs.unknown
+    share = f"{100 * progress.done // likely_images(progress)}%" if likely_images(progress) else view.glyphs.unknown
     return f"{text}  {share:>4}"
 
 
 def _add_total_bar(view: View, row: Row, width: int) -> None:
-    """Failures first, so that one of thousands is seen and stays where it is."""
-    # While it is being listed, what has matched is the better guess, and the bar is not full before its time.
-    state = view.state
-    images, total = state.images, max(1, state.likely_images, state.matched if not state.listing_ended else 0)
+    """Draw failures first, so that one of thousands is visible and stays in its place."""
+    # During the listing the matched repositories are the better guess, and keep the bar from filling too early.
+    progress = view.progress
+    images, total = (
+        progress.images,
+        max(1, likely_images(progress), progress.matched if not progress.listing_ended else 0),
+    )
     parts = [(Status.FAILED, BAD), (Status.MIRRORED, GOOD), (Status.UNCHANGED, KNOWN), (Status.SKIPPED, FAINT)]
     end = drawn = 0
     for status, style in parts:
@@ -129,8 +133,8 @@ def _add_total_bar(view: View, row: Row, width: int) -> None:
 
 def _add_counts(view: View, row: Row, counts: Sequence[tuple[str, Style]]) -> Row:
     for name, style in counts:
-        count = view.state.skipped if name == "skipped" else view.state.images[Status(name)]
-        # Half a count would be a wrong one.
+        count = view.progress.count(Status(name))
+        # A cut number would be wrong.
         if row.room >= len(f"{count:,} {name}"):
             row.add(f"{count:,}", style if count else FAINT).add(f" {name}", PLAIN if count else FAINT)
             row.add("   "[: row.room])
@@ -139,18 +143,20 @@ def _add_counts(view: View, row: Row, counts: Sequence[tuple[str, Style]]) -> Ro
 
 
 def _add_retries(view: View, row: Row) -> Row:
-    count = view.state.retries
-    return row.end(f"{count:,} {'retry' if count == 1 else 'retries'}", FAINT) if count else row
+    count = view.progress.hosts.retries
+    return row.end(counted(count, "retry", "retries"), FAINT) if count else row
 
 
 def _bytes(view: View) -> Row:
-    row = view.row("bytes").add(human_bytes(view.meters.fetched_bytes), STRONG).add(" fetched   ")
-    return row.add(human_bytes(view.meters.reused_bytes)).add(" saved by sharing")
+    row = view.row("bytes").add(human_bytes(view.progress.bytes_fetched), STRONG)
+    row.add(" would be fetched   " if view.progress.is_dry_run else " fetched   ")
+    return row.add(human_bytes(view.progress.bytes_reused)).add(" saved by sharing")
 
 
 def _short_bytes(view: View) -> Row:
-    row = view.row().add(human_bytes(view.meters.fetched_bytes), STRONG).add(" fetched  ")
-    return row.add(f"{human_bytes(view.meters.reused_bytes)} saved")
+    row = view.row().add(human_bytes(view.progress.bytes_fetched), STRONG)
+    row.add(" to fetch  " if view.progress.is_dry_run else " fetched  ")
+    return row.add(f"{human_bytes(view.progress.bytes_reused)} saved")
 
 
 def _speed(view: View) -> Row:
@@ -164,22 +170,24 @@ def _short_speed(view: View) -> Row:
 
 
 def _history(view: View, width: int) -> str:
-    return sparkline(view.rates.history, width, levels=view.glyphs.levels)
+    return sparkline(view.speeds.history, width, levels=view.glyphs.levels)
 
 
 def _short_work(view: View) -> Row:
-    state = view.state
-    return view.row().add(f"{state.checked:,} checked, {state.waiting:,} queued, {state.in_work:,} in flight", FAINT)
+    progress = view.progress
+    return view.row().add(
+        f"{progress.checked:,} checked, {progress.waiting:,} queued, {progress.in_work:,} in flight", FAINT
+    )
 
 
 def _rate(view: View) -> str:
-    rate = view.rates.current
+    rate = view.speeds.current
     return view.glyphs.unknown if rate is None else human_rate(rate)
 
 
 def _eta(view: View) -> str:
-    if view.state.finished is not None:
+    if view.progress.finished is not None:
         return view.glyphs.unknown
 
-    eta = view.rates.eta(view.state)
-    return view.glyphs.unknown if eta is None else human_duration(eta)
+    left = seconds_left(view.progress, view.speeds.steady, view.now)
+    return view.glyphs.unknown if left is None else human_duration(left)

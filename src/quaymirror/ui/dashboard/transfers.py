@@ -8,15 +8,15 @@ from ...progress.meters import Meter
 from ...text import human_bytes
 from .rows import FAINT, KNOWN, Row, View
 
-# From this width on transfers stand in two columns, with a gutter between them: bars as long as a line tell no more.
+# From this width on transfers have two columns with a gutter between them.
 _TWO_COLUMNS, _GUTTER = 160, 4
-# Names come before long bars, and those before digests.
+# With more room names get longer first, then bars; digests come last.
 _WIDE, _WIDER = 90, 120
 
 
 def transfers(view: View, room: int) -> list[Row]:
-    """Fill `room`: a title, and the transfers with the most to come first, from left to right."""
-    meters = view.meters.in_flight
+    """Fill `room` with a title and the transfers with the most bytes to come, from left to right."""
+    meters = view.progress.meters.in_flight
     if not meters or room < 2:
         return []
 
@@ -39,7 +39,7 @@ def _transfer_row(view: View, meters: Sequence[Meter], columns: int) -> Row:
 
 
 def _urgency(meter: Meter) -> int:
-    # By powers of two, and by age within one: by the byte, rows would change places at every frame.
+    # By powers of two, then by age: sorting by bytes would reorder the rows in each frame.
     return -max(0, meter.total - meter.done).bit_length()
 
 

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from quaymirror import events, oci
 from quaymirror.errors import Failure, NotFound, Phase, QuaymirrorError, ReadInterrupted
 from quaymirror.progress.meters import Meters
-from quaymirror.ui.state import Rates, RunState
+from quaymirror.progress.rates import Rates
+from quaymirror.progress.run import RunProgress
 
 MIB = 1024 * 1024
 
@@ -56,8 +57,8 @@ class Scene:
     def __init__(self, *, transfers: int = 16, images: int = 371) -> None:
         self.clock = Clock()
         self.meters = Meters()
-        self.state = RunState(self.clock)
-        self.rates = Rates(self.meters, clock=self.clock)
+        self.progress = RunProgress(self.clock, self.meters)
+        self.rates = Rates()
         self._open = ExitStack()
         if images:
             self._tell(images)
@@ -76,38 +77,38 @@ class Scene:
         self._open.close()
 
     def _tell(self, images: int) -> None:
-        self.state.apply(run_started())
+        self.progress.apply(run_started())
         for number in range(1, 6):
-            self.state.apply(events.PageListed(number, 100 if number < 5 else 12, 90 if number < 5 else 11))
+            self.progress.apply(events.PageListed(number, 100 if number < 5 else 12, 90 if number < 5 else 11))
 
-        self.state.apply(events.ListingFinished(5, complete=True))
+        self.progress.apply(events.ListingFinished(5, complete=True))
         for number in range(images):
             self._one(number)
 
-        self.state.apply(events.RetryScheduled("blob", 1, 2.0, "reset", "cdn02.quay.io"))
-        self.state.apply(events.HostPaused("cdn01.quay.io", 790.0, "429 Too Many Requests"))
-        self.state.apply(events.HostPaced("cdn01.quay.io", "blobs", 26, None, 3))
-        self.state.apply(events.HostPaced("quay.io", "api", 4, 4.81, 12))
-        self.state.apply(events.HostPaced("quay.io", "manifests", 22, None, 0))
-        self.state.apply(events.Notice("12 repositories have no tag at all"))
+        self.progress.apply(events.RetryScheduled("blob", 1, 2.0, "reset", "cdn02.quay.io"))
+        self.progress.apply(events.HostPaused("cdn01.quay.io", 790.0, "429 Too Many Requests"))
+        self.progress.apply(events.HostPaced("cdn01.quay.io", "blobs", 26, None, 3))
+        self.progress.apply(events.HostPaced("quay.io", "api", 4, 4.81, 12))
+        self.progress.apply(events.HostPaced("quay.io", "manifests", 22, None, 0))
+        self.progress.apply(events.Notice("12 repositories have no tag at all"))
 
     def _one(self, number: int) -> None:
         reference = image(f"service-{number:03}")
         if number < 9:
-            self.state.apply(events.CandidateSkipped(f"kolla/old-{number}", "no such tag"))
+            self.progress.apply(events.CandidateSkipped(f"kolla/old-{number}", "no such tag"))
             return
 
-        self.state.apply(events.CandidateChecked(reference.repository.name, 1))
-        self.state.apply(events.TagChecked(reference))
-        self.state.apply(events.ImageQueued(reference))
+        self.progress.apply(events.CandidateChecked(reference.repository.name, 1))
+        self.progress.apply(events.TagChecked(reference))
+        self.progress.apply(events.ImageQueued(reference))
         if number < 340:
-            self.state.apply(events.ImageStarted(reference))
+            self.progress.apply(events.ImageStarted(reference))
 
         if number < 340:
-            self.state.apply(events.ImagePlanned(reference, 12, 400 * MIB, 60 * MIB))
+            self.progress.apply(events.ImagePlanned(reference, 12, 400 * MIB, 60 * MIB))
 
         if number < 324:
-            self.state.apply(self._outcome(reference, number))
+            self.progress.apply(self._outcome(reference, number))
 
     def _outcome(self, reference: oci.Reference, number: int) -> events.ImageFinished:
         if number == 100:
@@ -122,11 +123,11 @@ class Scene:
         return finished(reference, status, fetched=40 * MIB if status is events.Status.MIRRORED else 0)
 
     def _sample(self) -> None:
-        self.meters.reused_bytes = 28 * 1024 * MIB
+        self.progress.bytes_reused = 28 * 1024 * MIB
         for second in range(754):
             self.clock.now = 1_000.0 + second
             self.meters.fetched_bytes += (12 + second * 7 % 23 + (second // 40) % 5 * 6) * MIB // 2
-            self.rates.sample()
+            self.rates.sample(self.clock.now, self.meters.fetched_bytes)
 
     def _transfers(self, count: int) -> None:
         for number in range(count):

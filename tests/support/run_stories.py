@@ -6,12 +6,11 @@ import random
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
+from scene import image, run_started
 
 from quaymirror import events
 from quaymirror.errors import Failure, NotFound, Phase
 from quaymirror.oci import Digest
-
-from .scene import image, run_started
 
 HOSTILE = "\x1b[2J[/x]\n\r\u202e\ud800大\u200b" * 3
 

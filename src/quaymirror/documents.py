@@ -1,0 +1,319 @@
+"""The JSON documents that quaymirror writes for programs, as types. Their schemas are generated from here.
+
+`REPORT_VERSION` is raised with every change that a reader of the report could notice, except for additional fields.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from .errors import Failure, Phase, Side
+from .events import Status
+
+__all__ = [
+    "LOCK_VERSION",
+    "REPORT_VERSION",
+    "BlobsJson",
+    "ChangesJson",
+    "DamageJson",
+    "ErrorJson",
+    "FailedInfoJson",
+    "FilesJson",
+    "GoneJson",
+    "HostJson",
+    "ImagesJson",
+    "InfoJson",
+    "LayerJson",
+    "ListedImageJson",
+    "LockJson",
+    "LockedImageJson",
+    "OrphanJson",
+    "OutcomeJson",
+    "PastRunJson",
+    "PruneJson",
+    "ReportJson",
+    "ReportsJson",
+    "RepositoriesJson",
+    "SelectionJson",
+    "VerificationJson",
+    "error_json",
+]
+
+REPORT_VERSION = 2
+LOCK_VERSION = 1
+
+Time = Annotated[str, "date-time"]
+
+
+class SelectionJson(TypedDict):
+    """A selection. `glob` and `tag` are separated by commas; `locked` is the number of images of a lock file."""
+
+    organization: str
+    glob: str
+    tag: str
+    exclude: list[str]
+    since: Time | None
+    locked: int
+
+
+class ErrorJson(TypedDict):
+    """An error: the name of its class, one line, the side it came from, and the step during which it happened."""
+
+    type: str
+    message: str
+    side: Annotated[str, Side]
+    phase: Annotated[str, Phase] | None
+
+
+class RepositoriesJson(TypedDict):
+    """Repositories: on the listing, matched by name, unreadable entries, and skipped ones by reason."""
+
+    listed: int
+    matched: int
+    rejected: int
+    skipped: dict[str, int]
+
+
+class ImagesJson(TypedDict):
+    """Images by outcome; repositories without the tag count as skipped."""
+
+    mirrored: int
+    unchanged: int
+    skipped: int
+    failed: int
+
+
+class HostJson(TypedDict):
+    """Retries and rate limits of a host; `throttled` counts 429s, and 503s with Retry-After. Times are in seconds."""
+
+    retries: int
+    retry_wait_s: float
+    throttled: int
+    pauses: int
+    paused_s: float
+
+
+class ChangesJson(TypedDict):
+    """The differences to the last complete run of the same selections, which is `since` and found `before` images."""
+
+    since: str
+    started: Time
+    before: int
+    came: list[str]
+    gone: list[str]
+    moved: list[str]
+
+
+class OutcomeJson(TypedDict):
+    """The outcome of one image, `registry/repository:tag`. The digest is null if it is not known.
+
+    Derived images have `findings`: those of the check of the result.
+    """
+
+    reference: str
+    digest: str | None
+    status: Annotated[str, Status]
+    reason: str | None
+    bytes_fetched: int
+    bytes_reused: int
+    elapsed_s: float
+    error: ErrorJson | None
+    findings: NotRequired[list[str]]
+
+
+class ReportJson(TypedDict):
+    """The report of one run.
+
+    `selection` is null if there are several selections; `complete` is true if everything selected was found and
+    processed; `error` ended the run early, `stopped` is the reason of a requested stop. `bytes_fetched` are all
+    received bytes, those of failed attempts and images included, in a dry run the ones that would be fetched;
+    `bytes_reused` are those that images needed and did not fetch. `outcomes` are sorted by reference.
+    """
+
+    schema_version: Annotated[int, REPORT_VERSION]
+    run_id: str
+    jobs: list[str]
+    selection: SelectionJson | None
+    selections: list[SelectionJson]
+    server: str
+    target: str
+    dry_run: bool
+    started: Time
+    elapsed_s: float
+    complete: bool
+    exit_code: int
+    error: ErrorJson | None
+    stopped: str | None
+    repositories: RepositoriesJson
+    images: ImagesJson
+    bytes_fetched: int
+    bytes_reused: int
+    hosts: dict[str, HostJson]
+    changes: ChangesJson | None
+    outcomes: list[OutcomeJson]
+
+
+class ReportsJson(TypedDict):
+    """The reports of several runs of one command."""
+
+    schema_version: Annotated[int, REPORT_VERSION]
+    runs: list[ReportJson]
+
+
+class ListedImageJson(TypedDict):
+    """An image of `list --json`. The size of a multi-arch image is null."""
+
+    repository: str
+    tag: str | None
+    digest: str
+    updated: Time | None
+    size: int | None
+
+
+class PastRunJson(TypedDict):
+    """A run of `history --json`; `selection` is the first selection, `more` has the others."""
+
+    id: str
+    started: Time
+    elapsed: float
+    exit_code: int
+    complete: bool
+    images: ImagesJson
+    bytes_fetched: int
+    server: str
+    selection: SelectionJson
+    more: NotRequired[list[SelectionJson]]
+
+
+class LayerJson(TypedDict):
+    """A layer of `info --json`, in the order of the manifest."""
+
+    index: int
+    digest: str
+    size: int
+    media_type: str
+    compression: str
+    diff_id: NotRequired[Any]
+    created_by: NotRequired[Any]
+
+
+class InfoJson(TypedDict):
+    """The metadata of an image, with the fields of `occystrap info`. Values of the config are as it has them."""
+
+    image: str
+    tag: str | None
+    schema_version: int
+    media_type: str | None
+    config_digest: str
+    config_size: int
+    layer_count: int
+    total_compressed_size: int
+    architecture: Any
+    os: Any
+    variant: Any
+    created: Any
+    diff_ids: list[Any]
+    history_count: int
+    empty_layer_count: int
+    labels: dict[str, Any]
+    env: list[Any]
+    entrypoint: Any
+    cmd: Any
+    working_dir: Any
+    exposed_ports: list[str]
+    volumes: list[str]
+    layers: list[LayerJson]
+
+
+class FailedInfoJson(TypedDict):
+    """An image of `info --json` whose metadata could not be read."""
+
+    image: str
+    tag: str | None
+    error: str
+
+
+class DamageJson(TypedDict):
+    """Content that is missing or damaged, and the images that need it."""
+
+    kind: str
+    digest: str
+    images: list[str]
+
+
+class FilesJson(TypedDict):
+    """A number of files and their size."""
+
+    files: int
+    bytes: int
+
+
+class VerificationJson(TypedDict):
+    """The result of `verify --json`. `fast` is true if only manifests were hashed."""
+
+    images: int
+    blobs: int
+    bytes: int
+    fast: bool
+    damages: list[DamageJson]
+    orphans: FilesJson
+    partials: FilesJson
+
+
+class GoneJson(TypedDict):
+    """An image that is gone from the source since a POSIX time. `doubt` is the reason to keep it, if any."""
+
+    name: str
+    digest: str
+    gone_since: float
+    doubt: NotRequired[str | None]
+
+
+class OrphanJson(TypedDict):
+    """A blob that no image needs."""
+
+    digest: str
+    size: int
+
+
+class BlobsJson(TypedDict):
+    """A number of blobs and their size."""
+
+    blobs: int
+    bytes: int
+
+
+class PruneJson(TypedDict):
+    """The plan of `prune --json`: images to untag and to keep for now, blobs to remove now and later."""
+
+    untag: list[GoneJson]
+    waiting: list[GoneJson]
+    remove: list[OrphanJson]
+    later: BlobsJson
+    partials: FilesJson
+    freed_bytes: int
+
+
+class LockedImageJson(TypedDict):
+    """The digest of a tag."""
+
+    repository: str
+    tag: str
+    digest: str
+
+
+class LockJson(TypedDict):
+    """A lock file: the digests that the selected tags of a server had."""
+
+    lock_version: Annotated[int, LOCK_VERSION]
+    server: str
+    images: list[LockedImageJson]
+
+
+def error_json(error: Failure | None) -> ErrorJson | None:
+    """Return an error as JSON values, None for none."""
+    if error is None:
+        return None
+
+    phase = error.phase.value if error.phase else None
+    return {"type": error.name, "message": error.message, "side": error.side.value, "phase": phase}

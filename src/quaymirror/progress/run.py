@@ -1,0 +1,312 @@
+"""The progress of a run: its events folded into numbers."""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from ..events import (
+    BlobFinished,
+    CandidateChecked,
+    CandidateSkipped,
+    CheckFailed,
+    Event,
+    HostPaced,
+    HostPaused,
+    HostResumed,
+    ImageDerived,
+    ImageFinished,
+    ImagePlanned,
+    ImageQueued,
+    ImageStarted,
+    ListingFinished,
+    Notice,
+    Outcome,
+    PageListed,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    Status,
+    StopRequested,
+    TagChecked,
+    Totals,
+)
+from ..text import one_line
+from .failed import FailedImage
+from .hosts import Hosts
+from .meters import Meters
+
+__all__ = ["COUNTERS", "FAILURES_KEPT", "LAST_KEPT", "RunProgress"]
+
+LAST_KEPT = 10
+FAILURES_KEPT = 20
+_MAX_REASONS = 20
+_OTHER = "other reasons"
+
+
+@dataclass(slots=True)
+class RunProgress:
+    """All that is known of a run. The run applies each of its events once, and everything else reads.
+
+    `outcomes`, `failed_checks` and `findings` are the results, for the report; the rest is of bounded size.
+    Texts are safe to print, except those of `run`, `finished` and the results, which are the events' own.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    meters: Meters = field(default_factory=Meters)
+    run: RunStarted | None = None
+    began: float | None = None
+    """The time of the start by `clock`."""
+    finished: RunFinished | None = None
+    stop_reason: str | None = None
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    failed_checks: list[CheckFailed] = field(default_factory=list)
+    findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The findings of occystrap's check of each derived image, by its full name."""
+
+    pages: int = 0
+    listed: int = 0
+    """Repositories on the pages so far."""
+    matched: int = 0
+    rejected: int = 0
+    """Entries of the listing that could not be read."""
+    listings: int = 0
+    """Selections whose listing ended, of which `complete_listings` did not break off."""
+    complete_listings: int = 0
+    candidates_checked: int = 0
+    """Repositories with a selected tag; `tags_expected` are their images, `tags_found` the ones reported so far."""
+    tags_expected: int = 0
+    tags_found: int = 0
+    checks_failed: int = 0
+    candidates_skipped: int = 0
+    candidates_ruled_out: int = 0
+    """Skipped repositories that needed no check, so that they say nothing about the others."""
+    skip_reasons: Counter[str] = field(default_factory=Counter)
+    """The reasons of skipped repositories; `image_skip_reasons` are those of images."""
+    image_skip_reasons: Counter[str] = field(default_factory=Counter)
+
+    queued: int = 0
+    """Images that ever were in the queue; `left_queue` were skipped without being started."""
+    left_queue: int = 0
+    started: int = 0
+    began_working: float | None = None
+    """The time of the first started image by `clock`."""
+    images: Counter[Status] = field(default_factory=Counter)
+    """Outcomes so far; a failed check counts as a failed image."""
+    in_work: int = 0
+    planned_in_work: int = 0
+    """Images in work whose missing bytes are known: `missing_in_work` in all."""
+    missing_in_work: int = 0
+    fetched_by_images: int = 0
+    """Bytes that finished images fetched, or would fetch in a dry run; `bytes_reused` they did not have to fetch."""
+    bytes_reused: int = 0
+
+    hosts: Hosts = field(default_factory=Hosts)
+    failures: list[FailedImage] = field(default_factory=list)
+    """The first failed images by name, independent of the order of events."""
+    advice: Counter[str] = field(default_factory=Counter)
+    """What helps against the failures, if anything in particular."""
+    last_failures: deque[FailedImage] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
+    last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
+
+    _work: dict[str, int | None] = field(default_factory=dict)
+    """The images in work by name, with their missing bytes as soon as they are planned."""
+
+    def apply(self, event: Event) -> None:  # noqa: C901  (a flat table, one entry per class of event)
+        """Fold `event` into the numbers."""
+        match event:
+            case RunStarted():
+                self.run, self.began = event, self.clock()
+            case PageListed():
+                self._page(event)
+            case ListingFinished():
+                self.listings += 1
+                self.complete_listings += event.complete
+            case TagChecked():
+                self.tags_found += 1
+            case CandidateChecked():
+                self.candidates_checked += 1
+                self.tags_expected += event.images
+            case CheckFailed():
+                self._fail_check(event)
+            case CandidateSkipped():
+                self._skip(event)
+            case ImageQueued():
+                self.queued += 1
+            case ImageStarted():
+                self._start(event)
+            case ImagePlanned():
+                self._plan(event)
+            case BlobFinished():
+                pass  # the meters have its bytes
+            case ImageDerived():
+                self.findings[event.reference.full_name] = event.findings
+            case ImageFinished():
+                self._finish(event.outcome)
+            case RetryScheduled() | HostPaused() | HostResumed() | HostPaced():
+                self.hosts.apply(event, self.clock())
+            case Notice():
+                self.last_notices.append(one_line(event.message))
+            case StopRequested():
+                self.stop_reason = one_line(event.reason)
+            case RunFinished():
+                self.finished = event
+            case _:
+                assert_never(event)
+
+    @property
+    def bytes_fetched(self) -> int:
+        """Bytes received so far, kept ones of failed images included; in a dry run those that would be fetched."""
+        return self.fetched_by_images if self.is_dry_run else self.meters.fetched_bytes
+
+    @property
+    def is_dry_run(self) -> bool:
+        """True if the run writes nothing."""
+        return self.run is not None and self.run.dry_run
+
+    @property
+    def listing_ended(self) -> bool:
+        """True if the listings of all selections have ended."""
+        return self.listings >= (self.run.selections if self.run else 1)
+
+    @property
+    def listing_broke_off(self) -> bool:
+        """True if a listing ended early, so that images may be missing."""
+        return self.complete_listings < self.listings
+
+    @property
+    def complete(self) -> bool:
+        """True if everything selected was found and processed."""
+        is_listed = self.run is not None and self.listing_ended and not self.listing_broke_off
+        return is_listed and self.stop_reason is None and self.done - self.checks_failed >= self.tags_found
+
+    @property
+    def done(self) -> int:
+        """Images that have their outcome."""
+        return self.images.total()
+
+    @property
+    def failed(self) -> int:
+        """Failed images and failed checks of repositories."""
+        return self.images[Status.FAILED]
+
+    @property
+    def skipped(self) -> int:
+        """Repositories and images that were left out without an error."""
+        return self.candidates_skipped + self.images[Status.SKIPPED]
+
+    @property
+    def checked(self) -> int:
+        """Repositories whose tags have been checked, with any result."""
+        return self.candidates_checked + self.candidates_skipped + self.checks_failed
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue."""
+        return max(0, self.queued - self.started - self.left_queue)
+
+    @property
+    def known_images(self) -> int:
+        """Images found so far: finished, in work or to come."""
+        found = max(self.tags_expected, self.tags_found, self.queued, self.started) + self.checks_failed
+        return max(found, self.done + self.in_work)
+
+    def count(self, status: Status) -> int:
+        """Return how many images have `status`; skipped repositories count as skipped images."""
+        return self.skipped if status is Status.SKIPPED else self.images[status]
+
+    def totals(self) -> Totals:
+        """Return the totals so far."""
+        counts = {status.value: self.count(status) for status in Status}
+        return Totals(**counts, bytes_fetched=self.bytes_fetched, bytes_reused=self.bytes_reused)
+
+    def elapsed(self, now: float) -> float:
+        """Return the seconds that the run took, or has taken until `now` (a time of `clock`)."""
+        if self.finished is not None:
+            return self.finished.elapsed
+
+        return 0.0 if self.began is None else max(0.0, now - self.began)
+
+    def _page(self, event: PageListed) -> None:
+        self.pages += 1
+        self.listed += event.repositories
+        self.matched += event.matched
+        self.rejected += event.rejected
+
+    def _skip(self, event: CandidateSkipped) -> None:
+        self.candidates_skipped += 1
+        self.candidates_ruled_out += not event.looked_at
+        _count_reason(self.skip_reasons, event.reason)
+
+    def _start(self, event: ImageStarted) -> None:
+        self.started += 1
+        self.in_work += 1
+        self._work[event.reference.full_name] = None
+        if self.began_working is None:
+            self.began_working = self.clock()
+
+    def _plan(self, event: ImagePlanned) -> None:
+        name = event.reference.full_name
+        if name in self._work:
+            self._unplan(self._work[name])
+            self._work[name] = event.missing_bytes
+            self.planned_in_work += 1
+            self.missing_in_work += event.missing_bytes
+
+    def _unplan(self, missing: int | None) -> None:
+        if missing is not None:
+            self.planned_in_work -= 1
+            self.missing_in_work -= missing
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.images[outcome.status] += 1
+        self.fetched_by_images += outcome.bytes_fetched
+        self.bytes_reused += outcome.bytes_reused
+        # By name, since the digest of an image may have changed after it was started.
+        name = outcome.reference.full_name
+        if name in self._work:
+            self.in_work -= 1
+            self._unplan(self._work.pop(name))
+        else:
+            self.left_queue += 1
+
+        if outcome.status is Status.FAILED:
+            self._fail(outcome)
+        elif outcome.status is Status.SKIPPED:
+            _count_reason(self.image_skip_reasons, outcome.reason or "no reason given")
+
+    def _fail_check(self, event: CheckFailed) -> None:
+        self.failed_checks.append(event)
+        self.checks_failed += 1
+        self.images[Status.FAILED] += 1
+        self._fail(event)
+
+    def _fail(self, failed: Outcome | CheckFailed) -> None:
+        failure = FailedImage.of(failed)
+        self.last_failures.append(failure)
+        if failed.error is not None and failed.error.advice:
+            self.advice[failed.error.advice] += 1
+
+        insort(self.failures, failure)
+        del self.failures[FAILURES_KEPT:]
+
+
+def _count_reason(reasons: Counter[str], reason: str) -> None:
+    reason = one_line(reason)
+    reasons[reason if reason in reasons or len(reasons) < _MAX_REASONS else _OTHER] += 1
+
+
+COUNTERS = (
+    *("pages", "listed", "matched", "rejected", "listings", "complete_listings"),
+    *("candidates_checked", "tags_expected", "tags_found", "checks_failed"),
+    *("candidates_skipped", "candidates_ruled_out", "skip_reasons", "image_skip_reasons"),
+    *("queued", "left_queue", "started", "images", "in_work", "planned_in_work", "missing_in_work"),
+    *("fetched_by_images", "bytes_reused", "advice"),
+)
+"""The fields that add up over several runs."""
