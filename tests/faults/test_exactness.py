@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import layouts
 import pytest
@@ -16,7 +18,7 @@ from receiver import Receiver
 from trouble import NOVA, two_images
 
 from quaymirror.http.guard import is_public
-from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Redirect
+from quaymirror.testing import Blob, ExtraHeaders, Fault, QuayServer, Redirect, Registry, SourceManifest, digest_of
 
 IMAGE = small_image("nova", 3_000)
 LAYER = IMAGE.blobs[1]
@@ -199,3 +201,199 @@ def test_no_address_outside_the_public_internet_counts_as_public(name: str) -> N
 )
 def test_the_public_internet_is_public(address: str) -> None:
     assert is_public(address)
+
+
+INDEX, MANIFEST = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
+ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
+
+
+def described(child: SourceManifest | Blob, media_type: str, **more: Any) -> dict[str, Any]:
+    size = len(child.raw) if isinstance(child, SourceManifest) else child.size
+    return {"mediaType": media_type, "digest": child.digest, "size": size, **more}
+
+
+def index_with(*children: SourceManifest | Blob, media_type: str = "application/x-unknown") -> SourceManifest:
+    """Return an index of an image, and of `children`, which are manifests or blobs of a type that nobody knows."""
+    image = small_image("amd64")
+    entries = [described(image, MANIFEST), *(described(child, media_type) for child in children)]
+    raw = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
+    manifests = tuple(child for child in children if isinstance(child, SourceManifest))
+    blobs = tuple(child for child in children if isinstance(child, Blob))
+    return SourceManifest(raw, INDEX, digest_of(raw), blobs, (image, *manifests))
+
+
+def opaque(content: bytes, media_type: str) -> SourceManifest:
+    return SourceManifest(content, media_type, digest_of(content))
+
+
+UNKNOWN = {
+    "an artifact manifest": index_with(
+        opaque(b'{"mediaType": "%s", "blobs": []}' % ARTIFACT.encode(), ARTIFACT), media_type=ARTIFACT
+    ),
+    "no JSON": index_with(opaque(b"\xff\x00 whatever", "application/x-unknown")),
+    "nothing": index_with(opaque(b"", "application/x-unknown")),
+    "two of them": index_with(opaque(b"one", "application/x-unknown"), opaque(b"two", "application/x-unknown")),
+    "a blob": index_with(Blob.of(b"a blob that an index names")),
+    "a blob larger than any manifest": index_with(Blob.of(bytes(5 << 20))),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+async def test_a_child_of_an_unknown_type_is_mirrored_with_its_index(name: str, tmp_path: Path) -> None:
+    image = UNKNOWN[name]
+    root = tmp_path / "mirror"
+    async with QuayServer(two_images(image)) as server:
+        await sync(server, root, cwd=tmp_path)
+        assert layouts.names(root)[NOVA] == image.digest
+        for entry in image.document["manifests"]:
+            assert layouts.blob(root, entry["digest"]) is not None
+
+        server.reset_records()
+        assert "unchanged" in await sync(server, root, cwd=tmp_path)
+        assert server.count("^/v2/.*/(manifests|blobs)/sha256") == 0
+
+    await run("verify", str(root), cwd=tmp_path, check=0)
+
+
+async def test_a_child_of_an_unknown_type_is_pushed_as_the_manifest_it_was(tmp_path: Path) -> None:
+    child = opaque(b'{"blobs": []}', ARTIFACT)
+    image, state = index_with(child, media_type=ARTIFACT), str(tmp_path / "state")
+    async with QuayServer(organization(image)) as server, Receiver() as target:
+        await sync(server, target.address, "--state", state, cwd=tmp_path)
+        assert target.manifests["kolla/image-0"][child.digest] == (ARTIFACT, child.raw)
+        assert target.manifests["kolla/image-0"][TAG] == (INDEX, image.raw)
+        await run("verify", target.address, "--state", state, cwd=tmp_path, check=0)
+
+
+async def test_a_child_whose_type_the_index_hides_is_refused(tmp_path: Path) -> None:
+    """As an opaque child its layers would stay behind."""
+    image = index_with(small_image("arm64"))
+    async with QuayServer(two_images(image)) as server:
+        said = await sync(server, tmp_path / "mirror", cwd=tmp_path, code=3)
+
+    assert "but its index says" in said
+
+
+def document(**changes: Any) -> SourceManifest:
+    """Return a manifest with some fields changed, and its blobs."""
+    config, layer = Blob.of(b"{}"), Blob.of(b"layer")
+    fields = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": described(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [described(layer, "application/vnd.oci.image.layer.v1.tar")],
+    } | changes
+    raw = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
+    return SourceManifest(raw, MANIFEST, digest_of(raw), (config, layer))
+
+
+def layer(**changes: Any) -> SourceManifest:
+    return document(layers=[described(Blob.of(b"layer"), "application/vnd.oci.image.layer.v1.tar") | changes])
+
+
+def child(**changes: Any) -> SourceManifest:
+    image = small_image("amd64")
+    raw = json.dumps(
+        {"schemaVersion": 2, "mediaType": INDEX, "manifests": [described(image, MANIFEST) | changes]}
+    ).encode()
+    return SourceManifest(raw, INDEX, digest_of(raw), children=(image,))
+
+
+def edited(old: bytes, new: bytes) -> SourceManifest:
+    image = document()
+    raw = image.raw.replace(old, new)
+    assert raw != image.raw
+    return SourceManifest(raw, MANIFEST, digest_of(raw), image.blobs)
+
+
+DEEP = {"a": [{"b": [[1.5, None, True]]}]}
+# What Go's decoder takes, or Quay's schemas (image/oci, image/docker/schema2), as they are.
+ACCEPTED = {
+    "null for layers": document(layers=None),
+    "null for annotations": document(annotations=None),
+    "null in annotations": document(annotations={"a": None}),
+    "annotations that are no texts": document(annotations=DEEP),
+    "null for a layer's annotations": layer(annotations=None),
+    "null in a layer's annotations": layer(annotations={"a": None}),
+    "a layer's annotations that are no texts": layer(annotations=DEEP),
+    "null for a child's annotations": child(annotations=None),
+    "a child's annotations that are no texts": child(
+        annotations=DEEP, platform={"os": "linux", "architecture": "amd64"}
+    ),
+    "null for a child's platform": child(platform=None),
+    "a platform of more than anyone needs": child(platform={"os": "l" * 1000, "architecture": "a", "features": ["x"]}),
+    "an artifact type that is no media type": child(artifactType="any thing\n"),
+    "an artifact type of nothing": document(artifactType=""),
+    "null for the subject": document(subject=None),
+    "a subject of another algorithm": document(
+        subject={"mediaType": MANIFEST, "digest": "sha384:" + "0" * 96, "size": 5}
+    ),
+    "null for no children": SourceManifest(
+        raw := json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": None}).encode(), INDEX, digest_of(raw)
+    ),
+    "no children": SourceManifest(
+        raw := json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).encode(), INDEX, digest_of(raw)
+    ),
+    "null for urls": layer(urls=None),
+    "the version as a float": edited(b'"schemaVersion": 2', b'"schemaVersion": 2.0'),
+    "a size as a float": edited(b'"size": 5', b'"size": 5.0'),
+    "a size with an exponent": edited(b'"size": 5', b'"size": 0.5e1'),
+    "a media type of a layer that is none": layer(mediaType="caf\u00e9\n"),
+    "an empty media type of a layer": layer(mediaType=""),
+    "an unknown key twice": edited(b'{"schemaVersion"', b'{"x": 1, "x": {"y": 2, "y": 3}, "schemaVersion"'),
+    "unknown keys that differ in case": document(custom={"a": 1, "A": 2}, Custom=1),
+    "an annotation twice": edited(b'{"schemaVersion"', b'{"annotations": {"a": "1", "a": "2"}, "schemaVersion"'),
+}
+
+
+async def test_every_manifest_that_quay_or_go_accepts_is_mirrored(tmp_path: Path) -> None:
+    registry = Registry()
+    for number, image in enumerate(ACCEPTED.values()):
+        registry.organization("kolla").repository(f"image-{number}").push(TAG, image)
+
+    async with QuayServer(registry) as server:
+        done = await run(
+            "sync",
+            "kolla",
+            "*",
+            TAG,
+            "--server",
+            server.url,
+            "--to",
+            str(tmp_path / "mirror"),
+            "--report",
+            "report.json",
+            cwd=tmp_path,
+        )
+        report = json.loads((tmp_path / "report.json").read_text())
+        failed = {outcome["reference"]: outcome["error"] for outcome in report["outcomes"] if outcome["error"]}
+        assert not failed
+        assert done.returncode == 0, done.stderr
+        await run("verify", str(tmp_path / "mirror"), cwd=tmp_path, check=0)
+        assert "unchanged" in await sync(server, tmp_path / "mirror", cwd=tmp_path)
+
+    names = layouts.names(tmp_path / "mirror")
+    for number, image in enumerate(ACCEPTED.values()):
+        assert layouts.blob(tmp_path / "mirror", names[f"kolla/image-{number}:{TAG}"]) == image.raw
+
+
+# What could mean two things, or is a lie: see also test_hostile_registry.py.
+REFUSED = {
+    "a known key twice": edited(b'"config"', b'"layers": [], "config"'),
+    "a layer's digest twice": edited(b'"digest"', b'"digest": "sha256:' + b"0" * 64 + b'", "digest"'),
+    "known keys that differ in case": document(Layers=[]),
+    "a size with a fraction": edited(b'"size": 5', b'"size": 5.5'),
+    "a size too large for a float to be exact": edited(b'"size": 5', b'"size": 1e300'),
+    "no config": document(config=None),
+}
+
+
+async def test_what_could_mean_two_things_is_refused(tmp_path: Path) -> None:
+    registry = Registry()
+    for number, image in enumerate(REFUSED.values()):
+        registry.organization("kolla").repository(f"image-{number}").push(TAG, image)
+
+    async with QuayServer(registry) as server:
+        await sync(server, tmp_path / "mirror", cwd=tmp_path, code=3)
+
+    assert layouts.names(tmp_path / "mirror") == {}

@@ -18,6 +18,30 @@ _MAX_SIZE = 2**63 - 1
 # Looser than RFC 6838, since artifacts are; but a media type becomes a header, so it's one line of ASCII.
 _MEDIA_TYPE = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 _MAX_PLATFORM_TEXT = 255
+# Above it a float is no longer exact.
+_MAX_FLOAT = 2.0**53
+# The keys of manifests and descriptors that mean something here, in lower case.
+MEANINGFUL = frozenset(
+    [
+        "mediatype",
+        "digest",
+        "size",
+        "platform",
+        "annotations",
+        "artifacttype",
+        "urls",
+        "data",
+        "os",
+        "architecture",
+        "variant",
+        "os.version",
+        "schemaversion",
+        "config",
+        "layers",
+        "manifests",
+        "subject",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +69,12 @@ class Descriptor:
         """
         fields = expect_fields(document, where)
         descriptor = cls(
-            media_type=_media_type(fields, "mediaType", where),
+            media_type=_media_type(fields, where),
             digest=_digest(fields, where),
             size=_size(fields, where),
             platform=_platform(fields.get("platform"), where),
             annotations=_annotations(fields.get("annotations"), where),
-            artifact_type=None
-            if fields.get("artifactType") in (None, "")
-            else _media_type(fields, "artifactType", where),
+            artifact_type=_artifact_type(fields.get("artifactType")),
             urls=_urls(fields.get("urls"), where),
         )
         _check_data(fields.get("data"), descriptor, where)
@@ -71,46 +93,55 @@ def expect_object(document: object, where: str) -> dict[str, Any]:
 
 
 def expect_fields(document: object, where: str) -> dict[str, Any]:
-    """Return `document` if it is a JSON object whose keys stay different when case is ignored.
+    """Return `document` if it is a JSON object whose meaningful keys stay different when case is ignored.
 
     Go's decoder ignores case, so to other tools `Digest` beside `digest` is another descriptor than to us.
 
     :raises UnsupportedContent: if it is anything else.
     """
     fields = expect_object(document, where)
-    if len({key.casefold() for key in fields}) != len(fields):
+    known = [folded for key in fields if (folded := key.casefold()) in MEANINGFUL]
+    if len(set(known)) != len(known):
         raise UnsupportedContent(f"{where} has keys that differ only in case")
 
     return fields
 
 
-def _text(fields: Mapping[str, Any], key: str, where: str) -> str:
-    value = fields.get(key)
-    if not isinstance(value, str) or not value:
-        raise UnsupportedContent(f"{where}.{key} is not a text")
+def whole_number(value: object) -> int | None:
+    """Return the whole number that a JSON `value` is, None if it is none: `2.0` is 2, and `true` is no number."""
+    if type(value) is float and value.is_integer() and abs(value) <= _MAX_FLOAT:
+        return int(value)
 
-    return value
+    return value if type(value) is int else None
 
 
-def _media_type(fields: Mapping[str, Any], key: str, where: str) -> str:
-    value = _text(fields, key, where)
-    if not _MEDIA_TYPE.fullmatch(value):
-        raise UnsupportedContent(f"{where}.{key} is not a media type: {value[:100]!r}")
+def _media_type(fields: Mapping[str, Any], where: str) -> str:
+    """Return the media type; that of unknown bytes for a text that can't be sent as one, which Quay accepts."""
+    value = fields.get("mediaType")
+    if not isinstance(value, str):
+        raise UnsupportedContent(f"{where}.mediaType is not a text")
 
-    return value
+    return value if _MEDIA_TYPE.fullmatch(value) else mediatype.UNKNOWN
+
+
+def _artifact_type(value: object) -> str | None:
+    return value if isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) else None
 
 
 def _digest(fields: Mapping[str, Any], where: str) -> Digest:
     try:
-        return Digest.parse(_text(fields, "digest", where))
+        value = fields.get("digest")
+        if not isinstance(value, str) or not value:
+            raise UnsupportedContent(f"{where}.digest is not a text")
+
+        return Digest.parse(value)
     except InvalidName as error:
         raise UnsupportedContent(f"{where}.digest: {error.message}") from None
 
 
 def _size(fields: Mapping[str, Any], where: str) -> int:
-    value = fields.get("size")
-    # type(), not isinstance(): JSON's true is an int to Python.
-    if type(value) is not int or not 0 <= value <= _MAX_SIZE:
+    value = whole_number(fields.get("size"))
+    if value is None or not 0 <= value <= _MAX_SIZE:
         raise UnsupportedContent(f"{where}.size is not a number of bytes")
 
     return value
@@ -122,18 +153,18 @@ def _platform(document: object, where: str) -> Platform | None:
 
     fields = expect_fields(document, f"{where}.platform")
     parts = [fields.get(key) for key in ("os", "architecture", "variant", "os.version")]
-    if not all(part is None or (isinstance(part, str) and len(part) <= _MAX_PLATFORM_TEXT) for part in parts):
-        raise UnsupportedContent(f"{where}.platform holds something that is not a short text")
+    if not all(part is None or isinstance(part, str) for part in parts):
+        raise UnsupportedContent(f"{where}.platform holds something that is not a text")
+
+    if any(len(part or "") > _MAX_PLATFORM_TEXT for part in parts):
+        return None
 
     return Platform(*(part or "" for part in parts))
 
 
 def _annotations(document: object, where: str) -> dict[str, str]:
     annotations = expect_object({} if document is None else document, f"{where}.annotations")
-    if not all(isinstance(value, str) for value in annotations.values()):
-        raise UnsupportedContent(f"{where}.annotations holds something that is not a text")
-
-    return annotations
+    return {key: value for key, value in annotations.items() if isinstance(value, str)}
 
 
 def _urls(document: object, where: str) -> tuple[str, ...]:

@@ -1,17 +1,19 @@
 """Manifests and indexes: parsed once, their bytes kept (OCI image-spec, manifest.md and image-index.md).
 
-Nothing here is ever serialised again: `raw` is what has the digest, what is stored and what is pushed.
+Nothing here is ever serialised again: `raw` is what has the digest, what is stored and what is pushed. What Quay or Go
+accepts is accepted, however unusual; what could mean two things, or lies, is refused.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnsupportedContent
 from . import mediatype
-from .descriptor import Descriptor, expect_fields
+from .descriptor import MEANINGFUL, Descriptor, expect_fields, whole_number
 from .digest import Digest
 
 # The distribution-spec lets a registry refuse manifests over 4 MiB, so none that can be pulled is larger.
@@ -23,6 +25,7 @@ MAX_DEPTH = 4
 # Of one image, all manifests and all distinct blobs together: each of the former may be 4 MiB and name 1,000 layers.
 MAX_IMAGE_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_IMAGE_BLOBS = 10_000
+_SCHEMA1 = "Docker schema 1 image: obsolete, has no content digests; push it again to convert it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,17 @@ class Index:
     subject: Descriptor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A child of an index of a type that is not known here: mirrored as it is, and nothing below it."""
+
+    raw: bytes
+    descriptor: Descriptor
+
+
+Node = Manifest | Index | Opaque
+
+
 def parse(raw: bytes, media_type: str, *, digest: Digest | None = None) -> Manifest | Index:
     """Return what `raw` says, believing neither side alone: the media type of the answer and of the body must agree.
 
@@ -63,9 +77,7 @@ def parse(raw: bytes, media_type: str, *, digest: Digest | None = None) -> Manif
     document = _load(raw)
     media_type = _agreed_type(document, media_type)
     descriptor = Descriptor(media_type, digest or Digest.of(raw), len(raw))
-    subject = document.get("subject")
-    subject = None if subject is None else Descriptor.parse(subject, where="subject")
-
+    subject = _subject(document)
     if media_type in mediatype.INDEXES:
         _refuse_keys(document, ("config", "layers", "fslayers", "history"), "an index")
         manifests = _descriptors(document, "manifests", MAX_CHILDREN)
@@ -88,6 +100,33 @@ def parse_stored(raw: bytes, digest: Digest) -> Manifest | Index:
     return parse(raw, "" if document.get("mediaType") else implied, digest=digest)
 
 
+def parse_child(raw: bytes, media_type: str, expected: Descriptor) -> Node:
+    """Return what `raw` says, which was verified against `expected`; of a type that is not known, only its bytes.
+
+    :raises UnsupportedContent: as `parse`.
+    """
+    if expected.is_manifest or media_type in mediatype.INDEXES | mediatype.MANIFESTS:
+        return parse(raw, media_type, digest=expected.digest)
+
+    if expected.media_type in mediatype.SCHEMA1:
+        raise UnsupportedContent(_SCHEMA1)
+
+    return Opaque(raw, Descriptor(expected.media_type, expected.digest, len(raw)))
+
+
+def _subject(document: dict[str, Any]) -> Descriptor | None:
+    """Return what the document refers to; it need not be there, so a digest that nobody can verify does no harm."""
+    subject = document.get("subject")
+    if subject is None:
+        return None
+
+    expect_fields(subject, "subject")
+    try:
+        return Descriptor.parse(subject, where="subject")
+    except UnsupportedContent:
+        return None
+
+
 def _load(raw: bytes) -> dict[str, Any]:
     if len(raw) > MAX_MANIFEST_BYTES:
         raise UnsupportedContent(f"manifest of {len(raw):,} bytes; the limit is {MAX_MANIFEST_BYTES:,}")
@@ -104,7 +143,9 @@ def _load(raw: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of a key given twice one parser takes the first value, another one the last: nobody can verify that."""
     fields = dict(pairs)
-    if len(fields) != len(pairs):
+    if len(fields) != len(pairs) and any(
+        count > 1 for key, count in Counter(key for key, _ in pairs).items() if key.casefold() in MEANINGFUL
+    ):
         raise UnsupportedContent("manifest has the same key twice in one object")
 
     return fields
@@ -121,7 +162,7 @@ def _agreed_type(document: dict[str, Any], header: str) -> str:
 
     media_type = header or body or ""
     if media_type in mediatype.SCHEMA1 or document.get("schemaVersion") == 1:
-        raise UnsupportedContent("Docker schema 1 image: obsolete, has no content digests; push it again to convert it")
+        raise UnsupportedContent(_SCHEMA1)
 
     if body and body != media_type:
         raise UnsupportedContent(f"served as {header[:100]!r}, but calls itself {body[:100]!r}")
@@ -133,8 +174,7 @@ def _agreed_type(document: dict[str, Any], header: str) -> str:
         # Docker's schema 2 requires the field, and without it the bytes alone, on a disk, would read as OCI's.
         raise UnsupportedContent("a Docker manifest that does not name its mediaType")
 
-    version = document.get("schemaVersion")
-    if type(version) is not int or version != 2:
+    if whole_number(document.get("schemaVersion")) != 2:
         raise UnsupportedContent("schemaVersion is not 2")
 
     return media_type
@@ -148,7 +188,10 @@ def _refuse_keys(document: dict[str, Any], keys: tuple[str, ...], kind: str) -> 
 
 
 def _descriptors(document: dict[str, Any], key: str, limit: int) -> tuple[Descriptor, ...]:
-    entries = document.get(key)
+    entries = document.get(key, "")
+    if entries is None:
+        return ()  # as in Go, whose tools write it
+
     if not isinstance(entries, list):
         raise UnsupportedContent(f"{key} is not a list")
 

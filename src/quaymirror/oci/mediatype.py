@@ -7,6 +7,7 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+UNKNOWN = "application/octet-stream"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})

@@ -20,7 +20,8 @@ from ..http.dates import parse_http_date
 from ..http.origin import Origin
 from ..http.retry import Attempts
 from ..http.transport import Response
-from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest, mediatype
+from ..oci import Descriptor, Digest, Reference, Repository, manifest, mediatype
+from ..oci.manifest import Node
 from .foreign import ForeignLayers
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
@@ -79,10 +80,10 @@ class RegistryPuller:
         """Return the budget of tries for one blob."""
         return self._client.attempts(what)
 
-    async def manifest(
-        self, repository: Repository, digest: Digest, *, expected: Descriptor | None = None
-    ) -> Manifest | Index:
+    async def manifest(self, repository: Repository, digest: Digest, *, expected: Descriptor | None = None) -> Node:
         """Return the manifest or index with `digest`; `expected` is what an index said of it.
+
+        Of a type that is not known here it comes as it is.
 
         :raises NotFound: when it is gone: nothing points to it any more.
         :raises AccessDenied: when it is gone or not for us.
@@ -90,13 +91,15 @@ class RegistryPuller:
         :raises QuaymirrorError: when there is no usable answer.
         """
 
-        def parse(response: Response, body: bytes) -> Manifest | Index:
+        def parse(response: Response, body: bytes) -> Node:
             if not digest.matches(body):
                 raise DigestMismatch(f"{repository}@{digest}: the registry sent other bytes")
 
-            return _parsed(response, body, digest)
+            return _parsed(response, body, digest, expected)
 
-        node = await self._client.fetch(_manifest(repository, digest), limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
+        accept = "" if expected is None or expected.is_manifest else expected.media_type
+        request = _manifest(repository, digest, accept)
+        node = await self._client.fetch(request, limit=manifest.MAX_MANIFEST_BYTES, parse=parse)
         if expected is not None:
             check_expected(node.descriptor, expected, repository)
 
@@ -150,7 +153,7 @@ class RegistryPuller:
         except NotFound:
             return None, None
 
-    async def root(self, reference: Reference) -> tuple[Manifest | Index, bool]:
+    async def root(self, reference: Reference) -> tuple[Node, bool]:
         """Return what the pinned `reference` points to, and whether its tag points elsewhere by now, or nowhere.
 
         It is asked for by its tag: for the price of the same request that tells whether it has moved.
@@ -160,7 +163,7 @@ class RegistryPuller:
         repository, digest = reference.repository, reference.digest
         assert digest is not None
 
-        def parse(response: Response, body: bytes) -> Manifest | Index | None:
+        def parse(response: Response, body: bytes) -> Node | None:
             if digest.matches(body):
                 return _parsed(response, body, digest)
 
@@ -237,11 +240,11 @@ class RegistryPuller:
         return await self._foreign.send(blob, request, absent), ""
 
 
-def _manifest(repository: Repository, name: str | Digest) -> Request:
+def _manifest(repository: Repository, name: str | Digest, accept: str = "") -> Request:
     return Request(
         f"/v2/{repository.name}/manifests/{name}",
         kind="manifests",
-        headers={"Accept": mediatype.ACCEPT},
+        headers={"Accept": f"{mediatype.ACCEPT}, {accept}" if accept else mediatype.ACCEPT},
         scope=_scope(repository),
         may_redirect=True,
     )
@@ -252,8 +255,12 @@ def _blob(repository: Repository, blob: Descriptor) -> Request:
     return Request(path, kind="blobs", scope=_scope(repository), may_redirect=True)
 
 
-def _parsed(response: Response, body: bytes, digest: Digest) -> Manifest | Index:
-    return manifest.parse(body, mediatype.essence(response.headers.get("Content-Type")), digest=digest)
+def _parsed(response: Response, body: bytes, digest: Digest, expected: Descriptor | None = None) -> Node:
+    media_type = mediatype.essence(response.headers.get("Content-Type"))
+    if expected is not None:
+        return manifest.parse_child(body, media_type, expected)
+
+    return manifest.parse(body, media_type, digest=digest)
 
 
 def _names_another(response: Response, body: bytes) -> bool:

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from ..errors import ConfigError
-from ..oci import Descriptor, Digest, Index, Reference, Repository
+from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
 from ..settings import Options
@@ -74,9 +74,9 @@ class _Check:
     async def _node(self, repository: Repository, node: Descriptor, name: str) -> None:
         self.sizes[node.digest] = node.size
         async with self.limit:
-            if not node.is_manifest:
-                is_there = await self.registry.has_blob(repository, node)
-            else:
+            is_there = not node.is_manifest and await self.registry.has_blob(repository, node)
+            if not is_there:
+                # A child of an unknown type may be there as either.
                 found = await self.registry.head_manifest(repository, str(node.digest))
                 is_there = found is not None and found.digest == node.digest
 
@@ -88,10 +88,10 @@ class _Check:
             if await self.registry.head_manifest(place.repository, str(node.digest)) is None:
                 return [node]
 
-            parsed = await self.reader.manifest(place.repository, node.digest)
+            parsed = await self.reader.manifest(place.repository, node.digest, expected=node)
 
         if not isinstance(parsed, Index):
-            return [node, *parsed.blobs]
+            return [node, *(parsed.blobs if isinstance(parsed, Manifest) else ())]
 
         children = [await self._below(place, child) for child in parsed.manifests]
         return [node, *(below for child in children for below in child)]

@@ -316,7 +316,7 @@ def _tag_row(repo: Repository, row: Tag) -> dict[str, Any]:
 
 def _presence(repo: Repository, row: Tag) -> dict[str, Any]:
     """Return the four fields of an index: which of its children this registry has."""
-    listed = [child["digest"] for child in row.manifest.document["manifests"]]
+    listed = [child["digest"] for child in row.manifest.document["manifests"] or ()]
     held = {child.digest for child in row.manifest.children if not repo.has_lost(child.digest)}
     presence = {digest: digest in held for digest in listed}
     present = sum(presence.values())

@@ -97,7 +97,7 @@ class SourceManifest:
     @property
     def layers_size(self) -> int:
         """Sum of the layers' compressed sizes in bytes, the configuration not counted."""
-        sizes = [layer.get("size") for layer in self.document.get("layers", ())]
+        sizes = [layer.get("size") for layer in self.document.get("layers") or ()]
         return sum(size for size in sizes if isinstance(size, int))
 
     def walk(self) -> Iterator[SourceManifest]:

@@ -23,6 +23,7 @@ from ..errors import (
 )
 from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
+from ..oci.manifest import Node
 from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller, check_expected
 from ..store.records import ImageRecord
@@ -42,8 +43,8 @@ class ImagePlan:
     """
 
     reference: Reference
-    root: Manifest | Index
-    manifests: tuple[Manifest | Index, ...]
+    root: Node
+    manifests: tuple[Node, ...]
     blobs: tuple[Descriptor, ...]
     missing: tuple[Descriptor, ...] = ()
     moved: bool = False
@@ -91,7 +92,9 @@ class _Graph:
     """An image while its manifests are being found."""
 
     reference: Reference
-    found: dict[Digest, Manifest | Index] = field(default_factory=dict)
+    found: dict[Digest, Node] = field(default_factory=dict)
+    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
+    """What an index names and the registry has as a blob."""
     children: int = 0
     manifest_bytes: int = 0
     moved: bool = False
@@ -121,7 +124,7 @@ async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
 
     await _descend(graph, transfers, root, depth=1)
     manifests = _children_first(root, graph.found)
-    blobs = {blob.digest: blob for node in manifests if isinstance(node, Manifest) for blob in node.blobs}
+    blobs = graph.blobs | {blob.digest: blob for node in manifests if isinstance(node, Manifest) for blob in node.blobs}
     if len(blobs) > manifest.MAX_IMAGE_BLOBS:
         raise UnsupportedContent(f"{reference}: {len(blobs):,} blobs; the limit is {manifest.MAX_IMAGE_BLOBS:,}")
 
@@ -185,10 +188,10 @@ async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[]
     return plan, fetched
 
 
-async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Manifest | Index:
+async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Node:
     content = await transfers.target.read_manifest(digest)
     if content is not None:
-        node = manifest.parse_stored(content, digest)
+        node: Node = manifest.parse_stored(content, digest)
     else:
         node, graph.moved = await transfers.source.root(graph.reference)
         transfers.meters.fetched_bytes += len(node.raw)
@@ -197,10 +200,11 @@ async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Manifest
     return node
 
 
-async def _manifest(graph: _Graph, transfers: Transfers, digest: Digest, expected: Descriptor) -> Manifest | Index:
+async def _manifest(graph: _Graph, transfers: Transfers, digest: Digest, expected: Descriptor) -> Node:
     node = graph.found.get(digest)
     if node is None and (content := await transfers.target.read_manifest(digest)) is not None:
-        node = manifest.parse_stored(content, digest)
+        is_known = expected.is_manifest
+        node = manifest.parse_stored(content, digest) if is_known else manifest.parse_child(content, "", expected)
 
     if node is not None:
         # Another index may have told the truth about it; this one has to as well.
@@ -213,7 +217,7 @@ async def _manifest(graph: _Graph, transfers: Transfers, digest: Digest, expecte
     return node
 
 
-async def _descend(graph: _Graph, transfers: Transfers, node: Manifest | Index, *, depth: int) -> None:
+async def _descend(graph: _Graph, transfers: Transfers, node: Node, *, depth: int) -> None:
     """Find the children of an index, all at once, and theirs."""
     if not isinstance(node, Index):
         return
@@ -225,7 +229,7 @@ async def _descend(graph: _Graph, transfers: Transfers, node: Manifest | Index, 
 
     # Whole descriptors, not digests: what one says rightly another can say wrongly.
     distinct = {(child.digest, child.media_type, child.size): child for child in children}.values()
-    graph.manifest_bytes += sum(child.size for child in distinct)
+    graph.manifest_bytes += sum(child.size for child in distinct if not _is_large(child))
     if graph.manifest_bytes > manifest.MAX_IMAGE_MANIFEST_BYTES:
         raise UnsupportedContent(
             f"{graph.reference}: its manifests have {graph.manifest_bytes:,} bytes in all; "
@@ -233,10 +237,26 @@ async def _descend(graph: _Graph, transfers: Transfers, node: Manifest | Index, 
         )
 
     async def child(descriptor: Descriptor) -> None:
-        found = await _manifest(graph, transfers, descriptor.digest, descriptor)
+        try:
+            if _is_large(descriptor):
+                raise NotFound(f"{descriptor.digest} is too large for a manifest")
+
+            found = await _manifest(graph, transfers, descriptor.digest, descriptor)
+        except NotFound:
+            if descriptor.is_manifest:
+                raise
+
+            graph.blobs[descriptor.digest] = descriptor
+            return
+
         await _descend(graph, transfers, found, depth=depth + 1)
 
     await run_all(partial(child, descriptor) for descriptor in distinct)
+
+
+def _is_large(child: Descriptor) -> bool:
+    """Return whether a child of a type that is not known is no manifest, by its size."""
+    return not child.is_manifest and child.size > manifest.MAX_MANIFEST_BYTES
 
 
 def _wanted_children(index: Index, transfers: Transfers, reference: Reference) -> tuple[Descriptor, ...]:
@@ -255,11 +275,11 @@ def _chosen(index: Index, platforms: Sequence[Platform], reference: Reference) -
     return chosen
 
 
-def _children_first(root: Manifest | Index, found: Mapping[Digest, Manifest | Index]) -> list[Manifest | Index]:
+def _children_first(root: Node, found: Mapping[Digest, Node]) -> list[Node]:
     """Return `root` and everything below it that was found, each once, no parent before its children."""
-    ordered: dict[Digest, Manifest | Index] = {}
+    ordered: dict[Digest, Node] = {}
 
-    def visit(node: Manifest | Index) -> None:
+    def visit(node: Node) -> None:
         for child in node.manifests if isinstance(node, Index) else ():
             if child.digest in found and child.digest not in ordered:
                 visit(found[child.digest])
@@ -321,7 +341,7 @@ def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> 
     return transfers.flights.is_under_way(transfers.target.dedup_key(reference, blob))
 
 
-async def _put_once(node: Manifest | Index, reference: Reference, transfers: Transfers) -> None:
+async def _put_once(node: Node, reference: Reference, transfers: Transfers) -> None:
     target, descriptor = transfers.target, node.descriptor
 
     async def put() -> None:

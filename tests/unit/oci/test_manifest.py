@@ -177,6 +177,11 @@ def test_keys_that_differ_only_in_case_are_refused() -> None:
     assert "only in case" in refusal(document(Layers=[]))
 
 
+def test_a_key_that_means_nothing_may_be_there_twice() -> None:
+    raw = json.dumps(document()).replace('"config"', '"x": 1, "X": 2, "x": 3, "config"').encode()
+    assert isinstance(manifests.parse(raw, OCI_MANIFEST), Manifest)
+
+
 def test_a_key_given_twice_is_refused() -> None:
     raw = json.dumps(document()).replace('"config"', '"layers": [], "config"').encode()
 
@@ -189,13 +194,19 @@ def test_schema_1_is_called_by_its_name(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", [..., None, 3, "2", 2.0, [2]], ids=["missing", "null", "three", "text", "float", "list"]
+    "version", [..., None, 3, "2", 2.5, [2]], ids=["missing", "null", "three", "text", "float", "list"]
 )
 def test_the_schema_version_is_2(version: Any) -> None:
     assert refusal(document(schemaVersion=version)) == "schemaVersion is not 2"
 
 
-@pytest.mark.parametrize("value", [..., None, {}, "x", 5], ids=["missing", "null", "object", "text", "number"])
+@pytest.mark.parametrize(("media_type", "key"), [(OCI_MANIFEST, "layers"), (OCI_INDEX, "manifests")])
+def test_null_for_a_list_is_an_empty_one(media_type: str, key: str) -> None:
+    parsed = parse(document(media_type, **{key: None}), media_type)
+    assert getattr(parsed, key) == ()
+
+
+@pytest.mark.parametrize("value", [..., {}, "x", 5], ids=["missing", "object", "text", "number"])
 @pytest.mark.parametrize(("media_type", "key"), [(OCI_MANIFEST, "layers"), (OCI_INDEX, "manifests")])
 def test_lists_are_lists(media_type: str, key: str, value: Any) -> None:
     assert refusal(document(media_type, **{key: value}), media_type) == f"{key} is not a list"
