@@ -68,7 +68,7 @@ async def test_an_unknown_organization_is_told_with_exit_code_9(tmp_path: Path) 
         done = await run("sync", "nobody", "--server", server.url, cwd=tmp_path, check=9)
         allowed = await run("sync", "nobody", "--server", server.url, "--allow-empty", cwd=tmp_path)
 
-    assert "there is no organization 'nobody' on this server" in done.stderr.splitlines()[-1]
+    assert "this server has no organization 'nobody'" in done.stderr.splitlines()[-1]
     assert allowed.returncode == 0
 
 

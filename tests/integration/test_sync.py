@@ -262,7 +262,7 @@ async def test_an_unknown_organization_and_an_empty_one_are_told_apart(tmp_path:
     messages = {name: str(report.fatal) for name, report in reports.items()}
     assert "no repositories that are visible" in messages["empty"]
     assert "no organization 'unknown'" in messages["unknown"]
-    assert "is a user" in messages["somebody"]
+    assert "the user 'somebody' has no repositories" in messages["somebody"]
 
 
 async def test_a_selection_that_matches_nothing_is_told_by_its_exit_code(tmp_path: Path) -> None:

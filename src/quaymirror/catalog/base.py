@@ -54,7 +54,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class TagAnswer:
-    """A tag, None if there is no such tag, and the server's time of the answer (POSIX), None if it has no clock."""
+    """A tag, None if it does not exist, and the server's time of the answer (POSIX), None if it has no clock."""
 
     tag: Tag | None
     at: int | None = None
@@ -108,7 +108,7 @@ class Traits:
 
 
 class Catalog(Protocol):
-    """The listing of one source. Every method raises `QuaymirrorError` if there is no usable answer."""
+    """The listing of one source. Every method raises `QuaymirrorError` if the source gives no usable answer."""
 
     @property
     def traits(self) -> Traits:
@@ -147,4 +147,4 @@ class TagResolver(Protocol):
     async def resolve(
         self, repository: Repository, tag: str, *, batch: Sequence[Repository] = ()
     ) -> tuple[Digest | None, int | None]:
-        """Return the digest of `tag`, None if there is no such tag, and the server's time; see `RegistryPuller`."""
+        """Return the digest of `tag`, None if it does not exist, and the server's time; see `RegistryPuller`."""

@@ -30,7 +30,7 @@ class Checker:
         """Return the selected images of `candidate`, at least one, or the reason for none.
 
         :raises CredentialsRefused: if our credentials are no longer accepted.
-        :raises QuaymirrorError: if there is no usable answer.
+        :raises QuaymirrorError: if the server gives no usable answer.
         """
         name = candidate.repository.name
         found: dict[str, Tag] = {}
@@ -87,7 +87,7 @@ async def check_again(
 ) -> PinnedImage | CandidateSkipped:
     """Return the image that the tag of `image` means now, for one whose manifest was not found; one of a lock stays.
 
-    :raises QuaymirrorError: if there is no usable answer.
+    :raises QuaymirrorError: if the server gives no usable answer.
     """
     repository, tag = image.reference.repository, image.reference.tag
     if tag is None or any(selection.pinned for selection in selections):

@@ -33,7 +33,7 @@ from ..selection.selection import Selection
 from ..tasks import background, from_group
 from .checks import NO_SUCH_TAG, Checker
 from .hints import ASKED, no_such_tag
-from .listing import Candidate, list_candidates
+from .listing import Candidate, find_candidates
 from .tag_cache import TagCache
 
 # Candidates that are checked at a time. The limiter of the host decides how many requests really are under way.
@@ -170,7 +170,7 @@ class _Search:
         place = 0
         try:
             with candidates:
-                listing = list_candidates(self.catalog, self.registry, self.selection, self.observer)
+                listing = find_candidates(self.catalog, self.registry, self.selection, self.observer)
                 async with aclosing(listing):
                     async for candidate in listing:
                         await self.window.acquire()

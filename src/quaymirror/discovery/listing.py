@@ -80,7 +80,7 @@ class _Listing:
         return f"has more than {_MAX_PAGES:,} pages" if self.pages >= _MAX_PAGES else None
 
 
-async def list_candidates(
+async def find_candidates(
     catalog: Catalog, registry: str, selection: Selection, observer: Observer
 ) -> AsyncGenerator[Candidate]:
     """Iterate over the candidates of `selection`, each repository once, in the order of the listing.

@@ -31,7 +31,7 @@ class TagCache:
         self._new: list[TagCheck] = []
 
     def recall(self, candidate: Candidate, tag: str, *, dated: bool = False) -> TagAnswer | None:
-        """Return what is known of a tag, None unless the listing of `candidate` shows that it is still true.
+        """Return the answer of an earlier check, None unless the listing of `candidate` shows that it is still true.
 
         If `dated`, a tag whose start is unknown is not enough.
         """

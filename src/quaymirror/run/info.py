@@ -1,4 +1,4 @@
-"""What images are, from their manifests and configs alone: the metadata that `occystrap info` shows, field by field."""
+"""The metadata of images, from their manifests and configs alone: every field that `occystrap info` shows."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
 async def image_infos(selection: Selection, settings: Options, *, observer: Observer) -> list[dict[str, Any]]:
-    """Return the metadata of every image of `selection`, by name; of one that can't be read an `error` instead.
+    """Return the metadata of every image of `selection`, sorted by name; an unreadable one has an `error` instead.
 
-    Of a multi-arch image it is that of linux/amd64, or of the first of `settings.discovery.platforms`.
+    For a multi-arch image it is that of linux/amd64, or of the first of the platforms in `settings`.
 
-    :raises SelectionEmpty: when there is no such organization, or nothing in it that we may see.
-    :raises QuaymirrorError: when the listing breaks off, or nothing at all can be had.
+    :raises SelectionEmpty: if the selection matches nothing.
+    :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
     check_selection(selection, settings.discovery.discovery)
+    wanted = settings.discovery.platforms[0] if settings.discovery.platforms else _DEFAULT_PLATFORM
     infos: list[dict[str, Any]] = []
     outbox, inbox = anyio.create_memory_object_stream[PinnedImage](settings.limits.concurrency)
     async with connect(settings, observer) as services:
@@ -46,7 +47,7 @@ async def image_infos(selection: Selection, settings: Options, *, observer: Obse
                     await outbox.send(image)
 
         async def read() -> None:
-            infos.extend([await _info(image.reference, services.source, settings) async for image in inbox])
+            infos.extend([await _info(image, services.source, wanted) async for image in inbox])
 
         with inbox:
             await run_all([find, *[read] * settings.limits.concurrency])
@@ -54,11 +55,10 @@ async def image_infos(selection: Selection, settings: Options, *, observer: Obse
     return sorted(infos, key=lambda info: (info["image"], info["tag"]))
 
 
-async def _info(reference: Reference, source: RegistryPuller, settings: Options) -> dict[str, Any]:
-    wanted = settings.discovery.platforms[0] if settings.discovery.platforms else _DEFAULT_PLATFORM
-    info: dict[str, Any] = {"image": reference.repository.name, "tag": reference.tag}
+async def _info(image: PinnedImage, source: RegistryPuller, wanted: Platform) -> dict[str, Any]:
+    info: dict[str, Any] = {"image": image.reference.repository.name, "tag": image.reference.tag}
     try:
-        manifest, config = await _fetch(reference, source, wanted)
+        manifest, config = await _fetch(image, source, wanted)
         info |= _of_manifest(manifest) | _of_config(config)
         _add_layers(info, manifest, config)
     except QuaymirrorError as error:
@@ -68,10 +68,10 @@ async def _info(reference: Reference, source: RegistryPuller, settings: Options)
 
 
 async def _fetch(
-    reference: Reference, source: RegistryPuller, wanted: Platform
+    image: PinnedImage, source: RegistryPuller, wanted: Platform
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    assert reference.digest is not None
-    node = await source.manifest(reference.repository, reference.digest)
+    reference = image.reference
+    node = await source.manifest(reference.repository, image.digest)
     if isinstance(node, Index):
         child = _child(node, wanted, reference)
         node = await source.manifest(reference.repository, child.digest, expected=child)
@@ -96,7 +96,7 @@ def _child(index: Index, wanted: Platform, reference: Reference) -> Descriptor:
         if child.platform is not None and child.platform.matches(wanted):
             return child
 
-    raise PlatformNotFound(f"{reference.name} is not there for {wanted}")
+    raise PlatformNotFound(f"{reference.name} has no image for {wanted}")
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_layers(info: dict[str, Any], manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Bring together what manifest, rootfs and history say of each layer, by position."""
+    """Add the layers: the fields of manifest, rootfs and history for each, matched by position."""
     info["layers"] = [
         {
             "index": number,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 
-from ..errors import ConfigError
 from ..oci.reference import is_tag
 
 _ORGANIZATION = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
@@ -34,50 +33,28 @@ def is_pattern(text: str) -> bool:
     return _WILDCARDS.search(text) is not None
 
 
-def check_organization(text: str) -> None:
-    """Check the name of an organization.
-
-    :raises ConfigError: if it is illegal.
-    """
+def fault_of_organization(text: str) -> str:
+    """Return the advice for an illegal name of an organization, '' for a legal one."""
     if not _ORGANIZATION.fullmatch(text):
-        hint = "organizations have lower-case letters, digits, and . _ - between them"
-    elif len(text) not in _ORGANIZATION_LENGTH:
-        hint = "organizations have 2 to 255 characters"
-    else:
-        return
+        return "organizations have lower-case letters, digits, and . _ - between them"
 
-    raise ConfigError(f"not an organization name: {quoted(text)}; {hint}")
+    return "" if len(text) in _ORGANIZATION_LENGTH else "organizations have 2 to 255 characters"
 
 
-def check_tag(text: str) -> None:
-    """Check a tag or a glob for tags.
+def fault_of_tag(text: str) -> str:
+    """Return the advice for an illegal tag or glob for tags, '' for a legal one."""
+    if is_tag(text):
+        return ""
 
-    :raises ConfigError: if it is illegal.
-    """
-    is_glob = is_pattern(text) and _TAG_GLOB_PARTS.fullmatch(text) and len(text) <= _MAX_TAG_GLOB
-    backwards = _backwards(text) if is_glob else None
-    if backwards is not None:
-        raise ConfigError(f"not a tag: {quoted(text)}; write the range {backwards} the other way round")
+    if is_pattern(text) and _TAG_GLOB_PARTS.fullmatch(text) and len(text) <= _MAX_TAG_GLOB:
+        return _fault_of_ranges(text)
 
-    if not is_glob and not is_tag(text):
-        raise ConfigError(
-            f"not a tag: {quoted(text)}; tags have 1 to 128 letters, digits, . _ - and don't begin with . or -"
-            + ("; globs for them have * and [a-z]" if is_pattern(text) else "")
-        )
+    hint = "tags have 1 to 128 letters, digits, . _ - and don't begin with . or -"
+    return f"{hint}; globs for them have * and [a-z]" if is_pattern(text) else hint
 
 
-def check_glob(text: str, kind: str) -> None:
-    """Check a glob for repositories; messages call it `kind`.
-
-    :raises ConfigError: if it is illegal, or can match no repository.
-    """
-    hint = _fault_of_glob(text)
-    if hint:
-        raise ConfigError(f"not a valid {kind}: {quoted(text)}; {hint}")
-
-
-def _fault_of_glob(text: str) -> str:
-    """Return the advice for a glob that can match no repository, '' for a valid one."""
+def fault_of_glob(text: str) -> str:
+    """Return the advice for a glob that can match no repository, '' for a legal one."""
     if not text:
         return "write * for every repository"
 
@@ -93,14 +70,14 @@ def _fault_of_glob(text: str) -> str:
     if not _GLOB_PARTS.fullmatch(text):
         return "write [ and ] in pairs around at least one character, and ! only right after ["
 
-    backwards = _backwards(text)
-    return f"write the range {backwards} the other way round" if backwards else ""
+    return _fault_of_ranges(text)
 
 
-def _backwards(glob: str) -> str | None:
-    """Return a range that fnmatch would read as an empty one."""
+def _fault_of_ranges(glob: str) -> str:
+    """Return the advice for a range that fnmatch would read as an empty one."""
     ranges = (pair for members in _BRACKETS.findall(glob) for pair in _GLOB_RANGE.findall(members))
-    return next((f"{first}-{last}" for first, last in ranges if first > last), None)
+    backwards = next((f"{first}-{last}" for first, last in ranges if first > last), None)
+    return f"write the range {backwards} the other way round" if backwards else ""
 
 
 def quoted(text: str) -> str:

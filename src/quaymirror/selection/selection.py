@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from ..errors import ConfigError
 from ..oci import Digest
-from .grammar import check_glob, check_organization, check_tag, is_pattern
+from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
 from .parse import SCHEME, split_address, split_words
 
 __all__ = ["Pin", "Selection"]
@@ -63,18 +63,15 @@ class Selection:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-        self._check()
-
-    def _check(self) -> None:
-        check_organization(self.organization)
-        for glob in self.globs or ("",):
-            check_glob(glob, "glob")
-
-        for tag in self.tags or ("",):
-            check_tag(tag)
-
-        for pattern in self.exclude:
-            check_glob(pattern, "exclude glob")
+        for kind, words, fault in (
+            ("an organization name", (organization,), fault_of_organization),
+            ("a valid glob", self.globs or ("",), fault_of_glob),
+            ("a tag", self.tags or ("",), fault_of_tag),
+            ("a valid exclude glob", self.exclude, fault_of_glob),
+        ):
+            for word in words:
+                if hint := fault(word):
+                    raise ConfigError(f"not {kind}: {quoted(word)}; {hint}")
 
     @classmethod
     def parse_uri(
@@ -97,12 +94,12 @@ class Selection:
 
     @property
     def is_one_tag(self) -> bool:
-        """Whether at most one image of a repository can be selected."""
+        """True if at most one image of a repository can be selected."""
         return len(self.tags) == 1 and not is_pattern(self.tags[0])
 
     @property
     def is_one_repository(self) -> bool:
-        """Whether only one repository can match."""
+        """True if only one repository can match."""
         return len(self.globs) == 1 and not is_pattern(self.globs[0])
 
     def matches(self, repository: str) -> bool:

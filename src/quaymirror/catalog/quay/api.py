@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from enum import Enum
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
@@ -16,14 +15,6 @@ from ..base import TagAnswer
 from .schema import MAX_ANSWER, ListingPage, TagPage, parse_page, parse_tags
 
 T = TypeVar("T")
-
-
-class Namespace(Enum):
-    """The kind of a name on the server."""
-
-    ORGANIZATION = "organization"
-    USER = "user"
-    UNKNOWN = "unknown"
 
 
 class QuayAPI:
@@ -40,7 +31,7 @@ class QuayAPI:
         again, so it must not be kept for another run.
 
         :raises CredentialsRefused: if the server shows no listing to anonymous clients, or to this token.
-        :raises QuaymirrorError: if there is no usable answer.
+        :raises QuaymirrorError: if the server gives no usable answer.
         """
         path = listing_path(organization, cursor)
         try:
@@ -57,7 +48,7 @@ class QuayAPI:
         :raises NotFound: if the repository is gone.
         :raises AccessDenied: if it is gone or private: Quay answers anonymous clients the same for both.
         :raises CredentialsRefused: if our token is no longer accepted.
-        :raises QuaymirrorError: if there is no usable answer.
+        :raises QuaymirrorError: if the server gives no usable answer.
         """
         found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
         if found.rejected:
@@ -88,29 +79,29 @@ class QuayAPI:
 
             raise
 
-    async def namespace(self, name: str) -> Namespace:
-        """Return the kind of `name`: the listings of an empty organization and of an unknown one are equal.
+    async def find_namespace(self, name: str) -> str | None:
+        """Return the kind of `name`, "organization" or "user", None if it is unknown: both have an empty listing.
 
-        :raises QuaymirrorError: if there is no usable answer.
+        :raises QuaymirrorError: if the server gives no usable answer.
         """
-        for kind, path in ((Namespace.ORGANIZATION, "organization"), (Namespace.USER, "users")):
+        for kind, path in (("organization", "organization"), ("user", "users")):
             try:
                 await self._get(f"/api/v1/{path}/{quote(name)}", lambda _, body: body)
             except NotFound:
                 continue
             except AccessDenied:
-                return kind
+                pass
 
             return kind
 
-        return Namespace.UNKNOWN
+        return None
 
     async def accepts_token(self, organization: str) -> bool:
         """Return True if the token counts: Quay treats requests with an invalid one as anonymous.
 
         For a repository that can't exist, anonymous clients get 401, a token without rights here 403, a good one 404.
 
-        :raises QuaymirrorError: if there is no usable answer.
+        :raises QuaymirrorError: if the server gives no usable answer.
         """
         name = f"quaymirror-probe-{secrets.token_hex(8)}"
         try:

@@ -9,7 +9,7 @@ from ...oci import Repository
 from ..base import Page, TagList, Traits
 from ..kinds import CatalogAccess, CatalogKind
 from ..mode import Discovery
-from .api import Namespace, QuayAPI
+from .api import QuayAPI
 from .lookup import TOKEN_BATCH, TagLookup
 from .schema import ListingPage
 from .tags import matching_tags
@@ -45,22 +45,17 @@ class QuayCatalog:
 
     async def explain_empty(self, organization: str) -> SelectionEmpty:
         """Return the error for an empty listing; see `Catalog.explain_empty`."""
-        match await self._api.namespace(organization):
-            case Namespace.UNKNOWN:
-                text = f"there is no organization {organization!r} on this server"
-            case Namespace.USER:
-                text = f"{organization!r} is a user without repositories that are visible here"
-            case Namespace.ORGANIZATION:
-                hint = "" if self._api.has_token else "; private ones need --token-file"
-                text = f"the organization {organization!r} has no repositories that are visible here{hint}"
+        kind = await self._api.find_namespace(organization)
+        if kind is None:
+            return SelectionEmpty(f"this server has no organization {organization!r}")
 
-        return SelectionEmpty(text)
+        hint = "" if self._api.has_token else "; private ones need --token-file"
+        return SelectionEmpty(f"the {kind} {organization!r} has no repositories that are visible here{hint}")
 
     async def tags(self, repository: Repository, glob: str, *, sample: bool = False) -> TagList:
         """Return the living tags that `glob` matches; see `Catalog.tags`."""
         if sample:
-            page = await self._api.tags(repository.name, "", 1)
-            return TagList(page.tags, page.rejected)
+            return await self._api.tags(repository.name, "", 1)
 
         return await matching_tags(self._api, repository.name, glob)
 

@@ -13,7 +13,7 @@ from ...errors import InvalidName, Unavailable
 from ...oci import Digest
 from ...oci.reference import is_repository_name, is_tag
 from ...untrusted import InvalidDocument, parse_object
-from ..base import ListedRepository, Page, Tag
+from ..base import ListedRepository, Page, Tag, TagList
 
 MAX_ANSWER = 8 * 1024 * 1024
 # Seconds since 1970 that are plausible for a tag: a value in milliseconds, or no value, is "unknown", never "old".
@@ -61,18 +61,11 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> List
 
 
 @dataclass(frozen=True, slots=True)
-class TagPage:
-    """One page of a repository's tags; `has_more` says that another follows, `rejected` and `at` are as in `Page`."""
+class TagPage(TagList):
+    """One page of a repository's tags; `has_more` says that another follows, `at` is as in `Page`."""
 
-    tags: tuple[Tag, ...]
-    has_more: bool
+    has_more: bool = False
     at: int | None = None
-    rejected: tuple[str, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it has no entries, not even invalid ones."""
-        return not self.tags and not self.rejected
 
 
 def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:

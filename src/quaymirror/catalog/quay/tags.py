@@ -62,7 +62,7 @@ async def _read(api: QuayAPI, repository: str, glob: str) -> _Reading:
         if len(reading.tags) + len(reading.rejected) > _MAX_TAGS:
             break
 
-        if not page.has_more or page.is_empty:
+        if not (page.has_more and (page.tags or page.rejected)):
             return reading
 
         reading.is_atomic = False
