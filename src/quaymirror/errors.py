@@ -43,6 +43,7 @@ __all__ = [
     "Phase",
     "PlatformNotFound",
     "QuaymirrorError",
+    "RangeRefused",
     "RateLimited",
     "ReadInterrupted",
     "RealmRefused",
@@ -342,6 +343,10 @@ class TimedOut(TransportError):
 
 class ReadInterrupted(TransportError):
     """A body ended early, or the answer was not valid HTTP."""
+
+
+class RangeRefused(ReadInterrupted):
+    """The server doesn't continue where it was asked to: the blob has to start over, without a range."""
 
 
 class HostDown(TransportError):

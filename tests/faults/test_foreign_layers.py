@@ -111,7 +111,7 @@ async def test_a_layer_that_the_registry_has_is_fetched_from_nowhere_else(tmp_pa
         (Answer(200, body=CONTENT[::-1]), "other bytes"),
         (Answer(200, body=CONTENT + b"!"), "bytes of it, not"),
         (Answer(404), "(for a foreign layer): 404"),
-        (Answer(401, {"WWW-Authenticate": 'Basic realm="x"'}), "not for us"),
+        (Answer(401, {"WWW-Authenticate": 'Basic realm="x"'}), "private, or needs credentials"),
         (too_many_requests("3600"), "3600 s"),
         (Redirect("file:///etc/passwd"), "can't be followed"),
     ],

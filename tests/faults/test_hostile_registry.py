@@ -157,7 +157,7 @@ CASES: dict[str, Case] = {
         PARTIAL, "redirects elsewhere", path="^/v2/auth", query="nova", action=Redirect("/other"), require_token=True
     ),
     "a challenge that is none": Case(
-        PARTIAL, "not there, or not for us", path=MANIFESTS, action=Answer(401, {"WWW-Authenticate": "\\x01, ,=,"})
+        PARTIAL, "private, or needs credentials", path=MANIFESTS, action=Answer(401, {"WWW-Authenticate": "\\x01, ,=,"})
     ),
     "a token service that is busy": Case(
         OK, path="^/v2/auth", action=too_many_requests("1"), times=2, require_token=True
@@ -176,7 +176,7 @@ CASES: dict[str, Case] = {
     "a file": Case(PARTIAL, "can't be followed", path=BLOB_LINK, action=Redirect("file:///etc/passwd")),
     "nowhere": Case(PARTIAL, "can't be followed", path=BLOB_LINK, action=Redirect("")),
     "not an address": Case(PARTIAL, "can't be followed", path=BLOB_LINK, action=Redirect("http://[::1")),
-    "9 KB": Case(PARTIAL, "not proper HTTP", path=BLOB_LINK, action=Redirect("/" + "x" * 8_190)),
+    "9 KB": Case(PARTIAL, "not valid HTTP", path=BLOB_LINK, action=Redirect("/" + "x" * 8_190)),
     "a listing elsewhere": Case(
         UNAVAILABLE, "redirects elsewhere", path=LISTING, action=Redirect("/x"), others_arrive=False
     ),
@@ -244,7 +244,7 @@ CASES: dict[str, Case] = {
     "a blob that is gone": Case(PARTIAL, "404", path=BLOB_LINK, action=Answer(404)),
     "a CDN that refuses": Case(PARTIAL, "403", path="^/blob/", action=Answer(403), others_arrive=False),
     # HTTP itself
-    "no status": Case(PARTIAL, "not proper HTTP", path=MANIFESTS, action=Raw(b"garbage\r\n\r\n")),
+    "no status": Case(PARTIAL, "not valid HTTP", path=MANIFESTS, action=Raw(b"garbage\r\n\r\n")),
     "two lengths": Case(
         PARTIAL,
         "",
@@ -258,7 +258,7 @@ CASES: dict[str, Case] = {
         action=Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     ),
     "a header of 9 KB": Case(
-        PARTIAL, "not proper HTTP", path=MANIFESTS, action=Raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 9_000 + b"\r\n\r\n")
+        PARTIAL, "not valid HTTP", path=MANIFESTS, action=Raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 9_000 + b"\r\n\r\n")
     ),
     "100 Continue for ever": Case(
         PARTIAL, "", path=MANIFESTS, action=Raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000), times=None

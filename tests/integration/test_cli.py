@@ -60,7 +60,7 @@ async def test_bad_input_gets_one_clear_line_and_exit_code_2(case: str, tmp_path
 
 async def test_an_unreachable_server_is_told_in_one_line_with_exit_code_5(tmp_path: Path) -> None:
     done = await run("list", "kolla", "--server", "http://127.0.0.1:9", "--retries", "0", cwd=tmp_path, check=5)
-    assert done.stderr == "quaymirror: can't list 'kolla': 127.0.0.1:9: can't connect: connection refused\n"
+    assert done.stderr == "quaymirror: can't list 'kolla': 127.0.0.1:9: cannot connect: connection refused\n"
 
 
 async def test_an_unknown_organization_is_told_with_exit_code_9(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ async def test_a_target_that_is_down_is_told_in_one_line_with_exit_code_5(tmp_pa
     options = ["--server", "http://127.0.0.1:2", "--retries", "0", "--state", str(tmp_path / "state")]
     done = await run("sync", "kolla", "--to", target, *options, cwd=tmp_path, check=5)
     assert done.stderr.splitlines() == [
-        "quaymirror: the target is not usable: 127.0.0.1:1: can't connect: connection refused"
+        "quaymirror: the target is not usable: 127.0.0.1:1: cannot connect: connection refused"
     ]
 
 

@@ -1,28 +1,36 @@
-"""How far away a host is: near enough that one connection gives all it has, or so far that many are needed."""
+"""The latency of a host: near or far, and whether its answers wait for each other."""
 
 from __future__ import annotations
 
-# Who answers sooner is near: what more requests at a time could gain there, their memory and CPU cost again.
+# Below this latency a host is near: more concurrency would cost as much CPU and memory as it gains.
 _FAR_SECONDS = 0.02
-# The first answers of a near host can be late, too, when many ask it at once and connect.
+# The first answers of a near host can be late as well, if many requests connect at once.
 _TELLING_ANSWERS = 8
+# Answers that take this many times longer than the best ones wait in a queue of our requests; noise stays below 1 s.
+_SLOW_FACTOR, _SLOW_SECONDS = 4.0, 1.0
 
 
-class LatencyClass:
-    """What answers tell of it: the soonest of the first few counts, since the others may have waited for us."""
+class Latency:
+    """Follows the seconds until answers begin. One early answer proves that the host is near."""
 
     def __init__(self) -> None:
         self._answers = 0
+        self._average: float | None = None
+        self._best = float("inf")
         self.is_far = False
-        """Whether it has shown to be far away."""
+        """Whether the host has proved to be far away."""
         self.is_known = False
-        """Whether there is nothing to find out any more."""
+        """Whether the distance has been decided."""
 
-    def answered(self, seconds: float) -> bool:
-        """Note an answer that began after so many `seconds`; tell whether the host is known to be far away now."""
+    def record(self, seconds: float) -> bool:
+        """Record an answer; return True, once in a while, if answers have become slow."""
         if not self.is_known:
             self._answers += 1
             self.is_far = seconds >= _FAR_SECONDS and self._answers >= _TELLING_ANSWERS
             self.is_known = self.is_far or seconds < _FAR_SECONDS
 
-        return self.is_far
+        average = seconds if self._average is None else self._average + (seconds - self._average) / 8
+        self._best = min(self._best, average)
+        is_slow = average >= max(_SLOW_SECONDS, _SLOW_FACTOR * self._best)
+        self._average = None if is_slow else average
+        return is_slow

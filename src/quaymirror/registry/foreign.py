@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..errors import NotFound, QuaymirrorError, Scope, UnsafeRedirect
-from ..http.client import Client, Exchange, Request
+from ..http.client import Client, Exchange
+from ..http.exchange import Request
 from ..http.origin import Origin, checked_url, request_target
 from ..oci import Descriptor
 

@@ -10,16 +10,16 @@ from ..errors import (
     DigestMismatch,
     InvalidName,
     NotFound,
-    ReadInterrupted,
+    RangeRefused,
     ServiceError,
     SizeMismatch,
     UnsupportedContent,
 )
-from ..http.client import Client, Exchange, Request, Validator
+from ..http.client import Client, Exchange
 from ..http.dates import parse_http_date
+from ..http.exchange import Request, Response, Validator
 from ..http.origin import Origin
 from ..http.retry import Attempts
-from ..http.transport import Response
 from ..oci import Descriptor, Digest, Reference, Repository, manifest, mediatype
 from ..oci.manifest import Node
 from .foreign import ForeignLayers
@@ -29,18 +29,12 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
 
-class RangeRefused(ReadInterrupted):
-    """The server does not continue where it was asked to: the blob has to start over, without a range."""
-
-
 @dataclass(frozen=True, slots=True)
 class BlobStream:
     """The bytes of a blob from `offset` on, as they arrive. As a context, it closes itself."""
 
     offset: int
     exchange: Exchange
-    location: str = ""
-    """Where the registry redirected to, if it did."""
 
     def __enter__(self) -> BlobStream:
         return self
@@ -52,6 +46,11 @@ class BlobStream:
     def response(self) -> Response:
         """The answer that they come with."""
         return self.exchange.response
+
+    @property
+    def location(self) -> str:
+        """Where the registry redirected to, "" if it did not."""
+        return self.exchange.location
 
     @property
     def is_whole(self) -> bool:
@@ -214,7 +213,9 @@ class RegistryPuller:
             location=location,
         )
         try:
-            exchange, location = await self._exchange(request, blob)
+            exchange = await self._client.send(request)
+        except NotFound as error:
+            exchange = await self._foreign.send(blob, request, error)
         except ServiceError as error:
             if error.status != 416:
                 raise
@@ -227,17 +228,7 @@ class RegistryPuller:
             exchange.close(passed=False)
             raise
 
-        return BlobStream(start, exchange, location)
-
-    async def _exchange(self, request: Request, blob: Descriptor) -> tuple[Exchange, str]:
-        try:
-            exchange = await self._client.send(request)
-        except NotFound as error:
-            absent = error
-        else:
-            return exchange, self._client.location(request, exchange.response)
-
-        return await self._foreign.send(blob, request, absent), ""
+        return BlobStream(start, exchange)
 
 
 def _manifest(repository: Repository, name: str | Digest, accept: str = "") -> Request:

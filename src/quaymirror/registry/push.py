@@ -28,9 +28,9 @@ from ..errors import (
     Side,
     UnsafeRedirect,
 )
-from ..http.client import Client, Request
+from ..http.client import Client
+from ..http.exchange import Request, Response
 from ..http.origin import Origin, joined, request_target
-from ..http.transport import Response
 from ..oci import Descriptor, Digest, Repository, mediatype
 
 T = TypeVar("T")

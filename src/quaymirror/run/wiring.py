@@ -15,14 +15,15 @@ from ..catalog.kinds import CatalogAccess, find_kind
 from ..errors import Scope, Side, UnsafeRedirect
 from ..events import Observer
 from ..http.authorizer import Authorizer, Fixed
-from ..http.client import Client, Request
+from ..http.client import Client
+from ..http.exchange import Request, Transport
 from ..http.guard import AddressGuard
-from ..http.limiter import HostLimiters
+from ..http.limiter import HostLimiters, Runtime
 from ..http.origin import Origin
 from ..http.proxy import Proxies
-from ..http.rate import RateLimiter
+from ..http.rate import Throttle
 from ..http.tls import Trust, certificate_directory, tls_context
-from ..http.transport import AiohttpTransport, Transport
+from ..http.transport import AiohttpTransport
 from ..registry.foreign import ForeignLayers
 from ..registry.pull import RegistryPuller
 from ..secret import Credentials, Secret
@@ -46,8 +47,8 @@ class Connection:
     origin: Origin
     direct: Transport
     foreign: Transport
-    gates: HostLimiters
-    strange_gates: HostLimiters
+    limiters: HostLimiters
+    isolated_limiters: HostLimiters
     settings: Options
     observer: Observer
     side: Side
@@ -58,7 +59,7 @@ class Connection:
             at,
             direct=self.direct if at == self.origin else self.foreign,
             foreign=self.foreign,
-            gates=self.gates,
+            limiters=self.limiters,
             retries=replace(self.settings.client.retry, retries=self.settings.client.retries),
             timeouts=self.settings.client.timeouts,
             authorizer=authorizer,
@@ -66,9 +67,9 @@ class Connection:
             side=self.side,
         )
 
-    def stranger(self, at: Origin) -> Client:
-        """Return a client of a host that nobody vouches for: without credentials, only where servers may send us."""
-        return replace(self, direct=self.foreign, gates=self.strange_gates).client(at, Fixed())
+    def untrusted_client(self, at: Origin) -> Client:
+        """Return a client of an untrusted host: without credentials, only for addresses that servers may name."""
+        return replace(self, direct=self.foreign, limiters=self.isolated_limiters).client(at, Fixed())
 
     def services(self, settings: Options, observer: Observer) -> Services:
         """Return the faces of the server for a run with `settings`; `observer` is told of its retries."""
@@ -77,10 +78,8 @@ class Connection:
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         # Credentials may be kept for an organization alone.
         registry = ByNamespace(partial(ours.token_auth, settings.source.credentials))
-        source = RegistryPuller(
-            ours.client(self.origin, registry),
-            foreign=ForeignLayers(self.origin, ours.stranger if settings.source.allow_foreign_layers else None),
-        )
+        untrusted = ours.untrusted_client if settings.source.allow_foreign_layers else None
+        source = RegistryPuller(ours.client(self.origin, registry), foreign=ForeignLayers(self.origin, untrusted))
         client, discovery = ours.client(self.origin, api), settings.discovery.discovery
         return Services(find_kind().open(CatalogAccess(client, source, token is not None, discovery)), source)
 
@@ -112,11 +111,11 @@ async def _connected(origin: Origin, settings: Options, observer: Observer, *, s
     guard = AddressGuard()
     trust = _trust(origin, settings, side)
     proxies = Proxies.of(settings.client.environment)
-    gates, bandwidth = _limits(settings, observer, side)
+    limiters, bandwidth = _limits(settings, observer, side)
 
     def foreign_proxy(url: str) -> str | None:
         if not guard.allows(Origin.of(url).host):
-            raise UnsafeRedirect(f"a server sent us to {Origin.of(url).netloc}, which is a private address: refused")
+            raise UnsafeRedirect(f"a server redirected to {Origin.of(url).netloc}, which is a private address: refused")
 
         return proxies.find(url)
 
@@ -136,7 +135,7 @@ async def _connected(origin: Origin, settings: Options, observer: Observer, *, s
             find_proxy=foreign_proxy if proxies.by_scheme else None,
         ) as foreign,
     ):
-        yield Connection(origin, direct, foreign, gates, gates.apart(), settings, observer, side)
+        yield Connection(origin, direct, foreign, limiters, limiters.isolated(), settings, observer, side)
 
 
 @asynccontextmanager
@@ -166,24 +165,22 @@ async def connect_target(
         yield connection.registry(settings.target.dest_credentials, namespace)
 
 
-def _limits(settings: Options, observer: Observer, side: Side) -> tuple[HostLimiters, RateLimiter | None]:
-    """Return the gates, and the pace of all bytes if there is a limit on them.
+def _limits(settings: Options, observer: Observer, side: Side) -> tuple[HostLimiters, Throttle | None]:
+    """Return the limiters of requests, and the limit on all bytes if there is one.
 
-    The user's limits are for the source: what is pushed comes from there. Without the source nothing can go on; without
-    the target each image that needs it fails by its name, and what is there already is told.
+    The user's limits are for the source only: everything that is pushed comes from there. A run ends without its
+    source; without the target each image that needs it fails on its own.
     """
-    clock, sleep, total, bandwidth = settings.client.retry.clock, settings.client.retry.sleep, None, None
-    gates = partial(HostLimiters, observer, patience=settings.client.retry.patience, clock=clock, sleep=sleep)
+    retry, limits = settings.client.retry, settings.limits
+    runtime = Runtime(observer, retry.clock, retry.sleep)
     if side is Side.TARGET:
-        return gates(given_up=Scope.IMAGE), None
+        return HostLimiters(runtime, patience=retry.patience, given_up=Scope.IMAGE), None
 
-    if settings.limits.max_requests_per_second is not None:
-        total = RateLimiter(settings.limits.max_requests_per_second, clock=clock, sleep=sleep)
+    if limits.max_requests_per_second is not None:
+        runtime = replace(runtime, total=Throttle(limits.max_requests_per_second, clock=retry.clock, sleep=retry.sleep))
 
-    if settings.limits.limit_rate is not None:
-        bandwidth = RateLimiter(settings.limits.limit_rate, clock=clock, sleep=sleep)
-
-    return gates(total=total), bandwidth
+    bandwidth = limits.limit_rate and Throttle(limits.limit_rate, clock=retry.clock, sleep=retry.sleep)
+    return HostLimiters(runtime, patience=retry.patience), bandwidth or None
 
 
 def _trust(origin: Origin, settings: Options, side: Side) -> Trust:

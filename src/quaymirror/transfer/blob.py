@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import anyio
 
+from ..errors import RangeRefused
 from ..oci import Descriptor, Repository
 from ..progress.meters import Meters
-from ..registry.pull import RangeRefused, RegistryPuller
+from ..registry.pull import RegistryPuller
 from ..store.sink import Sink
 from .segments import fetch_segments
 from .stream import PROGRESS_BYTES, Streams

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from ..errors import Scope, TransportError
+from ..errors import RangeRefused, Scope, TransportError
 from ..http.retry import Attempts
 from ..progress.meters import Meter, Meters
-from ..registry.pull import BlobStream, RangeRefused
+from ..registry.pull import BlobStream
 from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all
 from .stream import PROGRESS_BYTES, Streams

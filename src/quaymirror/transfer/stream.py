@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from ..errors import TimedOut
-from ..http.client import Validator
+from ..http.exchange import Validator
 from ..oci import Descriptor, Repository
 from ..progress.meters import Meter, Meters
 from ..registry.pull import BlobStream, RegistryPuller

@@ -14,7 +14,7 @@ import pytest
 from quaymirror.errors import TimedOut
 from quaymirror.http.guard import AddressGuard
 from quaymirror.http.timeouts import Timeouts
-from quaymirror.http.transport import AiohttpTransport, _Patience
+from quaymirror.http.transport import AiohttpTransport, _StallTimer
 
 # More than is read ahead, but not much: its end is what nobody takes at first.
 BODY = bytes(250_000)
@@ -78,7 +78,7 @@ async def test_a_connection_that_was_idle_for_longer_than_a_stall_is_used_again(
 async def test_a_body_that_stops_is_given_up_after_a_stall() -> None:
     server = Server()
     async with server.listening() as url, transport() as client:
-        with pytest.raises(TimedOut, match="no more of it, in time"):
+        with pytest.raises(TimedOut, match="sent nothing for too long"):
             await read(client, f"{url}/half")
 
 
@@ -110,18 +110,18 @@ class Clock:
 
 async def test_each_wait_has_the_whole_of_the_patience_and_all_of_them_one_timer() -> None:
     clock = Clock()
-    patience = _Patience(cast(Any, clock), 10.0)
-    patience._loop = cast(Any, clock)
+    timer = _StallTimer(cast(Any, clock), 10.0)
+    timer._loop = cast(Any, clock)
     for second in range(0, 100, 9):
         clock.pass_until(second)
-        patience.begin()
+        timer.start()
         clock.pass_until(second + 8)
-        patience.pause()
+        timer.suspend()
         assert len(clock.calls) <= 1
 
     clock.pass_until(200)
     assert not clock.errors, "nobody waited"
-    patience.begin()
+    timer.start()
     clock.pass_until(209)
     assert not clock.errors
     clock.pass_until(210)

@@ -1,4 +1,4 @@
-"""How a host fares: pauses, outages, and who may find out whether it is back."""
+"""The health of a host: pauses, outages, and the one request that finds out whether it is back."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from hypothesis import strategies as st
 from quaymirror.errors import RateLimited, Scope, Unavailable
 from quaymirror.events import Event, HostPaused, HostResumed
 from quaymirror.http.health import Health
+from quaymirror.http.limiter import Host, Runtime
 
 
-def make_health(clock: ManualClock, *, patience: float = 900, events: list[Event] | None = None) -> Health:
+def make_host(clock: ManualClock, *, patience: float = 900, events: list[Event] | None = None) -> Host:
     observer = events.append if events is not None else lambda event: None
-    return Health("quay.io", patience=patience, observer=observer, clock=clock, sleep=clock.sleep)
+    return Host(Health("quay.io", patience=patience), Runtime(observer, clock, clock.sleep))
 
 
-async def _fail_for_ever(health: Health) -> None:
+async def _fail_for_ever(host: Host) -> None:
     while True:
-        is_probe = await health.ready()
-        health.failing("refused")
+        is_probe = await host.wait_until_available()
+        host.record_failure("refused")
         if is_probe:
-            health.probed()
+            host.probe_finished()
 
 
 async def test_a_pause_holds_everybody_back_and_is_told_once() -> None:
     events = list[Event]()
     async with running_clock() as clock:
-        health = make_health(clock, events=events)
+        host = make_host(clock, events=events)
         for _ in range(5):
-            health.pause(30, "answered 429")
+            host.pause(30, "answered 429")
             clock.now += 0.01
 
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
-                tasks.start_soon(health.ready)
+                tasks.start_soon(host.wait_until_available)
 
         assert 130 <= clock.now <= 131.1
 
@@ -48,46 +49,46 @@ async def test_a_pause_holds_everybody_back_and_is_told_once() -> None:
 async def test_a_host_that_was_down_is_back_when_it_answers_and_not_when_it_is_asked() -> None:
     events = list[Event]()
     async with running_clock() as clock:
-        health = make_health(clock, events=events)
-        while not health.is_down:
-            health.failing("refused")
+        host = make_host(clock, events=events)
+        while not host.health.is_down:
+            host.record_failure("refused")
 
-        assert await health.ready()
+        assert await host.wait_until_available()
         assert not [event for event in events if isinstance(event, HostResumed)]
-        health.well()
+        host.record_success()
 
     assert events[-1] == HostResumed("quay.io")
 
 
 async def test_a_host_that_fails_now_and_then_is_never_down() -> None:
-    health = make_health(ManualClock())
+    host = make_host(ManualClock())
     for number in range(1000):
         if number % 4 == 0:
-            health.failing("answered 502")
+            host.record_failure("answered 502")
         else:
-            health.well()
+            host.record_success()
 
-        assert not health.is_down
+        assert not host.health.is_down
 
 
 async def test_a_dead_host_is_asked_by_one_at_a_time_and_less_and_less_often() -> None:
     async with running_clock() as clock:
-        health = make_health(clock)
-        health.well()
+        host = make_host(clock)
+        host.record_success()
         asked: list[float] = []
 
         async def worker() -> None:
             while clock.now < 700:
-                is_probe = await health.ready()
+                is_probe = await host.wait_until_available()
                 asked.append(clock.now)
                 await clock.sleep(0.01)
                 if clock.now < 700:
-                    health.failing("refused")
+                    host.record_failure("refused")
                 else:
-                    health.well()
+                    host.record_success()
 
                 if is_probe:
-                    health.probed()
+                    host.probe_finished()
 
         async with anyio.create_task_group() as tasks:
             for _ in range(32):
@@ -100,17 +101,17 @@ async def test_a_dead_host_is_asked_by_one_at_a_time_and_less_and_less_often() -
 
 async def test_everybody_goes_on_when_the_host_is_back() -> None:
     async with running_clock() as clock:
-        health = make_health(clock)
+        host = make_host(clock)
         for _ in range(30):
-            health.failing("refused")
+            host.record_failure("refused")
 
         passed = 0
 
         async def worker() -> None:
             nonlocal passed
-            if await health.ready():
-                health.well()
-                health.probed()
+            if await host.wait_until_available():
+                host.record_success()
+                host.probe_finished()
 
             passed += 1
 
@@ -120,44 +121,44 @@ async def test_everybody_goes_on_when_the_host_is_back() -> None:
                     tasks.start_soon(worker)
 
     assert passed == 20
-    assert not health.is_down
+    assert not host.health.is_down
 
 
 async def test_a_prober_that_is_cancelled_leaves_the_question_to_another() -> None:
     async with running_clock() as clock:
-        health = make_health(clock)
+        host = make_host(clock)
         for _ in range(30):
-            health.failing("refused")
+            host.record_failure("refused")
 
-        assert await health.ready()
+        assert await host.wait_until_available()
         others = 0
 
         async def other() -> None:
             nonlocal others
-            others += await health.ready()
+            others += await host.wait_until_available()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(other)
-            health.probed()
+            host.probe_finished()
 
     assert others == 1
 
 
 async def test_a_host_that_asks_for_more_than_there_is_ends_the_run() -> None:
-    health = make_health(ManualClock(), patience=900)
-    health.pause(3600, "answered 429")
-    with pytest.raises(RateLimited, match=r"3,600 s of patience \(answered 429\)") as caught:
-        await health.ready()
+    host = make_host(ManualClock(), patience=900)
+    host.pause(3600, "answered 429")
+    with pytest.raises(RateLimited, match=r"requested a pause of 3,600 s \(answered 429\)") as caught:
+        await host.wait_until_available()
 
     assert caught.value.scope is Scope.RUN
 
 
 async def test_a_host_that_stays_away_for_longer_than_the_patience_ends_the_run() -> None:
     async with running_clock() as clock:
-        health = make_health(clock, patience=300)
-        health.well()
-        with pytest.raises(Unavailable, match=r"in trouble for .* s: refused") as caught:
-            await _fail_for_ever(health)
+        host = make_host(clock, patience=300)
+        host.record_success()
+        with pytest.raises(Unavailable, match=r"failing for .* s: refused") as caught:
+            await _fail_for_ever(host)
 
         assert caught.value.scope is Scope.RUN
         assert 400 <= clock.now <= 480
@@ -165,9 +166,9 @@ async def test_a_host_that_stays_away_for_longer_than_the_patience_ends_the_run(
 
 async def test_a_host_that_was_never_there_is_given_up_soon_and_costs_only_what_is_there() -> None:
     async with running_clock() as clock:
-        health = make_health(clock, patience=900)
+        host = make_host(clock, patience=900)
         with pytest.raises(Unavailable) as caught:
-            await _fail_for_ever(health)
+            await _fail_for_ever(host)
 
         assert caught.value.scope is Scope.IMAGE
         assert clock.now <= 200
@@ -175,27 +176,51 @@ async def test_a_host_that_was_never_there_is_given_up_soon_and_costs_only_what_
 
 async def test_new_trouble_long_after_the_old_has_its_own_patience() -> None:
     async with running_clock() as clock:
-        health = make_health(clock, patience=100)
-        health.well()
-        health.pause(1, "answered 429")
+        host = make_host(clock, patience=100)
+        host.record_success()
+        host.pause(1, "answered 429")
         clock.now += 1000
-        health.pause(1, "answered 429")
-        assert not await health.ready()
+        host.pause(1, "answered 429")
+        assert not await host.wait_until_available()
 
 
-@given(st.lists(st.sampled_from(["well", "failing", "pause", "probe"]), max_size=200))
+def test_the_delay_is_a_function_of_time_and_of_what_was_recorded() -> None:
+    health = Health("quay.io", uniform=lambda low, high: high)
+    assert health.delay(100.0) == 0
+    assert health.pause(100.0, 30, "answered 429")
+    assert not health.pause(100.1, 30, "answered 429")
+    assert health.delay(110.0) == pytest.approx(20.1)
+    assert health.delay(131.0) == 0
+    assert not health.admit()
+
+
+def test_only_one_request_probes_a_host_that_is_down() -> None:
+    health = Health("quay.io", uniform=lambda low, high: high)
+    pauses = [health.record_failure(100.0, "refused") for _ in range(21)]
+    assert pauses == [0.0] * 20 + [2.0]
+    assert health.delay(103.0) == 0
+    assert health.admit()
+    assert health.delay(103.0) == float("inf")
+    health.probe_finished()
+    assert health.delay(103.0) == 0
+    assert health.admit()
+    assert health.record_success()
+    assert not health.record_success()
+    assert health.delay(103.0) == 0
+
+
+@given(st.lists(st.sampled_from(["success", "failure", "pause", "probe"]), max_size=200))
 def test_whatever_happens_a_host_that_answers_well_is_not_down(happenings: list[str]) -> None:
-    clock = ManualClock()
-    health = make_health(clock)
+    health, now = Health("quay.io"), 100.0
     for what in happenings:
-        clock.now += 0.1
+        now += 0.1
         match what:
-            case "well":
-                health.well()
+            case "success":
+                health.record_success()
                 assert not health.is_down
-            case "failing":
-                health.failing("502")
+            case "failure":
+                health.record_failure(now, "502")
             case "pause":
-                health.pause(1, "429")
+                health.pause(now, 1, "429")
             case _:
-                health.probed()
+                health.probe_finished()

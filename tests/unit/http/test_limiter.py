@@ -1,6 +1,9 @@
-"""The gate of a host and class of endpoints: slots, and a pace that finds the host's own."""
+"""The limiter of a host and class of endpoints: slots, and a rate that adapts to the host."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -11,54 +14,62 @@ from hypothesis import strategies as st
 from quaymirror.errors import RateLimited, Scope
 from quaymirror.events import Event, HostPaced, HostPaused, HostResumed
 from quaymirror.http.health import Health
-from quaymirror.http.limiter import KINDS, HostLimiter, HostLimiters, Limits
-from quaymirror.http.rate import RateLimiter
+from quaymirror.http.limiter import KINDS, Host, HostLimiter, HostLimiters, Limits, Runtime
+from quaymirror.http.rate import Throttle
 from quaymirror.testing import LimitRule
 from quaymirror.testing.limits import RateLimiter as ServerLimits
 
 UNKNOWN = Limits(4, 8)
 
 
-def make_gate(
-    clock: ManualClock, limits: Limits = UNKNOWN, *, events: list[Event] | None = None, total: RateLimiter | None = None
-) -> HostLimiter:
-    observer = events.append if events is not None else lambda event: None
-    health = Health("quay.io", observer=observer, clock=clock, sleep=clock.sleep)
-    return HostLimiter(health, limits, kind="api", observer=observer, total=total, clock=clock, sleep=clock.sleep)
+def make_limiter(clock: ManualClock, limits: Limits = UNKNOWN, *, events: list[Event] | None = None) -> HostLimiter:
+    runtime = Runtime(events.append if events is not None else lambda event: None, clock, clock.sleep)
+    return HostLimiter(Host(Health("quay.io"), runtime), limits, kind="api", runtime=runtime)
+
+
+@asynccontextmanager
+async def request(limiter: HostLimiter, *, patient: bool = True) -> AsyncIterator[None]:
+    """Send one request, which passes unless an error is raised."""
+    with limiter.slot(patient=patient) as slot:
+        await slot.enter()
+        yield
+
+    slot.leave()
 
 
 async def test_no_more_requests_are_in_flight_than_the_window_has_slots() -> None:
-    gate, peak = make_gate(ManualClock(), Limits(3, 3)), 0
+    limiter, active, peak = make_limiter(ManualClock(), Limits(3, 3)), 0, 0
 
-    async def request() -> None:
-        nonlocal peak
-        async with gate.slot():
-            peak = max(peak, gate.statistics().active)
+    async def send() -> None:
+        nonlocal active, peak
+        async with request(limiter):
+            active += 1
+            peak = max(peak, active)
             await anyio.lowlevel.checkpoint()
+            active -= 1
 
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
-            tasks.start_soon(request)
+            tasks.start_soon(send)
 
     assert peak == 3
-    assert gate.statistics().active == 0
 
 
 async def test_a_pause_holds_back_whoever_waits_for_a_slot_too() -> None:
     events = list[Event]()
     async with running_clock() as clock:
-        gate = make_gate(clock, Limits(1, 1), events=events)
+        limiter = make_limiter(clock, Limits(1, 1), events=events)
         started: list[float] = []
 
-        async def request() -> None:
-            async with gate.slot():
+        async def send() -> None:
+            async with request(limiter):
                 started.append(clock.now)
                 if len(started) == 1:
-                    gate.overloaded(pause=30, reason="answered 429")
+                    limiter.record_complaint(pause=30, reason="answered 429")
 
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
-                tasks.start_soon(request)
+                tasks.start_soon(send)
 
     assert started[0] == 100
     assert all(moment >= 130 for moment in started[1:])
@@ -70,36 +81,36 @@ async def test_a_pause_holds_back_whoever_waits_for_a_slot_too() -> None:
 
 async def test_the_pause_of_one_class_of_endpoints_is_the_pause_of_the_whole_host() -> None:
     async with running_clock() as clock:
-        gates = HostLimiters(clock=clock, sleep=clock.sleep)
-        gates("quay.io", "api").overloaded(pause=10, reason="answered 429")
-        async with gates("cdn.quay.io", "blobs").slot():
+        limiters = HostLimiters(Runtime(clock=clock, sleep=clock.sleep))
+        limiters("quay.io", "api").record_complaint(pause=10, reason="answered 429")
+        async with request(limiters("cdn.quay.io", "blobs")):
             assert clock.now == 100
 
-        async with gates("quay.io", "manifests").slot():
+        async with request(limiters("quay.io", "manifests")):
             assert clock.now >= 110
 
 
 async def test_the_window_halves_once_for_a_burst_of_complaints_and_grows_back() -> None:
     clock = ManualClock()
-    gate = make_gate(clock, Limits(8, 8))
+    limiter = make_limiter(clock, Limits(8, 8))
     for _ in range(8):
-        gate.overloaded(pause=0, reason="answered 429")
+        limiter.record_complaint(pause=0, reason="answered 429")
 
-    assert gate.statistics().window == 4
+    assert limiter.window == 4
     for _ in range(60):
-        gate.answered()
+        limiter.record_success()
 
-    assert gate.statistics().window == 8
+    assert limiter.window == 8
 
 
 async def test_limits_are_told_when_they_change_notably_and_complaints_are_counted() -> None:
     events, clock = list[Event](), ManualClock()
-    gate = make_gate(clock, Limits(8, 64, rate=5.0, burst=24.0), events=events)
-    gate.answered()
+    limiter = make_limiter(clock, Limits(8, 64, rate=5.0, burst=24.0), events=events)
+    limiter.record_success()
     for _ in range(8):
-        gate.overloaded(pause=0, reason="answered 429")
+        limiter.record_complaint(pause=0, reason="answered 429")
 
-    gate.answered()
+    limiter.record_success()
 
     first, halved, counted = (event for event in events if isinstance(event, HostPaced))
     assert first == HostPaced("quay.io", "api", window=8, rate=None, throttled=0)
@@ -109,28 +120,28 @@ async def test_limits_are_told_when_they_change_notably_and_complaints_are_count
 
 async def test_a_window_that_grows_a_little_with_each_answer_is_told_a_few_times() -> None:
     events = list[Event]()
-    gate = make_gate(ManualClock(), Limits(8, 64), events=events)
+    limiter = make_limiter(ManualClock(), Limits(8, 64), events=events)
     for _ in range(10_000):
-        gate.answered()
+        limiter.record_success()
 
     told = [event.window for event in events if isinstance(event, HostPaced)]
     assert told == [8, 10, 13, 17, 22, 28, 35, 44, 55]
 
 
 async def test_the_window_halves_when_answers_get_slow() -> None:
-    gate = make_gate(ManualClock(), Limits(8, 8))
+    limiter = make_limiter(ManualClock(), Limits(8, 8))
     for _ in range(20):
-        gate.answered(0.1)
+        limiter.record_success(0.1)
 
     for _ in range(20):
-        gate.answered(5.0)
+        limiter.record_success(5.0)
 
-    assert gate.statistics().window <= 4
+    assert limiter.window <= 4
 
 
 async def _ask(
     clock: ManualClock,
-    gate: HostLimiter,
+    limiter: HostLimiter,
     server: ServerLimits | None,
     count: int,
     *,
@@ -145,16 +156,16 @@ async def _ask(
         while left > 0:
             left -= 1
             try:
-                async with gate.slot():
+                async with request(limiter):
                     began = clock.now
                     await clock.sleep(latency / 2)
                     passed = server is None or server.admits(path, address="1.2.3.4")
                     await clock.sleep(latency / 2)
                     if not passed:
-                        gate.overloaded(pause=1, reason="answered 429")
+                        limiter.record_complaint(pause=1, reason="answered 429")
                         raise ConnectionError
 
-                    gate.answered(clock.now - began)
+                    limiter.record_success(clock.now - began)
             except ConnectionError:
                 left += 1
                 refused += 1
@@ -173,7 +184,7 @@ async def test_a_host_that_is_limited_as_quay_is_asked_nearly_as_fast_as_it_allo
 ) -> None:
     async with running_clock() as clock:
         server = ServerLimits([LimitRule("^/", "zone", rate, burst)], clock=clock)
-        refused = await _ask(clock, make_gate(clock, KINDS[kind]), server, count, latency=latency)
+        refused = await _ask(clock, make_limiter(clock, KINDS[kind]), server, count, latency=latency)
         elapsed = clock.now - 100
 
     assert elapsed <= 1.25 * (count - burst - 1) / rate
@@ -184,7 +195,7 @@ async def test_a_host_that_is_limited_as_quay_is_asked_nearly_as_fast_as_it_allo
 async def test_a_limit_that_is_none_of_quay_s_is_found(rate: float, burst: int) -> None:
     async with running_clock() as clock:
         server, count = ServerLimits([LimitRule("^/", "zone", rate, burst)], clock=clock), int(rate * 60)
-        refused = await _ask(clock, make_gate(clock, KINDS["manifests"]), server, count, latency=0.02)
+        refused = await _ask(clock, make_limiter(clock, KINDS["manifests"]), server, count, latency=0.02)
         elapsed = clock.now - 100
 
     assert elapsed <= 1.5 * count / rate
@@ -195,7 +206,7 @@ async def test_a_limit_that_is_none_of_quay_s_is_found(rate: float, burst: int) 
 @pytest.mark.parametrize("latency", [0.005, 0.1])
 async def test_a_host_without_limits_is_found_out_within_a_few_round_trips(kind: str, latency: float) -> None:
     async with running_clock() as clock:
-        refused = await _ask(clock, make_gate(clock, KINDS[kind]), None, 200, latency=latency)
+        refused = await _ask(clock, make_limiter(clock, KINDS[kind]), None, 200, latency=latency)
         elapsed = clock.now - 100
 
     assert refused == 0
@@ -203,17 +214,19 @@ async def test_a_host_without_limits_is_found_out_within_a_few_round_trips(kind:
     assert elapsed <= 26 * latency
 
 
-async def test_a_total_pace_holds_over_all_gates_together() -> None:
+async def test_a_total_rate_holds_over_all_limiters_together() -> None:
     async with running_clock() as clock:
-        gates = HostLimiters(total=RateLimiter(20, clock=clock, sleep=clock.sleep), clock=clock, sleep=clock.sleep)
+        limiters = HostLimiters(
+            Runtime(clock=clock, sleep=clock.sleep, total=Throttle(20, clock=clock, sleep=clock.sleep))
+        )
         starts: list[float] = []
 
         async def worker(kind: str, host: str) -> None:
             for _ in range(25):
-                async with gates(host, kind).slot():
+                async with request(limiters(host, kind)):
                     starts.append(clock.now)
                     await clock.sleep(0.01)
-                    gates(host, kind).answered(0.01)
+                    limiters(host, kind).record_success(0.01)
 
         async with anyio.create_task_group() as tasks:
             for kind in ("api", "manifests", "blobs"):
@@ -230,15 +243,15 @@ async def test_a_total_pace_holds_over_all_gates_together() -> None:
 
 async def test_who_is_not_patient_fails_as_soon_as_the_host_shows_a_limit() -> None:
     async with running_clock() as clock:
-        gate = make_gate(clock, KINDS["api"])
+        limiter = make_limiter(clock, KINDS["api"])
         outcomes: list[str] = []
 
         async def eager() -> None:
             try:
-                async with gate.slot(patient=False):
+                async with request(limiter, patient=False):
                     await clock.sleep(0.1)
                     if len(outcomes) == 26:
-                        gate.overloaded(pause=1, reason="answered 429")
+                        limiter.record_complaint(pause=1, reason="answered 429")
 
                     outcomes.append("asked")
             except RateLimited as error:
@@ -250,66 +263,64 @@ async def test_who_is_not_patient_fails_as_soon_as_the_host_shows_a_limit() -> N
 
     assert outcomes.count("asked") <= 30
     assert outcomes.count("asked") + outcomes.count("refused") == 60
-    assert gate.statistics().active == 0
 
 
 @pytest.mark.parametrize(("latency", "window"), [(0.001, 4), (0.05, 40)])
 async def test_many_at_a_time_are_for_hosts_that_are_far_away(latency: float, window: int) -> None:
-    gate = make_gate(ManualClock(), Limits(4, 64, far=40))
+    limiter = make_limiter(ManualClock(), Limits(4, 64, far=40))
     for _ in range(8):
-        gate.answered(latency)
+        limiter.record_success(latency)
 
-    assert gate.statistics().window == window
+    assert limiter.window == window
 
 
 async def test_a_near_host_that_had_enough_gets_as_much_again_after_a_while() -> None:
     async with running_clock() as clock:
-        gate = make_gate(clock, Limits(4, 64, far=40))
-        gate.answered(0.001)
-        gate.overloaded(pause=1, reason="answered 429")
-        assert gate.statistics().window == 2
+        limiter = make_limiter(clock, Limits(4, 64, far=40))
+        limiter.record_success(0.001)
+        limiter.record_complaint(pause=1, reason="answered 429")
+        assert limiter.window == 2
         for _ in range(30):
-            gate.answered(0.001)
+            limiter.record_success(0.001)
 
-        assert gate.statistics().window == 4
+        assert limiter.window == 4
 
 
 async def test_a_far_host_that_has_enough_gets_less_and_grows_from_there() -> None:
-    gate = make_gate(ManualClock(), Limits(4, 64, far=40))
+    limiter = make_limiter(ManualClock(), Limits(4, 64, far=40))
     for _ in range(8):
-        gate.answered(0.05)
+        limiter.record_success(0.05)
 
-    gate.overloaded(pause=1, reason="answered 429")
-    assert gate.statistics().window == 20
+    limiter.record_complaint(pause=1, reason="answered 429")
+    assert limiter.window == 20
     for _ in range(21):
-        gate.answered(0.05)
+        limiter.record_success(0.05)
 
-    assert gate.statistics().window == 21
+    assert limiter.window == 21
 
 
 async def test_a_cancelled_wait_takes_no_slot() -> None:
-    gate = make_gate(ManualClock(), Limits(1, 1))
-    async with gate.slot(), anyio.create_task_group() as tasks:
-        tasks.start_soon(gate.slot().__aenter__)
+    limiter = make_limiter(ManualClock(), Limits(1, 1))
+    async with request(limiter), anyio.create_task_group() as tasks:
+        tasks.start_soon(limiter.slot().enter)
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
 
     with anyio.fail_after(1):
-        async with gate.slot():
-            assert gate.statistics().active == 1
+        async with request(limiter):
+            pass
 
 
 @given(st.lists(st.one_of(st.just("answer"), st.floats(0, 100)), max_size=60), st.sampled_from(list(KINDS.values())))
 def test_whatever_a_host_answers_there_is_always_a_slot_and_a_pace(answers: list[str | float], limits: Limits) -> None:
     clock = ManualClock()
-    gate = make_gate(clock, limits)
+    limiter = make_limiter(clock, limits)
     for answer in answers:
         clock.now += 0.5
         if isinstance(answer, str):
-            gate.answered()
+            limiter.record_success()
         else:
-            gate.overloaded(pause=answer, reason="answered 503")
+            limiter.record_complaint(pause=answer, reason="answered 503")
 
-        statistics = gate.statistics()
-        assert 1 <= statistics.window <= limits.most
-        assert statistics.rate is None or statistics.rate >= 0.5
+        assert 1 <= limiter.window <= limits.most
+        assert limiter.rate is None or limiter.rate >= 0.5

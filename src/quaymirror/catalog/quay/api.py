@@ -8,9 +8,9 @@ from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from ...errors import AccessDenied, CredentialsRefused, NotFound, Unavailable
-from ...http.client import Client, Request
+from ...http.client import Client
 from ...http.dates import parse_http_date
-from ...http.transport import Response
+from ...http.exchange import Request, Response
 from ..base import TagAnswer
 from .schema import MAX_ANSWER, ListingPage, TagPage, parse_page, parse_tags
 
