@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
+from ..documents import PastRunJson
 from ..errors import ConfigError
+from ..events import Status
 from ..settings import DEFAULT_TARGET
 from ..store.history import History
 from ..store.records import PastRun
-from ..text import escape_controls, human_bytes, human_duration
+from ..text import escape_controls, human_bytes, human_duration, table
 from .help import WIDE, command_option, options
 from .options import home_at, json_option
+
+_COLUMNS = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED)
 
 
 @click.command(context_settings=WIDE)
@@ -47,13 +51,11 @@ def history(run: str | None, target: str | None, state: Path | None, limit: int,
 
 
 def _open(target: str, state: Path | None) -> History:
-    home = home_at(target, state)
-    if not (home / "history.db").exists():
-        raise ConfigError(
-            f"no run has been recorded for {target!r}: name the target with --to, as it was given to sync"
-        )
+    directory = home_at(target, state)
+    if not (directory / "history.db").exists():
+        raise ConfigError(f"no run found for '{target}': pass the same target that you used with sync")
 
-    past, notice = History.open(home, read_only=True)
+    past, notice = History.open(directory, read_only=True)
     if notice:
         raise ConfigError(notice)
 
@@ -63,11 +65,12 @@ def _open(target: str, state: Path | None) -> History:
 def _report(past: History, run: str) -> dict[str, Any]:
     matching = [known.id for known in past.runs() if known.id.startswith(run)]
     if len(matching) != 1:
-        raise ConfigError(f"{len(matching) or 'no'} runs have an id that begins with {run!r}: see quaymirror history")
+        count = f"{len(matching)} runs have" if matching else "no run has"
+        raise ConfigError(f"{count} an id that begins with {run!r}: see quaymirror history")
 
     report = past.report(matching[0])
     if report is None:
-        raise ConfigError(f"of run {matching[0]} only its line is left: reports are kept of the last 100 runs")
+        raise ConfigError(f"the report of run {matching[0]} is no longer stored: only the last 100 reports are kept")
 
     return report
 
@@ -77,23 +80,20 @@ def _show_runs(runs: Sequence[PastRun], *, as_json: bool) -> None:
         click.echo(json.dumps([_row(run) for run in runs], indent=2))
         return
 
-    lines: list[tuple[str, ...]] = [
-        ("run", "began", "took", "mirrored", "unchanged", "skipped", "failed", "fetched", "result", "selection")
-    ]
-    lines += [_cells(run) for run in runs]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    head = ("run", "began", "took", "mirrored", "unchanged", "skipped", "failed", "fetched", "result", "selection")
+    for line in table([head, *map(_cells, runs)]):
+        click.echo(line)
 
 
-def _row(run: PastRun) -> dict[str, Any]:
+def _row(run: PastRun) -> PastRunJson:
     row = asdict(run)
     subject = json.loads(row.pop("subject"))
-    return {**row, **subject, "started": datetime.fromtimestamp(run.started, UTC).isoformat()}
+    started = datetime.fromtimestamp(run.started, UTC).isoformat()
+    return cast("PastRunJson", {**row, **subject, "started": started})
 
 
 def _cells(run: PastRun) -> tuple[str, ...]:
-    counts = [f"{run.images.get(word, 0):,}" for word in ("mirrored", "unchanged", "skipped", "failed")]
+    counts = [f"{run.images.get(status.value, 0):,}" for status in _COLUMNS]
     selection = json.loads(run.subject)["selection"]
     return (
         run.id,
@@ -102,7 +102,7 @@ def _cells(run: PastRun) -> tuple[str, ...]:
         *counts,
         human_bytes(run.bytes_fetched),
         "ok" if run.exit_code == 0 else f"exit {run.exit_code}",
-        escape_controls(f"{selection['organization']}/{selection['glob']}:{selection['tag']}"),
+        f"{selection['organization']}/{selection['glob']}:{selection['tag']}",
     )
 
 
@@ -112,7 +112,14 @@ def _show_report(report: dict[str, Any], *, as_json: bool) -> None:
         return
 
     click.echo(escape_controls(f"run {report['run_id']} of {report['started']}, exit code {report['exit_code']}"))
-    for outcome in report["outcomes"]:
-        remark = outcome["error"]["message"] if outcome["error"] else outcome["reason"]
-        words = [f"{outcome['status']:<9}", outcome["reference"], outcome["digest"] or "-", remark or ""]
-        click.echo(escape_controls("  ".join(words).rstrip()))
+    rows = [
+        (
+            outcome["status"],
+            outcome["reference"],
+            outcome["digest"] or "-",
+            outcome["error"]["message"] if outcome["error"] else outcome["reason"] or "",
+        )
+        for outcome in report["outcomes"]
+    ]
+    for line in table(rows):
+        click.echo(line)

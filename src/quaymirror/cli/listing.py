@@ -11,12 +11,13 @@ import anyio
 import click
 
 from ..catalog.base import PinnedImage
+from ..documents import ListedImageJson
 from ..errors import SelectionEmpty
 from ..events import Event, Notice
 from ..run.find import find_images
 from ..selection.selection import Selection
 from ..settings import Options
-from ..text import escape_controls, human_bytes
+from ..text import escape_controls, human_bytes, table
 from .help import WIDE, GroupedCommand, options
 from .options import json_option, make_options, make_selection, selection_arguments
 
@@ -37,7 +38,7 @@ def list_images(
     if as_json:
         click.echo(json.dumps([_row(image) for image in images], indent=2))
     else:
-        for line in _table([_row(image) for image in images]):
+        for line in table([_cells(_row(image)) for image in images]):
             click.echo(line)
 
     if not images and not settings.discovery.allow_empty:
@@ -59,7 +60,7 @@ def _tell(event: Event) -> None:
         click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)
 
 
-def _row(image: PinnedImage) -> dict[str, Any]:
+def _row(image: PinnedImage) -> ListedImageJson:
     reference = image.reference
     return {
         "repository": reference.repository.name,
@@ -70,16 +71,11 @@ def _row(image: PinnedImage) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """Columns for eyes: the size of an index is not known without asking the registry."""
-    cells = [
-        (
-            f"{row['repository']}:{row['tag']}",
-            row["digest"],
-            (row["updated"] or "-")[:19].replace("T", " "),
-            human_bytes(row["size"]) if row["size"] is not None else "multi-arch",
-        )
-        for row in rows
-    ]
-    widths = [max((len(cell[column]) for cell in cells), default=0) for column in range(4)]
-    return ["  ".join(text.ljust(width) for text, width in zip(cell, widths, strict=True)).rstrip() for cell in cells]
+def _cells(row: ListedImageJson) -> tuple[str, ...]:
+    """Return the columns of an image. The size of an index is unknown without a request to the registry."""
+    return (
+        f"{row['repository']}:{row['tag']}",
+        row["digest"],
+        (row["updated"] or "-")[:19].replace("T", " "),
+        human_bytes(row["size"]) if row["size"] is not None else "multi-arch",
+    )

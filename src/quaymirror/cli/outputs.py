@@ -1,11 +1,10 @@
-"""What a run leaves behind for others, beside the mirror: reports, a lock, metrics, pings."""
+"""The files that a run writes besides the mirror, and the pings."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -17,13 +16,16 @@ from ..progress.timeline import Timeline
 from ..run.report import Report
 from ..selection.lockfile import lock_document
 from ..settings import OutputOptions
+from ..store.fsops import local_errors, replace_file
 from ..text import escape_controls
+
+__all__ = ["ping", "shown_url", "write_outputs"]
 
 
 def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
-    """Write everything there is to write about `runs`: report, exit code and timeline of each.
+    """Write all files about `runs`: report, exit code and timeline of each.
 
-    :raises StoreError: when a file can't be written.
+    :raises StoreError: if a file can't be written.
     """
     documents: list[ReportJson] = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
     if outputs.report is not None:
@@ -53,7 +55,7 @@ def _write_lock(file: Path, reports: Sequence[Report]) -> None:
 
 
 async def ping(outputs: OutputOptions, suffix: str, body: str = "") -> None:
-    """Ping, if there is somebody to; that it fails is worth a line."""
+    """Send a ping if the options ask for it; a failed one is only a line."""
     if outputs.ping_url is None:
         return
 
@@ -62,12 +64,12 @@ async def ping(outputs: OutputOptions, suffix: str, body: str = "") -> None:
     try:
         await send_ping(outputs.ping_url.rstrip("/") + suffix, body.encode())
     except QuaymirrorError as error:
-        # What follows the host is a secret: whoever knows it can ping.
+        # The path of the URL is a secret, and not in the message: anyone who knows it can ping.
         click.echo(f"quaymirror: --ping-url: {escape_controls(error.message)}", err=True)
 
 
 def shown_url(url: str) -> str:
-    """Return a ping URL without what must not be seen."""
+    """Return a ping URL without its secret parts."""
     return f"{url.partition('://')[0]}://{shown(url).partition('/')[0]}/***"
 
 
@@ -76,27 +78,17 @@ def _json(document: object) -> str:
 
 
 def _write(option: str, file: Path, text: str) -> None:
-    """Write it whole or not at all: what reads it may come at any time.
+    """Replace a file atomically, because a reader may come at any time.
 
-    :raises StoreError: when it can't be written.
+    :raises StoreError: if it can't be written.
     """
+    content = text.encode()
     try:
         if file.exists() and not file.is_file():
-            # A pipe, or a device such as /dev/stdout: nothing may take its place.
-            file.write_text(text, encoding="utf-8")
+            # A pipe, or a device such as /dev/stdout, stays in its place.
+            with local_errors("write", file):
+                file.write_bytes(content)
         else:
-            _replace(file, text)
-    except OSError as error:
-        raise StoreError(f"{option} {file}: {error.strerror}") from None
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-        raise
+            replace_file(file, content, sync=False, suffix=str(os.getpid()))
+    except StoreError as error:
+        raise error.replace(f"{option}: {error.message}") from None

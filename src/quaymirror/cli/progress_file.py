@@ -10,8 +10,10 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from ..errors import StoreError
 from ..progress.rates import Rates
 from ..progress.run import RunProgress
+from ..store.fsops import replace_file
 from ..ui.snapshot import take_snapshot
 
 __all__ = ["FILE_NAME", "ProgressFile"]
@@ -52,7 +54,5 @@ class ProgressFile:
 
 
 def _write(directory: Path, text: str) -> None:
-    partial = directory / f".{FILE_NAME}.{os.getpid()}"
-    with suppress(OSError):
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(directory / FILE_NAME)
+    with suppress(StoreError):
+        replace_file(directory / FILE_NAME, text.encode(), sync=False, suffix=str(os.getpid()))

@@ -7,16 +7,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..documents import LOCK_VERSION, LockedImageJson, LockJson
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
 from ..untrusted import InvalidDocument, parse_object
 from .selection import Pin, Selection
 
-VERSION = 1
 _MAX_BYTES = 256 * 1024 * 1024
 
 
-def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> dict[str, Any]:
+def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> LockJson:
     """Return the lock of `runs`, each the server and the pinned references that were found there, as JSON values.
 
     :raises ConfigError: if they are of several servers: a lock file is for one.
@@ -30,8 +30,10 @@ def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> dict[str, 
     if len(servers) != 1:
         raise ConfigError("a lock file is for one server: run the jobs of each server by themselves")
 
-    images = [{"repository": name, "tag": tag, "digest": digest} for (name, tag), digest in sorted(found.items())]
-    return {"lock_version": VERSION, "server": servers.pop(), "images": images}
+    images: list[LockedImageJson] = [
+        {"repository": name, "tag": tag, "digest": digest} for (name, tag), digest in sorted(found.items())
+    ]
+    return {"lock_version": LOCK_VERSION, "server": servers.pop(), "images": images}
 
 
 def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
@@ -62,8 +64,8 @@ def _document(file: Path) -> dict[str, Any]:
     except InvalidDocument as error:
         raise ConfigError(f"{file} is not a lock file: it {error}") from None
 
-    if document.get("lock_version") != VERSION:
-        raise ConfigError(f"{file} is not a lock file of version {VERSION}")
+    if document.get("lock_version") != LOCK_VERSION:
+        raise ConfigError(f"{file} is not a lock file of version {LOCK_VERSION}")
 
     return document
 

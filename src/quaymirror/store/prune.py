@@ -11,8 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
+from ..documents import GoneJson, PruneJson
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest
 from .index import IndexFile
@@ -66,11 +66,11 @@ class Plan:
 
         return None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PruneJson:
         """Return the plan as JSON values."""
         return {
             "untag": [_absent_json(image) for image in self.untag],
-            "waiting": [_absent_json(image) | {"doubt": image.uncertain_because or None} for image in self.waiting],
+            "waiting": [{**_absent_json(image), "doubt": image.uncertain_because or None} for image in self.waiting],
             "remove": [{"digest": str(orphan.digest), "size": orphan.size} for orphan in self.remove],
             "later": {"blobs": len(self.later), "bytes": sum(orphan.size for orphan in self.later)},
             "partials": {"files": len(self.partials), "bytes": sum(partial.size for partial in self.partials)},
@@ -78,7 +78,7 @@ class Plan:
         }
 
 
-def _absent_json(image: AbsentImage) -> dict[str, Any]:
+def _absent_json(image: AbsentImage) -> GoneJson:
     return {"name": image.name, "digest": str(image.root), "gone_since": image.since}
 
 

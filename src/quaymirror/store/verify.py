@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from ..documents import VerificationJson
 from ..errors import MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
 from .local_storage import LocalStorage
@@ -50,7 +50,7 @@ class Verification:
     partials: tuple[int, int] = (0, 0)
     fast: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> VerificationJson:
         """Return the result as JSON values."""
         return {
             "images": self.images,
