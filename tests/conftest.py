@@ -1,4 +1,4 @@
-"""What every test may rely on."""
+"""The environment of every test."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home directory that nobody lives in: peers may leave things there."""
+    """An empty home directory, in which peers may leave files."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_arrive() -> None:
-    """Who runs tests in the background, or under nohup, has signals ignored, also by what the tests start."""
+    """Restore signals that are ignored in the background or under nohup, also for the processes that tests start."""
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
@@ -25,11 +25,11 @@ def _signals_arrive() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Keep tests away from the credentials and settings of whoever runs them."""
+    """Keep tests away from the credentials and settings of the developer."""
     for name in list(os.environ):
         if name.startswith(("QUAY", "DOCKER_", "REGISTRY_", "XDG_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
     monkeypatch.setenv("HOME", str(home))
-    # Whatever forgets to name a server reaches none.
+    # A test that names no server reaches none.
     monkeypatch.setenv("QUAYMIRROR_SERVER", "http://127.0.0.1:9")

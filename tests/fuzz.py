@@ -1,7 +1,7 @@
 """Fuzz every parser of outside input, each for its share of the time: `python tests/fuzz.py --seconds 300`.
 
-Each parser has a process of its own, under atheris, which looks for inputs that take new ways through our code. What
-breaks one is printed, ready for `FOUND` in tests/property/test_outside_input.py.
+Each parser runs in a process of its own, under atheris, which looks for inputs that reach new code. Inputs that break a
+parser are printed, ready for `FOUND` in tests/property/test_outside_input.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _is_sound(name: str, seconds: int) -> bool:
-    """Fuzz one parser in a process of its own; tell whether nothing broke it."""
+    """Fuzz one parser in a process of its own; return whether no input broke it."""
     with tempfile.TemporaryDirectory() as here:
         command = [sys.executable, __file__, "--parser", name, "--seconds", str(seconds), "--here", here]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds * 3 + 120)

@@ -10,12 +10,12 @@ from itertools import count
 import anyio
 import anyio.lowlevel
 
-# What tasks do between two sleeps takes less loop iterations, as nothing real is waited for.
+# Between two sleeps, tasks take fewer loop iterations than this, because they wait for nothing real.
 _SETTLED = 25
 
 
 class ManualClock:
-    """A clock that stands still, until it jumps to where the first of those who sleep on it wakes up."""
+    """A clock that jumps to the time at which the first sleeping task wakes up."""
 
     def __init__(self, now: float = 100.0) -> None:
         self.now = now
@@ -37,7 +37,7 @@ class ManualClock:
                 heapq.heapify(self._sleepers)
 
     async def run(self) -> None:
-        """Let time pass whenever nobody has anything to do but sleep; needs to be cancelled."""
+        """Let time pass whenever all tasks sleep; runs until it is cancelled."""
         while True:
             for _ in range(_SETTLED):
                 await anyio.lowlevel.checkpoint()

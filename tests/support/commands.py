@@ -13,7 +13,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 async def run(*arguments: str, cwd: Path, check: int | None = None, env: dict[str, str] | None = None) -> Done:
-    """Run quaymirror; whatever happens, no traceback and no escape sequence comes out."""
+    """Run quaymirror, and check that its output has no traceback and no escape sequence."""
     command = [sys.executable, "-m", "quaymirror", *arguments]
     done = await anyio.to_thread.run_sync(
         lambda: subprocess.run(

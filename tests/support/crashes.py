@@ -1,4 +1,4 @@
-"""Processes that end at the worst moment, and what has to be true after that."""
+"""Processes that end at the worst moment, and the checks after that."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KILLED = -9
 
 @dataclass(slots=True)
 class Done:
-    """How a command ended."""
+    """The end of a command."""
 
     code: int
     stdout: str
@@ -50,7 +50,7 @@ class Zygote:
         kill_after: float | None = None,
         least_piece: int | None = None,
     ) -> Done:
-        """Run a command, whose blobs come in pieces of `least_piece` bytes; however it ends, it shows no traceback."""
+        """Run a command whose blobs come in pieces of `least_piece` bytes, and check that it shows no traceback."""
         outputs = {name: self.directory / name for name in ("stdout", "stderr")}
         order = {"arguments": arguments, "hook": hook or {}, "kill_after": kill_after, "least_piece": least_piece}
         line = json.dumps({**order, **{name: str(path) for name, path in outputs.items()}})
@@ -65,7 +65,7 @@ class Zygote:
 
 @asynccontextmanager
 async def zygote(directory: Path) -> AsyncIterator[Zygote]:
-    """Start a `Zygote` that keeps outputs in `directory`; it is gone when the context ends."""
+    """Start a `Zygote` that keeps outputs in `directory`; it ends with the context."""
     directory.mkdir(exist_ok=True)
     program = Path(__file__).with_name("zygote.py")
     async with await anyio.open_process([sys.executable, str(program)], stderr=None, stdin=subprocess.PIPE) as process:
@@ -85,7 +85,7 @@ def blobs_there(mirror: Path) -> set[str]:
 
 
 def check_whole(mirror: Path, promised: Mapping[str, str]) -> set[str]:
-    """Make sure that `mirror` is in order and holds what was `promised` (names and digests), and return what it has."""
+    """Check that `mirror` is correct and has the images in `promised` (names and digests), and return its images."""
     if not (mirror / "index.json").exists():
         assert not promised
         return blobs_there(mirror)

@@ -1,4 +1,4 @@
-"""What to give to a parser of `parsers`: noise, JSON of all kinds, and what is nearly right."""
+"""Inputs for the parsers in `parsers`: noise, JSON of all kinds, and nearly valid documents."""
 
 from __future__ import annotations
 

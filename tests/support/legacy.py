@@ -29,7 +29,7 @@ TARGET = f"registry://{HOST}:{TARGET_PORT}?insecure=true"
 
 
 def image(seed: str, platform: str = "linux/amd64") -> SourceManifest:
-    """Return an image whose bytes are the same everywhere: compressed layers depend on the version of zlib."""
+    """Return an image with the same bytes on every machine: compressed layers depend on the version of zlib."""
     layers = [make_layer(f"{name}", 3_000, compression="none") for name in ("base", seed, f"{seed} {platform}")]
     return make_image(layers, platform=platform)
 

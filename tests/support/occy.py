@@ -1,4 +1,4 @@
-"""The real occystrap, run by itself on single images: what our derived images are held against."""
+"""The real occystrap, run on single images, for comparison with derived images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ for arguments in json.load(sys.stdin):
 
 
 def occystrap(*commands: list[str], verify: bool = True) -> str:
-    """Run occystrap's command line with each of `commands`, one after the other; return what it prints."""
+    """Run occystrap's command line with each of `commands`, one after the other; return its output."""
     options = ["--insecure", "--verify" if verify else "--no-verify"]
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
@@ -72,7 +72,7 @@ def archive(path: Path) -> dict[str, str]:
 
 
 def infos(host: str, names: Iterable[str], tag: str) -> list[dict[str, Any]]:
-    """Return what `occystrap info` says of each image."""
+    """Return the output of `occystrap info` for each image."""
     printed = occystrap(*(["-O", "json", "info", f"registry://{host}/kolla/{name}:{tag}"] for name in names))
     documents: list[dict[str, Any]] = []
     decoder = json.JSONDecoder()

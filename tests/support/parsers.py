@@ -1,7 +1,7 @@
-"""Every parser of what comes from outside, with what its callers build from the result.
+"""Every parser of outside input, with the use its callers make of the result.
 
-One table for the property tests and for the fuzzer: a function that takes bytes and lets nothing out but errors of
-ours, and seeds, from which inputs are made that get further than noise does.
+One table for the property tests and for the fuzzer: a function that takes bytes and raises only errors of quaymirror,
+and seeds for inputs that get further than noise.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Parser:
-    """One parser: `read` takes any bytes. `seeds` are inputs that it takes, `words` what it looks for."""
+    """One parser: `read` takes any bytes. `seeds` are valid inputs, `words` the texts it looks for."""
 
     read: Callable[[bytes], object]
     seeds: tuple[bytes, ...]
@@ -75,7 +75,7 @@ class Parser:
 
 
 def survive(parser: Parser, data: bytes) -> None:
-    """Let `parser` read `data`: a value or an error of ours, whose message is one line that can be shown."""
+    """Let `parser` read `data`, and check that it returns or raises an error with a printable message of one line."""
     try:
         parser.read(data)
     except Mistakes:
@@ -127,7 +127,7 @@ def _text(data: bytes) -> str:
 
 
 def _same_place(url: str) -> None:
-    """What is sent is read by another parser than what was checked: they have to agree on where it goes."""
+    """Different parsers read the URL for the check and for the request, so they have to agree on its host."""
     try:
         sent = yarl.URL(url)
     except ValueError:

@@ -36,7 +36,7 @@ def require(program: str, *, everywhere: bool = True) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody uses at this moment."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -66,7 +66,7 @@ class Asked:
 
 
 class DockerRegistry:
-    """Debian's docker-registry on a free loopback port; it can be killed and come back with what it had on disk.
+    """Debian's docker-registry on a free loopback port; it can be killed and restarted with its content.
 
     `tls` is a certificate chain and its key, `password` that of the user `mirror`.
     """
@@ -114,7 +114,7 @@ class DockerRegistry:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and not killed."""
+        """Return whether it was started and not killed."""
         return self._process is not None
 
     def kill(self) -> None:
@@ -125,7 +125,7 @@ class DockerRegistry:
             self._process = None
 
     def requests(self) -> list[Asked]:
-        """Return what it was asked since `forget`."""
+        """Return the requests since `forget`."""
         lines = _LOG_LINE.finditer(self.log.read_text(errors="replace"))
         return [Asked(line["method"], line["path"], int(line["status"])) for line in lines]
 
@@ -158,7 +158,7 @@ def docker_registry(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def docker_daemon(directory: Path) -> Iterator[str]:
-    """Run a Docker daemon of one's own, and yield its address, as `docker -H` takes it; it is ended by its process."""
+    """Run a private Docker daemon, and yield its address for `docker -H`."""
     program = require("dockerd", everywhere=False)
     if os.geteuid() != 0:
         pytest.skip("a Docker daemon needs root")
@@ -185,7 +185,7 @@ def docker_daemon(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def containerd(directory: Path) -> Iterator[str]:
-    """Run a containerd of one's own, and yield its address, as `ctr --address` takes it; it is ended by its process."""
+    """Run a private containerd, and yield its address for `ctr --address`."""
     program = require("containerd", everywhere=False)
     if os.geteuid() != 0:
         pytest.skip("containerd needs root")
@@ -255,7 +255,7 @@ _ANY_IMAGE = f"{_OCI}index.v1+json, {_OCI}manifest.v1+json, {_DOCKER}list.v2+jso
 
 
 def has_tag(url: str, repository: str, tag: str) -> bool:
-    """Tell whether the registry at `url` has the tag."""
+    """Return whether the registry at `url` has the tag."""
     try:
         return bool(_request("GET", f"{url}/v2/{repository}/manifests/{tag}", accept=_ANY_IMAGE).status == 200)
     except urllib.error.HTTPError as error:
@@ -264,7 +264,7 @@ def has_tag(url: str, repository: str, tag: str) -> bool:
 
 
 def skopeo(*arguments: str) -> str:
-    """Run skopeo and return what it prints."""
+    """Run skopeo and return its output."""
     program = require("skopeo")
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,8 @@
-"""Power loss, played through: what a disk may hold afterwards, given what was written and what was synced.
+"""A simulation of power loss: the possible contents of a disk, given the writes and syncs.
 
-A recorder notes each operation as it happens. Then every moment is cut off, and of what was not synced by then any
-part may have reached the disk: names in any combination, contents or not. It is stricter than most file systems are.
+A recorder notes each operation. Power loss is then simulated after each of them: any part of the data that was not
+synced by then may have reached the disk, names in any combination, with or without contents. Most file systems lose
+less.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class Content:
 
     @cached_property
     def lost(self) -> Content:
-        """What is found when the length got to the disk and the bytes did not: what delayed allocation makes of it."""
+        """The content of a file whose length reached the disk and whose bytes did not, as with delayed allocation."""
         return Content(bytes(len(self.data)))
 
     @cached_property
     def children(self) -> list[str]:
-        """The digests that a manifest or index names; none for anything else."""
+        """Return the digests that a manifest or index names; none for other content."""
         if not self.data.startswith(b"{") or len(self.data) > 100_000:
             return []
 
@@ -52,7 +53,7 @@ _NOTHING = Content(b"")
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation, and what it left behind: the file's number and content, or the names that are promised."""
+    """One operation and its result: the file's number and content, or the promised names."""
 
     kind: str
     path: Path
@@ -99,7 +100,7 @@ class _Change:
 
 
 class Disk:
-    """What is durable, and what is on its way."""
+    """The durable and the pending part of the state."""
 
     def __init__(self) -> None:
         self.names: dict[Path, int] = {}
@@ -111,7 +112,7 @@ class Disk:
         self._known: set[Path] = set()
 
     def apply(self, operation: Operation) -> None:
-        """Do what was done."""
+        """Apply the recorded operation."""
         match operation.kind:
             case "open" | "write" | "truncate" | "rename" | "chmod":
                 self.current[operation.inode] = operation.content
@@ -140,7 +141,7 @@ class Disk:
         self.pending = [change for change in self.pending if not any(change is other for other in changes)]
 
     def after_power_loss(self, root: Path) -> Iterator[Files]:
-        """Yield what may be found under `root` when the power comes back."""
+        """Yield the possible contents of `root` after the power loss."""
         for changes in _subsets(self.pending):
             names, directories = dict(self.names), set(self.directories)
             _perform(changes, names, directories)
@@ -184,7 +185,7 @@ def _subsets(changes: list[_Change]) -> Iterator[list[_Change]]:
 
 
 def states(log: list[Operation], root: Path, *, names_are_proof: bool = True) -> Iterator[str | None]:
-    """Yield for every state that power loss can leave what is wrong with it, None if nothing is."""
+    """Yield, for every state that power loss can leave, the error in it, or None."""
     disk = Disk()
     for number, operation in enumerate(log):
         disk.apply(operation)

@@ -1,4 +1,4 @@
-"""A registry in this process to push to: it follows the distribution-spec, or breaks in the way it is told."""
+"""A registry in this process to push to: it follows the distribution-spec, except for scripted faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHUTDOWN_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked."""
+    """A request."""
 
     method: str
     path: str
@@ -34,7 +34,7 @@ class Request:
 
 @dataclass
 class Breakage:
-    """What goes wrong: the `nth` (from 1; 0: each) request that fits is answered by `react`, instead of honestly."""
+    """A fault: `react` answers the `nth` (from 1; 0: each) matching request."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class Breakage:
     seen: int = 0
 
     def takes(self, request: Request) -> bool:
-        """Tell whether it is the turn of this request."""
+        """Return whether the fault applies to this request."""
         if request.method != self.method or not re.search(self.path, request.path):
             return False
 
@@ -108,7 +108,7 @@ class Receiver:
 
     @property
     def address(self) -> str:
-        """What `--to` takes."""
+        """Return its address for `--to`."""
         return f"registry://{self.host}?insecure=true"
 
     def count(self, method: str, path: str) -> int:

@@ -1,4 +1,4 @@
-"""Runs against a server that makes trouble: where waiting costs no time, and whatever arrives is looked at."""
+"""Runs against a failing server: waits take no time, and the result is always checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOVA, GLANCE = f"kolla/nova:{TAG}", f"kolla/glance:{TAG}"
 
 
 class Impatient:
-    """A clock and a sleep that take no time: who sleeps finds that the time has passed."""
+    """A clock and a sleep that takes no time but advances the clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ class Impatient:
 
 
 def two_images(nova: SourceManifest | None = None) -> Registry:
-    """Return an organization of `nova`, which is in for trouble, and glance, which is not."""
+    """Return an organization of `nova`, for faults, and `glance`, without."""
     registry = Registry()
     registry.organization("kolla").repository("nova").push(TAG, nova or small_image("nova", 400_000))
     registry.organization("kolla").repository("glance").push(TAG, small_image("glance"))
@@ -54,7 +54,7 @@ def two_images(nova: SourceManifest | None = None) -> Registry:
 async def mirror(
     server: QuayServer | str, path: Path, observer: Callable[[Event], None] = ignore, **options: Any
 ) -> Report:
-    """Mirror all of kolla; whatever becomes of it, the layout is whole and messages are lines."""
+    """Mirror all of kolla, and check that the layout is complete and that messages are lines."""
     url = server if isinstance(server, str) else server.url
     usual: dict[str, Any] = {"retries": 3, "timeouts": QUICK, "retry": Impatient().policy()}
     settings = Options.of(server=url, **(usual | options))

@@ -1,7 +1,7 @@
-"""Starts quaymirror in processes that are born ready, and lets them fail where a test says. Run as a program.
+"""A program that starts quaymirror in forked processes with all imports done, and lets them fail at given steps.
 
-It reads an order a line from standard input and answers with a line each, both JSON. What takes the time of a start
-was imported before: each order is a fork, a real process that a real SIGKILL ends.
+It reads one order per line from standard input and answers each with one line, both JSON. Each order is a fork, a real
+process that a real SIGKILL ends, but without the time of imports.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def wait(pid: int, patience: float | None) -> int:
 
 
 def serve() -> None:
-    """Carry out orders until there are no more."""
+    """Execute orders until the end of the input."""
     for place, _ in main._COMMANDS.values():
         importlib.import_module(place.partition(":")[0])
 

@@ -1,4 +1,4 @@
-"""A Quay of one's own for tests and demonstrations: made-up images, an organization that holds them, and a server.
+"""A Quay-compatible server for tests and demonstrations, with generated images and organizations.
 
 ::
 
@@ -10,8 +10,8 @@
     async with QuayServer(registry) as server:
         ...  # use server.url; look at server.requests
 
-It behaves like quay.io where clients have been caught out, and worse where `Fault` says so. It needs nothing from the
-rest of quaymirror, so that a mistake there can't hide behind the same mistake here.
+It imitates the behaviour of quay.io that surprises clients, and misbehaves as each `Fault` specifies. It is independent
+of the rest of quaymirror, so that a mistake there can't hide behind the same mistake here.
 """
 
 from quaymirror.testing.faults import (

@@ -1,7 +1,7 @@
 """Quay's API v1, the read-only part that a mirror needs.
 
-What surprises clients is here on purpose: an unknown token is an anonymous call, an unknown namespace an empty list, a
-bad page token the first page; and a missing repository is a 401 for whoever isn't logged in.
+It includes the behaviour that surprises clients: an unknown token makes an anonymous call, an unknown namespace has an
+empty list, a bad page token returns the first page, and a missing repository is a 401 for anonymous clients.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Api:
         return entry
 
     def _readable(self, name: str, token: OAuthToken | None) -> Repository:
-        """Return the repository, or refuse as Quay does: who has no rights doesn't learn what exists."""
+        """Return the repository, or refuse as Quay does, without revealing which repositories exist."""
         registry = self._site.registry
         repo = registry.find(name)
         if repo is not None and repo.is_public:

@@ -86,7 +86,7 @@ def _ranged(content: bytes, request: Request, etag: str) -> Answer:
 
 
 def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
-    """Return the first and last byte; the first is beyond the last if there is none such."""
+    """Return the first and last byte of a range; the first is above the last if the range is not satisfiable."""
     if not first:
         return max(0, size - int(last)), size - 1 if int(last) else -1
     return int(first), min(int(last), size - 1) if last else size - 1

@@ -1,4 +1,4 @@
-"""Puts answers on the wire, honestly or as a fault demands, and counts what was sent."""
+"""Send answers, correctly or with a fault, and count the bytes sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Courier:
         self._closing = closing
 
     async def deliver(self, source: web.BaseRequest, answer: Answer, record: RequestRecord) -> web.StreamResponse:
-        """Send *answer*, noting its status and body bytes in *record*, and return what aiohttp shall finish."""
+        """Send *answer*, record its status and body bytes, and return the response for aiohttp to finish."""
         plan = answer.delivery
         if plan.delay:
             await self.pause(plan.delay)
@@ -137,7 +137,7 @@ async def _write(response: web.StreamResponse, piece: bytes | memoryview, record
 
 
 def _is_plain(answer: Answer) -> bool:
-    """Tell whether aiohttp can send the answer in one go."""
+    """Return whether aiohttp can send the answer at once."""
     plan = answer.delivery
     undisturbed = plan.cut_after is None and plan.stall_after is None and plan.chunk is None
     small = isinstance(answer.body, bytes | memoryview) and len(answer.body) <= _SMALL_BODY_BYTES
@@ -192,7 +192,7 @@ def _reset(source: web.BaseRequest) -> web.StreamResponse:
 
 
 def drop(source: web.BaseRequest) -> web.StreamResponse:
-    """Close the connection after what was written, and return something for aiohttp to fail to send."""
+    """Close the connection after the bytes written so far, and return a response that aiohttp then can't send."""
     if source.transport is not None:
         source.transport.close()
     return web.Response()

@@ -1,7 +1,7 @@
-"""Quay's registry v2 (OCI distribution-spec 1.1, "Pull" and "Content Discovery"), with its peculiarities.
+"""Quay's registry v2 (OCI distribution-spec 1.1, "Pull" and "Content Discovery"), including its deviations.
 
-Public repositories need no token; what a client may not see is a 401 and never a 404; a tag asked for without its
-media type in Accept comes back converted; and blobs are somewhere else, behind a link that lives for 600 seconds.
+Public repositories need no token; content that a client may not see is a 401 and never a 404; a tag requested without
+its media type in Accept is converted; and blobs are on another host, behind a link that is valid for 600 seconds.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Distribution:
         return answer.with_headers({"Link": f'<{target}>; rel="next"'})
 
     def _tag_names(self, repo: Repository) -> list[str]:
-        """Return the sorted names, from a cache that only a deletion refreshes if there is to be one."""
+        """Return the sorted names, from a cache that only a deletion refreshes if it is enabled."""
         known = self._tag_lists.get(repo.id)
         now = time.monotonic()
         if known and known[0] > now and known[1] == repo.deletions:
@@ -198,7 +198,7 @@ def _accepted(request: Request) -> frozenset[str]:
 def _acceptable(
     manifest: SourceManifest, accepted: frozenset[str], *, repo: Repository, tag: str
 ) -> SourceManifest | None:
-    """Return what Quay makes of a tag for a client that accepts only some types.
+    """Return Quay's conversion of a tag for a client that accepts only some types.
 
     1. The stored type is listed: the stored bytes.
     2. An index, and its type isn't listed: go on with the linux/amd64 child, if there is one.
@@ -229,7 +229,7 @@ def _manifest_unknown() -> Answer:
 
 
 def _streamed(blob: Blob, request: Request) -> Answer:
-    """Return the blob as Quay streams it: no ranges, and through nginx's gzip for whoever accepts that."""
+    """Return the blob as Quay streams it: no ranges, and through nginx's gzip if the client accepts it."""
     answer = data(memoryview(blob.data), "application/octet-stream")
     if request.method == "HEAD" or "gzip" not in request.headers.get("Accept-Encoding", ""):
         return answer

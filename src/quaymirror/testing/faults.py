@@ -1,8 +1,8 @@
-"""Scripted faults: which requests go wrong, and how.
+"""Scripted faults: the requests that fail, and the way they fail.
 
-A `Fault` says which requests it takes (by path, method, listener, count, chance) and an *action* says what happens to
-them. Faults are looked at in list order and all that apply act, each on the outcome of those before it; so a `Delay`
-can be put together with a `Status`.
+A `Fault` selects requests (by path, method, listener, count, chance), and its *action* changes their answers. All
+faults that apply act in list order, each on the result of the ones before it, so a `Delay` can be combined with a
+`Status`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quaymirror.testing.recording import Listener
 
 
 class Action:
-    """What a fault does. Either method may be left as it is."""
+    """The effect of a fault. Subclasses override either method or both."""
 
     def on_request(self, request: Request) -> Request:
         """Return the request as the handler shall see it."""
@@ -54,7 +54,7 @@ class Fault:
     fired: int = field(default=0, init=False)
 
     def takes(self, request: Request, listener: Listener, rng: random.Random) -> bool:
-        """Count *request* and tell whether the fault applies to it."""
+        """Count *request* and return whether the fault applies to it."""
         if not self._matches(request, listener):
             return False
         self.matched += 1
@@ -130,7 +130,7 @@ class CutBody(_Alters):
 
 @dataclass(frozen=True, slots=True)
 class ShortBody(_Alters):
-    """Announce no length, send *after* bytes of body and close cleanly: HTTP cannot tell that anything is missing."""
+    """Announce no length, send *after* bytes of body and close cleanly: HTTP can't show that the rest is missing."""
 
     after: int
 
@@ -164,12 +164,12 @@ class Delay(_Alters):
 
 @dataclass(frozen=True, slots=True)
 class Hold(_Alters):
-    """Send nothing before *until* is set: what a test waits for has happened then, without a clock."""
+    """Send nothing before *until* is set, so that a test needs no clock."""
 
     until: asyncio.Event
 
     def change(self, delivery: Delivery) -> Delivery:
-        """Set what to wait for."""
+        """Set the event to wait for."""
         return replace(delivery, hold=self.until)
 
 
@@ -268,7 +268,7 @@ class IgnoreRange(Action):
 
 @dataclass(frozen=True, slots=True)
 class WrongContentRange(Action):
-    """Say something else in the Content-Range of a partial answer; None leaves it out."""
+    """Replace the Content-Range of a partial answer; None removes it."""
 
     value: str | None
 
@@ -290,7 +290,7 @@ class Call(Action):
     function: Callable[[web.BaseRequest], web.StreamResponse | None]
 
     def on_answer(self, answer: Answer, source: web.BaseRequest) -> Answer:
-        """Return whatever the function says."""
+        """Return the result of the function."""
         response = self.function(source)
         if response is None:
             return answer

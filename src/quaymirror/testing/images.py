@@ -1,4 +1,4 @@
-"""Container images made up from a seed: real archives, configurations and manifests, the same bytes every time.
+"""Container images generated from a seed: real archives, configurations and manifests, reproducible byte for byte.
 
 A layer is a real tar archive with real files, so any tool that reads images can read these. File contents are random
 bytes, so a layer asked to be 10 MB is about 10 MB on the wire whatever its compression.
@@ -85,7 +85,7 @@ class SourceManifest:
 
     @property
     def is_index(self) -> bool:
-        """Tell whether this is an OCI index or a Docker manifest list."""
+        """Return whether this is an OCI index or a Docker manifest list."""
         return self.media_type in (OCI_INDEX, DOCKER_LIST)
 
     @property

@@ -57,7 +57,7 @@ class RateLimiter:
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     def admits(self, path: str, *, address: str, authorization: str = "") -> bool:
-        """Count a request and tell whether it is let through. An empty key isn't limited at all."""
+        """Count a request and return whether it is allowed. An empty key isn't limited."""
         rule = next((rule for pattern, rule in self._rules if pattern.search(path)), None)
         key = "" if rule is None else address if rule.key == "address" else authorization
         return rule is None or not key or self._count(rule, key)

@@ -1,4 +1,4 @@
-"""Requests and answers as plain values: what the server's handlers take and give, and what faults alter.
+"""Requests and answers as plain values: handlers map one to the other, and faults change answers.
 
 Nothing here touches a socket. `quaymirror.testing.delivery` puts an answer on the wire.
 """
@@ -20,7 +20,7 @@ HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a handler may know of a request. ``path`` is decoded, so ``a%2Fb`` and ``a/b`` are the same."""
+    """A request as its handler sees it. ``path`` is decoded, so ``a%2Fb`` and ``a/b`` are the same."""
 
     method: str
     path: str
@@ -30,7 +30,7 @@ class Request:
 
     @property
     def is_read(self) -> bool:
-        """Tell whether the method is GET or HEAD."""
+        """Return whether the method is GET or HEAD."""
         return self.method in ("GET", "HEAD")
 
     def without_header(self, name: str) -> Request:
@@ -56,7 +56,7 @@ Body = bytes | memoryview | Stream
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How an answer goes over the wire when something is to go wrong with it. The default is: honestly."""
+    """The way an answer is sent; by default, correctly."""
 
     delay: float = 0.0
     hold: asyncio.Event | None = None

@@ -1,4 +1,4 @@
-"""What is behind the server: namespaces, repositories, tags with their history, and who may read them.
+"""The content of the server: namespaces, repositories, tags with their history, and access rights.
 
 The rules are Quay's own. A push always makes a new tag row and ends the one before, also when the digest stays the
 same; a repository's ``last_modified`` is the newest start among its alive tags, and so can go back or become None.
@@ -45,7 +45,7 @@ class Tag:
         return None if self.end_ms is None else self.end_ms // 1000
 
     def is_alive(self, now_ms: int) -> bool:
-        """Tell whether the row is the tag's present meaning at *now_ms*."""
+        """Return whether the row is the tag's current one at *now_ms*."""
         return self.end_ms is None or self.end_ms > now_ms
 
 
@@ -75,7 +75,7 @@ class Repository:
 
     @property
     def is_listed(self) -> bool:
-        """Tell whether the repository still exists for clients: Quay hides what is marked for deletion."""
+        """Return whether the repository exists for clients: Quay hides repositories that are marked for deletion."""
         return self.state != "MARKED_FOR_DELETION"
 
     def grant(self, principal: str) -> None:
@@ -135,7 +135,7 @@ class Repository:
         return next((row for row in reversed(self.history) if row.name == name and row.is_alive(now_ms)), None)
 
     def ever_had(self, tag: str) -> bool:
-        """Tell whether *tag* existed at any time."""
+        """Return whether *tag* existed at any time."""
         return any(row.name == tag for row in self.history)
 
     def tags(self, *, only_active: bool = True) -> list[Tag]:
@@ -161,7 +161,7 @@ class Repository:
             yield from (found for found in root.walk() if found.digest not in self._missing)
 
     def has_lost(self, digest: str) -> bool:
-        """Tell whether *digest* was lost by `lose`."""
+        """Return whether *digest* was lost by `lose`."""
         return digest in self._missing
 
     def blob(self, digest: str) -> Blob | None:
@@ -187,7 +187,7 @@ class Repository:
 
 @dataclass(slots=True, eq=False)
 class Namespace:
-    """What an organization and a user's own namespace have in common: a name, repositories, people with rights."""
+    """A namespace, of an organization or a user: its name, repositories, and users with rights."""
 
     name: str
     registry: Registry = field(repr=False)
@@ -196,7 +196,7 @@ class Namespace:
 
     @property
     def is_organization(self) -> bool:
-        """Tell organizations from users' own namespaces."""
+        """Return whether this is an organization and not the namespace of a user."""
         return True
 
     def repository(
@@ -240,7 +240,7 @@ class Organization(Namespace):
 
 @dataclass(slots=True, eq=False)
 class User(Namespace):
-    """A person, who is also the namespace of their own repositories."""
+    """A user, who is also the namespace of their own repositories."""
 
     password: str = field(default="", repr=False)
 
@@ -268,7 +268,7 @@ class OAuthToken:
     expires_at: float | None = None
 
     def allows(self, *scopes: str) -> bool:
-        """Tell whether one of *scopes* was granted."""
+        """Return whether one of *scopes* was granted."""
         return not self.scopes.isdisjoint(scopes)
 
 
@@ -349,12 +349,12 @@ class Registry:
         return sorted((repo for repo in everything if repo.is_listed), key=lambda repo: repo.id)
 
     def knows_namespace(self, principal: str | None, namespace: str) -> bool:
-        """Tell whether *principal* has rights on the whole of *namespace*."""
+        """Return whether *principal* has rights on the whole of *namespace*."""
         owner = self.namespaces.get(namespace)
         return principal is not None and owner is not None and principal in owner.admins
 
     def may_read(self, principal: str | None, repository: Repository) -> bool:
-        """Tell whether *principal* has an explicit right to read *repository*; being public isn't one."""
+        """Return whether *principal* has an explicit right to read *repository*, apart from its being public."""
         if principal is None:
             return False
         return principal in repository.readers or self.knows_namespace(principal, repository.namespace)

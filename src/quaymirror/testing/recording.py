@@ -1,4 +1,4 @@
-"""What the server was asked: one record per request, in order of arrival."""
+"""The requests to the server: one record each, in order of arrival."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Listener = Literal["quay", "cdn"]
 
 @dataclass(slots=True)
 class RequestRecord:
-    """A request and what became of it. ``status`` is None until an answer begins, and stays so if none ever did.
+    """A request and its answer. ``status`` is None until an answer begins.
 
     ``path`` is decoded, ``query`` is as sent, header names are lower-case (repeated ones joined by a comma). ``peer``
     is the client's ``address:port``, the same for all requests of a connection. ``at`` is in monotonic seconds.
@@ -33,7 +33,7 @@ class RequestRecord:
 
     @property
     def is_blob_content(self) -> bool:
-        """Tell whether the body is (part of) a blob rather than a redirect or an error."""
+        """Return whether the body is (part of) a blob rather than a redirect or an error."""
         if self.status not in (200, 206):
             return False
         return self.listener == "cdn" or "/blobs/" in self.path

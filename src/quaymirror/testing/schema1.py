@@ -1,4 +1,4 @@
-"""Docker's schema 1 manifests, which Quay makes up for clients that don't list the type of what is stored."""
+"""Docker's schema 1 manifests, which Quay generates for clients that don't accept the stored type."""
 
 from __future__ import annotations
 

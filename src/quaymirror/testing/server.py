@@ -55,7 +55,7 @@ class _Socket:
         server = runner.server
         transports = [connection.transport for connection in server.connections] if server else []
         await runner.cleanup()
-        # A client that reads no more keeps a closing transport alive with what is still to be sent.
+        # A client that stops reading keeps a closing transport alive, with unsent bytes.
         for transport in transports:
             if transport is not None:
                 transport.abort()
@@ -65,10 +65,10 @@ class _Socket:
 
 
 class QuayServer:
-    """An organization on a Quay of one's own.
+    """A Quay-compatible server on a loopback address.
 
-    Use it as ``async with QuayServer(registry) as server``. The registry may be changed while it runs, and changes
-    show at once. `faults` is a list that may be changed as well; `requests` is what was asked so far.
+    Use it as ``async with QuayServer(registry) as server``. The registry may be changed while it runs, with
+    immediate effect, and so may the list `faults`; `requests` has the requests so far.
 
     Args:
         registry: The content.
@@ -87,7 +87,7 @@ class QuayServer:
         tag_list_cache: Seconds for which ``tags/list`` may lag behind pushes; Quay's own value is 120.
         on_request: Called with each request's record as it arrives.
         monotonic: The clock of the limits.
-        seed: For the faults that leave something to chance.
+        seed: The seed of faults with a probability.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class QuayServer:
                 answer = fault.action.on_answer(answer, source)
             return await self._couriers[listener].deliver(source, self._dressed(answer), record)
         except ConnectionError:
-            # The server closes, or the client has left: nothing to tell anybody.
+            # The server closes, or the client has disconnected: this is no error.
             return drop(source)
         finally:
             if honest is not None and not isinstance(honest.body, bytes | memoryview):
@@ -262,7 +262,7 @@ class QuayServer:
         return self._limiter.admits(request.path, address=source.remote or "", authorization=authorization)
 
     def _dressed(self, answer: Answer) -> Answer:
-        """Return the answer with what every one has, by the registry's clock."""
+        """Return the answer with the headers of every answer, dated by the registry's clock."""
         common = {"Server": "nginx", "Date": formatdate(self._site.now(), usegmt=True)}
         missing = {name: value for name, value in common.items() if name not in answer.headers}
         return answer.with_headers(missing)

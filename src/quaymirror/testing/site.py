@@ -1,4 +1,4 @@
-"""What all of a server's handlers share: the model, the addresses, the switches, and the signing key."""
+"""The objects that all handlers of a server share: model, addresses, switches, and signing key."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Site:
         return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()
 
     def bearer(self, headers: MultiMapping[str]) -> OAuthToken | None:
-        """Return the valid API token of a request; anything else counts as none at all, as in API v1."""
+        """Return the valid API token of a request; an invalid one counts as none, as in API v1."""
         scheme, _, value = headers.get("Authorization", "").partition(" ")
         return self.registry.valid_oauth_token(value.strip()) if scheme.lower() == "bearer" else None
 

@@ -37,7 +37,7 @@ class _BadCredentials(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token allows: the repositories its ``access`` claim lists with ``pull``, on behalf of ``subject``."""
+    """The rights of a token: the repositories its ``access`` claim lists with ``pull``, on behalf of ``subject``."""
 
     subject: str
     pullable: frozenset[str]
@@ -82,10 +82,10 @@ class Tokens:
         }
 
     def grant_of(self, request: Request) -> Grant | None:
-        """Return what the request's token allows, None if it brings none.
+        """Return the rights of the request's token, None if it has none.
 
         Raises:
-            BadToken: it brings something else than a token that is valid here and now.
+            BadToken: its token is not valid, or no longer.
         """
         authorization = request.headers.get("Authorization")
         if not authorization:
@@ -182,7 +182,7 @@ class Tokens:
 
 
 def is_repository_name(name: str) -> bool:
-    """Tell whether *name* (with its namespace) is one that Quay accepts."""
+    """Return whether *name* (with its namespace) is legal at Quay."""
     return len(name) <= _MAX_NAME_LENGTH and _NAME.fullmatch(name) is not None
 
 

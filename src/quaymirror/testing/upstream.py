@@ -1,4 +1,4 @@
-"""Manifests and blobs from a real registry, so that its content can be had through Quay's front door."""
+"""Manifests and blobs from a real registry, served through Quay's API."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Upstream:
             await self._session.close()
 
     async def blob_link(self, request: Request, name: str, digest: str) -> Answer:
-        """Return the redirect to the CDN for a blob, or what upstream says if it hasn't got it."""
+        """Return the redirect to the CDN for a blob, or upstream's answer if it lacks the blob."""
         path = f"/v2/{name}/blobs/{digest}"
         if (await self.fetch("HEAD", path, request)).status != 200:
             return await self.fetch("GET", path, request)
@@ -63,7 +63,7 @@ class Upstream:
         return redirect(blob_url(self._site, digest, name)).with_headers(headers)
 
     async def fetch(self, method: str, path: str, request: Request) -> Answer:
-        """Return upstream's answer to *path*, its body still to be read; a 502 as nginx's if there is none."""
+        """Return upstream's answer to *path*, with its body unread; a 502 like nginx's if upstream does not answer."""
         if self._session is None:
             raise RuntimeError("the upstream client isn't open")
         passed = {name: ", ".join(values) for name in _PASSED_ON if (values := request.headers.getall(name, []))}
