@@ -1,12 +1,12 @@
-"""The lab: quaymirror beside every peer and the physical limit, on one machine, in one run.
+"""Benchmarks: quaymirror beside other tools and the physical limit, on one machine, in one run.
 
     python benchmarks [SCENARIO[/CASE] …] [--rounds N] [--only TEXT] [--quick] [--check] [--earlier PYTHON]
 
-Without a name all scenarios run. Results land in benchmarks/results, a file a case; `python benchmarks/report.py` makes
-the tables and plots of the docs from them. `--quick` tries everything with small organizations, and `--check` fails
-when we are farther from the raw limit than what is recorded there; neither of them records anything.
-`--earlier` measures an earlier release by turns with this one and fails when this one is slower: PYTHON is the
-interpreter of an environment in which that release is installed. It records nothing either.
+Without a name, all scenarios run. Results are written to benchmarks/results, one file per case; `python
+benchmarks/report.py` makes the tables and plots of the docs from them. `--quick` tries everything with small
+organizations. `--check` fails if quaymirror is farther from the raw limit than the recorded results. `--earlier`
+measures an earlier release in alternation with this one and fails if this one is slower; PYTHON is the interpreter of
+an environment with that release. These three options record nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHECK_ROUNDS = 9
 
 
 def main() -> int:
-    """Run what was asked for; 1 if something broke, or if --check found that we got slower."""
+    """Run the scenarios asked for; return 1 after an error, or if --check or --earlier found a regression."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended and memory is given back
     compileall.compile_dir(Path(quaymirror.__file__).parent, quiet=2)
@@ -84,7 +84,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, set[str]]:
 
 @contextlib.contextmanager
 def _laboratory(options: argparse.Namespace) -> Iterator[Lab]:
-    """Disks differ too much to be compared: everything is in memory, if some of it is a directory."""
+    """Yield a lab in memory, if a directory of it is in memory: disks differ too much for a comparison."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="quaymirror-lab-") as home:
         rounds = options.rounds or (1 if options.quick else _CHECK_ROUNDS if options.check else 3)
@@ -99,7 +99,7 @@ def _laboratory(options: argparse.Namespace) -> Iterator[Lab]:
 
 
 def _measured(scenario: Scenario, lab: Lab) -> Iterator[Case | None]:
-    """Yield each case; None where the lab itself broke, which is told, and keeps no other scenario from running."""
+    """Yield each case, or None after an error of the lab itself, which is printed and does not end other scenarios."""
     try:
         yield from scenario.run(lab)
     except Exception:

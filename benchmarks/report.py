@@ -1,8 +1,9 @@
-"""Write what benchmarks/results says into the docs: docs/explanation/performance.md and its pictures.
+"""Write the results in benchmarks/results into the docs: docs/explanation/performance.md and its pictures.
 
     python benchmarks/report.py [--check]
 
-No number of that page is typed by hand. With `--check` nothing is written: it tells whether the page is up to date.
+No number of that page is typed by hand. With `--check`, nothing is written; the exit code is 1 if the page is out of
+date.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _BEGIN, _END = "<!-- benchmarks/report.py writes what follows -->", "<!-- until 
 
 
 def main() -> int:
-    """Write, or compare; 1 if something is not as it should be."""
+    """Write or check the files; return 1 if a check fails."""
     check = "--check" in sys.argv[1:]
     stale = [file for file, content in generated().items() if not file.exists() or file.read_text() != content]
     for file in stale:
         if check:
-            print(f"{file} is not what benchmarks/report.py makes of benchmarks/results", file=sys.stderr)
+            print(f"{file} is out of date, run python benchmarks/report.py", file=sys.stderr)
         else:
             file.write_text(generated()[file])
 
@@ -35,7 +36,7 @@ def main() -> int:
 
 
 def generated() -> dict[Path, str]:
-    """Return every file that is made of results, and what it has to be."""
+    """Return the content of every generated file."""
     loaded = (results.load(_HERE / "results", one.name, case) for one in ALL.values() for case in one.cases)
     documents = [document for document in loaded if document is not None]
     scenarios = {name: list(cases) for name, cases in itertools.groupby(documents, lambda d: str(d["scenario"]))}
@@ -62,7 +63,7 @@ def _page(documents: list[Document], scenarios: dict[str, list[Document]]) -> li
 
 
 def _machines(documents: list[Document]) -> list[str]:
-    """Tell each machine once, with the days and the load that its cases had."""
+    """Return one line per machine, with the days and the load of its cases."""
     same: dict[str, list[Document]] = {}
     for document in documents:
         machine, programs = document["machine"], document["programs"]

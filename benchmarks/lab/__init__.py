@@ -1,1 +1,1 @@
-"""What the benchmarks share: a corpus on disk, nginx as Quay and its CDN, a slow link, peers, and measuring."""
+"""Parts of the benchmarks: a corpus on disk, nginx as Quay and its CDN, a slow link, other tools, and measuring."""

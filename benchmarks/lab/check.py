@@ -1,12 +1,12 @@
-"""Have we got slower than what is recorded, beyond what noise explains?
+"""The comparison with recorded results: is quaymirror slower, beyond noise?
 
-Times of two days can't be compared, but how many times as long as the raw limit we took can: it ran by turns with us,
-then and now, on the same bytes. Each round gives such a ratio. Their medians, now by then, are what is judged, and how
-sure that number is comes from resampling the rounds of both days (a bootstrap, with a seed: the same rounds get the
-same verdict). We are slower if 95 % of the resampled numbers are above 1 + 5 %: so both a difference that is small and
-one that this many rounds can't tell from noise pass.
+Times of two days can't be compared, but ratios to the raw limit can, since it ran in alternation with quaymirror, then
+and now, on the same bytes. Each round gives one ratio. The verdict is about the quotient of their medians, now by then,
+with a confidence from resampling the rounds of both days (a bootstrap with a seed: the same rounds give the same
+verdict). quaymirror is slower if 95 % of the resampled quotients are above 1 + 5 %, so both small differences and
+differences that so few rounds can't distinguish from noise pass.
 
-Counts have no noise. One more request, or one more byte, than in any recorded round is a regression.
+Counts have no noise: one more request, or one more byte, than in any recorded round is a regression.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SAMPLES = 5000
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is told, and whether it is good news."""
+    """The result of a comparison, and a line about it."""
 
     good: bool
     words: str
 
 
 def judge(then: Document | None, now: Document) -> Verdict:
-    """Hold a case against what is recorded of it."""
+    """Compare a case with its recorded results."""
     name = f"{now['scenario']}/{now['case']}"
     before = tables.ratios(then, peers.OURS) if then else []
     after = tables.ratios(now, peers.OURS)
@@ -56,7 +56,7 @@ def judge(then: Document | None, now: Document) -> Verdict:
 
 
 def slowdown(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """Return by what factor the median grew at least, with `CONFIDENCE`, and by what factor it did in these rounds."""
+    """Return the factor by which the median grew at least, with `CONFIDENCE`, and the factor in these rounds."""
     source = random.Random(0)
 
     def resampled(values: Sequence[float]) -> float:

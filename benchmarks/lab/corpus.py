@@ -1,6 +1,6 @@
-"""Organizations on disk, as nginx can serve them: pages of the API, tags, manifests, blobs. Deterministic.
+"""Organizations on disk for nginx to serve: pages of the API, tags, manifests, blobs. Deterministic.
 
-Layers are real ones, tar in gzip: a tool that finds something else compresses it first, or fails.
+Layers are real gzip-compressed tar archives: other content would be compressed first, or rejected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PIECE = 16 * 1024 * 1024
 
 @dataclass(slots=True)
 class Corpus:
-    """What is in a site. Bytes are those of blobs; `unique` counts each once, `referenced` once for each image."""
+    """The content of a site. Bytes are those of blobs; `unique` counts each once, `referenced` once per image."""
 
     site: Path
     repositories: int = 0
@@ -43,12 +43,12 @@ class Corpus:
 
     @property
     def pages(self) -> int:
-        """How many pages the listing has."""
+        """Return the number of pages of the listing."""
         return -(-self.repositories // _PAGE)
 
 
 def kolla_tree(site: Path, *, images: int = 60, scale: float = 1.0) -> Corpus:
-    """About 450 MB in a tree of 15 layers an image: a base, a second base, a base for every five, and what is own."""
+    """Return 450 MB of images of 15 layers in a tree: a base, a second base, one per five images, and own ones."""
 
     def layers(number: int) -> list[tuple[str, int]]:
         chain = [(f"base {n}", size) for n, size in enumerate((30, 4, 2, 1, 0.2))]
@@ -61,9 +61,10 @@ def kolla_tree(site: Path, *, images: int = 60, scale: float = 1.0) -> Corpus:
 
 
 def derivable(site: Path, *, images: int = 60, scale: float = 1.0, shrinkable: float = 0.5) -> Corpus:
-    """A dozen layers of 52 MB in every image, three of 7.4 MB its own; so much of their content compresses well.
+    """Return images with a dozen shared layers of 52 MB and three own ones of 7.4 MB; this share of them compresses
+    well.
 
-    What has to be decompressed costs everybody the same: a ratio depends on how far layers shrink.
+    Decompression costs all tools the same, so ratios depend on how well layers compress.
     """
     common = [(f"common {n}", size) for n, size in enumerate((16, 8, 8, 4, 4, 4, 2, 2, 2, 1, 0.5, 0.5))]
 
@@ -76,7 +77,7 @@ def derivable(site: Path, *, images: int = 60, scale: float = 1.0, shrinkable: f
 
 
 def tiny(site: Path, *, repositories: int = 1000, images: int = 600) -> Corpus:
-    """So many repositories, of which some have the tag, with three layers of 2 KB, two of them their own."""
+    """Return repositories, some of them with the tag, with three layers of 2 KB, two of them their own."""
     rows = [
         (f"image-{number:04}", [("base", 2000), (f"{number} a", 2000), (f"{number} b", 2000)])
         for number in range(images)
@@ -85,7 +86,7 @@ def tiny(site: Path, *, repositories: int = 1000, images: int = 600) -> Corpus:
 
 
 def big(site: Path, *, images: int = 4, size: int = 1_070_000_000) -> Corpus:
-    """So many images of one big layer each."""
+    """Return images of one big layer each."""
     return _write(site, [(f"big-{number}", [(f"big {number}", size)]) for number in range(images)])
 
 
@@ -132,7 +133,7 @@ def _write(
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A blob, and the digest of what it is when decompressed."""
+    """A blob, and the digest of its decompressed content."""
 
     digest: str
     size: int
@@ -178,7 +179,7 @@ def _add_image(
 
 
 def _layer(corpus: Corpus, seed: str, size: int) -> _Layer:
-    """Write a layer of about `size` bytes: what does not shrink is stored, which is quick and costs nobody much."""
+    """Write a layer of about `size` bytes; content that does not compress is stored, which is fast to read."""
     outer, inner, compressed = hashlib.sha256(), hashlib.sha256(), 0
     compressor = zlib.compressobj(1 if corpus.shrinkable else 0, wbits=31)
     temporary = corpus.site / "blobs" / "new"

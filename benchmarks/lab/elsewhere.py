@@ -1,4 +1,4 @@
-"""occystrap, which knows quay.io only, sent to another server. What it does there is left as it is.
+"""occystrap with another server than quay.io, the only one it knows. Nothing else is changed.
 
 python -P elsewhere.py URL [occystrap's own arguments …]
 python -P elsewhere.py URL --resolve NAMESPACE TAG WORKERS     only its resolver; prints seconds and what it found
@@ -15,7 +15,7 @@ from occystrap import main, quay
 
 
 def send_to(url: str) -> None:
-    """Have it take the server at `url` for quay.io."""
+    """Replace quay.io by the server at `url`."""
     host = urlsplit(url).netloc
     resolve = quay.resolve_quay_uri
     quay.QUAY_API_BASE = f"{url}/api/v1"

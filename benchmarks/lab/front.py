@@ -1,8 +1,8 @@
-"""nginx as a Quay server and as its CDN, over plain HTTP and over TLS, near or far away, and what it was asked for.
+"""nginx as a Quay server and as its CDN, over plain HTTP and over TLS, near or far away, with counts of its requests.
 
-Far away means: a round trip before each answer, one more for a new connection, another one for its TLS handshake; and
-each connection carries so many bytes a second. nginx itself waits, where it has Lua, and the kernel paces the sockets:
-neither takes anything from the two cores that are measured. Without Lua a proxy does both (`lab.link`).
+Far away means a round trip before each answer, one more for a new connection, another one for its TLS handshake, and a
+limited number of bytes per second and connection. nginx waits, if it has Lua, and the kernel paces the sockets: neither
+uses CPU time of the cores that are measured. Without Lua, a proxy does both (`lab.link`).
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ _WAIT = """
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What is between the client and the server: seconds of a round trip, bytes a second of each connection."""
+    """The link between client and server: seconds per round trip, bytes per second and connection."""
 
     round_trip: float = 0.0
     rate: int = 0
 
     @property
     def waits_in_nginx(self) -> bool:
-        """Whether nginx can do the waiting."""
+        """Return whether nginx can delay answers."""
         return all(module.exists() for module in _LUA)
 
 
@@ -100,16 +100,16 @@ class Front:
 
     @property
     def url(self) -> str:
-        """Where the Quay server is."""
+        """Return the URL of the Quay server."""
         return f"{self.scheme}://{self.host}"
 
     @property
     def cdn(self) -> str:
-        """Where blobs are."""
+        """Return the URL of the CDN."""
         return f"{self.scheme}://127.0.0.1:{self.cdn_port}"
 
     def asked(self) -> Counter[str]:
-        """Return what was asked since the last time: `requests`, `api`, `manifests`, `blobs`, and their `bytes`."""
+        """Return the counts since the last call: `requests`, `api`, `manifests`, `blobs`, and their `bytes`."""
         time.sleep(0.15)  # the log is written every 50 ms
         counts: Counter[str] = Counter()
         log = self.home / "access.log"
@@ -135,7 +135,7 @@ def front(
     home.mkdir(parents=True, exist_ok=True)
     by_proxy = link != NEAR and not link.waits_in_nginx
     with contextlib.ExitStack() as stack:
-        # Listened on here already: no port is lost to somebody else, and connections are paced from their beginning.
+        # Listening starts here: no other process takes the port, and connections are paced from their beginning.
         rate, wanted = (0, (0, 0)) if by_proxy else (link.rate, ports)
         sockets = [stack.enter_context(listening(rate, port)) for port in wanted]
         far = [listener.getsockname()[1] for listener in sockets]
@@ -158,7 +158,7 @@ def _configuration(site: Path, server: Front, ports: list[int], *, tls: bool, wa
     keys = f" ssl; {_certificate(home)}" if tls else ";"
     return _CONFIG.format(
         home=home,
-        # As root its workers would be nobody, who may not read here.
+        # Under root, the workers would run as a user without access to this directory.
         user="user root;" if os.geteuid() == 0 else "",
         site=site,
         organization=ORGANIZATION,
@@ -214,7 +214,7 @@ def listening(rate: int = 0, port: int = 0) -> socket.socket:
     listener = socket.socket()
     # nginx takes for granted that it is: a worker would wait for a connection that another one has accepted already.
     listener.setblocking(False)
-    with contextlib.suppress(OSError):  # what most machines have: some algorithms pace even a connection to oneself
+    with contextlib.suppress(OSError):  # the usual one: some algorithms pace even loopback connections
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -227,16 +227,16 @@ def listening(rate: int = 0, port: int = 0) -> socket.socket:
 
 
 def free_port() -> int:
-    """Return a port that nobody listened on a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, *, seconds: float = 10.0) -> None:
-    """Wait until somebody listens on `port`.
+    """Wait until `port` accepts connections.
 
-    :raises TimeoutError: when nobody does.
+    :raises TimeoutError: if it does not in time.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""How long discovery takes where requests are limited exactly like Quay's nginx limits them, and how many it refuses.
+"""The time of discovery behind exactly the limits of Quay's nginx, and the number of requests that it refuses.
 
     python benchmarks/lab/limited.py [--repositories 1000] [--latency 0.02] [--discovery auto|api|registry]
 

@@ -16,7 +16,7 @@ _MAX_PACING_RATE = 47  # of Linux; the socket module does not have it
 
 
 class _Pipe(asyncio.Protocol):
-    """One end of a connection; what arrives goes to the other end after the delay."""
+    """One end of a connection; received bytes go to the other end after the delay."""
 
     def __init__(self, delay: float) -> None:
         self.delay = delay

@@ -1,4 +1,4 @@
-"""Running one thing after the other, and what it cost."""
+"""Run contestants one after the other, and measure their cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-# A process of its own, and a small one: the peak memory of a child begins with what its parent had when it forked.
+# A small process of its own: the peak memory of a child starts with the memory of its parent at the fork.
 _WRAPPER = """
 import json, os, resource, subprocess, sys, time
 began = time.perf_counter()
@@ -28,7 +28,7 @@ used = resource.getrusage(resource.RUSAGE_CHILDREN)
 sys.stderr.write("\\0" + json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss, code]))
 """
 _TIMEOUT = 300.0
-# Who takes longer runs once: the third digit of a factor of ten is worth nobody's time.
+# Contestants that take longer run once: a factor of ten needs no third digit.
 _PATIENCE = 10.0
 
 
@@ -36,7 +36,7 @@ _PATIENCE = 10.0
 class Cost:
     """One run: wall and CPU (children included) in seconds, peak memory of the largest process in MiB.
 
-    `asked` is what servers were asked for; what else a scenario measures is there, too. `said` tells why a run failed.
+    `asked` has the counts of servers, and other measurements of a scenario. `said` is the reason of a failure.
     """
 
     wall: float
@@ -49,9 +49,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Something to measure: `command` is run by a shell in a directory, which `{out}` stands for.
+    """A command to measure: a shell runs `command` in a directory, `{out}`.
 
-    It takes part where all programs it `needs` are installed. Who `always` runs does so in each round, however slow.
+    It takes part if all programs it `needs` are installed. With `always`, it runs in each round, even if it is slow.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Contestant:
 
     @property
     def missing(self) -> str:
-        """What it would need, if it is not there."""
+        """Return the programs that it needs and that are not installed."""
         return ", ".join(program for program in self.needs if shutil.which(program) is None)
 
 
 def run(contestant: Contestant, out: Path, *, timeout: float = _TIMEOUT) -> Cost:
-    """Run what `contestant` does in `out`, and return what it cost."""
+    """Run the command of `contestant` in `out`, and return its cost."""
     if contestant.missing:
         return Cost(0, 0, 0, -1, said=f"not here: {contestant.missing}")
 
@@ -112,10 +112,10 @@ def compare(
     rounds: int,
     costs: dict[str, list[Cost]] | None = None,
 ) -> dict[str, list[Cost]]:
-    """Let all take turns, so that what the machine does besides hits all of them alike.
+    """Run all in turn, so that other load of the machine affects all of them alike.
 
-    Who fails is not asked again, and who is slow neither, unless it has to be there in each round. `costs` are those
-    of earlier rounds.
+    A contestant that failed is not run again, and a slow one only if it has to run in each round. `costs` are those of
+    earlier rounds.
     """
     costs = {} if costs is None else costs
     for number in range(rounds):
@@ -134,14 +134,14 @@ def compare(
 
 def fresh(out: Path) -> Path:
     """Empty `out`, and return it."""
-    # As a process: what it costs to remove 4 GB is no part of this one's memory or time.
+    # In a process, so that removing 4 GB does not count for this one's memory and time.
     subprocess.run(["rm", "-rf", str(out)], check=True)
     out.mkdir(parents=True)
     return out
 
 
 def with_counts(cost: Cost, counts: Mapping[str, float]) -> Cost:
-    """Return `cost` with more of what was counted."""
+    """Return `cost` with more counts."""
     return replace(cost, asked={**cost.asked, **counts})
 
 
@@ -152,7 +152,7 @@ def paired(costs: Mapping[str, Sequence[Cost]], mine: str, theirs: str) -> list[
 
 
 def ratio(costs: Mapping[str, Sequence[Cost]], mine: str, theirs: str) -> float | None:
-    """Return the median of the rounds' own ratios; None where there is none."""
+    """Return the median of the ratios of the rounds, None without a round that both completed."""
     ratios = paired(costs, mine, theirs)
     return statistics.median(ratios) if ratios else None
 
@@ -169,7 +169,7 @@ def divided(mine: float | None, theirs: float | None) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Return a description of the machine."""
     return {
         "cores": os.cpu_count(),
         "cpu": _cpu(),
@@ -181,7 +181,7 @@ def machine() -> dict[str, Any]:
 
 
 def _figures(out: Path) -> dict[str, float]:
-    """Return what a contestant measured itself."""
+    """Return the figures that a contestant wrote itself."""
     file = out / "figures.json"
     with contextlib.suppress(ValueError):
         return dict(json.loads(file.read_text())) if file.exists() else {}
@@ -196,12 +196,12 @@ def _cpu() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Compiled modules are kept, as for any user: compiling them anew each time is not what is to be measured."""
+    """Return an environment in which compiled modules are kept, as for users: compilation is not to be measured."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _last_line(text: str) -> str:
-    """Return the line that tells why it failed, without the time and the lab's own directories."""
+    """Return the line with the reason of the failure, without times and the directories of the lab."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if "rror" in line or "fatal" in line] or lines
     if not telling:

@@ -31,7 +31,7 @@ OCCYSTRAP = "occystrap -J 3 -j 4 to dir (its defaults)"
 OCCYSTRAP_16 = "occystrap -J 16 -j 4 to dir"
 CRANE = "crane pull"
 REGSYNC = "regsync x4 to ocidir"
-# Who does the same job as we do; the raw limit does only a part of it.
+# Tools that do the same job as quaymirror; the raw limit does only a part of it.
 OTHERS = (SKOPEO_COPY, SKOPEO_SYNC, OCCYSTRAP, OCCYSTRAP_16, CRANE, REGSYNC)
 
 
@@ -40,7 +40,7 @@ _CORES = os.cpu_count() or 1
 
 
 def to_disk(server: Front, content: Corpus, home: Path) -> list[Contestant]:
-    """Return who can mirror `content` to this machine."""
+    """Return the contestants that can mirror `content` to this machine."""
     return [
         ours(server),
         skopeo_copy(server, content, home),
@@ -66,7 +66,7 @@ def earlier(contestant: Contestant, python: str) -> Contestant:
 
 
 def raw(server: Front, content: Corpus, home: Path, parallel: int) -> Contestant:
-    """Fetch every distinct blob with curl, so many at a time, and hash all of them with openssl on all cores."""
+    """Fetch every distinct blob with curl, `parallel` at a time, and hash all of them with openssl on all cores."""
     urls = home / "urls"
     urls.write_text("".join(f'url = "{server.cdn}/blobs/{digest}"\noutput = "{digest}"\n' for digest in content.unique))
     trust = f"--cacert {server.cafile} " if server.cafile else ""
@@ -90,7 +90,7 @@ def aria2c(server: Front, content: Corpus, home: Path, connections: int) -> Cont
 
 
 def skopeo_copy(server: Front, content: Corpus, home: Path, to: str = "") -> Contestant:
-    """Copy eight images at a time, into layouts whose blobs are in one place, or to another registry."""
+    """Copy eight images at a time, into layouts with common blobs, or to another registry."""
     names = home / "names"
     names.write_text("".join(f"{name}\n" for name in content.images))
     shared = "--dest-tls-verify=false" if to else "--dest-shared-blob-dir {out}/blobs"
@@ -199,9 +199,9 @@ def _trust(server: Front) -> str:
 
 
 def _authority(server: Front) -> dict[str, str]:
-    """Have a program that is not told trust the lab's authority besides those of the world.
+    """Let a program without an option for it trust the lab's CA beside the usual ones.
 
-    To load these takes time, which their users spend, too: with the lab's alone a client would start far quicker.
+    Loading these takes time for users, too: with the lab's CA alone, a client would start far faster.
     """
     if server.cafile is None:
         return {}

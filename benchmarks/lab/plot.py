@@ -1,4 +1,4 @@
-"""Bars as SVG: a few shapes and words, always the same for the same numbers, on whatever background the page has."""
+"""Bar charts as SVG, reproducible from the numbers, for pages with any background."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS, _OURS, _BASE, _OTHERS = "#7d858f", "#d9822b", "#8a919b", "#4f8fd0"
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How long it is, what is written beside it, and its colour."""
+    """The length, the label and the colour of a bar."""
 
     name: str
     value: float
@@ -40,7 +40,7 @@ def of_scenario(documents: list[Document]) -> str:
 
 
 def bars(document: Document) -> list[Bar]:
-    """Return the bars of a case: peak memory where that is what it is about, wall time everywhere else."""
+    """Return the bars of a case: peak memory if the case is about memory, wall time otherwise."""
     what, unit = ("peak_mib", "MiB") if document["scenario"] == "memory" else ("wall", "s")
     found = []
     for name, runs in document["costs"].items():

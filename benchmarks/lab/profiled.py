@@ -1,10 +1,10 @@
-"""A command of quaymirror in this process, and where its CPU time went.
+"""Run a command of quaymirror in this process, and attribute its CPU time.
 
 python -P profiled.py FIGURES [--shares] -- sync …
 
-FIGURES gets seconds of CPU: of the start (the interpreter, and everything that is imported before the first request),
-of the loop's thread, and of all other threads. With --shares the loop's thread runs under a profiler, which makes it
-slower: FIGURES gets how its time is shared out, then.
+FIGURES gets seconds of CPU: of the start (the interpreter and all imports before the first request), of the loop's
+thread, and of all other threads. With --shares, the loop's thread runs under a profiler, which makes it slower, and
+FIGURES gets the distribution of its time instead.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections import Counter
 from pathlib import Path
 
 _PACKAGES = ("aiohttp", "anyio", "tenacity", "asyncio", "ssl", "quaymirror")
-# Built-in functions by what they are called in a profile.
+# Built-in functions by their names in a profile.
 _SYSTEM = ("'_socket.socket'", "'select.epoll'", "posix.", "_ssl.", "_io.", "'sqlite3.")
 
 
 def main() -> None:
-    """Run it, and write down where the time went."""
+    """Run the command, and write the figures."""
     words = sys.argv[1 : sys.argv.index("--")]
     sys.argv = ["quaymirror", *sys.argv[sys.argv.index("--") + 1 :]]
     import click

@@ -1,4 +1,4 @@
-"""What is recorded of a case, and how it is read again."""
+"""The recorded results of cases: one JSON document each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 
 def document(scenario: Scenario, case: Case, *, quick: bool) -> Document:
-    """Return everything that is known of a case."""
+    """Return the document of a case."""
     return {
         "scenario": scenario.name,
         "about": scenario.about,
@@ -43,7 +43,7 @@ def save(document: Document, directory: Path) -> Path:
 
 
 def load(directory: Path, scenario: str, case: str) -> Document | None:
-    """Return what is recorded of a case, if anything is."""
+    """Return the recorded document of a case, or None."""
     file = directory / f"{scenario}.{case}.json"
     return json.loads(file.read_text()) if file.exists() else None
 

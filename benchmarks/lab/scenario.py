@@ -1,4 +1,4 @@
-"""What a scenario is: cases, each of them contestants that did the same job, and the goals that it shows."""
+"""Scenarios: cases, each of them with contestants that did the same job, and with goals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .measure import Contestant, Cost
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A number that is to be at most, or at least, so large. `measured` is None where the peer it needs is missing."""
+    """An upper or lower limit of a number. `measured` is None if the tool it needs is missing."""
 
     number: int
     what: str
@@ -28,7 +28,7 @@ class Goal:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is; None where nobody knows."""
+        """Return whether the goal is met; None if it was not measured."""
         if self.measured is None:
             return None
 
@@ -37,7 +37,7 @@ class Goal:
 
 @dataclass(slots=True)
 class Case:
-    """One table: everybody's costs, whom they are divided by, and which of the things that were counted is shown."""
+    """One table: the costs of all contestants, the one that ratios are based on, and the counts that are shown."""
 
     name: str
     title: str
@@ -48,23 +48,23 @@ class Case:
     counts: tuple[str, ...] = ("requests", "bytes")
 
     def median(self, name: str, what: str) -> float | None:
-        """Return the median of an attribute of a contestant's costs, or of something that was counted."""
+        """Return the median of an attribute of a contestant's costs, or of a count."""
         return measure.median(self.costs.get(name, ()), what)
 
     def ratio(self, mine: str, theirs: str) -> float | None:
-        """Return how many times as long `mine` took."""
+        """Return the ratio of the wall times of `mine` and `theirs`."""
         return measure.ratio(self.costs, mine, theirs)
 
     def at_most(self, number: int, what: str, limit: float, measured: float | None) -> None:
-        """Have a goal: `measured` is at most `limit`."""
+        """Add a goal: `measured` is at most `limit`."""
         self.goals.append(Goal(number, what, limit, measured))
 
     def at_least(self, number: int, what: str, limit: float, measured: float | None) -> None:
-        """Have a goal: `measured` is at least `limit`."""
+        """Add a goal: `measured` is at least `limit`."""
         self.goals.append(Goal(number, what, limit, measured, at_least=True))
 
     def ahead(self, number: int, what: str, limit: float, mine: str, others: Sequence[str]) -> None:
-        """Have a goal against each of `others`: they take at least `limit` times as long as `mine`."""
+        """Add a goal against each of `others`: they take at least `limit` times as long as `mine`."""
         for other in others:
             if other in self.costs:
                 self.at_least(number, f"{what}: {other}", limit, self.ratio(other, mine))
@@ -72,9 +72,9 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A name, what it is about, the names of its cases as they are shown, and how they are measured.
+    """A scenario: its name, its subject, the names of its cases in their order, and the function that measures them.
 
-    `is_checked` are those that `--check` runs: what is measured in a minute and has a limit that is no peer.
+    `--check` runs those with `is_checked`: they take about a minute and have a limit that is not another tool.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Scenario:
 
 @dataclass(slots=True)
 class Lab:
-    """Where scenarios run: memory that is a directory, what was asked for, and what they share."""
+    """The environment of scenarios: a directory in memory, the options, and the shared organizations."""
 
     home: Path
     rounds: int = 3
@@ -99,11 +99,11 @@ class Lab:
     _corpora: dict[str, Corpus] = field(default_factory=dict)
 
     def wants(self, case: str) -> bool:
-        """Whether this case is to be measured."""
+        """Return whether this case is to be measured."""
         return not self.cases or case in self.cases
 
     def corpus(self, kind: str) -> Corpus:
-        """Return an organization, made when it is first asked for: `tree`, `tiny`, `big` or `derivable`."""
+        """Return an organization, made at the first use: `tree`, `tiny`, `big` or `derivable`."""
         if kind not in self._corpora:
             make, small = _CORPORA[kind]
             sys.stderr.write(f"  making the organization “{kind}”\n")
@@ -112,14 +112,14 @@ class Lab:
         return self._corpora[kind]
 
     def drop(self, kind: str) -> None:
-        """Make room: nobody needs this organization any more."""
+        """Remove an organization that is not needed any more."""
         if kind in self._corpora:
             shutil.rmtree(self._corpora.pop(kind).site)
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes fit in here; tells if not."""
+        """Return whether `size` bytes fit into the directory; print a line if not."""
         free = shutil.disk_usage(self.home).free
-        if Path("/proc/meminfo").exists():  # the directory may be memory, and allow for more than there is
+        if Path("/proc/meminfo").exists():  # the directory may be in memory, and allow for more than is free
             lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
             free = min(free, int(lines["MemAvailable"].split()[0]) * 1024)
 
@@ -141,7 +141,7 @@ class Lab:
             shutil.rmtree(place, ignore_errors=True)
 
     def chosen(self, contestants: Sequence[Contestant], base: str) -> list[Contestant]:
-        """Leave out whom nobody asked for; ourselves and whom we are held against stay."""
+        """Leave out contestants that were not asked for; quaymirror and the base of ratios stay."""
         if self.earlier:
             ours = [one for one in contestants if f"{peers.PYTHON} -m quaymirror" in one.command]
             others = [one for one in contestants if one.name == base and one not in ours]
@@ -160,7 +160,7 @@ class Lab:
         asked: Callable[[], Mapping[str, float]] = dict,
         rounds: int | None = None,
     ) -> dict[str, list[Cost]]:
-        """Let everybody do the job in an empty directory, by turns."""
+        """Let all contestants do the job in an empty directory, in turn."""
         out = self.home / "out"
 
         def turn(contestant: Contestant) -> Cost:
@@ -174,7 +174,7 @@ class Lab:
         return costs
 
 
-# What the huge layers take, at the server and in a mirror.
+# The size of the huge layers, at the server and in a mirror.
 BIG_BYTES = 10_000_000_000
 _CORPORA: dict[str, tuple[Callable[..., Corpus], dict[str, Any]]] = {
     "tree": (corpus.kolla_tree, {"images": 8, "scale": 0.1}),
@@ -185,7 +185,7 @@ _CORPORA: dict[str, tuple[Callable[..., Corpus], dict[str, Any]]] = {
 
 
 def facts(content: Corpus) -> dict[str, Any]:
-    """What a reader has to know of an organization."""
+    """Return the facts about an organization that readers need."""
     return {
         "repositories": content.repositories,
         "images": len(content.images),

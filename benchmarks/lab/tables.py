@@ -1,4 +1,4 @@
-"""Results as Markdown: a table for a case, and one for all goals. Everything comes from what is recorded."""
+"""Results as Markdown: one table per case, and one for all goals, from the recorded documents."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from .results import Document
 
-# What of the counts is shown, and how it is called there.
-_NAMES = {"written": "files written", "frame_ms": "ms a frame"}
+# Headings of counts.
+_NAMES = {"written": "files written", "frame_ms": "ms per frame"}
 
 
 def section(document: Document, *, goals_too: bool = True) -> list[str]:
-    """Return a case: its title, what it is about, its table, and its goals, which small organizations can't show."""
+    """Return a case: title, facts, table, and goals, unless the organizations are small ones."""
     goals_too = goals_too and document["goals"] and not document["quick"]
     return [
         f"### {document['title']}",
@@ -26,7 +26,7 @@ def section(document: Document, *, goals_too: bool = True) -> list[str]:
 
 
 def describe(document: Document) -> str:
-    """Tell the facts of a case in a line."""
+    """Return the facts of a case in one line."""
     facts = document["facts"]
     words = [f"{facts['images']:,} images in {facts['repositories']:,} repositories"] if "images" in facts else []
     if "unique_bytes" in facts:
@@ -35,14 +35,14 @@ def describe(document: Document) -> str:
 
     if "link" in facts:
         link = facts["link"]
-        words.append(f"{link['round_trip_ms']:.0f} ms of round trip, {_bytes(link['bytes_a_second'])}/s a connection")
+        words.append(f"{link['round_trip_ms']:.0f} ms of round trip, {_bytes(link['bytes_a_second'])}/s per connection")
 
     words += [str(word) for word in facts.get("words", ())]
     return ", ".join([*words, "1 round" if _rounds(document) == 1 else f"{_rounds(document)} rounds"]) + "."
 
 
 def table(document: Document) -> list[str]:
-    """Return the contestants of a case, the fastest first; who failed or is missing comes last, with the reason."""
+    """Return the contestants of a case, the fastest first; missing or failed ones come last, with the reason."""
     counts = document["counts"]
     heads = ["what", "wall s", "ratio", "CPU s", "peak MiB", *(_NAMES.get(name, name) for name in counts)]
     lines = [_row(heads), "|---|" + "---:|" * (len(heads) - 1)]
@@ -84,24 +84,24 @@ def goals(documents: Iterable[Document]) -> list[str]:
 
 
 def good(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the runs that came through."""
+    """Return the runs that completed."""
     return [run for run in runs if not run["code"]]
 
 
 def median(runs: Iterable[dict[str, Any]], what: str) -> float:
-    """Return the median of a number of the runs that came through, 0 if none did."""
+    """Return the median of a number of the completed runs, 0 without one."""
     values = [run[what] if what in run else run["asked"].get(what, 0) for run in good(runs)]
     return statistics.median(values) if values else 0.0
 
 
 def ratio(document: Document, name: str) -> float | None:
-    """Return how many times as long it took as the case's base: the median over pairs of one round each."""
+    """Return the ratio of its wall time to that of the case's base: the median over pairs of one round each."""
     pairs = ratios(document, name)
     return statistics.median(pairs) if pairs else None
 
 
 def ratios(document: Document, name: str) -> list[float]:
-    """Return those pairs."""
+    """Return the ratios of the rounds that both completed."""
     costs = document["costs"]
     pairs = zip(costs.get(name, ()), costs.get(document["base"], ()), strict=False)
     whole = [(mine, base) for mine, base in pairs if not mine["code"] and not base["code"]]
@@ -109,14 +109,14 @@ def ratios(document: Document, name: str) -> list[float]:
 
 
 def spread(runs: list[dict[str, Any]]) -> str:
-    """Return the median of wall times and, where there are several, their range."""
+    """Return the median of wall times and, if there are several, their range."""
     walls = [run["wall"] for run in runs]
     middle = f"{statistics.median(walls):.2f}"
     return middle if len(walls) == 1 else f"{middle} [{min(walls):.2f}-{max(walls):.2f}]"
 
 
 def _spent(runs: list[dict[str, Any]], counts: list[str]) -> list[str]:
-    """Return what it took besides time; nothing of what is a formula."""
+    """Return CPU time, memory and counts; nothing for a formula."""
     if not median(runs, "peak_mib"):
         return [""] * (2 + len(counts))
 

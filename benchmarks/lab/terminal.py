@@ -1,4 +1,4 @@
-"""Run a command in a terminal of 120 x 40 that somebody reads.
+"""Run a command in a terminal of 120 x 40, and read its output.
 
 python -P terminal.py COMMAND …
 """
@@ -22,7 +22,7 @@ def main() -> int:
         os.environ["TERM"] = "xterm-256color"
         os.execvp(sys.argv[1], sys.argv[1:])
 
-    with contextlib.suppress(OSError):  # nobody has the other end open any more
+    with contextlib.suppress(OSError):  # the other end is closed
         while os.read(terminal, 65536):
             pass
 

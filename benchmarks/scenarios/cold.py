@@ -18,7 +18,7 @@ _CASES = tuple(f"{kind}{suffix}" for kind in _TITLES for suffix in ("", "-tls"))
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Everybody starts with nothing."""
+    """Measure all contestants with empty targets."""
     for name in _CASES:
         is_big = name.startswith("big")
         if lab.wants(name) and not (is_big and (lab.checking or not lab.has_room(0 if lab.quick else BIG_BYTES))):

@@ -1,4 +1,4 @@
-"""What the dashboard costs: the same sync in a terminal, with it and without."""
+"""The cost of the dashboard: the same sync in a terminal, with it and without."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lab.scenario import Case, Lab, Scenario, facts
 
 _RICH = "quaymirror sync --progress rich"
 _TITLES = {"near": "The dashboard, beside none", "far": "The dashboard, beside none, far away"}
-# It is about a few per cent: so many times as many rounds as for the others.
+# The difference is a few per cent, so it takes this many times more rounds.
 _MORE = 4
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Both run in a terminal, which somebody reads."""
+    """Measure both in a terminal whose output is read."""
     for name, link in (("near", NEAR), ("far", FAR)):
         if lab.wants(name):
             content = lab.corpus("tree")

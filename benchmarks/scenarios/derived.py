@@ -12,7 +12,7 @@ _GOALS = {"unfiltered": 8.0, "filtered": 2.0}
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Half of what is in the layers shrinks: decompressing costs both the same."""
+    """Measure both with layers of which half compresses well: decompression costs both the same."""
     for name, filters in _FILTERS.items():
         if lab.wants(name):
             content = lab.corpus("derivable")

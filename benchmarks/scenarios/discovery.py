@@ -21,7 +21,7 @@ _MILLISECONDS = (0, 50, 100)
 _CONCURRENCY = 16
 _OCCYSTRAP = f"occystrap's resolver, {_CONCURRENCY} workers"
 _OCCYSTRAP_DEFAULT = "occystrap's resolver, 4 workers (its default)"
-# Repositories and seconds of a round trip of the case that there is a goal for.
+# The case with a goal: repositories, and seconds per round trip.
 _GOAL = (1_000, 0.05)
 _MINIMUM = f"the theoretical minimum of {_CONCURRENCY} at a time"
 _LIMITED = "the theoretical minimum of Quay's limits"
@@ -31,7 +31,7 @@ _LAB = Path(__file__).parents[1] / "lab"
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """A tenth of the repositories have the tag; all of them have to be asked."""
+    """Measure discovery with a tenth of the repositories having the tag; all of them have to be checked."""
     for repositories in (100, 300) if lab.quick else _REPOSITORIES:
         names = {f"{repositories}-{latency}ms": latency for latency in _MILLISECONDS}
         wanted = {name: latency for name, latency in names.items() if lab.wants(name)}

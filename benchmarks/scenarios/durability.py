@@ -1,4 +1,4 @@
-"""What it costs to be safe against power loss: on a real disk, with fsync and without."""
+"""The cost of safety against power loss: on a real disk, with fsync and without."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lab.measure import Contestant, Cost
 from lab.scenario import Case, Lab, Scenario, facts
 
 _BATCH, _NEVER = "quaymirror sync --fsync batch", "quaymirror sync --fsync never"
-# By convention it is no memory: it survives a restart.
+# By convention not in memory: it survives a restart.
 _DISK = Path("/var/tmp")
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """The organization comes from memory, the mirror is on the disk."""
+    """Measure with the organization in memory and the mirror on the disk."""
     if not lab.wants("tree"):
         return
 
@@ -31,7 +31,7 @@ def run(lab: Lab) -> Iterator[Case]:
 
         def turn(contestant: Contestant) -> Cost:
             out = measure.fresh(Path(disk) / "out")
-            # What the one before left to be written would be written in this one's time.
+            # Dirty pages of the one before would be written in this one's time.
             subprocess.run(["sync", "-f", disk], check=True, timeout=300)
             server.asked()
             return measure.with_counts(measure.run(contestant, out), server.asked())

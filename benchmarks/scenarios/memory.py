@@ -17,7 +17,7 @@ _GROWTH_MIB = 25
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Each size is an organization of its own; 1 % of the repositories have the tag."""
+    """Measure one organization per size; 1 % of the repositories have the tag."""
     if lab.wants("repositories"):
         sizes = {
             f"{n:,} repositories": partial(corpus.tiny, repositories=n, images=n // 100)
@@ -26,7 +26,7 @@ def run(lab: Lab) -> Iterator[Case]:
         yield _case(lab, "repositories", "Peak memory by the number of repositories", sizes)
 
     if lab.wants("layers"):
-        lab.drop("big")  # it is made again for whoever needs it
+        lab.drop("big")  # later scenarios make it again
         sizes = {
             f"a layer of {n:,} MB": partial(corpus.big, images=1, size=n * 1_000_000)
             for n in _MEGABYTES[: 3 if lab.quick else None]

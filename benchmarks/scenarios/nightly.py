@@ -27,7 +27,7 @@ _TITLES = {
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Everybody has what there was yesterday, in a directory of its own."""
+    """Measure all contestants with yesterday's images in a directory of their own."""
     for suffix in ("", "-far"):
         if lab.wants(f"unchanged{suffix}") or lab.wants(f"changed{suffix}"):
             content = corpus.kolla_tree(lab.home / "nights", **_small(lab, images=8, scale=0.1))
@@ -53,7 +53,7 @@ def _nights(lab: Lab, content: Corpus, suffix: str) -> Iterator[Case]:
             for contestant in contestants:
                 _night(lab, server, contestant)
 
-        # At the same ports: what somebody remembers of a server is found by its name.
+        # At the same ports: clients remember a server by its name.
         with lab.served(content, link=FAR if suffix == "-far" else NEAR, ports=ports) as server:
 
             def turn(contestant: Contestant) -> Cost:
@@ -76,7 +76,7 @@ def _nights(lab: Lab, content: Corpus, suffix: str) -> Iterator[Case]:
 
 
 def _night(lab: Lab, server: Front, contestant: Contestant) -> Cost:
-    """Run it over what it left behind the night before."""
+    """Run it over the result of the night before."""
     out = lab.home / "yesterday" / "".join(filter(str.isalnum, contestant.name))
     server.asked()
     began = time.time_ns()
@@ -86,14 +86,14 @@ def _night(lab: Lab, server: Front, contestant: Contestant) -> Cost:
 
 
 def _files(out: Path) -> Iterator[Path]:
-    """Yield what is content: our own state tells of each run."""
+    """Yield the files with content, without the state, which changes with each run."""
     return (file for file in out.rglob("*") if ".quaymirror" not in file.parts and file.is_file())
 
 
 def _contestants(lab: Lab, server: Front, content: Corpus, suffix: str) -> list[Contestant]:
     nobody = Front(server.home, 9, 9, "http", None)
     startup = peers.ours(nobody, "--retries 0", to="{out}/nowhere", name=_STARTUP)
-    # Page after page, over one connection, as somebody has to who learns from each where the next one is.
+    # Page after page, over one connection, since each page has the address of the next one.
     pages = " ".join(f"'{server.url}/api/v1/repository?next_page={number + 1}'" for number in range(content.pages))
     found = [
         peers.ours(server),

@@ -1,4 +1,4 @@
-"""Where our own CPU time goes: what a missed goal would take."""
+"""The CPU time of quaymirror, by its parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.measure import Contestant, Cost
 from lab.scenario import BIG_BYTES, Case, Lab, Scenario
 
 _PROFILED = Path(__file__).parents[1] / "lab" / "profiled.py"
-# What is mirrored, how, and how far away it is.
+# The organization, options, and the link.
 _RUNS = {
     "tree": ("tree", False, NEAR),
     "tree, over TLS": ("tree", True, NEAR),
@@ -49,7 +49,7 @@ def run(lab: Lab) -> Iterator[Case]:
 def _cost(lab: Lab, ours: Contestant, out: Path, *, again: bool = False) -> Cost:
     plain = _profiled(ours, out, "")
     shares = _profiled(ours, out if again else measure.fresh(out), "--shares").asked
-    # Shares of a profile say much of what there are many calls of; the sum is that of the run without one.
+    # A profiler overstates parts with many calls; the sum is that of the run without it.
     loop = {part: share * plain.asked.get("loop", 0) for part, share in shares.items()}
     return replace(plain, asked={**dict.fromkeys(_COUNTS, 0.0), **plain.asked, **loop})
 

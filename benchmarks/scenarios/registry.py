@@ -21,7 +21,7 @@ _COUNTS = ("requests", "bytes", "uploads", "mounts", "heads")
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Both cases come from the same runs: what is pushed first is what is there the second time."""
+    """Measure both cases in the same runs: the second one finds the images that the first one pushed."""
     if not (lab.wants("cold") or lab.wants("again")):
         return
 
@@ -36,7 +36,7 @@ def run(lab: Lab) -> Iterator[Case]:
         contestants = lab.chosen(_contestants(lab, server, content, target), _BASE)
 
         def turn(contestant: Contestant) -> Cost:
-            # Each finds an empty registry: what another one pushed could be mounted.
+            # Each contestant gets an empty registry: it could mount blobs that another one pushed.
             target.empty()
             out = measure.fresh(lab.home / "out")
             first = _counted(contestant, out, server, target)
@@ -88,13 +88,13 @@ class _Target:
         self.registry = DockerRegistry(home)
 
     def empty(self) -> None:
-        """Forget all that was pushed."""
+        """Remove all images and requests."""
         self.registry.kill()
         shutil.rmtree(self._home / "registry", ignore_errors=True)
         self.registry.start()
 
     def asked(self) -> dict[str, int]:
-        """Return what was asked since it was told to forget."""
+        """Return the counts of requests since the last `forget`."""
         asked = self.registry.requests()
         return {
             "uploads": sum(r.method == "PUT" and "/blobs/uploads/" in r.path and r.status == 201 for r in asked),

@@ -17,7 +17,7 @@ _TITLES = {
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Everybody starts with nothing."""
+    """Measure all contestants with empty targets."""
     for name in _TITLES:
         is_big = name.startswith("big")
         if lab.wants(name) and not (is_big and (lab.checking or not lab.has_room(0 if lab.quick else BIG_BYTES))):
@@ -34,7 +34,7 @@ def _case(lab: Lab, name: str) -> Case:
             if kind == "big"
             else [peers.raw(server, content, lab.home, parallel) for parallel in (64, 16)]
         )
-        # skopeo sync takes minutes here, one image after the other: eight skopeo copies are what is to be beaten.
+        # skopeo sync takes minutes here, one image after the other: the contestant is eight skopeo copies.
         others = [one for one in peers.to_disk(server, content, lab.home) if one.name != peers.SKOPEO_SYNC]
         costs = lab.compare([*limits, *others], base=base, asked=server.asked)
 
