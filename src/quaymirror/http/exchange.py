@@ -6,13 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Validator:
-    """The strong entity tag that `host` gave to its content (RFC 9110, 8.8.3)."""
-
-    host: str
-    etag: str
+from .validator import Validator
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from ..errors import (
 )
 from ..http.client import Client, Exchange
 from ..http.dates import parse_http_date
-from ..http.exchange import Request, Response, Validator
+from ..http.exchange import Request, Response
 from ..http.origin import Origin
 from ..http.retry import Attempts
+from ..http.validator import Validator
 from ..oci import Descriptor, Digest, Reference, Repository, manifest, mediatype
 from ..oci.manifest import Node
 from .foreign import ForeignLayers
@@ -56,6 +57,11 @@ class BlobStream:
     def is_whole(self) -> bool:
         """Whether all of the blob comes, although maybe a part was asked for."""
         return self.response.status == 200
+
+    @property
+    def held(self) -> float:
+        """The seconds for which a limit of this side has held back `chunks`."""
+        return self.response.held
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the bytes; see `Response.chunks`."""

@@ -1,90 +1,79 @@
-"""Bringing one image home: from a pinned reference to its outcome, whatever happens to it on the way."""
+"""The outcome of one image: the only place where context is added to its errors."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from ..catalog.base import PinnedImage
 from ..errors import AccessDenied, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side
 from ..events import CandidateSkipped, Outcome, Status
-from ..oci import Digest, Reference
-from ..transfer.image import ImagePlan, Transfers, mirror_image, plan_image, platforms_key
+from ..transfer.image import ImageTransfer, TransferContext
+from ..transfer.slots import ImageSlot
 
 _MOVED = "its tag has moved since it was found"
+CheckAgain = Callable[[PinnedImage], Awaitable[PinnedImage | CandidateSkipped]]
 
 
 @dataclass(slots=True)
 class ImageMirror:
-    """What all images of a run are brought with. `look_again` checks a tag anew, when what it led to is not there."""
+    """One image until it has its outcome."""
 
-    transfers: Transfers
-    look_again: Callable[[Reference], Awaitable[PinnedImage | CandidateSkipped]]
-    dry_run: bool = False
-    counted: set[Digest] = field(default_factory=set)
-    """For a dry run: what it has counted already, as every blob is fetched once."""
+    image: PinnedImage
+    started: float = field(default_factory=time.monotonic)
+    _outcome: Outcome | None = None
 
-    async def outcome(self, reference: Reference, waits: Callable[[], None] = lambda: None) -> Outcome:
-        """Bring the pinned `reference` home, or say why not. Never raises for what is this image's own trouble.
+    async def transfers(
+        self, context: TransferContext, slot: ImageSlot, check_again: CheckAgain
+    ) -> AsyncIterator[ImageTransfer]:
+        """Yield a transfer to run within `recording`, and another one if the tag points to another image by now.
 
-        `waits` is called when it only waits for what is on its way; see `mirror_image`.
+        A tag that is moved or deleted right after its check leads to a manifest that the source does not have.
         """
-        began = time.monotonic()
+        yield ImageTransfer(self.image, context, slot)
+        if not self._is_missing_at_source():
+            return
+
         try:
-            return await self._outcome(reference, began, waits)
-        except (NotFound, AccessDenied) as error:
-            return await self._once_more(reference, began, error)
-        except QuaymirrorError as error:
-            return Outcome(reference, Status.FAILED, error=Failure.of(error), elapsed=time.monotonic() - began)
-
-    async def _once_more(self, reference: Reference, began: float, error: QuaymirrorError) -> Outcome:
-        """What a tag leads to can be gone a moment later, when the tag moves or is deleted: see where it leads now."""
-        failed = Outcome(reference, Status.FAILED, error=Failure.of(error))
-        try:
-            found = await self.look_again(reference) if error.side is Side.SOURCE else None
-            if isinstance(found, CandidateSkipped):
-                return Outcome(reference, Status.SKIPPED, reason=found.reason, elapsed=time.monotonic() - began)
-
-            if found is None or found.reference == reference:
-                return _timed(failed, began)
-
-            return await self._outcome(found.reference, began, moved=True)
+            found = await check_again(self.image)
         except QuaymirrorError:
-            # The first trouble is the one to tell.
-            return _timed(failed, began)
+            return  # the first failure is the one to report
 
-    async def _outcome(
-        self, reference: Reference, began: float, waits: Callable[[], None] = lambda: None, *, moved: bool = False
-    ) -> Outcome:
-        transfers = self.transfers
-        if await transfers.target.has_image(reference, platforms_key(transfers.platforms)):
-            return Outcome(reference, Status.UNCHANGED, elapsed=time.monotonic() - began)
+        if isinstance(found, CandidateSkipped):
+            self._outcome = Outcome(self.image.reference, Status.SKIPPED, reason=found.reason)
+        elif found.reference != self.image.reference:
+            yield ImageTransfer(found, context, slot)
 
+    @contextmanager
+    def recording(self, transfer: ImageTransfer) -> Iterator[None]:
+        """Record how `transfer`, which runs in this context, ends."""
+        reference = transfer.image.reference
         try:
-            if self.dry_run:
-                plan = await plan_image(reference, transfers)
-                fetched = self._would_fetch(plan)
-            else:
-                plan, progress = await mirror_image(reference, transfers, waits)
-                fetched = progress.bytes
+            yield
         except PlatformNotFound as error:
-            return Outcome(reference, Status.SKIPPED, reason=error.message, elapsed=time.monotonic() - began)
+            self._outcome = Outcome(reference, Status.SKIPPED, reason=error.message)
+        except QuaymirrorError as error:
+            if self._outcome is None:
+                self._outcome = Outcome(reference, Status.FAILED, error=Failure.of(error, phase=transfer.phase))
+        else:
+            self._outcome = _success(transfer, moved=self._outcome is not None)
 
-        reason = _MOVED if moved or plan.moved else None
-        elapsed = time.monotonic() - began
-        return Outcome(reference, Status.MIRRORED, fetched, plan.total_bytes - fetched, elapsed, reason)
+    def outcome(self) -> Outcome:
+        """Return the outcome, which there is exactly one of."""
+        assert self._outcome is not None
+        return replace(self._outcome, elapsed=time.monotonic() - self.started)
 
-    def _would_fetch(self, plan: ImagePlan) -> int:
-        pool, target = self.transfers.pool, self.transfers.target
-        new = [
-            node
-            for node in plan.missing
-            if node.digest not in self.counted and pool.locate(node, borrower=target) is None
-        ]
-        self.counted.update(node.digest for node in new)
-        return sum(node.size for node in new)
+    def _is_missing_at_source(self) -> bool:
+        failure = self._outcome.error if self._outcome is not None else None
+        return failure is not None and failure.is_a(NotFound, AccessDenied) and failure.side is Side.SOURCE
 
 
-def _timed(outcome: Outcome, began: float) -> Outcome:
-    return Outcome(outcome.reference, outcome.status, elapsed=time.monotonic() - began, error=outcome.error)
+def _success(transfer: ImageTransfer, *, moved: bool) -> Outcome:
+    reference, plan, fetched = transfer.image.reference, transfer.plan, transfer.fetched_bytes
+    if plan is None:
+        return Outcome(reference, Status.UNCHANGED)
+
+    reason = _MOVED if moved or plan.moved else None
+    return Outcome(reference, Status.MIRRORED, fetched, plan.total_bytes - fetched, reason=reason)

@@ -21,7 +21,8 @@ from ..store.state import State
 from ..store.storage import Storage
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..tasks import run_all
-from ..transfer.blob import fetch_blob
+from ..transfer.blob import BlobJob, fetch_blob
+from ..transfer.slots import FetchSlots
 from .wiring import connect
 
 
@@ -69,15 +70,8 @@ class _Mender:
 
     async def _fetch_blob(self, node: Descriptor, reference: Reference) -> None:
         async with self.layout.sink(reference, node) as sink:
-            await fetch_blob(
-                node,
-                repository=reference.repository,
-                source=self.source,
-                sink=sink,
-                slots=anyio.CapacityLimiter(1),
-                meters=Meters(),
-                label=reference.name,
-            )
+            job = BlobJob(reference.repository, node, reference.name)
+            await fetch_blob(job, self.source, sink, FetchSlots(1, 1), Meters())
 
 
 async def repair(path: Path, settings: Options, observer: Observer, progress: Progress) -> Verification:

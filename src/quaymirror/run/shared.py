@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-import anyio
-
 from ..events import Event, Observer
 from ..oci import Digest
 from ..settings import Options
 from ..transfer.sharing import BlobSharing
+from ..transfer.slots import FetchSlots
 from .wiring import Connection, Services, connect_source
 
 
@@ -38,16 +37,15 @@ class FanOut:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The shared part of runs. `images` and `slots` bound images and blobs in flight over all of them.
+    """The shared part of runs. `slots` limit the images and blobs in flight over all of them.
 
     `counted` is what dry runs have counted already, as every blob is fetched once.
     """
 
     source: Connection
-    images: anyio.CapacityLimiter
-    slots: anyio.CapacityLimiter
+    slots: FetchSlots
     tellers: FanOut
-    pool: BlobSharing = field(default_factory=BlobSharing)
+    sharing: BlobSharing = field(default_factory=BlobSharing)
     counted: set[Digest] = field(default_factory=set)
 
     def services(self, settings: Options, observer: Observer) -> Services:
@@ -67,4 +65,4 @@ async def open_engine(settings: Sequence[Options]) -> AsyncIterator[Engine]:
     images = max(each.limits.concurrency for each in settings)
     slots = max(each.limits.layer_concurrency for each in settings)
     async with connect_source(settings[0], tellers) as source:
-        yield Engine(source, anyio.CapacityLimiter(images), anyio.CapacityLimiter(slots), tellers)
+        yield Engine(source, FetchSlots(images, slots), tellers)

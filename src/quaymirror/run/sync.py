@@ -118,7 +118,7 @@ async def _shared(engine: Engine | None, run: Run, target: Target) -> AsyncItera
 
         stack.enter_context(engine.tellers.telling(run.emit))
         if target.capabilities.shares_blobs:
-            engine.pool.register(target)
+            engine.sharing.register(target)
 
         yield engine
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,9 +12,9 @@ from ..catalog.base import PinnedImage
 from ..discovery.checks import check_again
 from ..errors import Scope, StoreError
 from ..events import CandidateSkipped, ImageFinished, ImageStarted, Outcome
-from ..oci import Reference
-from ..transfer.image import Transfers
+from ..transfer.image import TransferContext
 from ..transfer.single_flight import SingleFlight
+from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
 from .context import Run
 from .mirror_image import ImageMirror
@@ -28,87 +28,74 @@ _WAITING = 4
 def start_workers(
     run: Run, engine: Engine, services: Services, target: Target, tasks: TaskGroup
 ) -> MemoryObjectSendStream[PinnedImage]:
-    """Start the workers; return the stream that they live from."""
-
-    async def look_again(reference: Reference) -> PinnedImage | CandidateSkipped:
-        return await check_again(PinnedImage(reference), run.selections, services.catalog)
-
-    transfers = Transfers(
+    """Start the workers and return the stream of images for them."""
+    options = run.settings
+    context = TransferContext(
         source=services.source,
         target=target,
         flights=SingleFlight(tasks),
         slots=engine.slots,
-        pool=engine.pool,
         meters=run.progress.meters,
         observer=run.emit,
-        platforms=run.settings.discovery.platforms,
+        sharing=engine.sharing,
+        platforms=options.discovery.platforms,
         run_id=run.run_id,
+        counted=engine.counted if options.target.dry_run else None,
     )
-    bringer = ImageMirror(transfers, look_again, run.settings.target.dry_run, engine.counted)
-    found, images = anyio.create_memory_object_stream[PinnedImage](run.settings.limits.concurrency)
+    workers = Workers(run, services, context)
+    found, images = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
     with images:
-        for _ in range(_workers(run.settings.limits.concurrency, target)):
-            tasks.start_soon(_work, run, images.clone(), bringer, engine.images)
+        for _ in range(worker_count(options.limits.concurrency, target)):
+            tasks.start_soon(workers.work, images.clone())
 
     return found
 
 
-def _workers(concurrency: int, target: Target) -> int:
-    """Return how many images may be under way. Who wants one at a time gets one at a time."""
+def worker_count(concurrency: int, target: Target) -> int:
+    """Return the number of images in progress. With a concurrency of 1, images are mirrored one after the other."""
     return concurrency if target.capabilities.staging or concurrency == 1 else concurrency * _WAITING
 
 
-class _Place:
-    """An image's place among those who fetch, of all runs: given back as soon as it has nothing left to begin.
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The tasks that mirror the images of one run."""
 
-    Images share most of their layers: else all places would be taken by those that wait for the same few, or for the
-    last layer of each, while nobody fetches what else there is.
-    """
+    run: Run
+    services: Services
+    context: TransferContext
 
-    def __init__(self, places: anyio.CapacityLimiter) -> None:
-        self._places = places
-        self._is_taken = False
+    async def work(self, inbox: MemoryObjectReceiveStream[PinnedImage]) -> None:
+        """Mirror images as they come, taking turns with other runs. Failures of single images are outcomes."""
+        run = self.run
+        with inbox:
+            async for image in inbox:
+                # Each image has a slot of its own: a blob that it began may go on after it has failed.
+                async with ImageSlot(self.context.slots) as slot:
+                    if run.stop.reason is not None:
+                        return
 
-    async def __aenter__(self) -> None:
-        await self._places.acquire_on_behalf_of(self)
-        self._is_taken = True
+                    run.emit(ImageStarted(image.reference))
+                    mirror = ImageMirror(image)
+                    async for transfer in mirror.transfers(self.context, slot, self._check_again):
+                        with mirror.recording(transfer):
+                            await transfer.run()
 
-    async def __aexit__(self, *_: object) -> None:
-        self.leave()
+                self._finish(mirror.outcome())
 
-    def leave(self) -> None:
-        """Let somebody else have the place, if it was not left already."""
-        if self._is_taken:
-            self._is_taken = False
-            self._places.release_on_behalf_of(self)
+    async def _check_again(self, image: PinnedImage) -> PinnedImage | CandidateSkipped:
+        return await check_again(image, self.run.selections, self.services.catalog)
 
+    def _finish(self, outcome: Outcome) -> None:
+        outcome = self._collapse_repeated_error(outcome)
+        self.run.emit(ImageFinished(outcome))
+        if outcome.error is not None and outcome.error.scope is Scope.RUN:
+            self.run.abort(outcome.error.error())
 
-async def _work(
-    run: Run, inbox: MemoryObjectReceiveStream[PinnedImage], bringer: ImageMirror, places: anyio.CapacityLimiter
-) -> None:
-    """Take images as they come and bring each to its outcome, in turn with other runs.
+    def _collapse_repeated_error(self, outcome: Outcome) -> Outcome:
+        """Shorten a failure of the disk that has ended the run already: every image in flight fails with it."""
+        failure = outcome.error
+        is_fatal = failure is not None and failure.is_a(StoreError) and failure.scope is Scope.RUN
+        if failure is None or not is_fatal or self.run.fatal is None:
+            return outcome
 
-    A worker never raises for one image.
-    """
-    with inbox:
-        async for image in inbox:
-            place = _Place(places)  # its own: what was begun for an image that failed may go on, and leave late
-            async with place:
-                if run.stop.reason is not None:
-                    return
-
-                run.emit(ImageStarted(image.reference))
-                outcome = _collapse_repeated_error(run, await bringer.outcome(image.reference, place.leave))
-
-            run.emit(ImageFinished(outcome))
-            if outcome.error is not None and outcome.error.scope is Scope.RUN:
-                run.abort(outcome.error.error())
-
-
-def _collapse_repeated_error(run: Run, outcome: Outcome) -> Outcome:
-    """A disk that is full fails every image in flight: the first one says why, the others that they ended with it."""
-    failure = outcome.error
-    if failure is None or not failure.is_a(StoreError) or failure.scope is not Scope.RUN or run.fatal is None:
-        return outcome
-
-    return replace(outcome, error=replace(failure, message="stopped with the run", scope=Scope.IMAGE))
+        return replace(outcome, error=replace(failure, message="stopped with the run", scope=Scope.IMAGE))

@@ -1,1 +1,1 @@
-"""From a source to a target: one blob, one image's graph, and never the same blob twice."""
+"""Transfers of images from a source to a target: the graph of an image, its blobs, and no blob twice."""

@@ -1,78 +1,85 @@
-"""One blob, from a registry into a sink, through whatever happens on the way."""
+"""One blob, fetched from a source into a sink, with retries.
+
+A `BlobJob` is a message of plain values, so that it can be sent to another thread or process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import anyio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from ..errors import RangeRefused
 from ..oci import Descriptor, Repository
-from ..progress.meters import Meters
-from ..registry.pull import RegistryPuller
+from ..progress.meters import Meter, Meters
 from ..store.sink import Sink
 from .segments import fetch_segments
-from .stream import PROGRESS_BYTES, Streams
+from .slots import FetchSlots
+from .source import Attempts, BlobSource, BlobStream
+from .stream import PROGRESS_BYTES, BlobProgress
 
 
-async def fetch_blob(
-    blob: Descriptor,
-    *,
-    repository: Repository,
-    source: RegistryPuller,
-    sink: Sink,
-    slots: anyio.CapacityLimiter,
-    meters: Meters,
-    label: str,
-    begins: Callable[[], None] = lambda: None,
-) -> None:
-    """Write `blob` of `repository` to `sink`, verified, resuming what breaks off; a slot is held only while bytes flow.
+@dataclass(frozen=True, slots=True)
+class BlobJob:
+    """A blob of `repository` to fetch. `label` is its image in messages, `ticket` the number of the image's slot."""
 
-    A large one comes in segments over several connections, if both sides support that. `begins` is called whenever it
-    has got a slot.
+    repository: Repository
+    blob: Descriptor
+    label: str
+    ticket: int = 0
 
-    :raises NotFound, AccessDenied: when the repository does not have it for us.
-    :raises DigestMismatch, SizeMismatch: when the registry keeps sending other bytes.
-    :raises TransportError: when it can't be had.
-    :raises StoreError: when the sink's disk refuses.
+
+async def fetch_blob(job: BlobJob, source: BlobSource, sink: Sink, slots: FetchSlots, meters: Meters) -> None:
+    """Write a blob to `sink`, verified. A slot is held only while bytes flow.
+
+    A large blob is fetched in segments over several connections, if both sides support that; an interrupted transfer is
+    resumed.
+
+    :raises NotFound, AccessDenied: if the repository does not have the blob, or denies access.
+    :raises DigestMismatch, SizeMismatch: if the source keeps sending wrong bytes.
+    :raises TransportError: if it can't be fetched.
+    :raises StoreError: if the disk fails.
     """
-    streams = Streams(source, repository, blob, meters)
-    await fetch_segments(streams, sink, slots=slots, meters=meters, label=label, begins=begins)
-    attempts = source.attempts(f"{label}: blob {blob.digest.short}")
-    achieved = sink.offset
+    blob, progress = job.blob, BlobProgress(job.blob, job.label, meters)
+    attempts = source.attempts(progress.title)
+    await fetch_segments(job.repository, source, sink, slots, progress, job.ticket)
+    progress.achieved = sink.offset
+    async for attempt in attempts:
+        with attempt:
+            await sink.prepare()
+            # Otherwise all of it is present, only not verified.
+            if sink.offset < blob.size or not blob.size:
+                async with slots.blob(blob.digest, job.ticket), _recovering(sink, progress, attempts):
+                    with progress.meter(sink.offset) as meter:
+                        offset, validator = sink.offset, progress.validator if sink.offset else None
+                        stream = await source.open(
+                            job.repository, blob, offset=offset, fresh=attempts.is_refetch, if_range=validator
+                        )
+                        await _receive(stream, sink, progress, meter)
 
-    async def attempt() -> None:
-        nonlocal achieved
-        await sink.prepare()
-        # Else all of it is there, only not verified.
-        if sink.offset < blob.size or not blob.size:
-            try:
-                async with slots:
-                    begins()
-                    await _receive(streams, sink, meters, label, fresh=attempts.is_refetch)
-            finally:
-                if sink.offset - achieved >= PROGRESS_BYTES:
-                    achieved = sink.offset
-                    attempts.progress()
-
-        await sink.commit()
-
-    await attempts.run(attempt)
+            await sink.commit()
 
 
-async def _receive(streams: Streams, sink: Sink, meters: Meters, label: str, *, fresh: bool) -> None:
-    """Receive what is missing, in order."""
-    blob = streams.blob
-    with meters.transfer(label, blob.digest, blob.size) as meter:
-        meter.done = sink.offset
-        try:
-            with await streams.open(sink.offset, fresh=fresh) as stream:
-                if stream.offset != sink.offset:
-                    await sink.reset()
-                    await sink.prepare()
+@asynccontextmanager
+async def _recovering(sink: Sink, progress: BlobProgress, attempts: Attempts) -> AsyncIterator[None]:
+    """Start over if the source refuses to continue; forget failures if much has arrived."""
+    try:
+        yield
+    except RangeRefused:
+        await sink.reset()
+        raise
+    finally:
+        if sink.offset - progress.achieved >= PROGRESS_BYTES:
+            progress.achieved = sink.offset
+            attempts.progress()
 
-                meter.done = sink.offset
-                await sink.receive(streams.chunks(stream, meter))
-        except RangeRefused:
+
+async def _receive(stream: BlobStream, sink: Sink, progress: BlobProgress, meter: Meter) -> None:
+    with stream:
+        progress.answered(stream, sink.offset)
+        if stream.offset != sink.offset:
             await sink.reset()
-            raise
+            await sink.prepare()
+
+        meter.done = sink.offset
+        await sink.receive(progress.chunks(stream, meter))

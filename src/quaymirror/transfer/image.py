@@ -1,393 +1,258 @@
-"""One image: what it consists of, and how it gets to the target."""
+"""The transfer of one image from a source to a target."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
-import anyio
-
-from ..errors import (
-    AccessDenied,
-    ContentMissing,
-    Failure,
-    NotFound,
-    Phase,
-    PlatformNotFound,
-    QuaymirrorError,
-    UnsupportedContent,
-    most_severe,
-)
+from ..catalog.base import PinnedImage
+from ..errors import AccessDenied, ContentMissing, Failure, NotFound, Phase, most_severe
 from ..events import BlobFinished, ImagePlanned, Observer
-from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
+from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Node
 from ..progress.meters import Meters
-from ..registry.pull import RegistryPuller, check_expected
 from ..store.records import ImageRecord
-from ..tasks import run_all
-from .blob import fetch_blob
+from .blob import BlobJob, fetch_blob
+from .graph import GraphReader, ImageGraph, ManifestSource, platforms_key
 from .sharing import BlobSharing
 from .single_flight import SingleFlight
+from .slots import FetchSlots, ImageSlot
+from .source import BlobSource
 from .target import Target
+
+
+class ImageSource(BlobSource, ManifestSource, Protocol):
+    """A registry that images are fetched from."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferContext:
+    """The source, the target and the limits of all transfers of a run.
+
+    In a dry run `counted` holds the content that images before would have fetched; otherwise it is None.
+    """
+
+    source: ImageSource
+    target: Target
+    flights: SingleFlight[Hashable]
+    slots: FetchSlots
+    meters: Meters
+    observer: Observer
+    sharing: BlobSharing = field(default_factory=BlobSharing)
+    platforms: tuple[Platform, ...] = ()
+    run_id: str = ""
+    counted: set[Digest] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """What mirroring one image means: `manifests` with children before parents, `root` last, and every blob once.
+    """The content of one image: `manifests` in the order to store them, `blobs`, and what the target lacks.
 
-    `missing` are the manifests and blobs that the target does not have; `moved` says that the tag points elsewhere by
-    now, or nowhere.
+    `moved` is True if the tag points elsewhere by now, or nowhere.
     """
 
-    reference: Reference
-    root: Node
+    graph: ImageGraph
     manifests: tuple[Node, ...]
     blobs: tuple[Descriptor, ...]
-    missing: tuple[Descriptor, ...] = ()
+    missing: frozenset[Digest] = frozenset()
     moved: bool = False
 
     @property
     def contents(self) -> tuple[Descriptor, ...]:
-        """Everything that belongs to the image, blobs first."""
+        """All content, blobs first and the root last, unless it has referrers."""
         return (*self.blobs, *(node.descriptor for node in self.manifests))
 
     @property
     def total_bytes(self) -> int:
-        """The size of all of it."""
+        """The size of all content."""
         return sum(node.size for node in self.contents)
 
     @property
-    def missing_bytes(self) -> int:
-        """The size of what has to be fetched."""
-        return sum(node.size for node in self.missing)
+    def missing_nodes(self) -> list[Descriptor]:
+        """The content that the target lacks."""
+        return [node for node in self.contents if node.digest in self.missing]
 
 
 @dataclass(slots=True)
-class Fetched:
-    """How many bytes one image caused to be fetched; blobs that others were fetching already are not among them."""
+class ImageTransfer:
+    """One image on its way: it holds a fetch slot, which it releases once all of its blobs have begun.
 
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Transfers:
-    """What all transfers of a run share: where from, where to, and the limits between them."""
-
-    source: RegistryPuller
-    target: Target
-    flights: SingleFlight[Hashable]
-    slots: anyio.CapacityLimiter
-    meters: Meters
-    observer: Observer
-    pool: BlobSharing = field(default_factory=BlobSharing)
-    platforms: tuple[Platform, ...] = ()
-    run_id: str = ""
-
-
-@dataclass(slots=True)
-class _Graph:
-    """An image while its manifests are being found."""
-
-    reference: Reference
-    found: dict[Digest, Node] = field(default_factory=dict)
-    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
-    """What an index names and the registry has as a blob."""
-    children: int = 0
-    manifest_bytes: int = 0
-    moved: bool = False
-
-
-def platforms_key(platforms: Iterable[Platform]) -> str:
-    """Return what the state remembers of a choice of platforms: the same text for the same choice."""
-    return ",".join(sorted({str(platform) for platform in platforms}))
-
-
-async def plan_image(reference: Reference, transfers: Transfers) -> ImagePlan:
-    """Find out what `reference`, which is pinned, consists of, and what of that is missing at the target.
-
-    :raises PlatformNotFound: when it is an index without any of the wanted platforms.
-    :raises UnsupportedContent: when it can't be mirrored.
-    :raises NotFound, AccessDenied: when a manifest is gone.
-    :raises QuaymirrorError: when a manifest can't be had.
+    `fetched_bytes` counts the content that was fetched for this image: not the blobs that others were fetching already.
     """
-    assert reference.digest is not None
-    graph = _Graph(reference)
-    root = await _root(graph, transfers, reference.digest)
-    if isinstance(root, Index) and transfers.platforms:
-        chosen = _chosen(root, transfers.platforms, reference)
-        if len(chosen) == 1:
-            # As crane and skopeo have it: one platform of an index is an image by itself, which any reader takes.
-            root = await _manifest(graph, transfers, chosen[0].digest, chosen[0])
 
-    await _descend(graph, transfers, root, depth=1)
-    manifests = _children_first(root, graph.found)
-    blobs = graph.blobs | {blob.digest: blob for node in manifests if isinstance(node, Manifest) for blob in node.blobs}
-    if len(blobs) > manifest.MAX_IMAGE_BLOBS:
-        raise UnsupportedContent(f"{reference}: {len(blobs):,} blobs; the limit is {manifest.MAX_IMAGE_BLOBS:,}")
+    image: PinnedImage
+    context: TransferContext
+    slot: ImageSlot
+    plan: ImagePlan | None = None
+    """The content of the image; None if the target has it already."""
+    phase: Phase = Phase.RESOLVE
+    fetched_bytes: int = 0
+    _own: set[Digest] = field(default_factory=set)
+    """Blobs whose transfer was started for this image."""
 
-    plan = ImagePlan(reference, root, tuple(manifests), tuple(blobs.values()))
-    missing = await transfers.target.missing_content(reference, plan.contents)
-    return replace(plan, missing=tuple(missing), moved=graph.moved)
+    async def run(self) -> None:
+        """Mirror the image, unless the target has it. The name comes last, so that it is complete or absent.
 
+        In a dry run, the content that would be fetched is counted instead.
 
-async def mirror_image(
-    reference: Reference, transfers: Transfers, waits: Callable[[], None] = lambda: None
-) -> tuple[ImagePlan, Fetched]:
-    """Bring `reference`, which is pinned, to the target, complete and named.
-
-    Blobs come in parallel; manifests are stored after what they point to, and the name comes last. `waits` is called
-    when nothing is left to begin: what is missing is on its way, for this image or for others.
-
-    :raises QuaymirrorError: what `plan_image` or `fetch_blob` raised, with its phase; nothing was named then.
-    """
-    try:
-        return await _mirror(reference, transfers, waits)
-    except ContentMissing:
-        # The target lacks what it was believed to have, and it knows that now: look again, and bring all of it.
-        return await _mirror(reference, transfers, waits)
-
-
-async def _mirror(reference: Reference, transfers: Transfers, waits: Callable[[], None]) -> tuple[ImagePlan, Fetched]:
-    assert reference.digest is not None
-    with _phase(Phase.RESOLVE):
-        plan = await plan_image(reference, transfers)
-
-    transfers.observer(ImagePlanned(reference, len(plan.blobs), plan.total_bytes, plan.missing_bytes))
-    fetched = Fetched()
-    missing = {node.digest for node in plan.missing}
-    with _phase(Phase.FETCH):
-        blobs = [blob for blob in plan.blobs if blob.digest in missing]
-        coming = {blob.digest for blob in blobs if _is_coming(blob, reference, transfers)}
-        own = [blob for blob in blobs if blob.digest not in coming]
-        await _fetch_blobs(own, reference, transfers, fetched, waits)
-        left = [blob for blob in blobs if blob.digest in coming and not transfers.target.has_content(reference, blob)]
-        await _fetch_blobs(left, reference, transfers, fetched)
-
-    with _phase(Phase.STORE):
-        for node in plan.manifests:
-            if node.descriptor.digest in missing:
-                await _put_once(node, reference, transfers)
-                fetched.bytes += len(node.raw)
-
-    record = ImageRecord(
-        name=reference.name,
-        registry=reference.repository.registry,
-        source=reference.digest,
-        root=plan.root.descriptor,
-        contents=plan.contents,
-        platforms=platforms_key(transfers.platforms),
-        run=transfers.run_id,
-        mirrored=time.time(),
-    )
-    with _phase(Phase.COMMIT):
-        await transfers.target.commit(record)
-
-    return plan, fetched
-
-
-async def _root(graph: _Graph, transfers: Transfers, digest: Digest) -> Node:
-    content = await transfers.target.read_manifest(digest)
-    if content is not None:
-        node: Node = manifest.parse_stored(content, digest)
-    else:
-        node, graph.moved = await transfers.source.root(graph.reference)
-        transfers.meters.fetched_bytes += len(node.raw)
-
-    graph.found[digest] = node
-    return node
-
-
-async def _manifest(graph: _Graph, transfers: Transfers, digest: Digest, expected: Descriptor) -> Node:
-    node = graph.found.get(digest)
-    if node is None and (content := await transfers.target.read_manifest(digest)) is not None:
-        is_known = expected.is_manifest
-        node = manifest.parse_stored(content, digest) if is_known else manifest.parse_child(content, "", expected)
-
-    if node is not None:
-        # Another index may have told the truth about it; this one has to as well.
-        check_expected(node.descriptor, expected, graph.reference.repository)
-    else:
-        node = await transfers.source.manifest(graph.reference.repository, digest, expected=expected)
-        transfers.meters.fetched_bytes += len(node.raw)
-
-    graph.found[digest] = node
-    return node
-
-
-async def _descend(graph: _Graph, transfers: Transfers, node: Node, *, depth: int) -> None:
-    """Find the children of an index, all at once, and theirs."""
-    if not isinstance(node, Index):
-        return
-
-    children = _wanted_children(node, transfers, graph.reference) if depth == 1 else node.manifests
-    graph.children += len(children)
-    if depth >= manifest.MAX_DEPTH or graph.children > manifest.MAX_CHILDREN:
-        raise UnsupportedContent(f"{graph.reference}: an index of indexes too deep or too wide to be real")
-
-    # Whole descriptors, not digests: what one says rightly another can say wrongly.
-    distinct = {(child.digest, child.media_type, child.size): child for child in children}.values()
-    graph.manifest_bytes += sum(child.size for child in distinct if not _is_large(child))
-    if graph.manifest_bytes > manifest.MAX_IMAGE_MANIFEST_BYTES:
-        raise UnsupportedContent(
-            f"{graph.reference}: its manifests have {graph.manifest_bytes:,} bytes in all; "
-            f"the limit is {manifest.MAX_IMAGE_MANIFEST_BYTES:,}"
-        )
-
-    async def child(descriptor: Descriptor) -> None:
-        try:
-            if _is_large(descriptor):
-                raise NotFound(f"{descriptor.digest} is too large for a manifest")
-
-            found = await _manifest(graph, transfers, descriptor.digest, descriptor)
-        except NotFound:
-            if descriptor.is_manifest:
-                raise
-
-            graph.blobs[descriptor.digest] = descriptor
+        :raises QuaymirrorError: if the image can't be mirrored; `phase` says where.
+        """
+        context, reference = self.context, self.image.reference
+        if await context.target.has_image(reference, platforms_key(context.platforms)):
             return
 
-        await _descend(graph, transfers, found, depth=depth + 1)
+        for is_last in (False, True):
+            self.phase = Phase.RESOLVE
+            self.plan = await self._make_plan()
+            if context.counted is not None:
+                self.fetched_bytes = self._count(self.plan, context.counted)
+                return
 
-    await run_all(partial(child, descriptor) for descriptor in distinct)
+            context.observer(
+                ImagePlanned(
+                    reference,
+                    len(self.plan.blobs),
+                    self.plan.total_bytes,
+                    sum(node.size for node in self.plan.missing_nodes),
+                )
+            )
+            self.phase = Phase.FETCH
+            await self._fetch()
+            try:
+                await self._publish(self.plan)
+            except ContentMissing:
+                # The target has lost content that it was known to have. It knows that now: plan again.
+                if is_last:
+                    raise
+            else:
+                return
 
+    @property
+    def _reference(self) -> Reference:
+        return self.image.reference
 
-def _is_large(child: Descriptor) -> bool:
-    """Return whether a child of a type that is not known is no manifest, by its size."""
-    return not child.is_manifest and child.size > manifest.MAX_MANIFEST_BYTES
+    async def _make_plan(self) -> ImagePlan:
+        context, target = self.context, self.context.target
+        reader = GraphReader(self._reference, context.source, target.read_manifest, context.platforms, context.meters)
+        graph = await reader.read()
+        plan = ImagePlan(graph, graph.walk(), graph.blobs())
+        missing = await target.missing_content(self._reference, plan.contents)
+        return ImagePlan(graph, plan.manifests, plan.blobs, frozenset(node.digest for node in missing), reader.moved)
 
+    def _count(self, plan: ImagePlan, counted: set[Digest]) -> int:
+        """Return the bytes that would be fetched for this image; every blob is fetched for one image only."""
+        sharing, target = self.context.sharing, self.context.target
+        new = [
+            node
+            for node in plan.missing_nodes
+            if node.digest not in counted and sharing.locate(node, borrower=target) is None
+        ]
+        counted.update(node.digest for node in new)
+        return sum(node.size for node in new)
 
-def _wanted_children(index: Index, transfers: Transfers, reference: Reference) -> tuple[Descriptor, ...]:
-    return _chosen(index, transfers.platforms, reference) if transfers.platforms else index.manifests
+    async def _fetch(self) -> None:
+        """Fetch the missing blobs, or wait for other images that are fetching them."""
+        flights = self.context.flights
+        own, others = self._split_missing()
+        self.slot.expect(blob.digest for blob in own)
+        for blobs in (own, others):
+            left = self._keyed(blobs)
+            while left:
+                batch = flights.start({key: partial(self._fetch_blob, blob) for key, blob in left.items()})
+                await batch.settled.wait()
+                left = self._remaining(left, batch.ended)
 
+    def _split_missing(self) -> tuple[list[Descriptor], list[Descriptor]]:
+        """Return the missing blobs, those that are being fetched already apart. The largest ones are first.
 
-def _chosen(index: Index, platforms: Sequence[Platform], reference: Reference) -> tuple[Descriptor, ...]:
-    chosen = tuple(
-        child
-        for child in index.manifests
-        if child.platform is not None and any(child.platform.matches(wanted) for wanted in platforms)
-    )
-    if not chosen:
-        raise PlatformNotFound(f"{reference.name} is not there for {platforms_key(platforms)}")
+        Otherwise the last transfer to end could be the largest one.
+        """
+        assert self.plan is not None
+        own: list[Descriptor] = []
+        others: list[Descriptor] = []
+        for blob in sorted(self.plan.blobs, key=lambda blob: -blob.size):
+            if blob.digest in self.plan.missing:
+                key = self.context.target.dedup_key(self._reference, blob)
+                (others if self.context.flights.is_under_way(key) else own).append(blob)
 
-    return chosen
+        return own, others
 
+    def _keyed(self, blobs: Sequence[Descriptor]) -> dict[Hashable, Descriptor]:
+        """Return those of `blobs` that are still missing, by their deduplication keys."""
+        target, reference = self.context.target, self._reference
+        return {target.dedup_key(reference, blob): blob for blob in blobs if not target.has_content(reference, blob)}
 
-def _children_first(root: Node, found: Mapping[Digest, Node]) -> list[Node]:
-    """Return `root` and everything below it that was found, each once, no parent before its children."""
-    ordered: dict[Digest, Node] = {}
+    def _remaining(
+        self, blobs: dict[Hashable, Descriptor], ended: dict[Hashable, Failure | None]
+    ) -> dict[Hashable, Descriptor]:
+        """Return the blobs that others have not brought.
 
-    def visit(node: Node) -> None:
-        for child in node.manifests if isinstance(node, Index) else ():
-            if child.digest in found and child.digest not in ordered:
-                visit(found[child.digest])
-
-        ordered[node.descriptor.digest] = node
-
-    visit(root)
-    return list(ordered.values())
-
-
-async def _fetch_blobs(
-    blobs: Sequence[Descriptor],
-    reference: Reference,
-    transfers: Transfers,
-    fetched: Fetched,
-    waits: Callable[[], None] = lambda: None,
-) -> None:
-    """Make sure that `blobs` are at the target, whoever fetches them; call `waits` when all of them have begun."""
-    to_begin = {blob.digest for blob in blobs}
-    ours: set[Digest] = set()  # whose flights were begun for this image, now or in an earlier round
-
-    def begins(blob: Descriptor) -> None:
-        to_begin.discard(blob.digest)
-        if not to_begin:
-            waits()
-
-    async def fly(blob: Descriptor) -> None:
-        ours.add(blob.digest)
-        # It may have landed for another image between our look and our turn.
-        if not transfers.target.has_content(reference, blob) and await _fetch(
-            blob, reference, transfers, partial(begins, blob)
-        ):
-            fetched.bytes += blob.size
-
-        begins(blob)
-
-    def is_fatal(blob: Descriptor, failure: Failure) -> bool:
-        # If the repository it was to come from for others does not have it any more, ours may.
-        return blob.digest in ours or not failure.is_a(NotFound, AccessDenied)
-
-    # Largest first: the last transfer to end should not be the longest one, begun last.
-    ordered = sorted(blobs, key=lambda blob: -blob.size)
-    left = {transfers.target.dedup_key(reference, blob): blob for blob in ordered}
-    if not left:
-        waits()
-
-    while left:
-        ended = await transfers.flights.run_all({key: partial(fly, blob) for key, blob in left.items()})
-        failed = [(left[key], failure) for key, failure in ended.items() if failure is not None]
-        if failures := [failure for blob, failure in failed if is_fatal(blob, failure)]:
+        :raises QuaymirrorError: if a transfer has failed and another attempt makes no sense.
+        """
+        failed = [(blobs[key], failure) for key, failure in ended.items() if failure is not None]
+        if failures := [failure for blob, failure in failed if self._is_final(blob, failure)]:
             raise most_severe(failures).error()
 
-        # What others fetched may have had another size, by what their manifest says.
-        theirs = {key: blob for key, blob in left.items() if blob.digest not in ours}
-        left = {key: blob for key, blob in theirs.items() if not transfers.target.has_content(reference, blob)}
+        # Others may have fetched content of another size, by their manifests.
+        return self._keyed([blob for blob in blobs.values() if blob.digest not in self._own])
 
+    def _is_final(self, blob: Descriptor, failure: Failure) -> bool:
+        # If the repository of another image does not have the blob any more, that of this one may.
+        return blob.digest in self._own or not failure.is_a(NotFound, AccessDenied)
 
-def _is_coming(blob: Descriptor, reference: Reference, transfers: Transfers) -> bool:
-    return transfers.flights.is_under_way(transfers.target.dedup_key(reference, blob))
+    async def _fetch_blob(self, blob: Descriptor) -> None:
+        """Bring a blob to the target. This can outlive the image: others may wait for it."""
+        self._own.add(blob.digest)
+        context, target, reference = self.context, self.context.target, self.image.reference
+        is_fetched = False
+        # It may have arrived for another image in the meantime.
+        if not target.has_content(reference, blob):
+            async with target.sink(reference, blob) as sink:
+                if sink is not None:
+                    # Within the sink's context: otherwise two images that need the same blob could block each other.
+                    async with context.sharing.exclusive(blob.digest):
+                        if not await context.sharing.copy(blob, sink, borrower=target):
+                            job = BlobJob(reference.repository, blob, reference.name, self.slot.ticket)
+                            await fetch_blob(job, context.source, sink, context.slots, context.meters)
+                            is_fetched = True
 
+        self.slot.begun(blob.digest)
+        if is_fetched:
+            self.fetched_bytes += blob.size
+            context.observer(BlobFinished(blob.digest, blob.size))
 
-async def _put_once(node: Node, reference: Reference, transfers: Transfers) -> None:
-    target, descriptor = transfers.target, node.descriptor
+    async def _publish(self, plan: ImagePlan) -> None:
+        """Store the missing manifests and give the image its name."""
+        self.phase = Phase.STORE
+        for node in plan.manifests:
+            if node.descriptor.digest in plan.missing:
+                await self._store(node)
+                self.fetched_bytes += len(node.raw)
 
-    async def put() -> None:
-        # Two repositories may hold the very same image.
-        if not target.has_content(reference, descriptor):
-            await target.put_manifest(reference, descriptor, node.raw)
+        self.phase = Phase.COMMIT
+        record = ImageRecord(
+            name=self._reference.name,
+            registry=self._reference.repository.registry,
+            source=self.image.digest,
+            root=plan.graph.root.descriptor,
+            contents=plan.contents,
+            platforms=platforms_key(self.context.platforms),
+            run=self.context.run_id,
+            mirrored=time.time(),
+        )
+        await self.context.target.commit(record)
 
-    failure = await transfers.flights.run(target.dedup_key(reference, descriptor), put)
-    if failure is not None:
-        raise failure.error()
+    async def _store(self, node: Node) -> None:
+        target, descriptor = self.context.target, node.descriptor
 
+        async def put() -> None:
+            # Another repository may have the very same image.
+            if not target.has_content(self._reference, descriptor):
+                await target.put_manifest(self._reference, descriptor, node.raw)
 
-async def _fetch(blob: Descriptor, reference: Reference, transfers: Transfers, begins: Callable[[], None]) -> bool:
-    """Bring `blob` to the target; tell whether its bytes had to be fetched for that."""
-    target = transfers.target
-    async with target.sink(reference, blob) as sink:
-        if sink is None:
-            return False
-
-        # Inside of the sink's own turn: the other way round, two images that need the same blob could block each other.
-        async with transfers.pool.exclusive(blob.digest):
-            if await transfers.pool.copy(blob, sink, borrower=target):
-                return False
-
-            await fetch_blob(
-                blob,
-                repository=reference.repository,
-                source=transfers.source,
-                sink=sink,
-                slots=transfers.slots,
-                meters=transfers.meters,
-                label=reference.name,
-                begins=begins,
-            )
-
-    transfers.observer(BlobFinished(blob.digest, blob.size))
-    return True
-
-
-@contextmanager
-def _phase(phase: Phase) -> Iterator[None]:
-    """Add `phase` to an error that doesn't have one."""
-    try:
-        yield
-    except QuaymirrorError as error:
-        if error.phase is not None:
-            raise
-
-        raise error.replace(phase=phase) from None
+        failure = await self.context.flights.run(target.dedup_key(self._reference, descriptor), put)
+        if failure is not None:
+            raise failure.error()

@@ -1,4 +1,4 @@
-"""Fetch a large blob over several connections at once: one connection of a distant server is slow.
+"""Fetch a large blob over several connections at once: one connection to a distant server is slow.
 
 The segments are requested in order, so that hashing follows closely. They are large at first and smaller towards the
 end (guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987), so that all
@@ -9,79 +9,71 @@ everything instead, the blob is received in order.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import anyio
 
 from ..errors import RangeRefused, Scope, TransportError
-from ..http.retry import Attempts
-from ..progress.meters import Meter, Meters
-from ..registry.pull import BlobStream
+from ..oci import Repository
+from ..progress.meters import Meter
 from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all
-from .stream import PROGRESS_BYTES, Streams
+from .slots import FetchSlots
+from .source import Attempts, BlobSource, BlobStream
+from .stream import PROGRESS_BYTES, BlobProgress
 
-# What takes several round trips even on a fast connection: below this, another request costs more than it gains.
+# This takes several round trips even on a fast connection: for less, another request costs more than it gains.
 _LEAST_BYTES = 8 * 1024 * 1024
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_AT_ONCE = 16
-# Who answers sooner is near, where one connection gives all there is and more of them only cost. The first answer takes
-# several round trips: there may be two hosts, each with connections and handshakes to come.
+# A server that answers sooner is near: one connection is as fast as several. The first answer takes several round
+# trips, since there may be two hosts, each with connections and handshakes to come.
 _FAR_SECONDS = 0.05
 
 
 async def fetch_segments(
-    streams: Streams,
-    sink: Sink,
-    *,
-    slots: anyio.CapacityLimiter,
-    meters: Meters,
-    label: str,
-    begins: Callable[[], None],
+    repository: Repository, source: BlobSource, sink: Sink, slots: FetchSlots, progress: BlobProgress, ticket: int
 ) -> None:
-    """Bring what is missing of a large blob to `sink`, as far as that can be done in segments; each holds a slot.
+    """Fetch the missing bytes of a large blob in segments, as far as source and sink support that.
 
-    `begins` is called whenever one has got it.
+    Bytes that are still missing afterwards must be received in order. Each segment holds a slot of its own.
 
-    What is still missing then has to be received in order: all of it, or nothing.
-
-    :raises QuaymirrorError: when a segment can't be had.
+    :raises QuaymirrorError: if a segment can't be fetched.
     """
     segments = sink.segments()
     if segments is None:
         return
 
     gaps = segments.gaps()
-    plan = SegmentPlan(gaps, most=min(_MOST_AT_ONCE, int(slots.total_tokens)))
-    # What an earlier run left may have gaps so small that one is enough for them.
-    if plan.workers < 2 and all(end == streams.blob.size for _, end in gaps):
+    plan = SegmentPlan(gaps, most=min(_MOST_AT_ONCE, slots.blobs))
+    # An interrupted transfer may have left gaps so small that one worker is enough for them.
+    if plan.workers < 2 and all(end == progress.blob.size for _, end in gaps):
         return
 
     with ExitStack() as shown:
-        fetcher = SegmentFetcher(streams, sink, segments, plan, slots, meters, label, begins, shown, missing=plan.left)
-        # What was refused has to be asked another way.
-        with suppress(RangeRefused):
+        fetcher = SegmentFetcher(repository, source, sink, segments, slots, progress, ticket, plan, shown, plan.left)
+        with suppress(RangeRefused):  # the rest is requested without a range
             await run_all([fetcher.fetch_first, *[fetcher.fetch_rest] * (plan.workers - 1)])
 
 
 class SegmentPlan:
-    """What is still to be fetched, handed out segment by segment to `workers` at a time: as many as are worth it."""
+    """The bytes that are still to be fetched, claimed segment by segment by up to `workers` tasks."""
 
     def __init__(self, gaps: Iterable[tuple[int, int]], *, most: int) -> None:
         self._gaps = [*reversed([*gaps])]
         self.workers = max(1, min(most, self.left // _LEAST_BYTES))
         self.is_for_one = False
-        """Whether one is enough for what is left: then it gets each gap as a whole."""
+        """Whether one worker is enough for the rest; it claims each gap as a whole."""
 
     @property
     def left(self) -> int:
-        """How many bytes nobody has taken."""
+        """The number of bytes that are not claimed."""
         return sum(end - start for start, end in self._gaps)
 
     def claim(self) -> tuple[int, int] | None:
-        """Take the next segment, None when there is none."""
+        """Return the next segment, None if there is none."""
         if not self._gaps:
             return None
 
@@ -90,7 +82,7 @@ class SegmentPlan:
             return start, end
 
         size = max(_LEAST_BYTES, min(_MOST_BYTES, (self.left + end - start) // (2 * self.workers)))
-        # No crumbs.
+        # A small remainder is not worth a request.
         if end - start >= size + _LEAST_BYTES // 2:
             self._gaps.append((start + size, end))
             end = start + size
@@ -98,29 +90,29 @@ class SegmentPlan:
         return start, end
 
     def stop(self) -> None:
-        """Hand out no more."""
+        """Drop all segments that are not claimed."""
         self._gaps.clear()
 
 
 @dataclass(slots=True)
 class SegmentFetcher:
-    """Those who fetch the segments of one blob."""
+    """The workers that fetch the segments of one blob."""
 
-    streams: Streams
+    repository: Repository
+    source: BlobSource
     sink: Sink
     segments: SegmentedSink
+    slots: FetchSlots
+    progress: BlobProgress
+    ticket: int
     plan: SegmentPlan
-    slots: anyio.CapacityLimiter
-    meters: Meters
-    label: str
-    begins: Callable[[], None]
     shown: ExitStack
     missing: int
     _meter: Meter | None = None
     _is_known: anyio.Event = field(default_factory=anyio.Event)
 
     async def fetch_first(self) -> None:
-        """Fetch the first segment, and then as many as there are."""
+        """Fetch the first segment, and then further ones."""
         try:
             await self._fetch()
         finally:
@@ -130,75 +122,80 @@ class SegmentFetcher:
             pass
 
     async def fetch_rest(self) -> None:
-        """Fetch segments as long as there are any, once it is known that the server has them."""
+        """Fetch segments once it is known that the server supports ranges."""
         await self._is_known.wait()
         while not self.plan.is_for_one and await self._fetch():
             pass
 
     async def _fetch(self) -> bool:
-        """Fetch the next segment, in several tries if need be; False where there is none."""
-        attempts = self.streams.source.attempts(f"{self.label}: blob {self.streams.blob.digest.short}")
+        """Fetch the next segment, with retries; return False if there is none."""
+        attempts = self.source.attempts(self.progress.title)
         segment: Segment | None = None
-        tries = 0
+        location = None  # the first attempt requests the URL of the last redirect, if there was one
+        async for attempt in attempts:
+            with attempt:
+                async with self.slots.blob(self.progress.blob.digest, self.ticket):
+                    # Claimed only with a slot, so that the order of the slots is that of the segments.
+                    segment = segment or await self._claim()
+                    if segment is None:
+                        return False
 
-        async def attempt() -> None:
-            nonlocal segment, tries
-            async with self.slots:
-                self.begins()
-                # Only now: whoever gets a slot first goes on where the others are.
-                segment = segment or await self._next()
-                if segment is not None:
-                    tries += 1
-                    await self._receive(segment, attempts, again=tries > 1)
+                    location = self.progress.location if location is None else ""
+                    await self._receive(segment, attempts, location)
 
-        await attempts.run(attempt)
-        if segment is not None:
-            await segment.flush()
+        assert segment is not None
+        await segment.flush()
+        return True
 
-        return segment is not None
+    async def _claim(self) -> Segment | None:
+        bounds = self.plan.claim()
+        return None if bounds is None else await self.segments.segment(*bounds)
 
-    async def _next(self) -> Segment | None:
-        stretch = self.plan.claim()
-        return None if stretch is None else await self.segments.segment(*stretch)
-
-    async def _receive(self, segment: Segment, attempts: Attempts, *, again: bool) -> None:
-        began, fresh, asked = segment.offset, attempts.is_refetch, time.monotonic()
+    async def _receive(self, segment: Segment, attempts: Attempts, location: str) -> None:
+        start, requested = segment.offset, time.monotonic()
         try:
-            with await self.streams.open_segment(segment.offset, segment.end, again=again, fresh=fresh) as stream:
+            stream = await self.source.open(
+                self.repository,
+                self.progress.blob,
+                offset=start,
+                end=segment.end,
+                fresh=attempts.is_refetch,
+                location=location,
+            )
+            with stream:
+                self.progress.location = stream.location
                 if stream.is_whole:
                     await self._receive_whole(stream)
                 else:
-                    self._found_out(time.monotonic() - asked)
-                    await segment.receive(self.streams.chunks(stream, self._shown()))
+                    self._answered_after(time.monotonic() - requested)
+                    await segment.receive(self.progress.chunks(stream, self._shown_meter()))
         except RangeRefused as error:
             raise error.replace(scope=Scope.IMAGE) from None  # another attempt would get the same answer
         finally:
-            if segment.offset - began >= PROGRESS_BYTES:
+            if segment.offset - start >= PROGRESS_BYTES:
                 attempts.progress()
 
-    def _found_out(self, seconds: float) -> None:
-        """Note that the server sends segments, the first of which it began to send after so many `seconds`."""
+    def _answered_after(self, seconds: float) -> None:
+        """Record that the server supports ranges, and the latency of the first segment."""
         if not self._is_known.is_set():
             self.plan.is_for_one = seconds < _FAR_SECONDS
             self._is_known.set()
 
     async def _receive_whole(self, stream: BlobStream) -> None:
-        """Take everything, as it comes already; what breaks off is received in order from there."""
+        """Receive all of the blob, since the server sends it already. The caller resumes it if it breaks off."""
         if self._is_known.is_set():
-            raise RangeRefused(f"{self.streams.blob.digest}: the server sends everything instead of a segment")
+            raise RangeRefused(f"{self.progress.blob.digest}: the server sends everything instead of a segment")
 
         self.plan.stop()
         if self.sink.offset:
             await self.sink.reset()
 
         with suppress(TransportError):
-            await self.sink.receive(self.streams.chunks(stream, self._shown()))
+            await self.sink.receive(self.progress.chunks(stream, self._shown_meter()))
 
-    def _shown(self) -> Meter:
-        """Return the one meter of all segments, from the first on that has a slot."""
+    def _shown_meter(self) -> Meter:
+        """Return the meter that all segments share, shown as soon as the first one has a slot."""
         if self._meter is None:
-            blob = self.streams.blob
-            self._meter = self.shown.enter_context(self.meters.transfer(self.label, blob.digest, blob.size))
-            self._meter.done = blob.size - self.missing
+            self._meter = self.shown.enter_context(self.progress.meter(self.progress.blob.size - self.missing))
 
         return self._meter

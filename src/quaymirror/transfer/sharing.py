@@ -20,47 +20,45 @@ class BlobProvider(Protocol):
     """A target whose blobs are files."""
 
     def blob_file(self, node: Descriptor) -> Path | None:
-        """Return where the content of `node` is, as far as name and size say, None if it is not there."""
+        """Return the file with the content of `node`, by its name and size, None if there is none."""
 
 
 class BlobSharing:
-    """What the targets of runs that go on at once have of each other.
+    """The blobs that the targets of concurrent runs can copy from each other.
 
-    A copy is hashed on its way, as if it came over the network: no target has to believe another one.
+    A copy is hashed like content from the network: no target has to trust another one.
     """
 
     def __init__(self) -> None:
-        self._lenders: list[BlobProvider] = []
-        self._under_way: dict[Digest, anyio.Event] = {}
+        self._providers: list[BlobProvider] = []
+        self._fetched: dict[Digest, anyio.Event] = {}
 
-    def register(self, lender: BlobProvider) -> None:
-        """Let others copy from `lender` from now on, even when its own run has ended: its files stay where they are."""
-        self._lenders.append(lender)
+    def register(self, provider: BlobProvider) -> None:
+        """Let others copy from `provider`, even after its own run has ended: its files stay where they are."""
+        self._providers.append(provider)
 
     @asynccontextmanager
     async def exclusive(self, digest: Digest) -> AsyncIterator[None]:
-        """Wait until no other target is getting this blob; those that come later wait for us."""
-        while (landed := self._under_way.get(digest)) is not None:
-            await landed.wait()
+        """Keep other targets from fetching this blob during the context; wait for one that does."""
+        while (ended := self._fetched.get(digest)) is not None:
+            await ended.wait()
 
-        landed = self._under_way[digest] = anyio.Event()
+        ended = self._fetched[digest] = anyio.Event()
         try:
             yield
         finally:
-            del self._under_way[digest]
-            landed.set()
+            del self._fetched[digest]
+            ended.set()
 
     def locate(self, node: Descriptor, *, borrower: object) -> Path | None:
-        """Return where somebody else than `borrower` has the content of `node`, None if nobody has."""
-        files = (lender.blob_file(node) for lender in self._lenders if lender is not borrower)
+        """Return the file of a target other than `borrower` with the content of `node`, None if there is none."""
+        files = (provider.blob_file(node) for provider in self._providers if provider is not borrower)
         return next((file for file in files if file is not None), None)
 
     async def copy(self, blob: Descriptor, sink: Sink, *, borrower: object) -> bool:
-        """Bring `blob` to `sink` from where somebody else has it; tell whether that worked.
+        """Copy `blob` from another target to `sink`; return False if that failed, and it has to be fetched.
 
-        If it did not, the sink is as good as it was: the blob can be fetched into it.
-
-        :raises QuaymirrorError: when the borrower is in trouble that ends its run.
+        :raises QuaymirrorError: if the failure ends the borrower's run.
         """
         file = self.locate(blob, borrower=borrower)
         if file is None:
@@ -75,7 +73,7 @@ class BlobSharing:
 
             await sink.commit()
         except OSError:
-            return False  # it went away while we read it
+            return False  # removed in the meantime
         except QuaymirrorError as error:
             if error.scope is Scope.RUN:
                 raise
@@ -86,6 +84,6 @@ class BlobSharing:
 
 
 async def _chunks(content: anyio.AsyncFile[bytes]) -> AsyncIterator[bytes]:
-    # The file is not ours to close: who has all bytes does not ask for the end, and leaves us in the middle.
+    # The file is closed by the caller: a sink that has all bytes does not iterate to the end.
     while chunk := await content.read(_READ_BYTES):
         yield chunk

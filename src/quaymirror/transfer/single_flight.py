@@ -1,4 +1,4 @@
-"""Single flight: what several want at the same time is done once."""
+"""Single flight: concurrent callers that need the same operation share one execution of it."""
 
 from __future__ import annotations
 
@@ -14,72 +14,78 @@ from ..errors import Failure, QuaymirrorError
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
-    has_landed: bool = False
-    failure: Failure | None = None
-    watchers: list[Callable[[_Flight], None]] = field(default_factory=list)
-
-
 class SingleFlight(Generic[K]):
-    """Runs operations in `tasks`, so that a flight outlives the image it was begun for; one a key at a time.
+    """Runs operations in `tasks`, at most one per key at a time, so that they can outlive the caller that started them.
 
-    A flight that ended is gone: who comes later begins a new one, whose operation has to see what is done already.
+    A finished flight is forgotten. A later caller starts a new one, so an operation must be idempotent.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
-        self._flights: dict[K, _Flight] = {}
+        self._flights: dict[K, _Flight[K]] = {}
 
     def is_under_way(self, key: K) -> bool:
-        """Tell whether somebody's operation is being done for `key`."""
+        """Return True if an operation is running for `key`."""
         return key in self._flights
+
+    def start(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> Batch[K]:
+        """Start the operations, in order, whose keys have none yet; return all of them to wait for."""
+        batch = Batch[K]()
+        for key, operation in operations.items():
+            flight = self._flights.get(key)
+            if flight is None:
+                flight = self._flights[key] = _Flight(key, operation, self._flights)
+                self._tasks.start_soon(flight.run)
+
+            flight.batches.append(batch)
+            batch.flying.add(key)
+
+        batch.check()
+        return batch
 
     async def run(self, key: K, operation: Callable[[], Awaitable[None]]) -> Failure | None:
         """Wait until `operation` has been done for `key`, by whichever caller came first; return its failure, if any.
 
-        Every waiter raises an error of its own: an exception shared by all would collect their tracebacks.
+        Every caller raises an error of its own: an exception shared by all would collect their tracebacks.
         """
-        return (await self.run_all({key: operation}))[key]
+        batch = self.start({key: operation})
+        await batch.settled.wait()
+        return batch.ended[key]
 
-    async def run_all(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> dict[K, Failure | None]:
-        """Wait until each operation has been done for its key, by whoever came first, or until one of them has failed.
 
-        They are begun in order. Those that have ended are returned, as by `run`; the others go on.
-        """
-        wanted = {key: self._begun(key, operation) for key, operation in operations.items()}
-        left, enough = len(wanted), anyio.Event()
+class Batch(Generic[K]):
+    """Flights that one caller waits for."""
 
-        def landed(flight: _Flight) -> None:
-            nonlocal left
-            left -= 1
-            if flight.failure is not None or not left:
-                enough.set()
+    def __init__(self) -> None:
+        self.flying: set[K] = set()
+        self.ended: dict[K, Failure | None] = {}
+        """The failures of the flights that have ended, None for a success."""
+        self.settled = anyio.Event()
+        """Set once all flights have ended, or one has failed."""
 
-        for flight in wanted.values():
-            flight.watchers.append(landed)
+    def check(self) -> None:
+        """Set `settled` if it is time."""
+        if not self.flying or any(self.ended.values()):
+            self.settled.set()
 
-        if wanted:
-            await enough.wait()
 
-        return {key: flight.failure for key, flight in wanted.items() if flight.has_landed}
+@dataclass(slots=True, eq=False)
+class _Flight(Generic[K]):
+    key: K
+    operation: Callable[[], Awaitable[None]]
+    under_way: dict[K, _Flight[K]]
+    batches: list[Batch[K]] = field(default_factory=list)
 
-    def _begun(self, key: K, operation: Callable[[], Awaitable[None]]) -> _Flight:
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = _Flight()
-            self._tasks.start_soon(self._fly, key, flight, operation)
-
-        return flight
-
-    async def _fly(self, key: K, flight: _Flight, operation: Callable[[], Awaitable[None]]) -> None:
+    async def run(self) -> None:
+        failure: Failure | None = None
         try:
-            await operation()
+            await self.operation()
         except QuaymirrorError as error:
-            flight.failure = Failure.of(error)
+            failure = Failure.of(error)
         finally:
-            # Before anybody wakes up: a waiter that tries again must not find this flight.
-            del self._flights[key]
-            flight.has_landed = True
-            for watcher in flight.watchers:
-                watcher(flight)
+            # Before any caller wakes up: one that tries again must not find this flight.
+            del self.under_way[self.key]
+            for batch in self.batches:
+                batch.flying.discard(self.key)
+                batch.ended[self.key] = failure
+                batch.check()

@@ -1,99 +1,90 @@
-"""The bytes of one blob as they come from its registry: what all requests for them have in common."""
+"""The state of fetching one blob that all requests for it share."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from ..errors import TimedOut
-from ..http.exchange import Validator
-from ..oci import Descriptor, Repository
+from ..http.validator import Validator
+from ..oci import Descriptor
 from ..progress.meters import Meter, Meters
-from ..registry.pull import BlobStream, RegistryPuller
+from .source import BlobStream
 
-# A connection that dies after less than this has achieved nothing: else each single byte would renew the patience.
+# Retries start over after this many new bytes: if any byte counted, a server could prolong a transfer for ever.
 PROGRESS_BYTES = 1024 * 1024
-# Slower than this for this long is a server that holds us up, not a slow link.
+# A body that is slower for this long comes from a server that stalls, not over a slow link.
 _SLOW_BYTES_PER_SECOND = 1024
 _SLOW_SECONDS = 60.0
 
 
-class Streams:
-    """Opens streams of `blob`, and remembers what the server said of it.
+class BlobProgress:
+    """The received bytes of `blob`, and the server's answers that matter for the next request.
 
-    What has a digest never changes: a server that calls it another way each time names its bytes at random (behind one
-    address there may be several), and would start over for ever. It is not asked that way again.
+    Content with a digest never changes. A server that gives it another validator each time (there may be several behind
+    one address) would send it from the start for ever, so its validators are not used any more.
     """
 
-    def __init__(self, source: RegistryPuller, repository: Repository, blob: Descriptor, meters: Meters) -> None:
-        self.source = source
+    def __init__(self, blob: Descriptor, label: str, meters: Meters) -> None:
         self.blob = blob
-        self._repository = repository
+        self.title = f"{label}: blob {blob.digest.short}"
+        """The name of the operation in messages."""
+        self.achieved = 0
+        """The offset at which retries started over."""
+        self.validator: Validator | None = None
+        """The validator for a request for the rest, if there is one."""
+        self.location = ""
+        """The URL that the source redirected to."""
+        self._label = label
         self._meters = meters
-        self._validator: Validator | None = None
-        self._is_validator_of_use = True
-        self._location = ""
+        self._trusts_validators = True
 
-    async def open(self, offset: int, *, fresh: bool) -> BlobStream:
-        """Open the stream from `offset` to the end; what comes may start at 0, see `RegistryPuller.open`."""
-        stream = await self.source.open(
-            self._repository, self.blob, offset=offset, fresh=fresh, if_range=self._validator if offset else None
-        )
-        self._answered(stream, offset)
-        return stream
+    @contextmanager
+    def meter(self, done: int) -> Iterator[Meter]:
+        """Show the transfer during the context, `done` bytes of which are there already."""
+        with self._meters.transfer(self._label, self.blob.digest, self.blob.size) as meter:
+            meter.done = done
+            yield meter
 
-    async def open_segment(self, start: int, end: int, *, again: bool, fresh: bool) -> BlobStream:
-        """Open the stream of the bytes from `start` to `end`; all may come instead, see `BlobStream.is_whole`.
+    def answered(self, stream: BlobStream, offset: int) -> None:
+        """Record the answer to a request for the bytes from `offset` on."""
+        if self.validator is not None and stream.offset != offset:
+            self._trusts_validators = False
 
-        Where the registry redirected to before is asked directly, unless that failed and this is to be tried `again`.
-        """
-        stream = await self.source.open(
-            self._repository,
-            self.blob,
-            offset=start,
-            end=end,
-            fresh=fresh,
-            location="" if again else self._location,
-        )
-        self._location = stream.location
-        return stream
+        self.validator = stream.validator if self._trusts_validators else None
 
     async def chunks(self, stream: BlobStream, meter: Meter) -> AsyncIterator[bytes]:
-        """Iterate over the bytes of `stream`, counted; a body that trickles is an error.
+        """Iterate over the bytes of `stream` and count them.
 
-        :raises TransportError: as `Response.chunks`.
+        :raises TimedOut: if they come too slowly.
+        :raises TransportError: if they end early.
         """
-        watch = _Watch(str(self.blob.digest))
+        watch = _SpeedWatch(str(self.blob.digest))
         async for chunk in stream.chunks():
             self._meters.fetched_bytes += len(chunk)
             yield chunk
             meter.done += len(chunk)
-            watch.received(len(chunk), held=stream.response.held)
-
-    def _answered(self, stream: BlobStream, asked: int) -> None:
-        if self._validator is not None and stream.offset != asked:
-            self._is_validator_of_use = False
-
-        self._validator = stream.validator if self._is_validator_of_use else None
+            watch.received(len(chunk), held=stream.held)
 
 
-class _Watch:
-    """Notices a body that trickles: it keeps the stall timeout from firing for ever."""
+class _SpeedWatch:
+    """Detects a body that trickles, and so never triggers the stall timeout."""
 
-    def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what = what
+    def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
         self._clock = clock
         self._since = clock()
         self._bytes = 0
 
     def received(self, count: int, *, held: float) -> None:
-        """Count bytes; `held` is for how many seconds in all it was we who didn't read."""
+        """Count bytes; `held` are the seconds in all that this side has waited before reading on."""
         self._bytes += count
         elapsed = self._clock() - self._since - held
         if elapsed < _SLOW_SECONDS:
             return
 
         if self._bytes < _SLOW_BYTES_PER_SECOND * elapsed:
-            raise TimedOut(f"{self._what}: only {self._bytes:,} bytes in {elapsed:.0f} s")
+            raise TimedOut(f"{self._name}: only {self._bytes:,} bytes in {elapsed:.0f} s")
 
         self._since, self._bytes = self._clock() - held, 0

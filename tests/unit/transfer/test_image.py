@@ -1,69 +1,144 @@
-"""The blobs of one image, some of which come for others."""
+"""The transfer of one image: its blobs may come for other images, and each image asks its own repository."""
 
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import anyio
 import pytest
+from graphs import described, image_of
+from memory_target import MemoryTarget
 
-from quaymirror.errors import NotFound
-from quaymirror.oci import Descriptor, Digest
-from quaymirror.transfer import image
+from quaymirror.catalog.base import PinnedImage
+from quaymirror.errors import NotFound, Phase
+from quaymirror.events import ignore
+from quaymirror.http.retry import Attempts, RetryPolicy
+from quaymirror.oci import Digest, Manifest, Reference, Repository
+from quaymirror.progress.meters import Meters
+from quaymirror.transfer.image import ImageTransfer, TransferContext
 from quaymirror.transfer.single_flight import SingleFlight
+from quaymirror.transfer.slots import FetchSlots, ImageSlot
 
-FIRST, SECOND = (Descriptor("application/octet-stream", Digest.of(text), 5) for text in (b"first", b"other"))
-
-
-class Nothing:
-    """A target that has nothing."""
-
-    def has_content(self, reference: object, node: Descriptor) -> bool:
-        """Say so."""
-        return False
-
-    def dedup_key(self, reference: object, node: Descriptor) -> Digest:
-        """Share every blob."""
-        return node.digest
+FIRST, SECOND = described(b"first"), described(b"other")
 
 
-async def test_what_no_repository_has_any_more_is_asked_for_once_by_each_image(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: Counter[tuple[str, Digest]] = Counter()
-    may_fail: dict[tuple[str, Digest], anyio.Event] = {}
+@dataclass
+class GoneSource:
+    """A registry with manifests whose blobs are gone; it answers for a blob once `may_answer` is set."""
 
-    async def fetch(blob: Descriptor, reference: Any, *_: object) -> bool:
-        key = (reference, blob.digest)
-        asked[key] += 1
-        await may_fail.setdefault(key, anyio.Event()).wait()
-        raise NotFound("gone")
+    images: dict[str, Manifest] = field(default_factory=dict)
+    requests: Counter[tuple[str, Digest]] = field(default_factory=Counter)
+    may_answer: dict[tuple[str, Digest], anyio.Event] = field(default_factory=dict)
 
-    monkeypatch.setattr(image, "_fetch", fetch)
-    with anyio.fail_after(5):
+    def attempts(self, what: str) -> Attempts:
+        return Attempts(RetryPolicy(), what)
+
+    async def root(self, reference: Reference) -> tuple[Manifest, bool]:
+        return self.images[reference.repository.name], False
+
+    async def manifest(self, repository: Repository, digest: Digest, **_: Any) -> NoReturn:
+        raise NotFound(f"{repository}@{digest}")
+
+    async def open(self, repository: Repository, blob: Any, **_: Any) -> NoReturn:
+        key = (repository.name, blob.digest)
+        self.requests[key] += 1
+        await self.may_answer.setdefault(key, anyio.Event()).wait()
+        raise NotFound(f"{repository}: {blob.digest}")
+
+
+@dataclass
+class Transfers:
+    """Transfers of several images from `source` to one target, at the same time."""
+
+    source: GoneSource
+    context: TransferContext
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, slots: FetchSlots | None = None) -> AsyncIterator[Transfers]:
+        source = GoneSource()
         async with anyio.create_task_group() as tasks:
-            transfers: Any = SimpleNamespace(flights=SingleFlight[Digest](tasks), target=Nothing())
+            flights = SingleFlight[Hashable](tasks)
+            slots = slots or FetchSlots(10, 10)
+            yield cls(source, TransferContext(source, MemoryTarget(), flights, slots, Meters(), ignore))
 
-            async def bring(reference: Any, *blobs: Descriptor) -> None:
-                with pytest.raises(NotFound):
-                    await image._fetch_blobs(blobs, reference, transfers, image.Fetched())
+    def image(self, name: str, image: Manifest, slot: ImageSlot | None = None) -> ImageTransfer:
+        self.source.images[name] = image
+        reference = Reference(Repository("quay.io", name), "tag", image.descriptor.digest)
+        return ImageTransfer(PinnedImage(reference), self.context, slot or ImageSlot(self.context.slots))
 
-            async def fail(reference: str, blob: Descriptor) -> None:
-                may_fail[reference, blob.digest].set()
-                await anyio.wait_all_tasks_blocked()
+    async def answer(self, name: str, digest: Digest) -> None:
+        self.source.may_answer[name, digest].set()
+        await anyio.wait_all_tasks_blocked()
 
-            tasks.start_soon(bring, "theirs", FIRST)
-            tasks.start_soon(bring, "another", SECOND)
+
+async def test_a_blob_that_no_repository_has_is_requested_once_by_each_image() -> None:
+    async def fails(transfer: ImageTransfer) -> None:
+        with pytest.raises(NotFound):
+            await transfer.run()
+
+        assert transfer.phase is Phase.FETCH
+
+    with anyio.fail_after(5):
+        async with Transfers.open() as transfers, anyio.create_task_group() as tasks:
+            tasks.start_soon(fails, transfers.image("org/theirs", image_of(FIRST)))
+            tasks.start_soon(fails, transfers.image("org/another", image_of(SECOND)))
             await anyio.wait_all_tasks_blocked()
-            tasks.start_soon(bring, "ours", FIRST, SECOND)
+            tasks.start_soon(fails, transfers.image("org/ours", image_of(FIRST, SECOND)))
             await anyio.wait_all_tasks_blocked()
-            # Each failure of others lets ours ask by itself, while its other question is still open.
-            await fail("theirs", FIRST)
-            await fail("another", SECOND)
-            await fail("ours", FIRST)
-            await fail("ours", SECOND)
+            # Each failure of another image lets this one ask its own repository, while its other request is open.
+            await transfers.answer("org/theirs", FIRST.digest)
+            await transfers.answer("org/another", SECOND.digest)
+            await transfers.answer("org/ours", FIRST.digest)
+            await transfers.answer("org/ours", SECOND.digest)
 
-    assert set(asked.values()) == {1}
-    assert len(asked) == 4
+    assert set(transfers.source.requests.values()) == {1}
+    assert len(transfers.source.requests) == 4
+
+
+async def test_an_image_releases_its_slot_once_all_of_its_blobs_have_begun() -> None:
+    slots = FetchSlots(1, 2)
+
+    async def run(transfer: ImageTransfer) -> None:
+        async with transfer.slot:
+            with pytest.raises(NotFound):
+                await transfer.run()
+
+    with anyio.fail_after(5):
+        async with Transfers.open(slots) as transfers, anyio.create_task_group() as tasks:
+            tasks.start_soon(run, transfers.image("org/first", image_of(FIRST)))
+            await anyio.wait_all_tasks_blocked()
+            assert slots.image_limit.borrowed_tokens == 0
+
+            third = described(b"third")
+            tasks.start_soon(run, transfers.image("org/second", image_of(FIRST, SECOND, third)))
+            await anyio.wait_all_tasks_blocked()
+            # Two blobs are being fetched: the third of them waits, so its image still holds the slot.
+            assert slots.image_limit.borrowed_tokens == 1
+
+            await transfers.answer("org/first", FIRST.digest)
+            assert slots.image_limit.borrowed_tokens == 0
+            for digest in (FIRST.digest, SECOND.digest, third.digest):
+                if ("org/second", digest) in transfers.source.may_answer:
+                    await transfers.answer("org/second", digest)
+
+    assert slots.image_limit.borrowed_tokens == 0
+
+
+async def test_a_blob_that_goes_on_for_a_failed_image_releases_no_slot_but_its_own() -> None:
+    slots = FetchSlots(1, 2)
+    first, second = ImageSlot(slots), ImageSlot(slots)
+    async with first:
+        first.expect([FIRST.digest])
+
+    async with second:
+        second.expect([SECOND.digest])
+        first.begun(FIRST.digest)
+        async with slots.blob(FIRST.digest, first.ticket):
+            assert slots.image_limit.borrowed_tokens == 1
+
+    assert slots.image_limit.borrowed_tokens == 0

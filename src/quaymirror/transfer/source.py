@@ -1,0 +1,82 @@
+"""The interface of a source for the bytes of one blob."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from typing import Protocol, Self
+
+from ..http.validator import Validator
+from ..oci import Descriptor, Repository
+
+
+class BlobStream(Protocol):
+    """The bytes of a blob from `offset` on. As a context, it closes itself."""
+
+    @property
+    def offset(self) -> int:
+        """The position of the first byte."""
+
+    @property
+    def location(self) -> str:
+        """The URL that the source redirected to, "" if it didn't."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the source sends all of the blob, even if a range was requested."""
+
+    @property
+    def validator(self) -> Validator | None:
+        """The validator for a request for the rest, None if there is no strong one."""
+
+    @property
+    def held(self) -> float:
+        """The seconds that this side has waited before reading on."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the bytes.
+
+        :raises TransportError: if they end early.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None: ...
+
+
+class Attempts(Protocol):
+    """The attempts of one operation, `async for attempt in attempts:`, each made within `with attempt:`."""
+
+    is_refetch: bool
+    """Whether the last attempt ended with wrong bytes."""
+
+    def progress(self) -> None:
+        """Forget earlier failures, because the operation has achieved something new."""
+
+    def __aiter__(self) -> AsyncIterator[AbstractContextManager[None]]: ...
+
+
+class BlobSource(Protocol):
+    """A registry that blobs are fetched from."""
+
+    def attempts(self, what: str) -> Attempts:
+        """Return the attempts of an operation, which messages call `what`."""
+
+    async def open(
+        self,
+        repository: Repository,
+        blob: Descriptor,
+        *,
+        offset: int = 0,
+        end: int | None = None,
+        fresh: bool = False,
+        if_range: Validator | None = None,
+        location: str = "",
+    ) -> BlobStream:
+        """Open the stream of a blob from `offset` to before `end`; the source may send all of it nevertheless.
+
+        `fresh` asks for a new connection, `if_range` for all of the blob if it has changed, and `location` is the URL
+        of an earlier redirect.
+
+        :raises RangeRefused: if the source answers with another range.
+        """
