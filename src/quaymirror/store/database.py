@@ -1,7 +1,7 @@
-"""SQLite files of ours: opened, brought up to date, and set aside when they are damaged.
+"""SQLite databases: they are opened, migrated, and set aside if they are damaged.
 
-The journal is a rollback journal, not a write-ahead log: that works on network file systems too, and commits come in
-groups, so that the extra sync does not count.
+The journal is a rollback journal, not a write-ahead log: that works on network file systems, too, and commits come in
+groups, so that the additional sync does not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from ..errors import ConfigError, Phase, StoreError
 from . import fsops
 
-_WORDS = {
+_REASONS = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "the file system is read-only",
     sqlite3.SQLITE_BUSY: "another program uses it",
@@ -29,10 +29,10 @@ Row = sqlite3.Row
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a kind of database looks like.
+    """The format of a kind of database.
 
-    `application_id` tells ours from an empty file or one of somebody else (https://sqlite.org/fileformat.html, 1.3.16).
-    `steps[0]` makes version 1 out of nothing, each further one the next version out of the one before.
+    `application_id` distinguishes it from files of other programs (https://sqlite.org/fileformat.html, 1.3.16).
+    `steps[0]` creates version 1, each further one migrates to the next version.
     """
 
     application_id: int
@@ -40,23 +40,23 @@ class Format:
 
     @property
     def version(self) -> int:
-        """The version that is written."""
+        """The current version."""
         return len(self.steps)
 
 
 def open_database(
     path: Path, form: Format, *, read_only: bool = False, sync: bool = True
 ) -> tuple[Connection, str | None]:
-    """Open the database at `path`, creating it; return it with a notice if a damaged one had to be set aside.
+    """Open or create the database at `path`; return it with a notice if a damaged one was set aside.
 
-    Read-only, what is damaged, or older than this version, counts as empty. Without `sync`, what is committed is safe
-    against a killed process only, not against power loss.
+    If `read_only`, a damaged or older one counts as empty. Without `sync`, commits are safe against a killed process
+    only, not against power loss.
 
-    :raises ConfigError: when a newer quaymirror wrote it.
-    :raises StoreError: when it can't be opened or created.
+    :raises ConfigError: if a newer quaymirror wrote it.
+    :raises StoreError: if it can't be opened or created.
     """
     if path.exists() and not path.is_file():
-        # SQLite would wait for ever for somebody to write into a pipe.
+        # SQLite would wait forever for a writer of a pipe.
         raise StoreError(f"can't use {path}: not a file", phase=Phase.COMMIT)
 
     try:
@@ -69,7 +69,7 @@ def open_database(
         return memory_database(form), f"{path} is damaged: ignored"
 
     aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-    # Its journal first: next to another database it would be taken for that one's.
+    # The journal first: SQLite would apply it to another database of this name.
     fsops.set_aside(path.with_name(f"{path.name}-journal"), aside.with_name(f"{aside.name}-journal"))
     fsops.set_aside(path, aside)
     connection = _connect(path, form, read_only=False, sync=sync)
@@ -77,13 +77,13 @@ def open_database(
 
 
 def memory_database(form: Format) -> Connection:
-    """Return an empty database that is nowhere."""
+    """Return an empty in-memory database."""
     return _connect(None, form, read_only=False, sync=False)
 
 
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises in the context into a StoreError."""
+    """Turn errors of SQLite in the context into StoreErrors."""
     try:
         yield
     except sqlite3.Error as error:
@@ -91,9 +91,9 @@ def database_errors(path: Path) -> Iterator[None]:
 
 
 def store_error(path: Path, error: sqlite3.Error) -> StoreError:
-    """Return what to tell of `error`."""
-    words = _WORDS.get(_primary_code(error), str(error))
-    return StoreError(f"can't use {path}: {words}", phase=Phase.COMMIT)
+    """Return the StoreError of `error`."""
+    reason = _REASONS.get(_primary_code(error), str(error))
+    return StoreError(f"can't use {path}: {reason}", phase=Phase.COMMIT)
 
 
 def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) -> Connection:
@@ -101,8 +101,8 @@ def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) ->
     connection = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=5.0)
     try:
         connection.row_factory = sqlite3.Row
-        # EXTRA syncs the directory, too, after the journal has gone: with FULL, power loss could bring the journal back
-        # and undo what was committed (https://sqlite.org/pragma.html#pragma_synchronous).
+        # EXTRA also syncs the directory after the journal was deleted: with FULL, a power loss could bring it back, and
+        # undo the commit (https://sqlite.org/pragma.html#pragma_synchronous).
         connection.execute(f"PRAGMA synchronous = {'EXTRA' if sync else 'OFF'}")
         _prepare(connection, path, form, read_only=read_only)
     except BaseException:
@@ -131,7 +131,7 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, read_on
     for number in range(version, form.version):
         _step(connection, form, number)
 
-    # Only now: a table of an earlier version may lack what the last step adds.
+    # Not before the migration: a table of an earlier version may lack columns.
     if path is not None and any(connection.execute(query).fetchone() for query in _misfits(form)):
         raise sqlite3.DatabaseError("values of the wrong type")
 
@@ -141,9 +141,9 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, read_on
 
 @cache
 def _misfits(form: Format) -> tuple[str, ...]:
-    """Return queries for values that their columns can't have, one for each table, which fail where there is no such.
+    """Return a query per table for values of the wrong type. The query fails if the table does not exist.
 
-    STRICT tables would see to that by themselves, but SQLite has them since 3.37 only: RHEL 9 has 3.34.
+    STRICT tables would check that themselves, but SQLite only has them since 3.37: RHEL 9 has 3.34.
     """
     with closing(memory_database(form)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -156,14 +156,13 @@ def _misfits(form: Format) -> tuple[str, ...]:
 
 
 def _misfit(column: Row) -> str:
-    """Return the condition for a value that is neither of the column's type, nor NULL where that is allowed."""
-    must_be_there = column["notnull"] or column["pk"]
-    types = (column["type"].lower(),) if must_be_there else (column["type"].lower(), "null")
+    """Return the condition for a value that has neither the column's type, nor is NULL where that is allowed."""
+    types = [column["type"].lower()] + ([] if column["notnull"] or column["pk"] else ["null"])
     return f"typeof({column['name']}) NOT IN ({', '.join(map(repr, types))})"
 
 
 def _step(connection: Connection, form: Format, number: int) -> None:
-    """Make version `number + 1` of version `number`, wholly or not at all."""
+    """Migrate from version `number` to the next one, completely or not at all."""
     connection.executescript(
         f"PRAGMA application_id = {form.application_id}; BEGIN; {form.steps[number]}"
         f" PRAGMA user_version = {number + 1}; COMMIT;"
@@ -171,11 +170,11 @@ def _step(connection: Connection, form: Format, number: int) -> None:
 
 
 def _is_damage(error: sqlite3.OperationalError) -> bool:
-    """Missing tables are damage; a full disk or a missing permission is not, and loses nothing."""
+    """Return True for damage such as missing tables. A full disk or a missing permission is none: nothing is lost."""
     return _primary_code(error) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _primary_code(error: sqlite3.Error) -> int:
-    """The kind of an error: its code has details in the higher bits (https://sqlite.org/rescode.html)."""
+    """Return the kind of an error: the higher bits of its code are details (https://sqlite.org/rescode.html)."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return (code or 0) & 0xFF

@@ -1,7 +1,6 @@
-"""Blocking calls off the event loop: those that have to follow each other, and those that are short and many.
+"""Executors of blocking calls: one that runs them one after the other, and a pool for many short ones.
 
-To wake up a thread and to be woken up by it takes longer than most calls. So what is asked for while a call runs goes
-to its thread together, in one hop.
+A switch to a thread and back takes longer than most calls, so calls that arrive while one runs share the next switch.
 """
 
 from __future__ import annotations
@@ -16,25 +15,26 @@ import anyio.to_thread
 
 T = TypeVar("T")
 
-# Many calls take less in a row. A disk that has to be waited for takes more, and several threads wait better.
+# Many calls in a row take less. A slow disk takes more: then several threads wait for it.
 _LATE_SECONDS = 0.003
 
 
 class SerialExecutor:
-    """Runs one call after the other in a thread."""
+    """Runs one call after the other in its own thread."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = float("inf")
         self._waiting: list[_Call] = []
         self._turn = anyio.Lock(fast_acquire=True)
-        # Its own thread: those of the default limiter may all be waiting for something that needs this one.
+        # Its own thread: those of the default limiter may all be waiting for a call that needs this one.
         self._thread = anyio.CapacityLimiter(1)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Return what `function` returns, or raise what it raises.
+        """Return the result of `function`.
 
-        Who is cancelled before it began leaves at once, and it is not called; then when it has ended.
+        If the caller is cancelled before the call started, the call is dropped; otherwise cancellation waits for the
+        call to finish.
         """
         call = _Call(partial(function, *arguments))
         self._waiting.append(call)
@@ -57,16 +57,16 @@ class SerialExecutor:
         calls, self._waiting = self._waiting, []
         self._began = self._clock()
         try:
-            # Others wait for this hop as well.
+            # Other callers wait for this switch as well.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_run, calls, limiter=self._thread)
         finally:
             self._began = float("inf")
-            # If no thread could be had, each of them finds that out by itself.
+            # If no thread could be started, each caller fails by itself.
             self._waiting[:0] = [call for call in calls if not call.is_over]
 
     async def _leave(self, call: _Call) -> None:
-        """Let `call` not run any more, or wait until it has: what it works with may be gone once its caller is."""
+        """Drop `call`, or wait until it has finished: its arguments may not outlive the caller."""
         if call not in self._waiting:
             with anyio.CancelScope(shield=True):
                 async with self._turn:
@@ -77,25 +77,25 @@ class SerialExecutor:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for others to end."""
+        """The number of calls that wait for others to finish."""
         return len(self._waiting)
 
     @property
     def is_late(self) -> bool:
-        """Whether the calls at hand take long."""
+        """Whether the running calls take long."""
         return self._clock() - self._began > _LATE_SECONDS
 
 
 class ExecutorPool:
-    """Runs calls in a few threads: in one as long as that keeps up, and in others while it takes long."""
+    """Runs calls in one thread as long as it keeps up, and in further ones while it takes long."""
 
     def __init__(self, count: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lanes = [SerialExecutor(clock=clock) for _ in range(count)]
+        self._executors = [SerialExecutor(clock=clock) for _ in range(count)]
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Return what `function` returns, or raise what it raises; see `SerialExecutor.run`."""
-        prompt = (lane for lane in self._lanes if not lane.is_late)
-        return await next(prompt, min(self._lanes, key=lambda lane: lane.waiting)).run(function, *arguments)
+        """Return the result of `function`; see `SerialExecutor.run`."""
+        prompt = (executor for executor in self._executors if not executor.is_late)
+        return await next(prompt, min(self._executors, key=lambda one: one.waiting)).run(function, *arguments)
 
 
 class _Call:

@@ -1,8 +1,8 @@
-"""Who may do what to a mirror at the same time: advisory locks that the kernel frees, however their holder ends.
+"""Advisory locks of a mirror, which the kernel releases however their holder ends.
 
-There are two. `lock` is held by the one who writes. `readers` is shared by all who rely on blobs staying where they
-are, whoever writes included; whoever removes blobs holds both alone. So a mirror can be verified while a run adds to
-it, and nothing goes away under anybody.
+The only writer holds `lock`. All who rely on blobs staying in place, the writer included, share `readers`; a writer
+that deletes blobs holds both alone. So a mirror can be verified while a run adds to it, and no blob disappears while it
+is being read.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from ..errors import LockHeld, StoreError
-from .fsops import local_errors
+from ..untrusted import parse_object
+from .fsops import local_errors, read_file
 
 WRITERS = "lock"
 READERS = "readers"
 
+_MAX_HOLDER_BYTES = 4096
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
 Patience = Callable[[LockHeld], Awaitable[None]]
-"""Called each time a lock could not be had: to wait before the next attempt, or to raise."""
+"""Called each time a lock is held by another run: waits before the next attempt, or raises."""
 
 
 class Lock:
@@ -35,10 +40,10 @@ class Lock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Share it with nobody while the context lasts, and with others again after it.
+        """Hold a shared lock alone during the context.
 
-        :raises LockHeld: when others have it, too.
-        :raises StoreError: when the file system knows no locks.
+        :raises LockHeld: if others hold it, too.
+        :raises StoreError: if the file system does not support locks.
         """
         try:
             _take(self._descriptor, self._path, shared=False)
@@ -49,31 +54,26 @@ class Lock:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[Lock]:
-    """Hold the lock at `path` while the context lasts: alone, or `shared` with others who only read.
+    """Hold the lock at `path` during the context: alone, or `shared` with readers.
 
-    The file stays: an unlinked lock file would give two holders. What it says about the holder is for people only.
+    The file stays: a lock file that is removed could have two holders. Its content only describes the holder.
 
-    :raises LockHeld: when someone else has it.
-    :raises StoreError: when the file can't be opened, or the file system knows no locks.
+    :raises LockHeld: if another process holds it.
+    :raises StoreError: if the file can't be opened, or the file system does not support locks.
     """
-    with local_errors("open", path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-
-    try:
+    with _opened(path, _WRITE_FLAGS) as descriptor:
         _take(descriptor, path, shared=shared)
         if path.name == WRITERS:
-            _introduce(descriptor, path)
+            _describe_holder(descriptor, path)
 
         yield Lock(descriptor, path)
-    finally:
-        os.close(descriptor)
 
 
 @asynccontextmanager
 async def patiently_locked(path: Path, patience: Patience | None) -> AsyncIterator[None]:
-    """Hold the lock at `path` alone, as `locked`, and ask `patience` what to do as long as somebody else has it.
+    """Hold the lock at `path` alone during the context; call `patience` while another process holds it.
 
-    :raises LockHeld: when someone else has it, and there is no patience.
+    :raises LockHeld: if another process holds it, and there is no `patience`.
     :raises StoreError: as `locked`.
     """
     with ExitStack() as stack:
@@ -92,52 +92,48 @@ async def patiently_locked(path: Path, patience: Patience | None) -> AsyncIterat
 
 @contextmanager
 def reading(directory: Path) -> Iterator[None]:
-    """Keep others from removing blobs of the mirror that has its locks in `directory`, while the context lasts.
+    """Keep blobs of the mirror whose locks are in `directory` from being deleted during the context.
 
-    Where nobody can write, nobody has to be kept away: a mirror on a read-only medium needs no lock.
+    A mirror on a read-only medium needs no lock: no process can write there.
 
-    :raises LockHeld: when somebody is removing blobs.
-    :raises StoreError: when the file system knows no locks.
+    :raises LockHeld: if blobs are being deleted.
+    :raises StoreError: if the file system does not support locks.
     """
     path = directory / READERS
-    try:
-        descriptor = _open_for_reading(path)
-    except StoreError:
-        yield
-        return
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(_opened(path, _READ_FLAGS if path.exists() else _READ_FLAGS | os.O_CREAT))
+        except StoreError:
+            pass
+        else:
+            _take(descriptor, path, shared=True)
 
-    try:
-        _take(descriptor, path, shared=True)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def turn(path: Path) -> Iterator[None]:
-    """Wait for one's turn with the file at `path`, created if need be, and have it while the context lasts. It blocks.
+    """Wait until the file at `path`, created if necessary, is not in use, and use it during the context. It blocks.
 
-    :raises StoreError: when it can't be opened, or the file system knows no locks.
+    :raises StoreError: if it can't be opened, or the file system does not support locks.
     """
-    with local_errors("open", path):
-        # For writing: on NFS there is no exclusive lock on what is open for reading (flock(2)), so none on a directory.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    try:
+    # For writing: NFS has no exclusive locks on files that are open for reading (flock(2)), so none on directories.
+    with _opened(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) as descriptor:
         with local_errors("lock", path):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
 
         yield
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    with local_errors("open", path):
+        descriptor = os.open(path, flags, 0o644)
+
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _open_for_reading(path: Path) -> int:
-    with local_errors("open", path):
-        try:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
 def _take(descriptor: int, path: Path, *, shared: bool) -> None:
@@ -148,30 +144,30 @@ def _take(descriptor: int, path: Path, *, shared: bool) -> None:
                 raise StoreError(f"{path} was replaced while it was being locked: try again")
     except StoreError as error:
         if isinstance(error.__cause__, BlockingIOError):
-            raise LockHeld(_who(path, shared=shared)) from None
+            raise LockHeld(_held(path, shared=shared)) from None
 
         raise
 
 
-def _introduce(descriptor: int, path: Path) -> None:
+def _describe_holder(descriptor: int, path: Path) -> None:
     with local_errors("write", path):
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
 
-def _who(path: Path, *, shared: bool) -> str:
-    """What to tell of whoever holds `path`: who removes blobs writes, too, but readers don't say who they are."""
+def _held(path: Path, *, shared: bool) -> str:
+    """Return the message about the holder of `path`. Readers leave no description; a deleting writer does."""
     if path.name == READERS and not shared:
-        return f"{path.parent.parent} is being read, by verify or another run: try again when that has ended"
+        return f"{path.parent.parent} is being read by verify or another run: try again when that has ended"
 
     return f"{path.parent.parent} is in use by another run{_holder(path.with_name(WRITERS))}"
 
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_bytes()[:4096])
+        holder = parse_object(read_file(path, _MAX_HOLDER_BYTES) or b"", limit=_MAX_HOLDER_BYTES)
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(float(holder["started"])))
         return f" (process {int(holder['pid'])} on {str(holder['host'])!r}, since {started})"
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (StoreError, ValueError, KeyError, TypeError, OverflowError):
         return ""

@@ -1,4 +1,4 @@
-"""Receipts of what was derived: one small file an image, the proof that it is complete at its target."""
+"""Receipts of derived images: one small file per image, which proves that it is complete at its target."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from ..untrusted import parse_object
 from . import fsops
+
+_MAX_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class LandedLayer:
-    """A layer that stands decompressed in a directory, where other images find it; `size` of the file in bytes."""
+    """A decompressed layer in a directory, for other images to use; `size` of the file in bytes."""
 
     digest: str
     diff_id: str
@@ -22,11 +24,10 @@ class LandedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One image: where it came from, by which recipe (filters, options, platform), and the files it became.
+    """One image: its origin, its recipe (filters, options, platform), and the files it became.
 
-    `target` is what the user called the target, `place` the directory of `layers`; `files` are paths with their sizes,
-    relative to the directory that all images of the target have in common, so that it may be moved. `identity` is the
-    digest that a registry or a daemon has it under.
+    `target` is the user's name of the target, `place` the directory of `layers`; `files` are paths with sizes, relative
+    to the directory of the target, so that it can be moved. `identity` is the image's digest in a registry or a daemon.
     """
 
     name: str
@@ -40,18 +41,18 @@ class Receipt:
     identity: str = ""
 
     def is_kept(self, root: Path) -> bool:
-        """Tell whether every file is still there, below `root`, with its size. Blocks."""
+        """Return True if every file still exists below `root`, with its size. It blocks."""
         return all(has_size(root / path, size) for path, size in self.files)
 
 
 class Receipts:
-    """The receipts in one directory. Its methods block, and raise `StoreError` when the disk fails."""
+    """The receipts in one directory. Its methods block, and raise `StoreError` if the disk fails."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def load(self, target: str) -> dict[str, Receipt]:
-        """Return the receipts of `target` by image. What can't be read counts for nothing."""
+        """Return the receipts of `target` by image. Files that can't be parsed are ignored."""
         with fsops.local_errors("read", self._directory):
             texts = [path.read_bytes() for path in sorted(self._directory.glob("*.json"))]
 
@@ -59,12 +60,12 @@ class Receipts:
         return {receipt.name: receipt for receipt in receipts if receipt.target == target}
 
     def write(self, receipt: Receipt) -> None:
-        """Keep `receipt`, durably, in the place of an older one of its image."""
+        """Store `receipt` durably in place of an older one of its image."""
         fsops.make_directory(self._directory)
         fsops.replace_file(self._path(receipt), json.dumps(asdict(receipt), indent=1).encode())
 
     def forget(self, receipt: Receipt) -> None:
-        """Keep `receipt` no longer: what it says is not so any more."""
+        """Delete a receipt that is not true any more."""
         fsops.remove(self._path(receipt))
 
     def _path(self, receipt: Receipt) -> Path:
@@ -73,7 +74,7 @@ class Receipts:
 
 
 def has_size(path: Path, size: int) -> bool:
-    """Tell whether a file of `size` bytes is at `path`. Blocks."""
+    """Return True if a file of `size` bytes is at `path`. It blocks."""
     try:
         return path.is_file() and path.stat().st_size == size
     except OSError:
@@ -82,9 +83,9 @@ def has_size(path: Path, size: int) -> bool:
 
 def _parsed(text: bytes) -> Receipt | None:
     try:
-        document: dict[str, Any] = json.loads(text)
+        document = parse_object(text, limit=_MAX_BYTES)
         files = tuple((str(path), int(size)) for path, size in document.pop("files"))
         layers = tuple(LandedLayer(**layer) for layer in document.pop("layers"))
         return Receipt(files=files, layers=layers, **document)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None

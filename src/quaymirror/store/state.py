@@ -1,7 +1,7 @@
-"""What earlier runs knew: a SQLite database inside the mirror.
+"""The state of a mirror: a SQLite database inside of it.
 
-A row in `image` is the proof that an image is complete and durable; `index.json` is written from these rows. The
-database is a memory and never the truth about bytes: what it says of a file is believed only if the file is there.
+A row in `image` proves that an image is complete and durable; `index.json` is written from these rows. The database is
+not the truth about bytes: a verified blob counts only if its file exists.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _TABLES = """
 CREATE TABLE image (
     name          TEXT PRIMARY KEY,   -- kolla/nova-api:2025.1-debian
     registry      TEXT NOT NULL,      -- quay.io
-    source        TEXT NOT NULL,      -- the digest that the tag had at the source
-    platforms     TEXT NOT NULL,      -- what was asked for of an index, '' for all
-    root          TEXT NOT NULL,      -- the manifest or index that is stored under this name
+    source        TEXT NOT NULL,      -- the digest of the tag at the source
+    platforms     TEXT NOT NULL,      -- the platforms requested of an index, '' for all
+    root          TEXT NOT NULL,      -- the manifest or index that is stored
     media_type    TEXT NOT NULL,
     size          INTEGER NOT NULL,
     mirrored      REAL NOT NULL,      -- POSIX time
@@ -33,9 +33,9 @@ CREATE TABLE blob (
     digest        TEXT NOT NULL UNIQUE,
     media_type    TEXT NOT NULL,
     size          INTEGER NOT NULL,
-    verified      REAL NOT NULL       -- POSIX time when its bytes were last hashed
+    verified      REAL NOT NULL       -- POSIX time of the last verification
 );
-CREATE TABLE content (                -- what a root needs to be whole, itself included
+CREATE TABLE content (                -- everything that a root needs, itself included
     root          TEXT NOT NULL,
     platforms     TEXT NOT NULL,
     blob          INTEGER NOT NULL REFERENCES blob(id),
@@ -43,40 +43,37 @@ CREATE TABLE content (                -- what a root needs to be whole, itself i
 ) WITHOUT ROWID;
 """
 
-# What pruning has to remember between runs.
+# Used by pruning.
 _PRUNING = """
-CREATE TABLE discovery (              -- the last look at each selection
+CREATE TABLE discovery (              -- the last discovery of each selection
     scope         TEXT PRIMARY KEY,   -- quay.io kolla/*:2025.1-debian
-    complete      INTEGER NOT NULL,   -- whether it saw everything
-    authenticated INTEGER NOT NULL,   -- whether this one or an earlier one saw it with an API token
-    covered       INTEGER NOT NULL    -- how many images here the selection covers
+    complete      INTEGER NOT NULL,   -- whether it was complete
+    authenticated INTEGER NOT NULL,   -- whether this one or an earlier one used an API token
+    covered       INTEGER NOT NULL    -- number of mirrored images that the selection covers
 ) WITHOUT ROWID;
-CREATE TABLE gone (                   -- images that complete looks did not find any more
+CREATE TABLE gone (                   -- images that complete discoveries did not find any more
     name          TEXT PRIMARY KEY,
     scope         TEXT NOT NULL,
-    since         REAL NOT NULL,      -- POSIX time of the first of these looks
+    since         REAL NOT NULL,      -- POSIX time of the first of these discoveries
     seen          REAL NOT NULL       -- and of the last one
 ) WITHOUT ROWID;
-CREATE TABLE orphan (                 -- blobs that nothing here needs
+CREATE TABLE orphan (                 -- blobs that no image needs
     digest        TEXT PRIMARY KEY,
-    since         REAL NOT NULL       -- POSIX time when that was first noticed
+    since         REAL NOT NULL       -- POSIX time when this was first noticed
 ) WITHOUT ROWID;
 """
 
-# Which images need a blob: asked for each blob that is pushed, and for each that may go.
+# For the images that need a blob: looked up for each blob that is pushed or may be deleted.
 _HOLDERS = "CREATE INDEX content_by_blob ON content (blob); CREATE INDEX image_by_root ON image (root, platforms);"
 
-# More places to mount a blob from are of no use.
+# Repositories to mount a blob from: more of them are of no use.
 _MAX_HOLDERS = 4
-# The number is "QMir".
+# The application ID reads "QMir".
 FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS))
 
 
 class State:
-    """The open database. Its methods block and are not for two threads at a time.
-
-    Every method raises `StoreError` when the disk fails.
-    """
+    """The open database. Its methods block, raise `StoreError` if the disk fails, and are not safe for two threads."""
 
     def __init__(self, connection: Connection, path: Path) -> None:
         self._connection = connection
@@ -84,46 +81,42 @@ class State:
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[State, str | None]:
-        """Open the database at `path`, creating it; return it with a notice if a damaged one had to be set aside.
+        """Open or create the database at `path`; return it with a notice if a damaged one was set aside.
 
         Without `sync`, commits are safe against a killed process only, not against power loss.
 
-        :raises ConfigError: when a newer quaymirror wrote it.
-        :raises StoreError: when it can't be opened or created.
+        :raises ConfigError: if a newer quaymirror wrote it.
+        :raises StoreError: if it can't be opened or created.
         """
         connection, notice = open_database(path, FORMAT, read_only=read_only, sync=sync)
         if notice and not read_only:
-            notice = f"{notice}; every blob is checked again before it is used"
+            notice = f"{notice}; every blob is verified again before it is used"
 
         return cls(connection, path), notice
 
     @classmethod
     def empty(cls) -> State:
-        """Return a state that knows nothing and is nowhere."""
+        """Return an empty in-memory state."""
         return cls(memory_database(FORMAT), Path(":memory:"))
 
     def image(self, name: str) -> ImageRecord | None:
-        """Return what is recorded under `name`; a row that makes no sense, as no checksum guards it, is none."""
-        with database_errors(self._path):
-            row = self._connection.execute("SELECT * FROM image WHERE name = ?", (name,)).fetchone()
-
-        return self._record(row) if row else None
+        """Return the record of the image called `name`, None if it is missing or makes no sense."""
+        rows = self._query("SELECT * FROM image WHERE name = ?", name)
+        return self._record(rows[0]) if rows else None
 
     def images(self) -> list[ImageRecord]:
-        """Return every recorded image, by name, without its contents."""
-        with database_errors(self._path):
-            rows = self._connection.execute("SELECT * FROM image ORDER BY name").fetchall()
-
+        """Return every recorded image without its contents, sorted by name."""
+        rows = self._query("SELECT * FROM image ORDER BY name")
         return [record for row in rows if (record := _image(row, ())) is not None]
 
     def verified(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Return those of `digests` whose bytes have been hashed when they were stored or since."""
+        """Return those of `digests` whose blobs were verified when they were stored, or later."""
         query = "SELECT 1 FROM blob WHERE digest = ?"
         with database_errors(self._path):
             return {digest for digest in digests if self._connection.execute(query, (str(digest),)).fetchone()}
 
     def holders(self, digests: Iterable[Digest]) -> dict[Digest, list[str]]:
-        """Return the names of images that need each of `digests`, a few at most; none for what no image needs."""
+        """Return the names of a few images that need each of `digests`, for those that any image needs."""
         query = """
             SELECT image.name FROM blob
             JOIN content ON content.blob = blob.id
@@ -139,13 +132,13 @@ class State:
         return found
 
     def commit(self, records: Iterable[ImageRecord]) -> None:
-        """Record images, all or none of them: from then on they count as mirrored."""
+        """Record images, all or none of them. From then on they count as mirrored."""
         with self._transaction():
             for record in records:
                 self._insert(record)
 
     def record_discovery(self, snapshot: DiscoverySnapshot) -> bool:
-        """Remember a discovery; tell whether it counts: an anonymous one does not after one with a token."""
+        """Record a discovery. Return True if it counts: an anonymous one does not after one with an API token."""
         with self._transaction():
             execute = self._connection.execute
             before = execute("SELECT authenticated FROM discovery WHERE scope = ?", (snapshot.scope,)).fetchone()
@@ -170,16 +163,13 @@ class State:
         return counts
 
     def absent_images(self) -> list[AbsentImage]:
-        """Return the recorded images that were not found any more, by name."""
+        """Return the recorded images that were not found any more, sorted by name."""
         query = """
             SELECT gone.*, root, (SELECT sum(blob.size) FROM content JOIN blob ON blob.id = blob
                 WHERE content.root = image.root AND content.platforms = image.platforms) AS bytes,
                 discovery.complete, discovery.covered
             FROM gone JOIN image USING (name) LEFT JOIN discovery USING (scope) ORDER BY name
         """
-        with database_errors(self._path):
-            rows = self._connection.execute(query).fetchall()
-
         return [
             AbsentImage(
                 name=row["name"],
@@ -191,11 +181,11 @@ class State:
                 covered=row["covered"] or 0,
                 uncertain_because="" if row["complete"] else f"the last discovery of {row['scope']} was not complete",
             )
-            for row in rows
+            for row in self._query(query)
         ]
 
     def contents(self, *, without: Iterable[str] = ()) -> dict[Digest, set[Digest]]:
-        """Return what every recorded image needs, by its root, but for those named in `without`."""
+        """Return everything that the recorded images except those named in `without` need, by root."""
         query = """
             SELECT DISTINCT image.name, image.root, blob.digest FROM image
             JOIN content ON content.root = image.root AND content.platforms = image.platforms
@@ -210,18 +200,15 @@ class State:
         return needed
 
     def orphans(self) -> dict[Digest, float]:
-        """Return the blobs that nothing needed when somebody last looked, and since when (POSIX time)."""
-        with database_errors(self._path):
-            rows = self._connection.execute("SELECT * FROM orphan").fetchall()
-
-        return {self._digest(row["digest"]): row["since"] for row in rows}
+        """Return the blobs that no image needed at the last pruning, with the time when that was first noticed."""
+        return {self._digest(row["digest"]): row["since"] for row in self._query("SELECT * FROM orphan")}
 
     def untag(self, names: Iterable[str], orphans: Iterable[Digest], now: float) -> None:
-        """Forget images, and everything of which nothing is needed any more; `orphans` are all blobs that aren't."""
-        known, gone = self.orphans(), [(name,) for name in names]
+        """Delete images and everything that none of the others needs; `orphans` are all blobs that none needs."""
+        known, rows = self.orphans(), [(name,) for name in names]
         with self._transaction():
             for table in ("image", "gone"):
-                self._connection.executemany(f"DELETE FROM {table} WHERE name = ?", gone)  # noqa: S608
+                self._connection.executemany(f"DELETE FROM {table} WHERE name = ?", rows)  # noqa: S608
 
             self._connection.execute("DELETE FROM gone WHERE name NOT IN (SELECT name FROM image)")
             self._connection.execute(
@@ -239,13 +226,17 @@ class State:
         self._connection.close()
 
     def _digest(self, text: str) -> Digest:
-        """For who removes: what a row means that makes no sense may still be needed."""
+        """Used by deletion: an unreadable row must fail, because its content may still be needed."""
         try:
             return Digest.parse(text)
         except InvalidName:
             raise StoreError(
-                f"can't use {self._path}: a row of it makes no sense; move it away, then verify --repair-state"
+                f"can't use {self._path}: a row of it makes no sense; move it away, then use verify --repair-state"
             ) from None
+
+    def _query(self, query: str, *values: object) -> list[Row]:
+        with database_errors(self._path):
+            return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -281,11 +272,8 @@ class State:
 
     def _record(self, row: Row) -> ImageRecord | None:
         query = "SELECT blob.* FROM content JOIN blob ON blob.id = blob WHERE root = ? AND platforms = ?"
-        with database_errors(self._path):
-            rows = self._connection.execute(query, (row["root"], row["platforms"])).fetchall()
-
-        record = _image(row, rows)
-        # What needs nothing, not even its root, would be complete whatever is there.
+        record = _image(row, self._query(query, row["root"], row["platforms"]))
+        # An image without contents, not even its root, would always be complete.
         return record if record is not None and record.root.digest in {n.digest for n in record.contents} else None
 
 
