@@ -1,4 +1,4 @@
-"""Pure values of the OCI specifications: no I/O, standard library only."""
+"""Values of the OCI specifications, without I/O."""
 
 from .descriptor import Descriptor
 from .digest import Digest

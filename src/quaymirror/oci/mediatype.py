@@ -15,11 +15,11 @@ MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 DOCKER = frozenset({DOCKER_LIST, DOCKER_MANIFEST})
 SCHEMA1 = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
-# Every type, always: a type that is missing here makes Quay *convert* what it holds, to other bytes with another
-# digest, and answer 200. Schema 1 is listed so that we are told the truth about such a tag, and can say so.
+# All types: if one is missing, Quay *converts* such manifests to other bytes with another digest, and answers 200.
+# Schema 1 is included to recognize and report such a tag.
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, DOCKER_SCHEMA1_SIGNED, DOCKER_SCHEMA1))
 
 
 def essence(header: str | None) -> str:
-    """Return the media type that a Content-Type header names: lower case, without parameters; '' for none."""
+    """Return the media type of a Content-Type header in lower case without parameters; '' if there is none."""
     return (header or "").partition(";")[0].strip().lower()

@@ -9,8 +9,7 @@ from ..errors import InvalidName
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
 
-# What people and other tools write for what the specification calls by Go's names, with the variant that the name
-# implies. As containerd/platforms has it.
+# Other names of architectures, with the variant that they imply, as in containerd/platforms.
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
@@ -19,13 +18,13 @@ _ARCHITECTURES = {
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
-# The variant that an architecture has anyway, so that naming it says nothing.
+# The default variants, which need not be named.
 _DEFAULT_VARIANTS = {"arm64": "v8", "amd64": "v1"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
-    """An operating system and a CPU, such as `linux/arm64/v8`. Empty `variant` or `os_version`: not said."""
+    """An operating system and a CPU, such as `linux/arm64/v8`. `variant` and `os_version` may be empty."""
 
     os: str
     architecture: str
@@ -34,9 +33,9 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Return the platform that `text` (`OS/ARCH` or `OS/ARCH/VARIANT`) spells, in the specification's names.
+        """Return the platform in `text` (`OS/ARCH` or `OS/ARCH/VARIANT`), normalized.
 
-        :raises InvalidName: when `text` has another shape.
+        :raises InvalidName: if `text` has another form.
         """
         parts = text.split("/")
         if len(parts) not in (2, 3) or not all(_PART.fullmatch(part) for part in parts):
@@ -45,7 +44,7 @@ class Platform:
         return cls(*parts).normalized()
 
     def normalized(self) -> Platform:
-        """Return the same platform in Go's names: `aarch64` is `arm64`, whose default variant `v8` says nothing."""
+        """Return the platform in Go's names, without a default variant: `aarch64/v8` is `arm64`."""
         architecture = self.architecture.lower()
         architecture, implied = _ARCHITECTURES.get(architecture, (architecture, ""))
         variant = self.variant.lower() or implied
@@ -58,9 +57,9 @@ class Platform:
         return Platform(self.os.lower(), architecture, variant, self.os_version)
 
     def matches(self, wanted: Platform) -> bool:
-        """Tell whether this platform is one that `wanted` asks for: what `wanted` leaves open, anything fits.
+        """Return True if this platform is one of `wanted`, whose empty fields match anything.
 
-        An `arm` without variant is `v7`, as containerd and Docker read it.
+        An `arm` without variant is `v7`, as in containerd and Docker.
         """
         mine, theirs = self.normalized(), wanted.normalized()
         if mine.architecture == "arm" and not mine.variant:
@@ -74,5 +73,5 @@ class Platform:
 
     def __str__(self) -> str:
         text = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-        # An index can hold anything here, and this goes into messages: one line, and nothing a terminal obeys.
+        # An index may have any text here, and this is part of messages: no control characters.
         return text if text.isprintable() else ascii(text)[1:-1]

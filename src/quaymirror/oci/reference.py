@@ -1,4 +1,4 @@
-"""Names of repositories and images (OCI distribution-spec, "Pulling manifests": name, reference)."""
+"""Names of repositories and images (OCI distribution-spec, "Pulling manifests")."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .digest import Digest
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
-# Quay is wider than the distribution-spec: `a..b`, `a--b` and a trailing dash are legal there. What matters here is
-# that no component is empty, `.` or `..`, and that nothing needs quoting in a URL.
+# Quay accepts more than the distribution-spec: `a..b`, `a--b` and a trailing dash. No component is empty, `.` or `..`,
+# and no character needs quoting in a URL.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _MAX_NAME = 255
@@ -20,7 +20,7 @@ _MAX_PORT = 65_535
 
 
 def is_registry_host(text: str) -> bool:
-    """Tell whether `text` can name a registry: a host or IP address (an IPv6 one in brackets), with or without port."""
+    """Return True if `text` is a host or an IP address (IPv6 in brackets), with or without port."""
     found = _HOST.fullmatch(text) if len(text) <= _MAX_NAME else None
     if found is None:
         return False
@@ -36,20 +36,20 @@ def _is_ipv6(text: str | None) -> bool:
 
 
 def is_repository_name(text: str) -> bool:
-    """Tell whether `text` can name a repository, organization included: `kolla/nova-api`."""
+    """Return True if `text` is a repository name with organization, such as `kolla/nova-api`."""
     return len(text) <= _MAX_NAME and _NAME.fullmatch(text) is not None
 
 
 def is_tag(text: str) -> bool:
-    """Tell whether `text` can be a tag (distribution-spec: 1 to 128 of letters, digits, `_`, `.` and `-`)."""
+    """Return True if `text` is a tag (distribution-spec: 1 to 128 letters, digits, `_`, `.` and `-`)."""
     return _TAG.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Repository:
-    """A repository of one registry: `quay.io` and `kolla/nova-api`.
+    """A repository of a registry: `quay.io` and `kolla/nova-api`.
 
-    :raises InvalidName: when either part breaks its grammar.
+    :raises InvalidName: if either part is invalid.
     """
 
     registry: str
@@ -68,11 +68,11 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image by tag, by digest, or, *pinned*, by both: then the digest says what, the tag only what it is called.
+    """An image by tag, by digest, or, *pinned*, by both: then the digest identifies it, and the tag is its name.
 
-    References sort by repository, tag and digest; what is missing comes first.
+    References sort by repository, tag and digest; missing parts come first.
 
-    :raises InvalidName: when the tag breaks its grammar, or when both parts are missing.
+    :raises InvalidName: if the tag is invalid, or both parts are missing.
     """
 
     repository: Repository
@@ -87,7 +87,7 @@ class Reference:
             raise InvalidName(f"{self.repository}: a reference needs a tag or a digest")
 
     def __lt__(self, other: Reference) -> bool:
-        # Not order=True: that compares None with a text, and raises TypeError.
+        # Not order=True: that compares None with a string, and raises TypeError.
         return self._sort_key < other._sort_key
 
     @property
@@ -96,7 +96,7 @@ class Reference:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the digest is known, so that the tag may move without us."""
+        """Whether the digest is known, so that the tag may move."""
         return self.digest is not None
 
     def pinned(self, digest: Digest) -> Reference:
@@ -105,13 +105,13 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """The image's name without its registry, as a mirror calls it: `kolla/nova-api:2025.1-debian`."""
+        """The image's name without its registry, as in a mirror: `kolla/nova-api:2025.1-debian`."""
         suffix = f":{self.tag}" if self.tag is not None else f"@{self.digest}"
         return f"{self.repository.name}{suffix}"
 
     @property
     def full_name(self) -> str:
-        """The image's name with its registry, without the digest a tag was pinned to."""
+        """The image's name with its registry, without the digest of a pinned tag."""
         return f"{self.repository.registry}/{self.name}"
 
     def __str__(self) -> str:

@@ -7,10 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..oci import mediatype
+from ..untrusted import InvalidDocument, parse_object
 from .records import ImageRecord
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
+
+# The index of more than a million images.
+_MAX_BYTES = 1024 * 1024 * 1024
 
 OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
 
@@ -84,15 +88,6 @@ def _entry(record: ImageRecord) -> dict[str, Any]:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise Unreadable("is not JSON") from None
-
-    if not isinstance(document, dict):
-        raise Unreadable("is not an object")
-
-    return document
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are not JSON: other tools could not read the index that we write
+        return parse_object(text, limit=_MAX_BYTES)
+    except InvalidDocument as error:
+        raise Unreadable(str(error)) from None

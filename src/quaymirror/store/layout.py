@@ -275,7 +275,7 @@ class OCILayout:
         try:
             self._make_durable(complete)
         except QuaymirrorError as failure:
-            return [error or failure for error in errors]
+            return [error or failure.replace() for error in errors]  # each image raises its own
 
         return errors
 
