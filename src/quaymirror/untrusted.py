@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Container
+from functools import partial
 from typing import Any
 
 __all__ = ["InvalidDocument", "parse_object"]
@@ -13,10 +16,13 @@ class InvalidDocument(ValueError):
     """A document that is not acceptable; the message continues a sentence ("is not JSON") and quotes nothing of it."""
 
 
-def parse_object(document: bytes | str, *, limit: int, nan_is_null: bool = False) -> dict[str, Any]:
+def parse_object(
+    document: bytes | str, *, limit: int, nan_is_null: bool = False, unique: Container[str] | None = None
+) -> dict[str, Any]:
     """Return the JSON object that `document`, of at most `limit` bytes of UTF-8, holds.
 
-    With `nan_is_null`, numbers that JSON can't express (NaN, Infinity, 1e999) are read as null.
+    With `nan_is_null`, numbers that JSON can't express (NaN, Infinity, 1e999) are read as null. `unique` are the keys,
+    in lower case, that must not occur twice in an object; all of them by default.
 
     :raises InvalidDocument: if it is larger, not UTF-8, not JSON (RFC 8259), nested too
         deeply, not an object, or has a key twice in one object, of which parsers choose different values.
@@ -30,7 +36,9 @@ def parse_object(document: bytes | str, *, limit: int, nan_is_null: bool = False
         # json would also guess UTF-16 and UTF-32, which no other tool accepts.
         text = document if isinstance(document, str) else document.decode()
         number = _finite_or_none if nan_is_null else _finite
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=number, parse_float=number)
+        value = json.loads(
+            text, object_pairs_hook=partial(_checked, unique=unique), parse_constant=number, parse_float=number
+        )
     except InvalidDocument as error:
         problem = str(error)
     except (ValueError, RecursionError):
@@ -43,10 +51,12 @@ def parse_object(document: bytes | str, *, limit: int, nan_is_null: bool = False
     raise InvalidDocument(problem)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _checked(pairs: list[tuple[str, Any]], unique: Container[str] | None) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise InvalidDocument("has the same key twice in one object")
+        repeated = Counter(key for key, _ in pairs) - Counter(list(fields))
+        if unique is None or any(key.casefold() in unique for key in repeated):
+            raise InvalidDocument("has the same key twice in one object")
 
     return fields
 

@@ -183,7 +183,7 @@ CASES: dict[str, Case] = {
     # Manifests
     "other bytes": Case(PARTIAL, "other bytes", path=MANIFESTS, action=CorruptBody(30)),
     "another media type than the document's": Case(
-        PARTIAL, "but calls itself", path=MANIFESTS, action=ExtraHeaders({"Content-Type": INDEX})
+        PARTIAL, "but its mediaType is", path=MANIFESTS, action=ExtraHeaders({"Content-Type": INDEX})
     ),
     "manifest and index at once": Case(PARTIAL, "has manifests", image=document(manifests=[])),
     "schema 1's fields beside": Case(PARTIAL, "has fsLayers", image=document(fsLayers=[])),
@@ -228,7 +228,7 @@ CASES: dict[str, Case] = {
             document().raw.replace(b'"schemaVersion": 2', b'"schemaVersion": 2, "schemaVersion": 2')
         ),
     ),
-    "data that is not the content": Case(PARTIAL, "data is not the content", image=layer(data="bm90IGl0")),
+    "data that is not the content": Case(PARTIAL, "data does not match", image=layer(data="bm90IGl0")),
     "data that is the content": Case(OK, image=layer(data="bGF5ZXI=")),
     "a layer that is also elsewhere": Case(OK, image=layer(urls=["http://evil.example/layer"])),
     # Blobs

@@ -1,4 +1,4 @@
-"""Descriptors: the only currency between the layers of the program (OCI image-spec, descriptor.md)."""
+"""Descriptors (OCI image-spec, descriptor.md)."""
 
 from __future__ import annotations
 
@@ -13,40 +13,24 @@ from . import mediatype
 from .digest import Digest
 from .platform import Platform
 
-# SQLite and every other tool count bytes in 64 bits with a sign.
+# SQLite and other tools count bytes in signed 64 bits.
 _MAX_SIZE = 2**63 - 1
-# Looser than RFC 6838, since artifacts are; but a media type becomes a header, so it's one line of ASCII.
+# Looser than RFC 6838, as the types of artifacts are; but a media type becomes a header: one line of ASCII.
 _MEDIA_TYPE = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 _MAX_PLATFORM_TEXT = 255
-# Above it a float is no longer exact.
+# Floats above it are not exact.
 _MAX_FLOAT = 2.0**53
-# The keys of manifests and descriptors that mean something here, in lower case.
+# The keys of manifests and descriptors that are used here, in lower case.
 MEANINGFUL = frozenset(
-    [
-        "mediatype",
-        "digest",
-        "size",
-        "platform",
-        "annotations",
-        "artifacttype",
-        "urls",
-        "data",
-        "os",
-        "architecture",
-        "variant",
-        "os.version",
-        "schemaversion",
-        "config",
-        "layers",
-        "manifests",
-        "subject",
-    ]
+    {"mediatype", "digest", "size", "platform", "annotations", "artifacttype", "urls", "data"}
+    | {"os", "architecture", "variant", "os.version"}
+    | {"schemaversion", "config", "layers", "manifests", "subject"}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a piece of content is, without the content: media type, digest, and size in bytes."""
+    """The media type, digest and size in bytes of content."""
 
     media_type: str
     digest: Digest
@@ -63,9 +47,9 @@ class Descriptor:
 
     @classmethod
     def parse(cls, document: object, *, where: str) -> Descriptor:
-        """Return the descriptor that the JSON value `document` is; `where` names it in messages (`layers[3]`).
+        """Return the descriptor in the JSON value `document`; `where` names it in messages (`layers[3]`).
 
-        :raises UnsupportedContent: for a missing or malformed field, or embedded `data` that is not what it says.
+        :raises UnsupportedContent: if a field is missing or malformed, or embedded `data` does not match.
         """
         fields = expect_fields(document, where)
         descriptor = cls(
@@ -84,7 +68,7 @@ class Descriptor:
 def expect_object(document: object, where: str) -> dict[str, Any]:
     """Return `document` if it is a JSON object.
 
-    :raises UnsupportedContent: if it is anything else.
+    :raises UnsupportedContent: otherwise.
     """
     if not isinstance(document, dict):
         raise UnsupportedContent(f"{where} is not an object")
@@ -93,11 +77,11 @@ def expect_object(document: object, where: str) -> dict[str, Any]:
 
 
 def expect_fields(document: object, where: str) -> dict[str, Any]:
-    """Return `document` if it is a JSON object whose meaningful keys stay different when case is ignored.
+    """Return `document` if it is a JSON object whose meaningful keys differ in more than case.
 
-    Go's decoder ignores case, so to other tools `Digest` beside `digest` is another descriptor than to us.
+    Go's decoder ignores case, so other tools may read another value if there are both `digest` and `Digest`.
 
-    :raises UnsupportedContent: if it is anything else.
+    :raises UnsupportedContent: otherwise.
     """
     fields = expect_object(document, where)
     known = [folded for key in fields if (folded := key.casefold()) in MEANINGFUL]
@@ -108,7 +92,7 @@ def expect_fields(document: object, where: str) -> dict[str, Any]:
 
 
 def whole_number(value: object) -> int | None:
-    """Return the whole number that a JSON `value` is, None if it is none: `2.0` is 2, and `true` is no number."""
+    """Return a JSON `value` as an integer, None if it is not one: `2.0` is 2, but `true` is not a number."""
     if type(value) is float and value.is_integer() and abs(value) <= _MAX_FLOAT:
         return int(value)
 
@@ -116,10 +100,10 @@ def whole_number(value: object) -> int | None:
 
 
 def _media_type(fields: Mapping[str, Any], where: str) -> str:
-    """Return the media type; that of unknown bytes for a text that can't be sent as one, which Quay accepts."""
+    """Return the media type; that of unknown bytes for a string that is not one, which Quay accepts."""
     value = fields.get("mediaType")
     if not isinstance(value, str):
-        raise UnsupportedContent(f"{where}.mediaType is not a text")
+        raise UnsupportedContent(f"{where}.mediaType is not a string")
 
     return value if _MEDIA_TYPE.fullmatch(value) else mediatype.UNKNOWN
 
@@ -132,7 +116,7 @@ def _digest(fields: Mapping[str, Any], where: str) -> Digest:
     try:
         value = fields.get("digest")
         if not isinstance(value, str) or not value:
-            raise UnsupportedContent(f"{where}.digest is not a text")
+            raise UnsupportedContent(f"{where}.digest is not a string")
 
         return Digest.parse(value)
     except InvalidName as error:
@@ -142,7 +126,7 @@ def _digest(fields: Mapping[str, Any], where: str) -> Digest:
 def _size(fields: Mapping[str, Any], where: str) -> int:
     value = whole_number(fields.get("size"))
     if value is None or not 0 <= value <= _MAX_SIZE:
-        raise UnsupportedContent(f"{where}.size is not a number of bytes")
+        raise UnsupportedContent(f"{where}.size is not a size in bytes")
 
     return value
 
@@ -154,7 +138,7 @@ def _platform(document: object, where: str) -> Platform | None:
     fields = expect_fields(document, f"{where}.platform")
     parts = [fields.get(key) for key in ("os", "architecture", "variant", "os.version")]
     if not all(part is None or isinstance(part, str) for part in parts):
-        raise UnsupportedContent(f"{where}.platform holds something that is not a text")
+        raise UnsupportedContent(f"{where}.platform holds something that is not a string")
 
     if any(len(part or "") > _MAX_PLATFORM_TEXT for part in parts):
         return None
@@ -172,20 +156,20 @@ def _urls(document: object, where: str) -> tuple[str, ...]:
         return ()
 
     if not isinstance(document, list) or not all(isinstance(url, str) for url in document):
-        raise UnsupportedContent(f"{where}.urls is not a list of texts")
+        raise UnsupportedContent(f"{where}.urls is not a list of strings")
 
     return tuple(document)
 
 
 def _check_data(data: object, descriptor: Descriptor, where: str) -> None:
-    """Embedded content is never used, but a document that lies here lies elsewhere too."""
+    """Check embedded content. It is never used, but if it is wrong, the document can't be trusted."""
     if data is None:
         return
 
     try:
         content = base64.b64decode(data, validate=True) if isinstance(data, str) else None
-    except ValueError:  # binascii.Error, or text that isn't ASCII
+    except ValueError:  # binascii.Error, or a string that isn't ASCII
         content = None
 
     if content is None or len(content) != descriptor.size or not descriptor.digest.matches(content):
-        raise UnsupportedContent(f"{where}.data is not the content that the descriptor describes")
+        raise UnsupportedContent(f"{where}.data does not match the descriptor")

@@ -88,6 +88,6 @@ def _entry(record: ImageRecord) -> dict[str, Any]:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        return parse_object(text, limit=_MAX_BYTES)
+        return parse_object(text, limit=_MAX_BYTES, unique=frozenset())
     except InvalidDocument as error:
         raise Unreadable(str(error)) from None

@@ -73,7 +73,7 @@ def test_sizes_of_63_bits_are_legal(size: int) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_number_of_bytes_is_refused(size: Any) -> None:
-    assert refusal(document(size=size)) == "layers[3].size is not a number of bytes"
+    assert refusal(document(size=size)) == "layers[3].size is not a size in bytes"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_media_type_that_is_no_line_of_ascii_goes_into_no_header(value: str) -
     "value", [..., None, 5, [], {}, True], ids=["missing", "null", "number", "list", "object", "true"]
 )
 def test_the_media_type_is_required(value: Any) -> None:
-    assert refusal(document(mediaType=value)) == "layers[3].mediaType is not a text"
+    assert refusal(document(mediaType=value)) == "layers[3].mediaType is not a string"
 
 
 @pytest.mark.parametrize("value", [LAYER, "text/plain; charset=utf-8", "x"], ids=["usual", "parameter", "odd"])
@@ -167,7 +167,7 @@ def test_urls_are_a_list_of_texts(value: Any) -> None:
     ],
 )  # fmt: skip
 def test_embedded_data_that_lies_is_refused(data: Any) -> None:
-    assert refusal(document(data=data)) == "layers[3].data is not the content that the descriptor describes"
+    assert refusal(document(data=data)) == "layers[3].data does not match the descriptor"
 
 
 def test_embedded_data_has_to_have_the_size_as_well() -> None:

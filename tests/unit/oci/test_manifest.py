@@ -105,7 +105,7 @@ def test_header_and_body_have_to_agree(header: str, body: str) -> None:
     if header == body:
         parse(document(body), header)
     else:
-        assert refusal(document(body), header) == f"served as {header!r}, but calls itself {body!r}"
+        assert refusal(document(body), header) == f"served as {header!r}, but its mediaType is {body!r}"
 
 
 @pytest.mark.parametrize("media_type", KNOWN, ids=WORDS)
@@ -115,7 +115,7 @@ def test_without_a_header_the_body_decides(media_type: str) -> None:
 
 @pytest.mark.parametrize("header", ["", "application/json", "text/html"], ids=["none", "json", "html"])
 def test_without_a_known_type_nothing_is_guessed(header: str) -> None:
-    assert refusal(document(mediaType=...), header) == f"no manifest of a known type: {header!r}"
+    assert refusal(document(mediaType=...), header) == f"unsupported manifest type: {header!r}"
 
 
 @pytest.mark.parametrize("media_type", KNOWN, ids=WORDS)
@@ -152,7 +152,7 @@ def test_a_stored_document_is_checked_as_strictly(fields: object) -> None:
 
 @pytest.mark.parametrize("value", [5, [], {}, True], ids=["number", "list", "object", "true"])
 def test_a_media_type_of_the_body_is_a_text(value: Any) -> None:
-    assert refusal(document(mediaType=value)) == "mediaType is not a text"
+    assert refusal(document(mediaType=value)) == "mediaType is not a string"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_subject_is_an_object(value: Any) -> None:
 
 
 def test_a_bad_descriptor_is_named_by_its_place() -> None:
-    assert refusal(document(layers=[BLOB, BLOB | {"size": -1}])) == "layers[1].size is not a number of bytes"
+    assert refusal(document(layers=[BLOB, BLOB | {"size": -1}])) == "layers[1].size is not a size in bytes"
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_what_is_not_json_is_refused(raw: bytes) -> None:
 
 @pytest.mark.parametrize("value", [[], [document()], "x", 5, None, True])
 def test_json_that_is_no_object_is_refused(value: object) -> None:
-    assert refusal(value) == "manifest is not an object"
+    assert refusal(value) == "manifest is not a JSON object"
 
 
 def test_the_limit_of_bytes_is_exact() -> None:
@@ -260,7 +260,7 @@ def test_the_limit_of_bytes_is_exact() -> None:
     padded = raw + b" " * (manifests.MAX_MANIFEST_BYTES - len(raw))
 
     assert isinstance(manifests.parse(padded, OCI_MANIFEST), Manifest)
-    assert refusal(padded + b" ") == "manifest of 4,194,305 bytes; the limit is 4,194,304"
+    assert refusal(padded + b" ") == "manifest has 4,194,305 bytes; the limit is 4,194,304"
 
 
 @pytest.mark.parametrize(
