@@ -472,4 +472,5 @@ def from_os_error(
     else:
         reason = "not a valid path"
 
-    return kind(f"can't {doing} {path}: {reason}", phase=phase)
+    text = str(path)
+    return kind(f"can't {doing} {text if text.isprintable() else repr(text)}: {reason}", phase=phase)

@@ -102,7 +102,7 @@ PLACES = {
     "blobs": "^/v2/.*/blobs/",
     "CDN": "^/blob/",
 }
-WAYS = ("login", "api token", "auth file", "helper", "wrong password")
+WAYS = ("login", "api token", "auth file", "helper", "identity token", "wrong password")
 
 
 @dataclass
@@ -177,7 +177,8 @@ def environment(way: str, server: QuayServer, password: str, root: Path) -> tupl
         file.write_text(json.dumps({"credHelpers": {server.host: "canary"}}))
     else:
         both = base64.b64encode(f"kolla+robot:{password}".encode()).decode()
-        file.write_text(json.dumps({"auths": {server.host: {"auth": both}} if way == "auth file" else {}}))
+        entries = {"auth file": {"auth": both}, "identity token": {"auth": "MDA6", "identitytoken": password}}
+        file.write_text(json.dumps({"auths": {server.host: entries[way]} if way in entries else {}}))
 
     return file, {"PATH": f"{root}:/usr/bin:/bin", "HOME": str(root)}
 
@@ -189,6 +190,9 @@ async def run(way: str, place: str, action: Action, password: str, token: str) -
     organization.repository("nova", public=False).push(TAG, small_image("nova", 3000))
     robot = registry.robot("kolla+robot", token=password if way != "wrong password" else "another")
     organization.grant(robot.name)
+    if way == "identity token":
+        registry.identity_token(robot.name, value=password)
+
     registry.oauth_token("operator", value=token)
     everything, handler = Everything(), _Into([])
     root_logger = logging.getLogger()

@@ -86,7 +86,7 @@ async def test_a_registry_with_tls_has_no_token_service_without(tmp_path: Path) 
         assert server.count(TOKENS) == 0
 
     assert report.exit_code is ExitCode.CREDENTIALS
-    assert "over plain HTTP: refused" in messages(report)[0]
+    assert "over plain HTTP, which is refused" in messages(report)[0]
 
 
 async def test_a_token_service_that_is_allowed_is_not_at_a_private_address(
@@ -134,8 +134,41 @@ async def test_a_wrong_password_is_tried_twice_at_most_and_ends_the_run(tmp_path
         assert server.count(TOKENS) <= 2
 
     assert report.exit_code is ExitCode.CREDENTIALS
-    assert "refuses the credentials of 'kolla+robot'" in str(report.fatal)
+    assert "rejects the credentials of 'kolla+robot'" in str(report.fatal)
     assert layouts.names(tmp_path / "mirror") == {}
+
+
+@asynccontextmanager
+async def logged_in(value: str, tmp_path: Path) -> AsyncIterator[tuple[QuayServer, Path]]:
+    """A private registry, and an auth file in which `docker login` left an identity token."""
+    registry = private(two_images())
+    registry.identity_token(ROBOT.username, value=CANARY)
+    async with QuayServer(registry, require_token=True) as server:
+        file = tmp_path / "auth.json"
+        file.write_text(json.dumps({"auths": {server.host: {"auth": "MDA6", "identitytoken": value}}}))
+        yield server, file
+
+
+async def test_an_identity_token_in_an_auth_file_is_exchanged_for_tokens(tmp_path: Path) -> None:
+    async with logged_in(CANARY, tmp_path) as (server, file):
+        report = await mirror(server, tmp_path / "mirror", authfile=file)
+        posted = [request for request in server.requests if request.method == "POST"]
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    assert posted
+    assert all(request.path == "/v2/auth" and "authorization" not in request.headers for request in posted)
+    assert CANARY not in repr(report)
+
+
+async def test_an_identity_token_that_is_not_valid_any_more_ends_the_run_and_names_the_file(tmp_path: Path) -> None:
+    async with logged_in("expired", tmp_path) as (server, file):
+        report = await mirror(server, tmp_path / "mirror", authfile=file)
+        assert server.count(TOKENS) <= 2
+
+    assert report.exit_code is ExitCode.CREDENTIALS
+    assert f"{server.host} rejects the identity token (auth file {str(file)!r}, entry for {server.host})" in str(
+        report.fatal
+    )
 
 
 async def test_a_token_that_is_new_and_refused_all_the_same_is_not_renewed_for_ever(tmp_path: Path) -> None:

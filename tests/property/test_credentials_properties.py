@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quaymirror.auth.authfile import normalize_registry, normalize_server
-from quaymirror.auth.credentials import Credentials, Secret, find_credentials, read_secret_file, read_secret_stdin
+from quaymirror.auth.credentials import find_credentials
+from quaymirror.auth.files import read_secret_file, read_secret_stdin
 from quaymirror.auth.helper import ask_helper
 from quaymirror.errors import ConfigError
+from quaymirror.secret import Credentials, Secret
 
 # Like nothing that a message says: random text can be a piece of one, and the generator tries words of the source.
 _MARK = "~Zq7#"

@@ -23,8 +23,7 @@ import yarl
 from multidict import CIMultiDict
 from rich.console import Console
 
-from quaymirror import secret
-from quaymirror.auth import helper
+from quaymirror.auth import files, helper
 from quaymirror.auth.authfile import AuthFile
 from quaymirror.auth.challenge import grants, parse_challenges, parse_token
 from quaymirror.auth.tokens import TokenAuth
@@ -188,7 +187,7 @@ def _challenge(data: bytes) -> None:
 
 
 def _token(data: bytes) -> None:
-    token, lifetime = parse_token(data)
+    token, lifetime, _ = parse_token(data)
     Secret(f"Bearer {token}").header_value()
     grants(token, "repository:kolla/nova:pull")
     assert 30 <= lifetime <= 3600
@@ -274,7 +273,7 @@ def _helper(data: bytes) -> None:
 
 
 def _secret(data: bytes) -> None:
-    secret._parse_secret(data, "the file").header_value()
+    files._parse_secret(data, "the file").header_value()
 
 
 def _lock_file(data: bytes) -> None:

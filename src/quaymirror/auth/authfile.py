@@ -1,12 +1,8 @@
-"""Auth files of podman and docker: what they say about a registry.
-
-Sources: containers-auth.json(5), docker's `config.json`. The files are read, never written.
-"""
+"""Auth files of podman and docker (containers-auth.json(5), docker's `config.json`): read, never written."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import codecs
 import re
 from collections.abc import Iterator, Mapping
@@ -15,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigError
-from ..secret import Credentials, Secret, read_small_file, unreadable
+from ..secret import Credentials, Secret
 from ..untrusted import InvalidDocument, parse_object
+from .files import read_small_file
 
 __all__ = ["AuthFile", "normalize_registry", "normalize_server"]
 
@@ -50,7 +47,7 @@ def normalize_server(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class AuthFile:
-    """What one auth file says, its keys normalized."""
+    """The content of one auth file, its keys normalized."""
 
     path: Path
     helpers: Mapping[str, str]
@@ -60,21 +57,18 @@ class AuthFile:
 
     @classmethod
     def load(cls, path: Path, *, is_required: bool) -> AuthFile | None:
-        """Return the file at `path`, or None if it is not there and need not be. Blocks.
+        """Return the file at `path`, or None if it doesn't exist and is not required. Blocks.
 
         :raises ConfigError: naming the file: required and missing, unreadable, over 1 MiB, bad JSON, wrong types.
         """
-        try:
-            data = read_small_file(path, limit=FILE_LIMIT).data
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if not is_required:
-                return None
+        file = read_small_file(path, limit=FILE_LIMIT)
+        if file is not None:
+            return cls._parse(file.data, path)
 
-            raise unreadable(path, error) from None
-        except (OSError, ValueError) as error:
-            raise unreadable(path, error) from None
+        if is_required:
+            raise ConfigError(f"can't read {str(path)!r}: no such file or directory")
 
-        return cls._parse(data, path)
+        return None
 
     @classmethod
     def _parse(cls, data: bytes, path: Path) -> AuthFile:
@@ -87,7 +81,7 @@ class AuthFile:
         helpers = _table(document, "credHelpers", path)
         default_helper = document.get("credsStore") or ""
         if not all(isinstance(name, str) for name in (default_helper, *helpers.values())):
-            raise ConfigError(f"auth file {str(path)!r}: the name of a credential helper is not a text")
+            raise ConfigError(f"auth file {str(path)!r}: the name of a credential helper is not a string")
 
         by_registry = {normalize_registry(key): name for key, name in helpers.items()}
         known = {key: name for key, name in by_registry.items() if key is not None}
@@ -96,7 +90,7 @@ class AuthFile:
     def helpers_for(self, registry: str) -> tuple[str, ...]:
         """Return the helpers to ask about `registry` (normalized), in order: `credHelpers`, then `credsStore`.
 
-        An empty name in `credHelpers` says, as in docker, that no helper knows this registry.
+        As in docker, an empty name in `credHelpers` means that no helper knows this registry.
         """
         own = self.helpers.get(registry)
         if own == "":
@@ -106,26 +100,26 @@ class AuthFile:
         return tuple(name for name in names if name)
 
     def inline_credentials(self, registry: str, repository: str | None) -> Credentials | None:
-        """Return what `auths` holds for `repository` of `registry` (normalized); the longest key that matches wins.
+        """Return the credentials in `auths` for `repository` of `registry` (normalized), by the longest matching key.
 
-        :raises ConfigError: naming the file and the registry: an entry that can't be understood.
+        :raises ConfigError: naming the file and the entry: an entry that is not valid.
         """
-        for entry in self._matching(registry, repository):
-            credentials = _read_entry(entry, f"auth file {str(self.path)!r}, entry for {registry}")
+        for key, entry in self._matching(registry, repository):
+            credentials = _read_entry(entry, f"auth file {str(self.path)!r}, entry for {key}")
             if credentials is not None:
                 return credentials
 
         return None
 
-    def _matching(self, registry: str, repository: str | None) -> Iterator[Any]:
+    def _matching(self, registry: str, repository: str | None) -> Iterator[tuple[str, Any]]:
         parts = repository.split("/") if repository else []
         for length in range(len(parts), -1, -1):
             key = "/".join((registry, *parts[:length]))
             if key in self.entries:
-                yield self.entries[key]
+                yield key, self.entries[key]
 
         if registry in self.legacy_entries:
-            yield self.legacy_entries[registry]
+            yield registry, self.legacy_entries[registry]
 
 
 def _table(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
@@ -157,18 +151,18 @@ def _index(auths: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _read_entry(entry: object, where: str) -> Credentials | None:
-    """Return the credentials of one entry; None for an empty one, which says that a helper has them."""
+    """Return the credentials of one entry; None for an empty one, which means that a helper has them."""
     if not isinstance(entry, dict):
         raise ConfigError(f"{where}: not an object")
 
     names = ("auth", "identitytoken", "username", "password", "registrytoken")
     fields = {name: entry[name] for name in names if entry.get(name)}
     if not all(isinstance(value, str) for value in fields.values()):
-        raise ConfigError(f"{where}: a field is not a text")
+        raise ConfigError(f"{where}: a field is not a string")
 
     # An identity token comes beside an `auth` with an empty password, so it is first.
     if "identitytoken" in fields:
-        return Credentials.identity_token(Secret(fields["identitytoken"], what=f"{where}: identitytoken"))
+        return Credentials.identity_token(Secret(fields["identitytoken"], what=f"{where}: identitytoken"), source=where)
 
     if "auth" in fields:
         return _decode_auth(fields["auth"], where)
@@ -185,7 +179,7 @@ def _read_entry(entry: object, where: str) -> Credentials | None:
 def _decode_auth(auth: str, where: str) -> Credentials:
     try:
         pair = base64.b64decode(auth, validate=True).decode(errors="surrogateescape")
-    except (binascii.Error, ValueError):
+    except ValueError:
         pair = ""
 
     username, colon, password = pair.partition(":")
@@ -198,6 +192,6 @@ def _decode_auth(auth: str, where: str) -> Credentials:
 def _credentials(username: str, password: str, where: str) -> Credentials:
     secret = Secret(password, what=f"{where}: the password")
     try:
-        return Credentials(username, secret)
+        return Credentials(username, secret, where)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}") from None

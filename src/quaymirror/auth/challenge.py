@@ -1,4 +1,4 @@
-"""What a 401 says, and what a token says of itself: pure parsing (RFC 9110, 11.6.1; distribution-spec token auth)."""
+"""Challenges, answers of token services, and claims of tokens: pure parsing (RFC 9110, 11.6.1; RFC 6749; RFC 7519)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import Unavailable
 from ..untrusted import InvalidDocument, parse_object
@@ -60,12 +60,20 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
-def parse_token(body: bytes) -> tuple[str, float]:
-    """Return the token that a token service's answer holds, and for how many seconds it is good.
+class TokenAnswer(NamedTuple):
+    """The answer of a token service: a token, its lifetime in seconds, and a new identity token, if it sent one."""
 
-    Quay sends `{"token": …}` and nothing else: the lifetime is then read from the token, which is a JWT.
+    token: str
+    lifetime: float
+    refresh_token: str | None = None
 
-    :raises Unavailable: when there is no usable token in it.
+
+def parse_token(body: bytes) -> TokenAnswer:
+    """Return the content of a token service's answer.
+
+    Quay sends only `{"token": …}`: the lifetime is then read from the token, which is a JWT.
+
+    :raises Unavailable: if it contains no usable token.
     """
     try:
         fields = parse_object(body, limit=_MAX_ANSWER, nan_is_null=True)
@@ -73,10 +81,16 @@ def parse_token(body: bytes) -> tuple[str, float]:
         raise Unavailable(f"the answer of the token service {error}") from None
 
     token = fields.get("token") or fields.get("access_token")
-    if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+    if not _is_printable(token):
         raise Unavailable("the token service answered without a usable token")
 
-    return token, _lifetime(fields.get("expires_in"), token)
+    refresh = fields.get("refresh_token")
+    lifetime = _lifetime(fields.get("expires_in"), token)
+    return TokenAnswer(token, lifetime, refresh if _is_printable(refresh) else None)
+
+
+def _is_printable(token: object) -> TypeGuard[str]:
+    return isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token) is not None
 
 
 def _lifetime(expires_in: object, token: str) -> float:
@@ -85,9 +99,9 @@ def _lifetime(expires_in: object, token: str) -> float:
 
 
 def grants(token: str, scope: str) -> bool:
-    """Tell whether `token` says of itself that it allows `scope`, such as `repository:kolla/nova:pull`.
+    """Return True if `token` says that it allows `scope`, such as `repository:kolla/nova:pull`.
 
-    A token service gives one without rights where it has none to give; not every token can be read.
+    A token service without rights to grant issues a token without rights; not every token can be read.
     """
     kind, _, rest = scope.partition(":")
     name, _, actions = rest.rpartition(":")
@@ -102,7 +116,7 @@ def grants(token: str, scope: str) -> bool:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """What a JWT says; nothing where it is none (RFC 7519). Nobody verified it: good for guesses only."""
+    """Return the claims of a JWT, nothing for other tokens. They are not verified, so they only support guesses."""
     try:
         payload = token.split(".")[1]
         return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), limit=_MAX_ANSWER)
@@ -111,7 +125,7 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 def _jwt_lifetime(token: str) -> float:
-    """`exp - iat`: both are the server's clock, so that ours doesn't matter (RFC 7519, 4.1)."""
+    """Return `exp - iat`: both are times of the server, so that our clock doesn't matter (RFC 7519, 4.1)."""
     claims = _claims(token)
     issued, expires = _number(claims.get("iat", claims.get("nbf"))), _number(claims.get("exp"))
     return _DEFAULT_LIFETIME if issued is None or expires is None else expires - issued

@@ -1,4 +1,4 @@
-"""Credentials for a registry, from auth files and credential helpers: first hit wins, any trouble is an error."""
+"""Credentials for a registry, from auth files and credential helpers: the first match wins, any failure is an error."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Generic, TypeVar
 import anyio
 from anyio import to_thread
 
-from ..errors import ConfigError
-from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
+from ..errors import ConfigError, Failure
+from ..secret import Credentials
 from .authfile import AuthFile, normalize_registry
 from .helper import ask_helper
 
-__all__ = ["CredentialStore", "Credentials", "Secret", "find_credentials", "read_secret_file", "read_secret_stdin"]
+__all__ = ["CredentialStore", "find_credentials"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place to look for an auth file; `is_required` when the user named it."""
+    """The path of an auth file; `is_required` if the user named it."""
 
     path: Path
     is_required: bool = False
 
 
 def locations(authfile: Path | None, env: Mapping[str, str]) -> tuple[Location, ...]:
-    """Return where to look, in order. A file that the user named, by option or `$REGISTRY_AUTH_FILE`, is the only one.
+    """Return the locations in order. A file that the user named, by option or `$REGISTRY_AUTH_FILE`, is the only one.
 
-    An empty variable counts as unset; without `HOME` the places below it are left out.
+    An empty variable counts as unset; without `HOME` the locations below it are omitted.
     """
     named = authfile or _directory(env, "REGISTRY_AUTH_FILE")
     if named is not None:
@@ -104,7 +104,7 @@ class CredentialStore:
 async def find_credentials(
     registry: str, repository: str | None = None, *, authfile: Path | None, env: Mapping[str, str]
 ) -> Credentials | None:
-    """Return the credentials for one registry, once; who asks more often keeps a `CredentialStore`.
+    """Return the credentials for one registry; a `CredentialStore` serves repeated lookups.
 
     :raises ConfigError: as `CredentialStore.find`.
     """
@@ -117,28 +117,27 @@ def _directory(env: Mapping[str, str], name: str) -> Path | None:
 
 
 class _Once(Generic[T]):
-    """Work that is done once: who comes later, or at the same time, gets the outcome of the first.
+    """Work that is done once: later and concurrent callers get the result of the first.
 
-    A failure is an outcome; a cancelled first is none, and the next in line does the work.
+    A failure is a result; if the first caller is cancelled, the next one does the work.
     """
 
-    __slots__ = ("_lock", "_outcomes")
+    __slots__ = ("_lock", "_results")
 
     def __init__(self) -> None:
         self._lock = anyio.Lock()
-        self._outcomes: list[T | ConfigError] = []
+        self._results: list[T | Failure] = []
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         async with self._lock:
-            if not self._outcomes:
+            if not self._results:
                 try:
-                    self._outcomes.append(await work())
+                    self._results.append(await work())
                 except ConfigError as error:
-                    self._outcomes.append(error)
+                    self._results.append(Failure.of(error))
 
-        outcome = self._outcomes[0]
-        if isinstance(outcome, ConfigError):
-            # A new one for each: an exception object collects the tracebacks of all who raise it.
-            raise ConfigError(outcome.message)
+        result = self._results[0]
+        if isinstance(result, Failure):
+            raise result.error()
 
-        return outcome
+        return result

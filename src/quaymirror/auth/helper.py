@@ -1,4 +1,4 @@
-"""Credential helpers: the programs that keep docker's passwords (docker-credential-helpers protocol)."""
+"""Credential helpers: programs that store docker's passwords (docker-credential-helpers protocol)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 from anyio.abc import ByteReceiveStream, Process
 
-from ..errors import ConfigError
+from ..errors import ConfigError, from_os_error
 from ..secret import Credentials, Secret
 from ..untrusted import InvalidDocument, parse_object
 from .authfile import normalize_server
@@ -31,14 +31,14 @@ _PRIVATE_PREFIXES: Final = ("QUAYMIRROR_", "QUAY_API_TOKEN")
 async def ask_helper(
     name: str, registry: str, *, env: Mapping[str, str], time_limit_s: float = TIME_LIMIT_S
 ) -> Credentials | None:
-    """Return what `docker-credential-<name> get` knows about `registry`, a normalized `host[:port]`; None if nothing.
+    """Return the answer of `docker-credential-<name> get` for `registry`, a normalized `host[:port]`; None if unknown.
 
     The program is looked up in the absolute directories of `env`'s `PATH` and gets `env` without our own secrets.
-    Nothing it prints gets into a message, since it may be a secret; its standard error is dropped.
+    Messages contain nothing that it prints, since it may be a secret; its standard error is dropped.
 
-    :raises ConfigError: naming the helper: a name outside the grammar, no such program, it failed, took longer than
-        30 s, answered more than 64 KiB or something else than the protocol's JSON, or for another server. The next
-        source must not be tried then: CVE-2021-41092 was exactly that.
+    :raises ConfigError: naming the helper: an invalid name, a missing program, a failure, no answer within 30 s, more
+        than 64 KiB, or anything but the protocol's JSON for this server. The next source must not be tried then
+        (CVE-2021-41092).
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"not a valid name of a credential helper: {name[:100]!r}")
@@ -56,12 +56,12 @@ async def ask_helper(
 
 
 def helper_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Return `env` without the variables that hold secrets of ours."""
+    """Return `env` without the variables that hold our own secrets."""
     return {key: value for key, value in env.items() if not key.startswith(_PRIVATE_PREFIXES)}
 
 
 def _find_program(program: str, env: Mapping[str, str]) -> str:
-    # A relative or empty entry of PATH means the working directory, which may be anybody's.
+    # A relative or empty entry of PATH means the working directory, which others may control.
     directories = [entry for entry in env.get("PATH", os.defpath).split(os.pathsep) if entry.startswith("/")]
     path = shutil.which(program, path=os.pathsep.join(directories)) if directories else None
     if path is None:
@@ -79,7 +79,7 @@ async def _run_get(path: str, registry: str, *, env: Mapping[str, str], time_lim
     except TimeoutError:
         raise ConfigError(f"credential helper {program} gave no answer in {time_limit_s:g} s") from None
     except OSError as error:
-        raise ConfigError(f"can't run credential helper {program}: {error.strerror or 'I/O error'}") from None
+        raise from_os_error(error, "run", f"credential helper {program}", kind=ConfigError) from None
 
 
 async def _converse(process: Process, registry: str, program: str) -> tuple[int, bytes]:
@@ -90,11 +90,11 @@ async def _converse(process: Process, registry: str, program: str) -> tuple[int,
         await process.stdin.send(registry.encode())
         await process.stdin.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass  # It did not read its question: its answer tells whether that matters.
+        pass  # It did not read its question: its answer shows whether that matters.
 
     answer = await _receive(process.stdout)
     if len(answer) > ANSWER_LIMIT:
-        # It may be gone already, and that is an OSError.
+        # It may have ended already.
         with suppress(ProcessLookupError):
             process.kill()
 
@@ -104,7 +104,7 @@ async def _converse(process: Process, registry: str, program: str) -> tuple[int,
 
 
 async def _receive(stream: ByteReceiveStream) -> bytes:
-    """Return all of `stream`, or its beginning if that is larger than what is allowed already."""
+    """Return all of `stream`, or its beginning if that exceeds the limit."""
     answer = bytearray()
     async for chunk in stream:
         answer += chunk
@@ -124,11 +124,12 @@ def _parse_answer(answer: bytes, program: str, registry: str) -> Credentials:
     if not (isinstance(server, str) and isinstance(username, str) and isinstance(secret, str) and secret):
         raise ConfigError(f"credential helper {program} gave an invalid answer for {registry}")
 
-    # Some helpers (gcloud's) leave ServerURL out; one that names another server answers another question.
+    # Some helpers (gcloud's) omit ServerURL; one that names another server answers another question.
     if server and normalize_server(server) != registry:
         raise ConfigError(f"credential helper {program} answered for another server than {registry}")
 
+    where = f"credential helper {program}, answer for {registry}"
     try:
-        return Credentials(username, Secret(secret))
+        return Credentials(username, Secret(secret), where)
     except ConfigError as error:
-        raise ConfigError(f"credential helper {program}, answer for {registry}: {error.message}") from None
+        raise ConfigError(f"{where}: {error.message}") from None

@@ -1,4 +1,4 @@
-"""Credentials that are kept for a part of a registry: each namespace has an authorizer of its own."""
+"""Credentials for a part of a registry: each namespace has its own authorizer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from ..secret import Secret
 
 
 class ByNamespace:
-    """Asks the authorizer of the namespace that a scope is about; `make` makes it when it is first asked for."""
+    """Delegates to the authorizer of the scope's namespace, which `make` creates on first use."""
 
     def __init__(self, make: Callable[[str], Authorizer]) -> None:
         self._make = make
         self._authorizers: dict[str, Authorizer] = {}
 
     async def header(self, scope: str | None) -> Secret | None:
-        """Return the header for a request that needs `scope`, None to send none."""
+        """Return the header for a request that needs `scope`; see `Authorizer.header`."""
         return await self._of(scope).header(scope)
 
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
-        """Take note of a 401; see `Authorizer.challenged`.
+        """Handle a 401; see `Authorizer.challenged`.
 
-        :raises CredentialsRefused: when the credentials we have are wrong.
-        :raises UnsafeRedirect: when the realm is not a place for our credentials.
+        :raises CredentialsRefused: if the credentials are wrong.
+        :raises RealmRefused: if the realm is not trusted with credentials.
         """
         return await self._of(scope).challenged(fields, scope, refused)
 
     def allows(self, scope: str | None) -> bool:
-        """Tell whether what we send says of itself that it allows `scope`."""
+        """Return True if the header says that it allows `scope`; see `Authorizer.allows`."""
         return self._of(scope).allows(scope)
 
     def _of(self, scope: str | None) -> Authorizer:
@@ -40,6 +40,6 @@ class ByNamespace:
 
 
 def _namespace(scope: str | None) -> str:
-    """`kolla` of `repository:kolla/nova-api:pull`, "" where there is none."""
+    """Return `kolla` for `repository:kolla/nova-api:pull`, "" without a namespace."""
     name = (scope or "").partition(" ")[0].partition(":")[2].rpartition(":")[0]
     return name.partition("/")[0] if "/" in name else ""

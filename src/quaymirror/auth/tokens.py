@@ -1,28 +1,53 @@
-"""Who we are to a server: what goes into `Authorization`, and how a 401 is answered.
+"""Bearer tokens of a registry: fetched from its token service, shared by requests, and renewed in time.
 
-Each credential is bound to one origin when it is made, and only ever asked for by the client of that origin.
+Credentials are bound to one origin when they are found, and only used by the client of that origin.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import anyio
 
-from ..errors import AccessDenied, CredentialsRefused, RealmRefused, ServiceError, Unavailable, UnsafeRedirect
+from ..errors import (
+    AccessDenied,
+    ConfigError,
+    CredentialsRefused,
+    QuaymirrorError,
+    RealmRefused,
+    ServiceError,
+    Unavailable,
+    UnsafeRedirect,
+)
 from ..http.origin import Origin
 from ..secret import Credentials, Secret
-from .challenge import Challenge, grants, parse_challenges, parse_token
+from .challenge import Challenge, TokenAnswer, grants, parse_challenges, parse_token
 
-# A token that would expire while a request is under way is not worth sending.
+# A token that expires while a request is on its way is not worth sending.
 _MARGIN_SECONDS = 15.0
 # More make a header that Quay's nginx refuses.
 _MAX_SCOPES = 30
+_CLIENT_ID = "quaymirror"
+
+
+class TokenService(Protocol):
+    """Sends one request to a token service."""
+
+    async def __call__(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
+        """Return the body of the answer to a GET of `url`, or to a POST if there is a `form`."""
+
+
+class FindCredentials(Protocol):
+    """Looks up the credentials of the user."""
+
+    async def __call__(self) -> Credentials | None:
+        """Return the credentials, None to be anonymous."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +59,17 @@ class _Token:
 
 
 class TokenAuth:
-    """The Bearer tokens of one registry: none until it asks for one, then as few as can be, renewed in time.
+    """The authorizer for one registry: no token until it asks for one, then as few as possible.
 
-    `ask(url, authorization)` fetches the token service's answer. `find_credentials` is asked once, and only after a
-    challenge: a public mirror never touches a key chain.
+    `find_credentials` is called once, and only after a challenge: a public mirror never asks a keychain.
     """
 
     def __init__(
         self,
         origin: Origin,
         *,
-        ask: Callable[[str, Secret | None], Awaitable[bytes]],
-        find_credentials: Callable[[], Awaitable[Credentials | None]],
+        ask: TokenService,
+        find_credentials: FindCredentials,
         allowed_realms: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,28 +85,28 @@ class TokenAuth:
         self._lookup = anyio.Lock()
         self._fetching = anyio.Lock()
         self._is_refused = False
-        # Scopes by what they are mainly about, and how many requests wait for a token.
+        # Scopes by their main one, and how many requests wait for a token.
         self._needs: dict[str, tuple[str, ...]] = {}
         self._waiting: Counter[str] = Counter()
 
     async def header(self, scope: str | None) -> Secret | None:
-        """Return the token for `scope` if there is one that is still good and allows all of it."""
+        """Return the token for `scope`, None without one that is still good and allows all of it."""
         token = self._good_token(_subject(scope), (scope or "").split())
         return token.header if token is not None else self._basic
 
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
-        """Get what the challenge asks for; see `Authorizer.challenged`.
+        """Fetch what the challenge asks for; see `Authorizer.challenged`.
 
-        :raises RealmRefused: when the realm is not a place for our credentials.
+        :raises RealmRefused: if the realm is not trusted with credentials.
         """
         challenges = {challenge.scheme: challenge for challenge in parse_challenges(fields)}
         subject = _subject(scope)
         with self._waiting_for(subject, scope):
-            # Who is challenged while a token is on its way gets the next one, together with all who wait here.
+            # Requests challenged while a token is being fetched wait and share the next token.
             async with self._fetching:
                 current = await self.header(scope)
                 if current is not None and current is not refused:
-                    return True  # somebody else got it while we waited
+                    return True  # another request got it in the meantime
 
                 if bearer := challenges.get("bearer"):
                     await self._renew(bearer, subject)
@@ -90,11 +114,16 @@ class TokenAuth:
 
                 return "basic" in challenges and await self._use_basic(refused)
 
+    def allows(self, scope: str | None) -> bool:
+        """Return True if the token for `scope` says that it allows that; see `Authorizer.allows`."""
+        token = self._tokens.get(_subject(scope))
+        return token is not None and bool(scope) and token.granted.issuperset((scope or "").split())
+
     @contextmanager
     def _waiting_for(self, subject: str, scope: str | None) -> Iterator[None]:
-        """Let a token that is fetched while the context lasts be for `scope`, too.
+        """Request `scope` as well with tokens that are fetched while the context lasts.
 
-        And for what `subject` needed before, else two needs would take turns.
+        The earlier needs of `subject` are kept, otherwise two of them would take turns.
         """
         need = dict.fromkeys([*(scope or "").split(), *self._needs.get(subject, ())])
         self._needs[subject] = tuple(need)[:_MAX_SCOPES]
@@ -105,7 +134,7 @@ class TokenAuth:
             self._waiting[subject] -= 1
 
     async def _renew(self, challenge: Challenge, subject: str) -> None:
-        """Fetch a token for `subject`, and for as many others that wait as one token can hold."""
+        """Fetch a token for `subject`, and for as many other waiting ones as one token can hold."""
         batch = [subject]
         for other in +self._waiting:
             is_served = self._good_token(other, self._needs[other]) is not None
@@ -115,7 +144,7 @@ class TokenAuth:
         try:
             token = await self._fetch(challenge, self._needed(batch))
         except ServiceError:
-            # Some services refuse all when one is not for us: what the others want is not our trouble.
+            # Some services reject all scopes because of one: the others must not fail for it.
             if len(batch) == 1:
                 raise
 
@@ -131,11 +160,6 @@ class TokenAuth:
         token = self._tokens.get(subject)
         return token if token and token.scopes.issuperset(scopes) and self._clock() < token.expires else None
 
-    def allows(self, scope: str | None) -> bool:
-        """Tell whether the token for `scope` says that it allows that; see `Authorizer.allows`."""
-        token = self._tokens.get(_subject(scope))
-        return token is not None and bool(scope) and token.granted.issuperset((scope or "").split())
-
     async def _use_basic(self, refused: Secret | None) -> bool:
         credentials = await self._own_credentials()
         if credentials is None:
@@ -144,58 +168,84 @@ class TokenAuth:
         if refused is not None:
             raise self._refusal(credentials)
 
-        self._basic = credentials.basic()
+        try:
+            self._basic = credentials.basic()
+        except ConfigError as error:
+            raise ConfigError(f"{self._origin.netloc} wants a password: {error.message}") from None
+
         return True
 
     async def _fetch(self, challenge: Challenge, scopes: list[str]) -> _Token:
         realm = self._checked_realm(challenge.parameters.get("realm", ""))
-        offered = {key: challenge.parameters.get(key, "") for key in ("service", "scope")}
-        # One parameter each: Quay takes no list in one (token specification: "scope" may be given several times).
-        query = [("service", offered["service"]), *(("scope", scope) for scope in scopes or [offered["scope"]])]
-        parameters = urlencode([(key, value) for key, value in query if value])
-        url = f"{realm}{'&' if urlsplit(realm).query else '?'}{parameters}" if parameters else realm
         credentials = await self._own_credentials()
         if credentials is not None and self._is_refused:
-            # Whoever waited for the first answer would ask the same again, until the account is locked.
+            # Each further request with the same credentials brings the account closer to being locked.
             raise self._refusal(credentials)
 
         try:
-            body = await self._ask(url, credentials.basic() if credentials else None)
-        except AccessDenied as error:
-            if credentials is None:
-                raise
+            answer = await self._exchange(realm, challenge, scopes, credentials)
+        except (ServiceError, UnsafeRedirect) as error:
+            raise self._explained(error, credentials, scopes) from None
 
-            # 403 may be about what was asked for, and so may 401 where that was several things.
-            self._is_refused = error.status == 401 and len(scopes) <= 1
-            raise self._refusal(credentials) from None
-        except UnsafeRedirect as error:
-            raise RealmRefused(error.message) from None
+        granted = frozenset(scope for scope in scopes if grants(answer.token, scope))
+        expires = self._clock() + answer.lifetime - _MARGIN_SECONDS
+        return _Token(Secret(f"Bearer {answer.token}"), expires, frozenset(scopes), granted)
 
-        try:
-            token, lifetime = parse_token(body)
-        except Unavailable as error:
-            raise Unavailable(f"{self._origin.netloc}: {error.message}") from None
+    async def _exchange(
+        self, realm: str, challenge: Challenge, scopes: list[str], credentials: Credentials | None
+    ) -> TokenAnswer:
+        service, offered = (challenge.parameters.get(key, "") for key in ("service", "scope"))
+        wanted = scopes or [offered] * bool(offered)
+        if credentials is not None and credentials.is_identity_token:
+            form = _refresh_form(service, wanted, credentials)
+            answer = parse_token(await self._ask(realm, None, form))
+            if answer.refresh_token is not None:
+                # The service may replace the identity token with each use (RFC 6749, section 6).
+                self._credentials = Credentials.identity_token(Secret(answer.refresh_token), source=credentials.source)
 
-        granted = frozenset(scope for scope in scopes if grants(token, scope))
-        expires = self._clock() + lifetime - _MARGIN_SECONDS
-        return _Token(Secret(f"Bearer {token}"), expires, frozenset(scopes), granted)
+            return answer
+
+        # One parameter per scope: Quay takes no list in one (token specification: "scope" may be given several times).
+        query = urlencode([*([("service", service)] * bool(service)), *(("scope", scope) for scope in wanted)])
+        url = f"{realm}{'&' if urlsplit(realm).query else '?'}{query}" if query else realm
+        return parse_token(await self._ask(url, credentials.basic() if credentials else None, None))
+
+    def _explained(
+        self, error: ServiceError | UnsafeRedirect, credentials: Credentials | None, scopes: list[str]
+    ) -> QuaymirrorError:
+        """Return the error to raise after one of the token service."""
+        if isinstance(error, UnsafeRedirect):
+            return RealmRefused(error.message)
+
+        if isinstance(error, Unavailable) and not error.status:
+            return error.replace(f"{self._origin.netloc}: {error.message}")
+
+        is_token = credentials is not None and credentials.is_identity_token
+        if credentials is not None and (isinstance(error, AccessDenied) or (is_token and error.status == 400)):
+            # 403 may be about the requested scopes, and so may 401 if there were several. An identity token that is
+            # not valid any more is answered with 400 (RFC 6749, section 5.2).
+            self._is_refused = error.status in (400, 401) and len(scopes) <= 1
+            return self._refusal(credentials)
+
+        return error
 
     def _refusal(self, credentials: Credentials) -> CredentialsRefused:
-        return CredentialsRefused(f"{self._origin.netloc} refuses the credentials of {credentials.username!r}")
+        return CredentialsRefused(f"{self._origin.netloc} rejects {credentials}")
 
     def _checked_realm(self, realm: str) -> str:
+        name = self._origin.netloc
         try:
             target = Origin.of(realm)
         except ValueError as error:
-            raise RealmRefused(f"{self._origin.netloc} sends us to a token service that is {error}") from None
+            raise RealmRefused(f"{name} names a token service that is {error}") from None
 
         if self._origin.is_secure and not target.is_secure:
-            raise RealmRefused(f"{self._origin.netloc} sends us to a token service over plain HTTP: refused")
+            raise RealmRefused(f"{name} uses a token service over plain HTTP, which is refused")
 
-        if target.netloc != self._origin.netloc and not {target.host, target.netloc} & self._allowed_realms:
+        if target.netloc != name and not {target.host, target.netloc} & self._allowed_realms:
             raise RealmRefused(
-                f"{self._origin.netloc} sends us to the token service of another host, {target.netloc}: refused; "
-                f"--allow-realm {target.netloc} would trust it"
+                f"{name} uses a token service on another host ({target.netloc}), which is blocked by default: "
+                f"add --allow-realm {target.netloc} if you trust it"
             )
 
         return realm
@@ -209,6 +259,19 @@ class TokenAuth:
         return self._credentials
 
 
+def _refresh_form(service: str, scopes: list[str], credentials: Credentials) -> Secret:
+    """Return the form that exchanges an identity token (Docker registry token specification, "OAuth2")."""
+    fields = {
+        "grant_type": "refresh_token",
+        "service": service,
+        "client_id": _CLIENT_ID,
+        "access_type": "online",
+        "scope": " ".join(scopes),
+        "refresh_token": credentials.secret.reveal(),
+    }
+    return Secret(urlencode({name: value for name, value in fields.items() if value}))
+
+
 def _subject(scope: str | None) -> str:
-    """What a request is mainly about: the first of its scopes."""
+    """Return the main one of the scopes of a request: the first."""
     return (scope or "").partition(" ")[0]

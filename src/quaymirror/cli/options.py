@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
+from ..auth.files import read_secret_file, read_secret_stdin
 from ..errors import ConfigError
-from ..secret import Credentials, Secret, read_secret_file, read_secret_stdin
+from ..secret import Credentials, Secret
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions

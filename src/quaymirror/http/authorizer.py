@@ -1,4 +1,4 @@
-"""What goes into `Authorization`, and how a 401 is answered."""
+"""The value of `Authorization`, and the reaction to a 401."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from ..secret import Secret
 
 
 class Authorizer(Protocol):
-    """Says what to send as `Authorization`, and learns from a refusal."""
+    """Provides the value of `Authorization`, and learns from challenges."""
 
     async def header(self, scope: str | None) -> Secret | None:
         """Return the header for a request that needs `scope`, None to send none."""
 
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
-        """Take note of a 401 with these `WWW-Authenticate` fields; tell whether another try can go better.
+        """Handle a 401 with these `WWW-Authenticate` fields, after the header `refused` was sent, None for none.
 
-        :raises CredentialsRefused: when the credentials we have are wrong.
+        Return True if another attempt with the header that is current then can succeed.
+
+        :raises CredentialsRefused: if the credentials are wrong.
         """
 
     def allows(self, scope: str | None) -> bool:
-        """Tell whether what we send says of itself that it allows `scope`, so that a refusal can't be meant."""
+        """Return True if the header for `scope` says that it allows that, so that a 401 contradicts it."""
 
 
 class Fixed:
-    """One header for everything, or none: what an API token is, and what an anonymous client sends."""
+    """One header for everything, or none: an API token, or an anonymous client."""
 
     def __init__(self, header: Secret | None = None) -> None:
         self._header = header
@@ -35,9 +37,9 @@ class Fixed:
         return self._header
 
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
-        """There is nothing else to try."""
+        """Return False: there is no other header to try."""
         return False
 
     def allows(self, scope: str | None) -> bool:
-        """Nobody knows."""
+        """Return False: the header contains no scopes."""
         return False

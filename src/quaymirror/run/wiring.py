@@ -97,13 +97,16 @@ class Connection:
             clock=self.settings.client.retry.clock,
         )
 
-    async def _ask_for_token(self, url: str, authorization: Secret | None) -> bytes:
-        parts = urlsplit(url)
-        name = f"the token service at {Origin.of(url).netloc}"
-        request = Request(f"{parts.path}?{parts.query}", kind="token", name=name)
-        return await self.client(Origin.of(url), Fixed(authorization)).fetch_once(
-            request, limit=_MAX_TOKEN_ANSWER, parse=lambda _, body: body
-        )
+    async def _ask_for_token(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
+        parts, origin = urlsplit(url), Origin.of(url)
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        request = Request(path, kind="token", name=f"the token service at {origin.netloc}")
+        if form is not None:
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            request = replace(request, method="POST", headers=headers, body=form.reveal().encode())
+
+        client = self.client(origin, Fixed(authorization))
+        return await client.fetch_once(request, limit=_MAX_TOKEN_ANSWER, parse=lambda _, body: body)
 
 
 @asynccontextmanager

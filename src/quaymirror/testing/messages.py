@@ -27,6 +27,7 @@ class Request:
     query_string: str
     query: MultiMapping[str]
     headers: CIMultiDictProxy[str]
+    body: bytes = b""
 
     @property
     def is_read(self) -> bool:

@@ -281,6 +281,7 @@ class Registry:
         self.namespaces: dict[str, Namespace] = {}
         self.robots: dict[str, Robot] = {}
         self.oauth_tokens: dict[str, OAuthToken] = {}
+        self.identity_tokens: dict[str, str] = {}
         self._ids = itertools.count(1)
         self._random = random.Random(seed)
 
@@ -327,6 +328,15 @@ class Registry:
         self.user(user)
         secret = value or self._secret(OAUTH_TOKEN_LENGTH)
         self.oauth_tokens[secret] = OAuthToken(secret, user, frozenset(scopes), expires_at)
+        return secret
+
+    def identity_token(self, account: str, *, value: str | None = None) -> str:
+        """Make an identity token (OAuth2 refresh token) of *account*, a user or robot, and return its value.
+
+        Quay itself has none; other registries that docker logs in to do.
+        """
+        secret = value or self._secret(OAUTH_TOKEN_LENGTH)
+        self.identity_tokens[secret] = account
         return secret
 
     def valid_oauth_token(self, value: str) -> OAuthToken | None:

@@ -216,7 +216,10 @@ class QuayServer:
         return await self._serve("cdn", self._answer_cdn, source)
 
     async def _serve(self, listener: Listener, handler: _Handler, source: web.BaseRequest) -> web.StreamResponse:
-        request = Request(source.method, source.path, source.rel_url.raw_query_string, source.query, source.headers)
+        body = await source.read() if source.method == "POST" else b""
+        request = Request(
+            source.method, source.path, source.rel_url.raw_query_string, source.query, source.headers, body
+        )
         record = self._record(listener, request, source)
         honest: Answer | None = None
         try:

@@ -14,6 +14,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from quaymirror.testing.messages import Answer, Request, compact_json, html, method_not_allowed, registry_error
 from quaymirror.testing.organization import User
@@ -51,6 +52,8 @@ class Tokens:
 
     def answer(self, request: Request) -> Answer:
         """Answer ``/v2/auth``."""
+        if request.method == "POST" and self._site.registry.identity_tokens:
+            return self._exchange(request)
         if not request.is_read:
             return method_not_allowed()
         scopes = [scope for scope in request.query.getall("scope", []) if scope]
@@ -61,6 +64,18 @@ class Tokens:
         if principal is None and not scopes:
             return self.unauthorized()
         return self._grant(principal, scopes, request.query.get("service"))
+
+    def _exchange(self, request: Request) -> Answer:
+        """Answer an OAuth2 exchange of an identity token (token specification, "OAuth2")."""
+        form = dict(parse_qsl(request.body.decode(errors="replace")))
+        account = self._site.registry.identity_tokens.get(form.get("refresh_token", ""))
+        if form.get("grant_type") != "refresh_token" or account is None or not form.get("client_id"):
+            return compact_json({"error": "invalid_grant"}, 400)
+        answer = self._grant(account, form.get("scope", "").split(), form.get("service"))
+        if answer.status != 200 or not isinstance(answer.body, bytes):
+            return answer
+        token = json.loads(answer.body)["token"]
+        return compact_json({"access_token": token, "scope": form.get("scope", ""), "expires_in": 300})
 
     def unauthorized(
         self, message: str = "access to the requested resource is not authorized", name: str = ""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from quaymirror.auth.credentials import Credentials, Secret, read_secret_file, read_secret_stdin
+from quaymirror.auth.files import read_secret_file, read_secret_stdin
 from quaymirror.errors import ConfigError
+from quaymirror.secret import Credentials, Secret
 
 PASSWORD = "hunter2-pässword"
 

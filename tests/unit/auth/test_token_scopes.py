@@ -28,7 +28,7 @@ class Service:
             Origin.of("https://r.example"), ask=self.ask, find_credentials=self.find, clock=lambda: self.now
         )
 
-    async def ask(self, url: str, authorization: Secret | None) -> bytes:
+    async def ask(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
         scopes = parse_qs(urlsplit(url).query).get("scope", [])
         self.asked.append(scopes)
         await anyio.lowlevel.checkpoint()

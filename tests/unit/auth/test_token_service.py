@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 from clocks import ManualClock
@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from quaymirror.auth.challenge import grants, parse_challenges, parse_token
 from quaymirror.auth.tokens import TokenAuth
-from quaymirror.errors import AccessDenied, CredentialsRefused, QuaymirrorError, Unavailable, UnsafeRedirect
+from quaymirror.errors import (
+    AccessDenied,
+    ConfigError,
+    CredentialsRefused,
+    QuaymirrorError,
+    ServiceError,
+    Unavailable,
+    UnsafeRedirect,
+)
 from quaymirror.http.guard import AddressGuard, AddressRefused, is_public
 from quaymirror.http.origin import Origin, follow
 from quaymirror.secret import Credentials, Secret
@@ -33,15 +41,20 @@ class TokenService:
 
     def __init__(self, token: str = "", error: QuaymirrorError | None = None) -> None:
         self.asked: list[tuple[str, Secret | None]] = []
+        self.forms: list[dict[str, str]] = []
+        self.refresh_token: str | None = None
         self.token = token or jwt(iat=0, exp=3600, access=[{"type": "repository", "name": "x", "actions": []}])
         self.error = error
 
-    async def ask(self, url: str, authorization: Secret | None) -> bytes:
+    async def ask(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
         self.asked.append((url, authorization))
+        if form is not None:
+            self.forms.append(dict(parse_qsl(form.reveal())))
+
         if self.error is not None:
             raise self.error
 
-        return json.dumps({"token": self.token}).encode()
+        return json.dumps({"token": self.token, "refresh_token": self.refresh_token}).encode()
 
 
 def make_auth(
@@ -76,6 +89,54 @@ async def test_a_token_is_asked_for_once_and_renewed_before_it_expires() -> None
     assert query == {"service": ["quay.io"], "scope": [SCOPE]}
 
 
+IDENTITY = Credentials.identity_token(Secret("first"), source="auth file /x/auth.json, entry for quay.io")
+
+
+async def test_an_identity_token_is_exchanged_as_oauth2_wants_it_and_is_never_in_a_url() -> None:
+    service = TokenService()
+    auth = make_auth(service, credentials=IDENTITY)
+    assert await auth.challenged([GOOD], f"{SCOPE} repository:kolla/base:pull", None)
+    assert service.asked == [("https://quay.io/v2/auth", None)]
+    assert service.forms == [
+        {
+            "grant_type": "refresh_token",
+            "service": "quay.io",
+            "client_id": "quaymirror",
+            "access_type": "online",
+            "scope": f"{SCOPE} repository:kolla/base:pull",
+            "refresh_token": "first",
+        }
+    ]
+
+
+async def test_an_identity_token_that_the_service_replaces_is_not_used_again() -> None:
+    service, clock = TokenService(), ManualClock()
+    service.refresh_token = "second"
+    auth = make_auth(service, credentials=IDENTITY, clock=clock)
+    for _ in range(2):
+        await auth.challenged([GOOD], SCOPE, None)
+        clock.now += 3600
+
+    assert [form["refresh_token"] for form in service.forms] == ["first", "second"]
+
+
+@pytest.mark.parametrize("error", [AccessDenied("401", status=401), ServiceError("400", status=400)])
+async def test_a_rejected_identity_token_is_named_by_its_file_and_not_tried_again(error: QuaymirrorError) -> None:
+    service = TokenService(error=error)
+    auth = make_auth(service, credentials=IDENTITY)
+    for _ in range(2):
+        with pytest.raises(CredentialsRefused, match=r"quay\.io rejects the identity token \(auth file /x/auth\.json"):
+            await auth.challenged([GOOD], SCOPE, None)
+
+    assert len(service.forms) == 1
+
+
+async def test_a_registry_that_wants_a_password_gets_no_identity_token() -> None:
+    service = TokenService()
+    with pytest.raises(ConfigError, match=r"quay\.io wants a password: the identity token \(auth file /x/auth\.json"):
+        await make_auth(service, credentials=IDENTITY).challenged(["Basic"], SCOPE, None)
+
+
 async def test_thirty_repositories_share_a_token_and_no_more() -> None:
     service = TokenService()
     scopes = [f"repository:kolla/image-{number:02}:pull" for number in range(40)]
@@ -86,7 +147,7 @@ async def test_thirty_repositories_share_a_token_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("realm", "says"),
     [
-        ("https://evil.example/token", "--allow-realm evil.example would trust it"),
+        ("https://evil.example/token", "add --allow-realm evil.example if you trust it"),
         ("https://quay.io.evil.example/token", "another host"),
         ("https://quay.io:8443/token", "another host"),
         ("http://quay.io/v2/auth", "plain HTTP"),
@@ -157,7 +218,7 @@ def test_no_challenge_breaks_anything(fields: list[str]) -> None:
 @given(st.one_of(st.binary(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
 def test_any_answer_of_a_token_service_is_a_token_or_refused(body: bytes | str) -> None:
     try:
-        token, seconds = parse_token(body if isinstance(body, bytes) else body.encode())
+        token, seconds, _ = parse_token(body if isinstance(body, bytes) else body.encode())
     except Unavailable:
         return
 
@@ -168,7 +229,7 @@ def test_any_answer_of_a_token_service_is_a_token_or_refused(body: bytes | str) 
 @given(st.dictionaries(st.sampled_from(["token", "access_token", "expires_in"]), st.text() | st.floats() | st.none()))
 def test_any_fields_of_a_token_service_are_a_token_or_refused(fields: dict[str, object]) -> None:
     try:
-        _, seconds = parse_token(json.dumps(fields).encode())
+        seconds = parse_token(json.dumps(fields).encode()).lifetime
     except Unavailable:
         return
 
@@ -177,7 +238,7 @@ def test_any_fields_of_a_token_service_are_a_token_or_refused(fields: dict[str, 
 
 @given(st.dictionaries(st.sampled_from(["iat", "nbf", "exp", "access"]), st.floats() | st.text() | st.lists(st.text())))
 def test_any_claims_of_a_token_are_survived(claims: dict[str, object]) -> None:
-    _, seconds = parse_token(json.dumps({"token": jwt(**claims)}).encode())
+    seconds = parse_token(json.dumps({"token": jwt(**claims)}).encode()).lifetime
     assert 30 <= seconds <= 3600
     assert not grants(jwt(**claims), SCOPE)
 
