@@ -312,7 +312,7 @@ async def test_an_import_is_a_configuration_that_is_valid(tmp_path: Path) -> Non
     done = await run("config", "import", "sync.yml", cwd=tmp_path, check=0)
     (tmp_path / "quaymirror.toml").write_text(done.stdout)
     valid = await run("config", "validate", cwd=tmp_path, check=0)
-    assert valid.stdout == "quaymirror.toml: 1 job, no mistake\n"
+    assert valid.stdout == "quaymirror.toml: 1 job, no mistakes\n"
 
 
 def test_a_password_of_standard_input_is_read_once_for_all_jobs(tmp_path: Path) -> None:

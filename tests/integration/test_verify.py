@@ -196,7 +196,7 @@ async def test_a_layout_of_another_tool_is_verified_too(tmp_path: Path, commands
     (mirror / "index.json").write_text('{"schemaVersion": 2, "manifests": []}')
     done = await commands.run("verify", str(mirror))
     assert done.code == 0
-    assert done.stderr == "0 images, 0 blobs, 0 bytes: 0 missing or damaged\n"
+    assert done.stderr == "0 images, 0 blobs, 0 B: 0 missing or damaged\n"
     assert not (mirror / ".quaymirror").exists()
 
 

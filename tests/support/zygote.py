@@ -90,7 +90,11 @@ def run(order: dict[str, Any]) -> None:
             fsops.watch(HOOKS[hook](**arguments))
 
         sys.argv = ["quaymirror", *order["arguments"]]
-        code = main._run()
+        try:
+            main.entry()
+        except SystemExit as end:
+            code = int(end.code or 0)
+
         sys.stdout.flush()
         sys.stderr.flush()
 

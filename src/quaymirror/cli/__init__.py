@@ -1,1 +1,1 @@
-"""The command line: words into settings, an observer, an exit code. No logic."""
+"""The command line: options are parsed, library functions called, results printed, and exit codes returned."""

@@ -18,7 +18,7 @@ _WHERE = {
 )
 @click.argument("shell", type=click.Choice(list(_WHERE)))
 def completion(shell: str) -> int:
-    """Print what makes a shell complete commands and options."""
+    """Print a completion script for a shell."""
     from .main import main
 
     kind = get_completion_class(shell)

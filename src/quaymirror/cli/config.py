@@ -14,11 +14,11 @@ from ..config.document import Mistakes, read_config
 from ..config.schema import config_schema
 from ..errors import ConfigError
 from ..settings.register import JOB_TABLE, REGISTER, RUN_TABLE, SELECTION
-from ..text import escape_controls
+from ..text import counted, escape_controls
 from .help import WIDE, options
 from .options import json_option
 from .outputs import shown_url
-from .run import ResolvedValue, config_file, job_values, plan_of, run, run_values
+from .run import ResolvedValue, config_file, job_of, job_values, run, run_values
 
 
 @click.group(context_settings=WIDE)
@@ -58,13 +58,11 @@ def validate(file: Path | None) -> int:
         for line in mistakes.lines:
             click.echo(escape_controls(line))
 
-        raise ConfigError(
-            f"{file}: {len(mistakes.lines)} mistakes" if mistakes.lines[1:] else f"{file}: 1 mistake"
-        ) from None
+        raise ConfigError(f"{file}: {counted(len(mistakes.lines), 'mistake')}") from None
 
     context = _run_context()
-    plans = [plan_of(context, name, job) for name, job in read.jobs.items()]
-    click.echo(f"{file}: {len(plans)} {'job' if len(plans) == 1 else 'jobs'}, no mistake")
+    jobs = [job_of(context, name, job) for name, job in read.jobs.items()]
+    click.echo(f"{file}: {counted(len(jobs), 'job')}, no mistakes")
     return 0
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import anyio
 import click
 
 from ..errors import ExitCode, SelectionEmpty
-from ..events import Event, Notice
 from ..run.info import image_infos
 from ..selection.selection import Selection
 from ..settings import Options
 from ..text import escape_controls, human_bytes
 from .help import WIDE, GroupedCommand, options
+from .messages import say, show_notice
 from .options import json_option, make_options, make_selection, selection_arguments
 
 
@@ -24,48 +23,37 @@ from .options import json_option, make_options, make_selection, selection_argume
 @selection_arguments
 @options("info")
 @json_option("Print an array with the fields of occystrap's info.")
-def info(
-    as_json: bool,
-    **given: Any,
-) -> int:
-    """Show the metadata of each image; no layer is fetched."""
-    selection = make_selection(given)
-    settings = make_options(given)
-    infos = anyio.run(partial(_infos, selection, settings))
+def info(as_json: bool, **given: Any) -> int:
+    """Show the metadata of each image, without fetching layers."""
+    selection, wanted = make_selection(given), make_options(given)
+    infos = anyio.run(_infos, selection, wanted)
     if as_json:
         click.echo(json.dumps(infos, indent=2))
     else:
         click.echo("\n\n".join("\n".join(_lines(info)) for info in infos))
 
-    if not infos and not settings.discovery.allow_empty:
+    if not infos and not wanted.discovery.allow_empty:
         raise SelectionEmpty(f"no repository matches {selection}")
 
     failed = [info for info in infos if "error" in info]
     for info in failed:
-        click.echo(
-            f"quaymirror: {escape_controls(info['image'])}:{info['tag']}: {escape_controls(info['error'])}", err=True
-        )
+        say(f"{info['image']}:{info['tag']}: {info['error']}")
 
     return int(ExitCode.PARTIAL if failed else ExitCode.OK)
 
 
-async def _infos(selection: Selection, settings: Options) -> list[dict[str, Any]]:
+async def _infos(selection: Selection, options: Options) -> list[dict[str, Any]]:
     try:
-        return await image_infos(selection, settings, observer=_tell)
+        return await image_infos(selection, options, observer=show_notice)
     except SelectionEmpty:
-        if settings.discovery.allow_empty:
+        if options.discovery.allow_empty:
             return []
 
         raise
 
 
-def _tell(event: Event) -> None:
-    if isinstance(event, Notice):
-        click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)
-
-
 def _lines(info: Mapping[str, Any]) -> Iterator[str]:
-    """The sections for eyes. Everything in them was written by strangers."""
+    """Yield the lines of one image; everything in them comes from the registry, and is escaped."""
     yield escape_controls(f"{info['image']}:{info['tag']}")
     if "error" in info:
         yield f"  error: {escape_controls(info['error'])}"
@@ -78,7 +66,7 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
         ("platform", platform),
         ("created", info["created"]),
         ("config", f"{info['config_digest']} ({human_bytes(info['config_size'])})"),
-        ("history", f"{info['history_count']} steps, {info['empty_layer_count']} without a layer"),
+        ("history", f"{info['history_count']} steps, {info['empty_layer_count']} without layers"),
         ("entrypoint", _joined(info["entrypoint"])),
         ("cmd", _joined(info["cmd"])),
         ("working dir", info["working_dir"]),

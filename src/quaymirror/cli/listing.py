@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import anyio
@@ -13,12 +12,12 @@ import click
 from ..catalog.base import PinnedImage
 from ..documents import ListedImageJson
 from ..errors import SelectionEmpty
-from ..events import Event, Notice
 from ..run.find import find_images
 from ..selection.selection import Selection
 from ..settings import Options
-from ..text import escape_controls, human_bytes, table
+from ..text import human_bytes, table
 from .help import WIDE, GroupedCommand, options
+from .messages import show_notice
 from .options import json_option, make_options, make_selection, selection_arguments
 
 
@@ -26,14 +25,10 @@ from .options import json_option, make_options, make_selection, selection_argume
 @selection_arguments
 @options("list")
 @json_option("Print an array of repository, tag, digest, size and date.")
-def list_images(
-    as_json: bool,
-    **given: Any,
-) -> int:
+def list_images(as_json: bool, **given: Any) -> int:
     """Show what sync would mirror, without pulling anything."""
-    selection = make_selection(given)
-    settings = make_options(given)
-    images, empty = anyio.run(partial(_find, selection, settings))
+    selection, wanted = make_selection(given), make_options(given)
+    images, empty = anyio.run(_find, selection, wanted)
     images.sort(key=lambda image: image.reference)
     if as_json:
         click.echo(json.dumps([_row(image) for image in images], indent=2))
@@ -41,23 +36,18 @@ def list_images(
         for line in table([_cells(_row(image)) for image in images]):
             click.echo(line)
 
-    if not images and not settings.discovery.allow_empty:
+    if not images and not wanted.discovery.allow_empty:
         raise empty or SelectionEmpty(f"no repository matches {selection}")
 
     return 0
 
 
-async def _find(selection: Selection, settings: Options) -> tuple[list[PinnedImage], SelectionEmpty | None]:
-    """Return what was found, and why nothing was: an empty result is one, too."""
+async def _find(selection: Selection, options: Options) -> tuple[list[PinnedImage], SelectionEmpty | None]:
+    """Return the images, and the reason if none exist."""
     try:
-        return [image async for image in find_images(selection, settings, observer=_tell)], None
+        return [image async for image in find_images(selection, options, observer=show_notice)], None
     except SelectionEmpty as error:
         return [], error
-
-
-def _tell(event: Event) -> None:
-    if isinstance(event, Notice):
-        click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)
 
 
 def _row(image: PinnedImage) -> ListedImageJson:

@@ -1,4 +1,4 @@
-"""The command itself: what there is, and how everything that can go wrong ends in one line and an exit code."""
+"""The command `quaymirror`: its subcommands, and one line and an exit code for every error."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..text import escape_controls
 from .help import WIDE
 from .streams import drop_output, prepare_streams
 
-# Commands by name: where they are, and what they do. They are imported only when asked for, since aiohttp takes most of
-# the start-up time.
+# Commands by name: their function, and their help. They are imported when used, because aiohttp takes most of the
+# start-up time.
 _COMMANDS = {
-    "sync": ("quaymirror.cli.sync:sync", "Mirror every repository that matches and carries the tag."),
+    "sync": ("quaymirror.cli.sync:sync", "Mirror every repository that matches and has the tag."),
     "run": ("quaymirror.cli.run:run", "Run the jobs of a configuration file."),
     "list": ("quaymirror.cli.listing:list_images", "Show what sync would mirror, without pulling anything."),
-    "info": ("quaymirror.cli.info:info", "Show what the images are: platform, layers, labels and so on."),
-    "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; name what is missing or damaged."),
-    "watch": ("quaymirror.cli.watch:watch", "Show the run that another process makes on a target."),
-    "history": ("quaymirror.cli.history:history", "Show earlier runs, and what became of each image in one."),
-    "prune": ("quaymirror.cli.prune:prune", "Show, or remove, what the source no longer has."),
-    "config": ("quaymirror.cli.config:config", "Show, check, describe or import a configuration file."),
-    "completion": ("quaymirror.cli.completion:completion", "Make bash, zsh or fish complete commands and options."),
-    "demo": ("quaymirror.cli.demo:demo", "Mirror a small organization from a server on this machine."),
+    "info": ("quaymirror.cli.info:info", "Show metadata of images: platform, layers, labels and more."),
+    "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; report missing and damaged blobs."),
+    "watch": ("quaymirror.cli.watch:watch", "Show the progress of a run in another process."),
+    "history": ("quaymirror.cli.history:history", "Show earlier runs, and the images of one run."),
+    "prune": ("quaymirror.cli.prune:prune", "Show or remove images that are gone from the source."),
+    "config": ("quaymirror.cli.config:config", "Show, validate, describe or import a configuration file."),
+    "completion": ("quaymirror.cli.completion:completion", "Print shell completion for bash, zsh or fish."),
+    "demo": ("quaymirror.cli.demo:demo", "Mirror a small generated organization on this machine."),
 }
 
 
@@ -44,7 +44,7 @@ class _LazyGroup(click.Group):
             return None
 
         module, _, name = _COMMANDS[cmd_name][0].partition(":")
-        # What is imported stays: to look for garbage in it takes a tenth of the start-up time.
+        # Freeze imported objects: scanning them takes 10 % of the start-up time.
         gc.disable()
         try:
             command: click.Command = getattr(importlib.import_module(module), name)
@@ -57,7 +57,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may have been meant."""
+        """Find the command, or suggest a similar one."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -77,7 +77,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], **WIDE})
 @click.version_option(__version__, prog_name="quaymirror")
 def main() -> None:
-    """Mirror a whole quay.io organization, byte for byte, every night.
+    """Mirror an entire quay.io organization, byte for byte, every night.
 
     \b
     quaymirror sync kolla '*' 2025.1-debian --to /srv/mirror
@@ -86,32 +86,27 @@ def main() -> None:
 
 
 def entry() -> NoReturn:
-    """Run the command line and exit; no traceback ever reaches a user, unless QUAYMIRROR_DEBUG asks for it."""
+    """Run the command line and exit. Tracebacks are shown only if QUAYMIRROR_DEBUG is set."""
     prepare_streams()
-    code = _run()
-    # Nothing is left to interrupt but Python's own end, which would show where.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code)
-
-
-def _run() -> int:
     stdout = sys.stdout
     try:
         code = main.main(prog_name="quaymirror", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
-        return _code_of(_cause(error))
+        code = _code_of(_cause(error))
     except SystemExit as end:
-        # Click ends a program by itself for two reasons: it has completed a line, or the reader of stdout, which it
-        # replaces then, has gone.
-        return int(end.code or 0) if sys.stdout is stdout else _code_of(BrokenPipeError())
+        # Click exits by itself in two cases: after completing a line, and when the reader of stdout, which click then
+        # replaces, has closed the pipe.
+        code = int(end.code or 0) if sys.stdout is stdout else _code_of(BrokenPipeError())
 
-    return code if isinstance(code, int) else 0
+    # An interrupt while Python exits would show a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is the matter when something breaks while several things go on: the first of what broke."""
+    """Return the first error of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
 
@@ -119,7 +114,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _code_of(error: BaseException) -> int:
-    """Say in a line what ended the command, and return the exit code that means."""
+    """Print one line about the error that ended the command, and return its exit code."""
     match error:
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "quaymirror"
@@ -132,7 +127,7 @@ def _code_of(error: BaseException) -> int:
         case QuaymirrorError():
             return _complain(error.message, error.exit_code)
         case BrokenPipeError():
-            # Whoever read our output has gone; there is nobody to tell.
+            # The reader of the output has closed the pipe.
             drop_output()
             return 141
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO | errno.EFBIG):

@@ -48,6 +48,10 @@ class RunHandle:
     timeline: Timeline
     progress_file: ProgressFile
 
+    async def close(self) -> None:
+        """Write the end of the run to its progress file, before another run on the same target begins."""
+        await self.progress_file.write()
+
 
 class RunObservers:
     """The observers of concurrent runs: one display for all of them, and a handle for each.

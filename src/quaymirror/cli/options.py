@@ -13,10 +13,12 @@ import click
 
 from ..auth.files import read_secret_file, read_secret_stdin
 from ..errors import ConfigError
+from ..run.jobs import Job
 from ..secret import Credentials, Secret
+from ..selection.lockfile import read_lock
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
-from ..settings import Options, OutputOptions
+from ..settings import DEFAULT_TARGET, Options, OutputOptions
 from ..settings.register import field_values
 from ..settings.spec import Heading, specs_of
 from .help import check_paths, command_option
@@ -99,6 +101,24 @@ def make_options(given: Mapping[str, Any]) -> Options:
     )
 
 
+def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
+    """Return the job that `given`, values by the names of options, means.
+
+    :raises ConfigError: if they are illegal.
+    """
+    options = make_options({name: value for name, value in given.items() if name not in OUTPUT})
+    from_lock = given.get("from_lock")
+    if from_lock is None:
+        selections: tuple[Selection, ...] = (make_selection(given),)
+    elif any(given.get(name) for name in SELECTION_WORDS):
+        raise ConfigError("--from-lock is a whole selection: ORG, GLOB, TAG, --exclude and --since don't go with it")
+    else:
+        server, selections = read_lock(from_lock)
+        options = options.replace(server=given.get("server") or server)
+
+    return Job(selections, given.get("target") or DEFAULT_TARGET, options, names)
+
+
 def home_at(target: str, state: Path | None) -> Path:
     """Return the directory with the state of `target`, as given to sync together with --state.
 
@@ -108,19 +128,6 @@ def home_at(target: str, state: Path | None) -> Path:
 
     known = Options.of(state=state, environment=os.environ)
     return find_target(target, known).state_directory(known)
-
-
-def layout_at(target: str) -> Path:
-    """Return the path of the OCI image layout that the words of a command name.
-
-    :raises ConfigError: if none is there.
-    """
-    path = Path(target.removeprefix("ocidir://"))
-    # Path.is_file raises for names that no file can have.
-    if not os.path.isfile(path / "oci-layout"):  # noqa: PTH113
-        raise ConfigError(f"no OCI image layout at {path}")
-
-    return path
 
 
 def _api_token(file: Path | None) -> Secret | None:

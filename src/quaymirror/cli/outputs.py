@@ -54,15 +54,12 @@ def _write_lock(file: Path, reports: Sequence[Report]) -> None:
         click.echo(f"quaymirror: {file} is not written: not everything selected was found", err=True)
 
 
-async def ping(outputs: OutputOptions, suffix: str, body: str = "") -> None:
-    """Send a ping if the options ask for it; a failed one is only a line."""
-    if outputs.ping_url is None:
-        return
-
+async def ping(url: str, suffix: str, body: str = "") -> None:
+    """Send a ping, and print a line if that fails."""
     from ..http.ping import ping as send_ping
 
     try:
-        await send_ping(outputs.ping_url.rstrip("/") + suffix, body.encode())
+        await send_ping(url.rstrip("/") + suffix, body.encode())
     except QuaymirrorError as error:
         # The path of the URL is a secret, and not in the message: anyone who knows it can ping.
         click.echo(f"quaymirror: --ping-url: {escape_controls(error.message)}", err=True)

@@ -12,8 +12,8 @@ import anyio
 import click
 
 from ..errors import DiscoveryIncomplete
-from ..events import Event, Notice
 from ..run.pruning import carry_out, plan_only, summary
+from ..run.verify import layout_path
 from ..settings import Options
 from ..settings.register import field_values
 from ..store.layout import OCILayout
@@ -21,7 +21,8 @@ from ..store.prune import Plan
 from ..store.records import AbsentImage
 from ..text import escape_controls, human_bytes, human_duration
 from .help import WIDE, options
-from .options import json_option, layout_at
+from .messages import show_notice
+from .options import json_option
 
 
 @click.command(context_settings=WIDE)
@@ -34,7 +35,7 @@ def prune(target: str, dry_run: bool | None, as_json: bool, **given: Any) -> int
     Nothing is removed without --no-dry-run or --yes. Only complete runs of sync show that an image has disappeared.
     Such images are untagged, and blobs that no image has needed for half a day are deleted, with --grace 0 at once.
     """
-    path, wanted = layout_at(target), Options.of(**field_values(given)).prune
+    path, wanted = layout_path(target), Options.of(**field_values(given)).prune
     plan = anyio.run(plan_only, path, wanted.grace)
     show(plan, as_json=as_json)
     excess = None if given["yes"] else plan.excess(wanted.max_delete)
@@ -60,7 +61,7 @@ def show(plan: Plan, *, as_json: bool) -> None:
         click.echo(_line("untag", gone, ""))
 
     for gone in plan.waiting:
-        click.echo(_line("keep", gone, gone.uncertain_because or "not for long enough"))
+        click.echo(_line("keep", gone, gone.uncertain_because or "within the grace period"))
 
 
 def _line(verb: str, gone: AbsentImage, why: str) -> str:
@@ -70,10 +71,5 @@ def _line(verb: str, gone: AbsentImage, why: str) -> str:
 
 
 async def _carry_out(path: Path, grace: float, max_delete: float) -> Plan:
-    async with OCILayout.open(path, observer=_tell) as layout:
+    async with OCILayout.open(path, observer=show_notice) as layout:
         return await carry_out(layout, grace, max_delete)
-
-
-def _tell(event: Event) -> None:
-    if isinstance(event, Notice):
-        click.echo(f"quaymirror: {escape_controls(event.message)}", err=True)

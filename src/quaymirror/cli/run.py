@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import click
 from click.core import ParameterSource
 
 from ..config.document import FILE_NAME, Config, LocatedValue, read_config
 from ..errors import ConfigError
+from ..run.jobs import Job, run_jobs
 from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from ..settings.spec import OptionSpec
+from .console import Console
 from .help import WIDE, GroupedCommand, RegisteredOption, check_paths, options
-from .jobs import Plan, execute, make_plan
-from .options import make_outputs
+from .options import make_job, make_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     check_paths(context)
     read = read_config(config_file(config))
     outputs = make_outputs(_usable(run_values(context, read), "run"))
-    plans = [plan_of(context, name, job) for name, job in read.chosen(jobs).items()]
-    return execute(list(_joined(plans)), outputs)
+    chosen = [job_of(context, name, job) for name, job in read.chosen(jobs).items()]
+    with Console(outputs) as console:
+        return console.finish(anyio.run(run_jobs, chosen, console.watch))
 
 
 def config_file(given: Path | None) -> Path:
@@ -128,8 +131,8 @@ def _usable(resolved: Mapping[str, ResolvedValue], table: str) -> dict[str, Any]
     return {name: each.value for name, each in resolved.items()}
 
 
-def plan_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -> Plan:
-    """Return the run that one job is.
+def job_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -> Job:
+    """Return the job that a table of the file means.
 
     :raises ConfigError: if its parts contradict each other.
     """
@@ -137,21 +140,6 @@ def plan_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) 
     known = {param: value for param, value in context.params.items() if param not in ("jobs", "config")}
     values = _usable(job_values(context, job), f"jobs.{name}")
     try:
-        return make_plan({**known, **words, **values}, (name,))
+        return make_job({**known, **words, **values}, (name,))
     except ConfigError as error:
         raise ConfigError(f"{job['organization'].place}: jobs.{name}: {error.message}") from None
-
-
-def _joined(plans: Iterable[Plan]) -> Iterable[Plan]:
-    """Make one run of what can be one, in the order of the first job of each."""
-    runs: list[Plan] = []
-    for plan in plans:
-        for number, known in enumerate(runs):
-            both = known.joined(plan)
-            if both is not None:
-                runs[number] = both
-                break
-        else:
-            runs.append(plan)
-
-    return runs

@@ -1,4 +1,4 @@
-"""The standard streams, such as they may be: closed, full, without a reader, in an encoding of another century."""
+"""Standard streams that may be closed, full, without a reader, or in a legacy encoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class _Forgiving(io.TextIOWrapper):
-    """Writes what can be written. What is only told must not decide what becomes of a run."""
+    """A stream that ignores errors: a failing terminal must not end a run."""
 
     def write(self, text: str, /) -> int:
         with suppress(OSError):
@@ -24,9 +24,9 @@ class _Forgiving(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Let what is told on stderr fail silently, and what an encoding can't say be escaped.
+    """Ignore errors on stderr, and escape characters that an encoding lacks.
 
-    Results, which go to stdout, still raise OSError when they can't be written.
+    Writing results to stdout still raises OSError.
     """
     if sys.stdout is None:
         sys.stdout = _nowhere()
@@ -41,7 +41,7 @@ def prepare_streams() -> None:
 
 
 def drop_output() -> None:
-    """Let what stdout still holds go nowhere: Python tries to write it once more at its end, and would complain."""
+    """Discard the buffer of stdout: Python would try to write it again at its exit, and complain."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import click
 
+from ..run.jobs import run_jobs
+from .console import Console
 from .help import WIDE, GroupedCommand, options
-from .jobs import execute, make_plan
-from .options import make_outputs, selection_arguments
+from .options import make_job, make_outputs, selection_arguments
 
 
 @click.command(cls=GroupedCommand, context_settings=WIDE)
@@ -25,4 +27,6 @@ def sync(**given: Any) -> int:
     quaymirror sync kolla 'nova-*,neutron-*' '2025.1-debian*' --exclude '*-base'
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
-    return execute([make_plan(given)], make_outputs(given))
+    job = make_job(given)
+    with Console(make_outputs(given)) as console:
+        return console.finish(anyio.run(run_jobs, [job], console.watch))

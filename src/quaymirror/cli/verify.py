@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
-from ..errors import ConfigError, ExitCode
-from ..events import BlobFinished, Event, Notice
-from ..run.repair import repair as repair_layout
-from ..run.verify_target import verify_target
+from ..errors import ExitCode
+from ..events import BlobFinished, Event
+from ..run import verify as library
 from ..settings import Options
 from ..settings.spec import Heading
-from ..store.layout import OCILayout
-from ..store.repair import Rebuilt, rebuild
-from ..store.verify import Damage, Progress, Verification, verify_layout
-from ..targets.kinds import find_target
+from ..store.verify import Progress, Verification
 from ..tasks import from_group
-from ..text import escape_controls, human_bytes
+from ..text import counted, escape_controls, human_bytes
 from .help import WIDE, GroupedCommand, command_option, options
-from .options import json_option, layout_at, make_options
+from .messages import say, show_notice
+from .options import json_option, make_options
 
 _PROGRESS_SECONDS = 5.0
 
@@ -36,29 +31,17 @@ _PROGRESS_SECONDS = 5.0
 @json_option("Print an object with counts and every damaged blob.")
 @options("verify")
 def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: bool, **given: Any) -> int:
-    """Hash everything in the layout TARGET again, and name every blob that is missing or damaged.
+    """Hash everything in the layout TARGET again, and report every missing or damaged blob.
 
-    A registry (registry://HOST/PREFIX, as given to sync) is asked for everything that runs from here have pushed. The
-    options of the server are for --repair.
+    For a registry (registry://HOST/PREFIX, as given to sync), check that it still has everything that runs on this
+    machine pushed. The options of the source are for --repair.
 
     \b
     quaymirror verify /srv/mirror
     quaymirror verify /srv/mirror --repair
     """
-    settings = make_options(given)
-    spec = find_target(target, settings)
-    if not spec.capabilities.repairable:
-        if fast or repair or repair_state:
-            raise ConfigError("--fast, --repair and --repair-state are for an OCI image layout")
-
-        result = anyio.run(verify_target, spec, settings)
-    else:
-        path = layout_at(target)
-        if repair and fast:
-            raise ConfigError("--repair and --fast don't go together: only a hash tells what is damaged")
-
-        result = anyio.run(partial(_verify, path, settings if repair else None, fast=fast, repair_state=repair_state))
-
+    wanted = {"fast": fast, "repair": repair, "repair_state": repair_state}
+    result = anyio.run(_verify, target, make_options(given), wanted)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -68,31 +51,23 @@ def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: b
 
 
 def show_damages(result: Verification) -> None:
-    """Print a line for each thing that is missing or damaged."""
+    """Print one line per missing or damaged blob."""
     for damage in result.damages:
-        click.echo(_line(damage))
+        click.echo(escape_controls(f"{damage.kind}  {damage.digest}  needed by {', '.join(damage.images)}"))
 
 
 def show_verdict(result: Verification) -> ExitCode:
-    """Print how it is in all, and return the exit code that means."""
+    """Print a summary, and return its exit code."""
     click.echo(_summary(result), err=True)
     return ExitCode.DAMAGED if result.damages else ExitCode.OK
 
 
-async def _verify(path: Path, settings: Options | None, *, fast: bool, repair_state: bool) -> Verification:
-    if repair_state:
-        async with OCILayout.open(path, observer=_tell) as layout:
-            _say(_rebuilt(await layout.use(rebuild)))
-
+async def _verify(target: str, options: Options, wanted: dict[str, bool]) -> Verification:
     progress = Progress()
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_show, progress)
-            if settings is not None:
-                result = await repair_layout(path, settings, _tell, progress)
-            else:
-                result = await verify_layout(path, fast=fast, progress=progress)
-
+            tasks.start_soon(_show_progress, progress)
+            result = await library.verify(target, options, **wanted, observer=_show, progress=progress)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise from_group(group) or group from None
@@ -100,41 +75,28 @@ async def _verify(path: Path, settings: Options | None, *, fast: bool, repair_st
     return result
 
 
-async def _show(progress: Progress) -> None:
+async def _show_progress(progress: Progress) -> None:
     while True:
         await anyio.sleep(_PROGRESS_SECONDS)
-        _say(
-            f"{progress.blobs:,} of {progress.total_blobs:,} blobs, "
-            f"{human_bytes(progress.bytes)} of {human_bytes(progress.total_bytes)}"
-        )
+        if progress.total_blobs:
+            say(
+                f"{progress.blobs:,} of {progress.total_blobs:,} blobs, "
+                f"{human_bytes(progress.bytes)} of {human_bytes(progress.total_bytes)}"
+            )
 
 
-def _tell(event: Event) -> None:
-    if isinstance(event, Notice):
-        _say(event.message)
-    elif isinstance(event, BlobFinished):
-        _say(f"fetched again: {event.digest}")
-
-
-def _say(text: str) -> None:
-    click.echo(f"quaymirror: {escape_controls(text)}", err=True)
-
-
-def _rebuilt(result: Rebuilt) -> str:
-    text = f"state: {result.known:,} images known, {result.recorded:,} recorded, {result.foreign:,} of other tools"
-    return f"{text}; not whole: {', '.join(result.broken)}" if result.broken else text
-
-
-def _line(damage: Damage) -> str:
-    return escape_controls(f"{damage.kind}  {damage.digest}  needed by {', '.join(damage.images)}")
+def _show(event: Event) -> None:
+    show_notice(event)
+    if isinstance(event, BlobFinished):
+        say(f"fetched again: {event.digest}")
 
 
 def _summary(result: Verification) -> str:
     text = (
-        f"{result.images:,} images, {result.blobs:,} blobs, {result.bytes:,} bytes"
+        f"{counted(result.images, 'image')}, {counted(result.blobs, 'blob')}, {human_bytes(result.bytes)}"
         f"{', sizes only' if result.fast else ''}: {len(result.damages):,} missing or damaged"
     )
-    for word, (count, size) in (("orphans", result.orphans), ("partial files", result.partials)):
-        text += f", {count:,} {word} ({size:,} bytes)" if count else ""
+    for noun, (count, size) in (("orphaned blob", result.orphans), ("partial file", result.partials)):
+        text += f", {counted(count, noun)} ({human_bytes(size)})" if count else ""
 
     return text

@@ -1,6 +1,6 @@
-"""Jobs out of what other tools are configured with: skopeo's sync YAML and regsync.yml. The door to PyYAML.
+"""Conversion of skopeo's sync YAML and regsync.yml into jobs. The only importer of PyYAML.
 
-What a job can't say is listed and never dropped in silence.
+Parts that a job can't express are listed, never dropped silently.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import yaml
 
 from ..errors import ConfigError
 
-# A regular expression that is nothing but a glob written in another way.
+# Regular expressions that are equivalent to a glob.
 _SIMPLE_REGEX = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.|\.\*)+)\$?")
 _NO_QUAY = re.compile(r"(?:index\.)?docker\.io|ghcr\.io|(?:[a-z0-9-]+\.)?gcr\.io|registry\.k8s\.io|mcr\.microsoft\.com")
-# What PyYAML lets out besides its own errors: of dates that are none, tags on what is of another kind, and depth.
+# PyYAML also raises these: for invalid dates, tags on values of another type, and deep nesting.
 _YAML_SLIPS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A configuration file, and what is not in it."""
+    """A configuration file, and the parts that could not be converted."""
 
     toml: str
     left_out: tuple[str, ...]
@@ -34,7 +34,7 @@ class Converted:
 
 @dataclass(slots=True)
 class _Found:
-    """Repositories by what they have in common: server, organization, tags, target, platforms; and what is left."""
+    """Repositories by server, organization, tags, target and platforms; and the parts that are left out."""
 
     repositories: defaultdict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(
         default_factory=lambda: defaultdict(list)
@@ -43,7 +43,7 @@ class _Found:
     left_out: list[str] = field(default_factory=list)
 
     def add(self, image: str, tags: tuple[str, ...], *, target: str = "", platforms: tuple[str, ...] = ()) -> None:
-        """Note `image` (`HOST/ORG/REPO`), or why it can't be."""
+        """Add `image` (`HOST/ORG/REPO`), or the reason why it is left out."""
         host, _, name = image.partition("/")
         organization, _, repository = name.partition("/")
         if _NO_QUAY.match(host) or ("." not in host.partition(":")[0] and host.partition(":")[0] != "localhost"):
@@ -55,9 +55,9 @@ class _Found:
 
 
 def convert(text: str, name: str) -> Converted:
-    """Return the configuration that `text`, the content of the file called `name`, comes to.
+    """Convert `text`, the content of the file called `name`.
 
-    :raises ConfigError: when it is neither skopeo's nor regsync's.
+    :raises ConfigError: if its format is neither skopeo's nor regsync's.
     """
     try:
         document = yaml.safe_load(text)
@@ -86,7 +86,9 @@ def _skopeo(host: str, registry: Mapping[str, Any], found: _Found) -> None:
     for repository, tags in _mapping(registry.get("images")).items():
         names = [str(tag) for tag in _items(tags)]
         digests = [tag for tag in names if _DIGEST.fullmatch(tag)]
-        found.left_out += [f"{host}/{repository}@{digest}: images by digest are for a lock file" for digest in digests]
+        found.left_out += [
+            f"{host}/{repository}@{digest}: images by digest belong in a lock file" for digest in digests
+        ]
         if len(digests) < len(names) or not names:
             found.add(f"{host}/{repository}", tuple(tag for tag in names if tag not in digests) or ("*",))
 
@@ -110,7 +112,7 @@ def _skopeo(host: str, registry: Mapping[str, Any], found: _Found) -> None:
 
 
 def _anchored(regex: str) -> str:
-    """Return a regular expression that skopeo looks for anywhere in a tag as one for the whole tag."""
+    """Return a regular expression that skopeo searches in tags as one that matches the whole tag."""
     return ("" if regex.startswith("^") else ".*") + regex + ("" if regex.endswith("$") else ".*")
 
 
@@ -123,7 +125,7 @@ def _by_regex(image: str, regex: str, found: _Found, **more: Any) -> None:
 
 
 def _glob(regex: str) -> str | None:
-    """Return the glob that means the same, None if there is none that simple."""
+    """Return the equivalent glob, or None if none exists."""
     if not _SIMPLE_REGEX.fullmatch(regex):
         return None
 
@@ -174,7 +176,7 @@ def _step(step: Mapping[str, Any], found: _Found) -> None:
         image, colon, tag = source.rpartition(":")
         image, tag = (image, tag) if colon and "/" not in tag else (source, "latest")
         if "@" in source:
-            found.left_out.append(f"{source}: images by digest are for a lock file")
+            found.left_out.append(f"{source}: images by digest belong in a lock file")
         else:
             found.add(image, (tag,), target=_target(image, target.removesuffix(f":{tag}"), found), platforms=platforms)
     elif kind == "repository":
@@ -212,7 +214,7 @@ def _glob_of_repository(regex: str) -> str | None:
 
 
 def _target(source: str, target: str, found: _Found) -> str:
-    """Return where a job has to go for its images to land at `target`."""
+    """Return the target of a job that stores its images at `target`."""
     if not target or target.startswith("ocidir://"):
         return target
 
@@ -268,7 +270,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _items(value: object) -> list[Any]:
-    """Return the items of what should be a list: one value is one, nothing is none."""
+    """Return the items of a list; a single value is one item."""
     if isinstance(value, list):
         return value
 

@@ -1,6 +1,6 @@
-"""Where in a TOML document each key and each item of an array stands, which `tomllib` does not tell.
+"""Places of the keys and array items of a TOML document, which `tomllib` does not report.
 
-The document was parsed before, so it is known to be proper TOML (1.0.0): this only has to find its way through it.
+The document has been parsed before, so it is valid TOML 1.0.0.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Place:
 
 
 def find_places(text: str) -> dict[KeyPath, Place]:
-    """Return where each key of `text`, a proper TOML document, is first written; items of arrays have a number."""
+    """Return the first place of each key of `text`, a valid TOML document; items of arrays are numbered."""
     return _Walk(text).places
 
 
 class _Walk:
-    """One way through a document, from its first character to its last."""
+    """One pass through a document."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -53,7 +53,7 @@ class _Walk:
             self._skip(_BLANK)
 
     def _header(self) -> KeyPath:
-        """A `[table]` or an `[[array of tables]]`: return what its keys are below."""
+        """Return the path of a `[table]` or an `[[array of tables]]`."""
         is_array = self._text.startswith("[[", self._at)
         self._at += 2 if is_array else 1
         self._skip(_SPACE)
@@ -72,7 +72,7 @@ class _Walk:
         return table
 
     def _keys(self, path: KeyPath) -> KeyPath:
-        """A dotted key; each part of it is a place."""
+        """Read a dotted key, and record the place of each part."""
         while True:
             start = self._at
             found = _BARE.match(self._text, start) or _STRING.match(self._text, start)
@@ -90,7 +90,7 @@ class _Walk:
             self._skip(_SPACE)
 
     def _array_item(self, path: KeyPath) -> KeyPath:
-        """A header below an array of tables means the last of them."""
+        """Return `path`, with the last index if it names an array of tables."""
         return (*path, self._tables[path] - 1) if self._tables[path] else path
 
     def _value(self, path: KeyPath) -> None:

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from quaymirror.cli import main
-from quaymirror.cli.jobs import make_plan
+from quaymirror.cli.options import make_job
 from quaymirror.cli.run import run
 from quaymirror.cli.sync import sync
 from quaymirror.config.document import read_config
@@ -140,7 +140,11 @@ def is_literal(spec: OptionSpec, value: str) -> bool:
 def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
     """Run a command that has to end with exit code 2, and return what it prints."""
     monkeypatch.setattr(sys, "argv", ["quaymirror", *arguments])
-    code = main._run()
+    monkeypatch.setattr(main, "prepare_streams", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        main.entry()
+
+    code = end.value.code
     out, err = capsys.readouterr()
     assert code == 2, err
     assert "internal error" not in err
@@ -253,6 +257,6 @@ def test_a_program_gets_the_same_checks(values: dict[str, Any]) -> None:
 
 def test_an_option_for_both_sides_yields_to_that_of_one_side(directory: Path) -> None:
     given = sync.make_context("sync", ["kolla", "--cert-dir", "directory", "--dest-tls-verify", "no"]).params
-    options = make_plan({**given, "tls_verify": True}).settings
+    options = make_job({**given, "tls_verify": True}).options
     assert options.source.src_cert_dir == options.target.dest_cert_dir == Path("directory")
     assert (options.source.src_tls_verify, options.target.dest_tls_verify) == (True, False)

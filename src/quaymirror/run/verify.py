@@ -1,0 +1,76 @@
+"""Verification of a target as one function: everything that was mirrored is still there, and undamaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..events import Notice, Observer, ignore
+from ..settings import Options
+from ..store.layout import OCILayout
+from ..store.repair import Rebuilt, rebuild
+from ..store.verify import Progress, Verification, verify_layout
+from ..targets.kinds import find_target
+from .repair import repair as repair_layout
+from .verify_target import verify_target
+
+
+async def verify(
+    target: str,
+    options: Options,
+    *,
+    fast: bool = False,
+    repair: bool = False,
+    repair_state: bool = False,
+    observer: Observer = ignore,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check that `target`, as given to sync, has everything that runs on this machine stored there.
+
+    All blobs of an OCI image layout are hashed, with `fast` only its manifests. With `repair` missing and damaged blobs
+    are fetched again from the source; with `repair_state` the state is rebuilt from the layout first.
+
+    :raises ConfigError: if `target` can't be verified like that.
+    :raises QuaymirrorError: if the target can't be read.
+    """
+    spec = find_target(target, options)
+    if not spec.capabilities.repairable:
+        if fast or repair or repair_state:
+            raise ConfigError("--fast, --repair and --repair-state need an OCI image layout")
+
+        return await verify_target(spec, options, observer)
+
+    if repair and fast:
+        raise ConfigError("--repair and --fast don't go together: only a full hash shows which blobs are damaged")
+
+    path, progress = layout_path(target), progress or Progress()
+    if repair_state:
+        async with OCILayout.open(path, observer=observer) as layout:
+            observer(Notice(_rebuilt(await layout.use(rebuild))))
+
+    if repair:
+        return await repair_layout(path, options, observer, progress)
+
+    return await verify_layout(path, fast=fast, progress=progress)
+
+
+def layout_path(target: str) -> Path:
+    """Return the path of the OCI image layout called `target`: a path or `ocidir://PATH`.
+
+    :raises ConfigError: if no layout is there.
+    """
+    path = Path(target.removeprefix("ocidir://"))
+    try:
+        is_layout = (path / "oci-layout").is_file()
+    except (OSError, ValueError):
+        is_layout = False
+
+    if not is_layout:
+        raise ConfigError(f"no OCI image layout at {path}")
+
+    return path
+
+
+def _rebuilt(result: Rebuilt) -> str:
+    text = f"state: {result.known:,} images known, {result.recorded:,} recorded, {result.foreign:,} of other tools"
+    return f"{text}; incomplete: {', '.join(result.broken)}" if result.broken else text
