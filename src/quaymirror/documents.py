@@ -10,35 +10,6 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from .errors import Failure, Phase, Side
 from .events import Status
 
-__all__ = [
-    "LOCK_VERSION",
-    "REPORT_VERSION",
-    "BlobsJson",
-    "ChangesJson",
-    "DamageJson",
-    "ErrorJson",
-    "FailedInfoJson",
-    "FilesJson",
-    "GoneJson",
-    "HostJson",
-    "ImagesJson",
-    "InfoJson",
-    "LayerJson",
-    "ListedImageJson",
-    "LockJson",
-    "LockedImageJson",
-    "OrphanJson",
-    "OutcomeJson",
-    "PastRunJson",
-    "PruneJson",
-    "ReportJson",
-    "ReportsJson",
-    "RepositoriesJson",
-    "SelectionJson",
-    "VerificationJson",
-    "error_json",
-]
-
 REPORT_VERSION = 2
 LOCK_VERSION = 1
 

@@ -43,7 +43,7 @@ __all__ = [
 
 
 class Status(Enum):
-    """What became of one image."""
+    """The outcomes of an image."""
 
     MIRRORED = "mirrored"
     UNCHANGED = "unchanged"
@@ -53,10 +53,10 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The fate of one image; there is exactly one for each reference that was selected.
+    """The outcome of one image; each selected reference has exactly one.
 
-    `bytes_fetched` are what this image caused to cross the network, `bytes_reused` what it needed and was already
-    there or fetched for another image; `elapsed` is in seconds. `reason` says why, for what was skipped.
+    `bytes_fetched` were received for this image, `bytes_reused` were there already or fetched for another image;
+    `elapsed` is in seconds. `reason` explains why an image was skipped.
     """
 
     reference: Reference
@@ -70,10 +70,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run began. `started` is POSIX time.
+    """A run began. `started` is POSIX time, `jobs` are the names of its jobs, if any.
 
-    Of named jobs `jobs` has the names; of several `selections` organization, glob and tag are those of the first.
-    `limit_rate` (bytes a second) and `max_requests_per_second` are what the user allows of the source, None: no limit.
+    Of several `selections`, organization, glob and tag are those of the first. `limit_rate` (bytes per second) and
+    `max_requests_per_second` are the user's limits for the source, None without a limit.
     """
 
     run_id: str
@@ -92,18 +92,17 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class PageListed:
-    """One page of the organization's repositories arrived; `matched` of its `repositories` fit the glob."""
+    """A page of the listing arrived: `matched` of its `repositories` match; `rejected` entries were unreadable."""
 
     number: int
     repositories: int
     matched: int
     rejected: int = 0
-    """How many entries made no sense and are left out: nobody knows what they stand for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListingFinished:
-    """The listing ended. `complete` is false when it broke off."""
+    """The listing ended. `complete` is false if it broke off."""
 
     pages: int
     complete: bool
@@ -111,14 +110,14 @@ class ListingFinished:
 
 @dataclass(frozen=True, slots=True)
 class TagChecked:
-    """A candidate turned out to carry a tag that is selected."""
+    """A repository has a selected tag."""
 
     reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateChecked:
-    """A repository whose name matched was looked at: `images` of it are mirrored; a `TagChecked` follows for each."""
+    """The tags of a matching repository were checked; a `TagChecked` follows for each of its selected `images`."""
 
     repository: str
     images: int
@@ -126,7 +125,7 @@ class CandidateChecked:
 
 @dataclass(frozen=True, slots=True)
 class CheckFailed:
-    """Whether a repository carries the tag could not be found out: it counts as one image that failed."""
+    """The tags of a repository could not be checked; it counts as one failed image."""
 
     repository: str
     tag: str
@@ -135,9 +134,9 @@ class CheckFailed:
 
 @dataclass(frozen=True, slots=True)
 class CandidateSkipped:
-    """A repository whose name matched is not mirrored, and that is no error: it lacks the tag, or is too old.
+    """A matching repository is not mirrored, because it lacks the tag or is too old, for instance.
 
-    `looked_at` is false when the listing alone said so.
+    `looked_at` is false if the listing alone was enough to decide that.
     """
 
     repository: str
@@ -154,14 +153,14 @@ class ImageQueued:
 
 @dataclass(frozen=True, slots=True)
 class ImageStarted:
-    """A worker took an image."""
+    """A worker started on an image."""
 
     reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePlanned:
-    """The manifests are known: `blobs` pieces of content with `total_bytes` in all, `missing_bytes` not yet here."""
+    """The manifests of an image are known: `blobs` of `total_bytes`, of which the target lacks `missing_bytes`."""
 
     reference: Reference
     blobs: int
@@ -171,7 +170,7 @@ class ImagePlanned:
 
 @dataclass(frozen=True, slots=True)
 class BlobFinished:
-    """A blob was fetched, verified and has its name now."""
+    """A blob was fetched, verified and stored."""
 
     digest: Digest
     size: int
@@ -179,7 +178,7 @@ class BlobFinished:
 
 @dataclass(frozen=True, slots=True)
 class ImageDerived:
-    """An image went through occystrap's pipeline: lines that its filters printed, and what its own check found."""
+    """An image went through occystrap's pipeline: the lines that filters printed, and the findings of its check."""
 
     reference: Reference
     printed: tuple[str, ...] = ()
@@ -195,7 +194,7 @@ class ImageFinished:
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled:
-    """Something failed that may work later; `wait` is in seconds, `attempt` counts from 1."""
+    """A request failed and will be retried in `wait` seconds; `attempt` counts from 1."""
 
     what: str
     attempt: int
@@ -206,7 +205,7 @@ class RetryScheduled:
 
 @dataclass(frozen=True, slots=True)
 class HostPaused:
-    """A host asked for patience: nothing is sent there for `seconds`."""
+    """A host gets no requests for `seconds`."""
 
     host: str
     seconds: float
@@ -215,15 +214,16 @@ class HostPaused:
 
 @dataclass(frozen=True, slots=True)
 class HostResumed:
-    """The pause of a host is over: the next request goes out, or a host that was down has answered again."""
+    """The pause of a host is over: requests go out again, or a host that was down has answered."""
 
     host: str
 
 
 @dataclass(frozen=True, slots=True)
 class HostPaced:
-    """How much may go to one kind of endpoints of a host has changed notably: `window` requests at a time, `rate` a
-    second (None: as many as there are). `throttled` counts its answers so far that asked for less, 429 mostly.
+    """The limits of one kind of endpoints of a host changed notably: `window` concurrent requests, `rate` per second.
+
+    A rate of None is unlimited. `throttled` counts the answers so far that asked for fewer requests, mostly 429.
     """
 
     host: str
@@ -235,14 +235,14 @@ class HostPaced:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One line that a person should read, but that changes nothing."""
+    """A line for people."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The run takes no new images: what is in flight is being finished."""
+    """The run starts no new images, and finishes those in flight."""
 
     reason: str
 
@@ -297,8 +297,8 @@ Event = (
 )
 
 Observer = Callable[[Event], None]
-"""Called in the event loop for each event, in order: it must neither block nor raise."""
+"""A function that is called in the event loop for each event, in order. It must neither block nor raise."""
 
 
 def ignore(_event: Event) -> None:
-    """Observe nothing."""
+    """Ignore an event."""

@@ -9,32 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from ..events import (
-    BlobFinished,
-    CandidateChecked,
-    CandidateSkipped,
-    CheckFailed,
-    Event,
-    HostPaced,
-    HostPaused,
-    HostResumed,
-    ImageDerived,
-    ImageFinished,
-    ImagePlanned,
-    ImageQueued,
-    ImageStarted,
-    ListingFinished,
-    Notice,
-    Outcome,
-    PageListed,
-    RetryScheduled,
-    RunFinished,
-    RunStarted,
-    Status,
-    StopRequested,
-    TagChecked,
-    Totals,
-)
+from .. import events
+from ..events import Event, Outcome, Status
 from ..text import one_line
 from .failed import FailedImage
 from .hosts import Hosts
@@ -58,14 +34,14 @@ class RunProgress:
 
     clock: Callable[[], float] = time.monotonic
     meters: Meters = field(default_factory=Meters)
-    run: RunStarted | None = None
+    run: events.RunStarted | None = None
     began: float | None = None
     """The time of the start by `clock`."""
-    finished: RunFinished | None = None
+    finished: events.RunFinished | None = None
     stop_reason: str | None = None
 
     outcomes: list[Outcome] = field(default_factory=list)
-    failed_checks: list[CheckFailed] = field(default_factory=list)
+    failed_checks: list[events.CheckFailed] = field(default_factory=list)
     findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The findings of occystrap's check of each derived image, by its full name."""
 
@@ -120,41 +96,41 @@ class RunProgress:
     def apply(self, event: Event) -> None:  # noqa: C901  (a flat table, one entry per class of event)
         """Fold `event` into the numbers."""
         match event:
-            case RunStarted():
+            case events.RunStarted():
                 self.run, self.began = event, self.clock()
-            case PageListed():
+            case events.PageListed():
                 self._page(event)
-            case ListingFinished():
+            case events.ListingFinished():
                 self.listings += 1
                 self.complete_listings += event.complete
-            case TagChecked():
+            case events.TagChecked():
                 self.tags_found += 1
-            case CandidateChecked():
+            case events.CandidateChecked():
                 self.candidates_checked += 1
                 self.tags_expected += event.images
-            case CheckFailed():
+            case events.CheckFailed():
                 self._fail_check(event)
-            case CandidateSkipped():
+            case events.CandidateSkipped():
                 self._skip(event)
-            case ImageQueued():
+            case events.ImageQueued():
                 self.queued += 1
-            case ImageStarted():
+            case events.ImageStarted():
                 self._start(event)
-            case ImagePlanned():
+            case events.ImagePlanned():
                 self._plan(event)
-            case BlobFinished():
+            case events.BlobFinished():
                 pass  # the meters have its bytes
-            case ImageDerived():
+            case events.ImageDerived():
                 self.findings[event.reference.full_name] = event.findings
-            case ImageFinished():
+            case events.ImageFinished():
                 self._finish(event.outcome)
-            case RetryScheduled() | HostPaused() | HostResumed() | HostPaced():
+            case events.RetryScheduled() | events.HostPaused() | events.HostResumed() | events.HostPaced():
                 self.hosts.apply(event, self.clock())
-            case Notice():
+            case events.Notice():
                 self.last_notices.append(one_line(event.message))
-            case StopRequested():
+            case events.StopRequested():
                 self.stop_reason = one_line(event.reason)
-            case RunFinished():
+            case events.RunFinished():
                 self.finished = event
             case _:
                 assert_never(event)
@@ -220,10 +196,10 @@ class RunProgress:
         """Return how many images have `status`; skipped repositories count as skipped images."""
         return self.skipped if status is Status.SKIPPED else self.images[status]
 
-    def totals(self) -> Totals:
+    def totals(self) -> events.Totals:
         """Return the totals so far."""
         counts = {status.value: self.count(status) for status in Status}
-        return Totals(**counts, bytes_fetched=self.bytes_fetched, bytes_reused=self.bytes_reused)
+        return events.Totals(**counts, bytes_fetched=self.bytes_fetched, bytes_reused=self.bytes_reused)
 
     def elapsed(self, now: float) -> float:
         """Return the seconds that the run took, or has taken until `now` (a time of `clock`)."""
@@ -232,25 +208,25 @@ class RunProgress:
 
         return 0.0 if self.began is None else max(0.0, now - self.began)
 
-    def _page(self, event: PageListed) -> None:
+    def _page(self, event: events.PageListed) -> None:
         self.pages += 1
         self.listed += event.repositories
         self.matched += event.matched
         self.rejected += event.rejected
 
-    def _skip(self, event: CandidateSkipped) -> None:
+    def _skip(self, event: events.CandidateSkipped) -> None:
         self.candidates_skipped += 1
         self.candidates_ruled_out += not event.looked_at
         _count_reason(self.skip_reasons, event.reason)
 
-    def _start(self, event: ImageStarted) -> None:
+    def _start(self, event: events.ImageStarted) -> None:
         self.started += 1
         self.in_work += 1
         self._work[event.reference.full_name] = None
         if self.began_working is None:
             self.began_working = self.clock()
 
-    def _plan(self, event: ImagePlanned) -> None:
+    def _plan(self, event: events.ImagePlanned) -> None:
         name = event.reference.full_name
         if name in self._work:
             self._unplan(self._work[name])
@@ -281,13 +257,13 @@ class RunProgress:
         elif outcome.status is Status.SKIPPED:
             _count_reason(self.image_skip_reasons, outcome.reason or "no reason given")
 
-    def _fail_check(self, event: CheckFailed) -> None:
+    def _fail_check(self, event: events.CheckFailed) -> None:
         self.failed_checks.append(event)
         self.checks_failed += 1
         self.images[Status.FAILED] += 1
         self._fail(event)
 
-    def _fail(self, failed: Outcome | CheckFailed) -> None:
+    def _fail(self, failed: Outcome | events.CheckFailed) -> None:
         failure = FailedImage.of(failed)
         self.last_failures.append(failure)
         if failed.error is not None and failed.error.advice:

@@ -23,54 +23,59 @@ def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
 
     :raises StoreError: if it can't be written.
     """
-    registry = CollectorRegistry()
-    metrics = _Metrics(registry)
-    earlier = _last_successes(file)
+    metrics, earlier = _Metrics(), _last_successes(file)
     for report, code in runs:
         metrics.add(report, code, earlier)
 
     try:
-        write_to_textfile(str(file), registry)
+        write_to_textfile(str(file), metrics.registry)
     except OSError as error:
         raise StoreError(f"--metrics-textfile {file}: {error.strerror}") from None
 
 
 class _Metrics:
-    """One gauge per number, because a run that has ended does not count on."""
+    """Gauges, because the numbers of a run that has ended do not count on."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, words: str, *labels: str) -> Gauge:
-            return Gauge(f"quaymirror_{name}", words, (*_LABELS, *labels), registry=registry)
-
-        self._started = gauge("run_started_timestamp_seconds", "Start of the last run.")
-        self._duration = gauge("run_duration_seconds", "Duration of the last run.")
-        self._code = gauge("run_exit_code", "Exit code of the last run; 0 is success.")
-        self._success = gauge("last_success_timestamp_seconds", "End of the last successful run.")
-        self._complete = gauge("run_complete", "1 if the last run found and processed everything selected.")
-        self._images = gauge("images", "Images of the last run by outcome.", "status")
-        self._fetched = gauge("fetched_bytes", "Bytes that the last run fetched.")
-        self._reused = gauge("reused_bytes", "Bytes that images of the last run needed and did not have to fetch.")
-        self._retries = gauge("retries", "Retries of the last run.", "host")
-        self._paused = gauge("paused_seconds", "Pauses that hosts asked for during the last run.", "host")
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._gauges = {
+            name: Gauge(f"quaymirror_{name}", text, (*_LABELS, *labels), registry=self.registry)
+            for name, text, *labels in (
+                ("run_started_timestamp_seconds", "Start of the last run."),
+                ("run_duration_seconds", "Duration of the last run."),
+                ("run_exit_code", "Exit code of the last run; 0 is success."),
+                ("last_success_timestamp_seconds", "End of the last successful run."),
+                ("run_complete", "1 if the last run found and processed everything selected."),
+                ("images", "Images of the last run by outcome.", "status"),
+                ("fetched_bytes", "Bytes that the last run fetched."),
+                ("reused_bytes", "Bytes that images of the last run needed and did not have to fetch."),
+                ("retries", "Retries of the last run.", "host"),
+                ("paused_seconds", "Pauses that hosts asked for during the last run.", "host"),
+            )
+        }
 
     def add(self, report: Report, code: int, earlier: Mapping[tuple[str, ...], float]) -> None:
         labels = (report.target, ",".join(report.jobs))
-        self._started.labels(*labels).set(report.started)
-        self._duration.labels(*labels).set(round(report.elapsed, 3))
-        self._code.labels(*labels).set(code)
-        self._complete.labels(*labels).set(int(report.complete))
-        self._fetched.labels(*labels).set(report.bytes_fetched)
-        self._reused.labels(*labels).set(report.bytes_reused)
+
+        def record(name: str, value: float, *more: str) -> None:
+            self._gauges[name].labels(*labels, *more).set(value)
+
+        record("run_started_timestamp_seconds", report.started)
+        record("run_duration_seconds", round(report.elapsed, 3))
+        record("run_exit_code", code)
+        record("run_complete", int(report.complete))
+        record("fetched_bytes", report.bytes_fetched)
+        record("reused_bytes", report.bytes_reused)
         for status in Status:
-            self._images.labels(*labels, status.value).set(report.counts[status])
+            record("images", report.counts[status], status.value)
 
         for name, host in report.hosts.items():
-            self._retries.labels(*labels, name).set(host.retries)
-            self._paused.labels(*labels, name).set(round(host.paused_s, 3))
+            record("retries", host.retries, name)
+            record("paused_seconds", round(host.paused_s, 3), name)
 
         succeeded = report.started + report.elapsed if code == 0 else earlier.get(labels)
         if succeeded is not None:
-            self._success.labels(*labels).set(succeeded)
+            record("last_success_timestamp_seconds", succeeded)
 
 
 def _last_successes(file: Path) -> dict[tuple[str, ...], float]:

@@ -64,16 +64,6 @@ class Report:
         return self.progress.failed_checks
 
     @property
-    def repositories(self) -> int:
-        """Repositories on the listing."""
-        return self.progress.listed
-
-    @property
-    def matched(self) -> int:
-        """Repositories whose names matched."""
-        return self.progress.matched
-
-    @property
     def rejected(self) -> int:
         """Entries of the listing that could not be read."""
         return self.progress.rejected
@@ -82,11 +72,6 @@ class Report:
     def skipped(self) -> Mapping[str, int]:
         """Repositories without an image of the selections, by reason."""
         return self.progress.skip_reasons
-
-    @property
-    def findings(self) -> Mapping[str, Sequence[str]]:
-        """The findings of the check of each derived image, by its full name."""
-        return self.progress.findings
 
     @property
     def counts(self) -> Counter[Status]:
@@ -186,8 +171,8 @@ class Report:
             "error": error_json(self.fatal),
             "stopped": self.stopped,
             "repositories": {
-                "listed": self.repositories,
-                "matched": self.matched,
+                "listed": self.progress.listed,
+                "matched": self.progress.matched,
                 "rejected": self.rejected,
                 "skipped": dict(self.skipped),
             },
@@ -211,7 +196,7 @@ class Report:
             "elapsed_s": round(outcome.elapsed, 3),
             "error": error_json(outcome.error),
         }
-        findings = self.findings.get(reference.full_name)
+        findings = self.progress.findings.get(reference.full_name)
         if findings is not None:
             document["findings"] = list(findings)
 

@@ -7,21 +7,8 @@ from collections.abc import Callable
 
 import anyio
 
-from ..events import (
-    CheckFailed,
-    Event,
-    HostPaused,
-    HostResumed,
-    ImageFinished,
-    ListingFinished,
-    Notice,
-    Outcome,
-    RetryScheduled,
-    RunFinished,
-    RunStarted,
-    Status,
-    StopRequested,
-)
+from .. import events
+from ..events import Event, Outcome, Status
 from ..progress.combined import CombinedProgress
 from ..progress.failed import FailedImage
 from ..progress.forecast import seconds_left
@@ -68,23 +55,23 @@ class Lines:
     def __call__(self, event: Event) -> None:
         """Write the line of `event`, if it has one."""
         match event:
-            case HostPaused(host):
-                self._paused.add(host)
-                self._say("paused", f"{one_line(host)} for {human_duration(event.seconds)}: {one_line(event.reason)}")
-            case HostResumed(host) if host in self._paused:
+            case events.HostResumed(host) if host in self._paused:
                 self._paused.remove(host)
                 self._say("resumed", one_line(host))
-            case ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
+            case events.ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
-            case CheckFailed():
+            case events.CheckFailed():
                 failed = FailedImage.of(event)
                 self._say("failed", f"{failed.name:<{self._name_width}}  {failed}")
-            case RetryScheduled() if self._verbose:
+            case events.RunStarted():
+                self._say("started", _start(event))
+            case events.RetryScheduled() if self._verbose:
                 self._say("retry", _retry(event))
-            case Notice():
-                self._say("notice", one_line(event.message))
-            case RunStarted() | ListingFinished() | StopRequested() | RunFinished():
-                self._transition(event)
+            case events.HostPaused(host):
+                self._paused.add(host)
+                self._say("paused", f"{one_line(host)} for {human_duration(event.seconds)}: {one_line(event.reason)}")
+            case events.Notice() | events.ListingFinished() | events.StopRequested() | events.RunFinished():
+                self._say(*_transition(event, self._progress.now()))
             case _:
                 pass
 
@@ -102,27 +89,14 @@ class Lines:
             self.tick()
             await anyio.sleep(1)
 
-    def _transition(self, event: RunStarted | ListingFinished | StopRequested | RunFinished) -> None:
-        progress = self._progress.now()
-        match event:
-            case RunStarted():
-                self._say("started", _start(event))
-            case ListingFinished():
-                self._say("listed", _listing(progress))
-            case StopRequested():
-                in_work = counted(progress.in_work, "image")
-                self._say("stopping", f"{one_line(event.reason)}; finishing {in_work} in flight")
-            case RunFinished():
-                if progress.finished and progress.skipped:
-                    self._say("skipped", _skipped(progress))
-
     def _image(self, outcome: Outcome) -> None:
         name = escape_controls(outcome.reference.name)
         self._name_width = max(self._name_width, min(len(name), _MAX_NAME))
         self._say(outcome.status.value, f"{name:<{self._name_width}}  {outcome_text(outcome)}")
 
     def _say(self, word: str, text: str) -> None:
-        self._write(f"{word:<{_WORD}}  {text}".rstrip() + "\n")
+        if text:
+            self._write(f"{word:<{_WORD}}  {text}\n")
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -141,19 +115,30 @@ def outcome_text(outcome: Outcome) -> str:
     return "  ".join(parts)
 
 
-def _start(run: RunStarted) -> str:
+def _start(run: events.RunStarted) -> str:
     words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
     limits = limits_text(run)
     return escape_controls(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
 
 
-def _listing(progress: RunProgress) -> str:
-    listed, pages = counted(progress.listed, "repository", "repositories"), counted(progress.pages, "page")
-    text = f"{listed} on {pages}, {progress.matched:,} match"
-    return f"{text}; the listing broke off" if progress.listing_broke_off else text
+def _transition(
+    event: events.Notice | events.ListingFinished | events.StopRequested | events.RunFinished, progress: RunProgress
+) -> tuple[str, str]:
+    """Return the word and the text of an event that concerns the run as a whole."""
+    match event:
+        case events.Notice():
+            return "notice", one_line(event.message)
+        case events.ListingFinished():
+            listed = counted(progress.listed, "repository", "repositories")
+            text = f"{listed} on {counted(progress.pages, 'page')}, {progress.matched:,} match"
+            return "listed", f"{text}; the listing broke off" if progress.listing_broke_off else text
+        case events.StopRequested():
+            return "stopping", f"{one_line(event.reason)}; finishing {counted(progress.in_work, 'image')} in flight"
+        case events.RunFinished():
+            return "skipped", _skipped(progress) if progress.finished and progress.skipped else ""
 
 
-def _retry(event: RetryScheduled) -> str:
+def _retry(event: events.RetryScheduled) -> str:
     failed = f"attempt {event.attempt} failed: {one_line(event.cause)}"
     return f"{one_line(event.what)} in {human_duration(event.wait)}, {failed}"
 

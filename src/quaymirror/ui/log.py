@@ -11,25 +11,10 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from ..events import (
-    CandidateSkipped,
-    CheckFailed,
-    Event,
-    HostPaced,
-    HostPaused,
-    HostResumed,
-    ImageFinished,
-    ListingFinished,
-    Notice,
-    RetryScheduled,
-    RunFinished,
-    RunStarted,
-    Status,
-    StopRequested,
-    TagChecked,
-)
+from .. import events
+from ..events import Event, Status
 from ..progress.failed import FailedImage, explain
-from ..text import escape_controls, one_line
+from ..text import counted, escape_controls, one_line
 from .descriptions import limits_text, pace_text, subject
 from .jsonl import event_name, members
 
@@ -49,7 +34,7 @@ class LogObserver:
 
     def __call__(self, event: Event) -> None:
         """Log `event` if its level is enabled."""
-        if isinstance(event, RunStarted):
+        if isinstance(event, events.RunStarted):
             self._run_id = escape_controls(event.run_id)
 
         level = level_of(event)
@@ -60,22 +45,20 @@ class LogObserver:
 def level_of(event: Event) -> int:
     """Return the `logging` level of an event."""
     match event:
-        case CheckFailed():
+        case events.CheckFailed():
             return logging.ERROR
-        case ImageFinished(outcome):
+        case events.ImageFinished(outcome):
             return logging.ERROR if outcome.status is Status.FAILED else logging.INFO
-        case HostPaused():
+        case events.RunFinished():
+            return logging.INFO if event.error is None else logging.ERROR
+        case events.ListingFinished():
+            return logging.INFO if event.complete else logging.WARNING
+        case events.HostPaused():
             # Short pauses are normal while the request rate adapts.
             return logging.WARNING if event.seconds >= _LONG_PAUSE_SECONDS else logging.INFO
-        case Notice() | StopRequested():
+        case events.Notice() | events.StopRequested():
             return logging.WARNING
-        case HostResumed():
-            return logging.INFO
-        case ListingFinished():
-            return logging.INFO if event.complete else logging.WARNING
-        case RunFinished():
-            return logging.INFO if event.error is None else logging.ERROR
-        case RunStarted():
+        case events.RunStarted() | events.HostResumed():
             return logging.INFO
         case _:
             return logging.DEBUG
@@ -84,33 +67,33 @@ def level_of(event: Event) -> int:
 def message_of(event: Event) -> str:  # noqa: C901  (a flat table, one entry per class of event)
     """Return an event as one line of text, safe to print."""
     match event:
-        case RunStarted():
+        case events.RunStarted():
             text = f"started {subject(event)} from {event.server} to {event.target} {limits_text(event)}"
-        case ImageFinished(outcome):
+        case events.ImageFinished(outcome):
             about = FailedImage.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
             text = f"{outcome.status.value} {outcome.reference.name} {about}"
-        case CheckFailed():
+        case events.CheckFailed():
             failed = FailedImage.of(event)
             text = f"failed {failed.name} {failed}"
-        case CandidateSkipped():
+        case events.CandidateSkipped():
             text = f"skipped {event.repository}: {event.reason}"
-        case TagChecked():
+        case events.TagChecked():
             text = f"found {event.reference.name}"
-        case HostPaused():
+        case events.HostPaused():
             text = f"paused {event.host} for {event.seconds:.1f} s: {event.reason}"
-        case HostResumed():
+        case events.HostResumed():
             text = f"resumed {event.host}"
-        case HostPaced():
+        case events.HostPaced():
             text = f"pace of {event.host}: {event.kind} {pace_text(event)}"
-        case RetryScheduled():
+        case events.RetryScheduled():
             text = f"retry {event.what} in {event.wait:.1f} s, attempt {event.attempt} failed: {event.cause}"
-        case ListingFinished():
-            text = f"listed {event.pages:,} pages" + ("" if event.complete else "; the listing broke off")
-        case Notice():
+        case events.ListingFinished():
+            text = f"listed {counted(event.pages, 'page')}" + ("" if event.complete else "; the listing broke off")
+        case events.Notice():
             text = event.message
-        case StopRequested():
+        case events.StopRequested():
             text = f"stopping: {event.reason}"
-        case RunFinished():
+        case events.RunFinished():
             error = f": {explain(event.error)}" if event.error else ""
             text = f"finished with exit code {event.exit_code} after {event.elapsed:.1f} s{error}"
         case _:
