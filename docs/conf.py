@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: `nox -s docs`."""
+"""The configuration of Sphinx: `nox -s docs` builds these pages."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
-# Names of other libraries, and of rooms that the reference does not show.
+# Names of other libraries, and of modules that the reference does not show.
 nitpick_ignore_regex = [("py:.*", r".*")]

@@ -25,7 +25,7 @@ _TITLE = f"quaymirror sync kolla '*' {_TAG} --limit-rate 20M"
 
 
 def organization() -> Registry:
-    """Return what is mirrored for the pictures."""
+    """Return the organization for the pictures."""
     registry = Registry()
     kolla = registry.organization("kolla")
     for number in range(60):
@@ -38,7 +38,7 @@ def organization() -> Registry:
 
 
 async def main(directory: Path) -> None:
-    """Take a picture at each size when the run is in its middle."""
+    """Take a picture at each size in the middle of a run."""
     for name, size in _SIZES.items():
         limits = QUAY_NGINX_HTTP1
         async with QuayServer(organization(), latency=0.05, bandwidth=250_000, limits=limits) as server:
@@ -52,7 +52,7 @@ async def main(directory: Path) -> None:
 
 
 def record(size: tuple[int, int], url: str, place: Path) -> str:
-    """Run quaymirror in tmux, and return what is on the screen after nine seconds."""
+    """Run quaymirror in tmux, and return the screen after nine seconds."""
     tmux = ["tmux", "-L", f"quaymirror-{os.getpid()}"]
     run = f"{sys.executable} -m quaymirror sync kolla '*' {_TAG} --limit-rate 20M --server {url}"
     window = ["-d", "-c", str(place), "-x", str(size[0]), "-y", str(size[1])]
