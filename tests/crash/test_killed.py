@@ -196,10 +196,13 @@ async def test_skopeo_reads_every_image_that_is_named_after_a_kill(tmp_path: Pat
 
 
 @pytest.mark.timeout(180)
-async def test_thirty_kills_at_random_moments_under_load_lose_nothing(tmp_path: Path, commands: Zygote) -> None:
+@pytest.mark.parametrize("seed", [5, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(6, 16))])
+async def test_thirty_kills_at_random_moments_under_load_lose_nothing(
+    seed: int, tmp_path: Path, commands: Zygote
+) -> None:
     registry, images = kolla(24, layer_size=300_000)
     night, mirror = Night(registry, images), tmp_path / "mirror"
-    moments, kills = random.Random(5), 0
+    moments, kills = random.Random(seed), 0
     async with QuayServer(registry) as server:
         command = ("sync", "kolla", "*", TAG, "--server", server.url, "--to", str(mirror), "--progress", "none")
         while kills < 30:
