@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 import yaml
 
+import quaymirror
 from quaymirror.cli.main import main
 from quaymirror.cli.run import run
 from quaymirror.config.document import read_config
@@ -66,6 +67,13 @@ def test_the_glossary_is_sorted_short_and_linked() -> None:
     assert len(set(terms)) == len(terms)
     for page in ("docs/index.md", "CONTRIBUTING.md"):
         assert "reference/glossary" in (ROOT / page).read_text()
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (DOCS / "reference/python.md").read_text()
+    names = set(quaymirror.__all__) - {"__version__"}
+    assert {name for name in names if not re.search(rf"quaymirror\.{name}\b|``{name}``", page)} == set()
+    assert set(re.findall(r"auto(?:class|function):: quaymirror\.(\w+)", page)) <= names
 
 
 def command_lines() -> Iterator[tuple[str, str]]:
