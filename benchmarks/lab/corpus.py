@@ -85,6 +85,15 @@ def tiny(site: Path, *, repositories: int = 1000, images: int = 600) -> Corpus:
     return _write(site, rows, without=[f"other-{number:04}" for number in range(repositories - images)])
 
 
+def broken(site: Path, *, images: int = 300) -> Corpus:
+    """Return images whose blobs are all missing, so that each one fails."""
+    corpus = tiny(site, repositories=images, images=images)
+    for digest in corpus.unique:
+        (site / "blobs" / digest).unlink()
+
+    return corpus
+
+
 def big(site: Path, *, images: int = 4, size: int = 1_070_000_000) -> Corpus:
     """Return images of one big layer each."""
     return _write(site, [(f"big-{number}", [(f"big {number}", size)]) for number in range(images)])

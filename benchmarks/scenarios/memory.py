@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from lab import corpus, measure, peers
@@ -12,6 +13,7 @@ from lab.measure import Cost
 from lab.scenario import Case, Lab, Scenario
 
 _REPOSITORIES = (100, 1_000, 5_000, 20_000)
+_FAILURES = (30, 300, 3_000)
 _MEGABYTES = (1, 32, 256, 1_000, 4_000)
 _GROWTH_MIB = 25
 
@@ -34,14 +36,23 @@ def run(lab: Lab) -> Iterator[Case]:
         }
         yield _case(lab, "layers", "Peak memory by the size of a layer", sizes)
 
+    if lab.wants("failures"):
+        sizes = {
+            f"{n:,} failed images": partial(corpus.broken, images=n) for n in _FAILURES[: 2 if lab.quick else None]
+        }
+        yield _case(lab, "failures", "Peak memory by the number of failed images", sizes, code=3)
 
-def _case(lab: Lab, name: str, title: str, sizes: Mapping[str, Callable[..., Corpus]]) -> Case:
+
+def _case(lab: Lab, name: str, title: str, sizes: Mapping[str, Callable[..., Corpus]], *, code: int = 0) -> Case:
+    """Measure one size after the other; the command ends with this exit code."""
     costs: dict[str, list[Cost]] = {}
     for size, make in sizes.items():
         content = make(lab.home / "memory")
         try:
             with lab.served(content) as server:
                 contestant = peers.ours(server, name=f"quaymirror sync, {size}")
+                if code:
+                    contestant = replace(contestant, command=f"{contestant.command}; test $? -eq {code}")
 
                 def turn(contestant: measure.Contestant, asked: Callable[[], dict[str, int]] = server.asked) -> Cost:
                     asked()
@@ -61,4 +72,4 @@ def _case(lab: Lab, name: str, title: str, sizes: Mapping[str, Callable[..., Cor
     return case
 
 
-SCENARIO = Scenario("memory", "peak memory, by what there is", ("repositories", "layers"), run)
+SCENARIO = Scenario("memory", "peak memory, by what there is", ("repositories", "layers", "failures"), run)

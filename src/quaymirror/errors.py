@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack
 
 __all__ = [
     "AccessDenied",
@@ -68,9 +68,7 @@ class ExitCode(IntEnum):
     """The exit codes of the command line, the most severe first; the only table of their meaning and advice."""
 
     meaning: str
-    """What the code says about a run."""
     advice: str
-    """What to do next, "" if nothing in particular."""
 
     def __new__(cls, code: int, meaning: str = "", advice: str = "") -> Self:
         """Return the member for a line of the table."""
@@ -107,7 +105,7 @@ _SEVERITY = {code: rank for rank, code in enumerate(ExitCode)}
 
 
 class Scope(Enum):
-    """How far the damage of an error reaches."""
+    """The reach of an error."""
 
     ATTEMPT = "attempt"
     """Another attempt can succeed."""
@@ -135,6 +133,17 @@ class Phase(Enum):
     COMMIT = "commit"
 
 
+class _Properties(TypedDict, total=False):
+    """The properties of an error; None stands for the default of its class."""
+
+    scope: Scope | None
+    side: Side | None
+    phase: Phase | None
+    status: int | None
+    codes: frozenset[str] | None
+    retry_after: float | None
+
+
 class QuaymirrorError(Exception):
     """The base of all errors that are raised on purpose: one line for a person, properties for the program.
 
@@ -153,27 +162,9 @@ class QuaymirrorError(Exception):
     codes: frozenset[str] = frozenset()
     retry_after: float | None = None
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        scope: Scope | None = None,
-        side: Side | None = None,
-        phase: Phase | None = None,
-        status: int | None = None,
-        codes: frozenset[str] | None = None,
-        retry_after: float | None = None,
-    ) -> None:
+    def __init__(self, message: str, **properties: Unpack[_Properties]) -> None:
         super().__init__(message)
-        given = {
-            "scope": scope,
-            "side": side,
-            "phase": phase,
-            "status": status,
-            "codes": codes,
-            "retry_after": retry_after,
-        }
-        vars(self).update((name, value) for name, value in given.items() if value is not None)
+        vars(self).update((name, value) for name, value in properties.items() if value is not None)
 
     def __setattr__(self, name: str, value: object) -> None:
         # Python sets the traceback, the cause and notes.
@@ -214,28 +205,13 @@ class Failure:
     @classmethod
     def of(cls, error: QuaymirrorError, *, phase: Phase | None = None) -> Failure:
         """Return the value of `error`; `phase` is used if the error doesn't know its own."""
-        return cls(
-            type(error),
-            error.message,
-            error.scope,
-            error.side,
-            error.phase or phase,
-            error.status,
-            error.codes,
-            error.retry_after,
-        )
+        properties = {name: getattr(error, name) for name in _Properties.__annotations__}
+        return cls(type(error), error.message, **properties | {"phase": error.phase or phase})
 
     def error(self) -> QuaymirrorError:
         """Return a new exception with the properties of this failure."""
-        return self.kind(
-            self.message,
-            scope=self.scope,
-            side=self.side,
-            phase=self.phase,
-            status=self.status,
-            codes=self.codes,
-            retry_after=self.retry_after,
-        )
+        properties: Any = {name: getattr(self, name) for name in _Properties.__annotations__}
+        return self.kind(self.message, **properties)
 
     def __str__(self) -> str:
         return self.message
@@ -256,7 +232,7 @@ class Failure:
 
     @property
     def advice(self) -> str:
-        """What to do next, "" if nothing in particular."""
+        """Advice on what to do next, "" if nothing in particular."""
         return self.kind.advice or (self.exit_code.advice if self.scope is Scope.RUN else "")
 
 
@@ -265,7 +241,7 @@ E = TypeVar("E", bound=QuaymirrorError)
 
 
 def most_severe(items: Iterable[T]) -> T:
-    """Return the most severe of `items`, of which there is at least one; the first one of equals.
+    """Return the most severe of one or more `items`; the first one of equals.
 
     Exit codes are ordered as in their table. An error that ends the run comes before one that does not, then errors
     are ordered by their exit codes.

@@ -106,7 +106,7 @@ class Credentials:
 
     @property
     def is_identity_token(self) -> bool:
-        """Whether the secret is an OAuth2 refresh token, which is exchanged at the token service, and no password."""
+        """True if the secret is an OAuth2 refresh token, which is exchanged at the token service, and no password."""
         return self.username == _IDENTITY_TOKEN
 
     def basic(self) -> Secret:

@@ -149,7 +149,7 @@ CASES: dict[str, Case] = {
     # Authorization
     "a realm on another host": Case(
         PARTIAL,
-        "--allow-realm evil.example would trust it",
+        "add --allow-realm evil.example if you trust it",
         path=MANIFESTS,
         action=Answer(401, {"WWW-Authenticate": 'Bearer realm="https://evil.example/token",service="x"'}),
     ),

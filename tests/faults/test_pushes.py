@@ -144,7 +144,7 @@ async def test_a_registry_that_never_mounts_gets_each_blob_in_each_repository(tm
         (Breakage("PUT", "/manifests/sha256:", refuse(415), nth=0), "media type"),
         (Breakage("PUT", "/manifests/sha256:", refuse(413), nth=0), "too large"),
         (Breakage("PUT", f"/manifests/{TAG}", refuse(409, "TAG_IMMUTABLE"), nth=0), "immutable"),
-        (Breakage("PUT", "/manifests/sha256:", refuse(400, "MANIFEST_INVALID"), nth=0), "does not take it"),
+        (Breakage("PUT", "/manifests/sha256:", refuse(400, "MANIFEST_INVALID"), nth=0), "the target rejects it"),
     ],
     ids=["403", "405", "507", "415", "413", "409", "400"],
 )

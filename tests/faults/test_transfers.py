@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import anyio
@@ -12,7 +13,15 @@ from organizations import TAG, kolla, small_image
 
 import quaymirror
 from quaymirror import Options, Selection, Status
-from quaymirror.errors import AccessDenied, DigestMismatch, ExitCode, NotFound, UnsafeRedirect, UnsupportedContent
+from quaymirror.errors import (
+    AccessDenied,
+    DigestMismatch,
+    ExitCode,
+    NotFound,
+    QuaymirrorError,
+    UnsafeRedirect,
+    UnsupportedContent,
+)
 from quaymirror.testing import (
     Action,
     CorruptBody,
@@ -143,6 +152,23 @@ async def test_what_does_not_pass_fails_that_image_and_names_nothing(case: str, 
     assert outcome.error.kind is error
     assert outcome.error.phase is not None
     assert layouts.names(tmp_path / "mirror") == {}
+
+
+async def test_a_report_of_failed_images_keeps_no_exception_alive(tmp_path: Path) -> None:
+    registry = Registry()
+    for number in range(30):
+        registry.organization("kolla").repository(f"image-{number}").push(TAG, small_image(f"image-{number}"))
+
+    gc.collect()
+    before = {id(item) for item in gc.get_objects() if isinstance(item, QuaymirrorError)}
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(BLOBS, Answer(404)))
+        report = await mirror(server, tmp_path / "mirror", retries=0)
+
+    gc.collect()
+    alive = [item for item in gc.get_objects() if isinstance(item, QuaymirrorError) and id(item) not in before]
+    assert report.counts[Status.FAILED] == 30
+    assert alive == []
 
 
 async def test_a_layer_that_one_repository_lost_comes_from_another_that_has_it(tmp_path: Path) -> None:

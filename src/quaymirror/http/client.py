@@ -77,7 +77,7 @@ class _Hop:
     is_own: bool = False
     authorization: Secret | None = None
     is_answer: bool = False
-    """Whether a challenge has been answered already."""
+    """True if a challenge has been answered already."""
     redirects: int = 0
 
 

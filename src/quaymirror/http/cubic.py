@@ -34,7 +34,7 @@ class CubicRate:
 
     @property
     def is_limited(self) -> bool:
-        """Whether the host has shown a limit."""
+        """True if the host has shown a limit."""
         return self._ceiling is not None
 
     def rate(self, now: float) -> float | None:

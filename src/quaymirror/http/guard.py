@@ -1,7 +1,7 @@
-"""Which addresses a URL that a *server* named may lead to.
+"""The addresses that URLs named by a server may lead to.
 
-A registry that answers with a redirect into our own network would make us its scanner (server-side request forgery).
-So addresses are checked when a socket is made for them, after name resolution, whatever the URL said.
+A registry that redirects into our own network could use us as a scanner (server-side request forgery). Addresses are
+checked when a socket is made for them, after name resolution.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# All that is assigned to networks (RFC 4291). What else IPv6 has is for one site, one link, or no single host.
+# All global unicast addresses (RFC 4291). Others belong to one site, one link, or no single host.
 _UNICAST = ipaddress.IPv6Network("2000::/3")
-# Of these, what is no host of the internet; Python knows some of them, and not in each of its versions (IANA's
-# registries of special-purpose addresses).
+# Exceptions among these (IANA's registries of special-purpose addresses), not all of which every Python knows.
 _SPECIAL = [
     ipaddress.ip_network(network)
     for network in ("2001::/23", "2001:db8::/32", "3fff::/20", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4")
@@ -25,9 +24,9 @@ _SPECIAL = [
 
 
 class AddressRefused(OSError):
-    """A server-named URL led to a private address.
+    """A URL named by a server led to a private address.
 
-    The text is always the same: aiohappyeyeballs raises the first of several failures only if they all read alike.
+    The text is constant: aiohappyeyeballs raises the first of several failures only if all texts are equal.
     """
 
     def __init__(self) -> None:
@@ -35,7 +34,7 @@ class AddressRefused(OSError):
 
 
 def is_public(address: str) -> bool:
-    """Tell whether a numeric `address` belongs to the public internet, looking through IPv4 wrapped in IPv6."""
+    """Return True if a numeric `address` belongs to the public internet; IPv4 in IPv6 is unwrapped."""
     ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
     if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
         return False
@@ -54,32 +53,32 @@ def _unwrapped(ip: IPAddress) -> IPAddress:
 
 
 class AddressGuard:
-    """Lets server-named URLs reach private addresses only if the server that the user named is at one itself.
+    """Allows private addresses in URLs named by a server only if the user's own server has one.
 
-    A mirror of a Quay inside one's own network needs its storage there; quay.io has no business pointing into it.
+    A mirror of a Quay in the local network needs its storage there; quay.io must not point into it.
     """
 
     def __init__(self, *, allow_private: bool = False) -> None:
         self.allow_private = allow_private
 
     def trusted_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
-        """Make a socket to the server that the user named, and learn what kind of address it has."""
+        """Make a socket to the user's own server, and remember if its address is private."""
         if not is_public(address_info[4][0]):
             self.allow_private = True
 
         return _socket(address_info)
 
     def allows(self, host: str) -> bool:
-        """Tell whether a proxy may be asked for `host`, where a server sent us: only literal addresses tell."""
+        """Return whether a `host` named by a server may be requested by a proxy; only literal addresses are checked."""
         try:
             return self.allow_private or is_public(host)
         except ValueError:
             return True
 
     def guarded_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
-        """Make a socket to where a server sent us.
+        """Make a socket to an address named by a server.
 
-        :raises AddressRefused: when that is a private address and may not be.
+        :raises AddressRefused: if it is private and must not be.
         """
         if not self.allow_private and not is_public(address_info[4][0]):
             raise AddressRefused

@@ -56,7 +56,7 @@ class Health:
         self._reason = ""
         self._is_probing = False
         self.is_down = False
-        """Whether the host fails most requests."""
+        """True if the host fails most requests."""
 
     def pause_left(self, now: float) -> float:
         """Return the seconds until requests may be sent."""

@@ -18,9 +18,9 @@ class Latency:
         self._average: float | None = None
         self._best = float("inf")
         self.is_far = False
-        """Whether the host has proved to be far away."""
+        """True if the host has proved to be far away."""
         self.is_known = False
-        """Whether the distance has been decided."""
+        """True if the distance has been decided."""
 
     def record(self, seconds: float) -> bool:
         """Record an answer; return True, once in a while, if answers have become slow."""

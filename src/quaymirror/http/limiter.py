@@ -233,7 +233,7 @@ class HostLimiter:
 
     @property
     def is_down(self) -> bool:
-        """Whether the host fails most requests."""
+        """True if the host fails most requests."""
         return self.host.health.is_down
 
     def slot(self, *, patient: bool = True) -> Slot:

@@ -1,4 +1,4 @@
-"""Where a URL points, and what of it may be shown."""
+"""Origins of URLs, URLs named by servers, and the part of a URL that may be shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VISIBLE = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port: what a credential is bound to (RFC 6454)."""
+    """Scheme, host and port, to which credentials are bound (RFC 6454)."""
 
     scheme: str
     host: str
@@ -33,12 +33,12 @@ class Origin:
 
     @property
     def is_secure(self) -> bool:
-        """Whether TLS protects what goes there."""
+        """True if TLS protects the connection."""
         return self.scheme == "https"
 
     @property
     def netloc(self) -> str:
-        """Host, with the port where it isn't the scheme's own: what image names call the registry."""
+        """Host, with a port other than the scheme's default, as in image names."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -46,7 +46,7 @@ class Origin:
         return f"{self.scheme}://{self.netloc}"
 
 
-# A redirect's URL is looked at several times, one after the other.
+# The URL of a redirect is parsed several times in a row.
 @lru_cache(maxsize=64)
 def _origin(url: str) -> Origin:
     parts, port = _parsed(url)
@@ -67,7 +67,7 @@ def _parsed(url: str) -> tuple[SplitResult, int | None]:
         raise ValueError("not a URL") from None  # its own words may hold all of the text
 
     if port == 0:
-        raise ValueError("nobody listens at port 0")
+        raise ValueError("a URL with port 0")
 
     return parts, port
 
@@ -85,7 +85,7 @@ def parse_server(text: str) -> Origin:
         raise ConfigError(f"--server {_without_secrets(text)!r}: {error}; write https://HOST[:PORT]") from None
 
     if parts.path.strip("/") or parts.query or parts.fragment or any(c.isspace() or not c.isprintable() for c in text):
-        raise ConfigError(f"--server {_without_secrets(text)!r}: only https://HOST[:PORT] is possible here")
+        raise ConfigError(f"--server {_without_secrets(text)!r}: write https://HOST[:PORT]")
 
     return origin
 
@@ -101,7 +101,7 @@ def follow(base: str, location: str) -> str:
         url = joined(base, checked_url(location))
         target = Origin.of(url)
     except ValueError as error:
-        raise UnsafeRedirect(f"{source.netloc} redirects to what can't be followed: {error}") from None
+        raise UnsafeRedirect(f"{source.netloc} redirects to an address that can't be followed: {error}") from None
 
     if source.is_secure and not target.is_secure:
         raise UnsafeRedirect(f"{source.netloc} redirects from HTTPS to plain HTTP at {target.netloc}: refused")
@@ -141,9 +141,9 @@ def request_target(url: str) -> str:
 
 
 def checked_url(text: str) -> str:
-    """Return `text`, from a server, if it can be a URL at all, absolute or not.
+    """Return `text`, from a server, if it can be an absolute or relative URL.
 
-    :raises ValueError: when no honest server sends such a thing.
+    :raises ValueError: if no honest server sends it.
     """
     if not text or len(text) > _MAX_URL or not text.isprintable():
         raise ValueError("not a usable URL")
@@ -152,7 +152,7 @@ def checked_url(text: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Return `url` as it may appear in messages and logs: no query (signatures live there), no user name."""
+    """Return `url` for messages and logs: without the query, which may contain signatures, and without user name."""
     parts = urlsplit(url)
     return SplitResult("", parts.netloc.rpartition("@")[2], parts.path, "", "").geturl().removeprefix("//")
 

@@ -1,4 +1,4 @@
-"""One word to whoever watches that runs happen. The URL is a secret: whoever knows it can ping."""
+"""Pings of a monitoring service. Their URL is a secret, since anyone who knows it can ping."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _MAX_ANSWER = 64 * 1024
 
 
 async def ping(url: str, body: bytes = b"") -> None:
-    """Send `body` to `url`, which is where the user wants it: any address will do, no redirect is followed.
+    """Send `body` to `url`, at any address; redirects are not followed.
 
-    :raises QuaymirrorError: when there is no answer within ten seconds, or one that is no success. Only the host of
-        the URL is in its message.
+    :raises QuaymirrorError: if no success is answered within ten seconds. Its message names only the host of the URL.
     """
     host = Origin.of(url).netloc
     timeouts = Timeouts(connect=_SECONDS, headers=_SECONDS, stall=_SECONDS)

@@ -21,7 +21,7 @@ class RateLimitProbe:
         self._trying = 0
         self._passed = 0
         self.is_over = False
-        """Whether the question is decided."""
+        """True if the question is decided."""
 
     def admit(self, now: float) -> tuple[float, bool]:
         """Return the seconds until the caller should ask again, 0 if its request may start, and if that is a trial.

@@ -1,6 +1,6 @@
-"""Proxies, as the environment names them: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, or in lower case.
+"""Proxies from the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, or in lower case.
 
-There is no standard; this is what Go's and Python's tools agree on. Loopback is never asked for through a proxy.
+Without a standard, this is the common subset of tools in Go and Python. Loopback never uses a proxy.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from .origin import Origin
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxy for each scheme, and the hosts that are reached without. Their URLs can hold passwords."""
+    """The proxy per scheme, and the hosts that don't use it. The URLs can contain passwords."""
 
     by_scheme: Mapping[str, str] = field(default_factory=dict, repr=False)
     exceptions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> Proxies:
-        """Return what `env` says.
+        """Return the proxies named by `env`.
 
-        :raises ConfigError: for a proxy that is none of HTTP.
+        :raises ConfigError: if a proxy URL is not http(s).
         """
         found = {}
         for scheme in ("http", "https"):
@@ -36,7 +36,7 @@ class Proxies:
         return cls(found, tuple(part for part in exceptions if part))
 
     def find(self, url: str) -> str | None:
-        """Return the URL of the proxy for `url`, None if it is reached directly."""
+        """Return the URL of the proxy for `url`, None for a direct connection."""
         origin = Origin.of(url)
         if origin.scheme not in self.by_scheme or _is_loopback(origin.host):
             return None
@@ -57,7 +57,7 @@ def _checked(text: str, scheme: str) -> str:
     try:
         Origin.of(f"{kind}://{rest.rpartition('@')[2]}")
     except ValueError:
-        raise ConfigError(f"{scheme}_proxy: only http://[USER:PASSWORD@]HOST:PORT is possible here") from None
+        raise ConfigError(f"{scheme}_proxy: write http://[USER:PASSWORD@]HOST:PORT") from None
 
     return url
 

@@ -65,7 +65,7 @@ class Attempts:
         self._tenacity: AsyncIterator[AttemptManager] | None = None
         self._manager: AttemptManager | None = None
         self.is_refetch = False
-        """Whether the last attempt ended with wrong bytes."""
+        """True if the last attempt ended with wrong bytes."""
 
     def progress(self) -> None:
         """Forget earlier failures, because the operation has achieved something new."""

@@ -1,7 +1,7 @@
-"""Whom we believe to be a registry, and how we prove who we are: TLS as docker's and containers' tools are told it.
+"""TLS configuration as in docker and podman (containers-certs.d(5)).
 
-Source: containers-certs.d(5). A directory holds `*.crt` (authorities to trust besides the system's) and pairs of
-`*.cert` and `*.key` (ourselves).
+A directory contains `*.crt` (additional certificate authorities) and pairs of `*.cert` and `*.key` (client
+certificates).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, from_os_error
 
 _SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a user says about the certificates of one registry.
+    """The user's options for the certificates of one registry.
 
-    `cafile` replaces the system's authorities, `directory` adds to them; without `verify` everybody is believed.
+    `cafile` replaces the system's authorities, `directory` adds to them; without `verify` nothing is verified.
     """
 
     cafile: Path | None = None
@@ -29,7 +29,7 @@ class Trust:
 
 
 def certificate_directory(registry: str, env: Mapping[str, str], *, system: tuple[Path, ...] = _SYSTEM) -> Path | None:
-    """Return the first certs.d directory there is for `registry`, a `host[:port]`; None if there is none."""
+    """Return the first existing certs.d directory for `registry`, a `host[:port]`, or None."""
     config = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if env.get("HOME") else None)
     homes = (*((Path(config, "containers", "certs.d"),) if config else ()), *system)
     names = (registry,) if ":" in registry.rpartition("]")[2] else (registry, f"{registry}:443")
@@ -37,11 +37,11 @@ def certificate_directory(registry: str, env: Mapping[str, str], *, system: tupl
 
 
 def tls_context(trust: Trust, *, is_own: bool = True) -> ssl.SSLContext | None:
-    """Return the context that `trust` means, None for the usual one.
+    """Return the context for `trust`, None for the default one.
 
-    Our own certificates are shown to the registry itself, not to where it sends us: then `is_own` is false.
+    Client certificates are used for the registry itself, not for the hosts it redirects to (`is_own` is False).
 
-    :raises ConfigError: naming the file that is missing or makes no sense.
+    :raises ConfigError: naming the file that is missing or invalid.
     """
     if trust == Trust():
         return None
@@ -61,14 +61,14 @@ def _context(cafile: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=cafile)
     except (OSError, ssl.SSLError):
-        raise ConfigError(f"{cafile} holds no CA certificates in PEM form") from None
+        raise ConfigError(f"{cafile} contains no CA certificates in PEM form") from None
 
 
 def _load_directory(context: ssl.SSLContext, directory: Path, *, is_own: bool) -> None:
     try:
         files = sorted(directory.iterdir())
     except OSError as error:
-        raise ConfigError(f"can't read {directory}: {error.strerror}") from None
+        raise from_os_error(error, "read", directory, kind=ConfigError) from None
 
     for file in files:
         if file.suffix == ".crt":
@@ -81,7 +81,7 @@ def _load_authority(context: ssl.SSLContext, file: Path) -> None:
     try:
         context.load_verify_locations(file)
     except (OSError, ssl.SSLError):
-        raise ConfigError(f"{file} holds no CA certificates in PEM form") from None
+        raise ConfigError(f"{file} contains no CA certificates in PEM form") from None
 
 
 def _load_pair(context: ssl.SSLContext, file: Path) -> None:
@@ -90,9 +90,9 @@ def _load_pair(context: ssl.SSLContext, file: Path) -> None:
         raise ConfigError(f"{file} is a client certificate without its key {key.name}")
 
     def no_password() -> str:
-        raise ConfigError(f"{key} is protected by a password, and nobody is there to type it")
+        raise ConfigError(f"{key} is protected by a password, which is not supported")
 
     try:
         context.load_cert_chain(file, key, no_password)
     except (OSError, ssl.SSLError):
-        raise ConfigError(f"{file} and {key.name} are no client certificate and its key in PEM form") from None
+        raise ConfigError(f"{file} and {key.name} are not a client certificate and its key in PEM form") from None

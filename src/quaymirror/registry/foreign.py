@@ -1,7 +1,7 @@
-"""Layers that are kept elsewhere than their image (OCI image-spec, descriptor.md, "urls").
+"""Layers with URLs outside of their registry (OCI image-spec, descriptor.md, "urls").
 
-Whoever wrote the manifest chose the addresses, so nobody vouches for them: they are asked only if the user says so, get
-no credentials, reach no private address, and can at worst fail the image that named them.
+The author of the manifest chose the URLs, so they are untrusted: they are requested only if the user allows it, get no
+credentials, reach no private address, and can only fail the image that names them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..http.exchange import Request
 from ..http.origin import Origin, checked_url, request_target
 from ..oci import Descriptor
 
-# More would let one manifest send us to every host there is.
+# Without a limit, one manifest could send requests to any number of hosts.
 _MAX_URLS = 5
 
 
 class ForeignLayers:
-    """Where the layers of images of `registry` may be besides. `connect` makes a client without credentials of a host.
+    """The foreign layers of images of `registry`. `connect` returns a client of a host, without credentials.
 
-    Without `connect` they are not fetched, and the error says what would.
+    Without `connect` they are not fetched, and the error names the option that allows it.
     """
 
     def __init__(self, registry: Origin, connect: Callable[[Origin], Client] | None = None) -> None:
@@ -30,10 +30,10 @@ class ForeignLayers:
         self._connect = connect
 
     async def send(self, blob: Descriptor, asked: Request, absent: NotFound) -> Exchange:
-        """Ask the places of `blob` until one has it; `absent` is what the registry `asked` said.
+        """Request `blob` from its URLs until one has it; `absent` is the registry's answer to the request `asked`.
 
-        :raises NotFound: `absent` where the blob is nowhere else, or may not be asked for there.
-        :raises QuaymirrorError: when none of the places has a usable answer.
+        :raises NotFound: `absent`, if the blob has no URLs, or they must not be requested.
+        :raises QuaymirrorError: if none of the URLs has a usable answer.
         """
         if not blob.urls:
             raise absent
@@ -75,5 +75,5 @@ def _harmless(error: QuaymirrorError) -> QuaymirrorError:
 
 def _explained(absent: NotFound, urls: list[str]) -> NotFound:
     hosts = ", ".join(dict.fromkeys(Origin.of(url).netloc for url in urls))
-    where = f"kept at {hosts[:200]}; --allow-foreign-layers would fetch it from there"
-    return absent.replace(f"{absent.message}: a foreign layer, {where if urls else 'kept nowhere that may be asked'}")
+    where = f"at {hosts[:200]}: add --allow-foreign-layers to fetch it from there"
+    return absent.replace(f"{absent.message}: a foreign layer {where if urls else 'without a usable URL'}")

@@ -32,7 +32,7 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
 @dataclass(frozen=True, slots=True)
 class BlobStream:
-    """The bytes of a blob from `offset` on, as they arrive. As a context, it closes itself."""
+    """The bytes of a blob from `offset` on, as they arrive. Leaving it as a context closes it."""
 
     offset: int
     exchange: Exchange
@@ -44,56 +44,53 @@ class BlobStream:
         self.exchange.close(passed=kind is None)
 
     @property
-    def response(self) -> Response:
-        """The answer that they come with."""
-        return self.exchange.response
-
-    @property
     def location(self) -> str:
-        """Where the registry redirected to, "" if it did not."""
+        """The address that the registry redirected to, "" if it did not."""
         return self.exchange.location
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the blob comes, although maybe a part was asked for."""
-        return self.response.status == 200
+        """True if the whole blob is sent, even if only a part was requested."""
+        return self.exchange.response.status == 200
 
     @property
     def held(self) -> float:
         """The seconds for which a limit of this side has held back `chunks`."""
-        return self.response.held
+        return self.exchange.response.held
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the bytes; see `Response.chunks`."""
-        return self.response.chunks()
+        return self.exchange.response.chunks()
 
     @property
     def validator(self) -> Validator | None:
-        """What to ask for the rest with, None where the server said nothing that is strong enough."""
-        etag = self.response.headers.get("ETag", "")
-        return Validator(Origin.of(self.response.url).netloc, etag) if _STRONG_ETAG.fullmatch(etag) else None
+        """The validator for requests of the rest, None if the server sent no strong one."""
+        response = self.exchange.response
+        etag = response.headers.get("ETag", "")
+        return Validator(Origin.of(response.url).netloc, etag) if _STRONG_ETAG.fullmatch(etag) else None
 
 
 class RegistryPuller:
-    """A registry to pull from. What counts is always the digest: a tag may move, a digest can't."""
+    """A registry to pull from. Content is verified by digest: a tag may move, a digest can't.
+
+    Each method raises NotFound or AccessDenied if the content doesn't exist or access is denied, and another
+    QuaymirrorError without a usable answer; its docstring names only special ones.
+    """
 
     def __init__(self, client: Client, *, foreign: ForeignLayers | None = None) -> None:
         self._client = client
         self._foreign = foreign or ForeignLayers(client.origin)
 
     def attempts(self, what: str) -> Attempts:
-        """Return the budget of tries for one blob."""
+        """Return the attempts for one blob, which events call `what`."""
         return self._client.attempts(what)
 
     async def manifest(self, repository: Repository, digest: Digest, *, expected: Descriptor | None = None) -> Node:
-        """Return the manifest or index with `digest`; `expected` is what an index said of it.
+        """Return the manifest or index with `digest`; `expected` is its descriptor in an index.
 
-        Of a type that is not known here it comes as it is.
+        Content of an unknown type is returned as it is.
 
-        :raises NotFound: when it is gone: nothing points to it any more.
-        :raises AccessDenied: when it is gone or not for us.
-        :raises UnsupportedContent: when it is none that can be mirrored, or not of the type and size expected.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises UnsupportedContent: if it can't be mirrored, or is not of the expected type and size.
         """
 
         def parse(response: Response, body: bytes) -> Node:
@@ -111,11 +108,7 @@ class RegistryPuller:
         return node
 
     async def blob(self, repository: Repository, blob: Descriptor) -> bytes:
-        """Return a small blob, such as a config, whole and verified.
-
-        :raises NotFound, AccessDenied: if it is gone or not for us.
-        :raises QuaymirrorError: if there is no usable answer.
-        """
+        """Return a small blob, such as a config, whole and verified."""
 
         def parse(_: Response, body: bytes) -> bytes:
             if not blob.digest.matches(body):
@@ -128,13 +121,11 @@ class RegistryPuller:
     async def resolve(
         self, repository: Repository, tag: str, *, batch: Sequence[Repository] = ()
     ) -> tuple[Digest | None, int | None]:
-        """Return what `tag` of `repository` means, None where there is no such tag, and the server's time (POSIX).
+        """Return the digest of `tag` in `repository`, None if it doesn't exist, and the server's time (POSIX).
 
-        Where a token is needed, it is one for those of `batch`, too.
+        A token that is requested for this allows to read the repositories of `batch` as well.
 
-        :raises AccessDenied: when the repository is gone or not for us.
-        :raises UnsupportedContent: when the registry does not say which digest it is.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises UnsupportedContent: if the registry doesn't state the digest.
         """
         request = Request(
             f"/v2/{repository.name}/manifests/{tag}",
@@ -149,7 +140,7 @@ class RegistryPuller:
             try:
                 digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
             except InvalidName:
-                raise UnsupportedContent(f"{repository}:{tag}: the registry does not say which digest it is") from None
+                raise UnsupportedContent(f"{repository}:{tag}: the registry does not state its digest") from None
 
             return digest, None if date is None else int(date.timestamp())
 
@@ -159,11 +150,9 @@ class RegistryPuller:
             return None, None
 
     async def root(self, reference: Reference) -> tuple[Node, bool]:
-        """Return what the pinned `reference` points to, and whether its tag points elsewhere by now, or nowhere.
+        """Return the node of a pinned `reference`, and True if its tag has moved or was deleted in the meantime.
 
-        It is asked for by its tag: for the price of the same request that tells whether it has moved.
-
-        :raises QuaymirrorError: as `manifest`.
+        It is requested by its tag, so that the same request shows whether the tag has moved.
         """
         repository, digest = reference.repository, reference.digest
         assert digest is not None
@@ -199,17 +188,14 @@ class RegistryPuller:
         if_range: Validator | None = None,
         location: str = "",
     ) -> BlobStream:
-        """Open the stream of a blob from `offset` to before `end`; all may come nevertheless, see `BlobStream.offset`.
+        """Open the stream of a blob from `offset` to before `end`; the server may send all, see `BlobStream.offset`.
 
-        It is a context that has to be left. With `fresh` it comes over a connection of its own. From `offset` on it
-        comes only if `if_range` still holds. The `location` of an earlier stream is asked without asking the registry
-        again. A blob that the registry does not have is asked for where its descriptor says, if that is allowed.
+        It is a context that has to be left. `fresh` uses a new connection, `if_range` makes the range conditional, and
+        the `location` of an earlier stream is requested directly. A blob that the registry doesn't have is requested
+        from the URLs of its descriptor, if that is allowed.
 
-        :raises NotFound: when the repository does not have it.
-        :raises AccessDenied: when it is gone or not for us.
-        :raises RangeRefused: when the server answers the range with something else.
-        :raises SizeMismatch: when the server announces another size.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises RangeRefused: if the server answers the range with something else.
+        :raises SizeMismatch: if the server announces another size.
         """
         request = replace(
             _blob(repository, blob),
@@ -261,7 +247,7 @@ def _parsed(response: Response, body: bytes, digest: Digest, expected: Descripto
 
 
 def _names_another(response: Response, body: bytes) -> bool:
-    """Whether the answer is whole and says itself that it is another manifest: the tag has moved."""
+    """Return True if the answer is complete and states the digest of another manifest: the tag has moved."""
     try:
         return Digest.parse(response.headers.get("Docker-Content-Digest", "")).matches(body)
     except InvalidName:
@@ -273,10 +259,7 @@ def _scope(repository: Repository) -> str:
 
 
 def check_expected(actual: Descriptor, expected: Descriptor, repository: Repository) -> None:
-    """Make sure that a manifest of `repository` is what an index says of it.
-
-    :raises UnsupportedContent: when it is of another type or size.
-    """
+    """Raise UnsupportedContent if a manifest of `repository` doesn't have the type and size stated in its index."""
     if actual.size != expected.size or actual.media_type != expected.media_type:
         raise UnsupportedContent(
             f"{repository}@{actual.digest} is {actual.media_type} of {actual.size:,} bytes, "

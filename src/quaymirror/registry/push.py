@@ -1,7 +1,4 @@
-"""Pushing to a registry (OCI distribution-spec 1.1, "Push"): one method a request, and what its answers mean.
-
-Everything here is about one registry, the target, and every error says so.
-"""
+"""Pushing to a registry (OCI distribution-spec 1.1, "Push"): one method per request."""
 
 from __future__ import annotations
 
@@ -38,37 +35,37 @@ T = TypeVar("T")
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
 _MAX_ANSWER = 64 * 1024
 _MAX_LOCATION = 8 * 1024
-# A piece is held in memory. S3 wants 5 MiB; who wants much more wants our memory.
-_MOST_LEAST_BYTES = 64 * 1024 * 1024
-# A registry that is gone should not keep us from ending.
+# A part is held in memory. S3 requires at least 5 MiB; registries that require much more get less.
+_MAX_LEAST_BYTES = 64 * 1024 * 1024
+# A registry that is away must not delay the end of the run.
 _CANCEL_SECONDS = 5.0
 _LOST_UPLOAD = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
-# The last one is Quay's word for a manifest whose blobs it lacks, among other things.
+# Quay uses the last one for a manifest whose blobs are missing, among other things.
 _CONTENT_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "MANIFEST_INVALID"})
 _WORDS = {
-    400: "the target does not take it",
-    401: "the target does not let us write there",
-    403: "the target does not let us write there: permission, quota, or read-only",
-    404: "the target has no such place",
-    405: "the target takes no uploads: is it read-only?",
+    400: "the target rejects it",
+    401: "no permission to write to this repository",
+    403: "writing is forbidden: permission, quota, or read-only",
+    404: "repository not found at the target",
+    405: "the target accepts no uploads: is it read-only?",
     409: "the tag is immutable at the target",
     413: "it is too large for the target",
-    415: "the target does not take this media type",
-    507: "the target has no space left",
+    415: "the target rejects this media type",
+    507: "no space left at the target",
 }
 
 
 class UploadLost(ReadInterrupted):
-    """The registry does not know the upload any more, or not where it stood: it has to begin again."""
+    """The registry has forgotten the upload, or its position: it has to start again."""
 
     side = Side.TARGET
 
 
 @dataclass(slots=True)
 class Upload:
-    """An upload under way. `location`, path and query at the registry, moves with each answer.
+    """An upload in progress. `location`, path and query at the registry, changes with each answer.
 
-    `least` is the fewest bytes that the registry takes in one piece that is not the last.
+    `least` is the minimum size of a part other than the last.
     """
 
     repository: Repository
@@ -77,9 +74,11 @@ class Upload:
 
 
 class RegistryPusher:
-    """A registry to push to. What has no body worth mentioning is tried again here.
+    """A registry to push to. All errors name the target as their side.
 
-    Whoever sends blobs has to know how to resume: methods of an upload send one request, once.
+    Requests without a large body are retried here. Methods of an upload send one request once, since the caller has to
+    resume. Each method raises a ServiceError if the registry rejects the request, and another QuaymirrorError without
+    a usable answer; its docstring names only special ones.
     """
 
     def __init__(self, client: Client, *, may_write: bool = True) -> None:
@@ -88,20 +87,19 @@ class RegistryPusher:
 
     @property
     def registry(self) -> str:
-        """The registry's host, with its port where that is not the usual one."""
+        """The registry's host, with a port other than the default."""
         return self._client.origin.netloc
 
     async def ping(self) -> None:
-        """Ask for the API's root, which tells whether a registry is there and takes our credentials.
+        """Request the root of the API, which shows that a registry is there and accepts the credentials.
 
-        :raises CredentialsRefused: when it doesn't, or wants some and there are none.
-        :raises QuaymirrorError: when there is no registry.
+        :raises CredentialsRefused: if it doesn't, or requires some and there are none.
         """
         try:
             await self._client.fetch(Request("/v2/", kind="manifests"), limit=_MAX_ANSWER, parse=_nothing)
         except AccessDenied as error:
             raise CredentialsRefused(
-                f"the target {self.registry} wants credentials, or others than these: --dest-username, or an auth file",
+                f"the target {self.registry} rejects the credentials, or needs some: --dest-username, or an auth file",
                 status=error.status,
                 side=Side.TARGET,
             ) from None
@@ -110,20 +108,14 @@ class RegistryPusher:
             raise error.replace(f"the target is not usable: {error.message}", scope=Scope.RUN) from None
 
     async def head_manifest(self, repository: Repository, reference: str) -> Descriptor | None:
-        """Return what the manifest `reference`, a tag or a digest, is at the target; None if it is not there.
-
-        :raises QuaymirrorError: when there is no usable answer.
-        """
+        """Return the descriptor of the manifest `reference`, a tag or a digest; None if it doesn't exist."""
         request = self._request(
             repository, f"manifests/{reference}", "HEAD", kind="manifests", headers={"Accept": mediatype.ACCEPT}
         )
         return await self._unless_absent(request, _described)
 
     async def has_blob(self, repository: Repository, blob: Descriptor) -> bool:
-        """Tell whether `repository` has `blob`; one of another length is none.
-
-        :raises QuaymirrorError: when there is no usable answer.
-        """
+        """Return True if `repository` has `blob` with its length."""
 
         def parse(response: Response, _: bytes) -> bool:
             return response.headers.get("Content-Length", str(blob.size)) == str(blob.size)
@@ -134,10 +126,8 @@ class RegistryPusher:
     async def put_manifest(self, repository: Repository, reference: str, node: Descriptor, content: bytes) -> None:
         """Store `content`, the bytes of `node`, as `reference`, a tag or its digest.
 
-        :raises ContentMissing: when the registry misses something that it points to.
-        :raises DigestMismatch: when the registry stored other bytes than these.
-        :raises ServiceError: when the registry refuses it.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises ContentMissing: if content that it points to is missing.
+        :raises DigestMismatch: if the registry stored other bytes.
         """
         headers = {"Content-Type": node.media_type}
         request = self._request(repository, f"manifests/{reference}", "PUT", "manifests", headers, content)
@@ -156,40 +146,30 @@ class RegistryPusher:
             )
 
     async def mount(self, repository: Repository, blob: Digest, source: Repository) -> Upload | None:
-        """Let `repository` have a `blob` of `source`; if the registry does not do that, return the upload it began.
-
-        :raises ServiceError: when the registry refuses uploads.
-        :raises QuaymirrorError: when there is no usable answer.
-        """
+        """Mount a `blob` of `source` in `repository`; if the registry starts an upload instead, return it."""
         where = f"blobs/uploads/?mount={quote(str(blob))}&from={quote(source.name)}"
         request = self._request(repository, where, "POST", kind="blobs", body=b"", also=source)
         with _refusals(str(repository)):
             return await self._fetch(request, lambda response, _: self._begun(repository, response))
 
     async def begin(self, repository: Repository) -> Upload:
-        """Begin an upload; see the class for who tries again.
-
-        :raises ServiceError: when the registry refuses uploads.
-        :raises QuaymirrorError: when there is no usable answer.
-        """
+        """Start an upload."""
         request = self._request(repository, "blobs/uploads/", "POST", kind="blobs", body=b"")
         with _refusals(str(repository)):
             upload = await self._once(request, lambda response, _: self._begun(repository, response))
 
         if upload is None:
-            raise UploadLost(f"{repository}: the target began no upload")
+            raise UploadLost(f"{repository}: the target started no upload")
 
         return upload
 
     async def finish(
         self, upload: Upload, digest: Digest, body: bytes | AsyncIterable[bytes] = b"", *, length: int = 0
     ) -> None:
-        """Send the last `length` bytes of a blob, or all of them, and give it its name.
+        """Send the last `length` bytes of a blob, or all of them, and commit it.
 
-        :raises UploadLost: when the registry has forgotten the upload.
-        :raises DigestMismatch: when what it got has another digest.
-        :raises ServiceError: when the registry refuses it.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises UploadLost: if the registry has forgotten the upload.
+        :raises DigestMismatch: if it received another digest.
         """
         separator = "&" if "?" in upload.location else "?"
         path = f"{upload.location}{separator}digest={quote(str(digest))}"
@@ -197,21 +177,18 @@ class RegistryPusher:
             await self._once(self._upload_request(upload, "PUT", path, body, length), _nothing)
 
     async def append(self, upload: Upload, body: bytes | AsyncIterable[bytes], *, start: int, length: int) -> int:
-        """Send `length` bytes of a blob that follow the first `start`; return how many the registry has now.
+        """Send `length` bytes of a blob from `start` on; return how many bytes the registry has now.
 
-        :raises UploadLost: when the registry has forgotten the upload, or has another number of bytes than `start`.
-        :raises ServiceError: when the registry refuses it.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises UploadLost: if the registry has forgotten the upload, or has another number of bytes than `start`.
         """
         request = self._upload_request(upload, "PATCH", upload.location, body, length, start)
         with _refusals(str(upload.repository)):
             return await self._once(request, lambda response, _: self._moved(upload, response, start + length))
 
     async def offset(self, upload: Upload) -> int:
-        """Return how many bytes of an upload, which broke off, have arrived.
+        """Return how many bytes of an interrupted upload have arrived.
 
-        :raises UploadLost: when the registry has forgotten it.
-        :raises QuaymirrorError: when there is no usable answer.
+        :raises UploadLost: if the registry has forgotten it.
         """
         request = self._about(upload, "GET")
         try:
@@ -220,7 +197,7 @@ class RegistryPusher:
             raise UploadLost(error.message) from None
 
     async def cancel(self, upload: Upload) -> None:
-        """Tell the registry to forget an upload. It does so by itself some day, so nothing is said if it fails."""
+        """Cancel an upload. The registry does so by itself after a while, so a failure is ignored."""
         request = self._about(upload, "DELETE")
         with anyio.move_on_after(_CANCEL_SECONDS, shield=True):
             try:
@@ -229,7 +206,7 @@ class RegistryPusher:
                 return
 
     def _scope(self, repository: Repository, also: Repository | None = None) -> str:
-        # Quay creates a repository as soon as somebody asks for a token that may push to it.
+        # Quay creates a repository when a token with push access to it is requested.
         scope = f"repository:{repository.name}:{'pull,push' if self._may_write else 'pull'}"
         return scope if also is None or also == repository else f"{scope} repository:{also.name}:pull"
 
@@ -262,12 +239,12 @@ class RegistryPusher:
         if start is not None:
             headers["Content-Range"] = f"{start}-{start + length - 1}"
 
-        # Streams have a gate of their own: each holds a slot at the source while it waits here.
+        # Streams have their own limiter: each holds a slot at the source while it waits here.
         kind = "blobs" if isinstance(body, bytes) else "uploads"
         return replace(self._about(upload, method), path=path, kind=kind, headers=headers, body=body)
 
     def _about(self, upload: Upload, method: str) -> Request:
-        """Return a request about an upload as a whole; where it is may hold what nobody else should know."""
+        """Return a request about an upload as a whole. Its location may contain a secret, so messages don't show it."""
         name = f"{self.registry}/v2/{upload.repository.name}/blobs/uploads/"
         return Request(upload.location, "blobs", method, scope=self._scope(upload.repository), name=name)
 
@@ -283,7 +260,7 @@ class RegistryPusher:
         except NotFound:
             return None
         except AccessDenied:
-            # For those who only look, that is how some registries say that a repository is not there.
+            # Without write access this is how some registries answer for a repository that doesn't exist.
             if self._may_write:
                 raise
 
@@ -295,10 +272,10 @@ class RegistryPusher:
 
         least = response.headers.get("OCI-Chunk-Min-Length", "")
         wanted = int(least[:12]) if least.isdecimal() else 0
-        return Upload(repository, self._location(response), min(wanted, _MOST_LEAST_BYTES))
+        return Upload(repository, self._location(response), min(wanted, _MAX_LEAST_BYTES))
 
     def _moved(self, upload: Upload, response: Response, expected: int) -> int:
-        """Note where the upload goes on; an answer without a range is believed to be about all that was sent."""
+        """Update the location of the upload; an answer without a range confirms all that was sent."""
         if "Location" in response.headers:
             upload.location = self._location(response)
 
@@ -306,13 +283,13 @@ class RegistryPusher:
         if match is None:
             return expected
 
-        # docker-registry calls nothing at all 0-0, as it does one byte: the former is what happens.
+        # docker-registry answers 0-0 both for nothing and for one byte: the former is what happens.
         return int(match[1]) + 1 if int(match[1]) else 0
 
     def _location(self, response: Response) -> str:
-        """Return path and query of where the registry wants an upload to go on, which must be at its own origin.
+        """Return path and query of the location where an upload continues, which must be at the registry's origin.
 
-        The scheme does not count, as we keep our own: registries behind a proxy often don't know of its TLS.
+        Its scheme is ignored: registries behind a proxy often don't know of its TLS.
         """
         location = response.headers.get("Location", "")
         origin = self._client.origin
@@ -326,14 +303,14 @@ class RegistryPusher:
                 raise ValueError(f"another host, {host[:100]}")
         except ValueError as error:
             raise UnsafeRedirect(
-                f"the target {origin.netloc} sends the upload elsewhere: {error}: refused", side=Side.TARGET
+                f"the target {origin.netloc} redirects the upload: {error}: refused", side=Side.TARGET
             ) from None
 
         return request_target(url)
 
 
 def _nothing(response: Response, body: bytes) -> None:
-    """Success is all there is to know."""
+    """Ignore the answer: success is enough."""
 
 
 def _digest(response: Response, _: bytes) -> Digest | None:
@@ -355,7 +332,7 @@ def _described(response: Response, body: bytes) -> Descriptor | None:
 
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    """Say of a refusal what was refused and why, as far as the registry tells."""
+    """Add to the error of a rejected request what was rejected and why, if the registry says so."""
     try:
         yield
     except ServiceError as error:
@@ -363,12 +340,12 @@ def _refusals(what: str) -> Iterator[None]:
             raise UploadLost(error.message) from None
 
         if "DIGEST_INVALID" in error.codes:
-            raise DigestMismatch(f"{what}: the target got other bytes ({error.message})", side=Side.TARGET) from None
+            raise DigestMismatch(f"{what}: other bytes arrived ({error.message})", side=Side.TARGET) from None
 
         if error.scope is not Scope.IMAGE:
             raise
 
-        message = f"{what}: {_WORDS.get(error.status, 'the target refuses it')} ({error.message})"
+        message = f"{what}: {_WORDS.get(error.status, 'the target rejects it')} ({error.message})"
         if error.codes & _CONTENT_MISSING and error.status in (400, 404):
             raise ContentMissing(message, status=error.status, codes=error.codes) from None
 

@@ -1,4 +1,4 @@
-"""What runs share that go on at the same time: connections to their server, its gates, limits, slots, and blobs."""
+"""Resources shared by concurrent runs: connections, limiters, slots, and blobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .wiring import Connection, Services, connect_source
 
 
 class FanOut:
-    """An observer that passes on every event to each run: the pause of a host holds back all of them."""
+    """An observer that passes every event to each run, since the pause of a host affects all of them."""
 
     def __init__(self) -> None:
         self._observers: list[Observer] = []
@@ -27,7 +27,7 @@ class FanOut:
 
     @contextmanager
     def telling(self, observer: Observer) -> Iterator[None]:
-        """Tell `observer`, too, while the context lasts."""
+        """Pass events to `observer` as well while the context lasts."""
         self._observers.append(observer)
         try:
             yield
@@ -39,7 +39,7 @@ class FanOut:
 class Engine:
     """The shared part of runs. `slots` limit the images and blobs in flight over all of them.
 
-    `counted` is what dry runs have counted already, as every blob is fetched once.
+    `counted` holds the blobs that dry runs have counted, since every blob is fetched once.
     """
 
     source: Connection
@@ -49,17 +49,17 @@ class Engine:
     counted: set[Digest] = field(default_factory=set)
 
     def services(self, settings: Options, observer: Observer) -> Services:
-        """Return what a run with `settings` asks the server by; `observer` is told of its retries."""
+        """Return the services of the source for a run with `settings`; `observer` gets its retries."""
         return self.source.services(settings, observer)
 
 
 @asynccontextmanager
 async def open_engine(settings: Sequence[Options]) -> AsyncIterator[Engine]:
-    """Open what runs with these `settings`, one at least, share. Their `connection` is the same.
+    """Open the resources of runs with these `settings`, one at least, which have the same `connection`.
 
-    The largest `concurrency` and `layer_concurrency` among them is that of all together.
+    The largest `concurrency` and `layer_concurrency` among them apply to all runs together.
 
-    :raises ConfigError: when a file of certificates makes no sense.
+    :raises ConfigError: if a file of certificates is invalid.
     """
     tellers = FanOut()
     images = max(each.limits.concurrency for each in settings)

@@ -1,4 +1,4 @@
-"""Everything that talks to the server, connected as the settings say. The stack of each client is written here."""
+"""Clients of source and target, wired as the options say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import urlsplit
 
 from ..auth.namespaces import ByNamespace
 from ..auth.tokens import TokenAuth
@@ -19,7 +18,7 @@ from ..http.client import Client
 from ..http.exchange import Request, Transport
 from ..http.guard import AddressGuard
 from ..http.limiter import HostLimiters, Runtime
-from ..http.origin import Origin
+from ..http.origin import Origin, request_target
 from ..http.proxy import Proxies
 from ..http.rate import Throttle
 from ..http.tls import Trust, certificate_directory, tls_context
@@ -42,7 +41,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the clients of one server share, its token service included."""
+    """The shared parts of all clients of one server and its token service."""
 
     origin: Origin
     direct: Transport
@@ -54,7 +53,7 @@ class Connection:
     side: Side
 
     def client(self, at: Origin, authorizer: Authorizer) -> Client:
-        """Return a client of `at`: anywhere but at the origin it goes only where servers may send us."""
+        """Return a client of `at`. Origins other than the server's own must have an address that servers may name."""
         return Client(
             at,
             direct=self.direct if at == self.origin else self.foreign,
@@ -72,11 +71,11 @@ class Connection:
         return replace(self, direct=self.foreign, limiters=self.isolated_limiters).client(at, Fixed())
 
     def services(self, settings: Options, observer: Observer) -> Services:
-        """Return the faces of the server for a run with `settings`; `observer` is told of its retries."""
+        """Return the services of the server for a run with `settings`; `observer` gets its retries."""
         ours = replace(self, settings=settings, observer=observer)
         token = settings.source.api_token
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
-        # Credentials may be kept for an organization alone.
+        # Credentials may be stored for a single organization.
         registry = ByNamespace(partial(ours.token_auth, settings.source.credentials))
         untrusted = ours.untrusted_client if settings.source.allow_foreign_layers else None
         source = RegistryPuller(ours.client(self.origin, registry), foreign=ForeignLayers(self.origin, untrusted))
@@ -84,11 +83,11 @@ class Connection:
         return Services(find_kind().open(CatalogAccess(client, source, token is not None, discovery)), source)
 
     def registry(self, credentials: Credentials | None, namespace: str) -> Client:
-        """Return a client of the registry, with `credentials` or else those that the user keeps for `namespace`."""
+        """Return a client of the registry, with `credentials` or those that the user has stored for `namespace`."""
         return self.client(self.origin, self.token_auth(credentials, namespace))
 
     def token_auth(self, credentials: Credentials | None, namespace: str) -> TokenAuth:
-        """Return what gets tokens of the registry; see `registry`."""
+        """Return the authorizer for the registry; see `registry`."""
         return TokenAuth(
             self.origin,
             ask=self._ask_for_token,
@@ -98,9 +97,8 @@ class Connection:
         )
 
     async def _ask_for_token(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
-        parts, origin = urlsplit(url), Origin.of(url)
-        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        request = Request(path, kind="token", name=f"the token service at {origin.netloc}")
+        origin = Origin.of(url)
+        request = Request(request_target(url), kind="token", name=f"the token service at {origin.netloc}")
         if form is not None:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             request = replace(request, method="POST", headers=headers, body=form.reveal().encode())
@@ -143,18 +141,18 @@ async def _connected(origin: Origin, settings: Options, observer: Observer, *, s
 
 @asynccontextmanager
 async def connect(settings: Options, observer: Observer) -> AsyncIterator[Services]:
-    """Open what is needed to talk to the server of `settings`; connections are made when they are used.
+    """Open the services of the source; connections are made on first use.
 
-    :raises ConfigError: when a file of certificates makes no sense.
+    :raises ConfigError: if a file of certificates is invalid.
     """
     async with connect_source(settings, observer) as connection:
         yield connection.services(settings, observer)
 
 
 def connect_source(settings: Options, observer: Observer) -> AbstractAsyncContextManager[Connection]:
-    """Open what several runs whose settings have the same `connection` share; `observer` is told of pauses.
+    """Open the connection that several runs with the same `connection` options share; `observer` gets its pauses.
 
-    :raises ConfigError: when a file of certificates makes no sense.
+    :raises ConfigError: if a file of certificates is invalid.
     """
     return _connected(settings.source.origin, settings, observer, side=Side.SOURCE)
 
@@ -163,7 +161,7 @@ def connect_source(settings: Options, observer: Observer) -> AbstractAsyncContex
 async def connect_target(
     origin: Origin, settings: Options, observer: Observer, *, namespace: str = ""
 ) -> AsyncIterator[Client]:
-    """Open what is needed to talk to the registry at `origin`, the target; see `connect`."""
+    """Open a client of the registry at `origin`, the target; see `connect`."""
     async with _connected(origin, settings, observer, side=Side.TARGET) as connection:
         yield connection.registry(settings.target.dest_credentials, namespace)
 
@@ -202,13 +200,13 @@ async def _find_credentials(
     if given is not None:
         return given
 
-    # Imported when a server asks who we are: public mirrors have no use for it.
+    # Imported after a challenge: public mirrors don't need it.
     from ..auth.credentials import CredentialStore
 
     store = CredentialStore(authfile=settings.client.authfile, env=settings.client.environment)
     found = await store.find(origin.netloc, namespace or None)
     if found is None and settings.source.api_token is not None and origin == settings.source.origin:
-        # Quay takes its API token here as the password of this user: one credential serves both faces.
+        # Quay accepts its API token as the password of this user: one credential serves both APIs.
         return Credentials("$oauthtoken", settings.source.api_token)
 
     return found
