@@ -274,11 +274,11 @@ async def test_the_command_shows_its_plan_and_does_nothing_until_it_is_told_to(
     assert plan["remove"]
     assert before == {path: path.stat().st_mtime_ns for path in mirror.rglob("*")}
     assert await run_sync(prune, str(mirror), "--grace", "0", "--no-dry-run") == 0
-    assert "1 images untagged" in capsys.readouterr().err
+    assert "Untagged 1 image" in capsys.readouterr().err
     assert len(layouts.names(mirror)) == 9
     assert blobs_there(mirror) == layouts.check(mirror)
     assert await run_sync(prune, str(mirror), "--grace", "0", "--no-dry-run") == 0
-    assert "0 images untagged, 0 blobs" in capsys.readouterr().err
+    assert "Nothing to prune." in capsys.readouterr().err
 
 
 def kept_names(mirror: Path, plan: dict[str, list[dict[str, str]]]) -> set[str]:

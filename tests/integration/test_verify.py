@@ -107,7 +107,7 @@ async def test_what_the_source_has_lost_stays_damaged_and_is_told(tmp_path: Path
         done = await commands.run("verify", str(mirror), "--repair", "--server", server.url, "--retries", "0")
         assert done.code == 8
         assert f"damaged  {digest}  needed by {', '.join(sorted(names))}" in done.stdout
-        assert "can't be had again" in done.stderr
+        assert "can't be fetched again" in done.stderr
 
 
 async def test_sizes_alone_are_fast_and_find_what_is_missing_or_cut(tmp_path: Path, commands: Zygote) -> None:

@@ -43,12 +43,18 @@ def prune(target: str, dry_run: bool | None, as_json: bool, **given: Any) -> int
         raise DiscoveryIncomplete(excess)
 
     if dry_run is True or (dry_run is None and not given["yes"]):
-        click.echo(f"would be {summary(plan)}; --no-dry-run does it", err=True)
+        hint = " Use --no-dry-run to do it." if plan.untag or plan.remove or plan.partials else ""
+        click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0
 
     done = anyio.run(partial(_carry_out, path, wanted.grace, wanted.max_delete))
-    click.echo(summary(done), err=True)
+    click.echo(_sentence(done, done=True), err=True)
     return 0
+
+
+def _sentence(plan: Plan, *, done: bool) -> str:
+    text = summary(plan, done=done)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def show(plan: Plan, *, as_json: bool) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ..errors import StoreError
 from ..events import Status
+from ..store.fsops import replace_file
 from .report import Report
 
 _LABELS = ("target", "job")
@@ -28,9 +30,9 @@ def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
         metrics.add(report, code, earlier)
 
     try:
-        write_to_textfile(str(file), metrics.registry)
-    except OSError as error:
-        raise StoreError(f"--metrics-textfile {file}: {error.strerror}") from None
+        replace_file(file, generate_latest(metrics.registry), sync=False, suffix=str(os.getpid()))
+    except StoreError as error:
+        raise error.replace(f"--metrics-textfile: {error.message}") from None
 
 
 class _Metrics:

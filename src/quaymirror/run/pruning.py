@@ -1,4 +1,4 @@
-"""What a discovery says about images that are not there any more, and what is done about them."""
+"""Recording of images that discovery did not find any more, and their pruning."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..store.prune import Plan
 from ..store.records import DiscoverySnapshot, ImageRecord
 from ..store.state import State
 from ..store.storage import Storage
+from ..text import counted, human_bytes
 from ..transfer.target import PrunableTarget
 from .report import Report
 
@@ -29,33 +30,33 @@ async def record_absences(
     *,
     found: Sequence[Outcome] | None,
 ) -> None:
-    """Remember which images of `selections` were `found`, None if not all of them could be, and prune if so wanted.
+    """Record which images of `selections` were `found`, None if discovery was incomplete; prune if the options say so.
 
-    :raises DiscoveryIncomplete: when too much would go for it to be believed.
-    :raises LockHeld: when somebody reads the mirror now.
-    :raises MirrorDamaged: when nobody knows what a damaged manifest needs.
-    :raises StoreError: when the disk fails.
+    :raises DiscoveryIncomplete: if too many images would be deleted.
+    :raises LockHeld: if the mirror is being read.
+    :raises MirrorDamaged: if a manifest is damaged, so that the blobs it needs are unknown.
+    :raises StoreError: if the disk fails.
     """
     counts = True
     for selection in filter(_sees_everything, selections):
-        counts &= await layout.use(partial(_note, selection=selection, settings=settings, found=found))
+        counts &= await layout.use(partial(_record, selection=selection, settings=settings, found=found))
 
     if not settings.prune.prune or not any(map(_sees_everything, selections)):
         return
 
     if not counts:
-        why = "this discovery was not complete" if found is None else "an earlier run saw more, with an API token"
-        observer(Notice(f"nothing is pruned: {why}"))
+        reason = "this discovery was not complete" if found is None else "an earlier run saw more, with an API token"
+        observer(Notice(f"nothing is pruned: {reason}"))
         return
 
     plan = await carry_out(layout, settings.prune.grace, settings.prune.max_delete)
-    observer(Notice(f"pruned: {summary(plan)}"))
+    observer(Notice(f"pruned: {summary(plan, done=True)}"))
 
 
 async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> Plan:
-    """Prune a layout that is open for writing, and return what was done.
+    """Prune a layout that is open for writing, and return the plan that was carried out.
 
-    :raises DiscoveryIncomplete: when more than `max_delete` percent of a selection's images would go.
+    :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted.
     :raises LockHeld, MirrorDamaged, StoreError: as `record_absences`.
     """
     with layout.alone():
@@ -70,7 +71,7 @@ async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> 
 
 
 async def plan_only(path: Path, grace: float) -> Plan:
-    """Return what would be pruned of the layout at `path`; nothing is written.
+    """Return the plan to prune the layout at `path`, without writing anything.
 
     :raises MirrorDamaged, StoreError: as `record_absences`.
     """
@@ -79,49 +80,62 @@ async def plan_only(path: Path, grace: float) -> Plan:
 
 
 def check(selections: Sequence[Selection], settings: Options, *, is_prunable: bool) -> None:
-    """Refuse what can't be pruned.
+    """Check that the options allow pruning if it is requested.
 
-    :raises ConfigError: for a selection that does not see everything, or a target that is no layout.
+    :raises ConfigError: for a selection that does not see everything, or a target that is not a layout.
     """
-    if settings.prune.prune and any(selection.since is not None for selection in selections):
-        raise ConfigError("--prune and --since don't go together: what is old would look as if it were gone")
+    if not settings.prune.prune:
+        return
 
-    if settings.prune.prune and any(selection.pinned for selection in selections):
-        raise ConfigError("--prune and --from-lock don't go together: nothing is looked for")
+    if any(selection.since is not None for selection in selections):
+        raise ConfigError("--prune and --since exclude each other: old images would look deleted")
 
-    if settings.prune.prune and not is_prunable:
-        raise ConfigError("--prune is for a mirror in an OCI image layout: other targets keep what they have")
+    if any(selection.pinned for selection in selections):
+        raise ConfigError("--prune and --from-lock exclude each other: a lock file does not list the source")
+
+    if not is_prunable:
+        raise ConfigError("--prune needs an OCI image layout as target")
 
 
 def seen(report: Report) -> Sequence[Outcome] | None:
-    """Return the outcomes of images that exist, None if that could not be told of some."""
+    """Return the outcomes of all images that exist at the source, None if discovery was incomplete."""
     return report.outcomes if report.is_whole else None
 
 
-def summary(plan: Plan) -> str:
-    """Return in words what a plan does."""
-    return (
-        f"{len(plan.untag):,} images untagged, {len(plan.remove):,} blobs and {len(plan.partials):,} partial files "
-        f"removed ({plan.freed_bytes:,} bytes); for later: {len(plan.waiting):,} images, {len(plan.later):,} blobs"
-    )
+def summary(plan: Plan, *, done: bool) -> str:
+    """Return the description of a plan, as carried out if `done`."""
+    if plan.untag or plan.remove or plan.partials:
+        partials = f" and {counted(len(plan.partials), 'interrupted transfer')}" if plan.partials else ""
+        text = (
+            f"{'untagged' if done else 'would untag'} {counted(len(plan.untag), 'image')} and "
+            f"{'deleted' if done else 'delete'} {counted(len(plan.remove), 'blob')}{partials} "
+            f"({human_bytes(plan.freed_bytes)})"
+        )
+    else:
+        text = "nothing to prune"
+
+    waiting = counted(len(plan.waiting), "more image is", "more images are")
+    later = counted(len(plan.later), "more blob is", "more blobs are")
+    text += f"; {waiting} missing, but within the grace period or uncertain" if plan.waiting else ""
+    return text + (f"; {later} deleted later" if plan.later else "")
 
 
 def _sees_everything(selection: Selection) -> bool:
-    """Whether what a run of it does not find is gone: what is old looks so to --since, and a lock looks for nothing."""
+    """Return True if images that a run doesn't find have disappeared: not with --since, nor from a lock file."""
     return selection.since is None and not selection.pinned
 
 
-def _note(
+def _record(
     _storage: Storage, state: State, *, selection: Selection, settings: Options, found: Sequence[Outcome] | None
 ) -> bool:
     registry = settings.source.origin.netloc
-    there = frozenset(outcome.reference.name for outcome in found or ())
+    present = frozenset(outcome.reference.name for outcome in found or ())
     covered = {record.name for record in state.images() if _covers(selection, registry, record)}
     return state.record_discovery(
         DiscoverySnapshot(
             scope=" ".join([registry, str(selection), *(f"!{glob}" for glob in selection.exclude)]),
-            found=there & covered,
-            absent=frozenset(covered - there) if found is not None else frozenset(),
+            found=present & covered,
+            absent=frozenset(covered - present) if found is not None else frozenset(),
             complete=found is not None,
             authenticated=settings.source.api_token is not None,
             moment=time.time(),

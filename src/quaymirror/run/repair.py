@@ -1,4 +1,4 @@
-"""Mending a mirror: exactly what is missing or damaged is fetched again."""
+"""Repair of a mirror: missing and damaged blobs are fetched again."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from .wiring import connect
 
 
 @dataclass(frozen=True, slots=True)
-class _Mender:
+class _Repair:
     layout: OCILayout
     source: RegistryPuller
     settings: Options
     observer: Observer
     slots: anyio.CapacityLimiter
 
-    async def mend(self, damage: Damage, mended: list[Damage]) -> None:
-        """Fetch a blob from wherever an image that needs it came from; say so if it can't be had."""
-        causes: list[str] = []
+    async def fix(self, damage: Damage, fixed: list[Damage]) -> None:
+        """Fetch a blob from the repository of an image that needs it. A failure is reported."""
+        reasons: list[str] = []
         for name in damage.images:
             reference = await self.layout.use(partial(_reference, name=name, settings=self.settings))
             if reference is None:
-                causes.append(f"{name} is not from {self.settings.source.origin.netloc}")
+                reasons.append(f"{name} is not from {self.settings.source.origin.netloc}")
                 continue
 
             try:
@@ -49,16 +49,18 @@ class _Mender:
                 if error.scope is Scope.RUN:
                     raise
 
-                causes.append(error.message)
+                reasons.append(error.message)
             else:
-                mended.append(damage)
+                fixed.append(damage)
                 self.observer(BlobFinished(damage.digest, size))
                 return
 
-        self.observer(Notice(f"{damage.digest} can't be had again: {causes[0] if causes else 'no image needs it'}"))
+        self.observer(
+            Notice(f"{damage.digest} can't be fetched again: {reasons[0] if reasons else 'no image needs it'}")
+        )
 
     async def _fetch(self, node: Descriptor | None, reference: Reference) -> int:
-        assert node is not None, "known of all damages of a layout"
+        assert node is not None, "all damages of a layout have one"
         async with self.slots:
             if node.is_manifest:
                 found = await self.source.manifest(reference.repository, node.digest, expected=node)
@@ -75,38 +77,38 @@ class _Mender:
 
 
 async def repair(path: Path, settings: Options, observer: Observer, progress: Progress) -> Verification:
-    """Verify the layout at `path`, fetch what is missing or damaged, and return what could not be mended.
+    """Verify the layout at `path`, fetch missing and damaged blobs, and return the verification after that.
 
-    What replaces a damaged blob does so at once: readers see the one or the other.
+    Damaged blobs are replaced atomically.
 
-    :raises LockHeld: when a run is at work there.
-    :raises MirrorDamaged: when there is no readable index.
-    :raises StoreError: when the disk fails.
-    :raises CredentialsRefused: when the server does not let us in.
+    :raises LockHeld: if a run writes to it.
+    :raises MirrorDamaged: if the index is missing or can't be parsed.
+    :raises StoreError: if the disk fails.
+    :raises CredentialsRefused: if the server rejects the credentials.
     """
     options = WriteOptions(settings.target.fsync, checks_space=False)
     async with OCILayout.open(path, observer=observer, options=options) as layout, connect(settings, observer) as there:
         slots = anyio.CapacityLimiter(settings.limits.layer_concurrency)
-        mender = _Mender(layout, there.source, settings, observer, slots)
-        # A manifest that is back may show that what it needs is gone, too.
+        repairs = _Repair(layout, there.source, settings, observer, slots)
+        # A manifest that was fetched again may need further blobs that are missing.
         for _ in range(MAX_DEPTH + 1):
             found = await verify_layout(path, progress=progress)
-            mended: list[Damage] = []
-            await run_all(partial(mender.mend, damage, mended) for damage in found.damages)
-            if not mended:
+            fixed: list[Damage] = []
+            await run_all(partial(repairs.fix, damage, fixed) for damage in found.damages)
+            if not fixed:
                 return found
 
-            await layout.use(partial(_flush, mended=mended))
+            await layout.use(partial(_flush, fixed=fixed))
 
     return await verify_layout(path, progress=progress)
 
 
-def _flush(storage: Storage, _state: State, *, mended: Sequence[Damage]) -> None:
-    storage.flush([damage.digest for damage in mended])
+def _flush(storage: Storage, _state: State, *, fixed: Sequence[Damage]) -> None:
+    storage.flush([damage.digest for damage in fixed])
 
 
 def _reference(_storage: Storage, state: State, *, name: str, settings: Options) -> Reference | None:
-    """Where an image is to be had, None if it isn't from the server that was named."""
+    """Return the reference of an image at the server of the options, None if it came from another one."""
     record = state.image(name)
     registry = settings.source.origin.netloc
     if record is not None and record.registry != registry:

@@ -1,4 +1,4 @@
-"""What a run remembers of earlier ones, and leaves to later ones."""
+"""The history of a target during a run: it provides earlier tag checks and reports, and records the run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -24,8 +25,8 @@ from .report import Report, selection_json
 
 
 @dataclass(slots=True)
-class RunMemory:
-    """The open history of a target. `tags` is for discovery, `earlier` the report to compare with, if there is one."""
+class RunHistory:
+    """The open history of a target. `tags` is the cache for discovery, `earlier` the report to compare with, if any."""
 
     tags: TagCache
     earlier: ReportJson | None
@@ -34,17 +35,17 @@ class RunMemory:
     _observer: Observer
     _read_only: bool = False
 
-    async def keep_tags(self) -> None:
-        """Write down what was learnt of tags so far.
+    async def save_tags(self) -> None:
+        """Store the new tag checks.
 
-        :raises StoreError: when the disk refuses.
+        :raises StoreError: if the disk fails.
         """
         new = self.tags.take_new()
         if not self._read_only:
             await anyio.to_thread.run_sync(self._history.learn, new)
 
     async def record(self, report: Report) -> None:
-        """Write down the run. That it can't be is worth a line, and no reason to call the run failed."""
+        """Store the run. A failure is reported, but does not fail the run."""
         if self._read_only:
             return
 
@@ -54,7 +55,7 @@ class RunMemory:
             started=report.started,
             elapsed=report.elapsed,
             exit_code=int(report.exit_code),
-            # What could not be checked may be there: such a run is nothing to compare another one with.
+            # Images that could not be checked may exist: another run can't be compared with such a run.
             complete=report.is_whole,
             images={status.value: report.counts[status] for status in Status},
             bytes_fetched=report.bytes_fetched,
@@ -67,21 +68,16 @@ class RunMemory:
 
 
 @asynccontextmanager
-async def open_memory(
+async def open_history(
     home: Path, selections: Sequence[Selection], settings: Options, observer: Observer
-) -> AsyncIterator[RunMemory]:
-    """Open the memory of the target whose own directory is `home`; for a dry run only to look.
+) -> AsyncIterator[RunHistory]:
+    """Open the history of the target whose state directory is `home`, read-only for a dry run.
 
-    :raises ConfigError: when a newer quaymirror wrote it.
-    :raises StoreError: when the disk refuses.
+    :raises ConfigError: if a newer quaymirror wrote it.
+    :raises StoreError: if the disk fails.
     """
-
-    subject = _subject(selections, settings)
-
-    def load() -> tuple[History, str | None]:
-        return History.open(home, read_only=settings.target.dry_run)
-
-    history, notice = await anyio.to_thread.run_sync(load)
+    read_only, subject = settings.target.dry_run, _subject(selections, settings)
+    history, notice = await anyio.to_thread.run_sync(partial(History.open, home, read_only=read_only))
     try:
         if notice:
             observer(Notice(f"{notice}; every tag is checked again"))
@@ -90,13 +86,13 @@ async def open_memory(
         # Reports of earlier versions have the same outcomes.
         earlier = cast("ReportJson | None", await anyio.to_thread.run_sync(history.last_complete, subject))
         tags = TagCache(checks, full_check_seconds=settings.discovery.full_check_every)
-        yield RunMemory(tags, earlier, history, subject, observer, settings.target.dry_run)
+        yield RunHistory(tags, earlier, history, subject, observer, read_only)
     finally:
         history.close()
 
 
 def _subject(selections: Sequence[Selection], settings: Options) -> str:
-    """The text by which runs of the same selections from the same server find each other."""
+    """Return the text that is the same for runs of the same selections from the same server."""
     first, *more = map(selection_json, selections)
     subject = {"server": str(settings.source.origin), "selection": first} | ({"more": more} if more else {})
     return json.dumps(subject, sort_keys=True)

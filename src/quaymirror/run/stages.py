@@ -14,13 +14,13 @@ from ..events import ImageQueued, StopRequested
 from ..tasks import from_group
 from ..transfer.target import Target
 from .context import Run
-from .run_history import RunMemory
+from .run_history import RunHistory
 from .shared import Engine
 from .wiring import Services
 from .workers import start_workers
 
 
-async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory) -> None:
+async def run_stages(run: Run, engine: Engine, target: Target, history: RunHistory) -> None:
     """Run discovery and workers to their end, or until the run is asked to stop.
 
     :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
@@ -35,7 +35,7 @@ async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory
                 watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
                 images = start_workers(run, engine, services, target, tasks)
                 with images, discovery:
-                    await _discover(run, services, memory, images)
+                    await _discover(run, services, history, images)
         except BaseExceptionGroup as group:
             error = from_group(group)
             if error is None:
@@ -47,11 +47,11 @@ async def run_stages(run: Run, engine: Engine, target: Target, memory: RunMemory
 
 
 async def _discover(
-    run: Run, services: Services, memory: RunMemory, images: MemoryObjectSendStream[PinnedImage]
+    run: Run, services: Services, history: RunHistory, images: MemoryObjectSendStream[PinnedImage]
 ) -> None:
     """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
     found = discover(
-        run.selections, services.catalog, run.settings.source.origin.netloc, cache=memory.tags, observer=run.emit
+        run.selections, services.catalog, run.settings.source.origin.netloc, cache=history.tags, observer=run.emit
     )
     try:
         async with aclosing(found):
@@ -64,7 +64,7 @@ async def _discover(
         run.abort(error)
 
     try:
-        await memory.keep_tags()
+        await history.save_tags()
     except StoreError as error:
         run.abort(error)
 

@@ -20,7 +20,7 @@ from ..transfer.target import Target
 from . import pruning
 from .context import Run, Stop
 from .report import Report, make_report
-from .run_history import RunMemory, open_memory
+from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
 from .stages import run_stages
 from .wiring import connect_target
@@ -68,40 +68,40 @@ async def run_sync(
     )
     begun = time.monotonic()
     async with AsyncExitStack() as stack:
-        memory = await _mirror(run, spec, engine, stack)
-        report = make_report(run, memory.earlier if memory else None, time.monotonic() - begun)
-        if memory is not None:
-            await memory.record(report)
+        history = await _mirror(run, spec, engine, stack)
+        report = make_report(run, history.earlier if history else None, time.monotonic() - begun)
+        if history is not None:
+            await history.record(report)
 
     totals = run.progress.totals()
     run.emit(RunFinished(report.elapsed, int(report.exit_code), report.fatal, report.complete, totals))
     return report
 
 
-async def _mirror(run: Run, spec: TargetSpec, engine: Engine | None, stack: AsyncExitStack) -> RunMemory | None:
+async def _mirror(run: Run, spec: TargetSpec, engine: Engine | None, stack: AsyncExitStack) -> RunHistory | None:
     """Run everything, and return the run history, which `stack` closes; None if the run was stopped at the lock."""
-    memory: RunMemory | None = None
+    history: RunHistory | None = None
     try:
         async with _open(spec, run) as target:
             home = spec.state_directory(run.settings)
-            memory = await stack.enter_async_context(open_memory(home, run.selections, run.settings, run.emit))
+            history = await stack.enter_async_context(open_history(home, run.selections, run.settings, run.emit))
             run.emit(_started(run))
             async with _shared(engine, run, target) as shared:
-                await run_stages(run, shared, target, memory)
+                await run_stages(run, shared, target, history)
 
-            await memory.keep_tags()
-            await _settle(run, target, memory)
+            await history.save_tags()
+            await _settle(run, target, history)
     except LockHeld:
         if run.stop.reason is None:
             raise
     except StoreError as error:
-        if memory is None:
+        if history is None:
             raise
 
         # The final write failed: committed images are safe, and the next run writes it first.
         run.abort(error)
 
-    return memory
+    return history
 
 
 def _open(spec: TargetSpec, run: Run) -> AbstractAsyncContextManager[Target]:
@@ -123,13 +123,13 @@ async def _shared(engine: Engine | None, run: Run, target: Target) -> AsyncItera
         yield engine
 
 
-async def _settle(run: Run, target: Target, memory: RunMemory) -> None:
+async def _settle(run: Run, target: Target, history: RunHistory) -> None:
     """Record the images that are gone from the source, and prune them if the options say so."""
     prunable = target.prunable()
     if prunable is None or run.settings.target.dry_run:
         return
 
-    found = pruning.seen(make_report(run, memory.earlier, 0.0))
+    found = pruning.seen(make_report(run, history.earlier, 0.0))
     try:
         await pruning.record_absences(prunable, run.selections, run.settings, run.emit, found=found)
     except LockHeld as error:
