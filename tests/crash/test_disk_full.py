@@ -40,7 +40,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def room(disk: Path, size: int) -> None:
-    """Leave so many bytes free."""
+    """Leave `free` bytes free."""
     filler = disk / "filler"
     filler.unlink(missing_ok=True)
     status = os.statvfs(disk)

@@ -1,4 +1,4 @@
-"""`kill -9` between any two steps on the disk: what is there is right, what was promised is there, the rest resumes."""
+"""`kill -9` between any two steps on the disk: content is correct, reported images are there, the rest resumes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
 
 @dataclass
 class Night:
-    """A server, and what a mirror of it has to hold in the end."""
+    """A server, and the expected content of its mirror."""
 
     registry: Registry
     images: dict[str, SourceManifest]
@@ -114,7 +114,7 @@ async def test_a_run_killed_at_any_step_leaves_a_whole_mirror_that_the_next_run_
 
 
 async def heard_out(server: QuayServer) -> None:
-    """Let the server take in what the dead still had sent, so that it counts for them and not for the next run."""
+    """Let the server read the last requests of a killed run, so that they don't count for the next one."""
     for _ in range(50):
         await anyio.lowlevel.checkpoint()
 

@@ -1,4 +1,4 @@
-"""Power loss at any moment of a run: what was promised is there, and nothing is named that is not right."""
+"""Power loss at any moment of a run: reported images are there, and every named file is correct."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def recorded() -> Iterator[Recorder]:
 
 
 async def two_nights(mirror: Path, fsync: Fsync = Fsync.ALWAYS) -> list[Operation]:
-    """Record what two runs do to the disk, the second one with images that moved, are new, and are gone."""
+    """Record the operations of two runs on the disk, the second one with moved, new and missing images."""
     registry, images = kolla(4, layer_size=2048)
     organization = registry.organization("kolla")
     async with QuayServer(registry) as server:
@@ -40,7 +40,7 @@ async def two_nights(mirror: Path, fsync: Fsync = Fsync.ALWAYS) -> list[Operatio
             organization.repository(next(iter(images))).push(TAG, small_image("moved", 600_000))
             organization.repository("new").push(TAG, small_image("new"))
             organization.repository(list(images)[-1]).delete_tag(TAG)
-            # Pruned at once: what the moved and the deleted one had goes.
+            # Pruned at once: the blobs of the moved and the deleted image are removed.
             settings = settings.replace(prune=True, grace=0, max_delete=100, full_check_every=0)
             report = await quaymirror.sync(EVERYTHING, mirror, settings)
 
@@ -59,7 +59,7 @@ async def test_no_moment_of_power_loss_leaves_anything_wrong_or_loses_what_was_p
     assert len(found) > 1000
     assert any(operation.kind == "unlink" for operation in log)
     assert not any(found)
-    # The proof of the proof: without these syncs it finds what they are for.
+    # The test of the method: without these syncs, it finds the errors that they prevent.
     assert any(states(without(log, is_sync_of_a_directory), tmp_path / "mirror"))
     assert any(states(without(log, lambda o: o.kind == "fsync" and o.inode > 0), tmp_path / "mirror"))
 

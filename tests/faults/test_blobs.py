@@ -1,4 +1,4 @@
-"""What a server, a CDN or a disk does to blobs: the right bytes in the end, or a clear failure of that image alone."""
+"""Faults of servers, CDNs and disks in blobs: the right bytes arrive, or that image fails with a clear message."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def on_the_cdn(action: Action, **options: Any) -> Fault:
 
 
 async def test_a_bomb_that_calls_itself_an_encoding_is_not_unpacked(tmp_path: Path) -> None:
-    """200 KB that are 200 MB when they are decoded, which nobody does."""
+    """200 KB that would decode to 200 MB; they are not decoded."""
     bomb = gzip.compress(bytes(200 * MEBIBYTE), compresslevel=9)
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [
@@ -63,7 +63,7 @@ async def test_a_bomb_that_calls_itself_an_encoding_is_not_unpacked(tmp_path: Pa
     assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
 
 
-# A small process in between: the peak of a child begins with what its parent had when it forked.
+# A small process in between: the peak memory of a child starts with that of its parent at the fork.
 _MEASURED = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:])
@@ -122,7 +122,7 @@ async def test_connections_that_break_anywhere_cost_little_more_than_their_bytes
 
 
 async def test_content_that_changes_between_two_ranges_is_thrown_away(tmp_path: Path) -> None:
-    """The digest decides, whatever ETag says."""
+    """The digest decides, regardless of the ETag."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [
             on_the_cdn(CutBody(2_000_000), nth=1),
@@ -224,7 +224,7 @@ def directory(path: Path) -> None:
     "harm", [shorter, Path.unlink, linked, directory], ids=["shorter", "gone", "link", "directory"]
 )
 async def test_a_blob_on_the_disk_that_is_none_is_noticed(harm: Callable[[Path], None], tmp_path: Path) -> None:
-    """What can be fetched again is; where something else lies in its place, nothing is built on it."""
+    """Damaged files are fetched again; other objects in their place are refused."""
     path = tmp_path / "mirror"
     blob = path / "blobs" / "sha256" / HEX
     async with QuayServer(registry := two_images(BIG)) as server:
@@ -242,7 +242,7 @@ async def test_a_blob_on_the_disk_that_is_none_is_noticed(harm: Callable[[Path],
 
 
 class OneBadReplica(Action):
-    """Behind one address there are several servers; whoever is connected to the first gets the wrong bytes."""
+    """Several servers share one address; connections to the first one get the wrong bytes."""
 
     def __init__(self) -> None:
         self.bad: set[object] = set()
@@ -316,7 +316,7 @@ async def test_one_image_that_says_two_sizes_of_one_blob_is_refused(tmp_path: Pa
 
 
 def with_layers(config: Blob, *layers: tuple[Blob, int]) -> SourceManifest:
-    """Return an image of these blobs, whose manifest says these sizes of them."""
+    """Return an image of these blobs, with these sizes in its manifest."""
     entries = [{"mediaType": "application/octet-stream", "digest": b.digest, "size": size} for b, size in layers]
     image = make_image([], manifest_extra={"layers": entries})
     return SourceManifest(image.raw, image.media_type, image.digest, (*image.blobs, config, *(b for b, _ in layers)))

@@ -1,4 +1,4 @@
-"""A mirror that somebody, or something, has damaged: the next run mends it, or says what is in the way."""
+"""Damaged mirrors: the next run repairs them, or names the obstacle."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "longer", "other bytes"])
 async def test_a_blob_that_the_state_believes_in_and_that_is_not_there_is_fetched(damage: str, tmp_path: Path) -> None:
-    """A wrong size is seen at once, other bytes are what verify is for."""
+    """A run notices wrong sizes; wrong bytes are found by verify."""
     path = tmp_path / "mirror"
     async with QuayServer(two_images()) as server:
         await mirror(server, path)
@@ -255,11 +255,11 @@ async def test_a_backup_that_reads_the_state_for_a_while_is_waited_for(tmp_path:
     assert len(layouts.names(path)) == 3
 
 
-# Directories and files that are something else
+# Other objects in place of directories and files
 
 
 def instead(make: Harm) -> Harm:
-    """Remove what is there, and put something else in its place."""
+    """Replace a path by another object."""
 
     def harm(path: Path) -> None:
         if path.is_dir():
@@ -307,7 +307,7 @@ async def test_what_is_in_the_way_is_named_in_a_line(name: str, tmp_path: Path) 
 async def test_a_mirror_whose_blobs_are_on_another_file_system_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rename is what makes a blob whole at once; nothing is copied instead."""
+    """Blobs appear atomically by a rename, which copying can't replace."""
     honest = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
@@ -378,7 +378,7 @@ async def test_whatever_the_disk_says_the_run_ends_with_6_and_the_next_one_compl
 
 
 async def code_of(run: Awaitable[Report]) -> ExitCode:
-    """Return how a run ended, or what the command would make of its not having begun."""
+    """Return the exit code of a run, or that of the error that kept it from starting."""
     try:
         return (await run).exit_code
     except QuaymirrorError as error:
@@ -461,7 +461,7 @@ async def test_a_clock_that_jumps_while_a_run_is_under_way_changes_nothing(
 
 
 async def test_a_terminal_that_is_closed_ends_the_run_as_other_signals_do(tmp_path: Path) -> None:
-    """SIGHUP; what is complete stays."""
+    """SIGHUP ends a run; complete images stay."""
     registry, images = kolla(8)
     async with QuayServer(registry) as server:
         server.faults.append(Fault("", Delay(0.3), listener="cdn"))
@@ -487,7 +487,7 @@ async def test_a_terminal_that_is_closed_ends_the_run_as_other_signals_do(tmp_pa
 
 
 async def test_an_interrupt_with_many_transfers_in_flight_leaves_nothing_open(tmp_path: Path) -> None:
-    """Python's development mode tells of everything that is never closed or awaited."""
+    """Python's development mode reports every resource that is never closed or awaited."""
     registry, _ = kolla(30, layer_size=200_000)
     async with QuayServer(registry) as server:
         # The first answers show a CDN that is far away, from which many blobs come at a time.
@@ -547,7 +547,7 @@ async def test_a_run_that_was_stopped_like_a_laptop_goes_on(tmp_path: Path) -> N
             with anyio.fail_after(40):
                 await asked.wait()
                 process.send_signal(signal.SIGSTOP)
-                # The server forgets everybody.
+                # The server drops all connections and tokens.
                 await server.close()
                 server.on_request = None
                 server.faults.append(gone)
@@ -589,7 +589,7 @@ async def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Pa
 async def test_a_slow_disk_holds_nobody_up_but_who_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its syncs are waited for beside the loop."""
+    """The event loop does not wait for syncs."""
     honest, slow = fsops.step, threading.Event()
     lags: list[float] = []
 

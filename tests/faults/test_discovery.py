@@ -1,4 +1,4 @@
-"""Listings that lie, never end, or change while they are read: what is there is found, or it is told that it isn't."""
+"""Listings that are wrong, endless, or change while they are read: all images are found, or the run is incomplete."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ ODD: list[object] = [None, 0, -1, 253_402_300_800, 1_795_469_801_000, "179546980
 
 @pytest.mark.parametrize("moment", ODD, ids=repr)
 async def test_a_time_that_makes_no_sense_keeps_nothing_from_being_mirrored(moment: object, tmp_path: Path) -> None:
-    """What is not known to be old is new, for --since, and for the memory of a later night."""
+    """A tag without a valid date counts as new, for --since and for the tag cache of a later run."""
     listed = [entry("nova", last_modified=moment if moment is not None else 1e3), entry("glance")]
     tag = {"name": TAG, "manifest_digest": small_image("nova", 400_000).digest, "start_ts": moment, "end_ts": moment}
     listing = {"repositories": listed}
@@ -304,7 +304,7 @@ async def test_a_repository_of_another_organization_is_left_out_and_told(tmp_pat
 async def test_an_api_token_that_does_not_count_any_more_ends_the_run_and_nothing_is_pruned(
     when: str, tmp_path: Path
 ) -> None:
-    """Quay answers 200 with what is public, as if the rest had been deleted."""
+    """Quay answers 200 with the public repositories, as if the others had been deleted."""
     registry = two_images()
     kolla = registry.organization("kolla")
     kolla.grant("me")

@@ -25,7 +25,7 @@ LAYER = IMAGE.blobs[1]
 
 
 async def sync(server: QuayServer, target: Path | str, *options: str, cwd: Path, code: int = 0) -> str:
-    """Mirror all of kolla by the command, and return what it says."""
+    """Mirror all of kolla by the command, and return its output."""
     done = await run(
         "sync", "kolla", "*", TAG, "--server", server.url, "--to", str(target), *options, cwd=cwd, check=code
     )
@@ -213,7 +213,7 @@ def described(child: SourceManifest | Blob, media_type: str, **more: Any) -> dic
 
 
 def index_with(*children: SourceManifest | Blob, media_type: str = "application/x-unknown") -> SourceManifest:
-    """Return an index of an image, and of `children`, which are manifests or blobs of a type that nobody knows."""
+    """Return an index of an image and of `children`, which are manifests or blobs of unknown types."""
     image = small_image("amd64")
     entries = [described(image, MANIFEST), *(described(child, media_type) for child in children)]
     raw = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
@@ -307,7 +307,7 @@ def edited(old: bytes, new: bytes) -> SourceManifest:
 
 
 DEEP = {"a": [{"b": [[1.5, None, True]]}]}
-# What Go's decoder takes, or Quay's schemas (image/oci, image/docker/schema2), as they are.
+# Documents that Go's decoder or Quay's schemas (image/oci, image/docker/schema2) accept.
 ACCEPTED = {
     "null for layers": document(layers=None),
     "null for annotations": document(annotations=None),
@@ -377,7 +377,7 @@ async def test_every_manifest_that_quay_or_go_accepts_is_mirrored(tmp_path: Path
         assert layouts.blob(tmp_path / "mirror", names[f"kolla/image-{number}:{TAG}"]) == image.raw
 
 
-# What could mean two things, or is a lie: see also test_hostile_registry.py.
+# Ambiguous or false documents; see also test_hostile_registry.py.
 REFUSED = {
     "a known key twice": edited(b'"config"', b'"layers": [], "config"'),
     "a layer's digest twice": edited(b'"digest"', b'"digest": "sha256:' + b"0" * 64 + b'", "digest"'),

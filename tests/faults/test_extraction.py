@@ -1,4 +1,4 @@
-"""Images that are unpacked: whatever is in their archives, nothing is written outside of their directory."""
+"""Unpacked images: no archive writes outside of its directory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ UP = "../" * 30
 
 
 def hostile(outside: Path) -> dict[str, list[list[tarfile.TarInfo]]]:
-    """Return images, by what they try, that want to write to `outside` or to change what is there."""
+    """Return images, by name, that try to write to `outside` or to change its files."""
     there = str(outside).lstrip("/")
     return {
         "a path upwards": [[member(f"{UP}{there}/new")]],

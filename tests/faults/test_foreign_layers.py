@@ -28,7 +28,7 @@ PASSWORD = "canary-of-a-password"
 
 
 def image(*urls: str) -> SourceManifest:
-    """Return an image whose layer is at `urls`, and not in its registry."""
+    """Return an image with a layer that is at `urls` and not in its registry."""
     config, layer = Blob.of(b"{}"), Blob.of(CONTENT)
     manifest = "application/vnd.docker.distribution.manifest.v2+json"
     document = {
@@ -56,7 +56,7 @@ async def mirror(server: QuayServer, path: Path, **options: Any) -> Report:
     settings = Options.of(server=server.url, retries=1, credentials=credentials, **options)
     report = await quaymirror.sync(Selection("kolla", "*", TAG), path, settings)
     layouts.check(path)
-    # Whatever became of the one, the other is there.
+    # The other image arrives in any case.
     assert f"kolla/glance:{TAG}" in layouts.names(path)
     return report
 

@@ -1,6 +1,6 @@
-"""A registry that is broken, or wants to do harm: a clear line and the right exit code, and nothing unverified named.
+"""Broken or hostile registries: a clear message, the right exit code, and no unverified content in the mirror.
 
-Each case has one repository that is in trouble, `kolla/nova`, and one that is not, `kolla/glance`, which has to arrive.
+Each case affects one repository, `kolla/nova`; the other one, `kolla/glance`, has to arrive.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ OK, PARTIAL, CREDENTIALS, UNAVAILABLE = ExitCode.OK, ExitCode.PARTIAL, ExitCode.
 
 
 async def _no_sleep(seconds: float) -> None:
-    """Whoever would wait goes on."""
+    """Return without waiting."""
 
 
 def document(**changes: Any) -> SourceManifest:
@@ -73,7 +73,7 @@ def document(**changes: Any) -> SourceManifest:
 
 
 def layer(**changes: Any) -> SourceManifest:
-    """Return a manifest whose layer has a strange descriptor."""
+    """Return a manifest with an unusual descriptor of a layer."""
     blob = Blob.of(b"layer")
     return document(layers=[{"mediaType": LAYER, "digest": blob.digest, "size": blob.size} | changes])
 
@@ -97,7 +97,7 @@ def wide(count: int) -> SourceManifest:
 
 @dataclass(frozen=True)
 class Case:
-    """What is done to `kolla/nova`, and how that has to end."""
+    """A fault of `kolla/nova`, and the expected end of the run."""
 
     exit_code: ExitCode
     says: str = ""
@@ -294,7 +294,7 @@ async def mirror(server: QuayServer, path: Path) -> Report:
 
 
 class _Jumping:
-    """A clock for those who don't sleep: every look at it takes a while."""
+    """A clock that advances with each reading, for code that does not sleep."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -353,7 +353,7 @@ async def test_content_with_sha512_digests_is_mirrored_and_verified(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["../../etc", "/abs", "", "a\0b", "a\nb", "%2e%2e", "x" * 300, "a//b", "\x1b[2J", "A"])
 async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: str, tmp_path: Path) -> None:
-    """Who knows what it was to be: all that was selected may not be here."""
+    """The entry may have been selected, so the run is partial."""
     notices: list[str] = []
     body = {"repositories": [{"namespace": "kolla", "name": n, "last_modified": 5} for n in (name, "glance")]}
     registry = Registry()
@@ -409,7 +409,7 @@ async def test_a_token_service_elsewhere_gets_credentials_only_if_it_is_allowed(
         report = await quaymirror.sync(Selection("kolla", "*", TAG), tmp_path / "mirror", settings)
         asked = [request.headers.get("authorization", "") for request in other.requests]
 
-    # Another registry's token is none: either way there is nothing that we get.
+    # A token of another registry is invalid: access is denied either way.
     assert report.exit_code is CREDENTIALS
     assert bool(asked) == is_allowed
     assert CANARY not in json.dumps(report.to_json())

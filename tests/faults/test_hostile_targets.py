@@ -1,4 +1,4 @@
-"""A registry to push to that is broken, or wants to do harm: nothing goes astray, no tag means what it should not."""
+"""Broken or hostile target registries: no credentials leak, and no tag points to the wrong content."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ async def test_a_blob_that_is_there_with_another_length_is_not_there(length: int
 
 
 def pieces(amount: int) -> Reaction:
-    """An answer that goes on for ever, or for so long that nobody should read it."""
+    """An endless answer, or one that is too long to be read."""
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(amount):

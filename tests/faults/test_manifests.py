@@ -1,4 +1,4 @@
-"""Manifests and indexes that are too many, too deep, converted, or not what their parents say."""
+"""Manifests and indexes that are too many, too deep, converted, or differ from the descriptors of their parents."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def index_of(*entries: dict[str, object], children: tuple[SourceManifest, ...] =
 
 
 def whole(*children: SourceManifest) -> SourceManifest:
-    """Return an index that tells the truth."""
+    """Return a correct index."""
     return index_of(*map(described, children), children=children)
 
 
@@ -91,7 +91,7 @@ async def fails(image: SourceManifest, path: Path, says: str, *, requests: int =
 
 
 async def test_another_digest_than_that_of_the_bytes_is_no_answer(tmp_path: Path) -> None:
-    """The header is not needed, but who lies there lies elsewhere."""
+    """The header is not needed, but a wrong one means that the answer can't be trusted."""
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(MANIFESTS, ExtraHeaders({"Docker-Content-Digest": "sha256:" + "0" * 64})))
         server.faults.append(Fault(BY_TAG, ReplaceBody(small_image("another").raw)))
@@ -183,7 +183,7 @@ async def test_an_index_whose_child_is_gone_fails_with_its_name(tmp_path: Path) 
     "content", [b"\xff\xfe" * 100, b"not JSON", b"", b"[" * 100_000, bytes(20_000_000)], ids=lambda c: str(len(c))
 )
 async def test_a_config_is_mirrored_whatever_it_is(content: bytes, tmp_path: Path) -> None:
-    """Nobody reads it for that."""
+    """Mirroring does not parse configs."""
     image = with_config(content)
     async with QuayServer(two_images(image)) as server:
         report = await mirror(server, tmp_path / "mirror")
@@ -243,7 +243,7 @@ async def test_every_type_is_accepted_always(tmp_path: Path) -> None:
 
 
 async def test_what_a_registry_makes_of_an_image_is_not_the_image(tmp_path: Path) -> None:
-    """An honest answer, with its own digest; but not what the tag was said to be."""
+    """A consistent answer with its own digest, which is not the digest of the tag."""
     image, child = whole(small_image("amd64"), small_image("arm64")), small_image("amd64")
     async with QuayServer(two_images(image)) as server:
         headers = {"Content-Type": child.media_type, "Docker-Content-Digest": child.digest}

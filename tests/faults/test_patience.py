@@ -1,4 +1,4 @@
-"""Servers that ask for patience, in all the ways that this is written, or for ever."""
+"""Servers that request pauses: all forms of `Retry-After`, and pauses without end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quaymirror.testing import Call, Fault, QuayServer, Raw, ReplaceBody, bad_ga
 MANIFESTS = "^/v2/kolla/nova/manifests/"
 HEAD = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n"
 
-# What is no number of seconds and no date counts for nothing, and costs nothing but the usual wait.
+# Values that are neither seconds nor a date are ignored: the usual back-off applies.
 ZOO = {
     "digits of another script": "Retry-After: \uff11\uff12\uff10".encode(),
     "an underscore": b"Retry-After: 1_0",

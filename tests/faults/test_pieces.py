@@ -1,4 +1,4 @@
-"""A large blob comes in pieces over several connections: each byte once, whatever happens to a piece."""
+"""Large blobs in segments over several connections: each byte is fetched once, also if a segment fails."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_piece_that_breaks_off_goes_on_where_it_was(tmp_path: Path, acti
         report = await mirror(server, tmp_path / "mirror")
 
     assert report.exit_code is ExitCode.OK, messages(report)
-    # What was on its way when it broke off may be lost.
+    # Bytes in flight at the interruption may be lost.
     assert sent(server) <= LAYER.size + 3 * 600_000
     ranges = [request.headers["range"] for request in asked(server)]
     assert len(set(ranges)) == len(ranges) or isinstance(action, Answer | Stall)

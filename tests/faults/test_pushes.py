@@ -1,4 +1,4 @@
-"""What targets and sources do to a push, and what becomes of it."""
+"""Faults of targets and sources during a push."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_an_upload_that_breaks_goes_on_where_it_broke(tmp_path: Path) -> N
         report = await push(server, target, tmp_path)
         check(target, image)
         assert report.exit_code is ExitCode.OK
-        # Not a byte was sent twice, and only what had been on its way was fetched twice.
+        # No byte was sent twice, and only bytes in flight were fetched twice.
         assert target.received == sum(len(blob.data) for blob in image.all_blobs().values())
         assert server.blob_bytes() < 2 * LARGE
 
@@ -93,7 +93,7 @@ async def test_a_target_behind_a_proxy_that_limits_bodies_gets_pieces(tmp_path: 
         report = await push(server, target, tmp_path, concurrency=1)
         assert report.exit_code is ExitCode.OK
         check(target, *images)
-        # What the first blob taught is known for the second.
+        # The second blob uses the upload mode that the first one found out.
         assert sum(int(r.headers.get("Content-Length", 0)) > 1024 * 1024 for r in target.requests) == 1
 
 

@@ -1,4 +1,4 @@
-"""Where servers send us: without credentials, never into our own network, and anew when a link is old."""
+"""Redirects: followed without credentials, never into a private network, requested again after a link expired."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PRIVATE = {
 async def test_a_public_registry_sends_us_to_no_private_address(
     name: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it is called, it is not even connected to."""
+    """No connection is made, whatever the spelling of the address."""
     monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
     async with QuayServer(two_images()) as server, QuayServer(Registry(), host="127.0.0.2") as inside:
         port = int(inside.host.rpartition(":")[2])
@@ -68,11 +68,11 @@ async def test_a_public_registry_sends_us_to_no_private_address(
 async def test_a_name_that_is_public_first_and_private_when_it_counts_is_not_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is looked at is the address of the connection itself, so that no second answer can differ."""
+    """The address of the connection itself is checked, so that a second DNS answer can't differ."""
     monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
     async with QuayServer(two_images()) as server, QuayServer(Registry(), host="127.0.0.2") as inside:
         port = int(inside.host.rpartition(":")[2])
-        # Nobody listens at the first one, so that the second one is tried.
+        # The first address refuses connections, so that the second one is tried.
         resolving(monkeypatch, {"both.example": [("127.0.0.1", 9), ("127.0.0.2", port)]})
         server.faults.append(Fault(BLOBS, Redirect(f"http://both.example:{port}/x")))
         report = await mirror(server, tmp_path / "mirror", retries=1)

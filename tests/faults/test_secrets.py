@@ -1,4 +1,4 @@
-"""Random secrets through every way that things can fail: none of them is anywhere afterwards, in whatever form."""
+"""Random secrets in every kind of failure: none of them appears in any output, in any encoding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from quaymirror.ui.jsonl import JsonLines
 from quaymirror.ui.lines import Lines
 from quaymirror.ui.log import JsonFormatter, LogObserver, TextFormatter
 
-# No word of ours has that many letters of these in a row, so that whatever is found is no coincidence.
+# No word has this many of these letters in a row, so that a match is no coincidence.
 SECRETS = st.text("QZXJqzxj079%&+=/\\\"'<>~ä ", min_size=24, max_size=40).map(lambda text: f"Q{text.strip()}Z")
 TOKENS = st.text("QZXJqzxj079%&+=/~", min_size=24, max_size=40)
 
@@ -67,7 +67,7 @@ def echo(request: web.BaseRequest) -> web.StreamResponse:
 
 
 def astray(request: web.BaseRequest) -> web.StreamResponse:
-    """A redirect whose path is what it was sent."""
+    """A redirect to a path with the received credentials."""
     told = quote(request.headers.get("Authorization", request.query_string), safe="")
     return web.Response(status=307, headers={"Location": f"/lost/{told}?{told}"})
 
@@ -156,7 +156,7 @@ class _Into(logging.Handler):
 
 
 def forms(secret: str) -> Iterator[str]:
-    """How a secret may look somewhere else."""
+    """Return the encodings of a secret."""
     yield secret
     for text in (secret, f"kolla+robot:{secret}", f"$oauthtoken:{secret}"):
         encoded = base64.b64encode(text.encode()).decode()
@@ -239,7 +239,7 @@ async def run(way: str, place: str, action: Action, password: str, token: str) -
 
 
 def told(server: QuayServer) -> Iterator[str]:
-    """What the server was sent: tokens, and the signatures of its own links."""
+    """Return the secrets that the server received: tokens, and the signatures of its links."""
     for request in server.requests:
         _, _, value = request.headers.get("authorization", "").partition(" ")
         if value:

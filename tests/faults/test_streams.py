@@ -1,4 +1,4 @@
-"""Outputs that are full, closed, or no files: the run ends in good order, and the exit code says what became of it."""
+"""Outputs that are full, closed, or not files: the run ends cleanly, with the right exit code."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def shell(text: str, server: QuayServer, cwd: Path) -> commands.Done:
         ("SYNC --progress json > /dev/full", 6),
         ("SYNC --report /dev/full", 6),
         ("SYNC --metrics-textfile /dev/full", 2),
-        # What is only told does not decide.
+        # Failures of standard error don't change the result.
         ("SYNC 2> /dev/full", 0),
         ("SYNC --log-file /dev/full", 0),
     ],

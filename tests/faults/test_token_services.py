@@ -1,4 +1,4 @@
-"""Token services and those who pretend to be one: credentials go where they belong, and are not tried for ever."""
+"""Real and false token services: credentials are sent to the right one only, and not tried without end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def challenge(realm: str) -> Answer:
 
 
 def private(registry: Registry) -> Registry:
-    """Let nobody but the robot read what is there."""
+    """Restrict the repositories to the robot account."""
     registry.robot(ROBOT.username, token=CANARY)
     for repository in registry.organization("kolla").repositories.values():
         repository.grant(ROBOT.username)
@@ -117,7 +117,7 @@ async def test_a_token_service_that_redirects_is_not_followed(url: str, tmp_path
 
 
 async def test_tokens_that_last_a_moment_are_renewed_all_the_time(tmp_path: Path) -> None:
-    """What the server counts as expired costs one more request each."""
+    """Each expired token costs one more request."""
     registry, images = kolla(12)
     async with QuayServer(registry, require_token=True, token_lifetime=-29) as server:
         report = await mirror(server, tmp_path / "mirror")
@@ -127,7 +127,7 @@ async def test_tokens_that_last_a_moment_are_renewed_all_the_time(tmp_path: Path
 
 
 async def test_a_wrong_password_is_tried_twice_at_most_and_ends_the_run(tmp_path: Path) -> None:
-    """Whoever tries it for each of a thousand images is locked out."""
+    """A client that tries it for each of a thousand images gets locked out."""
     registry, _ = kolla(40)
     async with QuayServer(registry, require_token=True) as server:
         report = await login(server, tmp_path / "mirror")
@@ -292,7 +292,7 @@ async def test_the_realm_of_one_repository_is_no_reason_to_give_up_the_others(tm
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_password_is_sent_by_plain_http_only_to_a_server_that_was_named_so(scheme: str, tmp_path: Path) -> None:
-    """Whoever writes http:// means it; no server can bring us to it."""
+    """Plain HTTP is used for an http:// server of the user, and never because a server asks for it."""
     basic = Answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
     if scheme == "http":
         async with QuayServer(two_images()) as server:

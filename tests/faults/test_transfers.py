@@ -1,4 +1,4 @@
-"""What breaks on the way: each fault ends in the right bytes, or in a clear failure of that image alone."""
+"""Faults during transfers: the right bytes arrive, or that image alone fails with a clear message."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_what_does_not_pass_fails_that_image_and_names_nothing(case: str, 
         server.faults.append(fault)
         report = await mirror(server, tmp_path / "mirror", retries=1)
 
-    # There is only that one image: if it is not for us, nothing is.
+    # It is the only image, so access to everything selected is denied.
     assert report.exit_code is (ExitCode.CREDENTIALS if error is AccessDenied else ExitCode.PARTIAL)
     (outcome,) = report.outcomes
     assert outcome.error is not None

@@ -133,7 +133,7 @@ async def test_ten_minutes_without_an_answer_are_waited_out_with_few_questions(t
 
 @asynccontextmanager
 async def proxy(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A proxy that gives everybody the same answer, and closes."""
+    """A proxy that gives the same answer to every request, and closes."""
     asked: list[bytes] = []
 
     async def serve(stream: anyio.abc.SocketStream) -> None:

@@ -1,4 +1,4 @@
-"""Derived images: what is shared is done once, what fails fails alone, and what ends leaves nothing half made."""
+"""Derived images: shared work is done once, failures affect one image, and interrupted runs leave no partial result."""
 
 from __future__ import annotations
 
@@ -158,19 +158,19 @@ async def test_a_run_that_is_ended_takes_its_workers_along(
         began = time.monotonic()
         process.send_signal(number)
         if code is not None:
-            # The first one lets finish what is in flight, the second one does not; two at a time may arrive as one.
+            # The first one lets work in flight finish, the second one does not; two at a time may arrive as one.
             await anyio.sleep(0.2)
             process.send_signal(number)
 
         ended = await anyio.to_thread.run_sync(process.wait, 10)
         await _until(lambda: not any(map(_is_alive, workers)))
-        assert time.monotonic() - began < 2  # a second, and what a busy machine adds
+        assert time.monotonic() - began < 2  # one second, and a margin for a busy machine
         assert ended == (code if code is not None else -signal.SIGKILL)
         assert occy.tree(tmp_path) == {}
         if code is not None:
             assert not (tmp_path / "all" / ".quaymirror" / "work").exists()
 
-        # Whoever comes next finds nothing in the way.
+        # The next run finds no obstacle.
         report = await derive(server, f"dir://{tmp_path}/all")
         assert report.exit_code is ExitCode.OK
         assert not (tmp_path / "all" / ".quaymirror" / "work").exists()

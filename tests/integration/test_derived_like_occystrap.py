@@ -1,4 +1,4 @@
-"""Derived images are what occystrap itself makes of each image alone."""
+"""Derived images equal the results of occystrap itself for each image."""
 
 from __future__ import annotations
 

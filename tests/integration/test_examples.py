@@ -1,4 +1,4 @@
-"""The examples, taken by those whom they are for."""
+"""The examples, read by the programs they are for."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ async def test_a_pause_holds_back_all_runs_and_each_report_tells_of_it(tmp_path:
     events: dict[str, list[Event]] = {}
     async with QuayServer(kolla(6)[0]) as server:
         both_started = asyncio.Event()
-        # Nobody gets to blobs before both are there; the first blob is too much then.
+        # No run fetches blobs before both have started; the first blob is too much then.
         server.faults.append(Fault("/manifests/", Hold(both_started)))
         server.faults.append(Fault("/v2/.*/blobs/", too_many_requests("1"), times=1))
 

@@ -28,7 +28,7 @@ TO_REGISTRY = ("--to", legacy.TARGET, "--state", "state")
 
 @pytest.fixture(params=RELEASES)
 def release(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of what a release left: `mirror`, `state` and `formats.json`."""
+    """A copy of the files of a release: `mirror`, `state` and `formats.json`."""
     return Path(shutil.copytree(LEGACY / request.param, tmp_path / request.param))
 
 

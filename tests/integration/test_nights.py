@@ -1,4 +1,4 @@
-"""Night after night: what a run need not ask again, what it notices, and what it leaves behind."""
+"""Nightly runs: the requests they save, the changes they notice, and the files they leave."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOUR, DAY = 3600.0, 86_400.0
 
 @dataclass
 class Clock:
-    """The server's clock: it stands still until it is told to go on."""
+    """The server's clock, advanced by the test."""
 
     now: float = 1_790_000_000.0
 
@@ -54,13 +54,13 @@ def organization(count: int, clock: Clock) -> Registry:
 
 
 async def night(server: QuayServer, mirror: Path, selection: Selection = EVERYTHING, **options: Any) -> Report:
-    """Run once, and forget what was asked before."""
+    """Run once, after clearing the recorded requests."""
     server.reset_records()
     return await quaymirror.sync(selection, mirror, Options.of(server=server.url, **options))
 
 
 def checked(server: QuayServer) -> list[str]:
-    """The repositories that were asked for one tag (and not, when nothing was found, for what tags they have)."""
+    """Return the repositories whose tag was looked up (not those whose tags were listed for suggestions)."""
     requests = [r for r in server.requests if r.path.endswith("/tag/") and "specificTag" in r.query]
     return sorted(r.path.split("/")[5] for r in requests)
 
@@ -289,7 +289,7 @@ async def test_what_came_went_and_moved_since_the_last_complete_run_is_reported(
         server.faults.clear()
         report = await night(server, tmp_path / "mirror")
 
-    # What could not be checked is neither gone nor moved, and has not come when it can be seen again.
+    # An unchecked image counts as neither missing nor moved, and not as new when it can be checked again.
     for changes in (broken.changes, report.changes):
         assert changes is not None
         assert (changes.since, changes.before) == (first.run_id, 4)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: reports, lock files, metrics, pings, logs; and the jobs of a configuration file."""
+"""The outputs of runs: reports, lock files, metrics, pings, logs; and the jobs of a configuration file."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def metrics(file: Path) -> dict[tuple[str, str], float]:
 
 @contextmanager
 def pinged(status: int = 200) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Listen for pings; hand out the URL and what came."""
+    """Listen for pings; yield the URL and the received pings."""
     came: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -333,6 +333,6 @@ def test_a_password_of_standard_input_is_read_once_for_all_jobs(tmp_path: Path) 
     done = subprocess.run(
         command, cwd=tmp_path, input="secret", capture_output=True, text=True, timeout=50, check=False
     )
-    # Nobody is there: both jobs got as far as that.
+    # The server is down: both jobs reached it.
     assert done.returncode == 5, done.stderr
     assert done.stderr.count("connection refused") == 2

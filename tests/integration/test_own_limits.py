@@ -1,4 +1,4 @@
-"""What users allow: bytes a second and requests a second, measured at the server."""
+"""The limits of users: bytes per second and requests per second, measured at the server."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def document(outcomes: list[dict[str, Any]], **more: Any) -> Any:
 
 
 def browse(html: str, tmp_path: Path, script: str = "") -> str:
-    """Return the document as it is after its scripts and `script`; whatever it complains of is an error."""
+    """Return the document after its scripts and `script`; any message on its console is an error."""
     assert BROWSER is not None
     file = tmp_path / "page.html"
     file.write_text(html.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Pruning, as the nights see it: what is gone for good goes, and nothing else ever."""
+"""Pruning over several nights: images that have disappeared for good are removed, and no others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY = 86_400.0
 
 
 class Clock:
-    """Nights pass in an instant, for what looks at the time of day to prune."""
+    """A time of day that tests advance, for pruning."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 2_000_000_000.0
@@ -159,7 +159,7 @@ async def test_an_organization_that_shrinks_too_much_is_not_believed_without_a_y
         assert report.fatal is not None
         assert "4 of 6 images" in report.fatal.message
         assert len(layouts.names(mirror)) == 6
-        # Shrunk beyond what is expected is no reason to prune either.
+        # A run that fails because of too few images does not prune.
         report = await night(server, mirror, grace=0, max_delete=100, max_missing=10)
         assert report.exit_code is ExitCode.UNAVAILABLE
         assert len(layouts.names(mirror)) == 6
@@ -243,7 +243,7 @@ async def test_other_selections_and_other_tools_keep_what_they_have(tmp_path: Pa
 
 
 async def gone_mirror(tmp_path: Path) -> Path:
-    """A mirror with an image of ten that is gone, and a manifest that moved."""
+    """A mirror of ten images with a missing image and a moved one."""
     registry, images = kolla(10)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:

@@ -150,14 +150,14 @@ async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Pat
             spec = find_target(address, options)
             assert (await verify_target(spec, options)).damages == ()
 
-            # A garbage collection that went wrong: every link of one repository is gone.
+            # A faulty garbage collection: every link of one repository is missing.
             name, image = next((name, image) for name, image in images.items() if not image.is_index)
             shutil.rmtree(tmp_path / "registry/docker/registry/v2/repositories/kolla" / name)
             found = await verify_target(spec, options)
             assert {str(damage.digest) for damage in found.damages} == {image.digest, *image.all_blobs()}
             assert {names for damage in found.damages for names in damage.images} == {f"kolla/{name}:{TAG}"}
 
-            # The memory says that all is well; only a look can tell.
+            # The record says that all images are there; only requests show otherwise.
             unaware = await quaymirror.sync(EVERYTHING, address, options)
             assert unaware.counts == {Status.UNCHANGED: 6, Status.SKIPPED: 0}
             server.reset_records()
@@ -206,7 +206,7 @@ async def test_without_a_state_an_image_that_is_there_costs_one_request_and_noth
             target.forget()
             await quaymirror.sync(EVERYTHING, address, elsewhere)
             assert [request.path for request in target.requests()] == ["/v2/"]
-            # What was only looked at from above is verified to its bottom nevertheless.
+            # Content that was only checked by its root is verified completely.
             found = await verify_target(find_target(address, elsewhere), elsewhere)
             assert found.damages == ()
             assert found.blobs == len(

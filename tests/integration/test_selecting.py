@@ -84,7 +84,7 @@ async def test_an_empty_selection_of_several_does_not_end_the_others(tmp_path: P
 
 
 async def test_pinned_images_are_mirrored_although_their_tag_has_moved(tmp_path: Path) -> None:
-    # Quay gives what no tag leads to to nobody: another tag keeps it.
+    # Quay stops serving an image without a tag: another tag keeps it.
     registry = tagged(images=1, tags=("latest", "build-1"))
     (name,) = registry.organization("kolla").repositories
     async with QuayServer(registry) as server:

@@ -1,4 +1,4 @@
-"""The commands of the tutorial and the README, typed in as they stand; and the Python of the how-to."""
+"""The commands of the tutorial and the README, run unchanged, and the Python code of the how-to guide."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     ]
     assert len(lines) >= 5
     async with QuayServer(registry) as server, Receiver() as target:
-        # What stands for somebody's own registry is one of ours.
+        # Placeholders for the reader's own registry are replaced by one of the test.
         address = target.address.replace("?", "/mirror?")
         (file,) = [block for kind, block in blocks("README.md") if kind == "toml"]
         (tmp_path / "quaymirror.toml").write_text(file.replace("/srv/", f"{tmp_path}/"))

@@ -1,4 +1,4 @@
-"""Two runs on one mirror: the second one is told who is there, or waits."""
+"""Two runs on one mirror: the second one names the holder of the lock, or waits."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def test_every_damage_is_named_with_the_images_that_need_it_and_mended(
         found = await commands.run("verify", str(mirror), "--json")
         assert found.code == 8
         damages = {d["digest"]: set(d["images"]) for d in json.loads(found.stdout)["damages"]}
-        # What a broken manifest needs is known to nobody but its other users.
+        # The needs of a damaged manifest are known only from other images.
         spoiled_digests = {digest for digest, _ in spoiled.values()}
         assert damages.keys() <= spoiled_digests
         assert damages[spoiled["manifest"][0]] == spoiled["manifest"][1]

@@ -1,4 +1,4 @@
-"""Whatever the secret, and whatever goes wrong: no message, no chained exception and no repr holds it."""
+"""Random secrets and random failures: no message, no chained exception and no repr contains a secret."""
 
 from __future__ import annotations
 

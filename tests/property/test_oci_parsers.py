@@ -1,4 +1,4 @@
-"""Whatever a server sends: parsers answer with a value or an error of ours, and values survive a round trip."""
+"""Random documents: parsers return a value or raise an error of quaymirror, and values survive a round trip."""
 
 from __future__ import annotations
 

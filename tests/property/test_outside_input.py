@@ -1,4 +1,4 @@
-"""Whatever comes from outside: a value that callers can use, or an error of ours that can be shown."""
+"""Random outside input: parsers return a usable value, or raise an error of quaymirror with a printable message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from inputs import inputs
 from parsers import PARSERS, survive
 
-# Found by fuzzing; what they broke is mended.
+# Found by fuzzing; the defects are fixed.
 FOUND = [
     ("a challenge", b'Bearer realm="https://quay.example/v2/auth",service="x",scope="\x80repository:a:pull"'),
     ("a challenge", b'Bearer realm="https://\x00quay.example/v2/auth",service="quay.example"'),

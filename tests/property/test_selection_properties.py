@@ -1,4 +1,4 @@
-"""Selections survive a round trip, and whatever one writes is a selection or one clear line."""
+"""Selections survive a round trip, and any text is a selection or leads to one clear line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quaymirror.selection.selection import Selection
 
 NOW = datetime(2025, 7, 1, 12, 0, tzinfo=UTC)
 TEXT = st.text(st.characters(), max_size=20)
-# What addresses are made of, so that most of these come close to being one.
+# Parts of addresses, so that most of these texts are nearly addresses.
 NEARLY = st.text(st.sampled_from("ab0.-_/*?[]!:=&s"), max_size=20) | st.lists(
     st.sampled_from(["kolla", "/", ":", "?", "since=", "2025-06-01", "7d", "*", "&", "[a-c]", "x"]), max_size=8
 ).map("".join)
