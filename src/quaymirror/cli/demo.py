@@ -1,4 +1,4 @@
-"""`quaymirror demo`: the real thing, on a Quay of one's own, in seconds."""
+"""`quaymirror demo`: a mirror of a small generated organization, from a server on this machine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import anyio.to_thread
 import click
 
 from ..errors import ExitCode
-from ..run.report import Report
-from ..run.sync import run_sync
+from ..run.jobs import Job, run_jobs
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
+from .console import Console
 from .help import WIDE, command_option, options
-from .observers import RunHandle, run_observed
 
 _TAG = "2025.1-debian"
-# Enough to watch: a round trip like the one to another continent, and connections that take a moment for a layer.
+# Slow enough to watch: the round trip of another continent, and connections that need a moment per layer.
 _LATENCY_SECONDS = 0.04
 _BANDWIDTH = 800_000
 _LAYER_BYTES = 700_000
@@ -44,22 +43,15 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
     click.echo("preparing an organization called kolla …", err=True)
     registry = await anyio.to_thread.run_sync(_organization, images)
     async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
-        settings = Options.of(server=server.url)
-
-        async def run(handle: RunHandle) -> Report:
-            selection = Selection("kolla", "*", _TAG)
-            return await run_sync(
-                selection, path, settings, observer=handle.observe, progress=handle.progress, stop=handle.stop
-            )
-
-        outputs = OutputOptions(progress=progress)
-        _, code = await run_observed(run, outputs=outputs, state_directory=path / ".quaymirror")
-        if code is ExitCode.OK:
+        job = Job((Selection("kolla", "*", _TAG),), str(path), Options.of(server=server.url))
+        console = Console(OutputOptions(progress=progress))
+        code = console.finish(await run_jobs([job], console.watch))
+        if code == ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:
                 await anyio.sleep_forever()
 
-    return int(code)
+    return code
 
 
 def _organization(images: int) -> Registry:

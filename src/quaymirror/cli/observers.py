@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,18 @@ from ..progress.combined import CombinedProgress
 from ..progress.run import RunProgress
 from ..progress.timeline import Timeline
 from ..run.context import Stop
-from ..run.report import Report
 from ..settings import OutputOptions
 from ..tasks import from_group
-from ..text import escape_controls
 from ..ui.summary import summary_lines, total_line
 from .display import Printer, make_display, open_log, shown_progress
 from .progress_file import ProgressFile
 
-__all__ = ["CODES", "RunHandle", "RunObservers", "final_code", "observe_runs", "run_observed", "show_summaries"]
+__all__ = ["RunHandle", "RunObservers", "observe_runs", "show_summaries"]
 
 # Long enough for small blobs to be stored, short enough for a person who waits; the rest resumes.
 _DRAIN_SECONDS = 10.0
 
-CODES = {
+_CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,
     signal.SIGTERM: ExitCode.TERMINATED,
     signal.SIGHUP: ExitCode.TERMINATED,
@@ -62,8 +60,6 @@ class RunObservers:
     def __init__(
         self, outputs: OutputOptions, log: Callable[[], Observer], state_directories: Sequence[Path | None]
     ) -> None:
-        self.caught: list[signal.Signals] = []
-        """The signals that were received; the first one decides the exit code."""
         runs = [RunProgress() for _ in state_directories]
         combined = CombinedProgress(runs)
         self._display = make_display(outputs, combined)
@@ -85,6 +81,11 @@ class RunObservers:
 
         return RunHandle(observe, progress, Stop(), timeline, ProgressFile(directory, progress))
 
+    @property
+    def is_interrupted(self) -> bool:
+        """True if a signal has stopped the runs."""
+        return any(handle.stop.exit_code is not None for handle in self.handles)
+
     async def run(self) -> None:
         """Show the runs and handle signals until this is cancelled."""
         async with anyio.create_task_group() as tasks:
@@ -104,20 +105,17 @@ class RunObservers:
 
     async def _handle_signals(self) -> None:
         # A signal that was ignored at the start, as by nohup, stays ignored.
-        handled = [signum for signum in CODES if signal.getsignal(signum) is not signal.SIG_IGN]
+        handled = [signum for signum in _CODES if signal.getsignal(signum) is not signal.SIG_IGN]
         with anyio.open_signal_receiver(*handled) as signals:
             async for signum in signals:
-                self.caught.append(signum)
                 for handle in self.handles:
-                    handle.stop.request(_REASONS[signum], CODES[signum])
+                    handle.stop.request(_REASONS[signum], _CODES[signum])
 
                 with anyio.move_on_after(_DRAIN_SECONDS):
-                    async for again in signals:
-                        self.caught.append(again)
-                        break
+                    await anext(signals)
 
                 for handle in self.handles:
-                    handle.stop.at_once(_REASONS[signum], CODES[signum])
+                    handle.stop.at_once(_REASONS[signum], _CODES[signum])
 
                 # Everything ends now. Further signals must not break into the last writes.
                 async for _ in signals:
@@ -154,7 +152,7 @@ async def observe_runs(outputs: OutputOptions, state_directories: Sequence[Path 
         except BaseExceptionGroup as group:
             raise from_group(group) or group from None
 
-        if observers.caught:
+        if observers.is_interrupted:
             # A third Ctrl-C must not cut off the summary with a traceback.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -171,23 +169,3 @@ def show_summaries(outputs: OutputOptions, runs: Sequence[RunProgress]) -> None:
 
     if len(runs) > 1:
         click.echo("\n" + total_line(CombinedProgress(runs).now(), len(runs)), err=True)
-
-
-async def run_observed(
-    run: Callable[[RunHandle], Awaitable[Report]], *, outputs: OutputOptions, state_directory: Path | None = None
-) -> tuple[Report, ExitCode]:
-    """Run `run` with the display that `outputs` ask for, let signals stop it, and print the summary."""
-    async with observe_runs(outputs, [state_directory]) as observers:
-        (handle,) = observers.handles
-        report = await run(handle)
-
-    show_summaries(outputs, [handle.progress])
-    return report, final_code(report)
-
-
-def final_code(report: Report) -> ExitCode:
-    """Return the exit code of a run, and print the error that ended it, if any."""
-    if report.fatal is not None:
-        click.echo(f"quaymirror: {escape_controls(report.fatal.message)}", err=True)
-
-    return report.exit_code
