@@ -35,7 +35,7 @@ BAD_INPUT = {
     "malformed platform": (["kolla", "--platform", "amd64"], "not a platform: 'amd64'"),
     "zero workers": (["kolla", "--concurrency", "0"], "must be between 1"),
     "a word for a number": (["kolla", "-c", "many"], "must be an integer, not 'many'"),
-    "server with a path": (["kolla", "--server", "https://quay.io/kolla"], "only https://HOST[:PORT]"),
+    "server with a path": (["kolla", "--server", "https://quay.io/kolla"], "write https://HOST[:PORT]"),
     "server with a password": (["kolla", "--server", "https://me:secret@quay.io"], "no place in a URL"),
     "unknown kind of target": (["kolla", "--to", "s3://bucket"], "unknown kind of target: 's3'"),
     "a file as the target": (["kolla", "--to", "/etc/passwd"], "is not a directory"),

@@ -39,7 +39,7 @@ def read(tmp_path: Path, text: str) -> Config:
         (JOB + "tags = ['x', 'a b']\n", "3:14", "jobs.one.tags.1: not a tag: 'a b'"),
         (JOB + "repositories = [\n  'a',\n  '[',\n]\n", "5:3", "jobs.one.repositories.1: not a valid glob"),
         (JOB + "since = '2025-02-30'\n", "3:1", "no such date"),
-        (JOB + "server = 'https://quay.io/x'\n", "3:1", "only https://HOST[:PORT]"),
+        (JOB + "server = 'https://quay.io/x'\n", "3:1", "write https://HOST[:PORT]"),
         (JOB + "max-duration = 'soon'\n", "3:1", "not a duration"),
         (JOB + "to = {x = 1}\n", "3:1", "must be a string, not a table"),
         (JOB + 'to = "~nobody-is-called-this/mirror"\n', "3:1", "unknown home directory"),
