@@ -108,7 +108,7 @@ async def test_a_layer_that_the_registry_has_is_fetched_from_nowhere_else(tmp_pa
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (Answer(200, body=CONTENT[::-1]), "other bytes"),
+        (Answer(200, body=CONTENT[::-1]), "another digest"),
         (Answer(200, body=CONTENT + b"!"), "bytes of it, not"),
         (Answer(404), "(for a foreign layer): 404"),
         (Answer(401, {"WWW-Authenticate": 'Basic realm="x"'}), "private, or needs credentials"),

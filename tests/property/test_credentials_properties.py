@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quaymirror.auth.authfile import normalize_registry, normalize_server
-from quaymirror.auth.credentials import find_credentials
+from quaymirror.auth.credentials import CredentialStore
 from quaymirror.auth.files import read_secret_file, read_secret_stdin
 from quaymirror.auth.helper import ask_helper
 from quaymirror.errors import ConfigError
@@ -118,7 +118,7 @@ def test_broken_auth_files_do_not_tell(value: str, breaker: str) -> None:
         for document in documents:
             path.write_text(document)
             with pytest.raises(ConfigError) as caught:
-                anyio.run(lambda: find_credentials("quay.io", authfile=path, env={}))
+                anyio.run(CredentialStore(authfile=path, env={}).find, "quay.io")
             check_silent(caught.value, value, pair("user", bad), pair(bad, value))
 
 

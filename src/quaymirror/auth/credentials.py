@@ -17,7 +17,7 @@ from ..secret import Credentials
 from .authfile import AuthFile, normalize_registry
 from .helper import ask_helper
 
-__all__ = ["CredentialStore", "find_credentials"]
+__all__ = ["CredentialStore"]
 
 T = TypeVar("T")
 
@@ -99,16 +99,6 @@ class CredentialStore:
 
     def __repr__(self) -> str:
         return f"<CredentialStore {', '.join(str(location.path) for location in self._locations)}>"
-
-
-async def find_credentials(
-    registry: str, repository: str | None = None, *, authfile: Path | None, env: Mapping[str, str]
-) -> Credentials | None:
-    """Return the credentials for one registry; a `CredentialStore` serves repeated lookups.
-
-    :raises ConfigError: as `CredentialStore.find`.
-    """
-    return await CredentialStore(authfile=authfile, env=env).find(registry, repository)
 
 
 def _directory(env: Mapping[str, str], name: str) -> Path | None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import anyio
@@ -36,18 +35,8 @@ _MAX_SCOPES = 30
 _CLIENT_ID = "quaymirror"
 
 
-class TokenService(Protocol):
-    """Sends one request to a token service."""
-
-    async def __call__(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
-        """Return the body of the answer to a GET of `url`, or to a POST if there is a `form`."""
-
-
-class FindCredentials(Protocol):
-    """Looks up the credentials of the user."""
-
-    async def __call__(self) -> Credentials | None:
-        """Return the credentials, None to be anonymous."""
+TokenService = Callable[[str, Secret | None, Secret | None], Awaitable[bytes]]
+"""Called with a URL, the value of `Authorization`, and a form to POST: returns the body of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +58,7 @@ class TokenAuth:
         origin: Origin,
         *,
         ask: TokenService,
-        find_credentials: FindCredentials,
+        find_credentials: Callable[[], Awaitable[Credentials | None]],
         allowed_realms: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

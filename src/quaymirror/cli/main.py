@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from ..__about__ import __version__
-from ..errors import QuaymirrorError
+from ..errors import ExitCode, QuaymirrorError, StoreError, from_os_error
 from ..text import escape_controls
 from .help import WIDE
 from .streams import drop_output, prepare_streams
@@ -118,12 +118,12 @@ def _code_of(error: BaseException) -> int:
     match error:
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "quaymirror"
-            return _complain(f"{error.format_message().rstrip('.')} (try '{command} --help')", 2)
+            return _complain(f"{error.format_message().rstrip('.')} (try '{command} --help')", ExitCode.USAGE)
         case click.ClickException():
-            return _complain(error.format_message(), 2)
+            return _complain(error.format_message(), ExitCode.USAGE)
         case click.Abort() | KeyboardInterrupt():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return _complain("interrupted", 130)
+            return _complain(ExitCode.INTERRUPTED.meaning, ExitCode.INTERRUPTED)
         case QuaymirrorError():
             return _complain(error.message, error.exit_code)
         case BrokenPipeError():
@@ -132,14 +132,14 @@ def _code_of(error: BaseException) -> int:
             return 141
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO | errno.EFBIG):
             drop_output()
-            return _complain(f"can't write the output: {error.strerror}", 6)
+            return _complain(from_os_error(error, "write", "the output", kind=StoreError).message, ExitCode.STORAGE)
         case _ if os.environ.get("QUAYMIRROR_DEBUG"):
             raise error
         case _:
-            words = "please report it, with what QUAYMIRROR_DEBUG=1 shows"
-            return _complain(f"internal error: {type(error).__name__}; {words}", 1)
+            code = ExitCode.INTERNAL
+            return _complain(f"{code.meaning}: {type(error).__name__}; {code.advice}", code)
 
 
-def _complain(message: str, code: int) -> int:
+def _complain(message: str, code: ExitCode) -> int:
     click.echo(f"quaymirror: {escape_controls(message)}", err=True)
     return code

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard
 
 import anyio
 
@@ -21,8 +21,6 @@ from .dates import parse_http_date
 
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState
-
-T = TypeVar("T")
 
 # For wrong bytes, and for a registry that contradicts its own token service.
 _MAX_REFETCHES = 2
@@ -95,17 +93,6 @@ class Attempts:
 
         self._has_ended = True
         return False
-
-    async def run(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what `operation` returns, calling it again after failures that are worth it.
-
-        :raises QuaymirrorError: the last failure, unchanged.
-        """
-        async for attempt in self:
-            with attempt:
-                return await operation()
-
-        raise AssertionError("the last attempt succeeds or raises")
 
     async def _wait_after(self, error: QuaymirrorError) -> None:
         """Wait until the next attempt, or raise `error` if there is none."""

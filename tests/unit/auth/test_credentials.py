@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from quaymirror.auth.credentials import CredentialStore, find_credentials
+from quaymirror.auth.credentials import CredentialStore
 from quaymirror.errors import ConfigError
 
 
@@ -24,7 +24,7 @@ def write(path: Path, document: object) -> Path:
 
 
 async def user(path: Path | None, registry: str, repository: str | None = None, **env: str) -> str | None:
-    found = await find_credentials(registry, repository, authfile=path, env=env)
+    found = await CredentialStore(authfile=path, env=env).find(registry, repository)
     return found.username if found else None
 
 
@@ -137,7 +137,7 @@ async def test_registry_must_be_host_and_port(registry: str, tmp_path: Path) -> 
 )
 async def test_entries(entry: object, expected: tuple[str, str] | None, tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", {"auths": {"quay.io": entry}})
-    found = await find_credentials("quay.io", authfile=path, env={})
+    found = await CredentialStore(authfile=path, env={}).find("quay.io")
     assert (found and (found.username, found.secret.reveal())) == expected
 
 
@@ -183,7 +183,7 @@ async def test_bad_file_is_an_error_that_names_it_named_or_not(document: object,
         (None, {"REGISTRY_AUTH_FILE": str(path)}),
     ):
         with pytest.raises(ConfigError) as caught:
-            await find_credentials("quay.io", authfile=authfile, env=env)
+            await CredentialStore(authfile=authfile, env=env).find("quay.io")
         assert str(path) in caught.value.message
         assert "\n" not in caught.value.message
 

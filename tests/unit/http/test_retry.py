@@ -173,12 +173,6 @@ async def test_an_operation_that_succeeds_once_is_not_repeated() -> None:
     assert calls == 1
 
 
-async def test_a_function_that_wraps_the_operation_can_be_run() -> None:
-    script = Script(ReadInterrupted("cut"))
-    assert await script.attempts.run(script) == "done"
-    assert script.calls == 2
-
-
 NOW = "Tue, 24 Nov 2026 12:00:00 GMT"
 
 
