@@ -237,4 +237,4 @@ def _short_rows(params: Sequence[click.Option], ctx: click.Context, width: int) 
 def _main_names(option: click.Option, ctx: click.Context) -> str:
     short = [name for name in option.opts if not name.startswith("--")]
     metavar = "" if option.is_flag else f" {option.make_metavar(ctx)}"
-    return ", ".join([*short, next(name for name in option.opts if name.startswith("--"))]) + metavar
+    return ", ".join([*short, option.opts[-1]]) + metavar

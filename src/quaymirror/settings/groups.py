@@ -22,19 +22,27 @@ from ..store.fsops import Fsync
 from .spec import (
     Group,
     Heading,
-    OptionSpec,
-    OptionType,
+    decimal,
     existing_directory,
     existing_file,
+    flag,
+    number,
     option,
+    path,
     possible_directory,
     replaceable_file,
+    shorthand,
     writable_file,
 )
 
 DEFAULT_SERVER = "https://quay.io"
 DEFAULT_TARGET = "./mirror"
 
+SELECTION, TARGET, REGISTRY_TARGET = Heading.SELECTION, Heading.TARGET, Heading.REGISTRY_TARGET
+PRUNING, SOURCE, LIMITS, OUTPUT = Heading.PRUNING, Heading.SOURCE, Heading.LIMITS, Heading.OUTPUT
+# The commands that ask the source, and those that pull from its registry.
+_ASK = ("list", "info", "verify")
+_PULL = ("info", "verify")
 # With less, the listing of a large organization would not arrive within its time limit.
 _LEAST_RATE = 1024
 _WEEK = 7 * 86_400.0
@@ -83,54 +91,37 @@ class SourceOptions(Group):
     """The server to mirror from, and the credentials and certificates for it."""
 
     server: str = option(
-        "--server",
-        commands=(
-            "list",
-            "info",
-            "verify",
-        ),
-        default=DEFAULT_SERVER,
+        "--server URL",
+        SOURCE,
+        "The Quay server; http:// means plain HTTP.",
+        DEFAULT_SERVER,
         accept=parse_server,
-        metavar="URL",
-        heading=Heading.SOURCE,
         common=True,
-        help="The Quay server; http:// means plain HTTP.",
+        commands=_ASK,
     )
     api_token: Secret | None = None
     credentials: Credentials | None = None
-    allow_foreign_layers: bool = option(
+    allow_foreign_layers: bool = flag(
         "--allow-foreign-layers",
+        SOURCE,
+        "Fetch layers that the registry lacks from the URLs in manifests.",
         commands=("verify",),
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.SOURCE,
-        help="Fetch layers that the registry lacks from the URLs in manifests.",
     )
-    src_cert_dir: Path | None = option(
-        "--src-cert-dir",
+    src_cert_dir: Path | None = path(
+        "--src-cert-dir PATH",
+        SOURCE,
+        "Directory with certificates for the source (*.crt, *.cert, *.key).",
+        existing_directory,
+        commands=_PULL,
         both="cert_dir",
-        commands=(
-            "info",
-            "verify",
-        ),
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=existing_directory,
-        heading=Heading.SOURCE,
-        help="Directory with certificates for the source (*.crt, *.cert, *.key).",
     )
-    src_tls_verify: bool = option(
-        "--src-tls-verify",
+    src_tls_verify: bool = flag(
+        "--src-tls-verify BOOL",
+        SOURCE,
+        "Whether to verify the source's certificate.",
+        True,
+        commands=_PULL,
         both="tls_verify",
-        commands=(
-            "info",
-            "verify",
-        ),
-        default=True,
-        kind=OptionType.FLAG,
-        metavar="BOOL",
-        heading=Heading.SOURCE,
-        help="Whether to verify the source's certificate.",
     )
 
     @property
@@ -146,60 +137,15 @@ class ClientOptions(Group):
     Auth files and proxies are looked up in `environment`. `retries` replaces the number in `retry`.
     """
 
-    authfile: Path | None = option(
-        "--authfile",
-        commands=(
-            "info",
-            "verify",
-        ),
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=existing_file,
-        metavar="FILE",
-        heading=Heading.SOURCE,
-        help="Auth file to use instead of docker's and podman's.",
+    authfile: Path | None = path(
+        "--authfile FILE", SOURCE, "Auth file to use instead of docker's and podman's.", existing_file, commands=_PULL
     )
     allow_realms: tuple[str, ...] = option(
-        "--allow-realm",
-        commands=(
-            "info",
-            "verify",
-        ),
-        default=(),
-        many=True,
-        accept=_realm,
-        metavar="HOST",
-        heading=Heading.SOURCE,
-        help="Trust the token service at this host, too.",
+        "--allow-realm HOST", SOURCE, "Trust the token service at this host, too.", (), accept=_realm, commands=_PULL
     )
-    cafile: Path | None = option(
-        "--cafile",
-        commands=(
-            "list",
-            "info",
-            "verify",
-        ),
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=existing_file,
-        metavar="FILE",
-        heading=Heading.SOURCE,
-        help="CA certificates to trust, PEM.",
-    )
-    retries: int = option(
-        "--retries",
-        commands=(
-            "list",
-            "info",
-            "verify",
-        ),
-        default=5,
-        kind=OptionType.NUMBER,
-        least=0,
-        most=1000,
-        metavar="N",
-        heading=Heading.LIMITS,
-        help="How many times to retry a failed request.",
+    cafile: Path | None = path("--cafile FILE", SOURCE, "CA certificates to trust, PEM.", existing_file, commands=_ASK)
+    retries: int = number(
+        "--retries N", LIMITS, "How many times to retry a failed request.", 5, least=0, most=1000, commands=_ASK
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -211,167 +157,87 @@ class TargetOptions(Group):
     """The way images are stored: filters, durability, and access to a target that is a registry."""
 
     filters: tuple[str, ...] = option(
-        "--filter",
-        "-f",
-        default=(),
-        many=True,
-        accept=_filter,
-        metavar="SPEC",
-        heading=Heading.TARGET,
-        help="Apply an occystrap filter (for dir://, tar:// and other derived targets).",
+        "-f, --filter SPEC", TARGET, "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
     )
-    allow_extract: bool = option(
-        "--allow-extract",
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.TARGET,
-        help="Let oci://, mounts:// and dir://?expand=true unpack images.",
-    )
-    dry_run: bool = option(
+    allow_extract: bool = flag("--allow-extract", TARGET, "Let oci://, mounts:// and dir://?expand=true unpack images.")
+    dry_run: bool = flag(
         "--dry-run",
+        TARGET,
+        "Show what would be done; write nothing.",
+        common=True,
         commands=("prune",),
         negatable=("prune",),
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.TARGET,
-        common=True,
-        help="Show what would be done; write nothing.",
     )
     fsync: Fsync = option(
-        "--fsync",
-        default=Fsync.ALWAYS,
+        "--fsync WHEN",
+        TARGET,
+        "Survive power loss: sync each file (always), each commit (batch), never.",
+        Fsync.ALWAYS,
         shown_default="always",
         choices=Fsync,
-        metavar="WHEN",
-        heading=Heading.TARGET,
-        help="Survive power loss: sync each file (always), each commit (batch), never.",
     )
-    check_space: bool = option(
-        "--no-space-check",
-        default=True,
-        kind=OptionType.FLAG,
-        inverted=True,
-        heading=Heading.TARGET,
-        help="Don't check free disk space first.",
-    )
-    wait: bool = option(
-        "--wait",
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.TARGET,
-        help="Wait for another run on the same target to end.",
-    )
+    check_space: bool = flag("--no-space-check", TARGET, "Don't check free disk space first.", True, inverted=True)
+    wait: bool = flag("--wait", TARGET, "Wait for another run on the same target to end.")
     dest_credentials: Credentials | None = None
-    dest_cert_dir: Path | None = option(
-        "--dest-cert-dir",
+    dest_cert_dir: Path | None = path(
+        "--dest-cert-dir PATH",
+        REGISTRY_TARGET,
+        "Directory with certificates for the target (*.crt, *.cert, *.key).",
+        existing_directory,
+        commands=("verify",),
         both="cert_dir",
-        commands=("verify",),
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=existing_directory,
-        heading=Heading.REGISTRY_TARGET,
-        help="Directory with certificates for the target (*.crt, *.cert, *.key).",
     )
-    dest_tls_verify: bool = option(
-        "--dest-tls-verify",
+    dest_tls_verify: bool = flag(
+        "--dest-tls-verify BOOL",
+        REGISTRY_TARGET,
+        "Whether to verify the target's certificate.",
+        True,
+        commands=("verify",),
         both="tls_verify",
-        commands=("verify",),
-        default=True,
-        kind=OptionType.FLAG,
-        metavar="BOOL",
-        heading=Heading.REGISTRY_TARGET,
-        help="Whether to verify the target's certificate.",
     )
-    state: Path | None = option(
-        "--state",
-        commands=(
-            "verify",
-            "history",
-            "watch",
-        ),
-        default=None,
+    state: Path | None = path(
+        "--state PATH",
+        REGISTRY_TARGET,
+        "Directory where runs record which images they pushed.",
+        possible_directory,
         shown_default="XDG state",
-        kind=OptionType.PATH,
-        on_disk=possible_directory,
-        heading=Heading.REGISTRY_TARGET,
-        help="Directory where runs record which images they pushed.",
+        commands=("verify", "history", "watch"),
     )
-    check_target: bool = option(
-        "--check-target",
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.REGISTRY_TARGET,
-        help="Check that images pushed earlier still exist in the target registry.",
+    check_target: bool = flag(
+        "--check-target", REGISTRY_TARGET, "Check that images pushed earlier still exist in the target registry."
     )
-    verify_target: bool = option(
-        "--verify-target",
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.REGISTRY_TARGET,
-        help="Verify the target after the run, as `quaymirror verify` does.",
+    verify_target: bool = flag(
+        "--verify-target", REGISTRY_TARGET, "Verify the target after the run, as `quaymirror verify` does."
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(Group):
-    """Limits on concurrency, rates and time. `limit_rate` is in bytes per second, `max_duration` in seconds."""
+    """Limits on concurrency, rates and time. `limit_rate` is in bytes per second, `max_duration` in seconds.
 
-    concurrency: int = option(
-        "--concurrency",
-        "-c",
-        commands=("info",),
-        default=16,
-        kind=OptionType.NUMBER,
-        least=1,
-        most=1024,
-        metavar="N",
-        heading=Heading.LIMITS,
-        common=True,
-        help="Images in progress.",
+    The default of `layer_concurrency` was measured: docs/explanation/concurrency.md.
+    """
+
+    concurrency: int = number(
+        "-c, --concurrency N", LIMITS, "Images in progress.", 16, least=1, most=1024, common=True, commands=("info",)
     )
-    layer_concurrency: int = option(  # measured: docs/explanation/concurrency.md
-        "--layer-concurrency",
-        default=64,
-        kind=OptionType.NUMBER,
-        least=1,
-        most=1024,
-        metavar="N",
-        heading=Heading.LIMITS,
-        help="Blobs in progress, over all images.",
+    layer_concurrency: int = number(
+        "--layer-concurrency N", LIMITS, "Blobs in progress, over all images.", 64, least=1, most=1024
     )
     limit_rate: int | None = option(
-        "--limit-rate",
-        default=None,
+        "--limit-rate RATE",
+        LIMITS,
+        "Limit all transfers to 500K, 20M, … per second.",
         parse=parse_rate,
         least=_LEAST_RATE,
         most=2**50,
-        metavar="RATE",
-        heading=Heading.LIMITS,
         common=True,
-        help="Limit all transfers to 500K, 20M, … per second.",
     )
-    max_requests_per_second: float | None = option(
-        "--max-requests-per-second",
-        commands=(
-            "list",
-            "info",
-            "verify",
-        ),
-        default=None,
-        kind=OptionType.DECIMAL,
-        least=0.01,
-        most=1e6,
-        metavar="N",
-        heading=Heading.LIMITS,
-        help="Limit all requests to the source.",
+    max_requests_per_second: float | None = decimal(
+        "--max-requests-per-second N", LIMITS, "Limit all requests to the source.", least=0.01, most=1e6, commands=_ASK
     )
     max_duration: float | None = option(
-        "--max-duration",
-        default=None,
-        parse=_seconds,
-        metavar="DURATION",
-        heading=Heading.LIMITS,
-        help="Start nothing new after this time, such as 90m or 4h.",
+        "--max-duration DURATION", LIMITS, "Start nothing new after this time, such as 90m or 4h.", parse=_seconds
     )
 
 
@@ -380,128 +246,74 @@ class DiscoveryOptions(Group):
     """The way images are found, and what a run must find. `platforms` are those wanted of multi-arch images."""
 
     platforms: tuple[Platform, ...] = option(
-        "--platform",
-        commands=("info",),
-        default=(),
+        "--platform OS/ARCH",
+        SELECTION,
+        "Platforms of multi-arch images.",
+        (),
         shown_default="all",
-        many=True,
         parse=Platform.parse,
-        metavar="OS/ARCH",
-        heading=Heading.SELECTION,
         common=True,
-        help="Platforms of multi-arch images.",
+        commands=("info",),
     )
     discovery: Discovery = option(
-        "--discovery",
-        commands=(
-            "list",
-            "info",
-            "verify",
-        ),
-        default=Discovery.AUTO,
+        "--discovery SOURCE",
+        SOURCE,
+        "Resolve tags with Quay's API (slow) or its registry (logs each as a pull): auto, api or registry.",
+        Discovery.AUTO,
         shown_default="auto",
         choices=Discovery,
-        metavar="SOURCE",
-        heading=Heading.SOURCE,
-        help="Resolve tags with Quay's API (slow) or its registry (logs each as a pull): auto, api or registry.",
+        commands=_ASK,
     )
     full_check_every: float = option(
-        "--full-check-every",
-        shorthand=OptionSpec(
-            name="full_check",
-            spellings=("--full-check",),
-            kind=OptionType.FLAG,
-            default=False,
-            means=0.0,
-            heading=Heading.LIMITS,
-            help="Recheck every tag in this run.",
-        ),
-        default=_WEEK,
+        "--full-check-every DURATION",
+        LIMITS,
+        "Recheck every tag at least this often.",
+        _WEEK,
         shown_default="7d",
         parse=_seconds,
-        metavar="DURATION",
-        heading=Heading.LIMITS,
-        help="Recheck every tag at least this often.",
+        shorthand=shorthand("--full-check", LIMITS, "Recheck every tag in this run.", 0.0),
     )
-    expect_at_least: int | None = option(
-        "--expect-at-least",
-        default=None,
-        kind=OptionType.NUMBER,
-        least=0,
-        most=1_000_000,
-        metavar="N",
-        heading=Heading.LIMITS,
-        help="Fail if fewer images are found.",
+    expect_at_least: int | None = number(
+        "--expect-at-least N", LIMITS, "Fail if fewer images are found.", least=0, most=1_000_000
     )
-    max_missing: float | None = option(
-        "--max-missing",
-        default=None,
-        kind=OptionType.DECIMAL,
-        least=0,
-        most=100,
-        metavar="PERCENT",
-        heading=Heading.LIMITS,
-        help="Fail if more of the last run's images are missing.",
+    max_missing: float | None = decimal(
+        "--max-missing PERCENT", LIMITS, "Fail if more of the last run's images are missing.", least=0, most=100
     )
-    allow_empty: bool = option(
-        "--allow-empty",
-        commands=(
-            "list",
-            "info",
-            "verify",
-        ),
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.SELECTION,
-        help="Succeed if nothing is selected.",
-    )
+    allow_empty: bool = flag("--allow-empty", SELECTION, "Succeed if nothing is selected.", commands=_ASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneOptions(Group):
     """Removal of images that have disappeared from the source. `grace` is in seconds."""
 
-    prune: bool = option(
-        "--prune",
-        default=False,
-        kind=OptionType.FLAG,
-        heading=Heading.PRUNING,
-        common=True,
-        help="Remove images that are gone from the source.",
-    )
+    prune: bool = flag("--prune", PRUNING, "Remove images that are gone from the source.", common=True)
     grace: float = option(
-        "--grace",
-        commands=("prune",),
-        default=_WEEK,
+        "--grace DURATION",
+        PRUNING,
+        "How long images must have been missing before they are removed.",
+        _WEEK,
         shown_default="7d",
         parse=_seconds_or_none,
-        metavar="DURATION",
-        heading=Heading.PRUNING,
-        help="How long images must have been missing before they are removed.",
-    )
-    max_delete: float = option(
-        "--max-delete",
-        shorthand=OptionSpec(
-            name="yes",
-            spellings=("--yes",),
-            kind=OptionType.FLAG,
-            default=False,
-            means=100.0,
-            commands=("prune",),
-            heading=Heading.PRUNING,
-            has_variable=False,
-            in_file=False,
-            help="Prune, no matter how many images are removed.",
-        ),
         commands=("prune",),
-        default=10.0,
+    )
+    max_delete: float = decimal(
+        "--max-delete PERCENT",
+        PRUNING,
+        "Remove nothing if more images would be removed.",
+        10.0,
         shown_default="10",
-        kind=OptionType.DECIMAL,
         least=0,
         most=100,
-        metavar="PERCENT",
-        heading=Heading.PRUNING,
-        help="Remove nothing if more images would be removed.",
+        commands=("prune",),
+        shorthand=shorthand(
+            "--yes",
+            PRUNING,
+            "Prune, no matter how many images are removed.",
+            100.0,
+            commands=("prune",),
+            has_variable=False,
+            in_file=False,
+        ),
     )
 
 
@@ -517,97 +329,32 @@ class OutputOptions(Group):
     """
 
     progress: str = option(
-        "--progress",
-        commands=("demo",),
-        default="auto",
-        shown_default="auto",
+        "--progress HOW",
+        OUTPUT,
+        "Progress: auto, rich, plain, json or none.",
+        "auto",
         choices=PROGRESS,
-        metavar="HOW",
-        heading=Heading.OUTPUT,
         common=True,
-        help="Progress: auto, rich, plain, json or none.",
+        commands=("demo",),
     )
-    verbose: bool = option(
-        "--verbose",
-        "-v",
-        default=False,
-        kind=OptionType.FLAG,
-        in_file=False,
-        heading=Heading.OUTPUT,
-        help="Also show retries and every tag checked.",
-    )
-    quiet: bool = option(
-        "--quiet",
-        "-q",
-        default=False,
-        kind=OptionType.FLAG,
-        in_file=False,
-        heading=Heading.OUTPUT,
-        help="Print errors only.",
-    )
-    log_file: Path | None = option(
-        "--log-file",
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=writable_file,
-        metavar="FILE",
-        heading=Heading.OUTPUT,
-        help="Append a log to this file.",
-    )
+    verbose: bool = flag("-v, --verbose", OUTPUT, "Also show retries and every tag checked.", in_file=False)
+    quiet: bool = flag("-q, --quiet", OUTPUT, "Print errors only.", in_file=False)
+    log_file: Path | None = path("--log-file FILE", OUTPUT, "Append a log to this file.", writable_file)
     log_format: str = option(
-        "--log-format",
-        default="text",
-        shown_default="text",
-        choices=LOG_FORMATS,
-        metavar="FORMAT",
-        heading=Heading.OUTPUT,
-        help="Format of log lines: text or json.",
+        "--log-format FORMAT", OUTPUT, "Format of log lines: text or json.", "text", choices=LOG_FORMATS
     )
-    report: Path | None = option(
-        "--report",
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=writable_file,
-        metavar="FILE",
-        heading=Heading.OUTPUT,
-        common=True,
-        help="Write the run's report as JSON.",
-    )
-    report_html: Path | None = option(
-        "--report-html",
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=writable_file,
-        metavar="FILE",
-        heading=Heading.OUTPUT,
-        help="Write the report as an HTML page.",
-    )
-    lock_file: Path | None = option(
-        "--lock-file",
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=writable_file,
-        metavar="FILE",
-        heading=Heading.OUTPUT,
-        help="Write the digest of each selected tag.",
-    )
-    metrics_textfile: Path | None = option(
-        "--metrics-textfile",
-        default=None,
-        kind=OptionType.PATH,
-        on_disk=replaceable_file,
-        metavar="FILE",
-        heading=Heading.OUTPUT,
-        help="Write metrics for Prometheus' node_exporter.",
+    report: Path | None = path("--report FILE", OUTPUT, "Write the run's report as JSON.", writable_file, common=True)
+    report_html: Path | None = path("--report-html FILE", OUTPUT, "Write the report as an HTML page.", writable_file)
+    lock_file: Path | None = path("--lock-file FILE", OUTPUT, "Write the digest of each selected tag.", writable_file)
+    metrics_textfile: Path | None = path(
+        "--metrics-textfile FILE", OUTPUT, "Write metrics for Prometheus' node_exporter.", replaceable_file
     )
     ping_url: str | None = option(
-        "--ping-url",
-        default=None,
+        "--ping-url URL",
+        OUTPUT,
+        "Ping URL/start, URL and URL/fail (as healthchecks.io does).",
         accept=_ping_url,
-        metavar="URL",
         secret=True,
-        heading=Heading.OUTPUT,
-        help="Ping URL/start, URL and URL/fail (as healthchecks.io does).",
     )
 
     def __post_init__(self) -> None:

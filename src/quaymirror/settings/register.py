@@ -10,199 +10,157 @@ from ..secret import Credentials, Secret
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
 from .groups import DEFAULT_TARGET, GROUPS, OutputOptions
-from .spec import Heading, OptionSpec, OptionType, existing_directory, existing_file, specs_of
+from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file, specs_of
 
-# What a configuration file says of a selection.
+_SELECT = {"only": True, "commands": ("sync", "list", "info")}
+# The selection of a job.
 SELECTION = (
     OptionSpec(
         name="organization",
         help="Organization on the server.",
-        heading=Heading.SELECTION,
         has_variable=False,
         required=True,
         accept=Selection,
     ),
-    OptionSpec(
+    declare(
+        "--glob GLOB",
+        Heading.SELECTION,
+        "Select repositories that match this, too; all if none is given.",
+        (),
         name="globs",
-        spellings=("--glob",),
-        commands=("sync", "list", "info"),
-        only=True,
         key="repositories",
-        many=True,
-        default=(),
-        metavar="GLOB",
-        heading=Heading.SELECTION,
         accept=lambda text: Selection("org", (text,)),
-        help="Select repositories that match this, too; all if none is given.",
+        **_SELECT,
     ),
-    OptionSpec(
+    declare(
+        "--tag TAG",
+        Heading.SELECTION,
+        "Select this tag, too, or tags that match a glob.",
+        (),
         name="tags",
-        spellings=("--tag",),
-        commands=("sync", "list", "info"),
-        only=True,
         key="tags",
-        many=True,
-        default=(),
-        metavar="TAG",
-        heading=Heading.SELECTION,
         accept=lambda text: Selection("org", tags=(text,)),
-        help="Select this tag, too, or tags that match a glob.",
+        **_SELECT,
     ),
-    OptionSpec(
-        name="exclude",
-        spellings=("--exclude",),
-        commands=("sync", "list", "info"),
-        only=True,
-        many=True,
-        default=(),
-        metavar="GLOB",
-        heading=Heading.SELECTION,
+    declare(
+        "--exclude GLOB",
+        Heading.SELECTION,
+        "Leave out repositories that match.",
+        (),
         common=True,
         accept=lambda text: Selection("org", exclude=(text,)),
-        help="Leave out repositories that match.",
+        **_SELECT,
     ),
-    OptionSpec(
-        name="since",
-        spellings=("--since",),
-        commands=("sync", "list", "info"),
-        only=True,
-        metavar="DATE|DURATION",
-        heading=Heading.SELECTION,
+    declare(
+        "--since DATE|DURATION",
+        Heading.SELECTION,
+        "Only tags updated since: 2025-04-01, 7d, 12h.",
         common=True,
         accept=lambda text: parse_since(text, now=datetime.now(UTC)),
-        help="Only tags updated since: 2025-04-01, 7d, 12h.",
+        **_SELECT,
     ),
 )
 
+# Options without a field in a group.
 _WORDS = (
-    OptionSpec(
-        name="from_lock",
-        spellings=("--from-lock",),
-        commands=("sync",),
-        only=True,
+    declare(
+        "--from-lock FILE",
+        Heading.SELECTION,
+        "Mirror exactly the images of a lock file.",
         kind=OptionType.PATH,
         on_disk=existing_file,
-        metavar="FILE",
-        heading=Heading.SELECTION,
+        commands=("sync",),
+        only=True,
         has_variable=False,
         in_file=False,
-        help="Mirror exactly the images of a lock file.",
     ),
-    OptionSpec(
-        name="config",
-        spellings=("--config",),
-        commands=("run", "config"),
-        only=True,
+    declare(
+        "--config FILE",
+        Heading.SELECTION,
+        "The configuration file.",
         kind=OptionType.PATH,
         on_disk=existing_file,
         shown_default="quaymirror.toml",
-        metavar="FILE",
-        heading=Heading.SELECTION,
+        commands=("run", "config"),
+        only=True,
         in_file=False,
         common=True,
-        help="The configuration file.",
     ),
-    OptionSpec(
+    declare(
+        "--to TARGET",
+        Heading.TARGET,
+        "Where to store images: PATH, registry://HOST",
+        DEFAULT_TARGET,
         name="target",
-        spellings=("--to",),
-        commands=("history",),
         kind=OptionType.TARGET,
-        default=DEFAULT_TARGET,
-        metavar="TARGET",
-        heading=Heading.TARGET,
+        commands=("history",),
         common=True,
-        help="Where to store images: PATH, registry://HOST",
     ),
 )
 
 # Options that give their value to a field of each side.
 _BOTH = (
-    OptionSpec(
-        name="cert_dir",
-        spellings=("--cert-dir",),
+    declare(
+        "--cert-dir PATH",
+        Heading.SOURCE,
+        "Directory with certificates for source and target.",
         kind=OptionType.PATH,
         on_disk=existing_directory,
         commands=("info", "verify"),
-        heading=Heading.SOURCE,
-        help="Directory with certificates for source and target.",
     ),
-    OptionSpec(
-        name="tls_verify",
-        spellings=("--tls-verify",),
+    declare(
+        "--tls-verify BOOL",
+        Heading.SOURCE,
+        "Whether to verify the certificates of source and target.",
         kind=OptionType.FLAG,
-        metavar="BOOL",
         commands=("info", "verify"),
-        heading=Heading.SOURCE,
-        help="Whether to verify the certificates of source and target.",
     ),
 )
 
-# Options of credentials: their values are read from files and standard input when a command begins.
+# Options of credentials, which are read from files and standard input when a command begins.
+_STDIN = {"kind": OptionType.FLAG, "has_variable": False, "in_file": False}
+_USER = {"accept": lambda text: Credentials(text, Secret("-")), "in_file": False}
 _CREDENTIALS = (
-    OptionSpec(
-        name="token_file",
-        spellings=("--token-file",),
-        commands=(
-            "list",
-            "info",
-            "verify",
-        ),
+    declare(
+        "--token-file FILE",
+        Heading.SOURCE,
+        "File with an API token; or set QUAY_API_TOKEN.",
         variables=("QUAY_API_TOKEN_FILE",),
         kind=OptionType.PATH,
         on_disk=existing_file,
-        metavar="FILE",
-        heading=Heading.SOURCE,
+        commands=("list", "info", "verify"),
         common=True,
-        help="File with an API token; or set QUAY_API_TOKEN.",
     ),
-    OptionSpec(
-        name="username",
-        spellings=("--username", "--src-username"),
-        commands=(
-            "info",
-            "verify",
-        ),
-        accept=lambda text: Credentials(text, Secret("-")),
-        metavar="USER",
-        heading=Heading.SOURCE,
-        in_file=False,
+    declare(
+        "--src-username, --username USER",
+        Heading.SOURCE,
+        "User or robot account for the registry.",
+        commands=("info", "verify"),
         common=True,
-        help="User or robot account for the registry.",
+        **_USER,
     ),
-    OptionSpec(
-        name="password_stdin",
-        spellings=("--password-stdin", "--src-password-stdin"),
-        commands=(
-            "info",
-            "verify",
-        ),
-        kind=OptionType.FLAG,
-        default=False,
-        heading=Heading.SOURCE,
-        has_variable=False,
-        in_file=False,
-        help="Read its password from standard input.",
+    declare(
+        "--src-password-stdin, --password-stdin",
+        Heading.SOURCE,
+        "Read its password from standard input.",
+        False,
+        commands=("info", "verify"),
+        **_STDIN,
     ),
-    OptionSpec(
-        name="dest_username",
-        spellings=("--dest-username",),
+    declare(
+        "--dest-username USER",
+        Heading.REGISTRY_TARGET,
+        "User or robot account for a target that is a registry.",
         commands=("verify",),
-        accept=lambda text: Credentials(text, Secret("-")),
-        metavar="USER",
-        heading=Heading.REGISTRY_TARGET,
-        in_file=False,
-        help="User or robot account for a target that is a registry.",
+        **_USER,
     ),
-    OptionSpec(
-        name="dest_password_stdin",
-        spellings=("--dest-password-stdin",),
+    declare(
+        "--dest-password-stdin",
+        Heading.REGISTRY_TARGET,
+        "Read its password from standard input.",
+        False,
         commands=("verify",),
-        kind=OptionType.FLAG,
-        default=False,
-        heading=Heading.REGISTRY_TARGET,
-        has_variable=False,
-        in_file=False,
-        help="Read its password from standard input.",
+        **_STDIN,
     ),
 )
 

@@ -96,7 +96,7 @@ class OptionSpec:
     @property
     def long(self) -> str:
         """The long spelling without its dashes, such as `layer-concurrency`; the key of options of files alone."""
-        return next((text for text in self.spellings if text.startswith("--")), self.key or self.name).lstrip("-")
+        return self.spellings[-1].lstrip("-") if self.spellings else self.key or self.name
 
     @property
     def key_name(self) -> str:
@@ -211,15 +211,51 @@ class OptionSpec:
             raise ConfigError(f"must be {_EXPECTED[self.kind][0]}, not {str(given)[:60]!r}") from None
 
 
-def option(*spellings: str, default: Any, choices: type[Enum] | tuple[str, ...] = (), **more: Any) -> Any:
-    """Declare a field of a group as an option, with the attributes of an `OptionSpec`."""
-    if isinstance(choices, type):
-        more |= {"choices": tuple(member.value for member in choices), "parse": choices}
-    else:
-        more["choices"] = choices
+def declare(usage: str, heading: Heading, text: str, default: Any = None, **more: Any) -> OptionSpec:
+    """Return the option with a `usage` such as `-c, --concurrency N`, and further attributes of `OptionSpec`.
 
-    metadata = {_SPEC: OptionSpec(name="", spellings=spellings, default=default, **more)}
-    return field(default=default, metadata=metadata, repr=not more.get("secret", False))
+    An option whose default is () can be repeated.
+    """
+    *short, last = usage.split(", ")
+    long, _, metavar = last.partition(" ")
+    more.setdefault("name", long.lstrip("-").replace("-", "_"))
+    choices = more.get("choices")
+    if isinstance(choices, type) and issubclass(choices, Enum):
+        more |= {"choices": tuple(member.value for member in choices), "parse": choices}
+
+    more |= {"spellings": (*short, long), "metavar": metavar, "many": default == ()}
+    return OptionSpec(heading=heading, help=text, default=default, **more)
+
+
+def option(usage: str, heading: Heading, text: str, default: Any = None, **more: Any) -> Any:
+    """Declare a field of a group as an option; see `declare`."""
+    spec = declare(usage, heading, text, default, **more)
+    return field(default=default, metadata={_SPEC: spec}, repr=not spec.secret)
+
+
+def flag(usage: str, heading: Heading, text: str, default: bool = False, **more: Any) -> Any:
+    """Declare a field that is true or false."""
+    return option(usage, heading, text, default, kind=OptionType.FLAG, **more)
+
+
+def path(usage: str, heading: Heading, text: str, on_disk: Callable[[Path], object], **more: Any) -> Any:
+    """Declare a field that is a path, which `on_disk` checks."""
+    return option(usage, heading, text, kind=OptionType.PATH, on_disk=on_disk, **more)
+
+
+def number(usage: str, heading: Heading, text: str, default: int | None = None, **more: Any) -> Any:
+    """Declare a field that is an integer."""
+    return option(usage, heading, text, default, kind=OptionType.NUMBER, **more)
+
+
+def decimal(usage: str, heading: Heading, text: str, default: float | None = None, **more: Any) -> Any:
+    """Declare a field that is a number."""
+    return option(usage, heading, text, default, kind=OptionType.DECIMAL, **more)
+
+
+def shorthand(usage: str, heading: Heading, text: str, means: Any, **more: Any) -> OptionSpec:
+    """Declare a flag that gives its field the value `means`."""
+    return declare(usage, heading, text, False, kind=OptionType.FLAG, means=means, **more)
 
 
 def specs_of(group: type[Any]) -> tuple[OptionSpec, ...]:
