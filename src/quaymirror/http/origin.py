@@ -75,17 +75,17 @@ def _parsed(url: str) -> tuple[SplitResult, int | None]:
 def parse_server(text: str) -> Origin:
     """Return the origin of the server that a user named: `quay.io`, `https://quay.example:8443`, `http://127.0.0.1:80`.
 
-    :raises ConfigError: when it is no such URL, or says more than scheme, host and port.
+    :raises ConfigError: if it is not such a URL, or has more than scheme, host and port.
     """
     url = text if "://" in text else f"https://{text}"
     try:
         origin = Origin.of(url)
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"--server {_without_secrets(text)!r}: {error}; write https://HOST[:PORT]") from None
+        raise ConfigError(f"not a server: {_without_secrets(text)!r} ({error}); write https://HOST[:PORT]") from None
 
     if parts.path.strip("/") or parts.query or parts.fragment or any(c.isspace() or not c.isprintable() for c in text):
-        raise ConfigError(f"--server {_without_secrets(text)!r}: write https://HOST[:PORT]")
+        raise ConfigError(f"not a server: {_without_secrets(text)!r}; write https://HOST[:PORT]")
 
     return origin
 
