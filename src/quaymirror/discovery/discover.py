@@ -96,7 +96,7 @@ class _Search:
     strict: bool
     taken: set[str]
     cache: TagCache
-    window: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(_AHEAD))
+    window: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(_AHEAD, fast_acquire=True))
     """Bounds the candidates whose results the consumer does not have yet."""
     missed: list[Repository] = field(default_factory=list)
     """Repositories without the tag, as many as are read for a hint."""
@@ -110,7 +110,7 @@ class _Search:
 
             return
 
-        outbox, inbox = anyio.create_memory_object_stream[_Result](0)
+        outbox, inbox = anyio.create_memory_object_stream[_Result](_CHECKERS)
         waiting: dict[int, _Result] = {}
         place = 0
         with inbox:
