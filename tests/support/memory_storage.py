@@ -128,8 +128,12 @@ class MemoryStorage:
     def flush(self, digests: Collection[Digest]) -> None:
         pass
 
-    def space(self) -> None:
+    def free_space(self) -> None:
         return None
+
+    def stored_bytes(self, node: Descriptor) -> int:
+        info = self.info(blob_key(node.digest))
+        return info.size if info is not None else 0
 
     @asynccontextmanager
     async def writing(self, patience: Patience | None) -> AsyncIterator[MemoryLock]:

@@ -98,30 +98,21 @@ def _open(path: Path, flags: int) -> int:
         return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
-def write_at(descriptor: int, chunks: Iterable[bytes], offset: int, path: Path) -> None:
-    """Write all of `chunks` one after the other, starting at `offset`."""
+def write_all(descriptor: int, chunks: Iterable[bytes], path: Path, *, offset: int | None = None) -> None:
+    """Write all of `chunks` one after the other, starting at `offset` or at the current position."""
     with local_errors("write", path):
-        for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                with step("write", path):
-                    written = os.pwrite(descriptor, view, offset)
-
-                view, offset = view[written:], offset + written
+        _write(descriptor, chunks, path, offset)
 
 
-def write_all(descriptor: int, chunks: Iterable[bytes], path: Path) -> None:
-    """Write all of `chunks` at the current position."""
-    with local_errors("write", path):
-        _write(descriptor, chunks, path)
-
-
-def _write(descriptor: int, chunks: Iterable[bytes], path: Path) -> None:
+def _write(descriptor: int, chunks: Iterable[bytes], path: Path, offset: int | None = None) -> None:
     for chunk in chunks:
         view = memoryview(chunk)
         while view:
             with step("write", path):
-                view = view[os.write(descriptor, view) :]
+                written = os.write(descriptor, view) if offset is None else os.pwrite(descriptor, view, offset)
+
+            view = view[written:]
+            offset = None if offset is None else offset + written
 
 
 def truncate(descriptor: int, path: Path) -> None:

@@ -234,7 +234,7 @@ class Ingest:
             # A small blob is not resumed: the file of a crash is replaced.
             self._file = fsops.open_for_update(self._paths.partial, keep=False)
 
-        fsops.write_at(self._file, chunks, start, self._paths.partial)
+        fsops.write_all(self._file, chunks, self._paths.partial, offset=start)
         if self._ranges is not None:
             fsops.write_all(self._ranges, [extents.line(start, end)], self._paths.ranges)
 

@@ -7,7 +7,6 @@ import stat
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -173,9 +172,25 @@ class LocalStorage:
             case Fsync.NEVER:
                 pass
 
-    def space(self) -> LocalSpace:
-        """Return the free space of the file system."""
-        return LocalSpace(self, *fsops.free_bytes(self.root))
+    def free_space(self) -> tuple[int, int]:
+        """Return the free space of the file system, and the size of its blocks."""
+        return fsops.free_bytes(self.root)
+
+    def stored_bytes(self, node: Descriptor) -> int:
+        """Return the size of a blob if its file exists, otherwise what its partial file occupies."""
+        info = self.info(blob_key(node.digest))
+        if info is not None and info.size == node.size:
+            return node.size
+
+        if node.size <= BATCH_BYTES:
+            return 0  # a small blob starts again
+
+        try:
+            status = self._partial(node).lstat()
+        except FileNotFoundError:
+            return 0
+
+        return min(status.st_size, status.st_blocks * 512)  # the file may have holes
 
     @asynccontextmanager
     async def writing(self, patience: Patience | None) -> AsyncIterator[Lock]:
@@ -196,18 +211,6 @@ class LocalStorage:
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Return the result of a blocking function."""
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
-
-    def occupied(self, node: Descriptor) -> int:
-        """Return how many bytes an interrupted transfer of `node` occupies on the disk."""
-        if node.size <= BATCH_BYTES:
-            return 0  # starts again
-
-        try:
-            status = self._partial(node).lstat()
-        except FileNotFoundError:
-            return 0
-
-        return min(status.st_size, status.st_blocks * 512)  # the file may have holes
 
     def _partial(self, node: Descriptor) -> Path:
         return self._ingest / f"{node.digest.algorithm}-{node.digest.encoded}.part"
@@ -234,24 +237,3 @@ class LocalStorage:
             return ObjectInfo(key, status.st_size, status.st_mtime)
 
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class LocalSpace:
-    """Free bytes of a file system, which allocates space in blocks of `unit` bytes; see `Space`."""
-
-    storage: LocalStorage
-    free: int
-    unit: int
-
-    def allocated(self, size: int) -> int:
-        """Return `size`, rounded up to whole blocks."""
-        return -(-size // self.unit) * self.unit
-
-    def remaining(self, node: Descriptor) -> int:
-        """Return how many bytes of whole blocks a blob will still occupy."""
-        info = self.storage.info(blob_key(node.digest))
-        if info is not None and info.size == node.size:
-            return 0
-
-        return self.allocated(max(0, node.size - self.storage.occupied(node)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import Scope, StoreError
 from ..oci import Descriptor, Digest
-from .storage import Space, Storage
+from .storage import Storage
 
 # Sizes are claims of manifests: one image that claims too much must not end the run. If this many images in a row are
 # each larger than the free space, the disk is full.
@@ -32,35 +32,41 @@ class SpaceReservation:
 
         :raises StoreError: if they don't fit by themselves (scope IMAGE), or not together with what is reserved (RUN).
         """
-        space = self._storage.space()
+        space = self._storage.free_space()
         if space is None:
             return
 
+        free, unit = space
         while self._released:
             self._expected.pop(self._released.popleft(), None)
 
         expected = self._expected | {node.digest: node for node in nodes}
         # Parts that are stored already are only subtracted if it matters: that takes two system calls per blob.
-        if sum(space.allocated(node.size) for node in expected.values()) <= space.free:
+        if sum(_allocated(node.size, unit) for node in expected.values()) <= free:
             self._expected, self._misfits = expected, 0
             return
 
-        self._check_alone(nodes, space)
-        remaining = {digest: space.remaining(node) for digest, node in expected.items()}
+        remaining = {digest: self._remaining(node, unit) for digest, node in expected.items()}
+        self._check_alone(sum(remaining[node.digest] for node in nodes), free)
         self._expected = {digest: node for digest, node in expected.items() if remaining[digest]}
         needed = sum(remaining.values())
-        if needed > space.free:
+        if needed > free:
             raise StoreError(
-                f"{self._storage} needs {needed:,} more bytes for the images in progress, but only {space.free:,} are "
-                "free: free some space, or use --no-space-check"
+                f"{self._storage} needs {needed:,} more bytes for the images in progress, but only {free:,} are free: "
+                "free some space, or use --no-space-check"
             )
 
-    def _check_alone(self, nodes: Sequence[Descriptor], space: Space) -> None:
-        needed = sum(space.remaining(node) for node in nodes)
-        self._misfits = self._misfits + 1 if needed > space.free else 0
+    def _check_alone(self, needed: int, free: int) -> None:
+        self._misfits = self._misfits + 1 if needed > free else 0
         if 0 < self._misfits < _MISFITS:
             raise StoreError(
-                f"the image needs {needed:,} more bytes, but only {space.free:,} are free on the disk of "
-                f"{self._storage}",
+                f"the image needs {needed:,} more bytes, but only {free:,} are free on the disk of {self._storage}",
                 scope=Scope.IMAGE,
             )
+
+    def _remaining(self, node: Descriptor, unit: int) -> int:
+        return _allocated(max(0, node.size - self._storage.stored_bytes(node)), unit)
+
+
+def _allocated(size: int, unit: int) -> int:
+    return -(-size // unit) * unit

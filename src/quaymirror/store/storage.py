@@ -31,20 +31,6 @@ class ObjectInfo:
     modified: float
 
 
-class Space(Protocol):
-    """Free space of a storage, as of one moment."""
-
-    @property
-    def free(self) -> int:
-        """Bytes that can still be stored."""
-
-    def allocated(self, size: int) -> int:
-        """Return how many bytes an object of `size` bytes occupies."""
-
-    def remaining(self, node: Descriptor) -> int:
-        """Return how many bytes a blob will still occupy: less than its size if a part of it is stored already."""
-
-
 class ExclusiveLock(Protocol):
     """The lock of the only writer."""
 
@@ -119,8 +105,11 @@ class Storage(Protocol):
     def flush(self, digests: Collection[Digest]) -> None:
         """Make the committed blobs with `digests` durable."""
 
-    def space(self) -> Space | None:
-        """Return the free space, None if it is not limited."""
+    def free_space(self) -> tuple[int, int] | None:
+        """Return the free space in bytes and the unit of its allocation, None if the space is not limited."""
+
+    def stored_bytes(self, node: Descriptor) -> int:
+        """Return how many bytes of a blob are stored: its size, or those of an interrupted transfer."""
 
     def writing(self, patience: Patience | None) -> AbstractAsyncContextManager[ExclusiveLock]:
         """Hold the lock of the only writer during the context. An empty layout is created if nothing is stored here.

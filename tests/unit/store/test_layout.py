@@ -25,7 +25,7 @@ from quaymirror.events import Event, Notice
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import fsops
 from quaymirror.store.layout import OCILayout
-from quaymirror.store.local_storage import LocalSpace
+from quaymirror.store.local_storage import LocalStorage
 from quaymirror.store.reader import LayoutReader
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.state import State
@@ -138,7 +138,7 @@ async def test_where_there_is_room_for_all_that_was_announced_no_blob_is_looked_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_room(monkeypatch, 2_000_000)
-    monkeypatch.delattr(LocalSpace, "remaining")
+    monkeypatch.delattr(LocalStorage, "stored_bytes")
     async with OCILayout.open(tmp_path / "m") as layout:
         await store(layout, NAME, b"config", LARGE)
         # What has landed takes no room any more that is not taken already.

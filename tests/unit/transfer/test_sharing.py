@@ -88,11 +88,11 @@ async def test_what_an_earlier_run_left_of_it_is_not_copied_again(tmp_path: Path
 async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise StoreError("no space left")
 
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
-    monkeypatch.setattr("quaymirror.store.fsops.write_at", full)
+    monkeypatch.setattr("quaymirror.store.fsops.write_all", full)
     pool.register(Files(tmp_path / "theirs"))
     with pytest.raises(StoreError):
         await copied(pool, store)
