@@ -9,7 +9,7 @@ author = "The quaymirror developers"
 release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "reference/*.head.md"]
+exclude_patterns = ["_build", "reference/*.head.md", "reference/*.tail.md"]
 html_theme = "furo"
 html_title = "quaymirror"
 myst_heading_anchors = 3

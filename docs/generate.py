@@ -1,4 +1,4 @@
-"""Write the parts of the reference that come from the code; with --check only tell whether they are up to date.
+"""Write the generated parts of the reference; with --check, only check that they are up to date.
 
 python docs/generate.py [--check]
 """
@@ -16,16 +16,17 @@ from schemas import schemas
 from quaymirror.cli.help import GroupedCommand
 from quaymirror.cli.main import main
 from quaymirror.config.schema import config_schema
+from quaymirror.errors import ExitCode
 from quaymirror.settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from quaymirror.settings.spec import OptionSpec
 
 REFERENCE = Path(__file__).parent / "reference"
-# Of a terminal with 80 columns man leaves so many.
+# The width that man leaves of a terminal with 80 columns.
 _MAN_WIDTH = 72
 
 
 def commands(group: click.Group, path: str = "quaymirror") -> Iterator[tuple[str, click.Command]]:
-    """Yield every command with its whole name, a group before what is in it."""
+    """Yield every command with its whole name, a group before its commands."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -38,7 +39,7 @@ def commands(group: click.Group, path: str = "quaymirror") -> Iterator[tuple[str
 def help_of(name: str, command: click.Command, width: int = 100) -> str:
     parent = click.Context(main, help_option_names=["-h", "--help"])
     context = click.Context(command, parent, info_name=name, max_content_width=width, terminal_width=width)
-    context.parent = None  # its name is in ours
+    context.parent = None  # `name` includes its name
     return command.full_help(context) if isinstance(command, GroupedCommand) else command.get_help(context)
 
 
@@ -78,8 +79,18 @@ def _default(spec: OptionSpec) -> str:
     return str(default).lower() if isinstance(default, bool) else f"`{default}`"
 
 
+def exit_codes() -> str:
+    """Return the page about exit codes."""
+    head, tail = (REFERENCE / f"exit-codes.{part}.md" for part in ("head", "tail"))
+    rows = [f"| {code.value} | {code.meaning} | {code.advice} |" for code in sorted(ExitCode)]
+    table = "\n".join(["| code | meaning | what to do |", "|---|---|---|", *rows])
+    severity = ", ".join(str(code.value) for code in sorted(ExitCode, key=lambda code: code.severity))
+    parts = [head.read_text(encoding="utf-8"), table + "\n", tail.read_text(encoding="utf-8")]
+    return "\n".join(parts).replace("{severity}", severity)
+
+
 def man_page() -> str:
-    """Return quaymirror(1): every command with its help, as it is printed."""
+    """Return quaymirror(1): every command with its help."""
     lines = [
         '.TH QUAYMIRROR 1 "" "quaymirror" "User Commands"',
         ".SH NAME",
@@ -95,10 +106,8 @@ def man_page() -> str:
         lines += [f".SS {_roff(name)}", ".nf", _roff(help_of(name, command, _MAN_WIDTH)), ".fi"]
 
     lines.append(".SH EXIT STATUS")
-    for row in (REFERENCE / "exit-codes.md").read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in row.strip("|").split("|")]
-        if len(cells) == 2 and cells[0][:1].isdigit():
-            lines += [".TP 10", _roff(cells[0]), _roff(cells[1].replace("`", ""))]
+    for code in sorted(ExitCode):
+        lines += [".TP 10", str(code.value), _roff(code.meaning)]
 
     return "\n".join([*lines, ".SH FILES", "quaymirror.toml, ~/.config/quaymirror/quaymirror.toml,"]) + (
         "\n/etc/quaymirror/quaymirror.toml\n"
@@ -111,10 +120,11 @@ def _roff(text: str) -> str:
 
 
 def pages() -> dict[str, str]:
-    """Return everything that is generated, by the name of its file."""
+    """Return the content of every generated file, by name."""
     return {
         "cli.md": cli(),
         "configuration.md": configuration(),
+        "exit-codes.md": exit_codes(),
         "config.schema.json": json.dumps(config_schema(), indent=2) + "\n",
         "quaymirror.1": man_page(),
         **{name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas().items()},
@@ -122,7 +132,7 @@ def pages() -> dict[str, str]:
 
 
 def stale() -> list[str]:
-    """Return the names of the files that are not what the code says."""
+    """Return the names of the files that are out of date."""
     return [
         name
         for name, text in pages().items()

@@ -91,8 +91,8 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 5, "source or target unavailable, or incomplete discovery"
     LOCKED = 7, "another run holds the lock", "wait for the other run to end, or pass --wait"
     USAGE = 2, "usage or configuration error"
-    PARTIAL = 3, "partial: run it again"
-    EMPTY = 9, "nothing matched", "nothing matched: see what the source has with quaymirror list"
+    PARTIAL = 3, "partial: some images failed or are missing", "run it again: the next run retries them"
+    EMPTY = 9, "nothing matched", "see what the source offers with quaymirror list"
     OK = 0, "success"
 
     @property
