@@ -160,23 +160,19 @@ class Client:
 
         It is a context that has to be left: until then its slot is held.
 
-        :raises NotFound: for 404 or 410.
-        :raises AccessDenied: for 401 (after one answer to its challenge) or 403.
+        :raises ServiceError: for any other answer, see `answers.to_error`; one challenge is answered before.
         :raises CredentialsRefused: if the credentials are wrong.
-        :raises RateLimited: for 429, or 503 with Retry-After. It ends the run if the pause is longer than the patience.
         :raises HostDown: if the host fails all requests; the limiter waits for it, and no attempt should count.
-        :raises Unavailable: for 5xx and the like.
-        :raises ServiceError: for any other status that is not a success.
-        :raises UnsafeRedirect: if the answer leads to where we don't go.
-        :raises TransportError: if there is no answer, or a broken one.
+        :raises UnsafeRedirect: if the answer leads to an address that must not be requested.
+        :raises TransportError: without an answer, or with a broken one.
         """
         with self._errors:
             hop = await self._first_hop(request)
             while True:
                 limiter = self._limiters(hop.origin.netloc, request.kind)
                 try:
-                    with limiter.slot(patient=request.patient) as slot:
-                        if await slot.enter():
+                    with Slot(limiter) as slot:
+                        if await limiter.admit(slot, patient=request.patient):
                             await self._probe(hop, limiter)
 
                         began = self._retries.clock()
@@ -186,7 +182,7 @@ class Client:
                         limiter.record(response, self._retries.clock() - began)
                 except CertificateRefused as error:
                     # No other request to the client's own host can succeed.
-                    raise error.replace(scope=limiter.given_up if hop.is_own else error.scope) from None
+                    raise error.replace(scope=limiter.health.given_up if hop.is_own else error.scope) from None
 
                 exchange = Exchange(response, slot, "" if hop.is_own else hop.url)
                 if is_success(response):
@@ -251,7 +247,7 @@ class Client:
 
     async def _error(self, request: Request, hop: _Hop, response: Response, limiter: HostLimiter) -> QuaymirrorError:
         """Return the error that an answer means which is not a success."""
-        if response.status >= 500 and limiter.is_down and not is_throttled(response):
+        if response.status >= 500 and limiter.health.is_down and not is_throttled(response):
             return HostDown(f"{response.name}: {response.status}")
 
         error = to_error(response, error_codes(await _drain(response)), patience=self._retries.patience)
@@ -274,7 +270,7 @@ class Client:
         response = await hop.transport.send("GET", f"{hop.origin}{path}", {})
         response.close()
         limiter.record(response, self._retries.clock() - began)
-        if limiter.is_down:
+        if limiter.health.is_down:
             raise HostDown(f"{hop.origin.netloc}: still answers {response.status}")
 
     def _name(self, request: Request) -> str:

@@ -164,20 +164,11 @@ class Slot:
     As a context it is left on an error only; otherwise it is held until `leave`.
     """
 
-    __slots__ = ("_limiter", "_patient", "is_counted", "is_probe", "is_trial")
+    __slots__ = ("_limiter", "is_counted", "is_probe", "is_trial")
 
-    def __init__(self, limiter: HostLimiter, *, patient: bool) -> None:
+    def __init__(self, limiter: HostLimiter) -> None:
         self._limiter = limiter
-        self._patient = patient
         self.is_counted = self.is_probe = self.is_trial = False
-
-    async def enter(self) -> bool:
-        """Wait until the request may start; return True if it has to find out whether the host is back.
-
-        :raises RateLimited: if the host limits requests per second, unless the request is patient.
-        :raises QuaymirrorError: if the host has been unavailable for too long; see `Health.delay`.
-        """
-        return await self._limiter.admit(self, patient=self._patient)
 
     def leave(self, *, passed: bool = True) -> None:
         """Record the end of the request, and whether it `passed`. A second call does nothing."""
@@ -204,6 +195,7 @@ class HostLimiter:
 
     def __init__(self, host: Host, limits: Limits, *, kind: str = "", runtime: Runtime | None = None) -> None:
         self.host = host
+        self.health = host.health
         self._kind = kind
         self._runtime = runtime or Runtime()
         self._reported: HostPaced | None = None
@@ -226,22 +218,12 @@ class HostLimiter:
         """The number of requests that may start per second, None for no limit."""
         return self._cubic.rate(self._runtime.clock())
 
-    @property
-    def given_up(self) -> Scope:
-        """The scope of an error that makes the host unusable."""
-        return self.host.health.given_up
+    async def admit(self, slot: Slot, *, patient: bool = True) -> bool:
+        """Wait until the request of `slot` may start; return True if it has to find out whether the host is back.
 
-    @property
-    def is_down(self) -> bool:
-        """True if the host fails most requests."""
-        return self.host.health.is_down
-
-    def slot(self, *, patient: bool = True) -> Slot:
-        """Return a slot for one request; unless `patient`, it fails where the host limits requests per second."""
-        return Slot(self, patient=patient)
-
-    async def admit(self, slot: Slot, *, patient: bool) -> bool:
-        """Wait until a request may start, and give `slot` its share; see `Slot.enter`."""
+        :raises RateLimited: if the host limits requests per second, unless the request is `patient`.
+        :raises QuaymirrorError: if the host has been unavailable for too long; see `Health.delay`.
+        """
         while True:
             slot.is_probe = await self.host.wait_until_available()
             try:
@@ -265,7 +247,7 @@ class HostLimiter:
         slot.is_counted = True
         await self._wait_for_probe(slot)
         if self._cubic.is_limited and not patient:
-            raise RateLimited(f"{self.host.health.name} limits requests per second", scope=Scope.IMAGE)
+            raise RateLimited(f"{self.health.name} limits requests per second", scope=Scope.IMAGE)
 
         if (rate := self.rate) is not None:
             self._turns.rate = rate
@@ -339,14 +321,14 @@ class HostLimiter:
         :raises HostDown: instead of `error`, if the host is down.
         """
         self.host.record_failure(error.message)
-        if self.is_down and error.scope is Scope.ATTEMPT:
+        if self.health.is_down and error.scope is Scope.ATTEMPT:
             raise HostDown(error.message) from None
 
     def _report(self) -> None:
         """Apply the window, and report the limits if they have changed notably."""
         self._slots.total_tokens = self.window
         known = self._reported
-        now = HostPaced(self.host.health.name, self._kind, self.window, self.rate, self._throttled)
+        now = HostPaced(self.health.name, self._kind, self.window, self.rate, self._throttled)
         if (
             known is None
             or now.throttled != known.throttled

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quaymirror.errors import RateLimited, Scope
 from quaymirror.events import Event, HostPaced, HostPaused, HostResumed
 from quaymirror.http.health import Health
-from quaymirror.http.limiter import KINDS, Host, HostLimiter, HostLimiters, Limits, Runtime
+from quaymirror.http.limiter import KINDS, Host, HostLimiter, HostLimiters, Limits, Runtime, Slot
 from quaymirror.http.rate import Throttle
 from quaymirror.testing import LimitRule
 from quaymirror.testing.limits import RateLimiter as ServerLimits
@@ -30,8 +30,8 @@ def make_limiter(clock: ManualClock, limits: Limits = UNKNOWN, *, events: list[E
 @asynccontextmanager
 async def request(limiter: HostLimiter, *, patient: bool = True) -> AsyncIterator[None]:
     """Send one request, which passes unless an error is raised."""
-    with limiter.slot(patient=patient) as slot:
-        await slot.enter()
+    with Slot(limiter) as slot:
+        await limiter.admit(slot, patient=patient)
         yield
 
     slot.leave()
@@ -302,7 +302,7 @@ async def test_a_far_host_that_has_enough_gets_less_and_grows_from_there() -> No
 async def test_a_cancelled_wait_takes_no_slot() -> None:
     limiter = make_limiter(ManualClock(), Limits(1, 1))
     async with request(limiter), anyio.create_task_group() as tasks:
-        tasks.start_soon(limiter.slot().enter)
+        tasks.start_soon(limiter.admit, Slot(limiter))
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
 
