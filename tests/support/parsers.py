@@ -34,11 +34,10 @@ from quaymirror.config.convert import convert
 from quaymirror.config.document import Mistakes, read_config
 from quaymirror.errors import QuaymirrorError
 from quaymirror.events import RunStarted
-from quaymirror.http.dates import parse_http_date
+from quaymirror.http.dates import parse_http_date, parse_retry_after
 from quaymirror.http.exchange import Response
 from quaymirror.http.origin import Origin, follow, parse_server, shown
 from quaymirror.http.proxy import Proxies
-from quaymirror.http.retry import parse_retry_after
 from quaymirror.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
 from quaymirror.progress.rates import Speeds
 from quaymirror.progress.run import RunProgress

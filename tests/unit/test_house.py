@@ -45,6 +45,32 @@ LAYERS = (
     "config",
     "cli",
 )
+# The same inside of packages with many modules.
+INNER_LAYERS = {
+    "http": (
+        "validator",
+        "timeouts",
+        "dates",
+        "origin",
+        "exchange",
+        "answers",
+        "window",
+        "latency",
+        "rate",
+        "cubic",
+        "probe",
+        "health",
+        "limiter",
+        "retry",
+        "authorizer",
+        "client",
+        "guard",
+        "tls",
+        "proxy",
+        "transport",
+        "ping",
+    ),
+}
 # The only importers of a third-party library.
 IMPORTERS = {
     "aiohttp": {"http/transport.py", "testing"},
@@ -105,6 +131,15 @@ def test_a_layer_imports_only_what_is_below_it(name: str) -> None:
         if layer(module) == name:
             above = {found for kind, found in imports(module) if kind == "own"} - {"__init__.py"}
             assert {found for found in above if layer(found) not in below} == set(), module
+
+
+@pytest.mark.parametrize("package", INNER_LAYERS)
+def test_a_module_imports_only_what_is_below_it_in_its_package(package: str) -> None:
+    order = [f"{package}/{name}.py" for name in INNER_LAYERS[package]]
+    assert {*order} == {module for module in MODULES if layer(module) == package} - {f"{package}/__init__.py"}
+    for number, module in enumerate(order):
+        inner = {found for kind, found in imports(module) if kind == "own"} & {*order}
+        assert inner <= {*order[:number]}, module
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

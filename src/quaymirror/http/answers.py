@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from ..errors import AccessDenied, NotFound, RateLimited, Scope, ServiceError, Unavailable
+from .dates import parse_retry_after
 from .exchange import Response
-from .retry import parse_retry_after
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PROXY_REFUSES = "proxy authentication failed (407)"

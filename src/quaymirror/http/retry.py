@@ -10,14 +10,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeGuard
 
 import anyio
 
 from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope
 from ..events import Observer, RetryScheduled, ignore
-from .dates import parse_http_date
 
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState
@@ -171,18 +169,3 @@ def _error(state: RetryCallState) -> QuaymirrorError:
 
 def _is_worth_it(error: BaseException | None) -> TypeGuard[QuaymirrorError]:
     return isinstance(error, QuaymirrorError) and error.scope is Scope.ATTEMPT
-
-
-def parse_retry_after(value: str | None, *, date: str | None = None) -> float | None:
-    """Return the seconds that a Retry-After field asks for (RFC 9110, 10.2.3), None if it is not usable.
-
-    A time is counted from `date`, the Date field of the same response, so that only the server's clock matters, or
-    from now without one. A time in the past is 0 seconds.
-    """
-    text = (value or "").strip()
-    # int() would also take +5, 1_0 and the digits of other scripts.
-    if text.isascii() and text.isdigit() and len(text) <= 9:
-        return float(text)
-
-    until = parse_http_date(text)
-    return None if until is None else max(0.0, (until - (parse_http_date(date) or datetime.now(UTC))).total_seconds())

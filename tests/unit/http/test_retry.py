@@ -23,7 +23,8 @@ from quaymirror.errors import (
     TimedOut,
     Unavailable,
 )
-from quaymirror.http.retry import Attempts, RetryPolicy, parse_retry_after
+from quaymirror.http.dates import parse_retry_after
+from quaymirror.http.retry import Attempts, RetryPolicy
 
 
 class Script:
