@@ -53,7 +53,7 @@ def words(server: QuayServer, mirror: Path, *more: str) -> tuple[str, ...]:
 
 
 @pytest.mark.timeout(120)
-async def test_at_ten_fill_levels_a_full_disk_is_told_once_and_the_next_run_completes(
+async def test_at_ten_fill_levels_a_full_disk_is_reported_once_and_the_next_run_completes(
     commands: Zygote, disk: Path
 ) -> None:
     registry, images = kolla(12, layer_size=LAYER)
@@ -79,7 +79,7 @@ async def test_at_ten_fill_levels_a_full_disk_is_told_once_and_the_next_run_comp
             subprocess.run(["rm", "-r", mirror], check=True)
 
 
-async def test_what_does_not_fit_is_refused_with_the_numbers_before_the_disk_is_full(
+async def test_images_that_do_not_fit_are_refused_with_numbers_before_the_disk_is_full(
     commands: Zygote, disk: Path
 ) -> None:
     registry, images = kolla(12, layer_size=LAYER)
@@ -97,7 +97,7 @@ async def test_what_does_not_fit_is_refused_with_the_numbers_before_the_disk_is_
         assert done.code == 0, done.stderr
 
 
-async def test_a_read_only_disk_is_told_and_can_be_verified(commands: Zygote, disk: Path) -> None:
+async def test_a_read_only_disk_is_reported_and_can_be_verified(commands: Zygote, disk: Path) -> None:
     registry, _ = kolla(3)
     mirror = disk / "mirror"
     async with QuayServer(registry) as server:

@@ -79,7 +79,7 @@ async def steps_of(commands: Zygote, server: QuayServer, mirror: Path, trace: Pa
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("before_it", ["nothing", "a mirror"])
-async def test_a_run_killed_at_any_step_leaves_a_whole_mirror_that_the_next_run_completes(
+async def test_a_run_killed_at_any_step_leaves_a_consistent_mirror_that_the_next_run_completes(
     tmp_path: Path, commands: Zygote, before_it: str
 ) -> None:
     night, start = first_night(), tmp_path / "start"
@@ -133,12 +133,12 @@ async def check_recovery(
     assert not asked or max(asked.values()) == 1
     assert layouts.names(mirror) == night.promised
     assert night.contents <= check_whole(mirror, night.promised)
-    assert not list((mirror / ".quaymirror/ingest").iterdir()), "left by the crash, and nobody continues it"
+    assert not list((mirror / ".quaymirror/ingest").iterdir()), "left by the crash, and not continued"
     assert not list(mirror.glob(".*.new"))
 
 
 @pytest.mark.timeout(300)
-async def test_a_blob_killed_between_its_pieces_goes_on_with_what_is_missing(tmp_path: Path, commands: Zygote) -> None:
+async def test_a_blob_of_a_killed_run_continues_with_the_missing_segments(tmp_path: Path, commands: Zygote) -> None:
     size, piece = 3_200_000, 600_000
     night = Night(Registry(), {})
     night.push("base", small_image("in pieces", size))
@@ -238,7 +238,7 @@ async def test_ten_kills_in_a_row_end_in_a_complete_mirror(tmp_path: Path, comma
 
 
 @pytest.mark.timeout(120)
-async def test_a_prune_killed_at_any_step_takes_nothing_that_is_needed_and_the_next_one_completes(
+async def test_a_prune_killed_at_any_step_deletes_nothing_that_is_needed_and_the_next_one_completes(
     tmp_path: Path, commands: Zygote
 ) -> None:
     night, start = first_night(), tmp_path / "start"

@@ -109,7 +109,7 @@ async def test_a_damaged_database_costs_no_byte_of_a_blob(name: str, file: str, 
     assert len(layouts.names(path)) == len(images)
 
 
-async def test_a_state_of_last_week_forgets_nothing_that_is_here(tmp_path: Path) -> None:
+async def test_an_old_state_loses_no_image(tmp_path: Path) -> None:
     """A backup that was played back; the layout is newer."""
     path, registry = tmp_path / "mirror", two_images()
     async with QuayServer(registry) as server:
@@ -145,7 +145,7 @@ async def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "longer", "other bytes"])
-async def test_a_blob_that_the_state_believes_in_and_that_is_not_there_is_fetched(damage: str, tmp_path: Path) -> None:
+async def test_a_blob_that_the_state_knows_but_that_is_missing_or_wrong_is_fetched(damage: str, tmp_path: Path) -> None:
     """A run notices wrong sizes; wrong bytes are found by verify."""
     path = tmp_path / "mirror"
     async with QuayServer(two_images()) as server:
@@ -201,7 +201,7 @@ async def test_a_damaged_index_costs_no_byte_of_a_blob(name: str, state: str, tm
     assert {*layouts.names(path)} == {NOVA, GLANCE}
 
 
-async def test_what_another_tool_wrote_into_the_index_stays_byte_for_byte(tmp_path: Path) -> None:
+async def test_index_entries_of_another_tool_stay_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "mirror"
     theirs: dict[str, Any] = {
         "mediaType": "application/x",
@@ -291,7 +291,7 @@ IN_THE_WAY: dict[str, tuple[str, Harm]] = {
 
 
 @pytest.mark.parametrize("name", IN_THE_WAY)
-async def test_what_is_in_the_way_is_named_in_a_line(name: str, tmp_path: Path) -> None:
+async def test_a_file_that_is_in_the_way_is_named_in_one_line(name: str, tmp_path: Path) -> None:
     """It is not ours to remove."""
     where, harm = IN_THE_WAY[name]
     async with QuayServer(two_images()) as server:
@@ -304,9 +304,7 @@ async def test_what_is_in_the_way_is_named_in_a_line(name: str, tmp_path: Path) 
     assert "mirror" in done.stderr.splitlines()[-1]
 
 
-async def test_a_mirror_whose_blobs_are_on_another_file_system_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_blobs_on_another_file_system_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blobs appear atomically by a rename, which copying can't replace."""
     honest = Path.rename
 
@@ -325,7 +323,7 @@ async def test_a_mirror_whose_blobs_are_on_another_file_system_is_told(
     assert not [path for path in (tmp_path / "mirror/blobs").rglob("*") if path.is_file()]
 
 
-async def test_a_file_system_without_modes_and_syncs_of_directories_takes_a_mirror(
+async def test_a_file_system_without_modes_and_directory_syncs_is_supported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As shares of other systems are, and files that another user began."""
@@ -354,7 +352,7 @@ OPERATIONS = ["open", "fsync", "rename", "mkdir", "chmod"]
 @pytest.mark.parametrize(
     ("operation", "code"), [*(("write", code) for code in CODES), *((each, errno.EIO) for each in OPERATIONS)]
 )
-async def test_whatever_the_disk_says_the_run_ends_with_6_and_the_next_one_completes(
+async def test_after_any_disk_error_the_run_ends_with_6_and_the_next_one_completes(
     operation: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest, count = fsops.step, iter(range(1_000_000))
@@ -385,7 +383,7 @@ async def code_of(run: Awaitable[Report]) -> ExitCode:
         return error.exit_code
 
 
-async def test_partial_files_of_a_crash_are_used_or_go(tmp_path: Path) -> None:
+async def test_partial_files_of_a_crash_are_continued_or_deleted(tmp_path: Path) -> None:
     path, image = tmp_path / "mirror", small_image("nova", 3_000_000)
     encoded = image.blobs[1].digest.partition(":")[2]
     async with QuayServer(two_images(image)) as server:
@@ -403,7 +401,7 @@ async def test_partial_files_of_a_crash_are_used_or_go(tmp_path: Path) -> None:
     assert blob.read_bytes() == content
 
 
-async def test_a_strict_umask_and_blobs_that_may_only_be_read_are_no_trouble(tmp_path: Path) -> None:
+async def test_a_strict_umask_and_read_only_blobs_are_supported(tmp_path: Path) -> None:
     path = tmp_path / "mirror"
     before = os.umask(0o077)
     try:
@@ -421,7 +419,7 @@ async def test_a_strict_umask_and_blobs_that_may_only_be_read_are_no_trouble(tmp
     assert not any(stat.S_IMODE(blob.stat().st_mode) & 0o222 for blob in (path / "blobs/sha256").iterdir())
 
 
-async def test_a_mirror_that_is_moved_away_meanwhile_is_not_made_anew_in_its_place(tmp_path: Path) -> None:
+async def test_a_mirror_that_is_moved_during_a_run_is_not_created_again(tmp_path: Path) -> None:
     """Half of it would be in each."""
     path = tmp_path / "mirror"
     registry, _ = kolla(12)
@@ -444,7 +442,7 @@ async def test_a_mirror_that_is_moved_away_meanwhile_is_not_made_anew_in_its_pla
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, 10 * 365 * 86_400.0], ids=["a day back", "ten years"])
-async def test_a_clock_that_jumps_while_a_run_is_under_way_changes_nothing(
+async def test_a_clock_that_jumps_during_a_run_changes_nothing(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waits and lifetimes go by the other clock."""
@@ -460,7 +458,7 @@ async def test_a_clock_that_jumps_while_a_run_is_under_way_changes_nothing(
     assert again.counts[Status.UNCHANGED] == len(images)
 
 
-async def test_a_terminal_that_is_closed_ends_the_run_as_other_signals_do(tmp_path: Path) -> None:
+async def test_a_closed_terminal_ends_the_run_as_other_signals_do(tmp_path: Path) -> None:
     """SIGHUP ends a run; complete images stay."""
     registry, images = kolla(8)
     async with QuayServer(registry) as server:
@@ -536,7 +534,7 @@ async def test_notices_of_damage_are_lines(tmp_path: Path) -> None:
     assert all(notice.isprintable() for notice in notices)
 
 
-async def test_a_run_that_was_stopped_like_a_laptop_goes_on(tmp_path: Path) -> None:
+async def test_a_suspended_run_continues(tmp_path: Path) -> None:
     """Connections are dead and tokens have expired by then."""
     registry, images = kolla(8, layer_size=200_000)
     async with QuayServer(registry, require_token=True) as server:
@@ -586,7 +584,7 @@ async def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Pa
     assert first.exit_code is again.exit_code is ExitCode.OK, messages(first) + messages(again)
 
 
-async def test_a_slow_disk_holds_nobody_up_but_who_waits_for_it(
+async def test_a_slow_disk_delays_only_the_tasks_that_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event loop does not wait for syncs."""

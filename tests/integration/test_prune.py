@@ -51,7 +51,7 @@ def retire(registry: Registry, name: str) -> None:
     registry.organization("kolla").repository(name).delete_tag(TAG)
 
 
-async def test_an_image_goes_when_it_has_been_gone_for_a_week_and_its_blobs_half_a_day_later(
+async def test_an_image_is_untagged_after_a_week_and_its_blobs_are_deleted_half_a_day_later(
     tmp_path: Path, clock: Clock
 ) -> None:
     registry, images = kolla(6)
@@ -68,7 +68,7 @@ async def test_an_image_goes_when_it_has_been_gone_for_a_week_and_its_blobs_half
         before = blobs_there(mirror)
         await night(server, mirror)
         assert f"kolla/{last}:{TAG}" not in layouts.names(mirror)
-        assert blobs_there(mirror) == before, "somebody may be copying it"
+        assert blobs_there(mirror) == before, "a client may be copying it"
         clock.now += READER_SECONDS + 1
         await night(server, mirror)
 
@@ -79,7 +79,7 @@ async def test_an_image_goes_when_it_has_been_gone_for_a_week_and_its_blobs_half
     assert layouts.check(mirror) == contents
 
 
-async def test_an_image_that_is_back_in_time_stays_and_starts_anew(tmp_path: Path, clock: Clock) -> None:
+async def test_an_image_that_reappears_stays_and_the_clock_restarts(tmp_path: Path, clock: Clock) -> None:
     registry, images = kolla(4)
     name, mirror = next(iter(images)), tmp_path / "mirror"
     async with QuayServer(registry) as server:
@@ -99,9 +99,7 @@ async def test_an_image_that_is_back_in_time_stays_and_starts_anew(tmp_path: Pat
     assert len(layouts.names(mirror)) == 4
 
 
-async def test_nothing_goes_after_a_discovery_that_broke_off_or_could_not_check_a_tag(
-    tmp_path: Path, clock: Clock
-) -> None:
+async def test_nothing_is_pruned_after_an_incomplete_discovery(tmp_path: Path, clock: Clock) -> None:
     registry, images = kolla(4)
     mirror, (name, other) = tmp_path / "mirror", list(images)[:2]
     async with QuayServer(registry) as server:
@@ -124,7 +122,7 @@ async def test_nothing_goes_after_a_discovery_that_broke_off_or_could_not_check_
     assert len(layouts.names(mirror)) == 3
 
 
-async def test_what_only_a_token_sees_is_not_gone_when_the_token_is(tmp_path: Path, clock: Clock) -> None:
+async def test_images_that_only_a_token_sees_stay_if_the_token_is_missing(tmp_path: Path, clock: Clock) -> None:
     registry = Registry()
     kolla_org = registry.organization("kolla")
     kolla_org.repository("public").push(TAG, small_image("public"))
@@ -144,7 +142,7 @@ async def test_what_only_a_token_sees_is_not_gone_when_the_token_is(tmp_path: Pa
     assert any(isinstance(event, Notice) and "with an API token" in event.message for event in events)
 
 
-async def test_an_organization_that_shrinks_too_much_is_not_believed_without_a_yes(
+async def test_an_organization_that_shrinks_too_much_is_pruned_with_yes_only(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry, images = kolla(6)
@@ -179,12 +177,12 @@ LOCK = Selection("kolla", "*", TAG, pinned=(Pin("nova-api", TAG, Digest.of(b""))
     [([SINCE], True), ([EVERYTHING, SINCE], True), ([LOCK], True), ([EVERYTHING], False)],
     ids=["since", "since beside another", "lock", "no layout"],
 )
-def test_what_can_not_be_pruned_is_refused(selections: list[Selection], is_layout: bool) -> None:
+def test_options_that_exclude_pruning_are_refused(selections: list[Selection], is_layout: bool) -> None:
     with pytest.raises(ConfigError, match="--prune"):
         pruning.check(selections, Options.of(prune=True), is_prunable=is_layout)
 
 
-async def test_a_lock_says_nothing_of_images_that_it_does_not_name(tmp_path: Path, clock: Clock) -> None:
+async def test_a_lock_file_says_nothing_about_images_that_it_does_not_list(tmp_path: Path, clock: Clock) -> None:
     registry, images = kolla(4)
     mirror, name = tmp_path / "mirror", min(images)
     async with QuayServer(registry) as server:
@@ -196,9 +194,7 @@ async def test_a_lock_says_nothing_of_images_that_it_does_not_name(tmp_path: Pat
     assert len(layouts.names(mirror)) == 4
 
 
-async def test_several_selections_and_a_glob_for_tags_prune_what_none_of_them_finds(
-    tmp_path: Path, clock: Clock
-) -> None:
+async def test_several_selections_prune_images_that_none_of_them_finds(tmp_path: Path, clock: Clock) -> None:
     registry, images = kolla(6)
     organization, mirror = registry.organization("kolla"), tmp_path / "mirror"
     first, second, *_ = sorted(images)
@@ -261,7 +257,7 @@ def prune(*words: str) -> int:
     return code
 
 
-async def test_the_command_shows_its_plan_and_does_nothing_until_it_is_told_to(
+async def test_the_command_shows_its_plan_and_needs_an_option_to_carry_it_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mirror = await gone_mirror(tmp_path)
@@ -285,7 +281,7 @@ def kept_names(mirror: Path, plan: dict[str, list[dict[str, str]]]) -> set[str]:
     return set(layouts.names(mirror)) - {image["name"] for image in plan["untag"]}
 
 
-async def test_a_manifest_that_can_not_be_read_stops_pruning_unless_the_state_knows_what_it_needs(
+async def test_an_unreadable_manifest_stops_pruning_unless_the_state_knows_its_blobs(
     tmp_path: Path,
 ) -> None:
     mirror = await gone_mirror(tmp_path)
@@ -298,7 +294,7 @@ async def test_a_manifest_that_can_not_be_read_stops_pruning_unless_the_state_kn
         await pruning.plan_only(mirror, 0.0)
 
 
-async def test_nothing_is_pruned_while_somebody_reads(tmp_path: Path) -> None:
+async def test_nothing_is_pruned_while_the_mirror_is_read(tmp_path: Path) -> None:
     registry, images = kolla(4)
     mirror, events = tmp_path / "mirror", list[Event]()
     async with QuayServer(registry) as server:
@@ -337,7 +333,7 @@ async def test_a_disk_that_fails_while_pruning_fails_the_run_and_loses_nothing(
         layouts.check(mirror)
 
 
-async def test_an_entry_of_the_listing_that_makes_no_sense_may_be_any_image(tmp_path: Path, clock: Clock) -> None:
+async def test_an_invalid_entry_of_the_listing_may_be_any_image(tmp_path: Path, clock: Clock) -> None:
     registry, images = kolla(2)
     mirror, name = tmp_path / "mirror", next(iter(images))
     async with QuayServer(registry) as server:

@@ -52,7 +52,7 @@ async def test_the_second_run_is_told_who_is_there_or_waits_until_the_first_has_
     layouts.check(mirror)
 
 
-async def test_who_waits_can_be_told_to_stop(tmp_path: Path) -> None:
+async def test_a_waiting_run_can_be_stopped(tmp_path: Path) -> None:
     mirror, stop = tmp_path / "mirror", Stop()
     async with QuayServer(kolla(1)[0]) as server:
         await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url))
@@ -71,7 +71,7 @@ async def test_who_waits_can_be_told_to_stop(tmp_path: Path) -> None:
         assert not server.requests
 
 
-async def test_who_removes_blobs_excludes_all_and_readers_share(tmp_path: Path) -> None:
+async def test_a_deleting_writer_excludes_all_others_and_readers_share(tmp_path: Path) -> None:
     path = tmp_path / ".quaymirror/lock"
     path.parent.mkdir()
     with lock.locked(path), pytest.raises(LockHeld), lock.locked(path):

@@ -65,7 +65,7 @@ def pieces(images: dict[str, SourceManifest]) -> dict[str, tuple[str, set[str]]]
 
 
 @pytest.mark.parametrize("how", ["missing", "a bit", "shorter", "a link"])
-async def test_every_damage_is_named_with_the_images_that_need_it_and_mended(
+async def test_every_damage_is_reported_with_its_images_and_repaired(
     tmp_path: Path, commands: Zygote, how: str
 ) -> None:
     registry, images = kolla(6)
@@ -94,7 +94,9 @@ async def test_every_damage_is_named_with_the_images_that_need_it_and_mended(
     check_whole(mirror, layouts.names(mirror)) if how != "a link" else layouts.names(mirror)
 
 
-async def test_what_the_source_has_lost_stays_damaged_and_is_told(tmp_path: Path, commands: Zygote) -> None:
+async def test_a_blob_that_is_gone_from_the_source_stays_damaged_and_is_reported(
+    tmp_path: Path, commands: Zygote
+) -> None:
     registry, images = kolla(3)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
@@ -125,7 +127,7 @@ async def test_sizes_alone_are_fast_and_find_what_is_missing_or_cut(tmp_path: Pa
     assert "sizes only" in done.stderr
 
 
-async def test_orphans_and_partial_files_are_counted_and_no_damage(tmp_path: Path, commands: Zygote) -> None:
+async def test_orphans_and_partial_files_are_counted_but_are_no_damage(tmp_path: Path, commands: Zygote) -> None:
     registry, _ = kolla(3)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
@@ -141,9 +143,7 @@ async def test_orphans_and_partial_files_are_counted_and_no_damage(tmp_path: Pat
     assert found["partials"] == {"files": 1, "bytes": 2}
 
 
-async def test_the_state_is_made_anew_from_the_index_and_vouches_for_what_is_whole_only(
-    tmp_path: Path, commands: Zygote
-) -> None:
+async def test_the_state_is_rebuilt_from_the_index_with_complete_images_only(tmp_path: Path, commands: Zygote) -> None:
     registry, images = kolla(5)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
@@ -172,7 +172,7 @@ async def test_the_state_is_made_anew_from_the_index_and_vouches_for_what_is_who
 
 
 @pytest.mark.parametrize("damage", [None, b"{"], ids=["missing", "cut"])
-async def test_an_index_that_is_lost_is_damage_and_is_written_anew_from_the_state(
+async def test_a_missing_index_is_damage_and_is_written_again_from_the_state(
     tmp_path: Path, commands: Zygote, damage: bytes | None
 ) -> None:
     registry, _ = kolla(3)
@@ -200,7 +200,9 @@ async def test_a_layout_of_another_tool_is_verified_too(tmp_path: Path, commands
     assert not (mirror / ".quaymirror").exists()
 
 
-async def test_a_mirror_is_verified_while_a_run_writes_but_not_while_blobs_go(tmp_path: Path, commands: Zygote) -> None:
+async def test_a_mirror_is_verified_while_a_run_writes_but_not_while_blobs_are_deleted(
+    tmp_path: Path, commands: Zygote
+) -> None:
     registry, _ = kolla(3)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:

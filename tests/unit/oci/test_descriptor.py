@@ -15,7 +15,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """Return a valid descriptor, with `changes`; a value of `...` takes its key away."""
+    """Return a valid descriptor, with `changes`; a value of `...` removes its key."""
     fields = {"mediaType": LAYER, "digest": str(Digest.of(CONTENT)), "size": len(CONTENT)} | changes
     return {key: value for key, value in fields.items() if value is not ...}
 
@@ -29,7 +29,7 @@ def refusal(value: object) -> str:
     return caught.value.message
 
 
-def test_a_whole_descriptor_is_read() -> None:
+def test_a_complete_descriptor_is_parsed() -> None:
     descriptor = Descriptor.parse(
         document(
             platform={"os": "linux", "architecture": "arm", "variant": "v7", "os.version": "1", "os.features": ["x"]},
@@ -55,7 +55,7 @@ def test_a_whole_descriptor_is_read() -> None:
 
 
 @pytest.mark.parametrize("key", ["platform", "annotations", "artifactType", "urls", "data"])
-def test_null_is_as_good_as_missing(key: str) -> None:
+def test_null_means_missing(key: str) -> None:
     assert Descriptor.parse(document(**{key: None}), where="x") == Descriptor.parse(document(), where="x")
 
 
@@ -72,7 +72,7 @@ def test_sizes_of_63_bits_are_legal(size: int) -> None:
         "64-bits-exceeded", "huge", "inexact", "infinite", "nan", "missing",
     ],
 )  # fmt: skip
-def test_what_is_no_number_of_bytes_is_refused(size: Any) -> None:
+def test_a_size_must_be_a_number_of_bytes(size: Any) -> None:
     assert refusal(document(size=size)) == "layers[3].size is not a size in bytes"
 
 
@@ -100,7 +100,7 @@ def test_a_size_may_be_written_as_a_float() -> None:
     ["", "a/b\r\nX-Evil: 1", "a/b\n", " a/b", "a/\x1b[2J", "a/\ud800", "a/" + "b" * 300],
     ids=["empty", "header-injection", "newline", "space-before", "escape", "surrogate", "three-hundred"],
 )
-def test_a_media_type_that_is_no_line_of_ascii_goes_into_no_header(value: str) -> None:
+def test_a_media_type_that_is_not_a_line_of_ascii_is_never_sent(value: str) -> None:
     descriptor = Descriptor.parse(document(mediaType=value, artifactType=value), where="x")
     assert (descriptor.media_type, descriptor.artifact_type) == ("application/octet-stream", None)
 
@@ -122,11 +122,11 @@ def test_media_types_of_artifacts_may_be_odd(value: str) -> None:
     [[], "", 0, False, "linux/amd64", {"os": 1}, {"os": ["linux"]}],
     ids=["list", "empty-text", "zero", "false", "text", "number-inside", "list-inside"],
 )
-def test_a_platform_is_an_object_of_texts(value: Any) -> None:
+def test_a_platform_is_an_object_of_strings(value: Any) -> None:
     assert refusal(document(platform=value)).startswith("layers[3].platform")
 
 
-def test_a_platform_of_long_texts_is_none_that_can_be_asked_for() -> None:
+def test_a_platform_of_long_strings_can_not_be_selected() -> None:
     assert Descriptor.parse(document(platform={"architecture": "a" * 300}), where="x").platform is None
 
 
@@ -146,7 +146,7 @@ def test_annotations_are_an_object(value: Any) -> None:
     assert refusal(document(annotations=value)).startswith("layers[3].annotations")
 
 
-def test_only_texts_are_annotations() -> None:
+def test_only_strings_are_annotations() -> None:
     annotations = {"a": "text", "b": 1, "c": None, "d": {}}
     assert Descriptor.parse(document(annotations=annotations), where="x").annotations == {"a": "text"}
 
@@ -154,7 +154,7 @@ def test_only_texts_are_annotations() -> None:
 @pytest.mark.parametrize(
     "value", ["https://x", {}, [1], [None], 0], ids=["text", "object", "number-inside", "null-inside", "zero"]
 )
-def test_urls_are_a_list_of_texts(value: Any) -> None:
+def test_urls_are_a_list_of_strings(value: Any) -> None:
     assert refusal(document(urls=value)).startswith("layers[3].urls")
 
 
@@ -166,11 +166,11 @@ def test_urls_are_a_list_of_texts(value: Any) -> None:
         "object",
     ],
 )  # fmt: skip
-def test_embedded_data_that_lies_is_refused(data: Any) -> None:
+def test_embedded_data_must_match_the_digest(data: Any) -> None:
     assert refusal(document(data=data)) == "layers[3].data does not match the descriptor"
 
 
-def test_embedded_data_has_to_have_the_size_as_well() -> None:
+def test_embedded_data_must_match_the_size() -> None:
     assert "data" in refusal(document(data="e30=", size=3))
 
 
@@ -189,5 +189,5 @@ def test_annotations_may_differ_only_in_case() -> None:
 @pytest.mark.parametrize(
     "value", [None, [], [1], "text", 5, True], ids=["null", "empty-list", "list", "text", "number", "true"]
 )
-def test_what_is_no_object_is_no_descriptor(value: object) -> None:
+def test_a_descriptor_is_an_object(value: object) -> None:
     assert refusal(value) == "layers[3] is not an object"

@@ -92,7 +92,7 @@ def test_the_hasher_is_of_the_digests_algorithm_and_fresh() -> None:
     assert digest.hasher().hexdigest() == hashlib.sha512().hexdigest()
 
 
-def test_the_short_form_is_for_people() -> None:
+def test_the_short_form_has_twelve_digits() -> None:
     assert Digest.parse(f"sha256:{SHA256}").short == SHA256[:12]
 
 

@@ -25,7 +25,7 @@ WORDS = ["oci-index", "oci-manifest", "docker-list", "docker-manifest"]
 
 
 def document(media_type: str = OCI_MANIFEST, **changes: Any) -> dict[str, Any]:
-    """Return a valid document of that type, with `changes`; a value of `...` takes its key away."""
+    """Return a valid document of that type, with `changes`; a value of `...` removes its key."""
     body: dict[str, Any] = {"manifests": [BLOB]}
     if media_type not in (OCI_INDEX, DOCKER_LIST):
         body = {"config": BLOB, "layers": [BLOB, BLOB]}
@@ -67,7 +67,7 @@ def test_a_manifest_names_its_blobs_config_first() -> None:
     assert [blob.size for blob in parsed.blobs] == [2, 3]
 
 
-def test_the_digest_it_was_asked_for_by_is_kept() -> None:
+def test_the_requested_digest_is_kept() -> None:
     raw = json.dumps(document()).encode()
     digest = Digest.of(raw, "sha512")
 
@@ -151,7 +151,7 @@ def test_a_stored_document_is_checked_as_strictly(fields: object) -> None:
 
 
 @pytest.mark.parametrize("value", [5, [], {}, True], ids=["number", "list", "object", "true"])
-def test_a_media_type_of_the_body_is_a_text(value: Any) -> None:
+def test_the_media_type_of_the_body_is_a_string(value: Any) -> None:
     assert refusal(document(mediaType=value)) == "mediaType is not a string"
 
 
@@ -169,7 +169,7 @@ def test_a_media_type_of_the_body_is_a_text(value: Any) -> None:
         pytest.param(DOCKER_MANIFEST, "history", id="manifest-with-schema-1-history"),
     ],
 )
-def test_a_document_that_is_two_things_at_once_is_refused(media_type: str, extra: str) -> None:
+def test_an_ambiguous_document_is_refused(media_type: str, extra: str) -> None:
     assert refusal(document(media_type, **{extra: []}), media_type).endswith(f", but has {extra}")
 
 
@@ -177,19 +177,19 @@ def test_keys_that_differ_only_in_case_are_refused() -> None:
     assert "only in case" in refusal(document(Layers=[]))
 
 
-def test_a_key_that_means_nothing_may_be_there_twice() -> None:
+def test_a_meaningless_key_may_occur_twice() -> None:
     raw = json.dumps(document()).replace('"config"', '"x": 1, "X": 2, "x": 3, "config"').encode()
     assert isinstance(manifests.parse(raw, OCI_MANIFEST), Manifest)
 
 
-def test_a_key_given_twice_is_refused() -> None:
+def test_a_key_that_occurs_twice_is_refused() -> None:
     raw = json.dumps(document()).replace('"config"', '"layers": [], "config"').encode()
 
     assert refusal(raw) == "manifest has the same key twice in one object"
 
 
 @pytest.mark.parametrize("header", [DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED, "application/json", OCI_MANIFEST, ""])
-def test_schema_1_is_called_by_its_name(header: str) -> None:
+def test_schema_1_is_named(header: str) -> None:
     assert "schema 1" in refusal({"schemaVersion": 1, "fsLayers": [], "history": []}, header)
 
 
@@ -222,7 +222,7 @@ def test_a_subject_is_an_object(value: Any) -> None:
     assert refusal(document(subject=value)) == "subject is not an object"
 
 
-def test_a_bad_descriptor_is_named_by_its_place() -> None:
+def test_an_invalid_descriptor_is_named_by_its_position() -> None:
     assert refusal(document(layers=[BLOB, BLOB | {"size": -1}])) == "layers[1].size is not a size in bytes"
 
 
@@ -246,12 +246,12 @@ def test_a_bad_descriptor_is_named_by_its_place() -> None:
         pytest.param(b"\x1f\x8b\x08\0", id="gzip"),
     ],
 )
-def test_what_is_not_json_is_refused(raw: bytes) -> None:
+def test_other_text_than_json_is_refused(raw: bytes) -> None:
     assert refusal(raw) == "manifest is not JSON"
 
 
 @pytest.mark.parametrize("value", [[], [document()], "x", 5, None, True])
-def test_json_that_is_no_object_is_refused(value: object) -> None:
+def test_a_manifest_is_an_object(value: object) -> None:
     assert refusal(value) == "manifest is not a JSON object"
 
 

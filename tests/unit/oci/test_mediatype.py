@@ -1,4 +1,4 @@
-"""Media types of manifests, and what a Content-Type header says."""
+"""Media types of manifests and Content-Type headers."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from quaymirror.oci import Platform
         pytest.param("linux/s390x", "linux/s390x", id="mainframe"),
     ],
 )
-def test_platforms_are_read_in_the_specifications_names(text: str, canonical: str) -> None:
+def test_platforms_are_normalized(text: str, canonical: str) -> None:
     assert str(Platform.parse(text)) == canonical
 
 
@@ -40,7 +40,7 @@ def test_platforms_are_read_in_the_specifications_names(text: str, canonical: st
         "thousand-parts",
     ],
 )  # fmt: skip
-def test_another_shape_is_refused_with_an_example(text: str) -> None:
+def test_another_form_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidName, match="such as linux/arm64") as caught:
         Platform.parse(text)
 
@@ -65,11 +65,11 @@ def test_another_shape_is_refused_with_an_example(text: str) -> None:
         pytest.param(Platform("unknown", "unknown"), "linux/amd64", False, id="attestation"),
     ],
 )
-def test_what_is_left_open_fits_anything(child: Platform, wanted: str, fits: bool) -> None:
+def test_an_empty_field_matches_anything(child: Platform, wanted: str, fits: bool) -> None:
     assert child.matches(Platform.parse(wanted)) is fits
 
 
-def test_an_os_version_asked_for_has_to_be_there() -> None:
+def test_a_requested_os_version_must_match() -> None:
     wanted = Platform("windows", "amd64", "", "10.0.20348")
 
     assert Platform("windows", "amd64", "", "10.0.20348").matches(wanted)

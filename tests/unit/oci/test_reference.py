@@ -1,4 +1,4 @@
-"""Names: OCI distribution-spec ("Pulling manifests"), and Quay where it is wider."""
+"""Names: OCI distribution-spec ("Pulling manifests"), and the names that Quay accepts beyond it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_repository_names_that_quay_takes_are_legal(text: str) -> None:
         pytest.param("k" * 300, id="three-hundred"),
     ],
 )
-def test_repository_names_that_are_no_names_are_refused(text: str) -> None:
+def test_invalid_repository_names_are_refused(text: str) -> None:
     assert not is_repository_name(text)
     with pytest.raises(InvalidName):
         Repository("quay.io", text)
@@ -153,12 +153,12 @@ def test_a_reference_needs_a_tag_or_a_digest() -> None:
 
 
 @pytest.mark.parametrize("tag", ["", "..", "a/b", "latest\n"], ids=["empty", "parent", "slash", "newline"])
-def test_a_reference_refuses_what_is_no_tag(tag: str) -> None:
+def test_a_reference_refuses_an_invalid_tag(tag: str) -> None:
     with pytest.raises(InvalidName, match="not a tag"):
         Reference(NOVA, tag, DIGEST)
 
 
-def test_references_sort_whatever_they_lack() -> None:
+def test_references_sort_with_missing_parts() -> None:
     ordered = [
         Reference(Repository("quay.io", "a/a"), "z"),
         Reference(NOVA, digest=DIGEST),

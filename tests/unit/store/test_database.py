@@ -29,7 +29,7 @@ def test_a_new_database_has_the_newest_version(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_an_older_version_is_brought_up_to_date_and_keeps_what_it_holds(tmp_path: Path) -> None:
+def test_an_older_version_is_migrated_and_keeps_its_content(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     connection, _ = open_database(path, OLD)
     with connection:
@@ -42,7 +42,7 @@ def test_an_older_version_is_brought_up_to_date_and_keeps_what_it_holds(tmp_path
     connection.close()
 
 
-def test_an_older_version_that_may_only_be_read_counts_as_empty(tmp_path: Path) -> None:
+def test_an_older_version_counts_as_empty_if_it_is_read_only(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     open_database(path, OLD)[0].close()
     before = path.read_bytes()
@@ -87,7 +87,7 @@ def test_nothing_needs_a_newer_sqlite_than_long_lived_distributions_have(steps: 
 @pytest.mark.parametrize(
     "content", [b"not a database" * 100, b"SQLite format 3\0" + b"\xff" * 4096], ids=["text", "torn"]
 )
-def test_what_is_no_database_of_ours_is_set_aside_whole(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_set_aside_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.db"
     path.write_bytes(content)
     connection, notice = open_database(path, NEW)
@@ -98,7 +98,7 @@ def test_what_is_no_database_of_ours_is_set_aside_whole(tmp_path: Path, content:
     assert aside.read_bytes() == content
 
 
-def test_the_database_of_another_program_is_set_aside_whole(tmp_path: Path) -> None:
+def test_the_database_of_another_program_is_set_aside_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE theirs (x)")

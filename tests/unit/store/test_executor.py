@@ -17,7 +17,7 @@ from quaymirror.store.executor import ExecutorPool, SerialExecutor
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=25))
-def test_calls_follow_each_other_and_each_caller_gets_its_own_answer(calls: list[tuple[bool, int]]) -> None:
+def test_calls_run_one_after_the_other_and_each_caller_gets_its_own_result(calls: list[tuple[bool, int]]) -> None:
     at_work: list[int] = []
     answers: dict[int, object] = {}
 
@@ -49,7 +49,7 @@ def test_calls_follow_each_other_and_each_caller_gets_its_own_answer(calls: list
     assert answers == {number: f"failed {number}" if fails else number for number, (fails, _) in enumerate(calls)}
 
 
-async def test_what_is_asked_for_while_a_call_runs_goes_together() -> None:
+async def test_calls_that_arrive_while_one_runs_share_a_switch() -> None:
     serial, begun, may_end = SerialExecutor(), anyio.Event(), threading.Event()
     hops: list[int] = []
 
@@ -76,7 +76,7 @@ async def test_what_is_asked_for_while_a_call_runs_goes_together() -> None:
     assert len(hops) == 5
 
 
-async def test_a_call_that_nobody_waits_for_any_more_ends_all_the_same() -> None:
+async def test_a_running_call_finishes_although_its_caller_is_cancelled() -> None:
     serial, begun, may_end, done = SerialExecutor(), anyio.Event(), threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -94,7 +94,7 @@ async def test_a_call_that_nobody_waits_for_any_more_ends_all_the_same() -> None
     assert await serial.run(int, "7") == 7
 
 
-async def test_an_error_is_raised_to_who_asked() -> None:
+async def test_an_error_is_raised_for_its_caller() -> None:
     serial = SerialExecutor()
     with pytest.raises(ValueError, match="invalid literal"):
         await serial.run(int, "seven")
@@ -112,7 +112,7 @@ class Slow:
         self.may_end.wait(10)
 
 
-async def test_a_call_waits_for_a_lane_that_keeps_up_and_takes_another_one_when_it_is_late() -> None:
+async def test_a_call_goes_to_another_thread_if_the_first_one_is_late() -> None:
     now, ended, slow = 0.0, list[str](), Slow()
     lanes = ExecutorPool(2, clock=lambda: now)
 
@@ -133,7 +133,7 @@ async def test_a_call_waits_for_a_lane_that_keeps_up_and_takes_another_one_when_
     assert ended == ["late", "early"]
 
 
-async def test_where_all_lanes_are_late_a_call_waits_where_fewest_do() -> None:
+async def test_if_all_threads_are_late_a_call_waits_in_the_shortest_queue() -> None:
     now, first, second = 0.0, Slow(), Slow()
     lanes = ExecutorPool(2, clock=lambda: now)
     async with anyio.create_task_group() as tasks:
@@ -150,7 +150,7 @@ async def test_where_all_lanes_are_late_a_call_waits_where_fewest_do() -> None:
         first.may_end.set()
 
 
-async def test_a_call_whose_caller_is_cancelled_before_it_began_is_not_made() -> None:
+async def test_a_call_whose_caller_is_cancelled_before_it_started_is_dropped() -> None:
     serial, slow, made = SerialExecutor(), Slow(), list[str]()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(serial.run, slow)
@@ -166,7 +166,7 @@ async def test_a_call_whose_caller_is_cancelled_before_it_began_is_not_made() ->
     assert not made
 
 
-async def test_nobody_leaves_while_their_call_runs_in_somebody_elses_hop() -> None:
+async def test_a_cancelled_caller_waits_for_its_call_in_the_switch_of_another_one() -> None:
     serial, first, mine = SerialExecutor(), Slow(), Slow()
     log: list[str] = []
 
@@ -196,7 +196,7 @@ async def test_nobody_leaves_while_their_call_runs_in_somebody_elses_hop() -> No
     assert log == ["the call has ended", "its caller leaves"]
 
 
-async def test_who_leads_a_hop_and_is_cancelled_takes_nobody_elses_call_along() -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_other_calls_of_its_switch() -> None:
     serial, slow = SerialExecutor(), Slow()
     answers: list[int] = []
 
@@ -221,7 +221,7 @@ async def test_who_leads_a_hop_and_is_cancelled_takes_nobody_elses_call_along() 
     assert answers == [7]
 
 
-async def test_where_no_thread_can_be_had_each_caller_finds_out_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_no_thread_can_be_started_each_caller_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     serial, slow = SerialExecutor(), Slow()
     answers: list[object] = []
     hop, hops = anyio.to_thread.run_sync, 0

@@ -1,4 +1,4 @@
-"""Which bytes of a file are there: like a set of numbers, only smaller."""
+"""Extents behave like a set of byte numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def numbers(pairs: list[tuple[int, int]]) -> set[int]:
 
 
 @given(stretches)
-def test_what_was_added_is_there_and_the_rest_is_missing(added: list[tuple[int, int]]) -> None:
+def test_added_ranges_are_present_and_the_rest_is_missing(added: list[tuple[int, int]]) -> None:
     gaps = Extents(added).gaps(SIZE)
 
     assert numbers(gaps) == set(range(SIZE)) - numbers(added)
@@ -35,14 +35,14 @@ def test_the_prefix_ends_where_the_first_gap_begins(added: list[tuple[int, int]]
 
 
 @given(stretches)
-def test_what_was_written_down_is_read_again(added: list[tuple[int, int]]) -> None:
+def test_lines_are_parsed_as_they_were_written(added: list[tuple[int, int]]) -> None:
     text = b"".join(extents.line(start, end) for start, end in added)
 
     assert extents.parse(text, SIZE).gaps(SIZE) == Extents(added).gaps(SIZE)
 
 
 @given(stretches, st.integers(0, 200))
-def test_a_line_that_a_crash_cut_off_says_nothing(added: list[tuple[int, int]], cut: int) -> None:
+def test_an_incomplete_line_is_ignored(added: list[tuple[int, int]], cut: int) -> None:
     text = b"".join(extents.line(start, end) for start, end in added)
 
     assert set(numbers(extents.parse(text, SIZE).gaps(SIZE))) >= set(numbers(extents.parse(text[:0], SIZE).gaps(0)))
@@ -51,5 +51,5 @@ def test_a_line_that_a_crash_cut_off_says_nothing(added: list[tuple[int, int]], 
 
 
 @given(st.binary())
-def test_nonsense_says_nothing_that_could_not_be(text: bytes) -> None:
+def test_nonsense_gives_no_impossible_ranges(text: bytes) -> None:
     assert all(0 <= start < end <= SIZE for start, end in extents.parse(text, SIZE).gaps(SIZE))

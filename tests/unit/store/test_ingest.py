@@ -1,4 +1,4 @@
-"""A blob written in pieces: in any order, at any time, and hashed all the same."""
+"""Ingest of a blob in segments: in any order, at any time, and verified."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ cuts = st.lists(st.integers(1, SIZE - 1), unique=True, max_size=8)
 
 @given(cuts, st.randoms(use_true_random=False), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_pieces_in_any_order_make_the_blob(
+def test_segments_in_any_order_make_the_blob(
     tmp_path_factory: pytest.TempPathFactory, edges: list[int], order: random.Random, at_once: bool
 ) -> None:
     directory = tmp_path_factory.mktemp("ingest")
@@ -77,7 +77,7 @@ def test_pieces_in_any_order_make_the_blob(
     assert [path.name for path in directory.iterdir()] == ["done"]
 
 
-async def test_what_pieces_left_is_taken_up_where_the_gaps_are(tmp_path: Path) -> None:
+async def test_an_ingest_continues_at_the_gaps_between_segments(tmp_path: Path) -> None:
     ingest = begin(tmp_path)
     await fetch(ingest, 0, 600_000)
     await fetch(ingest, 1_000_000, 1_700_000)
@@ -95,7 +95,7 @@ async def test_what_pieces_left_is_taken_up_where_the_gaps_are(tmp_path: Path) -
     assert (tmp_path / "done" / "x").read_bytes() == CONTENT
 
 
-async def test_what_came_in_order_after_pieces_is_written_down_as_well(tmp_path: Path) -> None:
+async def test_bytes_in_order_after_segments_are_recorded_as_well(tmp_path: Path) -> None:
     ingest = begin(tmp_path)
     await fetch(ingest, 0, 600_000)
     await ingest.prepare()
@@ -106,8 +106,8 @@ async def test_what_came_in_order_after_pieces_is_written_down_as_well(tmp_path:
     assert begin(tmp_path).gaps() == [(600_000 + BATCH_BYTES, SIZE)]
 
 
-async def test_ranges_that_lie_are_found_out_by_the_digest_and_everything_starts_over(tmp_path: Path) -> None:
-    """After a power loss the ranges may be there and the bytes not."""
+async def test_wrong_ranges_are_detected_by_the_digest_and_the_blob_starts_again(tmp_path: Path) -> None:
+    """After a power loss the ranges may exist without their bytes."""
     (tmp_path / "x.part").write_bytes(bytes(SIZE))
     (tmp_path / "x.ranges").write_bytes(b"0 %d\n" % SIZE)
     ingest = begin(tmp_path)
@@ -122,7 +122,7 @@ async def test_ranges_that_lie_are_found_out_by_the_digest_and_everything_starts
 
 
 @pytest.mark.parametrize("there", [None, b""])
-async def test_ranges_without_bytes_say_nothing(tmp_path: Path, there: bytes | None) -> None:
+async def test_ranges_without_bytes_are_ignored(tmp_path: Path, there: bytes | None) -> None:
     if there is not None:
         (tmp_path / "x.part").write_bytes(there)
 
@@ -132,7 +132,7 @@ async def test_ranges_without_bytes_say_nothing(tmp_path: Path, there: bytes | N
     assert not (tmp_path / "x.ranges").exists()
 
 
-async def test_a_piece_takes_no_more_than_its_bytes(tmp_path: Path) -> None:
+async def test_a_segment_refuses_more_than_its_bytes(tmp_path: Path) -> None:
     ingest = begin(tmp_path)
     piece = await ingest.segment(0, 100_000)
     with pytest.raises(SizeMismatch):
@@ -141,7 +141,7 @@ async def test_a_piece_takes_no_more_than_its_bytes(tmp_path: Path) -> None:
     assert piece.offset == 50_001
 
 
-async def test_a_piece_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:
+async def test_an_interrupted_segment_continues_where_it_was(tmp_path: Path) -> None:
     ingest = begin(tmp_path)
     piece = await ingest.segment(0, SIZE)
     with pytest.raises(ReadInterrupted):

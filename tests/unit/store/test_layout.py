@@ -1,4 +1,4 @@
-"""The layout on disk: what has a name is right, what is damaged is set aside, and nothing is lost."""
+"""The layout on disk: blobs are right, damaged files are set aside, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def image_of(*layers: bytes) -> tuple[bytes, list[Descriptor]]:
 
 
 async def store(layout: OCILayout, name: Reference, *layers: bytes) -> ImageRecord:
-    """Bring an image in as a transfer does."""
+    """Store an image as a transfer does."""
     raw, nodes = image_of(*layers)
     for node, layer in zip(nodes, layers, strict=True):
         if node in await layout.missing_content(name, [node]):
@@ -63,7 +63,7 @@ async def holds(layout: OCILayout, record: ImageRecord) -> bool:
     return await layout.has_image(NAME.pinned(record.source), "")
 
 
-async def test_a_committed_image_is_held_by_the_next_run_and_readable_by_others(tmp_path: Path) -> None:
+async def test_a_committed_image_is_present_in_the_next_run_and_readable_by_other_tools(tmp_path: Path) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         record = await store(layout, NAME, b"config", LARGE)
 
@@ -73,7 +73,7 @@ async def test_a_committed_image_is_held_by_the_next_run_and_readable_by_others(
         assert await holds(layout, record)
 
 
-async def test_an_image_whose_file_has_gone_is_not_held(tmp_path: Path) -> None:
+async def test_an_image_without_one_of_its_files_is_not_present(tmp_path: Path) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         record = await store(layout, NAME, b"config", LARGE)
 
@@ -84,7 +84,7 @@ async def test_an_image_whose_file_has_gone_is_not_held(tmp_path: Path) -> None:
         assert await layout.missing_content(NAME, record.contents) == [described(LARGE)]
 
 
-async def test_what_no_state_vouches_for_is_read_before_it_is_trusted(tmp_path: Path) -> None:
+async def test_blobs_that_the_state_does_not_know_are_verified(tmp_path: Path) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         record = await store(layout, NAME, b"config", LARGE)
 
@@ -99,7 +99,7 @@ async def test_what_no_state_vouches_for_is_read_before_it_is_trusted(tmp_path: 
     assert (tmp_path / "m/blobs/sha256" / Digest.of(LARGE).encoded).exists()
 
 
-async def test_a_blob_that_lands_while_another_image_looks_for_it_stays(
+async def test_a_blob_that_is_stored_while_another_image_looks_for_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, look = described(b"config"), LayoutReader.has
@@ -116,7 +116,7 @@ async def test_a_blob_that_lands_while_another_image_looks_for_it_stays(
         assert layout.has_content(NAME, node)
 
 
-async def test_an_image_that_is_not_whole_does_not_count_and_the_others_with_it_do(tmp_path: Path) -> None:
+async def test_an_incomplete_image_fails_alone_in_its_group(tmp_path: Path) -> None:
     raw, nodes = image_of(b"config", b"layer")
     root = described(raw, mediatype.OCI_MANIFEST)
     async with OCILayout.open(tmp_path / "m") as layout:
@@ -134,7 +134,7 @@ def with_room(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(fsops, "free_bytes", lambda _: (size, 4096))
 
 
-async def test_where_there_is_room_for_all_that_was_announced_no_blob_is_looked_at_for_it(
+async def test_stored_parts_are_not_looked_up_if_everything_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_room(monkeypatch, 2_000_000)
@@ -145,7 +145,9 @@ async def test_where_there_is_room_for_all_that_was_announced_no_blob_is_looked_
         assert await layout.missing_content(NAME, [described(LARGE + b"x")]) == [described(LARGE + b"x")]
 
 
-async def test_a_blob_needs_no_room_for_what_is_there_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blob_needs_no_space_for_the_part_that_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_room(monkeypatch, 400_000)
     node = described(LARGE)
     async with OCILayout.open(tmp_path / "m") as layout:
@@ -168,7 +170,7 @@ async def test_images_that_fit_one_by_one_but_not_together_end_the_run(
     assert caught.value.scope is Scope.RUN
 
 
-async def test_a_link_in_a_blobs_place_is_refused(tmp_path: Path) -> None:
+async def test_a_link_in_the_place_of_a_blob_is_refused(tmp_path: Path) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         (tmp_path / "elsewhere").write_bytes(b"config")
         (tmp_path / "m/blobs/sha256" / Digest.of(b"config").encoded).symlink_to(tmp_path / "elsewhere")
@@ -181,7 +183,7 @@ async def test_a_link_in_a_blobs_place_is_refused(tmp_path: Path) -> None:
     [(b"y" * len(LARGE), DigestMismatch), (LARGE[:-1], ReadInterrupted), (LARGE + b"x", SizeMismatch)],
     ids=["other bytes", "too few", "too many"],
 )
-async def test_bytes_that_are_not_the_blob_never_get_its_name(
+async def test_wrong_bytes_are_never_stored_under_a_digest(
     tmp_path: Path, content: bytes, error: type[Exception]
 ) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
@@ -194,7 +196,7 @@ async def test_bytes_that_are_not_the_blob_never_get_its_name(
     assert layouts.blob(tmp_path / "m", str(Digest.of(LARGE))) == LARGE
 
 
-async def test_what_was_written_of_a_large_blob_is_there_for_the_next_run(tmp_path: Path) -> None:
+async def test_the_next_run_continues_a_large_blob(tmp_path: Path) -> None:
     async with OCILayout.open(tmp_path / "m") as layout, layout.sink(NAME, described(LARGE)) as sink:
         await sink.write(LARGE[:1_200_000])
 
@@ -209,7 +211,7 @@ async def test_what_was_written_of_a_large_blob_is_there_for_the_next_run(tmp_pa
 
 @pytest.mark.parametrize("content", [b"config", LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("leftover", [1, 3, None], ids=["a byte", "a few bytes", "all of it"])
-async def test_what_a_crash_left_of_a_blob_never_spoils_it(tmp_path: Path, content: bytes, leftover: int) -> None:
+async def test_the_partial_file_of_a_crash_never_damages_a_blob(tmp_path: Path, content: bytes, leftover: int) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         digest = Digest.of(content)
         (tmp_path / f"m/.quaymirror/ingest/sha256-{digest.encoded}.part").write_bytes(content[:leftover])
@@ -251,14 +253,14 @@ async def test_a_commit_that_fails_fails_for_every_image_in_it(tmp_path: Path, m
     assert layouts.names(tmp_path / "m") == {}
 
 
-@pytest.mark.parametrize("damage", ["zeroed header", "half of it", "somebody else's", "no tables"])
+@pytest.mark.parametrize("damage", ["zeroed header", "half of it", "of another program", "no tables"])
 async def test_a_damaged_state_is_set_aside_and_nothing_is_lost(tmp_path: Path, damage: str) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         record = await store(layout, NAME, b"config", LARGE)
 
     path = tmp_path / "m/.quaymirror/state.db"
     content = path.read_bytes()
-    if damage == "somebody else's":
+    if damage == "of another program":
         path.unlink()
         with sqlite3.connect(path) as connection:
             connection.execute("CREATE TABLE theirs (x)")
@@ -279,7 +281,7 @@ async def test_a_damaged_state_is_set_aside_and_nothing_is_lost(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"manifests": 5}'], ids=["empty", "cut", "a list", "a number"])
-async def test_a_damaged_index_is_set_aside_and_written_anew(tmp_path: Path, damage: bytes) -> None:
+async def test_a_damaged_index_is_set_aside_and_written_again(tmp_path: Path, damage: bytes) -> None:
     async with OCILayout.open(tmp_path / "m") as layout:
         record = await store(layout, NAME, b"config")
 
@@ -310,7 +312,7 @@ async def test_a_layout_of_another_kind_is_refused(tmp_path: Path, content: byte
     assert [path.name for path in tmp_path.iterdir()] == ["oci-layout"]
 
 
-async def test_looking_changes_nothing(tmp_path: Path) -> None:
+async def test_inspection_changes_nothing(tmp_path: Path) -> None:
     async with OCILayout.inspect(tmp_path / "m") as layout:
         assert await layout.missing_content(NAME, [described(b"config")]) == [described(b"config")]
 

@@ -1,4 +1,4 @@
-"""Locks on file systems that have other rules: they are the kernel's, and NFS makes them out of others."""
+"""Locks on local file systems and on NFS, which has other rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quaymirror.store.lock import locked, reading
 
 @pytest.fixture(autouse=True)
 def _rules_of_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There an exclusive lock wants a descriptor that is open for writing, a shared one for reading (flock(2))."""
+    """Apply the rules of NFS: exclusive locks need a descriptor for writing, shared ones for reading (flock(2))."""
     local = fcntl.flock
 
     def flock(descriptor: int, operation: int) -> None:
@@ -44,7 +44,7 @@ async def test_a_mirror_is_written_to_pruned_and_read_one_after_the_other(tmp_pa
             pass
 
 
-def test_images_have_their_turns_with_what_they_share(tmp_path: Path) -> None:
+def test_images_change_shared_files_one_after_the_other(tmp_path: Path) -> None:
     for name in ("nova", "glance"):
         out = tmp_path / name
         out.mkdir()
