@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..catalog.base import Catalog, PinnedImage, Tag, TagAnswer
+from ..catalog.base import Catalog, ListedRepository, PinnedImage, Tag
 from ..errors import AccessDenied, NotFound
-from ..events import CandidateSkipped, Observer
+from ..events import CandidateSkipped, Observer, ignore
 from ..oci import Reference
 from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
@@ -42,8 +42,14 @@ class Checker:
                     else await self._one(candidate, wanted)
                 )
                 found |= {tag.name: tag for tag in tags}
-        except (NotFound, AccessDenied) as error:
-            return CandidateSkipped(name, _absence(error))
+        except NotFound:
+            return CandidateSkipped(name, "gone since it was listed")
+        except AccessDenied as error:
+            if error.status != 401:
+                raise
+
+            # Quay answers anonymous clients the same for a deleted repository and for a private one.
+            return CandidateSkipped(name, "gone or private since it was listed")
 
         if not found:
             return CandidateSkipped(name, NO_SUCH_TAG)
@@ -70,18 +76,6 @@ class Checker:
         return () if answer.tag is None else (answer.tag,)
 
 
-def _absence(error: NotFound | AccessDenied) -> str:
-    """Return the reason to skip a repository that can't be read any more; raise `error` if it is no such reason."""
-    if isinstance(error, NotFound):
-        return "gone since it was listed"
-
-    if error.status != 401:
-        raise error
-
-    # Quay answers anonymous clients the same for a deleted repository and for a private one.
-    return "gone or private since it was listed"
-
-
 async def check_again(
     image: PinnedImage, selections: Sequence[Selection], catalog: Catalog
 ) -> PinnedImage | CandidateSkipped:
@@ -93,12 +87,7 @@ async def check_again(
     if tag is None or any(selection.pinned for selection in selections):
         return image
 
-    try:
-        answer: TagAnswer = await catalog.tag(repository, tag)
-    except (NotFound, AccessDenied) as error:
-        return CandidateSkipped(repository.name, _absence(error))
-
-    if answer.tag is None:
-        return CandidateSkipped(repository.name, NO_SUCH_TAG)
-
-    return PinnedImage(Reference(repository, tag, answer.tag.digest), answer.tag.start, answer.tag.size)
+    organization, _, name = repository.name.partition("/")
+    checker = Checker(catalog, Selection(organization, tags=tag), TagCache(), ignore)
+    found = await checker.check(Candidate(repository, ListedRepository(name)))
+    return found if isinstance(found, CandidateSkipped) else found[0]

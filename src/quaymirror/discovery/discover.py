@@ -85,6 +85,10 @@ class _Result:
     error: QuaymirrorError | None = None
 
 
+_Listed = tuple[int, Candidate]
+"""A candidate with its place in the listing."""
+
+
 @dataclass(slots=True)
 class _Search:
     """The search for the images of one selection that are not `taken` by others."""
@@ -147,7 +151,7 @@ class _Search:
         return new
 
     async def _run(self, results: MemoryObjectSendStream[_Result]) -> None:
-        candidates, listed = anyio.create_memory_object_stream[tuple[int, Candidate]](_AHEAD)
+        candidates, listed = anyio.create_memory_object_stream[_Listed](_AHEAD)
         with results:
             try:
                 async with anyio.create_task_group() as tasks:
@@ -162,20 +166,17 @@ class _Search:
                 raise await no_such_tag(self.catalog, self.missed, self.selection)
 
     async def _list(
-        self,
-        candidates: MemoryObjectSendStream[tuple[int, Candidate]],
-        results: MemoryObjectSendStream[_Result],
+        self, candidates: MemoryObjectSendStream[_Listed], results: MemoryObjectSendStream[_Result]
     ) -> None:
         """Send the candidates with their places. If strict, an error comes after the images listed before it."""
         place = 0
+        listing = find_candidates(self.catalog, self.registry, self.selection, self.observer)
         try:
-            with candidates:
-                listing = find_candidates(self.catalog, self.registry, self.selection, self.observer)
-                async with aclosing(listing):
-                    async for candidate in listing:
-                        await self.window.acquire()
-                        await candidates.send((place, candidate))
-                        place += 1
+            async with candidates, aclosing(listing):
+                async for candidate in listing:
+                    await self.window.acquire()
+                    await candidates.send((place, candidate))
+                    place += 1
         except QuaymirrorError as error:
             if not self.strict:
                 raise
@@ -183,9 +184,7 @@ class _Search:
             await results.send(_Result(place, error=error))
 
     async def _check_all(
-        self,
-        listed: MemoryObjectReceiveStream[tuple[int, Candidate]],
-        results: MemoryObjectSendStream[_Result],
+        self, listed: MemoryObjectReceiveStream[_Listed], results: MemoryObjectSendStream[_Result]
     ) -> None:
         checker = Checker(self.catalog, self.selection, self.cache, self.observer)
         with listed:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +41,25 @@ def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
     :raises ConfigError: if it can't be read, or is not a lock file.
     """
     document = _document(file)
+    pins: dict[str, list[Pin]] = {}
     try:
-        images = sorted((_organization(image), _pin(image)) for image in document["images"])
+        for image in document["images"]:
+            # Names in a file are checked like those of a server.
+            Reference(Repository("localhost", image["repository"]), image["tag"])
+            organization, _, name = image["repository"].partition("/")
+            pins.setdefault(organization, []).append(Pin(name, image["tag"], Digest.parse(image["digest"])))
+
         server = str(document["server"])
     except (KeyError, TypeError, AttributeError, InvalidName) as error:
         raise ConfigError(f"{file} is not a lock file: {error}") from None
 
-    if not images:
+    if not pins:
         raise ConfigError(f"{file} locks no images")
 
-    groups = groupby(images, key=lambda image: image[0])
-    return server, tuple(_selection(name, [pin for _, pin in group]) for name, group in groups)
+    return server, tuple(
+        Selection(organization, "*", sorted({pin.tag for pin in of_it}), pinned=sorted(of_it))
+        for organization, of_it in sorted(pins.items())
+    )
 
 
 def _document(file: Path) -> dict[str, Any]:
@@ -68,17 +75,3 @@ def _document(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not a lock file of version {LOCK_VERSION}")
 
     return document
-
-
-def _organization(image: Mapping[str, str]) -> str:
-    return image["repository"].partition("/")[0]
-
-
-def _pin(image: Mapping[str, str]) -> Pin:
-    # Names in a file are checked like those of a server.
-    Reference(Repository("localhost", image["repository"]), image["tag"])
-    return Pin(image["repository"].partition("/")[2], image["tag"], Digest.parse(image["digest"]))
-
-
-def _selection(organization: str, pins: Sequence[Pin]) -> Selection:
-    return Selection(organization, "*", sorted({pin.tag for pin in pins}), pinned=pins)

@@ -12,8 +12,6 @@ from ..oci import Digest
 from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
 from .parse import SCHEME, split_address, split_words
 
-__all__ = ["Pin", "Selection"]
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from organizations import TAG, small_image
@@ -13,6 +14,7 @@ import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.catalog.base import PinnedImage, Tag, TagAnswer
 from quaymirror.catalog.mode import Discovery
+from quaymirror.catalog.quay.api import QuayAPI
 from quaymirror.catalog.quay.lookup import TagLookup
 from quaymirror.errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
 from quaymirror.oci import Digest, Repository
@@ -33,7 +35,7 @@ class Scripted:
         self.asked: list[str] = []
 
     def lookup(self, discovery: Discovery = Discovery.AUTO) -> TagLookup:
-        return TagLookup(self, self, discovery)
+        return TagLookup(cast(QuayAPI, self), self, discovery)
 
     async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
         self.asked.append("api")

@@ -10,29 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ...errors import AccessDenied, RateLimited, Scope, UnsupportedContent
 from ...oci import Repository
 from ..base import Tag, TagAnswer, TagResolver
 from ..mode import Discovery
+from .api import QuayAPI
 
 # Quay's token for this many repositories still fits into a header: for 80 it would not.
 TOKEN_BATCH = 30
-
-
-class TagAPI(Protocol):
-    """The part of Quay's API that a lookup needs; see `QuayAPI.tag`."""
-
-    async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
-        """Return the living tag called `tag` of `repository`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagLookup:
     """Looks up tags in the API or the registry, as `discovery` says."""
 
-    api: TagAPI
+    api: QuayAPI
     registry: TagResolver
     discovery: Discovery
 
