@@ -95,7 +95,7 @@ class OutcomeJson(TypedDict):
 class ReportJson(TypedDict):
     """The report of one run.
 
-    `selection` is null if there are several selections; `complete` is true if everything selected was found and
+    `selection` is null for several selections; `complete` is true if everything selected was found and
     processed; `error` ended the run early, `stopped` is the reason of a requested stop. `bytes_fetched` are all
     received bytes, those of failed attempts and images included, in a dry run the ones that would be fetched;
     `bytes_reused` are those that images needed and did not fetch. `outcomes` are sorted by reference.

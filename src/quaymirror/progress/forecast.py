@@ -53,7 +53,7 @@ def remaining_bytes(progress: RunProgress) -> float | None:
 def seconds_left(progress: RunProgress, rate: float | None, now: float) -> float | None:
     """Return the seconds that are left at `rate` bytes per second; None: not known yet.
 
-    If there is nothing to fetch, the pace of finished images decides.
+    Without anything to fetch, the pace of finished images decides.
     """
     remaining = remaining_bytes(progress)
     if remaining is None or remaining > 0:

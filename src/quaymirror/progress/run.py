@@ -86,7 +86,7 @@ class RunProgress:
     failures: list[FailedImage] = field(default_factory=list)
     """The first failed images by name, independent of the order of events."""
     advice: Counter[str] = field(default_factory=Counter)
-    """What helps against the failures, if anything in particular."""
+    """Advice about the failures, with the number of failures it is for."""
     last_failures: deque[FailedImage] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
 

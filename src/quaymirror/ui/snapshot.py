@@ -13,12 +13,14 @@ from ..errors import ExitCode
 from ..progress.meters import Meter, Meters
 from ..progress.rates import Speeds
 from ..progress.run import RunProgress
+from ..untrusted import parse_object
 from .jsonl import members, to_json
 from .validation import built, expect_printable, field_types, parsed
 
 __all__ = ["VERSION", "Snapshot", "SnapshotDocument", "SnapshotError", "read_snapshot", "take_snapshot"]
 
 VERSION = 3
+_MAX_BYTES = 16 * 1024 * 1024
 # Results, which have no bounded size, and fields that only the run itself needs.
 _OWN = {"clock", "meters", "outcomes", "failed_checks", "findings", "_work"}
 PROGRESS_FIELDS = {name: hint for name, hint in field_types(RunProgress).items() if name not in _OWN}
@@ -73,7 +75,7 @@ def read_snapshot(text: str | bytes) -> Snapshot:
     :raises SnapshotError: if it is no snapshot, or one of another version.
     """
     try:
-        content = json.loads(text)
+        content = parse_object(text, limit=_MAX_BYTES)
         if content["snapshot_version"] != VERSION:
             raise SnapshotError(f"version {content['snapshot_version']}")
 

@@ -21,7 +21,7 @@ def built(cls: type[T], members: dict[str, Any]) -> T:
     """Return the dataclass `cls` made of `members`, JSON values.
 
     :raises TypeError: if a value is not of the type of its field.
-    :raises LookupError: if there is no such field.
+    :raises LookupError: for an unknown field.
     """
     hints = field_types(cls)
     return cls(**{name: parsed(value, hints[name]) for name, value in members.items()})
