@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+import time
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -54,7 +56,10 @@ class Stop:
 
 @dataclass(slots=True)
 class Run:
-    """The state that the tasks of one run share. `listener` gets each event after the run has counted it."""
+    """The state that the tasks of one run share. `listener` gets each event after the run has counted it.
+
+    `fatal` is the most severe error that ended the run, `empty` the error of a selection without images.
+    """
 
     selections: tuple[Selection, ...]
     settings: Options
@@ -62,13 +67,11 @@ class Run:
     listener: Observer
     progress: RunProgress
     stop: Stop
-    run_id: str
-    started: float
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[str, ...]
+    run_id: str = field(default_factory=lambda: secrets.token_hex(4))
+    started: float = field(default_factory=time.time)
     fatal: Failure | None = None
-    """The most severe error that ended the run."""
     empty: Failure | None = None
-    """The first error of a selection without images."""
     is_waiting: bool = False
 
     def emit(self, event: Event) -> None:

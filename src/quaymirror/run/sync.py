@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -22,7 +21,7 @@ from .context import Run, Stop
 from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
-from .stages import run_stages
+from .stages import Stages
 from .wiring import connect_target
 
 __all__ = ["run_sync"]
@@ -50,25 +49,31 @@ async def run_sync(
     :raises StoreError: if the target can't be opened.
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
-    for each in selections:
-        check_selection(each, settings.discovery.discovery)
-
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, settings)
-    pruning.check(selections, settings, is_prunable=spec.capabilities.prunable)
-    run = Run(
-        selections=selections,
-        settings=settings.replace(platforms=spec.wanted_platforms(settings)),
-        target=str(spec),
-        listener=observer,
-        progress=progress or RunProgress(),
-        stop=stop or Stop(),
-        run_id=secrets.token_hex(4),
-        started=time.time(),
-        jobs=tuple(jobs),
-    )
-    begun = time.monotonic()
+    settings = _checked(selections, spec, settings)
+    run = Run(selections, settings, str(spec), observer, progress or RunProgress(), stop or Stop(), tuple(jobs))
+    begun, history = time.monotonic(), None
     async with AsyncExitStack() as stack:
-        history = await _mirror(run, spec, engine, stack)
+        try:
+            async with _open(spec, run) as opened:
+                directory = spec.state_directory(run.settings)
+                history = await stack.enter_async_context(open_history(directory, selections, run.settings, run.emit))
+                run.emit(_started(run))
+                async with _shared(engine, run, opened) as shared:
+                    await Stages(run, shared, opened, history).run_all()
+
+                await history.save_tags()
+                await _settle(run, opened, history)
+        except LockHeld:
+            if run.stop.reason is None:
+                raise
+        except StoreError as error:
+            if history is None:
+                raise
+
+            # The final write failed: committed images are safe, and the next run writes it first.
+            run.abort(error)
+
         report = make_report(run, history.earlier if history else None, time.monotonic() - begun)
         if history is not None:
             await history.record(report)
@@ -78,30 +83,16 @@ async def run_sync(
     return report
 
 
-async def _mirror(run: Run, spec: TargetSpec, engine: Engine | None, stack: AsyncExitStack) -> RunHistory | None:
-    """Run everything, and return the run history, which `stack` closes; None if the run was stopped at the lock."""
-    history: RunHistory | None = None
-    try:
-        async with _open(spec, run) as target:
-            home = spec.state_directory(run.settings)
-            history = await stack.enter_async_context(open_history(home, run.selections, run.settings, run.emit))
-            run.emit(_started(run))
-            async with _shared(engine, run, target) as shared:
-                await run_stages(run, shared, target, history)
+def _checked(selections: Sequence[Selection], spec: TargetSpec, options: Options) -> Options:
+    """Return the options of a run, with the platforms that the target wants.
 
-            await history.save_tags()
-            await _settle(run, target, history)
-    except LockHeld:
-        if run.stop.reason is None:
-            raise
-    except StoreError as error:
-        if history is None:
-            raise
+    :raises ConfigError: if the selections, the target and the options contradict each other.
+    """
+    for selection in selections:
+        check_selection(selection, options.discovery.discovery)
 
-        # The final write failed: committed images are safe, and the next run writes it first.
-        run.abort(error)
-
-    return history
+    pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
+    return options.replace(platforms=spec.wanted_platforms(options))
 
 
 def _open(spec: TargetSpec, run: Run) -> AbstractAsyncContextManager[Target]:
