@@ -1,4 +1,4 @@
-"""Several operations at once that succeed or fail as one."""
+"""Concurrent operations that succeed or fail together."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The door to occystrap: a staged image goes through its filters and outputs, in a worker process.
+"""The only importer of occystrap: a staged image passes its filters and outputs in a worker process.
 
-Its modules block, print, and log as they like; none of them is imported outside the worker, and occystrap itself only
-by `pipeline`.
+occystrap blocks, prints and logs; it is imported by `pipeline` and `guard` only, and never outside of a worker.
 """

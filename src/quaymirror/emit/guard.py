@@ -1,7 +1,7 @@
-"""Credentials for a target stay with it, whatever it answers.
+"""Keep credentials for a target from other hosts.
 
 occystrap sends user name and password to any token service that a registry names, and its token to any address that an
-upload is sent on to. Both end here, in every client it makes, before the request is on its way.
+upload is redirected to. A hook in every client it makes prevents both before the request is sent.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .job import Destination
 
 @contextmanager
 def guarded(destination: Destination) -> Iterator[None]:
-    """Let clients that occystrap makes in this context send what is secret to `destination` and its realms only."""
+    """Let clients that occystrap makes in this context send secrets only to `destination` and its realms."""
     make: Callable[..., Any] = util.create_client
 
     def make_guarded(*arguments: Any, **options: Any) -> Any:
         client, limiter = make(*arguments, **options)
-        # Hooks are called for every redirect, too, and after everything that adds a header.
+        # Hooks are also called for every redirect, after all headers were added.
         client.event_hooks = {"request": [_Check(destination)]}
         return client, limiter
 
@@ -41,9 +41,9 @@ class _Check:
         self._realms = destination.realms
 
     def __call__(self, request: Any) -> None:
-        """Look at a request that is about to be sent.
+        """Check a request before it is sent.
 
-        :raises EmitFailed: when it would give a password away.
+        :raises EmitFailed: if it would reveal a password.
         """
         authorization = request.headers.get("Authorization", "")
         to = request.url.netloc.decode().lower()  # without a default port
@@ -52,12 +52,12 @@ class _Check:
             return
 
         if not authorization.lower().startswith("basic "):
-            # An upload that goes on to some storage: that one's address holds what it wants to know.
+            # An upload redirected to a storage, whose address contains its own authorization.
             del request.headers["Authorization"]
         elif not is_safe:
-            raise EmitFailed(f"{self._host} asks for credentials over plain HTTP, at {to}: refused")
+            raise EmitFailed(f"{self._host} asks for credentials over plain HTTP, at {to}, which is blocked")
         elif not {to, request.url.host} & self._realms:
             raise EmitFailed(
-                f"{self._host} sends us to the token service of another host, {to}: refused; "
-                f"--allow-realm {to} would trust it"
+                f"{self._host} uses a token service on another host ({to}), which is blocked by default; "
+                f"add --allow-realm {to} if you trust it"
             )

@@ -1,7 +1,7 @@
-"""Layers as they are inside: decompressed, with the digest that the image's config names (image-spec, config.md).
+"""Decompression of layers, verified against the digest that the image's config names (image-spec, config.md).
 
-A layer comes from strangers, so what it unpacks to is bounded, and every member of it is read: gzip files may be
-concatenated (RFC 1952, 2.2), and so may zstd frames (RFC 8878, 3).
+Layers are untrusted, so their decompressed size is limited. All members are read: gzip files may be concatenated
+(RFC 1952, 2.2), and so may zstd frames (RFC 8878, 3).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _CHUNK_BYTES = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
-# A window that any decoder has to support is 8 MiB; images are made with up to 128 (zstd --long).
+# Every decoder must support a window of 8 MiB; images use up to 128 (zstd --long).
 _ZSTD_WINDOW_BYTES = 128 * 1024 * 1024
-# Layers shrink to a third or so; one of mere zeros shrinks to a thousandth, and real ones of those are small.
+# Layers are typically compressed to a third. Only zeros are compressed to a thousandth; such layers are small.
 _MAX_RATIO = 200
 _ALWAYS_FINE_BYTES = 1024 * 1024 * 1024
 
 
 def inflate(blob: Path, final: Path, diff_id: Digest, *, always_fine: int = _ALWAYS_FINE_BYTES) -> int:
-    """Decompress the layer in the file `blob` to `final`, whole, or not at all; return its size in bytes.
+    """Decompress the layer in the file `blob` to `final`, completely or not at all; return its size in bytes.
 
-    :raises UnsupportedContent: when it can't be decompressed, or grows beyond all measure.
-    :raises DigestMismatch: when it is not the layer that `diff_id` names.
-    :raises StoreError: when the disk refuses.
+    :raises UnsupportedContent: if it can't be decompressed, or becomes too large.
+    :raises DigestMismatch: if it doesn't have the digest `diff_id`.
+    :raises StoreError: if the disk fails.
     """
     partial_path = final.with_name(f"{final.name}.part")
     with fsops.local_errors("read", blob):
@@ -57,7 +57,7 @@ def _inflate(compressed: BinaryIO, path: Path, diff_id: Digest, limit: int) -> i
     descriptor = fsops.open_for_append(path)
     try:
         size = _write(compressed, descriptor, path, diff_id, limit)
-        fsops.seal(descriptor, path, sync=False)  # whoever gives it to users syncs it
+        fsops.seal(descriptor, path, sync=False)  # it is synced when it is published
     finally:
         fsops.close(descriptor, path)
 
@@ -69,7 +69,7 @@ def _write(compressed: BinaryIO, descriptor: int, path: Path, diff_id: Digest, l
     for chunk in _decompressed(compressed):
         size += len(chunk)
         if size > limit:
-            raise UnsupportedContent(f"a layer that decompresses to more than {limit:,} bytes", phase=Phase.STORE)
+            raise UnsupportedContent(f"a layer decompresses to more than {limit:,} bytes", phase=Phase.STORE)
 
         hasher.update(chunk)
         fsops.write_all(descriptor, [chunk], path)
@@ -81,7 +81,7 @@ def _write(compressed: BinaryIO, descriptor: int, path: Path, diff_id: Digest, l
 
 
 def mismatch(diff_id: Digest) -> DigestMismatch:
-    """Return the error for a layer that is not what the config says."""
+    """Return the error for a layer that doesn't match the config."""
     return DigestMismatch(
         f"a layer does not decompress to diff_id {diff_id}, which the image's config names",
         scope=Scope.IMAGE,
@@ -90,7 +90,7 @@ def mismatch(diff_id: Digest) -> DigestMismatch:
 
 
 def _decompressed(file: BinaryIO) -> Iterator[bytes]:
-    """Go by the first bytes, as containerd does: media types are often wrong, and `diff_id` decides anyway."""
+    """Choose by the first bytes, as containerd does: media types are often wrong, and `diff_id` decides anyway."""
     magic = file.read(4)
     file.seek(0)
     if magic.startswith(_GZIP):
@@ -109,7 +109,7 @@ def _gunzip(file: BinaryIO) -> Iterator[bytes]:
         try:
             yield from _gunzip_member(member, data, file)
         except zlib.error:
-            raise UnsupportedContent("a layer that is no valid gzip", phase=Phase.STORE) from None
+            raise UnsupportedContent("a layer is not valid gzip", phase=Phase.STORE) from None
 
         data = _next_member(member.unused_data, file)
 
@@ -123,11 +123,11 @@ def _gunzip_member(member: Any, data: bytes, file: BinaryIO) -> Iterator[bytes]:
 
         data = member.unconsumed_tail or file.read(_CHUNK_BYTES)
         if not (out or data):
-            raise UnsupportedContent("a gzip layer that breaks off", phase=Phase.STORE)
+            raise UnsupportedContent("a gzip layer is truncated", phase=Phase.STORE)
 
 
 def _next_member(data: bytes, file: BinaryIO) -> bytes:
-    """Skip the zeros that tape archivers and some writers pad with."""
+    """Skip padding with zeros."""
     data = data.lstrip(b"\0")
     while not data:
         chunk = file.read(_CHUNK_BYTES)
@@ -147,4 +147,4 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
         with decompressor.stream_reader(file, read_across_frames=True, closefd=False) as reader:
             yield from iter(partial(reader.read, _CHUNK_BYTES), b"")
     except zstandard.ZstdError:
-        raise UnsupportedContent("a layer that is no valid zstd", phase=Phase.STORE) from None
+        raise UnsupportedContent("a layer is not valid zstd", phase=Phase.STORE) from None

@@ -1,4 +1,4 @@
-"""What a worker process is told, and what it answers: plain values that can be pickled."""
+"""The messages to and from worker processes: plain values that can be pickled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Option = str | int | bool
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where one image goes: an address of occystrap's, taken apart, so that no name is ever parsed as a part of one.
+    """The destination of one image: a parsed address of occystrap, so that no name is parsed as a part of it.
 
-    `realms` are hosts whose token services may have the credentials for it, beside itself.
+    `realms` are further hosts whose token services are trusted with its credentials.
     """
 
     scheme: str
@@ -25,9 +25,9 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class StagedLayer:
-    """A layer by occystrap's `name` for it: its compressed digest, encoded.
+    """A layer. occystrap calls it by the encoded digest of its compressed form.
 
-    `path` is its decompressed archive, complete and verified; None: it is at the destination already.
+    `path` is its decompressed archive, complete and verified, None if the destination has it.
     """
 
     name: str
@@ -36,7 +36,7 @@ class StagedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image for one destination. `scratch` is a directory of the job's own on the destination's file system."""
+    """One image for one destination. `scratch` is an empty directory on its file system."""
 
     image: str
     tag: str
@@ -50,11 +50,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """What came of a job.
+    """The result of a job.
 
-    `files` stand at the destination now, with their sizes in bytes; `identity` is the digest that a registry or a
-    daemon has the image under, "" elsewhere; `printed` are the lines that filters wrote to
-    stdout, `log` the warnings that occystrap logged, `findings` what its own `verify()` had to say, errors excepted.
+    `files` are at the destination now, with sizes in bytes. `identity` is the digest of the image in a registry or a
+    daemon, otherwise "". `printed` are lines that filters wrote to stdout, `log` warnings of occystrap, and `findings`
+    the results of its own `verify()` other than errors.
     """
 
     files: tuple[tuple[Path, int], ...] = ()

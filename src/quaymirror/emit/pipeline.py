@@ -1,8 +1,7 @@
-"""The only module that knows occystrap; it runs in worker processes, since importing it takes a quarter of a second and
-puts handlers on twenty loggers.
+"""Calls of occystrap, in worker processes: importing it takes 0.25 s and adds handlers to twenty loggers.
 
-Outputs that write files do so in a directory of the job's own. What stands under a final name is complete, and
-occystrap's own check has passed; see `publish`.
+Outputs write files to the directory of the job. A file with its final name is complete and has passed occystrap's own
+check; see `publish`.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ _SPILL = "inspect"
 
 
 def check(destination: Destination, filters: tuple[str, ...]) -> None:
-    """Make sure that occystrap understands `filters`, before there is an image.
+    """Check that occystrap accepts `filters`, before there is an image.
 
-    :raises ConfigError: when it does not.
+    :raises ConfigError: if it doesn't.
     """
     _quiet()
     builder = PipelineBuilder()
@@ -52,11 +51,10 @@ def check(destination: Destination, filters: tuple[str, ...]) -> None:
 
 
 def emit(job: Job) -> Emission:
-    """Send one image through its filters to its destination, let occystrap check the result, and publish it.
+    """Pass one image through its filters to its destination, let occystrap check the result, and publish it.
 
-    :raises EmitFailed: when a filter, an output or the check fails; nothing stands under a final name then that did
-        not stand there before.
-    :raises StoreError: when the disk refuses.
+    :raises EmitFailed: if a filter, an output or the check fails; then nothing has been published.
+    :raises StoreError: if the disk fails.
     """
     _quiet()
     with _captured() as captured, guarded(job.destination), confined():
@@ -77,9 +75,9 @@ def emit(job: Job) -> Emission:
 
 
 def identity(destination: Destination, image: str, tag: str) -> str:
-    """Return the digest that the registry or the daemon at `destination` has an image under, "" if it has none.
+    """Return the digest of an image in the registry or the daemon at `destination`, "" if it doesn't have it.
 
-    :raises EmitFailed: when it does not answer.
+    :raises EmitFailed: if it doesn't answer.
     """
     _quiet()
     with guarded(destination):
@@ -94,7 +92,7 @@ def identity(destination: Destination, image: str, tag: str) -> str:
         except EmitFailed:
             raise
         except Exception as error:
-            raise EmitFailed(f"{image}:{tag}: can't ask the target for it: {_one_line(error)}") from None
+            raise EmitFailed(f"{image}:{tag}: can't request it from the target: {_one_line(error)}") from None
 
 
 def _manifest_digest(destination: Destination, image: str, tag: str) -> str:
@@ -106,9 +104,9 @@ def _manifest_digest(destination: Destination, image: str, tag: str) -> str:
             "HEAD", f"{url}/manifests/{writer.tag}", headers={"Accept": constants.MEDIA_TYPE_DOCKER_MANIFEST_V2}
         )
     finally:
-        writer._client.close()  # noqa: SLF001 - nobody else does before finalize()
+        writer._client.close()  # noqa: SLF001 - only finalize() would close it
 
-    return _told(answer, answer.headers.get("Docker-Content-Digest", ""))
+    return _digest_in(answer, answer.headers.get("Docker-Content-Digest", ""))
 
 
 def _image_id(destination: Destination, image: str, tag: str) -> str:
@@ -116,12 +114,12 @@ def _image_id(destination: Destination, image: str, tag: str) -> str:
     name = quote(f"{image.rpartition('/')[2]}:{tag}", safe="")
     with requests_unixsocket.Session() as session:
         answer = session.get(f"http+unix://{socket}/images/{name}/json", timeout=60)
-        return _told(answer, answer.json().get("Id", "") if answer.status_code == 200 else "")
+        return _digest_in(answer, answer.json().get("Id", "") if answer.status_code == 200 else "")
 
 
-def _told(answer: Any, digest: str) -> str:
+def _digest_in(answer: Any, digest: str) -> str:
     if answer.status_code not in (200, 404):
-        raise EmitFailed(f"the target answers {answer.status_code} when it is asked for the image")
+        raise EmitFailed(f"the target answered {answer.status_code} to a request for the image")
 
     return digest if answer.status_code == 200 else ""
 
@@ -143,7 +141,7 @@ def _emit(job: Job) -> tuple[list[tuple[Path, int]], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """The filters around the writer, and where the writer writes; `spills` are files that images share."""
+    """The filters around the writer, which writes to `place`; `spills` are files that images share."""
 
     output: Any
     writer: Any
@@ -163,12 +161,12 @@ class _Chain:
         spec = uri.URISpec(destination.scheme, destination.host, str(place), dict(destination.options))
         writer = builder.build_output(spec, job.image, job.tag)
         is_wrapped = job.filters or destination.scheme == "mounts"
-        output, spills = _Landing(writer) if is_wrapped else writer, []
+        output, spills = _WriterProxy(writer) if is_wrapped else writer, []
         for number, text in reversed(list(enumerate(job.filters))):
             filter_spec = uri.parse_filter(text)
             final = _spilled_file(filter_spec)
             if final is not None:
-                # Each image appends a line; processes that append to one file at a time tear each other's lines.
+                # Each image appends lines, which would be mixed up if processes wrote to one file at the same time.
                 spilled = job.scratch / f"{_SPILL}-{number}"
                 filter_spec.options["file"] = str(spilled)
                 spills.append((spilled, final))
@@ -178,11 +176,8 @@ class _Chain:
         return cls(output, writer, place, spills)
 
 
-class _Landing:
-    """Between the last filter and the writer: says again which file a filtered layer is in, which filters forget.
-
-    With it the writer takes the file by renaming it; without, it copies.
-    """
+class _WriterProxy:
+    """Adds the file of a filtered layer, which filters drop: then the writer renames it instead of copying it."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -202,7 +197,7 @@ class _Landing:
 
 
 def _globals(temporary: Path | None) -> dict[str, Any]:
-    """What occystrap takes from its command line; credentials from its own variables, never from an address."""
+    """Return the global options of occystrap; credentials come from its variables, never from an address."""
     return {
         "TEMP_DIR": str(temporary) if temporary else None,
         "USERNAME": os.environ.get("OCCYSTRAP_USERNAME"),
@@ -223,7 +218,7 @@ def _place(destination: Destination, out: Path) -> Path:
 
 
 def _link_present(job: Job, out: Path) -> None:
-    """Show the writer what is at the destination already."""
+    """Link layers that the destination has, so that the writer finds them."""
     for layer in job.layers:
         if layer.path is None:
             (out / layer.name).mkdir(exist_ok=True)
@@ -241,9 +236,9 @@ def _wants_bundle(destination: Destination) -> bool:
 
 
 def _feed(job: Job, output: Any) -> None:
-    """Hand over config and layers, these always in the manifest's order: outputs pair what they get by it."""
+    """Pass on config and layers, in the order of the manifest, by which outputs identify them."""
     output.process_image_element(constants.ImageElement(constants.CONFIG_FILE, job.config_name, io.BytesIO(job.config)))
-    # Outputs compare the names of source layers, which say nothing about filtered ones: filters get every layer.
+    # Outputs compare the names of source layers, which mean nothing for filtered ones: filters get every layer.
     wanted = [output.fetch_callback(layer.name) or bool(job.filters) for layer in job.layers]
     for number, (layer, is_wanted) in enumerate(zip(job.layers, wanted, strict=True)):
         index = None if output.requires_ordered_layers else number
@@ -255,7 +250,7 @@ def _feed(job: Job, output: Any) -> None:
 
 @contextmanager
 def _opened(job: Job, layer: StagedLayer | None, number: int) -> Iterator[tuple[Any, str | None]]:
-    """Open a name of the layer's that the writer may take away; the staged file stays for other images."""
+    """Open a link to the layer that the writer may rename; the staged file stays for other images."""
     if layer is None:
         yield None, None
         return
@@ -273,12 +268,12 @@ def _link(source: Path, name: Path) -> None:
     try:
         name.hardlink_to(source)
     except OSError:
-        # Some file systems know no links, or few for one file.
+        # Some file systems have no links, or few per file.
         shutil.copyfile(source, name)
 
 
 def _verify(job: Job, writer: Any) -> list[str]:
-    """Return what occystrap's check found, unless that is errors. That of a bundle looks for files no bundle has."""
+    """Return the findings of occystrap's check, except errors. For bundles it reports files that no bundle has."""
     results = writer.verify().results
     errors = [result["message"] for result in results if result["severity"] == "error"]
     if errors and job.destination.scheme != "oci":
@@ -308,7 +303,7 @@ def _failed(job: Job, error: Exception) -> EmitFailed:
 
 
 def _culprit(error: Exception) -> str:
-    """Return which part of occystrap raised `error`: the innermost filter or output on its way."""
+    """Return the part of occystrap that raised `error`: the innermost filter or output of the traceback."""
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     for module in reversed(modules):
         for kind in ("filters", "outputs"):
@@ -335,7 +330,7 @@ class _Captured:
 
 
 class _Collector(logging.Handler):
-    """Keeps warnings; milestones are told by events already."""
+    """Keeps warnings; there are events for milestones."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -359,7 +354,7 @@ def _captured() -> Iterator[_Captured]:
 
 
 def _quiet() -> None:
-    """Take back the handlers that occystrap put on each of its loggers, which print."""
+    """Remove the handlers of occystrap's loggers, which print."""
     loggers: Mapping[str, Any] = logging.root.manager.loggerDict
     for name, logger in loggers.items():
         if name.startswith("occystrap") and isinstance(logger, logging.Logger):

@@ -1,4 +1,4 @@
-"""From a job's own directory to final names: files appear complete, and what images share is changed in turn."""
+"""Publish the files of a job under their final names: complete, and those that images share one image at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CATALOG = "catalog.json"
 def publish_file(file: Path, final: Path) -> tuple[Path, int]:
     """Make `file` durable under its `final` name; return that and its size.
 
-    :raises StoreError: when the disk refuses.
+    :raises StoreError: if the disk fails.
     """
     fsops.make_directory(final.parent)
     with fsops.local_errors("write", final):
@@ -34,11 +34,11 @@ def publish_file(file: Path, final: Path) -> tuple[Path, int]:
 
 
 def publish_directory(out: Path, final: Path) -> list[tuple[Path, int]]:
-    """Move what one image's `dir://` output wrote to `out` into `final`, where other images are.
+    """Move the `dir://` output of one image from `out` to `final`, which it shares with other images.
 
-    Layers go before what names them, and the catalog goes last, one image at a time.
+    Layers are moved before the documents that name them. The catalog is last.
 
-    :raises StoreError: when the disk refuses.
+    :raises StoreError: if the disk fails.
     """
     fsops.make_directory(final)
     layers = sorted(out.glob("*/layer.tar"))
@@ -58,7 +58,7 @@ def publish_directory(out: Path, final: Path) -> list[tuple[Path, int]]:
 
 
 def _merge_catalog(ours: Path, final: Path) -> None:
-    """Add our image to the catalog of all. A thread's lock, as occystrap has it, does not keep processes apart."""
+    """Add the image to the common catalog. The lock of occystrap is for threads only, not for processes."""
     path, turns = final / _CATALOG, final / ".quaymirror" / "turns"
     fsops.make_directory(turns.parent)
     with turn(turns), fsops.local_errors("write", path):
@@ -75,15 +75,15 @@ def _catalog(path: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise EmitFailed(f"{path} is damaged, perhaps by a crash of another tool: remove it") from None
+        raise EmitFailed(f"{path} is not valid JSON: remove it") from None
 
     return catalog
 
 
 def replace_tree(tree: Path, final: Path) -> None:
-    """Put the directory `tree` in the place of `final`.
+    """Replace the directory `final` by `tree`.
 
-    :raises StoreError: when the disk refuses.
+    :raises StoreError: if the disk fails.
     """
     fsops.make_directory(final.parent)
     aside = tree.with_name(f"{tree.name}.replaced")
@@ -97,9 +97,9 @@ def replace_tree(tree: Path, final: Path) -> None:
 
 
 def append_shared(file: Path, spilled: Path) -> None:
-    """Append what an image wrote to `spilled` to `file`, which images share.
+    """Append the content of `spilled` to `file`, which images share.
 
-    :raises StoreError: when the disk refuses.
+    :raises StoreError: if the disk fails.
     """
     with turn(file), fsops.local_errors("append to", file), file.open("ab") as shared:
         shared.write(spilled.read_bytes())

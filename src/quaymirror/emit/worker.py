@@ -1,4 +1,4 @@
-"""The inside of a worker process: calls come in on one pipe, answers go out on another."""
+"""The program of a worker process: it reads calls from one pipe and writes answers to another."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ HEADER = struct.Struct(">Q")
 
 
 def main() -> None:
-    """Answer calls until the other side is gone."""
-    # Ctrl-C is for the parent: it lets what is in flight finish.
+    """Answer calls until the parent closes its pipe."""
+    # Ctrl-C is for the parent, which finishes the calls in flight.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with os.fdopen(os.dup(0), "rb") as calls, os.fdopen(os.dup(1), "wb") as answers:
-        # Whatever libraries print must not get among the answers.
+        # Libraries that print must not disturb the answers.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
@@ -28,9 +28,9 @@ def main() -> None:
 
 
 def _end_with_parent(descriptor: int) -> None:
-    """End at once when our parent is gone, however long the call at hand would take: nobody waits for its answer."""
+    """End at once when the parent has ended, even during a call."""
     poll = select.poll()
-    poll.register(descriptor, 0)  # a hang-up is always told, and nothing else is asked for
+    poll.register(descriptor, 0)  # a hang-up is always reported
     poll.poll()
     os._exit(1)
 
@@ -38,7 +38,7 @@ def _end_with_parent(descriptor: int) -> None:
 def _serve(calls: BinaryIO, answers: BinaryIO) -> None:
     while True:
         try:
-            function, arguments = pickle.load(calls)  # noqa: S301 - from our own parent
+            function, arguments = pickle.load(calls)  # noqa: S301 - from the parent process
         except EOFError:
             return
 

@@ -1,6 +1,6 @@
-"""Worker processes: what computes in pure Python runs beside the loop, and ends at once when it is no longer wanted.
+"""Worker processes for computations in Python, which are killed as soon as their result is not needed any more.
 
-Not `anyio.to_process`: its workers get the terminal's Ctrl-C and import the caller's main module again.
+`anyio.to_process` does not fit: its workers receive the terminal's Ctrl-C and import the caller's main module again.
 """
 
 from __future__ import annotations
@@ -25,16 +25,13 @@ T = TypeVar("T")
 
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from quaymirror.emit.worker import main; main()"
 _MAX_ANSWER = 256 * 1024 * 1024
-# What unpacks strangers' archives has no business with our secrets: it gets what a program needs to run, no more.
+# Code that unpacks untrusted archives gets no secrets, only the variables that any program needs.
 _ENVIRONMENT = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"}
 _ENVIRONMENT_PREFIXES = ("COVERAGE_", "LC_", "PYTHON", "SSL_CERT_")
 
 
 class Workers:
-    """At most `count` worker processes, started when they are needed; of the environment they see little.
-
-    `passing` are variables that they get beside what any program needs.
-    """
+    """At most `count` worker processes, started when needed, with few environment variables and those in `passing`."""
 
     def __init__(self, count: int, passing: frozenset[str] = frozenset()) -> None:
         self._passing = passing
@@ -44,7 +41,7 @@ class Workers:
     @classmethod
     @asynccontextmanager
     async def open(cls, count: int | None = None, *, passing: frozenset[str] = frozenset()) -> AsyncIterator[Workers]:
-        """Hand out workers, as many as there are CPUs unless `count` says otherwise; all have ended afterwards."""
+        """Provide workers during the context, by default one per CPU."""
         workers = cls(count or os.cpu_count() or 2, passing)
         try:
             yield workers
@@ -54,10 +51,10 @@ class Workers:
                     await worker.end()
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call `function`, which has to be importable by name, in a worker; if the caller is cancelled, it is killed.
+        """Call `function`, which must be importable by name, in a worker, which is killed if the caller is cancelled.
 
-        :raises EmitFailed: when the worker died.
-        :raises Exception: what `function` raised.
+        :raises EmitFailed: if the worker died.
+        :raises Exception: if `function` raised it.
         """
         async with self._limit:
             worker = self._idle.pop() if self._idle else await _Worker.start(_environment(self._passing))
@@ -68,7 +65,7 @@ class Workers:
                 raise
 
             if not succeeded:
-                # Who knows which threads and files the failure left in there.
+                # The failure may have left threads and open files behind.
                 await worker.end()
                 raise value
 
@@ -87,7 +84,7 @@ class _Worker:
 
     @classmethod
     async def start(cls, environment: dict[str, str]) -> _Worker:
-        with anyio.CancelScope(shield=True):  # a process half started would be nobody's
+        with anyio.CancelScope(shield=True):  # otherwise the process could be lost while it starts
             process = await anyio.open_process(
                 [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
@@ -104,9 +101,9 @@ class _Worker:
             await self._calls.send(pickle.dumps((function, arguments)))
             (length,) = HEADER.unpack(await self._answers.receive_exactly(HEADER.size))
             assert length <= _MAX_ANSWER
-            succeeded, value = pickle.loads(await self._answers.receive_exactly(length))  # noqa: S301 - our own child
+            succeeded, value = pickle.loads(await self._answers.receive_exactly(length))  # noqa: S301 - from a child process
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead):
-            raise EmitFailed("a worker process died: it was killed, perhaps for want of memory") from None
+            raise EmitFailed("a worker process died: perhaps the system killed it because memory ran out") from None
 
         return succeeded, value
 

@@ -13,12 +13,13 @@ from ..errors import ConfigError
 from ..oci import Platform, Reference
 from ..selection.selection import Selection
 from ..settings import Options
+from .placeholders import fill, values_of
 
 if TYPE_CHECKING:
     from ..emit.job import Destination, Option
 
 _ALIASES = {"directory": "dir", "file": "tar"}
-# The options that each output takes; credentials are not among them, since every process can read a command line.
+# The options of each output, without credentials: every process can read a command line.
 _OPTIONS = {
     "dir": {"unique_names", "expand"},
     "tar": set[str](),
@@ -60,24 +61,18 @@ class DerivedAddress:
     @property
     def recipe(self) -> str:
         """Everything apart from the image that determines the result: if it changes, images are derived again."""
-        by = _version() if self.filters else ""
+        from importlib.metadata import version  # only if it is needed: it takes 15 ms
+
+        by = version("occystrap") if self.filters else ""
         return json.dumps([self.scheme, dict(self.options), self.filters, str(self.platform), by], sort_keys=True)
 
     def destination(self, reference: Reference) -> Destination:
         """Return the destination of `reference`."""
         from ..emit.job import Destination
 
-        organization, _, repository = reference.repository.name.partition("/")
-        values = {"{org}": organization, "{repo}": repository, "{tag}": reference.tag or ""}
-        return Destination(
-            self.scheme, _filled(self.host, values), _filled(self.path, values), dict(self.options), self.realms
-        )
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("occystrap")
+        values = values_of(f"{reference.repository.name}:{reference.tag or ''}")
+        host, path = fill(self.host, values), fill(self.path, values)
+        return Destination(self.scheme, host, path, dict(self.options), self.realms)
 
 
 def is_derived(text: str, settings: Options) -> bool:
@@ -97,33 +92,24 @@ def parse_derived(text: str, selection: Selection, settings: Options) -> Derived
     scheme = _ALIASES.get(scheme, scheme)
     rest, _, query = rest.partition("?")
     if "#" in text or not text.isprintable():
-        raise ConfigError(f"the target {text[:100]!r} holds a character that has no place in an address")
+        raise ConfigError(f"the target {text[:100]!r} contains a character that is not allowed in an address")
 
     host, path = _host_and_path(scheme, rest)
     if "{org}" in host + path or "{tag}" in host + path:
         values = {"{org}": selection.organization} | ({"{tag}": selection.tags[0]} if selection.is_one_tag else {})
-        host, path = _filled(host, values), _filled(path, values)
+        host, path = fill(host, values), fill(path, values)
 
     _check_elsewhere(host, path, selection, settings)
     options = _options(scheme, query)
     _check_told_apart(scheme, host + path, options, selection)
     _check_extraction(scheme, path, options, settings)
     directory = _directory_before(path, scheme) if scheme in _IN_FILES else settings.state_directory(text)
-    return DerivedAddress(
-        text,
-        scheme,
-        host,
-        path,
-        options,
-        settings.target.filters,
-        _platform(settings),
-        directory,
-        frozenset(settings.client.allow_realms),
-    )
+    filters, realms = settings.target.filters, frozenset(settings.client.allow_realms)
+    return DerivedAddress(text, scheme, host, path, options, filters, _platform(settings), directory, realms)
 
 
 def _host_and_path(scheme: str, rest: str) -> tuple[str, str]:
-    """As occystrap: what looks like a host is the start of a relative path, but for `localhost`."""
+    """Split as occystrap does: apparent hosts, except for `localhost`, are the start of a relative path."""
     host, slash, path = rest.partition("/")
     path = unquote(slash + path)
     if scheme not in _IN_FILES:
@@ -142,7 +128,7 @@ def _host_and_path(scheme: str, rest: str) -> tuple[str, str]:
 
 
 def _repository_path(path: str) -> str:
-    """A registry's images are named as in a byte-exact push, unless placeholders say otherwise."""
+    """Return the path with the same default as for a byte-exact push."""
     if "{repo}" not in path:
         return f"{path.rstrip('/')}/{{org}}/{{repo}}:{{tag}}"
 
@@ -153,7 +139,7 @@ def _options(scheme: str, query: str) -> dict[str, Option]:
     options = {key: _value(value) for key, value in parse_qsl(query, keep_blank_values=True)}
     for secret in ("username", "password"):
         if secret in options:
-            raise ConfigError(f"{secret} has no place in an address: set OCCYSTRAP_{secret.upper()}")
+            raise ConfigError(f"{secret} is not allowed in an address: set OCCYSTRAP_{secret.upper()}")
 
     unknown = sorted(options.keys() - _OPTIONS[scheme])
     if unknown:
@@ -172,20 +158,16 @@ def _options(scheme: str, query: str) -> dict[str, Option]:
 
 
 def _value(text: str) -> Option:
-    known = _WORDS.get(text.lower())
-    if known is not None:
-        return known
-
-    return int(text) if text.isascii() and text.isdigit() else text
+    number = int(text) if text.isascii() and text.isdigit() else text
+    return _WORDS.get(text.lower(), number)
 
 
 def _check_elsewhere(host: str, path: str, selection: Selection, settings: Options) -> None:
-    """A derived image in the place of its source would be derived again by the next run, and the source be lost."""
-    image = _filled(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
+    """Refuse to replace the source: the next run would derive a derived image again."""
+    image = fill(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
     tag = selection.tags[0] if selection.is_one_tag else "tag"
-    if host.lower() == settings.source.origin.netloc and image in (
-        f"{selection.organization}/repo:{t}" for t in (tag, "tag")
-    ):
+    names = {f"{selection.organization}/repo:{one}" for one in (tag, "tag")}
+    if host.lower() == settings.source.origin.netloc and image in names:
         raise ConfigError(f"registry://{host}{path} is where the images come from")
 
 
@@ -207,7 +189,7 @@ def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], set
     if not settings.target.allow_extract:
         raise ConfigError(
             f"{scheme}://{path} unpacks images with code that does not defend itself against hostile ones: "
-            "give --allow-extract if you trust all of them"
+            "pass --allow-extract if you trust all of them"
         )
 
     if "{repo}" not in path:
@@ -215,22 +197,16 @@ def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], set
 
 
 def _platform(settings: Options) -> Platform:
-    if len(settings.discovery.platforms) > 1:
-        raise ConfigError("a derived image is for one platform: give --platform once")
+    platforms = settings.discovery.platforms or (_DEFAULT_PLATFORM,)
+    if len(platforms) > 1:
+        raise ConfigError("a derived image is for one platform: pass --platform once")
 
-    return settings.discovery.platforms[0] if settings.discovery.platforms else _DEFAULT_PLATFORM
+    return platforms[0]
 
 
 def _directory_before(path: str, scheme: str) -> Path:
-    """The directory that all images have in common: nothing with a placeholder in it, and no file's name."""
+    """Return the common directory of all images: neither a placeholder nor the name of a file is in it."""
     parts = Path(path).parts
     common = next((number for number, part in enumerate(parts) if "{repo}" in part or "{tag}" in part), len(parts))
     directory = Path(*parts[:common])
     return directory.parent if common == len(parts) and scheme != "dir" else directory
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    for placeholder, value in values.items():
-        text = text.replace(placeholder, value)
-
-    return text

@@ -1,4 +1,4 @@
-"""Decompressed layers: each made once a run, however many images have it, and shared by hard links."""
+"""Decompressed layers: each is made once per run, and shared by hard links."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..oci import Digest
 from ..store import fsops
 from ..tasks import run_all
 
-# What is kept for images that may still come. A layer over it is decompressed again when it is needed again.
+# The size of unused layers that are kept for later images; others are decompressed again if needed.
 _BUDGET_BYTES = 32 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """A layer as it was fetched, in the file `blob`, and the digest it has to have when it is decompressed."""
+    """A compressed layer in the file `blob`, and its digest when decompressed."""
 
     digest: Digest
     diff_id: Digest
@@ -40,7 +40,7 @@ class _Entry:
 
 
 class LayerCache:
-    """Decompressed layers below `directory`; those not in use go when there are more than `budget` bytes of them."""
+    """Decompressed layers below `directory`; unused ones are removed if all together have more than `budget` bytes."""
 
     def __init__(self, directory: Path, workers: Workers, *, budget: int = _BUDGET_BYTES) -> None:
         self._directory = directory
@@ -50,14 +50,14 @@ class LayerCache:
 
     @asynccontextmanager
     async def borrow(self, layers: Sequence[Compressed]) -> AsyncIterator[Mapping[Digest, Path]]:
-        """Decompress those of `layers` that are not here, and keep all of them while the context lasts.
+        """Decompress missing `layers`, and keep all of them during the context.
 
         :raises UnsupportedContent, DigestMismatch, StoreError: as `inflate`.
         """
         distinct = {layer.digest: layer for layer in layers}
         entries = [self._entries.setdefault(digest, _Entry()) for digest in distinct]
         for digest, entry in zip(distinct, entries, strict=True):
-            entry.users += 1  # before anything is awaited: nobody may take the layer away from now on
+            entry.users += 1  # before anything is awaited, so that the layer is not evicted
             self._entries.move_to_end(digest)
 
         try:
@@ -73,7 +73,7 @@ class LayerCache:
                 await self._evict()
 
     async def discard(self, digest: Digest, blob: Path) -> None:
-        """Remove a layer that nobody will need from here again, and its `blob`, unless somebody uses it."""
+        """Remove a layer that is not needed here again, and its `blob`, unless it is in use."""
         entry = self._entries.get(digest)
         if entry is None or entry.users == 0:
             self._entries.pop(digest, None)
@@ -89,7 +89,7 @@ class LayerCache:
                 entry.diff_id = layer.diff_id
 
         if entry.diff_id != layer.diff_id:
-            raise mismatch(layer.diff_id)  # two configs tell different things about one blob
+            raise mismatch(layer.diff_id)  # two configs contradict each other
 
     async def _evict(self) -> None:
         total = sum(entry.size for entry in self._entries.values())

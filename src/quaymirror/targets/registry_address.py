@@ -10,6 +10,7 @@ from ..http.origin import Origin
 from ..oci import Reference, Repository
 from ..oci.reference import is_registry_host
 from ..selection.selection import Selection
+from .placeholders import fill, values_of
 
 _SCHEME = "registry"
 _DEFAULT_PATH = "{org}/{repo}"
@@ -42,10 +43,8 @@ class RegistryAddress:
 
         :raises InvalidName: if it is no valid name.
         """
-        full_name, _, tag = name.rpartition(":")
-        organization, _, repository = full_name.partition("/")
-        values = {"{org}": organization, "{repo}": repository, "{tag}": tag}
-        return Reference(Repository(self.origin.netloc, _filled(self.path, values)), _filled(self.tag, values))
+        values = values_of(name)
+        return Reference(Repository(self.origin.netloc, fill(self.path, values)), fill(self.tag, values))
 
 
 def parse_address(text: str) -> RegistryAddress:
@@ -58,7 +57,7 @@ def parse_address(text: str) -> RegistryAddress:
     rest, _, query = text.partition("://")[2].partition("?")
     host, _, path = rest.partition("/")
     if "@" in host:
-        raise ConfigError("credentials have no place in an address: --dest-username, or an auth file")
+        raise ConfigError("credentials are not allowed in an address: use --dest-username or an auth file")
 
     if not is_registry_host(host):
         raise ConfigError(f"not a registry: {host[:150]!r}; write registry://HOST[:PORT][/PREFIX]")
@@ -107,10 +106,3 @@ def _check_names(address: RegistryAddress, name: str, text: str) -> Reference:
         return address.place(name)
     except InvalidName as error:
         raise ConfigError(f"{text[:150]!r} gives images no usable names: {error.message}") from None
-
-
-def _filled(text: str, values: dict[str, str]) -> str:
-    for placeholder, value in values.items():
-        text = text.replace(placeholder, value)
-
-    return text

@@ -80,7 +80,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_another_hosts_token_service_gets_no_password() -> None:
     with serving(Peer(200, body=b'{"token": "t"}')) as thief, serving(Peer(401)) as registry:
         registry.headers["Www-Authenticate"] = f'Bearer realm="http://{thief.host}/token",service="x"'
-        with pytest.raises(EmitFailed, match=r"token service of another host.*--allow-realm"):
+        with pytest.raises(EmitFailed, match=r"token service on another host.*--allow-realm"):
             await ask(registry)
 
         assert thief.heard == []

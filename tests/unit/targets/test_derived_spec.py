@@ -32,7 +32,7 @@ NOVA = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1")
         ("registry://QUAY.IO/kolla/{repo}", {"filters": ("normalize-timestamps",)}, "where the images come from"),
         ("tar://", {}, "needs a path"),
         ("dir:///srv/all?shell=true", {}, "no option 'shell'"),
-        ("dir:///srv/a\nb", {}, "no place in an address"),
+        ("dir:///srv/a\nb", {}, "not allowed in an address"),
         ("./mirror", {"filters": ("normalize-timestamps",)}, "filters change images"),
     ],
 )

@@ -48,7 +48,7 @@ def test_only_an_address_that_says_so_means_plain_http() -> None:
     [
         ("registry://", "not a registry"),
         ("registry://a b", "not a registry"),
-        ("registry://user:secret@mirror.example", "credentials have no place"),
+        ("registry://user:secret@mirror.example", "credentials are not allowed"),
         ("registry://mirror.example/one:latest", "put {repo} into it"),
         ("registry://mirror.example/Upper", "no usable names"),
         ("registry://mirror.example/../x", "no usable names"),

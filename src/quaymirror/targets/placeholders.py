@@ -1,0 +1,20 @@
+"""The placeholders in addresses of targets: `{org}`, `{repo}` and `{tag}` stand for those of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Replace the placeholders of `text` that have `values`, such as `{"{org}": "kolla"}`."""
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+
+    return text
+
+
+def values_of(name: str) -> dict[str, str]:
+    """Return the values for the image called `name` (`kolla/nova-api:2025.1-debian`)."""
+    full_name, _, tag = name.rpartition(":")
+    organization, _, repository = full_name.partition("/")
+    return {"{org}": organization, "{repo}": repository, "{tag}": tag}
