@@ -57,7 +57,7 @@ class CredentialStore:
     Looks into `authfile`, else `$REGISTRY_AUTH_FILE`; only if neither is given into
     `$XDG_RUNTIME_DIR/containers/auth.json`, `${XDG_CONFIG_HOME:-~/.config}/containers/auth.json` and
     `${DOCKER_CONFIG:-~/.docker}/config.json`. In each file `credHelpers` is before `credsStore` before `auths`
-    (containers-auth.json(5), docker-credential-helpers protocol). `env` is all there is of an environment: the
+    (containers-auth.json(5), docker-credential-helpers protocol). `env` replaces the environment: the
     variables above, `HOME`, and what helpers are run with.
 
     A file is read once and a helper asked once per registry, also when many ask at the same time or it failed.
@@ -70,7 +70,7 @@ class CredentialStore:
         self._answers: defaultdict[tuple[str, str], _Once[Credentials | None]] = defaultdict(_Once)
 
     async def find(self, registry: str, repository: str | None = None) -> Credentials | None:
-        """Return the credentials for `repository` of `registry`, a `host[:port]`; None: there are none, be anonymous.
+        """Return the credentials for `repository` of `registry`, a `host[:port]`; None to be anonymous.
 
         :raises ConfigError: if `registry` is no `host[:port]`, if a file that was asked for is missing, or any file
             or helper on the way is broken (see `AuthFile` and `ask_helper`): never anonymous by accident.

@@ -37,7 +37,7 @@ class Fixed:
         return self._header
 
     async def challenged(self, fields: Iterable[str], scope: str | None, refused: Secret | None) -> bool:
-        """Return False: there is no other header to try."""
+        """Return False: no other header exists."""
         return False
 
     def allows(self, scope: str | None) -> bool:

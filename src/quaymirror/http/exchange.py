@@ -100,7 +100,7 @@ class Transport(Protocol):
 
         A streamed `body` has its `Content-Length` in `headers`.
 
-        :raises ConnectFailed: if there is no connection, or TLS failed.
+        :raises ConnectFailed: without a connection, or if TLS failed.
         :raises TimedOut: if no answer arrives in time.
         :raises ReadInterrupted: if the connection broke, or the answer was not HTTP.
         :raises UnsafeRedirect: if the address must not be reached from here.

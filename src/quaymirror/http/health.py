@@ -65,7 +65,7 @@ class Health:
     def delay(self, now: float) -> float:
         """Return the seconds until a request may start, 0 for at once; infinity until the probe has finished.
 
-        :raises RateLimited: if the host asks for a longer pause than there is patience.
+        :raises RateLimited: if the host asks for a pause that exceeds the patience.
         :raises Unavailable: if it has failed for longer than that.
         """
         self._check_patience(now)

@@ -1,4 +1,4 @@
-"""The limiter of one class of endpoints of a host: it composes the controllers and waits for what they decide.
+"""The limiter of one class of endpoints of a host: it composes the controllers and waits as they decide.
 
 Each controller is a function of times and answers without I/O: how many requests may run at a time (`window`), how many
 may start per second (`cubic`), whether a documented limit exists (`probe`), whether the host is up (`health`), and how
@@ -36,7 +36,7 @@ class Limits:
     """Initial and maximum concurrency of an endpoint class, and the rate limit Quay documents for it.
 
     A `RateLimitProbe` finds out whether the host limits requests as Quay's own configuration does: to `rate` per second
-    with a `burst` on top. If it does, that is the initial rate; otherwise there is none, and the window grows faster.
+    with a `burst` on top. If it does, that is the initial rate; otherwise the window grows faster.
     `far` is the window used once the host proves to be far away; near hosts never exceed `start`.
     """
 
@@ -363,7 +363,7 @@ class HostLimiters:
     def isolated(self) -> HostLimiters:
         """Return limiters for untrusted hosts, under the same total: their failures neither end nor pause others.
 
-        This includes hosts that are known here, since the content of an image decides what is requested of them.
+        This includes hosts that are known here, since an image decides how often they are requested.
         """
         return HostLimiters(self._runtime, patience=self._patience, given_up=Scope.IMAGE)
 

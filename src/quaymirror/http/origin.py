@@ -27,7 +27,7 @@ class Origin:
     def of(cls, url: str) -> Origin:
         """Return the origin of an absolute http(s) `url`.
 
-        :raises ValueError: when it is not one, or carries a user name.
+        :raises ValueError: if it is not one, or contains a user name.
         """
         return _origin(url)
 
@@ -112,7 +112,7 @@ def follow(base: str, location: str) -> str:
 def joined(base: str, location: str) -> str:
     """Return `location`, which an answer from `base` named, as an absolute URL; path and query stay as they are.
 
-    :raises ValueError: when it is no URL.
+    :raises ValueError: if it is not a URL.
     """
     if location[:8].lower().startswith(("https://", "http://")):
         return location

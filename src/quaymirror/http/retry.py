@@ -93,7 +93,7 @@ class Attempts:
         return False
 
     async def _wait_after(self, error: QuaymirrorError) -> None:
-        """Wait until the next attempt, or raise `error` if there is none."""
+        """Wait until the next attempt, or raise `error` after the last one."""
         if self._tenacity is None:
             self._tenacity = self._start()
             self._manager = await anext(self._tenacity)

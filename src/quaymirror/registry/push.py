@@ -93,7 +93,7 @@ class RegistryPusher:
     async def ping(self) -> None:
         """Request the root of the API, which shows that a registry is there and accepts the credentials.
 
-        :raises CredentialsRefused: if it doesn't, or requires some and there are none.
+        :raises CredentialsRefused: if it doesn't, or requires credentials.
         """
         try:
             await self._client.fetch(Request("/v2/", kind="manifests"), limit=_MAX_ANSWER, parse=_nothing)
@@ -332,7 +332,7 @@ def _described(response: Response, body: bytes) -> Descriptor | None:
 
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    """Add to the error of a rejected request what was rejected and why, if the registry says so."""
+    """Name the rejected object, and the registry's reason if it gives one, in the error of a rejected request."""
     try:
         yield
     except ServiceError as error:

@@ -167,7 +167,7 @@ async def connect_target(
 
 
 def _limits(settings: Options, observer: Observer, side: Side) -> tuple[HostLimiters, Throttle | None]:
-    """Return the limiters of requests, and the limit on all bytes if there is one.
+    """Return the limiters of requests, and the limit on all bytes, if any.
 
     The user's limits are for the source only: everything that is pushed comes from there. A run ends without its
     source; without the target each image that needs it fails on its own.
