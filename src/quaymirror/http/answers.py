@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 
 from ..errors import AccessDenied, NotFound, RateLimited, Scope, ServiceError, Unavailable
 from .dates import parse_retry_after
@@ -53,7 +54,8 @@ def to_error(response: Response, codes: frozenset[str], *, patience: float) -> S
         return ServiceError(f"{response.name}: {PROXY_REFUSES}", status=status, codes=codes)
 
     if status in (401, 403):
-        return AccessDenied(f"{message}: private, or needs credentials", status=status, codes=codes)
+        message = f"{response.name}: {status} {HTTPStatus(status).phrase}: private, or needs credentials"
+        return AccessDenied(message, status=status, codes=codes)
 
     return _kind(status)(message, status=status, codes=codes)
 

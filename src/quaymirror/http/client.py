@@ -252,8 +252,9 @@ class Client:
 
         error = to_error(response, error_codes(await _drain(response)), patience=self._retries.patience)
         if not hop.is_own and response.status in ((401, 403, 404, 410) if request.location else (401, 403)):
-            # The signature of the URL has expired or was never right: the next attempt gets a new one.
-            return Unavailable(error.message, status=error.status, codes=error.codes)
+            # The next attempt gets a link with a new signature.
+            message = f"{response.name}: {error.status}, the link has expired or is invalid"
+            return Unavailable(message, status=error.status, codes=error.codes)
 
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
             return error.replace(scope=Scope.ATTEMPT)  # the token service and the registry contradict each other
