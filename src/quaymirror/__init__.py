@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from .oci import Digest, Platform, Reference, Repository
     from .progress.meters import Meters
     from .run.context import Stop
+    from .run.info import image_infos
+    from .run.jobs import Job, JobResult, run_jobs
+    from .run.pruning import prune_layout
     from .run.report import Report
+    from .run.verify import verify
     from .secret import Credentials, Secret
     from .selection.selection import Selection
     from .settings import (
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
         TargetOptions,
     )
     from .store.fsops import Fsync
+    from .store.prune import PrunePlan
+    from .store.verify import Verification
 
 __all__ = [
     "ClientOptions",
@@ -54,6 +60,8 @@ __all__ = [
     "ExitCode",
     "Failure",
     "Fsync",
+    "Job",
+    "JobResult",
     "Limits",
     "Meters",
     "Observer",
@@ -64,6 +72,7 @@ __all__ = [
     "PinnedImage",
     "Platform",
     "PruneOptions",
+    "PrunePlan",
     "QuaymirrorError",
     "Reference",
     "Report",
@@ -78,12 +87,17 @@ __all__ = [
     "Stop",
     "TargetOptions",
     "Timeouts",
+    "Verification",
     "__version__",
     "discover",
     "errors",
     "events",
     "ignore",
+    "image_infos",
+    "prune_layout",
+    "run_jobs",
     "sync",
+    "verify",
 ]
 
 # Names are imported when they are used: all of them together take most of the start-up time of `quaymirror --help`.
@@ -96,7 +110,11 @@ _MODULES = {
     "oci": ("Digest", "Platform", "Reference", "Repository"),
     "progress.meters": ("Meters",),
     "run.context": ("Stop",),
+    "run.info": ("image_infos",),
+    "run.jobs": ("Job", "JobResult", "run_jobs"),
+    "run.pruning": ("prune_layout",),
     "run.report": ("Report",),
+    "run.verify": ("verify",),
     "secret": ("Credentials", "Secret"),
     "selection.selection": ("Selection",),
     "settings": (
@@ -110,6 +128,8 @@ _MODULES = {
         "TargetOptions",
     ),
     "store.fsops": ("Fsync",),
+    "store.prune": ("PrunePlan",),
+    "store.verify": ("Verification",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names} | {"errors": "", "events": ""}
 

@@ -12,7 +12,7 @@ from crashes import blobs_there, check_whole
 from organizations import TAG, kolla, small_image
 
 import quaymirror
-from quaymirror import Options, Report, Selection
+from quaymirror import Options, PruneOptions, Report, Selection
 from quaymirror.cli import main
 from quaymirror.errors import ConfigError, ExitCode, MirrorDamaged, StoreError
 from quaymirror.events import Event, Notice
@@ -112,7 +112,7 @@ async def test_nothing_is_pruned_after_an_incomplete_discovery(tmp_path: Path, c
             report = await night(server, mirror, retries=0)
             assert report.exit_code in (ExitCode.UNAVAILABLE, ExitCode.PARTIAL)
             assert len(layouts.names(mirror)) == 4
-            plan = await pruning.plan_only(mirror, 0.0)
+            plan = await pruning.prune_layout(mirror, PruneOptions(grace=0.0), dry_run=True)
             assert not plan.untag
             assert "was not complete" in plan.waiting[0].uncertain_because
 
@@ -287,11 +287,11 @@ async def test_an_unreadable_manifest_stops_pruning_unless_the_state_knows_its_b
     mirror = await gone_mirror(tmp_path)
     digest = next(iter(layouts.names(mirror).values()))
     (mirror / "blobs" / digest.replace(":", "/")).unlink()
-    plan = await pruning.plan_only(mirror, 0.0)
+    plan = await pruning.prune_layout(mirror, PruneOptions(grace=0.0), dry_run=True)
     assert plan.remove
     (mirror / ".quaymirror/state.db").unlink()
     with pytest.raises(MirrorDamaged, match=f"{digest}.*verify --repair"):
-        await pruning.plan_only(mirror, 0.0)
+        await pruning.prune_layout(mirror, PruneOptions(grace=0.0), dry_run=True)
 
 
 async def test_nothing_is_pruned_while_the_mirror_is_read(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from quaymirror import (
     Event,
     ExitCode,
     Fsync,
+    Job,
     Limits,
     Meters,
     Options,
@@ -96,3 +97,18 @@ async def mirror(selection: Selection, path: Path) -> ExitCode:
         raise
 
     return assert_type(report, Report).exit_code
+
+
+async def mirror_together(selections: list[Selection], directory: Path) -> ExitCode:
+    """Mirror each selection to a layout of its own, at the same time, then verify and prune these."""
+    jobs = [Job((selection,), str(directory / selection.organization), OPTIONS) for selection in selections]
+    results = await quaymirror.run_jobs(jobs)
+    for result in results:
+        verification = await quaymirror.verify(result.job.target, OPTIONS, fast=True)
+        for damage in verification.damages:
+            sys.stderr.write(f"{damage.digest} needed by {', '.join(damage.images)}\n")
+
+        plan = await quaymirror.prune_layout(Path(result.job.target), OPTIONS.prune, dry_run=True)
+        assert_type(plan.freed_bytes, int)
+
+    return assert_type(max((result.exit_code for result in results), default=ExitCode.OK), ExitCode)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
 from ..errors import DiscoveryIncomplete
-from ..run.pruning import carry_out, plan_only, summary
+from ..run.pruning import prune_layout, summary
 from ..run.verify import layout_path
 from ..settings import Options
 from ..settings.register import field_values
-from ..store.layout import OCILayout
-from ..store.prune import Plan
+from ..store.prune import PrunePlan
 from ..store.records import AbsentImage
 from ..text import escape_controls, human_bytes, human_duration
 from .help import WIDE, options
@@ -36,7 +34,7 @@ def prune(target: str, dry_run: bool | None, as_json: bool, **given: Any) -> int
     Such images are untagged, and blobs that no image has needed for half a day are deleted, with --grace 0 at once.
     """
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
-    plan = anyio.run(plan_only, path, wanted.grace)
+    plan = anyio.run(partial(prune_layout, path, wanted, dry_run=True))
     show(plan, as_json=as_json)
     excess = None if given["yes"] else plan.excess(wanted.max_delete)
     if excess is not None:
@@ -47,17 +45,17 @@ def prune(target: str, dry_run: bool | None, as_json: bool, **given: Any) -> int
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0
 
-    done = anyio.run(partial(_carry_out, path, wanted.grace, wanted.max_delete))
+    done = anyio.run(partial(prune_layout, path, wanted, dry_run=False, observer=show_notice))
     click.echo(_sentence(done, done=True), err=True)
     return 0
 
 
-def _sentence(plan: Plan, *, done: bool) -> str:
+def _sentence(plan: PrunePlan, *, done: bool) -> str:
     text = summary(plan, done=done)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def show(plan: Plan, *, as_json: bool) -> None:
+def show(plan: PrunePlan, *, as_json: bool) -> None:
     """Print a plan."""
     if as_json:
         click.echo(json.dumps(plan.to_json(), indent=2))
@@ -74,8 +72,3 @@ def _line(verb: str, gone: AbsentImage, why: str) -> str:
     since = human_duration(max(0.0, time.time() - gone.since))
     words = f"{verb:<5}  {gone.name}  {human_bytes(gone.size)}, gone for {since}{'; ' if why else ''}{why}"
     return escape_controls(words)
-
-
-async def _carry_out(path: Path, grace: float, max_delete: float) -> Plan:
-    async with OCILayout.open(path, observer=show_notice) as layout:
-        return await carry_out(layout, grace, max_delete)

@@ -26,20 +26,20 @@ _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
-async def image_infos(selection: Selection, settings: Options, *, observer: Observer) -> list[dict[str, Any]]:
+async def image_infos(selection: Selection, options: Options, *, observer: Observer) -> list[dict[str, Any]]:
     """Return the metadata of every image of `selection`, sorted by name; an unreadable one has an `error` instead.
 
-    For a multi-arch image it is that of linux/amd64, or of the first of the platforms in `settings`.
+    For a multi-arch image it is that of linux/amd64, or of the first of the platforms in `options`.
 
     :raises SelectionEmpty: if the selection matches nothing.
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
-    check_selection(selection, settings.discovery.discovery)
-    wanted = settings.discovery.platforms[0] if settings.discovery.platforms else _DEFAULT_PLATFORM
+    check_selection(selection, options.discovery.discovery)
+    wanted = options.discovery.platforms[0] if options.discovery.platforms else _DEFAULT_PLATFORM
     infos: list[dict[str, Any]] = []
-    outbox, inbox = anyio.create_memory_object_stream[PinnedImage](settings.limits.concurrency)
-    async with connect(settings, observer) as services:
-        found = discover([selection], services.catalog, settings.source.origin.netloc, observer=observer, strict=True)
+    outbox, inbox = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
+    async with connect(options, observer) as services:
+        found = discover([selection], services.catalog, options.source.origin.netloc, observer=observer, strict=True)
 
         async def find() -> None:
             async with outbox, aclosing(found):
@@ -50,7 +50,7 @@ async def image_infos(selection: Selection, settings: Options, *, observer: Obse
             infos.extend([await _info(image, services.source, wanted) async for image in inbox])
 
         with inbox:
-            await run_all([find, *[read] * settings.limits.concurrency])
+            await run_all([find, *[read] * options.limits.concurrency])
 
     return sorted(infos, key=lambda info: (info["image"], info["tag"]))
 

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ConfigError, DiscoveryIncomplete
-from ..events import Notice, Observer, Outcome
+from ..events import Notice, Observer, Outcome, ignore
 from ..selection.selection import Selection
-from ..settings import Options
+from ..settings import Options, PruneOptions
 from ..store import prune
 from ..store.layout import OCILayout
-from ..store.prune import Plan
+from ..store.prune import PrunePlan
 from ..store.records import DiscoverySnapshot, ImageRecord
 from ..store.state import State
 from ..store.storage import Storage
@@ -53,7 +53,7 @@ async def record_absences(
     observer(Notice(f"pruned: {summary(plan, done=True)}"))
 
 
-async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> Plan:
+async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> PrunePlan:
     """Prune a layout that is open for writing, and return the plan that was carried out.
 
     :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted.
@@ -70,13 +70,19 @@ async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> 
     return plan
 
 
-async def plan_only(path: Path, grace: float) -> Plan:
-    """Return the plan to prune the layout at `path`, without writing anything.
+async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, observer: Observer = ignore) -> PrunePlan:
+    """Prune the layout at `path`, and return the plan that was carried out, or would be in a dry run.
 
-    :raises MirrorDamaged, StoreError: as `record_absences`.
+    :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted; a dry run
+        does not check that.
+    :raises LockHeld, MirrorDamaged, StoreError: as `record_absences`.
     """
-    async with OCILayout.inspect(path) as layout:
-        return await layout.use(partial(prune.make_plan, grace=grace))
+    if dry_run:
+        async with OCILayout.inspect(path) as layout:
+            return await layout.use(partial(prune.make_plan, grace=options.grace))
+
+    async with OCILayout.open(path, observer=observer) as layout:
+        return await carry_out(layout, options.grace, options.max_delete)
 
 
 def check(selections: Sequence[Selection], settings: Options, *, is_prunable: bool) -> None:
@@ -102,7 +108,7 @@ def seen(report: Report) -> Sequence[Outcome] | None:
     return report.outcomes if report.is_whole else None
 
 
-def summary(plan: Plan, *, done: bool) -> str:
+def summary(plan: PrunePlan, *, done: bool) -> str:
     """Return the description of a plan, as carried out if `done`."""
     if plan.untag or plan.remove or plan.partials:
         partials = f" and {counted(len(plan.partials), 'interrupted transfer')}" if plan.partials else ""

@@ -34,7 +34,7 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PrunePlan:
     """The images and blobs to delete.
 
     `untag` are the images to delete; `waiting` those that have not been missing for long enough, or are uncertain.
@@ -82,7 +82,7 @@ def _absent_json(image: AbsentImage) -> GoneJson:
     return {"name": image.name, "digest": str(image.root), "gone_since": image.since}
 
 
-def make_plan(storage: Storage, state: State, *, grace: float, now: float | None = None) -> Plan:
+def make_plan(storage: Storage, state: State, *, grace: float, now: float | None = None) -> PrunePlan:
     """Return the plan to delete images that have been missing at the source for `grace` seconds. It blocks.
 
     A complete discovery must have missed them, and another one that much later. If `grace` is shorter than
@@ -98,7 +98,7 @@ def make_plan(storage: Storage, state: State, *, grace: float, now: float | None
     delay = min(grace, READER_SECONDS)
     noticed = state.orphans()
     due = {o.digest for o, modified in orphans if max(modified, noticed.get(o.digest, now)) <= now - delay}
-    return Plan(
+    return PrunePlan(
         untag=untag,
         waiting=tuple(image for image in absent if image not in untag),
         remove=tuple(orphan for orphan, _ in orphans if orphan.digest in due),
@@ -107,7 +107,7 @@ def make_plan(storage: Storage, state: State, *, grace: float, now: float | None
     )
 
 
-def carry_out(storage: Storage, state: State, plan: Plan, *, now: float | None = None) -> None:
+def carry_out(storage: Storage, state: State, plan: PrunePlan, *, now: float | None = None) -> None:
     """Carry out `plan`. The lock must have been held since it was made, without readers. It blocks.
 
     :raises StoreError: if the disk fails; the next plan includes what was not done.
