@@ -129,7 +129,8 @@ def seal(descriptor: int, temporary: Path, *, sync: bool = True) -> None:
     """
     with local_errors("write", temporary):
         if sync:
-            _sync_or_drop(descriptor, temporary)
+            with _removed_on_failure(temporary), step("fsync", temporary):
+                os.fsync(descriptor)
 
         # This only prevents changes by mistake. The mode of a file that another user created can't be changed.
         with _ignore_unsupported(errno.EPERM), step("chmod", temporary):
@@ -165,15 +166,12 @@ def sync_file_system(path: Path) -> None:
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     with local_errors("sync", path):
         if syncfs is None:
-            return os.sync()
+            os.sync()
+            return
 
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with step("syncfs", path):
-                if syncfs(descriptor) != 0:
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        finally:
-            os.close(descriptor)
+        with _opened(path, os.O_RDONLY) as descriptor, step("syncfs", path):
+            if syncfs(descriptor) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool = True, suffix: str = "new") -> None:
@@ -182,17 +180,10 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True, suffix: str =
     `suffix` distinguishes the temporary files of processes that may replace the same file at the same time.
     """
     temporary = path.with_name(f".{path.name}.{suffix}")
-    with local_errors("write", path):
-        try:
-            _write_new(temporary, content, sync=sync)
-            with step("rename", path):
-                temporary.replace(path)
-        except OSError:
-            # On a full disk the rest of it would occupy space that others need.
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-            raise
+    with local_errors("write", path), _removed_on_failure(temporary):
+        _write_new(temporary, content, sync=sync)
+        with step("rename", path):
+            temporary.replace(path)
 
     if sync:
         sync_directory(path.parent)
@@ -248,8 +239,7 @@ def free_bytes(path: Path) -> tuple[int, int]:
 
 def _write_new(path: Path, content: bytes, *, sync: bool) -> None:
     with step("open", path):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
     try:
         _write(descriptor, [content], path)
@@ -260,23 +250,28 @@ def _write_new(path: Path, content: bytes, *, sync: bool) -> None:
         os.close(descriptor)
 
 
-def _sync_or_drop(descriptor: int, temporary: Path) -> None:
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    """Remove a temporary file if the context fails: on a full disk it would occupy space that others need."""
     try:
-        with step("fsync", temporary):
-            os.fsync(descriptor)
+        yield
     except OSError:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
         raise
 
 
 def _sync(path: Path, flags: int) -> None:
-    with local_errors("sync", path):
-        descriptor = os.open(path, flags | os.O_CLOEXEC)
-        leniency = _ignore_unsupported() if flags & os.O_DIRECTORY else _NOTHING
-        try:
-            with leniency, step("fsync", path):
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    leniency = _ignore_unsupported() if flags & os.O_DIRECTORY else _NOTHING
+    with local_errors("sync", path), _opened(path, flags) as descriptor, leniency, step("fsync", path):
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
