@@ -1,7 +1,7 @@
 """The interface of a storage: the named objects of one layout.
 
 Keys are the paths of the OCI image layout (`index.json`, `blobs/sha256/6c3c…`). A blob has exactly the bytes that its
-key says, from the moment it exists.
+key says, from the moment it exists. An implementation is one module, which is registered in the contract tests.
 """
 
 from __future__ import annotations
