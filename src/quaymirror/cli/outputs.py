@@ -7,8 +7,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from ..documents import REPORT_VERSION, ReportJson, ReportsJson
 from ..errors import QuaymirrorError, StoreError
 from ..http.origin import shown
@@ -17,7 +15,7 @@ from ..run.report import Report
 from ..selection.lockfile import lock_document
 from ..settings import OutputOptions
 from ..store.fsops import local_errors, replace_file
-from ..text import escape_controls
+from .messages import say
 
 __all__ = ["ping", "shown_url", "write_outputs"]
 
@@ -51,7 +49,7 @@ def _write_lock(file: Path, reports: Sequence[Report]) -> None:
         found = [(report.server, [outcome.reference for outcome in report.outcomes]) for report in reports]
         _write("--lock-file", file, _json(lock_document(found)))
     else:
-        click.echo(f"quaymirror: {file} is not written: not everything selected was found", err=True)
+        say(f"{file} is not written: not everything selected was found")
 
 
 async def ping(url: str, suffix: str, body: str = "") -> None:
@@ -62,7 +60,7 @@ async def ping(url: str, suffix: str, body: str = "") -> None:
         await send_ping(url.rstrip("/") + suffix, body.encode())
     except QuaymirrorError as error:
         # The path of the URL is a secret, and not in the message: anyone who knows it can ping.
-        click.echo(f"quaymirror: --ping-url: {escape_controls(error.message)}", err=True)
+        say(f"--ping-url: {error.message}")
 
 
 def shown_url(url: str) -> str:

@@ -17,6 +17,7 @@ from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
 from .display import is_screen
 from .help import WIDE, command_option, options
+from .messages import say
 from .options import home_at
 from .progress_file import FILE_NAME
 
@@ -62,8 +63,7 @@ async def _watch(file: Path, target: str) -> int:
         snapshot = await _follow(file, target, write_line)
 
     if snapshot.progress.finished is None:
-        silent = time.time() - snapshot.time
-        click.echo(f"quaymirror: no sign of life for {silent:.0f} s: the run has ended, or was killed", err=True)
+        say(f"no sign of life for {time.time() - snapshot.time:.0f} s: the run has ended, or was killed")
         return ExitCode.UNAVAILABLE
 
     for line in summary_lines(snapshot.progress):

@@ -10,8 +10,8 @@ from heapq import nsmallest
 from itertools import chain
 
 from ..errors import ExitCode, most_severe
-from ..events import Event, HostPaced, HostPaused, HostResumed, RetryScheduled, RunFinished, RunStarted
-from .hosts import Hosts
+from ..events import Event, RunFinished, RunStarted
+from .hosts import HostEvent, Hosts
 from .meters import Meters
 from .run import COUNTERS, FAILURES_KEPT, RunProgress
 
@@ -27,7 +27,7 @@ class CombinedProgress:
 
     def observe(self, event: Event) -> None:
         """Count an event of a host. Runs that share the host all have it, so it reaches this once."""
-        if isinstance(event, RetryScheduled | HostPaused | HostResumed | HostPaced):
+        if len(self.runs) > 1 and isinstance(event, HostEvent):
             self._hosts.apply(event, self.runs[0].clock())
 
     def now(self) -> RunProgress:
