@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from .errors import QuaymirrorError, most_severe
+from .errors.base import QuaymirrorError, most_severe
 
 
 async def run_all(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InvalidName, UnsupportedContent
+from ..errors.content import UnsupportedContent
+from ..errors.usage import InvalidName
 from . import mediatype
 from .digest import Digest
 from .platform import Platform

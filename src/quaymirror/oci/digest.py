@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidName
+from ..errors.usage import InvalidName
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ..errors import InvalidName
+from ..errors.usage import InvalidName
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
 

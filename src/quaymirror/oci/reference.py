@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
-from ..errors import InvalidName
+from ..errors.usage import InvalidName
 from .digest import Digest
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"

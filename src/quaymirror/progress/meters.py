@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..oci import Digest
+from ..oci.digest import Digest
 
 __all__ = ["Meter", "Meters"]
 

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from ..errors import RangeRefused
-from ..oci import Descriptor, Repository
+from ..errors.transport import RangeRefused
+from ..oci.descriptor import Descriptor
+from ..oci.reference import Repository
 from ..progress.meters import Meter, Meters
 from ..store.sink import Sink
 from .segments import fetch_segments

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from ..errors import RangeRefused, Scope, TransportError
-from ..oci import Repository
+from ..errors.base import Scope
+from ..errors.transport import RangeRefused, TransportError
+from ..oci.reference import Repository
 from ..progress.meters import Meter
 from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all

@@ -8,7 +8,7 @@ from itertools import count
 
 import anyio
 
-from ..oci import Digest
+from ..oci.digest import Digest
 
 
 class FetchSlots:

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
 from ..http.validator import Validator
-from ..oci import Descriptor, Repository
+from ..oci.descriptor import Descriptor
+from ..oci.reference import Repository
 
 
 class BlobStream(Protocol):

@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-from ..errors import TimedOut
+from ..errors.transport import TimedOut
 from ..http.validator import Validator
-from ..oci import Descriptor
+from ..oci.descriptor import Descriptor
 from ..progress.meters import Meter, Meters
 from .source import BlobStream
 

@@ -1,0 +1,72 @@
+"""Errors, the same as values, and the exit codes that they lead to.
+
+An error has three properties that every handler needs:
+
+- its *scope*: whether another attempt can help, or the image or the whole run fails;
+- its *side*: the source, the target, or the local disk;
+- its *phase*: the step during which it happened.
+
+Errors are immutable; `replace` returns a changed copy. A `Failure` is an error as a value: it is shared and stored,
+since an exception keeps the stack frames of its traceback alive.
+
+Messages are one line, name the object they are about, and never hold a secret: they may contain hosts and digests, but
+neither header values nor the query of a URL.
+"""
+
+from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe
+from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
+from .run import DiscoveryIncomplete, EmitFailed, LockHeld, MirrorDamaged, SelectionEmpty, StoreError
+from .service import AccessDenied, ContentMissing, CredentialsRefused, NotFound, RateLimited, ServiceError, Unavailable
+from .transport import (
+    CertificateRefused,
+    ConnectFailed,
+    HostDown,
+    RangeRefused,
+    ReadInterrupted,
+    RealmRefused,
+    TimedOut,
+    TransportError,
+    UnsafeRedirect,
+)
+from .usage import ConfigError, InvalidName, TargetRefused
+
+__all__ = [
+    "AccessDenied",
+    "CertificateRefused",
+    "ConfigError",
+    "ConnectFailed",
+    "ContentError",
+    "ContentMissing",
+    "CredentialsRefused",
+    "DigestMismatch",
+    "DiscoveryIncomplete",
+    "EmitFailed",
+    "ExitCode",
+    "Failure",
+    "HostDown",
+    "InvalidName",
+    "LockHeld",
+    "MirrorDamaged",
+    "NotFound",
+    "Phase",
+    "PlatformNotFound",
+    "QuaymirrorError",
+    "RangeRefused",
+    "RateLimited",
+    "ReadInterrupted",
+    "RealmRefused",
+    "Scope",
+    "SelectionEmpty",
+    "ServiceError",
+    "Side",
+    "SizeMismatch",
+    "StoreError",
+    "TargetRefused",
+    "TimedOut",
+    "TransportError",
+    "Unavailable",
+    "UnsafeRedirect",
+    "UnsupportedContent",
+    "from_os_error",
+    "most_severe",
+]

@@ -1,0 +1,50 @@
+"""Errors that end a run, or concern the local disk."""
+
+from __future__ import annotations
+
+from .base import ExitCode, Phase, QuaymirrorError, Scope, Side
+
+
+class LockHeld(QuaymirrorError):
+    """Another run works on the same mirror. Exit code 7."""
+
+    exit_code = ExitCode.LOCKED
+    scope = Scope.RUN
+    side = Side.STORE
+
+
+class SelectionEmpty(QuaymirrorError):
+    """The selection matched no image. Exit code 9."""
+
+    exit_code = ExitCode.EMPTY
+    scope = Scope.RUN
+
+
+class DiscoveryIncomplete(QuaymirrorError):
+    """The listing could not be read to its end, or is not trustworthy. Exit code 5."""
+
+    scope = Scope.RUN
+    phase = Phase.DISCOVER
+
+
+class EmitFailed(QuaymirrorError):
+    """A filter or an output of occystrap failed, or its result did not pass its own check."""
+
+    side = Side.TARGET
+    phase = Phase.STORE
+
+
+class MirrorDamaged(QuaymirrorError):
+    """Content of the mirror doesn't match its digest, so that nothing can be built on it. Exit code 8."""
+
+    exit_code = ExitCode.DAMAGED
+    scope = Scope.RUN
+    side = Side.STORE
+
+
+class StoreError(QuaymirrorError):
+    """The local disk failed: full, read-only, or an I/O error. Exit code 6."""
+
+    exit_code = ExitCode.STORAGE
+    scope = Scope.RUN
+    side = Side.STORE

@@ -1,0 +1,47 @@
+"""Errors that a server reports."""
+
+from __future__ import annotations
+
+from .base import ExitCode, QuaymirrorError, Scope, Side
+
+
+class ServiceError(QuaymirrorError):
+    """A server rejected the request; `status` is 0 if only the body was wrong."""
+
+
+class NotFound(ServiceError):
+    """The requested object doesn't exist (any more)."""
+
+
+class AccessDenied(ServiceError):
+    """The object doesn't exist or access is denied: Quay answers 401 in both cases."""
+
+    advice = ExitCode.CREDENTIALS.advice
+
+
+class CredentialsRefused(ServiceError):
+    """Credentials were given and are wrong. Exit code 4."""
+
+    exit_code = ExitCode.CREDENTIALS
+    advice = ExitCode.CREDENTIALS.advice
+    scope = Scope.RUN
+
+
+class RateLimited(ServiceError):
+    """The server asked for fewer requests: 429, or 503 with Retry-After."""
+
+    advice = "the server limits requests: try --max-requests-per-second or a smaller --concurrency"
+    scope = Scope.ATTEMPT
+    status = 429
+
+
+class ContentMissing(ServiceError):
+    """A registry rejects a manifest, perhaps because content that it points to is missing."""
+
+    side = Side.TARGET
+
+
+class Unavailable(ServiceError):
+    """The server failed (5xx, or an answer that makes no sense); later it may work."""
+
+    scope = Scope.ATTEMPT
