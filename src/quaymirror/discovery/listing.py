@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -101,7 +101,7 @@ async def find_candidates(
             matched = [repository for repository in new if selection.matches(repository.name)]
             observer(PageListed(listing.pages, len(new), len(matched), len(page.rejected)))
             has_matched = has_matched or bool(matched)
-            wanted = list(_wanted(matched, selection, observer))
+            wanted = [repository for repository in matched if _is_wanted(repository, selection, observer)]
             for candidate in _batched(wanted, page.at, registry, selection.organization, catalog.traits.batch):
                 yield candidate
 
@@ -120,18 +120,18 @@ async def _next(pages: AsyncGenerator[Page], organization: str, so_far: int) -> 
         raise DiscoveryIncomplete(f"can't list {organization!r}{after}: {error.message}") from error
 
 
-def _wanted(
-    matched: Iterable[ListedRepository], selection: Selection, observer: Observer
-) -> Iterator[ListedRepository]:
-    for repository in matched:
-        name = f"{selection.organization}/{repository.name}"
-        if not repository.has_tags:
-            observer(CandidateSkipped(name, "no tags", looked_at=False))
-        elif selection.since is not None and is_older(repository.updated, selection.since):
-            # A repository is as new as its newest tag: none of its tags can be newer.
-            observer(CandidateSkipped(name, "not updated since", looked_at=False))
-        else:
-            yield repository
+def _is_wanted(repository: ListedRepository, selection: Selection, observer: Observer) -> bool:
+    """Return True unless the listing alone shows that no tag of `repository` is selected, which is an event."""
+    if not repository.has_tags:
+        reason = "no tags"
+    elif selection.since is not None and is_older(repository.updated, selection.since):
+        # A repository is as new as its newest tag: none of its tags can be newer.
+        reason = "not updated since"
+    else:
+        return True
+
+    observer(CandidateSkipped(f"{selection.organization}/{repository.name}", reason, looked_at=False))
+    return False
 
 
 def _batched(

@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class QuayAPI:
-    """API v1 of one server. `has_token` says that the client sends a token."""
+    """API v1 of one server. `has_token` says that the client sends a token.
+
+    Every method raises `QuaymirrorError` if the server gives no usable answer.
+    """
 
     def __init__(self, client: Client, *, has_token: bool) -> None:
         self._client = client
@@ -31,7 +34,6 @@ class QuayAPI:
         again, so it must not be kept for another run.
 
         :raises CredentialsRefused: if the server shows no listing to anonymous clients, or to this token.
-        :raises QuaymirrorError: if the server gives no usable answer.
         """
         path = listing_path(organization, cursor)
         try:
@@ -48,7 +50,6 @@ class QuayAPI:
         :raises NotFound: if the repository is gone.
         :raises AccessDenied: if it is gone or private: Quay answers anonymous clients the same for both.
         :raises CredentialsRefused: if our token is no longer accepted.
-        :raises QuaymirrorError: if the server gives no usable answer.
         """
         found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
         if found.rejected:
@@ -63,7 +64,7 @@ class QuayAPI:
         With `part` only tags that hold this text come, and some others: the server folds case and knows wildcards.
         Tags that move between two pages may come twice, or not at all: see `matching_tags`.
 
-        :raises QuaymirrorError: as `tag`.
+        :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
         """
         query = {"limit": "100", "page": str(number)}
         return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
@@ -80,10 +81,7 @@ class QuayAPI:
             raise
 
     async def find_namespace(self, name: str) -> str | None:
-        """Return the kind of `name`, "organization" or "user", None if it is unknown: both have an empty listing.
-
-        :raises QuaymirrorError: if the server gives no usable answer.
-        """
+        """Return the kind of `name`, "organization" or "user", None if it is unknown: its listing looks the same."""
         for kind, path in (("organization", "organization"), ("user", "users")):
             try:
                 await self._get(f"/api/v1/{path}/{quote(name)}", lambda _, body: body)
@@ -100,8 +98,6 @@ class QuayAPI:
         """Return True if the token counts: Quay treats requests with an invalid one as anonymous.
 
         For a repository that can't exist, anonymous clients get 401, a token without rights here 403, a good one 404.
-
-        :raises QuaymirrorError: if the server gives no usable answer.
         """
         name = f"quaymirror-probe-{secrets.token_hex(8)}"
         try:
