@@ -46,7 +46,7 @@ _MAX_WRITE = 512 * 1024
 
 
 class AiohttpTransport:
-    """A transport with aiohttp sessions. Use it as an async context manager. `pace` limits the bytes of all bodies."""
+    """A transport with aiohttp sessions, used as an async context manager. `bandwidth` limits the bytes of bodies."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class AiohttpTransport:
         socket_factory: Callable[[tuple[Any, ...]], socket.socket],
         timeouts: Timeouts | None = None,
         tls: ssl.SSLContext | None = None,
-        pace: Throttle | None = None,
+        bandwidth: Throttle | None = None,
         find_proxy: Callable[[str], str | None] | None = None,
     ) -> None:
-        self._pace = pace
+        self._bandwidth = bandwidth
         self._timeouts = timeouts or Timeouts()
         self._tls = tls
         self._socket_factory = socket_factory
@@ -96,7 +96,7 @@ class AiohttpTransport:
             # connection for the next request (aiohttp 3.14, issue 12953). `_StallTimer` replaces it.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             headers={"User-Agent": USER_AGENT},
-            read_bufsize=64 * 1024 if self._pace is None else _read_size(self._pace),
+            read_bufsize=64 * 1024 if self._bandwidth is None else _read_size(self._bandwidth),
         )
 
     async def __aexit__(self, *_: object) -> None:
@@ -127,7 +127,7 @@ class AiohttpTransport:
                     method, _exact(url), headers=sent, data=data, allow_redirects=False, proxy=proxy
                 )
 
-        return _AiohttpResponse(response, url, name, self._pace, stall=self._timeouts.stall)
+        return _AiohttpResponse(response, url, name, self._bandwidth, stall=self._timeouts.stall)
 
     async def _timed(self, body: AsyncIterable[bytes], scope: anyio.CancelScope) -> AsyncIterator[bytes]:
         """Pass on `body`. The timeout runs while the server should take a chunk or answer, not for `body` itself."""
@@ -155,17 +155,17 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if body is not None and len(body) > _MAX_WRITE else body
 
 
-def _read_size(pace: Throttle) -> int:
+def _read_size(bandwidth: Throttle) -> int:
     """Return how many bytes to read at a time under a limit: few enough for an even flow, enough to be cheap."""
-    return min(512 * 1024, max(4 * 1024, int(pace.rate / 20)))
+    return min(512 * 1024, max(4 * 1024, int(bandwidth.rate / 20)))
 
 
 class _AiohttpResponse:
     def __init__(
-        self, response: aiohttp.ClientResponse, url: str, name: str, pace: Throttle | None, *, stall: float
+        self, response: aiohttp.ClientResponse, url: str, name: str, bandwidth: Throttle | None, *, stall: float
     ) -> None:
         self._response = response
-        self._pace = pace
+        self._bandwidth = bandwidth
         self._timer = _StallTimer(response.content, stall)
         self.held = 0.0
         self.status = response.status
@@ -182,29 +182,29 @@ class _AiohttpResponse:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while chunk := await self._chunk():
-            if self._pace is not None:
-                self.held += await self._pace.take(len(chunk))
+            if self._bandwidth is not None:
+                self.held += await self._bandwidth.take(len(chunk))
 
             yield chunk
 
     async def _chunk(self) -> bytes:
         content = self._response.content
         with _Translated(self.url, self.name):
-            most = -1 if self._pace is None else _read_size(self._pace)
+            most = -1 if self._bandwidth is None else _read_size(self._bandwidth)
             if (chunk := content.read_nowait(most)) or content.at_eof():
                 return chunk
 
             self._timer.start()
             try:
-                return await (content.readany() if self._pace is None else content.read(most))
+                return await (content.readany() if self._bandwidth is None else content.read(most))
             finally:
                 self._timer.suspend()
 
     async def read(self, limit: int) -> bytes:
         body = bytearray()
         while chunk := await self._chunk():
-            if self._pace is not None:
-                self._pace.spend(len(chunk))  # small bodies don't wait; the next blob waits longer instead
+            if self._bandwidth is not None:
+                self._bandwidth.spend(len(chunk))  # small bodies don't wait; the next blob waits longer instead
 
             body += chunk
             if len(body) > limit:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import anyio
@@ -110,7 +110,7 @@ class RegistryPusher:
     async def head_manifest(self, repository: Repository, reference: str) -> Descriptor | None:
         """Return the descriptor of the manifest `reference`, a tag or a digest; None if it doesn't exist."""
         request = self._request(
-            repository, f"manifests/{reference}", "HEAD", kind="manifests", headers={"Accept": mediatype.ACCEPT}
+            repository, f"manifests/{reference}", "HEAD", "manifests", headers={"Accept": mediatype.ACCEPT}
         )
         return await self._unless_absent(request, _described)
 
@@ -120,7 +120,7 @@ class RegistryPusher:
         def parse(response: Response, _: bytes) -> bool:
             return response.headers.get("Content-Length", str(blob.size)) == str(blob.size)
 
-        request = self._request(repository, f"blobs/{blob.digest}", "HEAD", kind="blobs", may_redirect=True)
+        request = self._request(repository, f"blobs/{blob.digest}", "HEAD", "blobs", may_redirect=True)
         return bool(await self._unless_absent(request, parse))
 
     async def put_manifest(self, repository: Repository, reference: str, node: Descriptor, content: bytes) -> None:
@@ -130,7 +130,7 @@ class RegistryPusher:
         :raises DigestMismatch: if the registry stored other bytes.
         """
         headers = {"Content-Type": node.media_type}
-        request = self._request(repository, f"manifests/{reference}", "PUT", "manifests", headers, content)
+        request = self._request(repository, f"manifests/{reference}", "PUT", "manifests", headers=headers, body=content)
         with _refusals(f"{repository}:{reference}"):
             stored = await self._fetch(request, _digest)
 
@@ -148,13 +148,13 @@ class RegistryPusher:
     async def mount(self, repository: Repository, blob: Digest, source: Repository) -> Upload | None:
         """Mount a `blob` of `source` in `repository`; if the registry starts an upload instead, return it."""
         where = f"blobs/uploads/?mount={quote(str(blob))}&from={quote(source.name)}"
-        request = self._request(repository, where, "POST", kind="blobs", body=b"", also=source)
+        request = self._request(repository, where, "POST", "blobs", body=b"", also=source)
         with _refusals(str(repository)):
             return await self._fetch(request, lambda response, _: self._begun(repository, response))
 
     async def begin(self, repository: Repository) -> Upload:
         """Start an upload."""
-        request = self._request(repository, "blobs/uploads/", "POST", kind="blobs", body=b"")
+        request = self._request(repository, "blobs/uploads/", "POST", "blobs", body=b"")
         with _refusals(str(repository)):
             upload = await self._once(request, lambda response, _: self._begun(repository, response))
 
@@ -211,20 +211,10 @@ class RegistryPusher:
         return scope if also is None or also == repository else f"{scope} repository:{also.name}:pull"
 
     def _request(
-        self,
-        repository: Repository,
-        what: str,
-        method: str,
-        kind: str,
-        headers: dict[str, str] | None = None,
-        body: bytes | None = None,
-        *,
-        also: Repository | None = None,
-        may_redirect: bool = False,
+        self, repository: Repository, what: str, method: str, kind: str, *, also: Repository | None = None, **more: Any
     ) -> Request:
-        path = f"/v2/{repository.name}/{what}"
-        scope = self._scope(repository, also)
-        return Request(path, kind, method, headers or {}, scope, may_redirect, body)
+        """Return a request about `repository`; `also` is one to read from, and `more` fields of the request."""
+        return Request(f"/v2/{repository.name}/{what}", kind, method, scope=self._scope(repository, also), **more)
 
     def _upload_request(
         self,

@@ -26,7 +26,7 @@ class FanOut:
             observer(event)
 
     @contextmanager
-    def telling(self, observer: Observer) -> Iterator[None]:
+    def observed_by(self, observer: Observer) -> Iterator[None]:
         """Pass events to `observer` as well while the context lasts."""
         self._observers.append(observer)
         try:
@@ -44,7 +44,7 @@ class Engine:
 
     source: Connection
     slots: FetchSlots
-    tellers: FanOut
+    fan_out: FanOut
     sharing: BlobSharing = field(default_factory=BlobSharing)
     counted: set[Digest] = field(default_factory=set)
 
@@ -61,8 +61,8 @@ async def open_engine(settings: Sequence[Options]) -> AsyncIterator[Engine]:
 
     :raises ConfigError: if a file of certificates is invalid.
     """
-    tellers = FanOut()
+    fan_out = FanOut()
     images = max(each.limits.concurrency for each in settings)
     slots = max(each.limits.layer_concurrency for each in settings)
-    async with connect_source(settings[0], tellers) as source:
-        yield Engine(source, FetchSlots(images, slots), tellers)
+    async with connect_source(settings[0], fan_out) as source:
+        yield Engine(source, FetchSlots(images, slots), fan_out)

@@ -107,7 +107,7 @@ async def _shared(engine: Engine | None, run: Run, target: Target) -> AsyncItera
         if engine is None:
             engine = await stack.enter_async_context(open_engine([run.settings]))
 
-        stack.enter_context(engine.tellers.telling(run.emit))
+        stack.enter_context(engine.fan_out.observed_by(run.emit))
         if target.capabilities.shares_blobs:
             engine.sharing.register(target)
 

@@ -124,14 +124,14 @@ async def _connected(origin: Origin, settings: Options, observer: Observer, *, s
         AiohttpTransport(
             socket_factory=guard.trusted_socket,
             timeouts=settings.client.timeouts,
-            pace=bandwidth,
+            bandwidth=bandwidth,
             tls=tls_context(trust),
             find_proxy=proxies.find if proxies.by_scheme else None,
         ) as direct,
         AiohttpTransport(
             socket_factory=guard.guarded_socket,
             timeouts=settings.client.timeouts,
-            pace=bandwidth,
+            bandwidth=bandwidth,
             tls=tls_context(trust, is_own=False),
             find_proxy=foreign_proxy if proxies.by_scheme else None,
         ) as foreign,
