@@ -18,8 +18,20 @@ from .outputs import ping, write_outputs
 from .verify import show_damages, show_verdict
 
 
+@asynccontextmanager
+async def watch(outputs: OutputOptions, jobs: Sequence[Job]) -> AsyncIterator[Sequence[RunHandle]]:
+    """Show jobs that run at the same time, and their summaries when they have ended.
+
+    :raises ConfigError: if the log file can't be opened.
+    """
+    async with observe_runs(outputs, [job.state_directory for job in jobs]) as observers:
+        yield observers.handles
+
+    show_summaries(outputs, [handle.progress for handle in observers.handles if handle.progress.finished is not None])
+
+
 class Console:
-    """Shows jobs, and reports their end. As a context it pings the start, and the error that ends it."""
+    """Reports the end of jobs. As a context it pings the start, and the error that ends it."""
 
     def __init__(self, outputs: OutputOptions) -> None:
         self._outputs = outputs
@@ -31,18 +43,6 @@ class Console:
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, QuaymirrorError):
             self._ping("/fail", escape_controls(error.message))
-
-    @asynccontextmanager
-    async def watch(self, jobs: Sequence[Job]) -> AsyncIterator[Sequence[RunHandle]]:
-        """Show jobs that run at the same time, and their summaries when they have ended.
-
-        :raises ConfigError: if the log file can't be opened.
-        """
-        async with observe_runs(self._outputs, [job.state_directory for job in jobs]) as observers:
-            yield observers.handles
-
-        ended = [handle.progress for handle in observers.handles if handle.progress.finished is not None]
-        show_summaries(self._outputs, ended)
 
     def finish(self, results: Sequence[JobResult]) -> int:
         """Print failures, write the output files, and return the exit code.

@@ -15,7 +15,7 @@ from ..run.jobs import Job, run_jobs
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
-from .console import Console
+from .console import Console, watch
 from .help import WIDE, command_option, options
 
 _TAG = "2025.1-debian"
@@ -44,8 +44,8 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
     registry = await anyio.to_thread.run_sync(_organization, images)
     async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
         job = Job((Selection("kolla", "*", _TAG),), str(path), Options.of(server=server.url))
-        console = Console(OutputOptions(progress=progress))
-        code = console.finish(await run_jobs([job], console.watch))
+        outputs = OutputOptions(progress=progress)
+        code = Console(outputs).finish(await run_jobs([job], partial(watch, outputs)))
         if code == ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..errors import ConfigError
 from ..run.jobs import Job, run_jobs
 from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from ..settings.spec import OptionSpec
-from .console import Console
+from .console import Console, watch
 from .help import WIDE, GroupedCommand, RegisteredOption, check_paths, options
 from .options import make_job, make_outputs
 
@@ -62,7 +63,7 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     outputs = make_outputs(_usable(run_values(context, read), "run"))
     chosen = [job_of(context, name, job) for name, job in read.chosen(jobs).items()]
     with Console(outputs) as console:
-        return console.finish(anyio.run(run_jobs, chosen, console.watch))
+        return console.finish(anyio.run(run_jobs, chosen, partial(watch, outputs)))
 
 
 def config_file(given: Path | None) -> Path:

@@ -151,12 +151,9 @@ async def run_jobs(jobs: Iterable[Job], watch: Watch = unwatched) -> list[JobRes
             together = [JobResult(job, handle) for job, handle in zip(group, handles, strict=True)]
             results += together
             try:
-                async with (
-                    open_engine([job.options for job in group]) as engine,
-                    anyio.create_task_group() as lanes,
-                ):
+                async with open_engine([job.options for job in group]) as engine, anyio.create_task_group() as tasks:
                     for lane in _grouped(together, lambda result: result.job.state_directory.resolve()):
-                        lanes.start_soon(_run_lane, lane, engine, len(group) > 1)
+                        tasks.start_soon(_Lane(lane, engine, len(group) > 1).run)
             except QuaymirrorError as error:
                 for result in together:
                     result.failure = Failure.of(error)
@@ -168,30 +165,37 @@ async def run_jobs(jobs: Iterable[Job], watch: Watch = unwatched) -> list[JobRes
     return results
 
 
-async def _run_lane(results: Sequence[JobResult], engine: Engine, has_company: bool) -> None:
-    """Run jobs of one target, one after the other; `has_company` if jobs of other targets run, too."""
-    for result in results:
-        job, handle = result.job, result.handle
-        if handle.stop.exit_code is not None:
-            return
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """Jobs of one target, which run one after the other; `has_company` if other jobs run at the same time."""
 
-        try:
-            result.report = await run_sync(
-                job.selections,
-                job.target,
-                job.options,
-                observer=handle.observe,
-                progress=handle.progress,
-                stop=handle.stop,
-                jobs=job.names,
-                engine=engine,
-            )
-            await handle.close()
-        except QuaymirrorError as error:
-            result.failure = Failure.of(error)
-            if has_company:
-                # The other jobs can take hours: show the failure now.
-                handle.observe(Notice(f"{job}: {error.message}"))
+    results: Sequence[JobResult]
+    engine: Engine
+    has_company: bool
+
+    async def run(self) -> None:
+        for result in self.results:
+            job, handle = result.job, result.handle
+            if handle.stop.exit_code is not None:
+                return
+
+            try:
+                result.report = await run_sync(
+                    job.selections,
+                    job.target,
+                    job.options,
+                    observer=handle.observe,
+                    progress=handle.progress,
+                    stop=handle.stop,
+                    jobs=job.names,
+                    engine=self.engine,
+                )
+                await handle.close()
+            except QuaymirrorError as error:
+                result.failure = Failure.of(error)
+                if self.has_company:
+                    # The other jobs can take hours: show the failure now.
+                    handle.observe(Notice(f"{job}: {error.message}"))
 
 
 async def _verify(results: Iterable[JobResult]) -> None:
