@@ -380,9 +380,7 @@ async def test_every_run_is_in_the_history_with_its_outcomes(tmp_path: Path) -> 
     assert "400" in text
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"), [([], "no run has been recorded"), (["ffffffffff"], "no runs have an id")]
-)
+@pytest.mark.parametrize(("words", "complaint"), [([], "no run found for"), (["ffffffffff"], "no run has an id")])
 async def test_a_history_that_is_not_there_is_told_in_one_line(
     tmp_path: Path, words: list[str], complaint: str
 ) -> None:
