@@ -75,7 +75,7 @@ class LayoutReader:
         """
         text = self._storage.read(INDEX)
         if text is None:
-            raise MirrorDamaged(f"{self._storage}/{INDEX} is missing: --repair-state writes it anew")
+            raise MirrorDamaged(f"{self._storage}/{INDEX} is missing: verify --repair-state writes it again")
 
         try:
             return [
@@ -83,7 +83,7 @@ class LayoutReader:
                 for entry in documents.parse_index(text)["manifests"]
             ]
         except (documents.Unreadable, UnsupportedContent, InvalidName) as error:
-            raise MirrorDamaged(f"{self._storage}/{INDEX}: {error}; --repair-state writes it anew") from None
+            raise MirrorDamaged(f"{self._storage}/{INDEX}: {error}; verify --repair-state writes it again") from None
 
     def resolve(self, name: str) -> Descriptor | None:
         """Return the manifest or index of the image called `name` (`kolla/nova-api:2025.1`), None if there is none."""
