@@ -1,13 +1,75 @@
-"""Short descriptions of runs and limits, as texts that are safe to print."""
+"""Descriptions of events, runs and limits, as texts that are safe to print."""
 
 from __future__ import annotations
 
-from ..events import HostPaced, RunStarted
+from .. import events
+from ..events import Event, HostPaced, Outcome, RunStarted, Status
+from ..progress.failed import FailedImage, explain
 from ..progress.forecast import expected_images, likely_images
 from ..progress.run import RunProgress
-from ..text import human_rate, one_line
+from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
 
-__all__ = ["limits_text", "pace_text", "subject", "total_text"]
+__all__ = ["describe", "limits_text", "outcome_text", "pace_text", "subject", "total_text"]
+
+
+def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one entry per class of event)
+    """Return a word and a text for `event`, each one line; "" if nothing is to be said about it."""
+    match event:
+        case events.RunStarted():
+            word, text = "started", _start(event)
+        case events.ImageFinished(outcome):
+            word, text = outcome.status.value, f"{outcome.reference.name}  {outcome_text(outcome)}"
+        case events.CheckFailed():
+            word, text = "failed", f"{FailedImage.of(event).name}  {FailedImage.of(event)}"
+        case events.CandidateSkipped():
+            word, text = "skipped", f"{event.repository}: {event.reason}"
+        case events.TagChecked():
+            word, text = "found", event.reference.name
+        case events.HostPaused():
+            word, text = "paused", f"{event.host} for {human_duration(event.seconds)}: {event.reason}"
+        case events.HostResumed():
+            word, text = "resumed", event.host
+        case events.HostPaced():
+            word, text = "limits", f"of {event.host}: {event.kind} {pace_text(event)}"
+        case events.RetryScheduled():
+            failed = f"attempt {event.attempt} failed: {event.cause}"
+            word, text = "retry", f"{event.what} in {human_duration(event.wait)}, {failed}"
+        case events.ListingFinished():
+            word, text = "listed", counted(event.pages, "page") + ("" if event.complete else "; the listing broke off")
+        case events.Notice():
+            word, text = "notice", event.message
+        case events.StopRequested():
+            word, text = "stopping", event.reason
+        case events.RunFinished():
+            error = f": {explain(event.error)}" if event.error else ""
+            word, text = "finished", f"after {human_duration(event.elapsed)}, exit code {event.exit_code}{error}"
+        case _:
+            word, text = "", ""
+
+    return word, one_line(text)
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return the details of a finished image, which follow its status and name."""
+    if outcome.status is Status.FAILED:
+        return str(FailedImage.of(outcome))
+
+    if outcome.status is Status.SKIPPED:
+        return outcome.reason or ""
+
+    digest = outcome.reference.digest
+    parts = [] if digest is None else [f"{digest.algorithm}:{digest.short}"]
+    if outcome.status is Status.MIRRORED:
+        fetched, reused = human_bytes(outcome.bytes_fetched), human_bytes(outcome.bytes_reused)
+        parts.append(f"{fetched} fetched, {reused} reused, {human_duration(outcome.elapsed)}")
+
+    return "  ".join(parts)
+
+
+def _start(run: RunStarted) -> str:
+    words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
+    limits = limits_text(run)
+    return escape_controls(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
 
 
 def subject(run: RunStarted) -> str:

@@ -15,9 +15,9 @@ from ..progress.forecast import seconds_left
 from ..progress.rates import Rates, Speeds
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
-from .descriptions import limits_text, subject, total_text
+from .descriptions import describe, outcome_text, total_text
 
-__all__ = ["Lines", "outcome_text", "progress_text"]
+__all__ = ["Lines", "progress_text"]
 
 # The longest of the words at the start of a line.
 _WORD = 9
@@ -55,22 +55,22 @@ class Lines:
     def __call__(self, event: Event) -> None:
         """Write the line of `event`, if it has one."""
         match event:
-            case events.HostResumed(host) if host in self._paused:
-                self._paused.remove(host)
-                self._say("resumed", one_line(host))
             case events.ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
             case events.CheckFailed():
                 failed = FailedImage.of(event)
                 self._say("failed", f"{failed.name:<{self._name_width}}  {failed}")
-            case events.RunStarted():
-                self._say("started", _start(event))
-            case events.RetryScheduled() if self._verbose:
-                self._say("retry", _retry(event))
             case events.HostPaused(host):
                 self._paused.add(host)
-                self._say("paused", f"{one_line(host)} for {human_duration(event.seconds)}: {one_line(event.reason)}")
-            case events.Notice() | events.ListingFinished() | events.StopRequested() | events.RunFinished():
+                self._say(*describe(event))
+            case events.HostResumed(host) if host in self._paused:
+                self._paused.remove(host)
+                self._say(*describe(event))
+            case events.RetryScheduled() if self._verbose:
+                self._say(*describe(event))
+            case events.RunStarted() | events.Notice():
+                self._say(*describe(event))
+            case events.ListingFinished() | events.StopRequested() | events.RunFinished():
                 self._say(*_transition(event, self._progress.now()))
             case _:
                 pass
@@ -99,35 +99,11 @@ class Lines:
             self._write(f"{word:<{_WORD}}  {text}\n")
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """Return the details of a finished image, which follow its status and name."""
-    if outcome.status is Status.FAILED:
-        return str(FailedImage.of(outcome))
-
-    digest = outcome.reference.digest
-    parts = [] if digest is None else [f"{digest.algorithm}:{digest.short}"]
-    if outcome.status is Status.MIRRORED:
-        parts.append(
-            f"{human_bytes(outcome.bytes_fetched)} fetched, {human_bytes(outcome.bytes_reused)} reused, "
-            f"{human_duration(outcome.elapsed)}"
-        )
-
-    return "  ".join(parts)
-
-
-def _start(run: events.RunStarted) -> str:
-    words = f"{subject(run)} from {run.server} to {run.target}, run {run.run_id}"
-    limits = limits_text(run)
-    return escape_controls(words) + (", dry run" if run.dry_run else "") + (f", {limits}" if limits else "")
-
-
 def _transition(
-    event: events.Notice | events.ListingFinished | events.StopRequested | events.RunFinished, progress: RunProgress
+    event: events.ListingFinished | events.StopRequested | events.RunFinished, progress: RunProgress
 ) -> tuple[str, str]:
     """Return the word and the text of an event that concerns the run as a whole."""
     match event:
-        case events.Notice():
-            return "notice", one_line(event.message)
         case events.ListingFinished():
             listed = counted(progress.listed, "repository", "repositories")
             text = f"{listed} on {counted(progress.pages, 'page')}, {progress.matched:,} match"
@@ -136,11 +112,6 @@ def _transition(
             return "stopping", f"{one_line(event.reason)}; finishing {counted(progress.in_work, 'image')} in flight"
         case events.RunFinished():
             return "skipped", _skipped(progress) if progress.finished and progress.skipped else ""
-
-
-def _retry(event: events.RetryScheduled) -> str:
-    failed = f"attempt {event.attempt} failed: {one_line(event.cause)}"
-    return f"{one_line(event.what)} in {human_duration(event.wait)}, {failed}"
 
 
 def _skipped(progress: RunProgress) -> str:

@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 
 from .. import events
 from ..events import Event, Status
-from ..progress.failed import FailedImage, explain
-from ..text import counted, escape_controls, one_line
-from .descriptions import limits_text, pace_text, subject
+from ..text import escape_controls
+from .descriptions import describe
 from .jsonl import event_name, members
 
 __all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
@@ -64,42 +63,13 @@ def level_of(event: Event) -> int:
             return logging.DEBUG
 
 
-def message_of(event: Event) -> str:  # noqa: C901  (a flat table, one entry per class of event)
+def message_of(event: Event) -> str:
     """Return an event as one line of text, safe to print."""
-    match event:
-        case events.RunStarted():
-            text = f"started {subject(event)} from {event.server} to {event.target} {limits_text(event)}"
-        case events.ImageFinished(outcome):
-            about = FailedImage.of(outcome) if outcome.status is Status.FAILED else outcome.reason or ""
-            text = f"{outcome.status.value} {outcome.reference.name} {about}"
-        case events.CheckFailed():
-            failed = FailedImage.of(event)
-            text = f"failed {failed.name} {failed}"
-        case events.CandidateSkipped():
-            text = f"skipped {event.repository}: {event.reason}"
-        case events.TagChecked():
-            text = f"found {event.reference.name}"
-        case events.HostPaused():
-            text = f"paused {event.host} for {event.seconds:.1f} s: {event.reason}"
-        case events.HostResumed():
-            text = f"resumed {event.host}"
-        case events.HostPaced():
-            text = f"pace of {event.host}: {event.kind} {pace_text(event)}"
-        case events.RetryScheduled():
-            text = f"retry {event.what} in {event.wait:.1f} s, attempt {event.attempt} failed: {event.cause}"
-        case events.ListingFinished():
-            text = f"listed {counted(event.pages, 'page')}" + ("" if event.complete else "; the listing broke off")
-        case events.Notice():
-            text = event.message
-        case events.StopRequested():
-            text = f"stopping: {event.reason}"
-        case events.RunFinished():
-            error = f": {explain(event.error)}" if event.error else ""
-            text = f"finished with exit code {event.exit_code} after {event.elapsed:.1f} s{error}"
-        case _:
-            text = event_name(event).replace("_", " ")
+    word, text = describe(event)
+    if isinstance(event, events.Notice):
+        return text
 
-    return one_line(text).rstrip()
+    return f"{word} {text}".rstrip() if word else event_name(event).replace("_", " ")
 
 
 class TextFormatter(logging.Formatter):
