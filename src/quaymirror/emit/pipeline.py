@@ -37,7 +37,7 @@ _SPILL = "inspect"
 
 
 def check(destination: Destination, filters: tuple[str, ...]) -> None:
-    """Check that occystrap accepts `filters`, before there is an image.
+    """Check that occystrap accepts `filters`, before the first image.
 
     :raises ConfigError: if it doesn't.
     """
@@ -330,7 +330,7 @@ class _Captured:
 
 
 class _Collector(logging.Handler):
-    """Keeps warnings; there are events for milestones."""
+    """Keeps warnings; events report milestones."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)

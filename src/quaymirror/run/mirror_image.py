@@ -61,7 +61,7 @@ class ImageMirror:
             self._outcome = _success(transfer, moved=self._outcome is not None)
 
     def outcome(self) -> Outcome:
-        """Return the outcome, which there is exactly one of."""
+        """Return the one outcome."""
         assert self._outcome is not None
         return replace(self._outcome, elapsed=time.monotonic() - self.started)
 

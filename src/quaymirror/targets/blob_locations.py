@@ -64,7 +64,7 @@ class BlobLocations:
         self._doubted.add(repository)
 
     def drop(self, repository: Repository) -> None:
-        """Forget what is in `repository`: only those of images in flight are worth the memory."""
+        """Forget the content of `repository`, whose image is complete: thousands of them would take memory."""
         self._present.pop(repository, None)
 
     async def mount(self, repository: Repository, node: Descriptor) -> tuple[bool, Upload | None]:

@@ -133,7 +133,7 @@ class DerivedTarget:
         return node.digest
 
     async def read_manifest(self, digest: Digest) -> bytes | None:
-        """Return the content of a staged manifest, None if there is none."""
+        """Return the content of a staged manifest, None if it is not staged."""
         return await self._stage.read(digest, MAX_MANIFEST_BYTES) if self._stage is not None else None
 
     @asynccontextmanager
@@ -346,7 +346,7 @@ class Stage:
             await _remove(path)
 
     async def read(self, digest: Digest, limit: int) -> bytes | None:
-        """Return staged content of at most `limit` bytes, None if there is none."""
+        """Return staged content of at most `limit` bytes, None if it is missing."""
         return await self.blobs.in_thread(LayoutReader(self.blobs).read, digest, limit)
 
 

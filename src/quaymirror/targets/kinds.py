@@ -114,7 +114,7 @@ def find_target(text: str, settings: Options) -> TargetSpec:
 
 
 def common_target(text: str, selections: Sequence[Selection], settings: Options) -> TargetSpec:
-    """Return the one target that `text` names for all of `selections`, of which there is at least one.
+    """Return the one target that `text` names for all of `selections` (at least one).
 
     :raises ConfigError: as `parse_target`, or if it names several.
     """

@@ -28,7 +28,7 @@ _AT_A_TIME = 16
 async def verify_registry(address: RegistryAddress, context: TargetContext) -> Verification:
     """Ask a registry for all content that runs with this state have pushed.
 
-    :raises ConfigError: if there is no state.
+    :raises ConfigError: without a state.
     :raises QuaymirrorError: if the registry can't be used.
     """
     records = await anyio.to_thread.run_sync(_records, address, context.settings)

@@ -74,7 +74,7 @@ class SegmentPlan:
         return sum(end - start for start, end in self._gaps)
 
     def claim(self) -> tuple[int, int] | None:
-        """Return the next segment, None if there is none."""
+        """Return the next segment, None after the last one."""
         if not self._gaps:
             return None
 
@@ -129,7 +129,7 @@ class SegmentFetcher:
             pass
 
     async def _fetch(self) -> bool:
-        """Fetch the next segment, with retries; return False if there is none."""
+        """Fetch the next segment, with retries; return False after the last one."""
         attempts = self.source.attempts(self.progress.title)
         segment: Segment | None = None
         location = None  # the first attempt requests the URL of the last redirect, if there was one

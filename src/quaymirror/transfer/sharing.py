@@ -20,7 +20,7 @@ class BlobProvider(Protocol):
     """A target whose blobs are files."""
 
     def blob_file(self, node: Descriptor) -> Path | None:
-        """Return the file with the content of `node`, by its name and size, None if there is none."""
+        """Return the file with the content of `node`, by its name and size, None if it has none."""
 
 
 class BlobSharing:
@@ -51,7 +51,7 @@ class BlobSharing:
             ended.set()
 
     def locate(self, node: Descriptor, *, borrower: object) -> Path | None:
-        """Return the file of a target other than `borrower` with the content of `node`, None if there is none."""
+        """Return the file of a target other than `borrower` with the content of `node`, None if no target has it."""
         files = (provider.blob_file(node) for provider in self._providers if provider is not borrower)
         return next((file for file in files if file is not None), None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 import anyio
@@ -17,28 +17,26 @@ K = TypeVar("K", bound=Hashable)
 class SingleFlight(Generic[K]):
     """Runs operations in `tasks`, at most one per key at a time, so that they can outlive the caller that started them.
 
-    A finished flight is forgotten. A later caller starts a new one, so an operation must be idempotent.
+    A finished operation is forgotten. A later caller starts a new one, so it must be idempotent.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
-        self._flights: dict[K, _Flight[K]] = {}
+        self._waiting: dict[K, list[Batch[K]]] = {}
 
     def is_under_way(self, key: K) -> bool:
         """Return True if an operation is running for `key`."""
-        return key in self._flights
+        return key in self._waiting
 
     def start(self, operations: Mapping[K, Callable[[], Awaitable[None]]]) -> Batch[K]:
         """Start the operations, in order, whose keys have none yet; return all of them to wait for."""
-        batch = Batch[K]()
+        batch = Batch(set(operations))
         for key, operation in operations.items():
-            flight = self._flights.get(key)
-            if flight is None:
-                flight = self._flights[key] = _Flight(key, operation, self._flights)
-                self._tasks.start_soon(flight.run)
+            if key not in self._waiting:
+                self._waiting[key] = []
+                self._tasks.start_soon(_run, operation, partial(self._end, key))
 
-            flight.batches.append(batch)
-            batch.flying.add(key)
+            self._waiting[key].append(batch)
 
         batch.check()
         return batch
@@ -52,40 +50,39 @@ class SingleFlight(Generic[K]):
         await batch.settled.wait()
         return batch.ended[key]
 
+    def _end(self, key: K, failure: Failure | None) -> None:
+        # Before any caller wakes up: one that tries again must not find this operation.
+        for batch in self._waiting.pop(key):
+            batch.end(key, failure)
+
 
 class Batch(Generic[K]):
-    """Flights that one caller waits for."""
+    """Operations that one caller waits for."""
 
-    def __init__(self) -> None:
-        self.flying: set[K] = set()
+    def __init__(self, keys: set[K]) -> None:
+        self._running = keys
         self.ended: dict[K, Failure | None] = {}
-        """The failures of the flights that have ended, None for a success."""
+        """The failures of the operations that have ended, None for a success."""
         self.settled = anyio.Event()
-        """Set once all flights have ended, or one has failed."""
+        """Set once all operations have ended, or one has failed."""
+
+    def end(self, key: K, failure: Failure | None) -> None:
+        """Record the end of an operation."""
+        self._running.discard(key)
+        self.ended[key] = failure
+        self.check()
 
     def check(self) -> None:
         """Set `settled` if it is time."""
-        if not self.flying or any(self.ended.values()):
+        if not self._running or any(self.ended.values()):
             self.settled.set()
 
 
-@dataclass(slots=True, eq=False)
-class _Flight(Generic[K]):
-    key: K
-    operation: Callable[[], Awaitable[None]]
-    under_way: dict[K, _Flight[K]]
-    batches: list[Batch[K]] = field(default_factory=list)
-
-    async def run(self) -> None:
-        failure: Failure | None = None
-        try:
-            await self.operation()
-        except QuaymirrorError as error:
-            failure = Failure.of(error)
-        finally:
-            # Before any caller wakes up: one that tries again must not find this flight.
-            del self.under_way[self.key]
-            for batch in self.batches:
-                batch.flying.discard(self.key)
-                batch.ended[self.key] = failure
-                batch.check()
+async def _run(operation: Callable[[], Awaitable[None]], end: Callable[[Failure | None], None]) -> None:
+    failure: Failure | None = None
+    try:
+        await operation()
+    except QuaymirrorError as error:
+        failure = Failure.of(error)
+    finally:
+        end(failure)

@@ -28,7 +28,7 @@ class BlobStream(Protocol):
 
     @property
     def validator(self) -> Validator | None:
-        """The validator for a request for the rest, None if there is no strong one."""
+        """The validator for a request for the rest, None without a strong one."""
 
     @property
     def held(self) -> float:

@@ -33,7 +33,7 @@ class BlobProgress:
         self.achieved = 0
         """The offset at which retries started over."""
         self.validator: Validator | None = None
-        """The validator for a request for the rest, if there is one."""
+        """The validator for a request for the rest, None if the source gave none."""
         self.location = ""
         """The URL that the source redirected to."""
         self._label = label
