@@ -16,7 +16,7 @@ from collections import Counter
 import anyio
 
 from quaymirror import Options, Selection, discover
-from quaymirror.catalog.mode import Discovery
+from quaymirror.catalog.base import Discovery
 from quaymirror.testing import QUAY_NGINX_HTTP1, QuayServer, Registry, make_image, make_layer
 
 _PAGE = 100

@@ -14,8 +14,7 @@ from organizations import small_image
 
 from quaymirror import Options, Selection
 from quaymirror.catalog import kinds
-from quaymirror.catalog.base import Catalog, ListedRepository, Page, PinnedImage
-from quaymirror.catalog.mode import Discovery
+from quaymirror.catalog.base import Catalog, Discovery, ListedRepository, Page, PinnedImage
 from quaymirror.discovery.checks import check_again
 from quaymirror.discovery.discover import discover
 from quaymirror.discovery.tag_cache import TagCache

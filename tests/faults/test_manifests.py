@@ -13,7 +13,7 @@ from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
 from quaymirror import Options, Selection
-from quaymirror.catalog.mode import Discovery
+from quaymirror.catalog.base import Discovery
 from quaymirror.errors import ExitCode
 from quaymirror.testing import (
     Blob,

@@ -251,7 +251,7 @@ async def test_what_disappears_after_it_was_checked_is_skipped_and_says_why(gone
 
     assert report.exit_code is ExitCode.OK
     reasons = {o.reference.repository.name: o.reason for o in report.outcomes if o.status is Status.SKIPPED}
-    expected = {"tag": "no such tag", "repository": "gone or private since it was listed"}
+    expected = {"tag": "no such tag", "repository": "deleted or private since it was listed"}
     assert reasons == {"kolla/nova": expected[gone]}
     assert layouts.names(tmp_path / "mirror") == {f"kolla/other:{TAG}": small_image("other").digest}
 

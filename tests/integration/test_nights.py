@@ -16,7 +16,7 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Options, Selection, Status
-from quaymirror.catalog.mode import Discovery
+from quaymirror.catalog.base import Discovery
 from quaymirror.cli.main import main
 from quaymirror.errors import ExitCode
 from quaymirror.events import StopRequested

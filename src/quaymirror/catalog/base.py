@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from ..errors import SelectionEmpty
 from ..oci import Digest, Reference, Repository
+
+
+class Discovery(Enum):
+    """The service that resolves tags: the API until it limits the rate, then the registry (`AUTO`), or always one."""
+
+    AUTO = "auto"
+    API = "api"
+    REGISTRY = "registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +24,7 @@ class ListedRepository:
     """One repository of a listing. `name` has no organization.
 
     `stamp` is an opaque number that changes whenever a tag moves, None if unknown. `updated` is the POSIX time since
-    when the newest tag points where it does, None if unknown. `has_tags` is False if the catalog says that no tag is
+    when the newest tag points where it does, None if unknown. `has_tags` is False if the catalog knows that no tag is
     alive.
     """
 
@@ -70,10 +79,10 @@ class TagList:
 
 @dataclass(frozen=True, slots=True)
 class PinnedImage:
-    """An image that was found: a reference with tag and digest, and what the catalog said of it.
+    """An image that was found: a reference with tag and digest, and its description in the catalog.
 
     `updated` is the POSIX time since when the tag points there, `size` the size of its compressed layers in bytes.
-    Either is None if the catalog did not say; `size` also for an index.
+    Either is None if the catalog does not know it; `size` also for an index.
 
     :raises ValueError: if the reference has no digest.
     """
@@ -121,7 +130,7 @@ class Catalog(Protocol):
         """
 
     async def explain_empty(self, organization: str) -> SelectionEmpty:
-        """Return the error that says why the listing of `organization` is empty."""
+        """Return the error for the empty listing of `organization`, with the reason."""
 
     async def tag(
         self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
@@ -130,7 +139,7 @@ class Catalog(Protocol):
 
         If `dated`, the answer has to come from where the time of the tag is known.
 
-        :raises NotFound, AccessDenied: if the repository is gone, or is not for us.
+        :raises NotFound, AccessDenied: if the repository was deleted, or is private.
         :raises CredentialsRefused: if our credentials are no longer accepted.
         """
 

@@ -10,8 +10,7 @@ from ..errors import ConfigError
 from ..http.client import Client
 from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
-from .base import Catalog, TagResolver, Traits
-from .mode import Discovery
+from .base import Catalog, Discovery, TagResolver, Traits
 
 DEFAULT = "quay"
 _MODULES = {DEFAULT: "quaymirror.catalog.quay.catalog"}

@@ -19,7 +19,7 @@ NO_SUCH_TAG = "no such tag"
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """Checks the candidates of one selection; tags that `cache` vouches for are not looked up."""
+    """Checks the candidates of one selection; tags with a valid check in `cache` are not looked up."""
 
     catalog: Catalog
     selection: Selection
@@ -43,13 +43,13 @@ class Checker:
                 )
                 found |= {tag.name: tag for tag in tags}
         except NotFound:
-            return CandidateSkipped(name, "gone since it was listed")
+            return CandidateSkipped(name, "deleted since it was listed")
         except AccessDenied as error:
             if error.status != 401:
                 raise
 
             # Quay answers anonymous clients the same for a deleted repository and for a private one.
-            return CandidateSkipped(name, "gone or private since it was listed")
+            return CandidateSkipped(name, "deleted or private since it was listed")
 
         if not found:
             return CandidateSkipped(name, NO_SUCH_TAG)

@@ -3,7 +3,7 @@
     listing  --candidates-->  check x 16  --results-->  consumer
 
 The streams are bounded, so that a listing of any length fits into memory. The first one is long: the listing runs ahead
-of the checks, since only a complete listing tells the amount of work. All of it runs in a background task: no cancel
+of the checks, since only a complete listing shows the amount of work. All of it runs in a background task: no cancel
 scope is open at a `yield`, so the consumer may use scopes of its own, and is not cancelled by a failure in here.
 """
 

@@ -1,7 +1,7 @@
 """The grammar of organizations, globs and tags.
 
 Names follow Quay's own grammar, which is wider than the OCI distribution-spec's; tags follow the specification. Input
-is never unquoted or stripped: text that isn't legal as written is an error of one line that says what to write.
+is never unquoted or stripped: text that isn't legal as written is an error of one line with advice.
 """
 
 from __future__ import annotations

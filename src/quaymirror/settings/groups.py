@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from ..catalog.mode import Discovery
+from ..catalog.base import Discovery
 from ..errors import ConfigError
 from ..http.origin import Origin, parse_server
 from ..http.retry import RetryPolicy

@@ -12,8 +12,7 @@ from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Options, Selection
-from quaymirror.catalog.base import PinnedImage, Tag, TagAnswer
-from quaymirror.catalog.mode import Discovery
+from quaymirror.catalog.base import Discovery, PinnedImage, Tag, TagAnswer
 from quaymirror.catalog.quay.api import QuayAPI
 from quaymirror.catalog.quay.lookup import TagLookup
 from quaymirror.errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent

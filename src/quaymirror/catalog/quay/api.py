@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class QuayAPI:
-    """API v1 of one server. `has_token` says that the client sends a token.
+    """API v1 of one server. `has_token` is True if the client sends a token.
 
     Every method raises `QuaymirrorError` if the server gives no usable answer.
     """
@@ -47,8 +47,8 @@ class QuayAPI:
         """Return the living tag called `tag` of `repository` (with its organization).
 
         :raises RateLimited: if the server limits us so much that the call would have to wait, unless `patient`.
-        :raises NotFound: if the repository is gone.
-        :raises AccessDenied: if it is gone or private: Quay answers anonymous clients the same for both.
+        :raises NotFound: if the repository was deleted.
+        :raises AccessDenied: if it was deleted or is private: Quay answers anonymous clients the same for both.
         :raises CredentialsRefused: if our token is no longer accepted.
         """
         found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
@@ -121,7 +121,7 @@ class QuayAPI:
 def listing_path(organization: str, cursor: str | None) -> str:
     """Return path and query of one page of the listing; `cursor` is an untrusted text of the server."""
     # All parameters each time: the cursor does not include them. Without public=true an anonymous client sees nothing,
-    # and one with a token only what was granted to it by name.
+    # and one with a token only repositories that it was granted by name.
     query = {"namespace": organization, "public": "true", "last_modified": "true"}
     if cursor is not None:
         query["next_page"] = cursor

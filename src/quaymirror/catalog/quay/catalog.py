@@ -6,9 +6,8 @@ from collections.abc import AsyncGenerator
 
 from ...errors import CredentialsRefused, SelectionEmpty
 from ...oci import Repository
-from ..base import Page, TagList, Traits
+from ..base import Discovery, Page, TagList, Traits
 from ..kinds import CatalogAccess, CatalogKind
-from ..mode import Discovery
 from .api import QuayAPI
 from .lookup import TOKEN_BATCH, TagLookup
 from .schema import ListingPage

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from ...errors import AccessDenied, RateLimited, Scope, UnsupportedContent
 from ...oci import Repository
-from ..base import Tag, TagAnswer, TagResolver
-from ..mode import Discovery
+from ..base import Discovery, Tag, TagAnswer, TagResolver
 from .api import QuayAPI
 
 # Quay's token for this many repositories still fits into a header: for 80 it would not.
@@ -23,7 +22,7 @@ TOKEN_BATCH = 30
 
 @dataclass(frozen=True, slots=True)
 class TagLookup:
-    """Looks up tags in the API or the registry, as `discovery` says."""
+    """Looks up tags in the API or the registry, depending on `discovery`."""
 
     api: QuayAPI
     registry: TagResolver
@@ -49,7 +48,7 @@ class TagLookup:
         try:
             digest, at = await self.registry.resolve(repository, name, batch=batch)
         except (AccessDenied, UnsupportedContent):
-            # Only the API tells a deleted repository from a private one, and knows every kind of tag.
+            # Only the API distinguishes a deleted repository from a private one, and knows every kind of tag.
             return await self.api.tag(repository.name, name)
 
         return TagAnswer(None if digest is None else Tag(name, digest), at)

@@ -62,7 +62,7 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> List
 
 @dataclass(frozen=True, slots=True)
 class TagPage(TagList):
-    """One page of a repository's tags; `has_more` says that another follows, `at` is as in `Page`."""
+    """One page of a repository's tags; `has_more` is True if another follows, `at` is as in `Page`."""
 
     has_more: bool = False
     at: int | None = None
