@@ -40,7 +40,7 @@ def subclasses(kind: type[QuaymirrorError]) -> list[type[QuaymirrorError]]:
     return [kind, *(each for child in kind.__subclasses__() for each in subclasses(child))]
 
 
-KINDS = [kind for kind in subclasses(QuaymirrorError) if kind.__module__ == errors.__name__]
+KINDS = [kind for kind in subclasses(QuaymirrorError) if kind.__module__.startswith(f"{errors.__name__}.")]
 SOME = NotFound(
     "gone", scope=Scope.RUN, side=Side.TARGET, phase=Phase.FETCH, status=404, codes=frozenset({"BLOB_UNKNOWN"})
 )

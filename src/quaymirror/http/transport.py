@@ -57,47 +57,47 @@ class AiohttpTransport:
         bandwidth: Throttle | None = None,
         find_proxy: Callable[[str], str | None] | None = None,
     ) -> None:
+        timeouts = timeouts or Timeouts()
         self._bandwidth = bandwidth
-        self._timeouts = timeouts or Timeouts()
-        self._tls = tls
-        self._socket_factory = socket_factory
+        self._headers_seconds, self._stall_seconds = timeouts.headers, timeouts.stall
         self._find_proxy = find_proxy
         # By whether a proxy is used, and whether each request has a new connection.
         self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
+        read_size = 64 * 1024 if bandwidth is None else _read_size(bandwidth)
+
+        def open_session(*, proxied: bool, fresh: bool) -> aiohttp.ClientSession:
+            connector = aiohttp.TCPConnector(
+                limit=0,  # the limiters decide, for each host
+                ttl_dns_cache=300,
+                force_close=fresh,
+                # aiodns, if installed, would be used instead and ignore nsswitch.
+                resolver=aiohttp.ThreadedResolver(),
+                # The user named the proxy, so it may have any address. Its own connections are not visible from here.
+                socket_factory=None if proxied else socket_factory,
+                ssl=tls if tls is not None else True,
+            )
+            return aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,  # it would also send credentials from ~/.netrc
+                # No sock_read: if a body ends while its connection is paused, that timer keeps running and breaks the
+                # connection for the next request (aiohttp 3.14, issue 12953). `_StallTimer` replaces it.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
+                headers={"User-Agent": USER_AGENT},
+                read_bufsize=read_size,
+            )
+
+        self._open = open_session
 
     async def __aenter__(self) -> AiohttpTransport:
         return self
 
     def _session(self, *, proxied: bool, fresh: bool) -> aiohttp.ClientSession:
         if (proxied, fresh) not in self._sessions:
-            # The user named the proxy, so it may have any address. Its own connections are not visible from here.
-            self._sessions[proxied, fresh] = self._open(None if proxied else self._socket_factory, fresh=fresh)
+            self._sessions[proxied, fresh] = self._open(proxied=proxied, fresh=fresh)
 
         return self._sessions[proxied, fresh]
-
-    def _open(
-        self, socket_factory: Callable[[tuple[Any, ...]], socket.socket] | None, *, fresh: bool
-    ) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=0,  # the limiters decide, for each host
-            ttl_dns_cache=300,
-            force_close=fresh,
-            # aiodns, if installed, would be used instead and ignore nsswitch.
-            resolver=aiohttp.ThreadedResolver(),
-            socket_factory=socket_factory,
-            ssl=self._tls if self._tls is not None else True,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,  # it would also send credentials from ~/.netrc
-            # No sock_read: if a body ends while its connection is paused, that timer keeps running and breaks the
-            # connection for the next request (aiohttp 3.14, issue 12953). `_StallTimer` replaces it.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
-            headers={"User-Agent": USER_AGENT},
-            read_bufsize=64 * 1024 if self._bandwidth is None else _read_size(self._bandwidth),
-        )
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
@@ -121,23 +121,23 @@ class AiohttpTransport:
         with _Translated(url, name):
             # Without identity Quay compresses blobs on the fly, and their bytes no longer match their digest.
             sent = {"Accept-Encoding": "identity", **headers}
-            with anyio.fail_after(self._timeouts.headers) as deadline:
+            with anyio.fail_after(self._headers_seconds) as deadline:
                 data = self._timed(body, deadline) if isinstance(body, AsyncIterable) else _payload(body)
                 response = await session.request(
                     method, _exact(url), headers=sent, data=data, allow_redirects=False, proxy=proxy
                 )
 
-        return _AiohttpResponse(response, url, name, self._bandwidth, stall=self._timeouts.stall)
+        return _AiohttpResponse(response, url, name, self._bandwidth, stall=self._stall_seconds)
 
     async def _timed(self, body: AsyncIterable[bytes], scope: anyio.CancelScope) -> AsyncIterator[bytes]:
         """Pass on `body`. The timeout runs while the server should take a chunk or answer, not for `body` itself."""
         scope.deadline = math.inf
         async for chunk in body:
-            scope.deadline = anyio.current_time() + self._timeouts.stall
+            scope.deadline = anyio.current_time() + self._stall_seconds
             yield chunk
             scope.deadline = math.inf
 
-        scope.deadline = anyio.current_time() + self._timeouts.headers
+        scope.deadline = anyio.current_time() + self._headers_seconds
 
 
 def _exact(url: str) -> URL:
