@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 from ..errors import ConfigError, from_os_error
 from ..secret import Secret
 
-__all__ = ["SmallFile", "read_secret_file", "read_secret_stdin", "read_small_file"]
+__all__ = ["SmallFile", "read_config_file", "read_secret_file", "read_secret_stdin", "read_small_file"]
 
 SECRET_LIMIT: Final = 64 * 1024
 
@@ -86,6 +86,18 @@ def read_small_file(path: Path, *, limit: int) -> SmallFile | None:
         raise ConfigError(f"{str(path)!r} is larger than {limit} bytes")
 
     return SmallFile(data, is_exposed=bool(mode & (stat.S_IRWXG | stat.S_IRWXO)))
+
+
+def read_config_file(path: Path, *, limit: int) -> bytes:
+    """Return the content of the regular file at `path`. A FIFO is refused without waiting.
+
+    :raises ConfigError: as `read_small_file`, and if it doesn't exist.
+    """
+    file = read_small_file(path, limit=limit)
+    if file is None:
+        raise ConfigError(f"can't read {path}: no such file or directory")
+
+    return file.data
 
 
 def _parse_secret(data: bytes, what: str) -> Secret:

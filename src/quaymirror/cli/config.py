@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..auth.files import read_config_file
 from ..config.document import Mistakes, read_config
 from ..config.schema import config_schema
 from ..errors import ConfigError
@@ -19,6 +20,8 @@ from .help import WIDE, options
 from .options import json_option
 from .outputs import shown_url
 from .run import ResolvedValue, config_file, job_of, job_values, run, run_values
+
+_MAX_IMPORTED = 16 * 1024 * 1024
 
 
 @click.group(context_settings=WIDE)
@@ -83,9 +86,9 @@ def import_(file: Path) -> int:
     from ..config.convert import convert
 
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read {file}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+        text = read_config_file(file, limit=_MAX_IMPORTED).decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"can't read {file}: not UTF-8") from None
 
     converted = convert(text, str(file))
     click.echo(converted.toml, nl=False)

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..events import Event, ImageDerived, Observer, ignore
 from ..progress.combined import CombinedProgress
 from ..settings import OutputOptions
+from ..store.fsops import open_for_writing
 from ..text import escape_controls
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 
@@ -99,7 +100,7 @@ def open_log(outputs: OutputOptions) -> Iterator[Callable[[], Observer]]:
         return
 
     try:
-        file = outputs.log_file.open("a", encoding="utf-8")
+        file = os.fdopen(open_for_writing(outputs.log_file, os.O_APPEND | os.O_CREAT), "a", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--log-file {outputs.log_file}: {error.strerror}") from None
 

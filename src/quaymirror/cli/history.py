@@ -15,6 +15,7 @@ from ..documents import PastRunJson
 from ..errors import ConfigError
 from ..events import Status
 from ..settings import DEFAULT_TARGET
+from ..store import fsops
 from ..store.history import History
 from ..store.records import PastRun
 from ..text import escape_controls, human_bytes, human_duration, table
@@ -52,7 +53,7 @@ def history(run: str | None, target: str | None, state: Path | None, limit: int,
 
 def _open(target: str, state: Path | None) -> History:
     directory = home_at(target, state)
-    if not (directory / "history.db").exists():
+    if not fsops.exists(directory / "history.db"):
         raise ConfigError(f"no run found for '{target}': pass the same target that you used with sync")
 
     past, notice = History.open(directory, read_only=True)

@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from ..__about__ import __version__
-from ..errors import ExitCode, QuaymirrorError, StoreError, from_os_error
+from ..errors import ExitCode, QuaymirrorError, StoreError, from_os_error, from_system
 from ..text import escape_controls
 from .help import WIDE
 from .streams import drop_output, prepare_streams
@@ -135,6 +135,8 @@ def _code_of(error: BaseException) -> int:
             return _complain(from_os_error(error, "write", "the output", kind=StoreError).message, ExitCode.STORAGE)
         case _ if os.environ.get("QUAYMIRROR_DEBUG"):
             raise error
+        case OSError() | MemoryError() | RuntimeError() if (known := from_system(error)) is not None:
+            return _complain(known.message, known.exit_code)
         case _:
             code = ExitCode.INTERNAL
             return _complain(f"{code.meaning}: {type(error).__name__}; {code.advice}", code)

@@ -14,7 +14,7 @@ from ..progress.timeline import Timeline
 from ..run.report import Report
 from ..selection.lockfile import lock_document
 from ..settings import OutputOptions
-from ..store.fsops import local_errors, replace_file
+from ..store.fsops import local_errors, open_for_writing, replace_file
 from .messages import say
 
 __all__ = ["ping", "shown_url", "write_outputs"]
@@ -81,8 +81,8 @@ def _write(option: str, file: Path, text: str) -> None:
     try:
         if file.exists() and not file.is_file():
             # A pipe, or a device such as /dev/stdout, stays in its place.
-            with local_errors("write", file):
-                file.write_bytes(content)
+            with local_errors("write", file), os.fdopen(open_for_writing(file), "wb") as stream:
+                stream.write(content)
         else:
             replace_file(file, content, sync=False, suffix=str(os.getpid()))
     except StoreError as error:

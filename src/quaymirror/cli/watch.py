@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import click
 
+from ..auth.files import read_small_file
 from ..errors import ConfigError, ExitCode
 from ..settings import DEFAULT_TARGET
 from ..ui.lines import progress_text
@@ -25,6 +26,7 @@ from .progress_file import FILE_NAME
 _SILENCE_SECONDS = 15.0
 _PERIOD_SECONDS = 0.5
 _LINE_SECONDS = 30.0
+_MAX_SNAPSHOT = 64 * 1024 * 1024
 
 
 @click.command(context_settings=WIDE)
@@ -84,11 +86,11 @@ async def _follow(file: Path, target: str, show: Callable[[Snapshot], None]) -> 
 
 def _read(file: Path, target: str) -> Snapshot:
     try:
-        return read_snapshot(file.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"no run found for '{target}': pass the same target that you used with sync") from None
-    except OSError as error:
-        raise ConfigError(f"can't read {file}: {error.strerror}") from None
+        content = read_small_file(file, limit=_MAX_SNAPSHOT)
+        if content is None:
+            raise ConfigError(f"no run found for '{target}': pass the same target that you used with sync")
+
+        return read_snapshot(content.data)
     except SnapshotError as error:
         raise ConfigError(f"{file}: {error}") from None
 

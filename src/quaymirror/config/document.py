@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ..auth.files import read_config_file
 from ..errors import ConfigError
 from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from ..settings.spec import OptionSpec, OptionType
@@ -94,14 +95,7 @@ def read_config(file: Path) -> Config:
     :raises Mistakes: if it has mistakes.
     :raises ConfigError: if it can't be read.
     """
-    try:
-        content = file.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"can't read {file}: {getattr(error, 'strerror', None) or 'not a path'}") from None
-
-    if len(content) > _MAX_BYTES:
-        raise ConfigError(f"{file} has more than {_MAX_BYTES:,} bytes")
-
+    content = read_config_file(file, limit=_MAX_BYTES)
     document, places = _parse(file, content)
     check = _Check(file, places)
     mistakes = sorted(check.document(document), key=lambda mistake: (mistake.place.line, mistake.place.column))

@@ -15,7 +15,15 @@ neither header values nor the query of a URL.
 
 from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe
 from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
-from .run import DiscoveryIncomplete, EmitFailed, LockHeld, MirrorDamaged, SelectionEmpty, StoreError
+from .run import (
+    DiscoveryIncomplete,
+    EmitFailed,
+    LockHeld,
+    MirrorDamaged,
+    SelectionEmpty,
+    StoreError,
+    from_system,
+)
 from .service import AccessDenied, ContentMissing, CredentialsRefused, NotFound, RateLimited, ServiceError, Unavailable
 from .transport import (
     CertificateRefused,
@@ -68,5 +76,6 @@ __all__ = [
     "UnsafeRedirect",
     "UnsupportedContent",
     "from_os_error",
+    "from_system",
     "most_severe",
 ]

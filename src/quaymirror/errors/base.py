@@ -208,8 +208,16 @@ _REASONS = {
     errno.EROFS: "the file system is read-only",
     errno.EPERM: "permission denied",
     errno.EIO: "input/output error",
-    errno.EMFILE: "too many open files",
+    errno.EMFILE: "too many open files: see ulimit -n",
+    errno.ENXIO: "a pipe that no process reads",
+    errno.ENOMEM: "there is not enough memory",
+    errno.EAGAIN: "can't start a thread or a process: too many of them, or not enough memory",
 }
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the operating system says of `error`, in our words where they say more."""
+    return _REASONS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
 
 
 def from_os_error(
@@ -219,10 +227,7 @@ def from_os_error(
 
     A ValueError is what Python raises for a path that no file can have.
     """
-    if isinstance(error, OSError):
-        reason = _REASONS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
-    else:
-        reason = "not a valid path"
+    reason = reason_of(error) if isinstance(error, OSError) else "not a valid path"
 
     text = str(path)
     return kind(f"can't {doing} {text if text.isprintable() else repr(text)}: {reason}", phase=phase)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import ExitCode, Phase, QuaymirrorError, Scope, Side
+from .base import ExitCode, Phase, QuaymirrorError, Scope, Side, reason_of
 
 
 class LockHeld(QuaymirrorError):
@@ -48,3 +48,20 @@ class StoreError(QuaymirrorError):
     exit_code = ExitCode.STORAGE
     scope = Scope.RUN
     side = Side.STORE
+
+
+def from_system(error: BaseException) -> StoreError | None:
+    """Return the error for a failure of the system that was not expected where it happened, None if it is none.
+
+    The machine lacks something then, or what is about to be used is not what it should be.
+    """
+    match error:
+        case OSError():
+            path = "" if error.filename is None else f"can't use {error.filename}: "
+            return StoreError(f"{path}{reason_of(error)}")
+        case MemoryError():
+            return StoreError("there is not enough memory")
+        case RuntimeError(args=[str(text), *_]) if "can't start new thread" in text:
+            return StoreError("can't start a thread: too many of them, or not enough memory")
+        case _:
+            return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -152,7 +153,7 @@ async def run_jobs(jobs: Iterable[Job], watch: Watch = unwatched) -> list[JobRes
             results += together
             try:
                 async with open_engine([job.options for job in group]) as engine, anyio.create_task_group() as tasks:
-                    for lane in _grouped(together, lambda result: result.job.state_directory.resolve()):
+                    for lane in _grouped(together, lambda result: os.path.realpath(result.job.state_directory)):
                         tasks.start_soon(_Lane(lane, engine, len(group) > 1).run)
             except QuaymirrorError as error:
                 for result in together:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..auth.files import read_config_file
 from ..documents import LOCK_VERSION, LockedImageJson, LockJson
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
@@ -64,10 +65,7 @@ def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
-            document = parse_object(stream.read(_MAX_BYTES + 1), limit=_MAX_BYTES)
-    except OSError as error:
-        raise ConfigError(f"can't read {file}: {error.strerror}") from None
+        document = parse_object(read_config_file(file, limit=_MAX_BYTES), limit=_MAX_BYTES)
     except InvalidDocument as error:
         raise ConfigError(f"{file} is not a lock file: it {error}") from None
 

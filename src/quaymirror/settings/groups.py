@@ -22,6 +22,7 @@ from ..store.fsops import Fsync
 from .spec import (
     Group,
     Heading,
+    appendable_file,
     decimal,
     existing_directory,
     existing_file,
@@ -339,7 +340,7 @@ class OutputOptions(Group):
     )
     verbose: bool = flag("-v, --verbose", OUTPUT, "Also show retries and every tag checked.", in_file=False)
     quiet: bool = flag("-q, --quiet", OUTPUT, "Print errors only.", in_file=False)
-    log_file: Path | None = path("--log-file FILE", OUTPUT, "Append a log to this file.", writable_file)
+    log_file: Path | None = path("--log-file FILE", OUTPUT, "Append a log to this file.", appendable_file)
     log_format: str = option(
         "--log-format FORMAT", OUTPUT, "Format of log lines: text or json.", "text", choices=LOG_FORMATS
     )

@@ -303,10 +303,19 @@ def existing_file(path: Path) -> None:
         raise ConfigError(f"no such file: {path}")
 
 
-def writable_file(path: Path) -> None:
+def appendable_file(path: Path) -> None:
     """Raise `ConfigError` if `path` is a directory, or in one that does not exist."""
     if os.path.isdir(path) or not os.path.isdir(path.absolute().parent):  # noqa: PTH112 - as above
         raise ConfigError(f"can't write a file at {path}")
+
+
+def writable_file(path: Path) -> None:
+    """Raise `ConfigError` if no file can be put at `path`, nor written to what is there."""
+    appendable_file(path)
+    is_replaced = not os.path.exists(path) or os.path.isfile(path)  # noqa: PTH110, PTH113 - as above
+    needed = (path.absolute().parent, os.W_OK | os.X_OK) if is_replaced else (path, os.W_OK)
+    if not os.access(*needed):
+        raise ConfigError(f"can't write a file at {path}: permission denied")
 
 
 def replaceable_file(path: Path) -> None:

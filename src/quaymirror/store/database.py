@@ -55,7 +55,7 @@ def open_database(
     :raises ConfigError: if a newer quaymirror wrote it.
     :raises StoreError: if it can't be opened or created.
     """
-    if path.exists() and not path.is_file():
+    if fsops.exists(path) and not path.is_file():
         # SQLite would wait forever for a writer of a pipe.
         raise StoreError(f"can't use {path}: not a file", phase=Phase.COMMIT)
 
@@ -113,7 +113,7 @@ def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) ->
 
 
 def _prepare(connection: Connection, path: Path | None, form: Format, *, read_only: bool) -> None:
-    if path is None or not path.exists() or path.stat().st_size == 0:
+    if path is None or not fsops.exists(path) or path.stat().st_size == 0:
         _step(connection, form, 0)
 
     if connection.execute("PRAGMA application_id").fetchone()[0] != form.application_id:

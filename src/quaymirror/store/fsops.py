@@ -69,10 +69,17 @@ def _ignore_unsupported(*also: int) -> Iterator[None]:
             raise
 
 
+def exists(path: Path) -> bool:
+    """Return True if something is at `path`, False if not; if that can't be known, it is an error."""
+    with local_errors("read", path):
+        return path.exists()
+
+
 def make_directory(path: Path) -> None:
     """Create `path` and its missing parents durably: a file is no safer than the directories that lead to it."""
-    if path.is_dir():
-        return
+    with local_errors("create directory", path):
+        if path.is_dir():
+            return
 
     if path.parent != path:
         make_directory(path.parent)
@@ -187,6 +194,16 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True, suffix: str =
 
     if sync:
         sync_directory(path.parent)
+
+
+def open_for_writing(path: Path, flags: int = 0) -> int:
+    """Open what the user named, which may be a device or a pipe, for writing; `flags` are further ones of `os.open`.
+
+    :raises OSError: if it can't be opened, or is a pipe that no process reads: opening it would block.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 @contextmanager

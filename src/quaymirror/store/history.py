@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InvalidName
 from ..oci import Digest
 from ..untrusted import InvalidDocument, parse_object
+from . import fsops
 from .database import Connection, Format, Row, database_errors, memory_database, open_database
 from .records import PastRun, TagCheck
 
@@ -80,7 +81,7 @@ class History:
         :raises StoreError: if it can't be opened or created.
         """
         path = home / "history.db"
-        if read_only and not path.exists():
+        if read_only and not fsops.exists(path):
             return cls(memory_database(FORMAT), path), None
 
         connection, notice = open_database(path, FORMAT, read_only=read_only)

@@ -128,7 +128,7 @@ class OCILayout:
         storage = LocalStorage(root)
         storage.exists()
         path = _state_path(root)
-        state, _ = State.open(path, read_only=True) if path.exists() else (State.empty(), None)
+        state, _ = State.open(path, read_only=True) if fsops.exists(path) else (State.empty(), None)
         try:
             yield cls(storage, state)
         finally:

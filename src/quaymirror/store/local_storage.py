@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import MirrorDamaged, TargetRefused
+from ..errors import MirrorDamaged, Phase, StoreError, TargetRefused, from_os_error
 from ..oci import Descriptor, Digest
 from . import documents, fsops
 from .executor import ExecutorPool
@@ -88,8 +88,10 @@ class LocalStorage:
         path = self._prefix + key  # no Path: this is called often, and making one takes longer than the call of lstat
         try:
             status = os.lstat(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise from_os_error(error, "read", path, kind=StoreError, phase=Phase.STORE) from error
 
         if not stat.S_ISREG(status.st_mode):
             raise MirrorDamaged(f"{path} is not a regular file: remove it, it does not belong there")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import LockHeld, StoreError
 from ..untrusted import parse_object
-from .fsops import local_errors, read_file
+from .fsops import exists, local_errors, read_file
 
 WRITERS = "lock"
 READERS = "readers"
@@ -102,7 +102,7 @@ def reading(directory: Path) -> Iterator[None]:
     path = directory / READERS
     with ExitStack() as stack:
         try:
-            descriptor = stack.enter_context(_opened(path, _READ_FLAGS if path.exists() else _READ_FLAGS | os.O_CREAT))
+            descriptor = stack.enter_context(_opened(path, _READ_FLAGS if exists(path) else _READ_FLAGS | os.O_CREAT))
         except StoreError:
             pass
         else:

@@ -367,7 +367,7 @@ async def _workers(address: DerivedAddress) -> AsyncIterator[Workers]:
 
 
 def _state_directory(address: DerivedAddress) -> Path:
-    if (address.directory / "oci-layout").exists():
+    if fsops.exists(address.directory / "oci-layout"):
         raise TargetRefused(f"{address.directory} is an OCI image layout: name another directory for derived images")
 
     return address.directory / ".quaymirror"

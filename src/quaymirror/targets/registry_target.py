@@ -274,7 +274,7 @@ def state_path(address: RegistryAddress, settings: Options) -> Path:
 
 def _read_state(address: RegistryAddress, settings: Options) -> tuple[State, str | None]:
     path = state_path(address, settings)
-    return State.open(path, read_only=True) if path.exists() else (State.empty(), None)
+    return State.open(path, read_only=True) if fsops.exists(path) else (State.empty(), None)
 
 
 async def _lock_state(

@@ -14,6 +14,7 @@ from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
 from ..settings import Options
+from ..store import fsops
 from ..store.records import ImageRecord
 from ..store.state import State
 from ..store.verify import Damage, Verification
@@ -99,7 +100,7 @@ class _Check:
 
 def _records(address: RegistryAddress, settings: Options) -> list[ImageRecord]:
     path = state_path(address, settings)
-    if not path.exists():
+    if not fsops.exists(path):
         raise ConfigError(f"no run from here has pushed to {address}: name the target, and --state, as given to sync")
 
     state, _ = State.open(path, read_only=True)

@@ -1,0 +1,175 @@
+"""Errors of this machine: whatever path, limit or stream it is about, a command ends with a line and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+from commands import run
+from organizations import TAG, kolla
+from strangers import NOBODY, as_stranger, open_directory
+
+from quaymirror.testing import QuayServer
+
+pytestmark = pytest.mark.timeout(120)
+
+UNUSED = "registry://127.0.0.1:9?insecure=true"
+COMMANDS = {
+    "sync": ["sync", "kolla", "*", TAG, "--to", "{}"],
+    "sync --dry-run": ["sync", "kolla", "*", TAG, "--dry-run", "--to", "{}"],
+    "sync to dir": ["sync", "kolla", "*", TAG, "--to", "dir://{}"],
+    "sync to tar": ["sync", "kolla", "*", TAG, "--to", "tar://{}/{{repo}}.tar"],
+    "sync --state": ["sync", "kolla", "*", TAG, "--retries", "0", "--to", UNUSED, "--state", "{}"],
+    "sync --report": ["sync", "kolla", "*", TAG, "--dry-run", "--report", "{}"],
+    "sync --report-html": ["sync", "kolla", "*", TAG, "--dry-run", "--report-html", "{}"],
+    "sync --lock-file": ["sync", "kolla", "*", TAG, "--dry-run", "--lock-file", "{}"],
+    "sync --log-file": ["sync", "kolla", "*", TAG, "--dry-run", "--log-file", "{}"],
+    "sync --metrics-textfile": ["sync", "kolla", "*", TAG, "--dry-run", "--metrics-textfile", "{}"],
+    "sync --from-lock": ["sync", "--dry-run", "--from-lock", "{}"],
+    "list --token-file": ["list", "kolla", "*", TAG, "--token-file", "{}"],
+    "list --cafile": ["list", "kolla", "*", TAG, "--cafile", "{}"],
+    "info --authfile": ["info", "kolla", "*", TAG, "--authfile", "{}"],
+    "info --cert-dir": ["info", "kolla", "*", TAG, "--src-cert-dir", "{}"],
+    "verify": ["verify", "{}"],
+    "verify --state": ["verify", UNUSED, "--state", "{}"],
+    "watch": ["watch", "{}"],
+    "watch --state": ["watch", UNUSED, "--state", "{}"],
+    "history": ["history", "--to", "{}"],
+    "history --state": ["history", "--to", UNUSED, "--state", "{}"],
+    "prune": ["prune", "{}"],
+    "prune --yes": ["prune", "--yes", "{}"],
+    "run --config": ["run", "--config", "{}"],
+    "config show": ["config", "show", "--config", "{}"],
+    "config import": ["config", "import", "{}"],
+}
+# What is at the path, and whether nothing can come of a command with it.
+PATHS = {
+    "in a directory that may not be entered": "closed/directory",
+    "too long a name": "x" * 300,
+    "too long a path": "y/" * 3000 + "y",
+    "a loop": "loop",
+    "below a loop": "loop/x",
+    "below a file": "file/x",
+    "a pipe": "pipe",
+    "a device": "/dev/full",
+}
+# Nothing is there, nor in the way of looking; a log may go to a device; a dry run writes no lock file.
+FINE = {("sync --dry-run", "below a file"), ("sync --log-file", "a device"), ("sync --lock-file", "a pipe")}
+MIRRORS = {"closed blobs and state": ("blobs", ".quaymirror"), "a closed state": (".quaymirror",), "closed": (".",)}
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A directory of root's with all kinds of paths, and `home` in it, which belongs to the stranger."""
+    with open_directory() as directory:
+        (directory / "closed").mkdir()
+        (directory / "closed/directory").mkdir()
+        (directory / "closed").chmod(0o700 if os.geteuid() == 0 else 0)
+        (directory / "file").write_text("x")
+        (directory / "loop").symlink_to("loop")
+        os.mkfifo(directory / "pipe")
+        (directory / "pipe").chmod(0o666)
+        (directory / "home").mkdir()
+        if os.geteuid() == 0:
+            os.chown(directory / "home", NOBODY, NOBODY)
+
+        yield directory
+        (directory / "closed").chmod(0o700)
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a command says of its end: one line, with its name."""
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith("quaymirror: ")]
+
+
+@pytest.mark.parametrize("what", PATHS)
+async def test_a_path_that_cannot_be_used_ends_a_command_with_a_line(what: str, place: Path) -> None:
+    path = str(place / PATHS[what])
+    wrong: dict[str, object] = {}
+    limit = anyio.CapacityLimiter(4)
+
+    async def check(command: str) -> None:
+        words = [word.format(path) for word in COMMANDS[command]]
+        if words[0] in ("sync", "list", "info"):
+            words += ["--server", server.url]
+
+        done = await anyio.to_thread.run_sync(lambda: as_stranger(*words, cwd=place / "home"), limiter=limit)
+        is_fine = done.returncode == 0 and (command, what) in FINE
+        if not (is_fine or (done.returncode in (2, 6) and len(lines(done)) == 1)):
+            wrong[command] = (done.returncode, done.stderr[-500:])
+
+    async with QuayServer(kolla(1)[0]) as server, anyio.create_task_group() as tasks:
+        for command in COMMANDS:
+            tasks.start_soon(check, command)
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("closed", MIRRORS)
+async def test_who_may_not_read_a_mirror_is_told(closed: str, place: Path) -> None:
+    registry, _ = kolla(2)
+    mirror = place / "mirror"
+    async with QuayServer(registry) as server:
+        server_options = ["--server", server.url]
+        shutil.rmtree(mirror, ignore_errors=True)
+        await anyio.to_thread.run_sync(lambda: shutil.copytree(_mirror(server, place), mirror))
+        for name in MIRRORS[closed]:
+            (mirror / name).chmod(0o700 if os.geteuid() == 0 else 0)
+
+        for command in (
+            ["sync", "kolla", "*", TAG, "--to", str(mirror), *server_options],
+            ["sync", "kolla", "*", TAG, "--dry-run", "--to", str(mirror), *server_options],
+            ["verify", str(mirror)],
+            ["verify", "--fast", str(mirror)],
+            ["verify", "--repair", str(mirror), *server_options],
+            ["history", "--to", str(mirror)],
+            ["watch", str(mirror)],
+            ["prune", str(mirror)],
+            ["prune", "--yes", str(mirror)],
+        ):
+            done = await anyio.to_thread.run_sync(partial(as_stranger, *command, cwd=place / "home"))
+            assert done.returncode in (2, 6, 8), (command, done.returncode, done.stderr[-500:])
+            assert lines(done) or done.returncode == 8, command
+
+
+def _mirror(server: QuayServer, place: Path) -> Path:
+    target = place / f"whole-{server.host.rpartition(':')[2]}"
+    done = subprocess.run(
+        [sys.executable, "-m", "quaymirror", "sync", "kolla", "*", TAG, "--server", server.url, "--to", str(target)],
+        check=False, capture_output=True, text=True, cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.mark.parametrize("option", ["--report", "--report-html", "--lock-file", "--log-file", "--metrics-textfile"])
+async def test_a_pipe_that_no_process_reads_is_not_waited_for(option: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with QuayServer(kolla(1)[0]) as server:
+        done = await run(
+            "sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", option, "pipe", cwd=tmp_path
+        )
+
+    assert done.returncode in (2, 6)
+    assert len(lines(done)) == 1
+
+
+async def test_a_report_is_written_to_a_pipe_that_a_process_reads(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    async with QuayServer(kolla(1)[0]) as server:
+        words = ["sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", "--report", "pipe"]
+        await run(*words, cwd=tmp_path, check=0)
+
+    assert json.loads(os.read(reader, 1 << 16))["exit_code"] == 0
+    os.close(reader)
