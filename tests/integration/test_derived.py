@@ -98,7 +98,7 @@ async def test_a_failing_filter_fails_its_image_only_and_says_in_which_phase(tmp
     assert not list(tmp_path.rglob(".quaymirror/work"))
 
 
-async def test_the_half_of_a_layer_that_a_crash_left_is_not_believed(tmp_path: Path) -> None:
+async def test_a_layer_left_incomplete_by_a_crash_is_not_used(tmp_path: Path) -> None:
     image = small_image("nova", 200_000)
     encoded = image.blobs[1].digest.partition(":")[2]
     (tmp_path / "all" / encoded).mkdir(parents=True)
@@ -110,7 +110,7 @@ async def test_the_half_of_a_layer_that_a_crash_left_is_not_believed(tmp_path: P
     assert (tmp_path / "all" / encoded / "layer.tar").read_bytes() == gzip.decompress(image.blobs[1].data)
 
 
-async def test_the_next_night_derives_what_changed_or_is_gone(tmp_path: Path) -> None:
+async def test_the_next_run_derives_images_that_changed_or_are_gone(tmp_path: Path) -> None:
     registry = registry_of(nova=small_image("nova"), glance=small_image("glance"))
     async with QuayServer(registry) as server:
         to = f"tar://{tmp_path}/{{repo}}.tar"
@@ -121,9 +121,7 @@ async def test_the_next_night_derives_what_changed_or_is_gone(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("to", ["tar://{}/{{repo}}.tar", "oci://{}/{{repo}}"])
-async def test_who_lost_a_place_to_an_image_of_another_run_does_not_believe_to_be_there(
-    tmp_path: Path, to: str
-) -> None:
+async def test_an_image_whose_file_another_run_has_replaced_is_not_unchanged(tmp_path: Path, to: str) -> None:
     registry, first, second = Registry(), "kolla", "openstack"
     for name in (first, second):
         registry.organization(name).repository("nova").push(TAG, small_image(name))
@@ -145,7 +143,7 @@ def slow_image() -> SourceManifest:
     ("number", "code"),
     [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGKILL, None)],
 )
-async def test_a_run_that_is_ended_takes_its_workers_along(
+async def test_a_run_that_is_terminated_ends_its_workers(
     tmp_path: Path, number: signal.Signals, code: ExitCode | None
 ) -> None:
     async with QuayServer(registry_of(slow=slow_image())) as server:
@@ -259,7 +257,7 @@ def daemon(path: Path) -> Iterator[Daemon]:
             thread.join()
 
 
-async def test_a_daemon_gets_every_image_and_is_asked_whether_it_has_it_still(
+async def test_a_daemon_gets_every_image_and_is_asked_for_it_by_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = {name: small_image(name, 3000, 2000) for name in ("nova", "glance", "heat")}
@@ -327,7 +325,7 @@ def _can_mount(directory: Path) -> bool:
 
 @pytest.mark.interop
 @pytest.mark.parametrize("address", ["oci://{}/{{repo}}", "mounts://{}/{{repo}}", "dir://{}/{{repo}}?expand=true"])
-async def test_what_is_unpacked_is_what_occystrap_unpacks(tmp_path: Path, address: str) -> None:
+async def test_unpacked_images_equal_those_of_occystrap(tmp_path: Path, address: str) -> None:
     if address.startswith("mounts") and not _can_mount(tmp_path / "probe"):
         pytest.skip("overlay file systems can't be mounted here")
 

@@ -76,7 +76,7 @@ async def sync_both(
     return reports
 
 
-async def test_two_layouts_that_are_filled_at_once_cost_one_download(tmp_path: Path) -> None:
+async def test_two_layouts_mirrored_together_need_one_download(tmp_path: Path) -> None:
     registry, images = kolla(10)
     progress: dict[str, RunProgress] = {}
     async with QuayServer(registry) as server:
@@ -97,7 +97,7 @@ async def test_two_layouts_that_are_filled_at_once_cost_one_download(tmp_path: P
 
 @pytest.mark.interop
 @pytest.mark.parametrize("layer_size", [4096, 3_000_000], ids=["small layers", "large layers"])
-async def test_a_registry_is_given_what_a_layout_has(tmp_path: Path, layer_size: int) -> None:
+async def test_a_push_uses_blobs_of_a_layout(tmp_path: Path, layer_size: int) -> None:
     registry, images = kolla(4, layer_size=layer_size)
     with peers.docker_registry(tmp_path) as url:
         target = f"registry://{url.removeprefix('http://')}?insecure=true"
@@ -121,7 +121,7 @@ async def test_a_registry_is_given_what_a_layout_has(tmp_path: Path, layer_size:
 
 
 @pytest.mark.interop
-async def test_a_layout_and_a_registry_can_be_filled_at_once(tmp_path: Path) -> None:
+async def test_a_layout_and_a_registry_can_be_mirrored_together(tmp_path: Path) -> None:
     registry, images = kolla(6)
     with peers.docker_registry(tmp_path) as url:
         async with QuayServer(registry) as server:
@@ -137,7 +137,7 @@ async def test_a_layout_and_a_registry_can_be_filled_at_once(tmp_path: Path) -> 
     layouts.check(tmp_path / "first")
 
 
-async def test_what_an_earlier_night_brought_to_one_layout_is_not_fetched_for_another(tmp_path: Path) -> None:
+async def test_blobs_of_an_earlier_run_to_one_layout_are_not_fetched_for_another(tmp_path: Path) -> None:
     registry, images = kolla(4)
     async with QuayServer(registry) as server:
         settings = Options.of(server=server.url)
@@ -154,7 +154,7 @@ async def test_what_an_earlier_night_brought_to_one_layout_is_not_fetched_for_an
     layouts.check(tmp_path / "second")
 
 
-async def test_damage_in_one_layout_does_not_get_into_another(tmp_path: Path) -> None:
+async def test_damage_in_one_layout_is_not_copied_to_another(tmp_path: Path) -> None:
     registry, _ = kolla(2)
     async with QuayServer(registry) as server:
         settings = Options.of(server=server.url)
@@ -230,7 +230,7 @@ async def test_a_disk_that_is_full_ends_one_run_and_not_the_other(
     layouts.check(tmp_path / "first")
 
 
-async def test_jobs_with_targets_of_their_own_go_on_at_once_and_sum_up_in_one_place(tmp_path: Path) -> None:
+async def test_jobs_with_different_targets_run_concurrently_with_one_summary(tmp_path: Path) -> None:
     registry, images = kolla(6)
     async with QuayServer(registry) as server:
         configured(tmp_path, server, TWO_TARGETS)
@@ -252,7 +252,7 @@ async def test_jobs_with_targets_of_their_own_go_on_at_once_and_sum_up_in_one_pl
     assert blobs < 2 * sum(len(image.all_blobs()) for image in images.values())
 
 
-async def test_organizations_that_go_to_one_target_are_one_run_each_with_its_own_credentials(tmp_path: Path) -> None:
+async def test_organizations_with_one_target_are_one_run_with_separate_credentials(tmp_path: Path) -> None:
     registry, images = kolla(3)
     private = registry.organization("private")
     private.repository("secret", public=False).push(TAG, small_image("private"))
@@ -301,7 +301,7 @@ tags = ["{TAG}"]
     assert set(layouts.names(tmp_path / "mirror")) >= {f"kolla/{name}:{TAG}" for name in images}
 
 
-async def test_jobs_with_other_limits_follow_one_after_the_other(tmp_path: Path) -> None:
+async def test_jobs_with_different_limits_run_one_after_the_other(tmp_path: Path) -> None:
     async with QuayServer(kolla(2)[0]) as server:
         configured(tmp_path, server, TWO_TARGETS + "max-requests-per-second = 500\n")
         done = await run("run", "--progress", "json", cwd=tmp_path, check=0, env=NO_SERVER)
@@ -311,7 +311,7 @@ async def test_jobs_with_other_limits_follow_one_after_the_other(tmp_path: Path)
 
 
 @pytest.mark.parametrize("trouble", ["target", "certificates"])
-async def test_a_job_that_can_not_begin_does_not_keep_those_after_it_from_running(tmp_path: Path, trouble: str) -> None:
+async def test_a_job_that_fails_to_start_does_not_stop_the_next_ones(tmp_path: Path, trouble: str) -> None:
     async with QuayServer(kolla(2)[0]) as server:
         jobs = TWO_TARGETS.replace("[jobs.second]", "max-requests-per-second = 500\n[jobs.second]")
         if trouble == "target":
@@ -328,7 +328,7 @@ async def test_a_job_that_can_not_begin_does_not_keep_those_after_it_from_runnin
     assert len(layouts.names(tmp_path / "second")) == 2
 
 
-async def test_jobs_of_one_target_that_can_not_be_one_run_take_turns(tmp_path: Path) -> None:
+async def test_jobs_of_one_target_that_can_not_be_joined_take_turns(tmp_path: Path) -> None:
     async with QuayServer(kolla(2)[0]) as server:
         configured(tmp_path, server, TWO_TARGETS.replace('"second"', '"first"').replace("[jobs.second]\n", (
             "[jobs.second]\nconcurrency = 3\n"
@@ -370,7 +370,7 @@ async def test_ctrl_c_ends_all_runs_and_another_command_finishes_them(tmp_path: 
     assert len(layouts.names(tmp_path / "first")) == len(layouts.names(tmp_path / "second")) == len(images)
 
 
-async def test_who_waits_in_vain_for_a_target_does_not_end_the_others(tmp_path: Path) -> None:
+async def test_a_job_that_waits_in_vain_for_its_target_does_not_end_the_others(tmp_path: Path) -> None:
     async with QuayServer(kolla(2)[0]) as server:
         configured(tmp_path, server, TWO_TARGETS)
         (tmp_path / "second").mkdir()

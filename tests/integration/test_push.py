@@ -103,7 +103,7 @@ async def test_each_blob_is_fetched_once_uploaded_once_and_mounted_everywhere_el
         assert [request.path for request in target.requests()] == ["/v2/"]
 
 
-async def test_what_one_target_was_given_says_nothing_of_another_that_is_remembered_in_the_same_directory(
+async def test_targets_with_a_common_state_directory_have_separate_states(
     tmp_path: Path,
 ) -> None:
     registry, images = kolla(3)
@@ -119,7 +119,7 @@ async def test_what_one_target_was_given_says_nothing_of_another_that_is_remembe
                 assert all(peers.has_tag(target.url, f"kolla/{name}", TAG) for name in images)
 
 
-async def test_who_lost_a_place_to_an_image_of_another_run_does_not_believe_to_be_there(tmp_path: Path) -> None:
+async def test_an_image_whose_tag_another_run_has_replaced_is_not_unchanged(tmp_path: Path) -> None:
     registry, told = Registry(), list[Event]()
     images = {name: small_image(name) for name in ("kolla", "openstack")}
     for name, image in images.items():
@@ -140,7 +140,7 @@ async def test_who_lost_a_place_to_an_image_of_another_run_does_not_believe_to_b
     assert "kolla/nova:2025.1-debian was replaced by openstack/nova:2025.1-debian" in notices[0]
 
 
-async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Path) -> None:
+async def test_content_that_the_target_has_lost_is_reported_and_pushed_again(tmp_path: Path) -> None:
     registry, images = kolla(6)
     with peers.DockerRegistry(tmp_path) as target:
         async with QuayServer(registry) as server:
@@ -167,7 +167,7 @@ async def test_what_the_target_has_lost_is_named_and_brought_again(tmp_path: Pat
             assert (await verify_target(spec, options)).damages == ()
 
 
-async def test_blobs_that_a_registry_lost_behind_our_back_are_brought_again(tmp_path: Path) -> None:
+async def test_blobs_that_a_registry_has_lost_are_pushed_again(tmp_path: Path) -> None:
     registry, _ = kolla(3)
     repository = registry.organization("kolla").repository("lost")
     layers = [make_layer("one", 2048), make_layer("two", 2048)]
@@ -214,7 +214,7 @@ async def test_without_a_state_an_image_that_is_there_costs_one_request_and_noth
             )
 
 
-async def test_placeholders_say_where_images_go(tmp_path: Path) -> None:
+async def test_placeholders_name_images(tmp_path: Path) -> None:
     registry, images = kolla(3)
     with peers.DockerRegistry(tmp_path) as target:
         async with QuayServer(registry) as server:
@@ -290,7 +290,7 @@ async def test_a_private_authority_and_a_client_certificate_are_taken_from_a_dir
             check_pulled(target.url, f"kolla/{name}:{TAG}", image, tmp_path, f"--cert-dir={certificates}")
 
 
-async def test_certificates_need_not_be_verified_if_somebody_says_so(tmp_path: Path) -> None:
+async def test_certificate_verification_can_be_disabled(tmp_path: Path) -> None:
     registry, _ = kolla(2)
     chain = pair(trustme.CA().issue_cert("127.0.0.1"), tmp_path, "server")
     with peers.DockerRegistry(tmp_path, tls=chain) as target:
@@ -307,7 +307,7 @@ def pair(certificate: trustme.LeafCert, directory: Path, name: str) -> tuple[Pat
     return files
 
 
-async def test_a_target_that_is_down_ends_the_run_before_anything_is_asked_of_the_source(tmp_path: Path) -> None:
+async def test_a_target_that_is_down_ends_the_run_before_any_request_to_the_source(tmp_path: Path) -> None:
     registry, _ = kolla(2)
     async with QuayServer(registry) as server:
         address = f"registry://127.0.0.1:{peers.free_port()}?insecure=true"
@@ -320,7 +320,7 @@ async def test_a_target_that_is_down_ends_the_run_before_anything_is_asked_of_th
     assert caught.value.side is Side.TARGET
 
 
-async def test_a_registry_that_is_killed_and_comes_back_gets_everything_in_the_same_run(tmp_path: Path) -> None:
+async def test_a_registry_that_is_restarted_gets_everything_in_the_same_run(tmp_path: Path) -> None:
     registry, images = kolla(30, layer_size=300_000)
     with peers.DockerRegistry(tmp_path) as target:
         async with QuayServer(registry) as server:
@@ -340,7 +340,7 @@ async def test_a_registry_that_is_killed_and_comes_back_gets_everything_in_the_s
             check_pulled(target.url, f"kolla/{name}:{TAG}", image, tmp_path, "--tls-verify=false")
 
 
-async def test_a_registry_that_stays_away_fails_the_images_that_are_missing_and_no_others(tmp_path: Path) -> None:
+async def test_a_registry_that_stays_down_fails_only_the_missing_images(tmp_path: Path) -> None:
     registry, images = kolla(30, layer_size=300_000)
     with peers.DockerRegistry(tmp_path) as target:
         async with QuayServer(registry) as server:

@@ -24,7 +24,7 @@ from quaymirror.testing import Status as Answer
 EVERYTHING = Selection("kolla", "*", TAG)
 
 
-async def test_every_image_lands_byte_for_byte_under_its_name(tmp_path: Path) -> None:
+async def test_every_image_is_mirrored_byte_for_byte_under_its_name(tmp_path: Path) -> None:
     registry, images = kolla()
     async with QuayServer(registry) as server:
         report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
@@ -148,7 +148,7 @@ async def test_a_moved_tag_replaces_its_entry_and_other_tags_and_tools_keep_thei
     assert len(found) == 4 + 1 + 1
 
 
-async def test_images_that_take_the_place_of_those_of_another_server_are_told_once(tmp_path: Path) -> None:
+async def test_replacing_images_of_another_server_is_reported_once(tmp_path: Path) -> None:
     told: list[str] = []
     registry, _ = kolla(3)
     async with QuayServer(registry) as first, QuayServer(registry) as second:
@@ -167,7 +167,7 @@ async def test_images_that_take_the_place_of_those_of_another_server_are_told_on
     assert second.host in told[0]
 
 
-async def test_all_platforms_are_mirrored_by_default_and_one_alone_is_an_image_by_itself(tmp_path: Path) -> None:
+async def test_all_platforms_are_mirrored_by_default_and_a_single_one_as_a_plain_image(tmp_path: Path) -> None:
     registry = Registry()
     amd = make_image([make_layer("base", 2048), make_layer("amd", 2048)], platform="linux/amd64")
     arm = make_image([make_layer("base", 2048), make_layer("arm", 2048)], platform="linux/arm64")
@@ -233,7 +233,7 @@ async def test_one_failing_tag_check_fails_that_image_only(tmp_path: Path) -> No
     assert f"kolla/{broken}:{TAG}" not in layouts.names(tmp_path / "mirror")
 
 
-async def test_a_listing_that_breaks_off_keeps_what_was_mirrored_and_is_no_success(tmp_path: Path) -> None:
+async def test_an_interrupted_listing_keeps_mirrored_images_and_fails_the_run(tmp_path: Path) -> None:
     registry, _ = kolla(3)
     for number in range(150):
         registry.organization("kolla").repository(f"late-{number:03}")
@@ -247,7 +247,7 @@ async def test_a_listing_that_breaks_off_keeps_what_was_mirrored_and_is_no_succe
     layouts.check(tmp_path / "mirror")
 
 
-async def test_an_unknown_organization_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:
+async def test_an_unknown_organization_and_an_empty_one_are_distinguished(tmp_path: Path) -> None:
     registry = Registry()
     registry.organization("empty")
     registry.user("somebody")
@@ -265,7 +265,7 @@ async def test_an_unknown_organization_and_an_empty_one_are_told_apart(tmp_path:
     assert "the user 'somebody' has no repositories" in messages["somebody"]
 
 
-async def test_a_selection_that_matches_nothing_is_told_by_its_exit_code(tmp_path: Path) -> None:
+async def test_a_selection_that_matches_nothing_has_an_exit_code(tmp_path: Path) -> None:
     registry, _ = kolla(2)
     async with QuayServer(registry) as server:
         settings = Options.of(server=server.url)
@@ -277,7 +277,7 @@ async def test_a_selection_that_matches_nothing_is_told_by_its_exit_code(tmp_pat
     assert tolerated.exit_code is ExitCode.OK
 
 
-async def test_a_dry_run_says_what_would_be_fetched_and_writes_nothing(tmp_path: Path) -> None:
+async def test_a_dry_run_reports_the_bytes_to_fetch_and_writes_nothing(tmp_path: Path) -> None:
     registry, images = kolla(10)
     async with QuayServer(registry) as server:
         planned = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url, dry_run=True))
@@ -292,7 +292,7 @@ async def test_a_dry_run_says_what_would_be_fetched_and_writes_nothing(tmp_path:
     assert again.counts == {Status.UNCHANGED: len(images), Status.SKIPPED: 0}
 
 
-async def test_two_runs_at_once_in_one_process_do_not_know_of_each_other(tmp_path: Path) -> None:
+async def test_two_concurrent_runs_in_one_process_are_independent(tmp_path: Path) -> None:
     registry, images = kolla(8)
     reports: list[quaymirror.Report] = []
 
@@ -307,7 +307,7 @@ async def test_two_runs_at_once_in_one_process_do_not_know_of_each_other(tmp_pat
     assert len(layouts.names(tmp_path / "a")) == len(layouts.names(tmp_path / "b")) == len(images)
 
 
-async def test_a_mirror_that_is_being_written_is_not_written_by_another_run(tmp_path: Path) -> None:
+async def test_only_one_run_at_a_time_writes_a_mirror(tmp_path: Path) -> None:
     registry, _ = kolla(2)
     async with QuayServer(registry) as server:
         async with OCILayout.open(tmp_path / "mirror"):

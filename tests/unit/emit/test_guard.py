@@ -1,4 +1,4 @@
-"""What a registry is told about us is for it alone, and for token services that were allowed."""
+"""Credentials for a registry go only there, and to allowed token services."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_another_hosts_token_service_gets_no_password() -> None:
         assert thief.heard == []
 
 
-async def test_a_token_service_that_was_allowed_gets_it() -> None:
+async def test_an_allowed_token_service_gets_the_password() -> None:
     with serving(Peer(200, body=b'{"token": "t"}')) as realm, serving(Peer(401)) as registry:
         registry.headers["Www-Authenticate"] = f'Bearer realm="http://{realm.host}/token",service="x"'
         assert await ask(registry, realm.host) == ""

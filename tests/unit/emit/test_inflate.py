@@ -57,7 +57,7 @@ def test_an_empty_layer_stays_empty(tmp_path: Path) -> None:
     ],
     ids=["cut gzip", "damaged gzip", "gzip and more", "cut zstd", "damaged zstd", "another layer", "nothing"],
 )
-def test_what_is_not_the_layer_leaves_nothing_behind(
+def test_a_wrong_layer_leaves_no_file_behind(
     tmp_path: Path, blob: bytes, error: type[QuaymirrorError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -67,7 +67,7 @@ def test_what_is_not_the_layer_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
-def test_a_layer_that_grows_beyond_measure_is_given_up_early(tmp_path: Path, compress: object) -> None:
+def test_a_layer_that_becomes_too_large_is_given_up_early(tmp_path: Path, compress: object) -> None:
     assert callable(compress)
     bomb = compress(bytes(50_000_000))
     assert len(bomb) * 200 < 50_000_000

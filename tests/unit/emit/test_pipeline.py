@@ -95,7 +95,7 @@ async def test_staged_layers_stay_for_other_images_and_cost_no_second_copy(tmp_p
         assert layer.path.samefile(tmp_path / "out" / layer.name / "layer.tar")
 
 
-def test_a_writer_is_told_again_which_file_a_filtered_layer_is_in(tmp_path: Path) -> None:
+def test_a_writer_gets_the_file_of_a_filtered_layer(tmp_path: Path) -> None:
     program = """
 import sys
 from types import SimpleNamespace
@@ -120,7 +120,7 @@ async def test_a_filter_gets_layers_that_the_destination_has_already(tmp_path: P
         assert tar.getnames() == []
 
 
-async def test_layers_that_are_there_are_not_handed_over(tmp_path: Path) -> None:
+async def test_layers_that_the_destination_has_are_not_passed_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = make_job(tmp_path, "nova", LAYERS, "dir", out)
     await emit(job)
@@ -130,7 +130,7 @@ async def test_layers_that_are_there_are_not_handed_over(tmp_path: Path) -> None
     assert manifest(out, "again")["Layers"] == manifest(out, "nova")["Layers"]
 
 
-async def test_a_failing_filter_leaves_nothing_under_a_final_name_and_is_named(tmp_path: Path) -> None:
+async def test_a_failing_filter_publishes_nothing_and_is_named(tmp_path: Path) -> None:
     layers = [*LAYERS, b"this is no archive" * 100]
     for scheme, path in (("dir", tmp_path / "out"), ("tar", tmp_path / "nova.tar")):
         with pytest.raises(EmitFailed, match=r"kolla/.*: filter normalize-timestamps failed: "):
@@ -156,14 +156,14 @@ async def test_catalogs_hold_every_image_however_many_processes_finish_at_once(t
     assert sorted(catalog) == sorted(f"kolla/{name}" for name in names)
 
 
-async def test_a_damaged_catalog_is_told(tmp_path: Path) -> None:
+async def test_a_damaged_catalog_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "catalog.json").write_text('{"kolla/no')
     with pytest.raises(EmitFailed, match=r"catalog\.json is damaged"):
         await emit(make_job(tmp_path, "nova", LAYERS, "dir", tmp_path / "out"))
 
 
-async def test_what_filters_print_and_what_they_append_comes_back_whole(tmp_path: Path) -> None:
+async def test_all_output_of_filters_is_returned(tmp_path: Path) -> None:
     shared = tmp_path / "layers.jsonl"
     filters = ("search:pattern=?,script_friendly=true", f"inspect:file={shared}")
     names = [f"image-{number}" for number in range(8)]
@@ -196,7 +196,7 @@ async def test_what_filters_print_and_what_they_append_comes_back_whole(tmp_path
         ("", "Empty filter"),
     ],
 )
-async def test_a_filter_that_occystrap_does_not_understand_is_refused_beforehand(text: str, words: str) -> None:
+async def test_a_filter_that_occystrap_rejects_is_refused_in_advance(text: str, words: str) -> None:
     async with Workers.open(1) as workers:
         with pytest.raises(ConfigError, match=f"--filter .*{words}"):
             await workers.run(calls.check, Destination("dir", "", "x"), (text,))

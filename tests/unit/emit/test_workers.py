@@ -16,7 +16,7 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def test_calls_run_in_another_process_that_is_used_again_and_ends_at_last() -> None:
+async def test_calls_run_in_a_process_that_is_reused_and_ends_at_last() -> None:
     async with Workers.open(1) as workers:
         first, second = await workers.run(os.getpid), await workers.run(os.getpid)
         assert first == second != os.getpid()
@@ -24,7 +24,7 @@ async def test_calls_run_in_another_process_that_is_used_again_and_ends_at_last(
     assert not is_alive(first)
 
 
-async def test_an_error_keeps_what_it_knows_and_its_worker_is_not_used_again(tmp_path: Path) -> None:
+async def test_an_error_keeps_its_properties_and_its_worker_is_not_reused(tmp_path: Path) -> None:
     from quaymirror.store import fsops
 
     async with Workers.open(1) as workers:
@@ -64,7 +64,7 @@ async def test_the_terminals_interrupt_does_not_reach_workers() -> None:
         assert await workers.run(os.getpid) == pid
 
 
-async def test_workers_know_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_get_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUAY_API_TOKEN", "hunter2")
     async with Workers.open(1) as workers:
         assert await workers.run(os.getenv, "QUAY_API_TOKEN") is None

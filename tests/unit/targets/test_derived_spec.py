@@ -1,4 +1,4 @@
-"""Addresses of derived targets: what they mean for each image, and what is refused before the first request."""
+"""Addresses of derived targets, and those that are refused before the first request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOVA = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1")
         ("./mirror", {"filters": ("normalize-timestamps",)}, "filters change images"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_to_do(target: str, options: dict[str, object], words: str) -> None:
+def test_an_invalid_address_is_refused_with_advice(target: str, options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_target(target, ALL, Options.of(**options))
 

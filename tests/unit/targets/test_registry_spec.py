@@ -1,4 +1,4 @@
-"""What the address of a registry means, and which ones are refused before the first request."""
+"""Addresses of target registries, and those that are refused before the first request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_repositories_in_repositories_keep_their_path() -> None:
     assert parse_address("registry://r.example/x").place("org/a/b:t").full_name == "r.example/x/org/a/b:t"
 
 
-def test_only_an_address_that_says_so_means_plain_http() -> None:
+def test_plain_http_is_used_only_on_request() -> None:
     assert parse_address("registry://mirror.example").origin.is_secure
     assert not parse_address("registry://mirror.example?insecure=true").origin.is_secure
     assert parse_address("registry://mirror.example?insecure=false").origin.is_secure
@@ -57,28 +57,28 @@ def test_only_an_address_that_says_so_means_plain_http() -> None:
         ("registry://mirror.example?compress=1", "no option 'compress'"),
     ],
 )
-def test_an_address_that_makes_no_sense_is_refused(text: str, words: str) -> None:
+def test_an_invalid_registry_address_is_refused(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         parse_target(text, SELECTION, Options())
 
     assert "secret" not in caught.value.message
 
 
-def test_images_are_not_pushed_to_where_they_come_from() -> None:
+def test_images_are_not_pushed_to_their_source() -> None:
     with pytest.raises(ConfigError, match="where the images come from"):
         parse_target("registry://quay.io", SELECTION, Options())
 
     assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Options()), RegistrySpec)
 
 
-def test_several_tags_need_a_place_each() -> None:
+def test_several_tags_need_a_name_each() -> None:
     several = Selection("kolla", "*", "2025.*,latest")
     assert isinstance(parse_target("registry://r.example/{repo}", several, Options()), RegistrySpec)
     with pytest.raises(ConfigError, match="one place for several tags"):
         parse_target("registry://r.example/{repo}:stable", several, Options())
 
 
-def test_a_name_that_can_not_be_a_tag_is_that_images_trouble() -> None:
+def test_a_name_that_is_not_a_valid_tag_fails_its_image() -> None:
     with pytest.raises(InvalidName):
         parse_address("registry://r.example/all:{repo}").place("org/a/b:t")
 
@@ -92,7 +92,7 @@ def state_of(text: str, settings: Options) -> Path:
     return settings.state_directory(str(parse_address(text)))
 
 
-def test_runs_of_one_address_find_each_others_state_and_no_others() -> None:
+def test_each_address_has_a_state_of_its_own() -> None:
     settings = Options.of(environment={"HOME": "/home/me"})
     one = state_of("registry://r.example/x", settings)
     assert one == state_of("registry://r.example/x/{org}/{repo}", settings)
@@ -105,13 +105,13 @@ def test_runs_of_one_address_find_each_others_state_and_no_others() -> None:
     assert state_of("registry://r.example/x", named) != state_of("registry://r.example/y", named)
 
 
-def test_derived_images_in_a_registry_are_remembered_in_the_same_places() -> None:
+def test_the_state_of_derived_images_in_a_registry_has_the_same_location() -> None:
     settings = Options.of(filters=("normalize-timestamps",), state=Path("s"))
     spec = parse_target("registry://r.example/x", SELECTION, settings)
     assert spec.state_directory(settings).parent.parent == Path("s")
 
 
-def test_a_user_without_a_home_is_told_to_name_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_directory_gets_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -120,7 +120,7 @@ def test_a_user_without_a_home_is_told_to_name_a_directory(monkeypatch: pytest.M
         state_of("registry://r.example/x", Options())
 
 
-def test_credentials_may_be_kept_for_what_all_names_begin_with() -> None:
+def test_credentials_can_be_limited_to_the_common_start_of_all_names() -> None:
     assert parse_address("registry://r.example").namespace == ""
     assert parse_address("registry://r.example/a/b").namespace == "a/b"
     assert parse_address("registry://r.example/a/b-{repo}").namespace == "a"
@@ -137,5 +137,5 @@ def test_credentials_may_be_kept_for_what_all_names_begin_with() -> None:
         ("registry://r.example/a/{org}/{repo}:latest", False),
     ],
 )
-def test_an_address_tells_whether_each_image_has_a_place_of_its_own(text: str, is_one_to_one: bool) -> None:
+def test_an_address_is_one_to_one_if_no_two_images_share_a_name(text: str, is_one_to_one: bool) -> None:
     assert parse_address(text).is_one_to_one == is_one_to_one

@@ -1,4 +1,4 @@
-"""Several targets at once: what one has, the others copy, and nobody has to believe anybody."""
+"""Blobs that several targets need are fetched once and copied, and each copy is verified."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def copied(pool: BlobSharing, store: LocalStorage) -> bool:
         return await pool.copy(BLOB, sink, borrower=store)
 
 
-async def test_what_another_target_has_is_copied_and_hashed(tmp_path: Path) -> None:
+async def test_a_blob_of_another_target_is_copied_and_hashed(tmp_path: Path) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
     assert not await copied(pool, store)
     pool.register(Files(tmp_path / "theirs"))
@@ -48,7 +48,7 @@ async def test_what_another_target_has_is_copied_and_hashed(tmp_path: Path) -> N
     assert LayoutReader(store).verify(BLOB)
 
 
-async def test_nobody_copies_from_oneself(tmp_path: Path) -> None:
+async def test_a_target_does_not_copy_from_itself(tmp_path: Path) -> None:
     pool, files = BlobSharing(), Files(tmp_path / "theirs")
     pool.register(files)
     assert pool.locate(BLOB, borrower=files) is None
@@ -56,7 +56,7 @@ async def test_nobody_copies_from_oneself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT[:-9], CONTENT + b"x", b""])
-async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_that(
+async def test_a_copy_of_wrong_bytes_is_rejected_and_the_blob_can_be_fetched_afterwards(
     tmp_path: Path, content: bytes
 ) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
@@ -69,14 +69,14 @@ async def test_a_copy_of_other_bytes_is_none_and_the_blob_can_be_fetched_after_t
     assert LayoutReader(store).verify(BLOB)
 
 
-async def test_a_file_that_goes_away_meanwhile_is_none(tmp_path: Path) -> None:
+async def test_a_file_that_is_removed_in_the_meantime_is_not_copied(tmp_path: Path) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
     pool.register(Files(tmp_path / "theirs"))
     (tmp_path / "theirs").unlink()
     assert not await copied(pool, store)
 
 
-async def test_what_an_earlier_run_left_of_it_is_not_copied_again(tmp_path: Path) -> None:
+async def test_the_bytes_of_an_earlier_run_are_not_copied_again(tmp_path: Path) -> None:
     pool, store = BlobSharing(), store_at(tmp_path / "mine")
     partial = tmp_path / "mine" / ".quaymirror" / "ingest" / f"sha256-{BLOB.digest.encoded}.part"
     partial.write_bytes(CONTENT[:1_000_000])
@@ -98,7 +98,7 @@ async def test_a_disk_that_is_full_ends_the_run_that_it_belongs_to(
         await copied(pool, store)
 
 
-async def test_one_at_a_time_gets_a_blob_and_others_are_not_held_up() -> None:
+async def test_one_target_at_a_time_fetches_a_blob_without_delaying_other_blobs() -> None:
     pool, at_work, most = BlobSharing(), 0, 0
 
     async def get(digest: Digest) -> None:

@@ -1,4 +1,4 @@
-"""Single flight: what several want at the same time is done once."""
+"""Single flight: concurrent callers share one execution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quaymirror.tasks import run_all
 from quaymirror.transfer.single_flight import SingleFlight
 
 
-async def test_those_who_want_the_same_at_the_same_time_get_it_by_one_flight() -> None:
+async def test_concurrent_callers_share_one_execution() -> None:
     flown: list[str] = []
     landings: list[Failure | None] = []
     gate = anyio.Event()
@@ -39,7 +39,7 @@ async def test_those_who_want_the_same_at_the_same_time_get_it_by_one_flight() -
     assert landings == [None] * 20
 
 
-async def test_a_failed_flight_fails_for_all_who_waited_and_is_forgotten() -> None:
+async def test_a_failure_reaches_all_waiting_callers_and_is_forgotten() -> None:
     landings: list[Failure | None] = []
 
     async def broken() -> None:
@@ -62,7 +62,7 @@ async def test_a_failed_flight_fails_for_all_who_waited_and_is_forgotten() -> No
         assert await flights.run("x", fine) is None
 
 
-async def test_a_flight_outlives_the_image_it_was_begun_for() -> None:
+async def test_an_operation_outlives_the_caller_that_started_it() -> None:
     landed: list[str] = []
     gate = anyio.Event()
 
@@ -84,7 +84,7 @@ async def test_a_flight_outlives_the_image_it_was_begun_for() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(0, 3)), max_size=30))
-def test_never_two_flights_at_once_for_a_key(requests: list[tuple[str, bool, int]]) -> None:
+def test_a_key_never_has_two_operations_at_once(requests: list[tuple[str, bool, int]]) -> None:
     in_flight: set[str] = set()
 
     def operation(key: str, fails: bool, steps: int) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -111,7 +111,7 @@ def test_never_two_flights_at_once_for_a_key(requests: list[tuple[str, bool, int
     assert not in_flight
 
 
-async def test_together_raises_the_failure_itself_and_ends_the_others() -> None:
+async def test_run_all_raises_the_failure_itself_and_cancels_the_others() -> None:
     ended: list[str] = []
 
     async def waits() -> None:
@@ -130,7 +130,7 @@ async def test_together_raises_the_failure_itself_and_ends_the_others() -> None:
     assert ended == ["waits"]
 
 
-async def test_of_several_failures_the_one_that_reaches_furthest_is_raised() -> None:
+async def test_run_all_raises_the_most_severe_of_several_failures() -> None:
     def failing(error: QuaymirrorError) -> Callable[[], Coroutine[Any, Any, None]]:
         async def fail() -> None:
             raise error
