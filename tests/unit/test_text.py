@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.text import escape_controls, human_bytes, human_duration, human_rate, shorten, sparkline
+from quaymirror.text import (
+    counted,
+    escape_controls,
+    human_bytes,
+    human_duration,
+    human_rate,
+    one_line,
+    shorten,
+    sparkline,
+    table,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +98,18 @@ def test_a_sparkline_shows_the_last_values_against_the_largest() -> None:
     assert sparkline([], 5) == ""
     assert sparkline([1], 0) == ""
     assert sparkline([1, 2], 2, levels=".#") in {".#", "##"}
+
+
+def test_a_count_agrees_with_its_noun() -> None:
+    assert counted(1, "image") == "1 image"
+    assert counted(2_000, "image") == "2,000 images"
+    assert counted(0, "repository", "repositories") == "0 repositories"
+
+
+def test_a_table_has_aligned_columns_without_control_characters() -> None:
+    assert table([("a", "b\x1b", ""), ("long", "c", "d")]) == ["a     b\\x1b", "long  c      d"]
+    assert table([]) == []
+
+
+def test_one_line_is_of_bounded_length() -> None:
+    assert len(one_line("\n" * 10_000)) == 500
