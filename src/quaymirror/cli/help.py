@@ -72,8 +72,8 @@ class RegisteredOption(CommandOption):
             help=spec.help + (f"  [{'; '.join(notes)}]" if notes else ""),
         )
         self.spec = spec
-        self.heading = spec.heading
-        self.common = spec.common
+        self.heading: Heading = spec.heading
+        self.common: bool = spec.common
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Return the value that is meant: for an inverted flag the opposite of the one that was given."""

@@ -65,7 +65,7 @@ class RunObservers:
         self._display = make_display(outputs, combined)
         self._printer = Printer(outputs)
         shared = _Once(combined.observe, self._display.observe)
-        self.handles = [
+        self.handles: list[RunHandle] = [
             self._handle(progress, [shared, self._display.for_run(), log(), self._printer], directory)
             for progress, directory in zip(runs, state_directories, strict=True)
         ]

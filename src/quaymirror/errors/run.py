@@ -24,14 +24,14 @@ class DiscoveryIncomplete(QuaymirrorError):
     """The listing could not be read to its end, or is not trustworthy. Exit code 5."""
 
     scope = Scope.RUN
-    phase = Phase.DISCOVER
+    phase: Phase | None = Phase.DISCOVER
 
 
 class EmitFailed(QuaymirrorError):
     """A filter or an output of occystrap failed, or its result did not pass its own check."""
 
     side = Side.TARGET
-    phase = Phase.STORE
+    phase: Phase | None = Phase.STORE
 
 
 class MirrorDamaged(QuaymirrorError):

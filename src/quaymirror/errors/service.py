@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from .base import ExitCode, QuaymirrorError, Scope, Side
 
 
@@ -16,14 +18,14 @@ class NotFound(ServiceError):
 class AccessDenied(ServiceError):
     """The object doesn't exist or access is denied: Quay answers 401 in both cases."""
 
-    advice = ExitCode.CREDENTIALS.advice
+    advice: ClassVar[str] = ExitCode.CREDENTIALS.advice
 
 
 class CredentialsRefused(ServiceError):
     """Credentials were given and are wrong. Exit code 4."""
 
     exit_code = ExitCode.CREDENTIALS
-    advice = ExitCode.CREDENTIALS.advice
+    advice: ClassVar[str] = ExitCode.CREDENTIALS.advice
     scope = Scope.RUN
 
 

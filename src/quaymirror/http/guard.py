@@ -59,7 +59,7 @@ class AddressGuard:
     """
 
     def __init__(self, *, allow_private: bool = False) -> None:
-        self.allow_private = allow_private
+        self.allow_private: bool = allow_private
 
     def trusted_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
         """Make a socket to the user's own server, and remember if its address is private."""

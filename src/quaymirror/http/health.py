@@ -55,7 +55,7 @@ class Health:
         self._incident_since: float | None = None
         self._reason = ""
         self._is_probing = False
-        self.is_down = False
+        self.is_down: bool = False
         """True if the host fails most requests."""
 
     def pause_left(self, now: float) -> float:

@@ -17,9 +17,9 @@ class Latency:
         self._answers = 0
         self._average: float | None = None
         self._best = float("inf")
-        self.is_far = False
+        self.is_far: bool = False
         """True if the host has proved to be far away."""
-        self.is_known = False
+        self.is_known: bool = False
         """True if the distance has been decided."""
 
     def record(self, seconds: float) -> bool:

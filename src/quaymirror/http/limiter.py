@@ -168,7 +168,9 @@ class Slot:
 
     def __init__(self, limiter: HostLimiter) -> None:
         self._limiter = limiter
-        self.is_counted = self.is_probe = self.is_trial = False
+        self.is_counted: bool = False
+        self.is_probe: bool = False
+        self.is_trial: bool = False
 
     def leave(self, *, passed: bool = True) -> None:
         """Record the end of the request, and whether it `passed`. A second call does nothing."""
@@ -195,7 +197,7 @@ class HostLimiter:
 
     def __init__(self, host: Host, limits: Limits, *, kind: str = "", runtime: Runtime | None = None) -> None:
         self.host = host
-        self.health = host.health
+        self.health: Health = host.health
         self._kind = kind
         self._runtime = runtime or Runtime()
         self._reported: HostPaced | None = None

@@ -20,7 +20,7 @@ class RateLimitProbe:
         self._limit = RateLimiter(rate, burst=burst)
         self._trying = 0
         self._passed = 0
-        self.is_over = False
+        self.is_over: bool = False
         """True if the question is decided."""
 
     def admit(self, now: float) -> tuple[float, bool]:

@@ -60,7 +60,7 @@ class Attempts:
         self._has_ended = False
         self._tenacity: AsyncIterator[AttemptManager] | None = None
         self._manager: AttemptManager | None = None
-        self.is_refetch = False
+        self.is_refetch: bool = False
         """True if the last attempt ended with wrong bytes."""
 
     def progress(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
-from ..oci import Descriptor
+from ..oci import Descriptor, Digest
 from . import extents, fsops
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Segment:
         self._ingest = ingest
         self._waiting: list[bytes] = []
         self._written = start
-        self.offset = start
+        self.offset: int = start
         """The position of the next byte."""
         self.end = end
 
@@ -108,11 +108,11 @@ class Ingest:
     """
 
     def __init__(self, descriptor: Descriptor, paths: BlobPaths, in_thread: InThread) -> None:
-        self.digest = descriptor.digest
+        self.digest: Digest = descriptor.digest
         self.in_thread = in_thread
-        self.is_small = descriptor.size <= BATCH_BYTES
+        self.is_small: bool = descriptor.size <= BATCH_BYTES
         """Whether one call writes and renames it."""
-        self.committed = False
+        self.committed: bool = False
         """Whether the blob is stored under its digest."""
         self._size = descriptor.size
         self._paths = paths

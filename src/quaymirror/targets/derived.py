@@ -22,7 +22,7 @@ class DerivedSpec:
     """Derived images at an address."""
 
     address: DerivedAddress
-    capabilities: ClassVar = Capabilities(staging=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(staging=True)
 
     def __str__(self) -> str:
         return str(self.address)

@@ -54,7 +54,7 @@ class DerivedTarget:
     Staged content is removed when the target is closed; the receipt of an image proves that it is complete.
     """
 
-    capabilities = Capabilities(staging=True)
+    capabilities: Capabilities = Capabilities(staging=True)
 
     def __init__(
         self, address: DerivedAddress, receipts: Receipts, stage: Stage | None, workers: Workers, observer: Observer

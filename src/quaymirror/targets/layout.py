@@ -22,7 +22,7 @@ _SCHEME = "ocidir"
 class LayoutTarget(OCILayout):
     """A layout that a run mirrors to."""
 
-    capabilities = Capabilities(prunable=True, shares_blobs=True, repairable=True)
+    capabilities: Capabilities = Capabilities(prunable=True, shares_blobs=True, repairable=True)
 
     def prunable(self) -> OCILayout:
         """Return the layout itself."""
@@ -34,7 +34,7 @@ class LayoutSpec:
     """An OCI image layout, one for all images, at `path`."""
 
     path: Path
-    capabilities: ClassVar = LayoutTarget.capabilities
+    capabilities: ClassVar[Capabilities] = LayoutTarget.capabilities
 
     def __str__(self) -> str:
         return str(self.path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Options
 from ..store.verify import Verification
+from ..transfer.target import Capabilities
 from .kinds import TargetContext, TargetKind
 from .registry_address import RegistryAddress, check_selection, parse_address
 from .registry_target import RegistryTarget
@@ -20,7 +22,7 @@ class RegistrySpec:
     """A registry at an address."""
 
     address: RegistryAddress
-    capabilities = RegistryTarget.capabilities
+    capabilities: ClassVar[Capabilities] = RegistryTarget.capabilities
 
     def __str__(self) -> str:
         return str(self.address)

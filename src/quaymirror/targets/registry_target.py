@@ -37,7 +37,7 @@ class RegistryTarget:
     The state says what earlier runs have pushed; it is trusted until the registry contradicts it.
     """
 
-    capabilities = Capabilities()
+    capabilities: Capabilities = Capabilities()
 
     def __init__(
         self,

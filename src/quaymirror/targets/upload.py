@@ -54,9 +54,9 @@ class UploadSink:
         self._hasher: _Hash = blob.digest.hasher()
         self._sent = 0
         self._is_uncertain = False
-        self.offset = 0
+        self.offset: int = 0
         """The number of bytes received, from the start."""
-        self.committed = False
+        self.committed: bool = False
         """Whether the registry has the blob."""
 
     async def prepare(self) -> None:

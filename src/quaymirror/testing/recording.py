@@ -44,8 +44,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.requests: list[RequestRecord] = []
-        self.in_flight = 0
-        self.peak_in_flight = 0
+        self.in_flight: int = 0
+        self.peak_in_flight: int = 0
         self._orders = 0
 
     def begin(

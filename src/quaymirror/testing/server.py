@@ -115,7 +115,7 @@ class QuayServer:
         self.latency = latency
         self.faults: list[Fault] = []
         self.on_request = on_request
-        self.recorder = Recorder()
+        self.recorder: Recorder = Recorder()
         self._site = Site(
             registry=registry,
             redirect_blobs=redirect_blobs,

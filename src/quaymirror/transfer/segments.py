@@ -64,7 +64,7 @@ class SegmentPlan:
 
     def __init__(self, gaps: Iterable[tuple[int, int]], *, most: int) -> None:
         self._gaps = [*reversed([*gaps])]
-        self.workers = max(1, min(most, self.left // _LEAST_BYTES))
+        self.workers: int = max(1, min(most, self.left // _LEAST_BYTES))
         self.is_for_one = False
         """Whether one worker is enough for the rest; it claims each gap as a whole."""
 

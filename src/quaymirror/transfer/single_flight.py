@@ -63,7 +63,7 @@ class Batch(Generic[K]):
         self._running = keys
         self.ended: dict[K, Failure | None] = {}
         """The failures of the operations that have ended, None for a success."""
-        self.settled = anyio.Event()
+        self.settled: anyio.Event = anyio.Event()
         """Set once all operations have ended, or one has failed."""
 
     def end(self, key: K, failure: Failure | None) -> None:

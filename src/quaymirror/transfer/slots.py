@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -17,9 +17,9 @@ class FetchSlots:
     def __init__(self, images: int, blobs: int) -> None:
         self.blobs = blobs
         """The number of slots for blobs."""
-        self.image_limit = anyio.CapacityLimiter(images)
+        self.image_limit: anyio.CapacityLimiter = anyio.CapacityLimiter(images)
         self.holders: dict[int, ImageSlot] = {}
-        self.tickets = count(1)
+        self.tickets: Iterator[int] = count(1)
         self._blob_limit = anyio.CapacityLimiter(blobs)
 
     @asynccontextmanager
@@ -42,7 +42,7 @@ class ImageSlot:
     def __init__(self, slots: FetchSlots) -> None:
         self._slots = slots
         self._waiting: set[Digest] = set()
-        self.ticket = next(slots.tickets)
+        self.ticket: int = next(slots.tickets)
         """The number of the slot; jobs carry it, since they are messages."""
 
     async def __aenter__(self) -> ImageSlot:

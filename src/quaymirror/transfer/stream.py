@@ -28,7 +28,7 @@ class BlobProgress:
 
     def __init__(self, blob: Descriptor, label: str, meters: Meters) -> None:
         self.blob = blob
-        self.title = f"{label}: blob {blob.digest.short}"
+        self.title: str = f"{label}: blob {blob.digest.short}"
         """The name of the operation in messages."""
         self.achieved = 0
         """The offset at which retries started over."""

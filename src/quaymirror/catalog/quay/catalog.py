@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from ...errors import CredentialsRefused, SelectionEmpty
 from ...oci import Repository
-from ..base import Discovery, Page, TagList, Traits
+from ..base import Discovery, Page, TagAnswer, TagList, Traits
 from ..kinds import CatalogAccess, CatalogKind
 from .api import QuayAPI
 from .lookup import TOKEN_BATCH, TagLookup
@@ -18,9 +18,15 @@ class QuayCatalog:
     """The repositories and tags of one Quay server."""
 
     def __init__(self, access: CatalogAccess) -> None:
-        self.traits = _traits(access.discovery)
+        self.traits: Traits = _traits(access.discovery)
         self._api = QuayAPI(access.client, has_token=access.has_token)
-        self.tag = TagLookup(self._api, access.registry, access.discovery).tag
+        self._lookup = TagLookup(self._api, access.registry, access.discovery)
+
+    async def tag(
+        self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
+    ) -> TagAnswer:
+        """Return the living tag `name` of `repository`; see `Catalog.tag`."""
+        return await self._lookup.tag(repository, name, batch=batch, dated=dated)
 
     async def pages(self, organization: str) -> AsyncGenerator[Page]:
         """Iterate over the pages of the organization's repositories; see `Catalog.pages`."""

@@ -70,7 +70,7 @@ class Row:
 
     def __init__(self, width: int, *, ascii_only: bool) -> None:
         self.segments: list[Segment] = []
-        self.room = width
+        self.room: int = width
         self._ascii_only = ascii_only
 
     def add(self, text: str, style: Style = PLAIN, *, limit: int | None = None) -> Row:
