@@ -156,7 +156,7 @@ def _is_in(module: str, *packages: str) -> bool:
 
 def _fields(syntax: ast.Module) -> Iterator[ast.AnnAssign]:
     for node in syntax.body:
-        if isinstance(node, ast.ClassDef) and re.search(r"Options|Options|Limits", node.name):
+        if isinstance(node, ast.ClassDef) and re.search(r"Settings|[a-z]Options|Limits", node.name):
             yield from (one for one in node.body if isinstance(one, ast.AnnAssign))
 
 

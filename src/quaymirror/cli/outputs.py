@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..documents import REPORT_VERSION, ReportJson, ReportsJson
-from ..errors import QuaymirrorError, StoreError
+from ..errors import QuaymirrorError
 from ..http.origin import shown
 from ..progress.timeline import Timeline
 from ..run.report import Report
@@ -28,12 +28,12 @@ def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Time
     documents: list[ReportJson] = [{**report.to_json(), "exit_code": code} for report, code, _ in runs]
     if outputs.report is not None:
         several: ReportsJson = {"schema_version": REPORT_VERSION, "runs": documents}
-        _write("--report", outputs.report, _json(documents[0] if len(documents) == 1 else several))
+        _write(outputs.report, _json(documents[0] if len(documents) == 1 else several))
 
     if outputs.report_html is not None:
         from ..ui.html_report import page
 
-        _write("--report-html", outputs.report_html, page(documents, [timeline.points for _, _, timeline in runs]))
+        _write(outputs.report_html, page(documents, [timeline.points for _, _, timeline in runs]))
 
     if outputs.lock_file is not None:
         _write_lock(outputs.lock_file, [report for report, _, _ in runs])
@@ -47,7 +47,7 @@ def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Time
 def _write_lock(file: Path, reports: Sequence[Report]) -> None:
     if all(report.complete and not report.failed_checks for report in reports):
         found = [(report.server, [outcome.reference for outcome in report.outcomes]) for report in reports]
-        _write("--lock-file", file, _json(lock_document(found)))
+        _write(file, _json(lock_document(found)))
     else:
         say(f"{file} is not written: not everything selected was found")
 
@@ -72,18 +72,15 @@ def _json(document: object) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _write(option: str, file: Path, text: str) -> None:
+def _write(file: Path, text: str) -> None:
     """Replace a file atomically, because a reader may come at any time.
 
     :raises StoreError: if it can't be written.
     """
     content = text.encode()
-    try:
-        if file.exists() and not file.is_file():
-            # A pipe, or a device such as /dev/stdout, stays in its place.
-            with local_errors("write", file), os.fdopen(open_for_writing(file), "wb") as stream:
-                stream.write(content)
-        else:
-            replace_file(file, content, sync=False, suffix=str(os.getpid()))
-    except StoreError as error:
-        raise error.replace(f"{option}: {error.message}") from None
+    if file.exists() and not file.is_file():
+        # A pipe, or a device such as /dev/stdout, stays in its place.
+        with local_errors("write", file), os.fdopen(open_for_writing(file), "wb") as stream:
+            stream.write(content)
+    else:
+        replace_file(file, content, sync=False, suffix=str(os.getpid()))

@@ -403,7 +403,7 @@ class Options:
 
     @property
     def connection(self) -> tuple[object, ...]:
-        """What runs must have in common to share connections and limits."""
+        """The values that runs must have in common to share connections and limits."""
         source, client, limits = self.source, self.client, self.limits
         return (
             source.origin,

@@ -126,7 +126,7 @@ class OptionSpec:
 
     @property
     def is_flag(self) -> bool:
-        """Whether the option takes no value on the command line."""
+        """True if the option takes no value on the command line."""
         return self.kind is OptionType.FLAG and not self.metavar
 
     def value(self, given: object) -> Any:
