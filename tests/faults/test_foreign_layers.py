@@ -80,7 +80,7 @@ async def test_only_the_registry_is_asked_unless_more_is_allowed(tmp_path: Path)
     assert server.cdn_url.removeprefix("http://") in why(report)
 
 
-async def test_what_is_allowed_is_fetched_without_credentials_and_verified(tmp_path: Path) -> None:
+async def test_an_allowed_layer_is_fetched_without_credentials_and_verified(tmp_path: Path) -> None:
     registry = Registry()
     async with QuayServer(registry, require_token=True) as server:
         push(registry, f"{server.cdn_url}/gone{SIGNED}", f"{server.cdn_url}/files/layer{SIGNED}")
@@ -131,7 +131,7 @@ async def test_a_bad_answer_fails_that_image_alone(answer: Any, says: str, tmp_p
 @pytest.mark.parametrize(
     "url", ["", "/files/layer", "ftp://h/x", "http://[::1", "https://me:canary@h/x", "http://h:x/", "https://h/\x1b[2J"]
 )
-async def test_what_is_no_address_is_not_asked(url: str, tmp_path: Path) -> None:
+async def test_an_invalid_url_is_not_requested(url: str, tmp_path: Path) -> None:
     registry = Registry()
     async with QuayServer(registry) as server:
         push(registry, url)

@@ -214,7 +214,7 @@ CASES: dict[str, Case] = {
             )
         )(document()),
     ),
-    "fields that nobody knows": Case(OK, image=document(annotations={"a": "\x1b[2J"}, custom=[1, {"x": None}])),
+    "unknown fields": Case(OK, image=document(annotations={"a": "\x1b[2J"}, custom=[1, {"x": None}])),
     "Docker schema 1": Case(
         PARTIAL,
         "schema 1",
@@ -238,9 +238,7 @@ CASES: dict[str, Case] = {
     "cut off": Case(OK, path=BLOBS, action=CutBody(900), times=3),
     "cut off without a length": Case(OK, path=BLOBS, action=ShortBody(900), times=3),
     "silence": Case(OK, path=BLOBS, action=Stall(900), times=2),
-    "a range that nobody asked for": Case(
-        OK, path=BLOBS, action=ExtraHeaders({"Content-Range": "bytes 5-9/10"}), times=2
-    ),
+    "an unrequested range": Case(OK, path=BLOBS, action=ExtraHeaders({"Content-Range": "bytes 5-9/10"}), times=2),
     "a blob that is gone": Case(PARTIAL, "404", path=BLOB_LINK, action=Answer(404)),
     "a CDN that refuses": Case(PARTIAL, "403", path="^/blob/", action=Answer(403), others_arrive=False),
     # HTTP itself

@@ -112,7 +112,7 @@ async def test_an_error_that_is_called_a_success_is_none(body: bytes, tmp_path: 
     assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
 
 
-async def test_only_who_asks_is_told_to_wait_and_everybody_waits(tmp_path: Path) -> None:
+async def test_a_pause_asked_of_one_request_holds_all_of_them_back(tmp_path: Path) -> None:
     asked: list[float] = []
     clock = Impatient()
 

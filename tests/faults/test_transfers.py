@@ -80,7 +80,7 @@ PASSING = {
 
 
 @pytest.mark.parametrize("case", PASSING)
-async def test_what_passes_is_survived(case: str, tmp_path: Path) -> None:
+async def test_a_passing_fault_is_survived(case: str, tmp_path: Path) -> None:
     async with QuayServer(one_image(2_000_000)) as server:
         server.faults.append(fault := PASSING[case])
         report = await mirror(server, tmp_path / "mirror")
@@ -139,7 +139,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize("case", FAILING)
-async def test_what_does_not_pass_fails_that_image_and_names_nothing(case: str, tmp_path: Path) -> None:
+async def test_a_lasting_fault_fails_that_image_and_names_nothing(case: str, tmp_path: Path) -> None:
     fault, error = FAILING[case]
     async with QuayServer(one_image(5000)) as server:
         server.faults.append(fault)
@@ -229,7 +229,7 @@ async def test_a_tag_that_moves_while_another_keeps_the_old_image_is_mirrored_as
 
 
 @pytest.mark.parametrize("gone", ["tag", "repository"])
-async def test_what_disappears_after_it_was_checked_is_skipped_and_says_why(gone: str, tmp_path: Path) -> None:
+async def test_an_image_that_disappears_after_its_check_is_skipped_with_a_reason(gone: str, tmp_path: Path) -> None:
     registry = one_image(5000)
     organization = registry.organization("kolla")
     organization.repository("other").push(TAG, small_image("other"))

@@ -55,7 +55,7 @@ def full(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
             client.close()
 
 
-async def test_a_port_where_nobody_listens_is_tried_again_and_told(tmp_path: Path) -> None:
+async def test_a_refused_connection_is_retried_and_reported(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         report = await mirror(f"http://127.0.0.1:{free.getsockname()[1]}", tmp_path / "mirror")
@@ -64,7 +64,7 @@ async def test_a_port_where_nobody_listens_is_tried_again_and_told(tmp_path: Pat
     assert "connection refused" in messages(report)[0]
 
 
-async def test_a_name_that_nobody_has_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_host_name_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, {"quay.example": socket.gaierror(socket.EAI_NONAME, "Name or service not known")})
     report = await mirror("https://quay.example", tmp_path / "mirror")
     assert report.exit_code is ExitCode.UNAVAILABLE
@@ -175,7 +175,7 @@ async def test_a_proxy_that_dies_is_told(scheme: str, tmp_path: Path) -> None:
     assert "hunter2" not in json.dumps(report.to_json()) + repr(report)
 
 
-async def test_who_is_excepted_from_the_proxy_is_asked_directly(
+async def test_a_host_excepted_from_the_proxy_is_requested_directly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with QuayServer(two_images()) as server, proxy(REFUSES) as (url, asked):
@@ -292,7 +292,7 @@ BAD = {
     "no end of a line": b"HTTP/1.1 200 OK\nX" * 3000,
     "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "interim answers for ever": b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" * 5_000,
-    "an encoding that nobody knows": b"HTTP/1.1 200 OK\r\nContent-Encoding: \x1b[2J\r\n" + TYPE + LENGTH + b"\r\n",
+    "an unknown encoding": b"HTTP/1.1 200 OK\r\nContent-Encoding: \x1b[2J\r\n" + TYPE + LENGTH + b"\r\n",
 }
 
 

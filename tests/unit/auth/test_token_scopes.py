@@ -81,7 +81,7 @@ async def test_a_token_is_renewed_before_it_expires() -> None:
     assert await service.request("repository:b:pull") == "Bearer token-2"
 
 
-async def test_who_waits_for_a_token_gets_one_together_with_the_others() -> None:
+async def test_requests_that_wait_for_a_token_share_one() -> None:
     service = Service()
     async with anyio.create_task_group() as tasks:
         for number in range(16):

@@ -16,7 +16,7 @@ from quaymirror.http.guard import AddressGuard
 from quaymirror.http.timeouts import Timeouts
 from quaymirror.http.transport import AiohttpTransport, _StallTimer
 
-# More than is read ahead, but not much: its end is what nobody takes at first.
+# More than is read ahead, but not much: its end is not read at first.
 BODY = bytes(250_000)
 STALL = 0.1
 
@@ -120,7 +120,7 @@ async def test_each_wait_has_the_whole_of_the_patience_and_all_of_them_one_timer
         assert len(clock.calls) <= 1
 
     clock.pass_until(200)
-    assert not clock.errors, "nobody waited"
+    assert not clock.errors, "no task waited"
     timer.start()
     clock.pass_until(209)
     assert not clock.errors

@@ -29,7 +29,7 @@ async def _fail_for_ever(host: Host) -> None:
             host.probe_finished()
 
 
-async def test_a_pause_holds_everybody_back_and_is_told_once() -> None:
+async def test_a_pause_holds_all_requests_back_and_is_reported_once() -> None:
     events = list[Event]()
     async with running_clock() as clock:
         host = make_host(clock, events=events)
@@ -99,7 +99,7 @@ async def test_a_dead_host_is_asked_by_one_at_a_time_and_less_and_less_often() -
     assert all(later - earlier > 0.5 for earlier, later in pairwise(during))
 
 
-async def test_everybody_goes_on_when_the_host_is_back() -> None:
+async def test_all_requests_continue_when_the_host_is_back() -> None:
     async with running_clock() as clock:
         host = make_host(clock)
         for _ in range(30):

@@ -241,7 +241,7 @@ async def test_a_total_rate_holds_over_all_limiters_together() -> None:
             assert last - first <= 20 * (starts[last] - starts[first]) + 1e-6
 
 
-async def test_who_is_not_patient_fails_as_soon_as_the_host_shows_a_limit() -> None:
+async def test_an_impatient_request_fails_as_soon_as_the_host_shows_a_limit() -> None:
     async with running_clock() as clock:
         limiter = make_limiter(clock, KINDS["api"])
         outcomes: list[str] = []

@@ -54,14 +54,14 @@ class Script:
         raise AssertionError
 
 
-async def test_what_may_pass_is_tried_again() -> None:
+async def test_a_temporary_failure_is_retried() -> None:
     script = Script(ReadInterrupted("cut"), Unavailable("502", status=502))
     assert await script.run() == "done"
     assert script.calls == 3
 
 
 @pytest.mark.parametrize("error", [NotFound("404"), AccessDenied("401"), StoreError("full")], ids=lambda e: str(e))
-async def test_what_will_not_change_is_not_tried_again(error: QuaymirrorError) -> None:
+async def test_a_permanent_failure_is_not_retried(error: QuaymirrorError) -> None:
     script = Script(error)
     with pytest.raises(type(error)):
         await script.run()
@@ -128,7 +128,7 @@ async def test_progress_renews_the_budget_of_waiting_too() -> None:
             assert await script() == "done"
 
 
-async def test_a_host_that_is_down_costs_nobody_a_try() -> None:
+async def test_a_host_that_is_down_uses_up_no_attempts() -> None:
     script = Script(*(HostDown("refused") for _ in range(50)), retries=0)
     assert await script.run() == "done"
     assert sum(script.waits) == 0

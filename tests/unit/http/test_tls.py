@@ -1,4 +1,4 @@
-"""Certificates of one registry: certs.d directories, files that make no sense, and who may see our own."""
+"""Certificates of one registry: certs.d directories, invalid files, and the use of client certificates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_directory_adds_authorities_to_those_of_the_system(tmp_path: Path) -> 
     assert context.check_hostname
 
 
-def test_nobody_is_verified_only_if_somebody_says_so() -> None:
+def test_verification_is_disabled_only_on_request() -> None:
     context = tls_context(Trust(verify=False))
     assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
