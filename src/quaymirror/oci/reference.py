@@ -94,11 +94,6 @@ class Reference:
     def _sort_key(self) -> tuple[Repository, str, str]:
         return self.repository, self.tag or "", str(self.digest or "")
 
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the digest is known, so that the tag may move."""
-        return self.digest is not None
-
     def pinned(self, digest: Digest) -> Reference:
         """Return this reference pinned to `digest`."""
         return replace(self, digest=digest)

@@ -16,7 +16,7 @@ from ..oci.manifest import MAX_DEPTH
 from ..progress.meters import Meters
 from ..registry.pull import RegistryPuller
 from ..settings import Options
-from ..store.layout import OCILayout, WriteOptions
+from ..store.layout import OCILayout
 from ..store.state import State
 from ..store.storage import Storage
 from ..store.verify import Damage, Progress, Verification, verify_layout
@@ -86,8 +86,10 @@ async def repair(path: Path, settings: Options, observer: Observer, progress: Pr
     :raises StoreError: if the disk fails.
     :raises CredentialsRefused: if the server rejects the credentials.
     """
-    options = WriteOptions(settings.target.fsync, checks_space=False)
-    async with OCILayout.open(path, observer=observer, options=options) as layout, connect(settings, observer) as there:
+    async with (
+        OCILayout.open(path, observer=observer, fsync=settings.target.fsync, checks_space=False) as layout,
+        connect(settings, observer) as there,
+    ):
         slots = anyio.CapacityLimiter(settings.limits.layer_concurrency)
         repairs = _Repair(layout, there.source, settings, observer, slots)
         # A manifest that was fetched again may need further blobs that are missing.

@@ -15,13 +15,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any
 
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
 from ..oci import Descriptor, Digest
 from . import extents, fsops
-
-T = TypeVar("T")
 
 # The bytes that one call of a thread hashes and writes: a switch costs as much as hashing 200 KiB, so chunks are
 # collected, and a smaller blob needs only the call that syncs and renames it.
@@ -31,11 +29,8 @@ _READ_BYTES = 1024 * 1024
 _MOST_RANGES_BYTES = 16 * 1024 * 1024
 
 
-class InThread(Protocol):
-    """Runs a blocking function off the event loop."""
-
-    def __call__(self, function: Callable[..., T], *arguments: object) -> Awaitable[T]:
-        """Return the result of `function`."""
+InThread = Callable[..., Awaitable[Any]]
+"""Runs a blocking function with arguments off the event loop, and returns its result."""
 
 
 @dataclass(frozen=True, slots=True)

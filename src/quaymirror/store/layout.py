@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -36,20 +35,8 @@ _CHECKPOINT_SECONDS = 30.0
 _READERS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
-    """Durability, whether the free space is checked, and the call that waits for another run (None: fail at once)."""
-
-    fsync: Fsync = Fsync.ALWAYS
-    checks_space: bool = True
-    patience: Patience | None = None
-
-
-_DEFAULTS = WriteOptions()
-
-
 class OCILayout:
-    """A layout that a run writes to. Images that `commit` returned for are durable, named, and complete."""
+    """A layout that a run writes to. Its methods raise `StoreError` if the storage fails."""
 
     def __init__(
         self,
@@ -59,14 +46,12 @@ class OCILayout:
         observer: Observer = ignore,
         checks_space: bool = False,
         lock: ExclusiveLock | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
         self._reader = LayoutReader(storage)
         self._state = state
         self._observer = observer
         self._lock = lock
-        self._clock = clock
         self._index = IndexFile(storage, observer)
         self._space = SpaceReservation(storage) if checks_space else None
         self._executor = SerialExecutor()
@@ -74,7 +59,7 @@ class OCILayout:
         self._threads = anyio.CapacityLimiter(_READERS)
         self._commits = GroupCommit(self._executor, self._commit)
         self._since_checkpoint = 0
-        self._last_checkpoint = clock()
+        self._last_checkpoint = time.monotonic()
         # Verified in this run, but in no committed image yet: the state doesn't know them.
         self._fresh: set[Digest] = set()
         # Registries whose images are being replaced by those of another one.
@@ -88,28 +73,30 @@ class OCILayout:
         *,
         storage: Storage | None = None,
         observer: Observer = ignore,
-        options: WriteOptions = _DEFAULTS,
+        fsync: Fsync = Fsync.ALWAYS,
+        checks_space: bool = True,
+        patience: Patience | None = None,
     ) -> AsyncIterator[Self]:
         """Open the layout at `root` for writing, creating it. Its index is up to date when the context ends.
 
-        Objects are in `storage`, in `root` itself by default; the state is always below `root`.
+        Objects are in `storage`, in `root` itself by default; the state is always below `root`. `patience` waits while
+        another run writes.
 
         :raises TargetRefused: if something else is at `root`.
         :raises LockHeld: if another run writes to it.
-        :raises StoreError: if the disk fails.
         """
-        storage = storage or LocalStorage(root, fsync=options.fsync)
+        storage = storage or LocalStorage(root, fsync=fsync)
         async with AsyncExitStack() as stack:
-            lock = await stack.enter_async_context(storage.writing(options.patience))
+            lock = await stack.enter_async_context(storage.writing(patience))
             storage.create()
             path = _state_path(root)
             fsops.make_directory(path.parent)
-            state, notice = State.open(path, sync=options.fsync is not Fsync.NEVER)
+            state, notice = State.open(path, sync=fsync is not Fsync.NEVER)
             stack.callback(state.close)
             if notice:
                 observer(Notice(notice))
 
-            layout = cls(storage, state, observer=observer, checks_space=options.checks_space, lock=lock)
+            layout = cls(storage, state, observer=observer, checks_space=checks_space, lock=lock)
             # Images that a crash kept from the index are in the state: readers get them before the run starts.
             await layout._executor.run(layout._checkpoint)
             try:
@@ -185,10 +172,7 @@ class OCILayout:
                 self._space.release(node.digest)
 
     async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
-        """Store a manifest.
-
-        :raises StoreError: if the disk fails.
-        """
+        """Store a manifest."""
         async with self.sink(reference, node) as sink:
             if sink.offset:
                 await sink.reset()
@@ -197,17 +181,11 @@ class OCILayout:
             await sink.commit()
 
     async def commit(self, record: ImageRecord) -> None:
-        """Make an image, all of whose contents are stored, durable, and give it its name.
-
-        :raises StoreError: if the disk fails.
-        """
+        """Give an image its name. When this returns, it is durable, with everything that it needs."""
         await self._commits.add(record)
 
     async def use(self, function: Callable[[Storage, State], T]) -> T:
-        """Return the result of `function`, which may block, on the storage and its state, between two commits.
-
-        :raises StoreError: if the disk fails.
-        """
+        """Return the result of `function`, which may block, on the storage and its state, between two commits."""
         return await self._executor.run(function, self._storage, self._state)
 
     def alone(self) -> AbstractContextManager[None]:
@@ -295,13 +273,16 @@ class OCILayout:
         self._state.commit(records)
         self._fresh -= digests
         self._since_checkpoint += len(records)
-        if self._since_checkpoint >= _CHECKPOINT_IMAGES or self._clock() - self._last_checkpoint >= _CHECKPOINT_SECONDS:
+        if (
+            self._since_checkpoint >= _CHECKPOINT_IMAGES
+            or time.monotonic() - self._last_checkpoint >= _CHECKPOINT_SECONDS
+        ):
             self._checkpoint()
 
     def _checkpoint(self) -> None:
         self._index.update(self._state.images())
         self._since_checkpoint = 0
-        self._last_checkpoint = self._clock()
+        self._last_checkpoint = time.monotonic()
 
 
 def _state_path(root: Path) -> Path:

@@ -14,7 +14,7 @@ _MAX_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class LandedLayer:
+class DecompressedLayer:
     """A decompressed layer in a directory, for other images to use; `size` of the file in bytes."""
 
     digest: str
@@ -37,7 +37,7 @@ class Receipt:
     recipe: str
     place: str = ""
     files: tuple[tuple[str, int], ...] = ()
-    layers: tuple[LandedLayer, ...] = ()
+    layers: tuple[DecompressedLayer, ...] = ()
     identity: str = ""
 
     def is_kept(self, root: Path) -> bool:
@@ -85,7 +85,7 @@ def _parsed(text: bytes) -> Receipt | None:
     try:
         document = parse_object(text, limit=_MAX_BYTES)
         files = tuple((str(path), int(size)) for path, size in document.pop("files"))
-        layers = tuple(LandedLayer(**layer) for layer in document.pop("layers"))
+        layers = tuple(DecompressedLayer(**layer) for layer in document.pop("layers"))
         return Receipt(files=files, layers=layers, **document)
     except (ValueError, TypeError, KeyError, OverflowError):
         return None

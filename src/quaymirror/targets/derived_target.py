@@ -29,7 +29,7 @@ from ..store.ingest import Ingest
 from ..store.local_storage import LocalStorage
 from ..store.lock import WRITERS, patiently_locked
 from ..store.reader import LayoutReader
-from ..store.receipts import LandedLayer, Receipt, Receipts, has_size
+from ..store.receipts import DecompressedLayer, Receipt, Receipts, has_size
 from ..store.records import ImageRecord
 from ..transfer.target import Capabilities
 from ..untrusted import InvalidDocument, parse_object
@@ -65,7 +65,7 @@ class DerivedTarget:
         self._stage = stage
         self._observer = observer
         self._known = receipts.load(str(address))
-        self._layers: defaultdict[Path, dict[Digest, LandedLayer]] = defaultdict(dict)
+        self._layers: defaultdict[Path, dict[Digest, DecompressedLayer]] = defaultdict(dict)
         self._claimed: dict[str, str] = {}
         self._owners: dict[Path, str] = {}
         for receipt in self._known.values():
@@ -266,7 +266,7 @@ class DerivedTarget:
         files = tuple((str(path.relative_to(directory)), size) for path, size in emission.files)
         sizes = {Path(path).parent.name: size for path, size in files} if shares_layers else {}
         layers = (
-            LandedLayer(str(node.digest), str(diff_id), sizes[node.digest.encoded])
+            DecompressedLayer(str(node.digest), str(diff_id), sizes[node.digest.encoded])
             for node, diff_id in image.layers
             if node.digest.encoded in sizes
         )
@@ -291,7 +291,7 @@ class DerivedTarget:
     def _place(self, reference: Reference) -> Path:
         return Path(self._address.destination(reference).path)
 
-    def _present_layer(self, place: Path, digest: Digest) -> LandedLayer | None:
+    def _present_layer(self, place: Path, digest: Digest) -> DecompressedLayer | None:
         """Return the layer if a run has left it in `place`: files of other tools may be incomplete."""
         layer = self._layers[place].get(digest) if self._address.shares_layers else None
         return layer if layer is not None and has_size(place / digest.encoded / "layer.tar", layer.size) else None

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Options
-from ..store.layout import OCILayout, WriteOptions
+from ..store.layout import OCILayout
 from ..store.verify import Verification, verify_layout
 from ..transfer.target import Capabilities
 from .kinds import TargetContext, TargetKind
@@ -50,8 +50,13 @@ class LayoutSpec:
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
         """Open the layout for writing; see `OCILayout.open`."""
         target = context.settings.target
-        options = WriteOptions(target.fsync, target.check_space, context.patience)
-        return LayoutTarget.open(self.path, observer=context.observer, options=options)
+        return LayoutTarget.open(
+            self.path,
+            observer=context.observer,
+            fsync=target.fsync,
+            checks_space=target.check_space,
+            patience=context.patience,
+        )
 
     def inspect(self, _context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
         """Open the layout for reading; see `OCILayout.inspect`."""

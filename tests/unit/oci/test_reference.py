@@ -132,13 +132,13 @@ def test_a_reference_by_tag_knows_its_names() -> None:
 
     assert reference.name == "kolla/nova-api:2025.1-debian"
     assert reference.full_name == str(reference) == "quay.io/kolla/nova-api:2025.1-debian"
-    assert not reference.is_pinned
+    assert reference.digest is None
 
 
 def test_pinning_adds_the_digest_and_keeps_the_name() -> None:
     pinned = Reference(NOVA, "latest").pinned(DIGEST)
 
-    assert pinned.is_pinned
+    assert pinned.digest is not None
     assert pinned.full_name == "quay.io/kolla/nova-api:latest"
     assert str(pinned) == f"quay.io/kolla/nova-api:latest@{DIGEST}"
 
