@@ -44,6 +44,27 @@ class Format:
         return len(self.steps)
 
 
+class Database:
+    """An open database. Its methods block, raise `StoreError` if the disk fails, and are not safe for two threads."""
+
+    def __init__(self, connection: Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def _query(self, query: str, *values: object) -> list[Row]:
+        with database_errors(self._path):
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with database_errors(self._path), self._connection:
+            yield self._connection
+
+
 def open_database(
     path: Path, form: Format, *, read_only: bool = False, sync: bool = True
 ) -> tuple[Connection, str | None]:

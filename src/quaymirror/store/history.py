@@ -16,7 +16,7 @@ from ..errors import InvalidName
 from ..oci import Digest
 from ..untrusted import InvalidDocument, parse_object
 from . import fsops
-from .database import Connection, Format, Row, database_errors, memory_database, open_database
+from .database import Database, Format, Row, memory_database, open_database
 from .records import PastRun, TagCheck
 
 _TABLES = """
@@ -64,12 +64,8 @@ _MAX_COUNTS = 64 * 1024
 _TAG_SECONDS = 90 * 24 * 3600
 
 
-class History:
-    """The open database. Its methods block, raise `StoreError` if the disk fails, and are not safe for two threads."""
-
-    def __init__(self, connection: Connection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
+class History(Database):
+    """The open history; see `Database`."""
 
     @classmethod
     def open(cls, home: Path, *, read_only: bool = False) -> tuple[History, str | None]:
@@ -87,10 +83,6 @@ class History:
         connection, notice = open_database(path, FORMAT, read_only=read_only)
         return cls(connection, path), notice
 
-    def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
-
     def tags(self, registry: str) -> list[TagCheck]:
         """Return the checks of the tags of `registry`."""
         rows = self._query("SELECT * FROM tag WHERE registry = ?", registry)
@@ -103,18 +95,18 @@ class History:
             return
 
         oldest = max(row["checked"] for row in rows) - _TAG_SECONDS
-        with database_errors(self._path), self._connection:
-            self._connection.executemany(_INSERT_TAG, rows)
-            self._connection.execute("DELETE FROM tag WHERE checked < ?", (oldest,))
+        with self._transaction() as connection:
+            connection.executemany(_INSERT_TAG, rows)
+            connection.execute("DELETE FROM tag WHERE checked < ?", (oldest,))
 
     def record(self, run: PastRun, report: Mapping[str, Any]) -> None:
         """Store a run with its report."""
         values = {field.name: getattr(run, field.name) for field in fields(run)}
         values["images"] = json.dumps(dict(run.images))
         values["report"] = zlib.compress(json.dumps(report, separators=(",", ":")).encode(), 6)
-        with database_errors(self._path), self._connection:
-            self._connection.execute(_INSERT_RUN, values)
-            self._connection.execute(
+        with self._transaction() as connection:
+            connection.execute(_INSERT_RUN, values)
+            connection.execute(
                 "UPDATE run SET report = NULL WHERE report IS NOT NULL AND id NOT IN"
                 " (SELECT id FROM run ORDER BY started DESC LIMIT ?)",
                 (_REPORTS_KEPT,),
@@ -133,10 +125,6 @@ class History:
         """Return the report of the latest complete run of `subject`."""
         query = "SELECT report FROM run WHERE subject = ? AND complete AND report IS NOT NULL ORDER BY started DESC"
         return self._report(f"{query} LIMIT 1", subject)
-
-    def _query(self, query: str, *values: object) -> list[Row]:
-        with database_errors(self._path):
-            return self._connection.execute(query, values).fetchall()
 
     def _report(self, query: str, value: str) -> dict[str, Any] | None:
         rows = self._query(query, value)

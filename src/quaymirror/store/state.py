@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import InvalidName, StoreError
 from ..oci import Descriptor, Digest
 from . import fsops
-from .database import Connection, Format, Row, database_errors, memory_database, open_database
+from .database import Connection, Database, Format, Row, database_errors, memory_database, open_database
 from .records import AbsentImage, DiscoverySnapshot, ImageRecord
 
 _TABLES = """
@@ -72,12 +72,8 @@ _MAX_HOLDERS = 4
 FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS))
 
 
-class State:
-    """The open database. Its methods block, raise `StoreError` if the disk fails, and are not safe for two threads."""
-
-    def __init__(self, connection: Connection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
+class State(Database):
+    """The open state; see `Database`."""
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[State, str | None]:
@@ -139,13 +135,14 @@ class State:
 
     def record_discovery(self, snapshot: DiscoverySnapshot) -> bool:
         """Record a discovery. Return True if it counts: an anonymous one does not after one with an API token."""
-        with self._transaction():
-            execute = self._connection.execute
-            before = execute("SELECT authenticated FROM discovery WHERE scope = ?", (snapshot.scope,)).fetchone()
+        with self._transaction() as connection:
+            before = connection.execute(
+                "SELECT authenticated FROM discovery WHERE scope = ?", (snapshot.scope,)
+            ).fetchone()
             had_token = bool(before and before["authenticated"])
             counts = snapshot.complete and (snapshot.authenticated or not had_token)
             authenticated = had_token or (snapshot.complete and snapshot.authenticated)
-            execute(
+            connection.execute(
                 "INSERT OR REPLACE INTO discovery VALUES (?, ?, ?, ?)",
                 (snapshot.scope, counts, authenticated, len(snapshot.found | snapshot.absent)),
             )
@@ -221,10 +218,6 @@ class State:
                 [(str(digest), known.get(digest, now)) for digest in sorted(orphans)],
             )
 
-    def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
-
     def _digest(self, text: str) -> Digest:
         """Used by deletion: an unreadable row must fail, because its content may still be needed."""
         try:
@@ -234,14 +227,10 @@ class State:
                 f"can't use {self._path}: a row of it makes no sense; move it away, then use verify --repair-state"
             ) from None
 
-    def _query(self, query: str, *values: object) -> list[Row]:
-        with database_errors(self._path):
-            return self._connection.execute(query, values).fetchall()
-
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with database_errors(self._path), fsops.step("commit", self._path), self._connection:
-            yield
+    def _transaction(self) -> Iterator[Connection]:
+        with fsops.step("commit", self._path), super()._transaction() as connection:
+            yield connection
 
     def _insert(self, record: ImageRecord) -> None:
         root = record.root
