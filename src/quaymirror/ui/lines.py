@@ -128,9 +128,9 @@ def progress_text(progress: RunProgress, speeds: Speeds, now: float) -> str:
         f"{progress.failed:,} failed",
         f"{progress.skipped:,} skipped",
         f"{progress.in_work:,} in flight",
-        f"{human_bytes(progress.bytes_fetched)} fetched",
+        f"{human_bytes(progress.bytes_fetched)} {'to fetch' if progress.is_dry_run else 'fetched'}",
     ]
-    if speeds.current is not None:
+    if speeds.current is not None and not progress.is_dry_run:
         parts[-1] += f" at {human_rate(speeds.current)}"
 
     left = None if progress.finished else seconds_left(progress, speeds.steady, now)
