@@ -9,14 +9,13 @@ from pathlib import Path
 
 from memory_storage import MemorySink, MemoryStorage
 
-from quaymirror.errors import ConfigError, LockHeld, Scope, StoreError
-from quaymirror.oci import Descriptor, Digest, Platform, Reference
+from quaymirror.errors import LockHeld, Scope, StoreError
+from quaymirror.oci import Descriptor, Digest, Reference
 from quaymirror.selection.selection import Selection
 from quaymirror.settings import Options
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.storage import blob_key
-from quaymirror.store.verify import Verification
-from quaymirror.targets.kinds import TargetContext, TargetKind
+from quaymirror.targets.kinds import TargetContext, TargetKind, TargetSpec
 from quaymirror.transfer.target import Capabilities
 
 CAPABILITIES = Capabilities()
@@ -73,7 +72,7 @@ _TARGETS: dict[str, MemoryTarget] = {}
 
 
 @dataclass(frozen=True)
-class MemorySpec:
+class MemorySpec(TargetSpec):
     """`memory://NAME`; see `TargetSpec`."""
 
     name: str
@@ -84,9 +83,6 @@ class MemorySpec:
 
     def state_directory(self, settings: Options) -> Path:
         return settings.state_directory(str(self))
-
-    def wanted_platforms(self, settings: Options) -> tuple[Platform, ...]:
-        return settings.discovery.platforms
 
     @asynccontextmanager
     async def open(self, context: TargetContext) -> AsyncIterator[MemoryTarget]:
@@ -102,9 +98,6 @@ class MemorySpec:
 
     def inspect(self, context: TargetContext) -> AbstractAsyncContextManager[MemoryTarget]:
         return _inspected(_TARGETS.get(self.name, MemoryTarget()))
-
-    async def verify(self, context: TargetContext) -> Verification:
-        raise ConfigError(f"{self} can't be verified")
 
 
 @asynccontextmanager

@@ -21,8 +21,9 @@ from ..store.state import State
 from ..store.storage import Storage
 from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..tasks import run_all
-from ..transfer.blob import BlobJob, fetch_blob
+from ..transfer.blob import fetch_blob
 from ..transfer.slots import FetchSlots
+from ..transfer.stream import BlobJob
 from .wiring import connect
 
 

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..errors import ConfigError
 from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Options
-from ..store.verify import Verification
 from ..transfer.target import Capabilities, Target
 from .derived_address import DerivedAddress, is_derived, parse_derived
-from .kinds import TargetContext, TargetKind
+from .kinds import TargetContext, TargetKind, TargetSpec
 
 
 @dataclass(frozen=True, slots=True)
-class DerivedSpec:
+class DerivedSpec(TargetSpec):
     """Derived images at an address."""
 
     address: DerivedAddress
@@ -47,13 +45,6 @@ class DerivedSpec:
         from .derived_target import DerivedTarget
 
         return DerivedTarget.inspect(self.address, context)
-
-    async def verify(self, _context: TargetContext) -> Verification:
-        """Refuse to verify.
-
-        :raises ConfigError: always.
-        """
-        raise ConfigError(f"{self} holds derived images, which were verified when they were made")
 
 
 def _parse(text: str, selection: Selection, settings: Options) -> DerivedSpec:

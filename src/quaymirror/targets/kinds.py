@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ..errors import ConfigError
 from ..events import Observer, ignore
@@ -39,13 +40,12 @@ class TargetContext:
     patience: Patience | None = None
 
 
-class TargetSpec(Protocol):
-    """A target as its address describes it. Equal addresses are equal targets; the text is the address."""
+class TargetSpec(ABC):
+    """A target as its address, the text of this, describes it. Equal addresses are equal targets."""
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """The properties of the target that are known before it is opened."""
+    capabilities: ClassVar[Capabilities]
 
+    @abstractmethod
     def state_directory(self, settings: Options) -> Path:
         """Return the directory with the state of runs to this target.
 
@@ -54,7 +54,9 @@ class TargetSpec(Protocol):
 
     def wanted_platforms(self, settings: Options) -> tuple[Platform, ...]:
         """Return the platforms to mirror of an index, () for all."""
+        return settings.discovery.platforms
 
+    @abstractmethod
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[Target]:
         """Open the target for writing.
 
@@ -64,6 +66,7 @@ class TargetSpec(Protocol):
         :raises QuaymirrorError: if a registry can't be used.
         """
 
+    @abstractmethod
     def inspect(self, context: TargetContext) -> AbstractAsyncContextManager[Target]:
         """Open the target for reading; it need not exist. Errors are as of `open`."""
 
@@ -73,6 +76,7 @@ class TargetSpec(Protocol):
         :raises ConfigError: if that is impossible.
         :raises QuaymirrorError: if the target can't be read.
         """
+        raise ConfigError(f"{self} can't be verified: its images were checked when they were made")
 
 
 @dataclass(frozen=True, slots=True)

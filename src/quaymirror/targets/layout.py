@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import ConfigError
-from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.verify import Verification, verify_layout
 from ..transfer.target import Capabilities
-from .kinds import TargetContext, TargetKind
+from .kinds import TargetContext, TargetKind, TargetSpec
 
 _SCHEME = "ocidir"
 
@@ -30,7 +29,7 @@ class LayoutTarget(OCILayout):
 
 
 @dataclass(frozen=True, slots=True)
-class LayoutSpec:
+class LayoutSpec(TargetSpec):
     """An OCI image layout, one for all images, at `path`."""
 
     path: Path
@@ -42,10 +41,6 @@ class LayoutSpec:
     def state_directory(self, _settings: Options) -> Path:
         """Return the directory of the state, inside of the layout."""
         return self.path / ".quaymirror"
-
-    def wanted_platforms(self, settings: Options) -> tuple[Platform, ...]:
-        """Return the platforms that the user wants."""
-        return settings.discovery.platforms
 
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
         """Open the layout for writing; see `OCILayout.open`."""

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Options
 from ..store.verify import Verification
 from ..transfer.target import Capabilities
-from .kinds import TargetContext, TargetKind
+from .kinds import TargetContext, TargetKind, TargetSpec
 from .registry_address import RegistryAddress, check_selection, parse_address
 from .registry_target import RegistryTarget
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySpec:
+class RegistrySpec(TargetSpec):
     """A registry at an address."""
 
     address: RegistryAddress
@@ -30,10 +29,6 @@ class RegistrySpec:
     def state_directory(self, settings: Options) -> Path:
         """Return the directory of the state, which is on this machine; see `Options.state_directory`."""
         return settings.state_directory(str(self))
-
-    def wanted_platforms(self, settings: Options) -> tuple[Platform, ...]:
-        """Return the platforms that the user wants."""
-        return settings.discovery.platforms
 
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[RegistryTarget]:
         """Open the registry for writing; see `RegistryTarget.open`."""

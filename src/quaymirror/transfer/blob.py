@@ -1,33 +1,17 @@
-"""One blob, fetched from a source into a sink, with retries.
-
-A `BlobJob` is a message of plain values, so that it can be sent to another thread or process.
-"""
+"""One blob, fetched from a source into a sink, with retries."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from ..errors.transport import RangeRefused
-from ..oci.descriptor import Descriptor
-from ..oci.reference import Repository
 from ..progress.meters import Meter, Meters
 from ..store.sink import Sink
 from .segments import fetch_segments
 from .slots import FetchSlots
 from .source import Attempts, BlobSource, BlobStream
-from .stream import PROGRESS_BYTES, BlobProgress
-
-
-@dataclass(frozen=True, slots=True)
-class BlobJob:
-    """A blob of `repository` to fetch. `label` is its image in messages, `ticket` the number of the image's slot."""
-
-    repository: Repository
-    blob: Descriptor
-    label: str
-    ticket: int = 0
+from .stream import PROGRESS_BYTES, BlobJob, BlobProgress
 
 
 async def fetch_blob(job: BlobJob, source: BlobSource, sink: Sink, slots: FetchSlots, meters: Meters) -> None:
@@ -41,9 +25,9 @@ async def fetch_blob(job: BlobJob, source: BlobSource, sink: Sink, slots: FetchS
     :raises TransportError: if it can't be fetched.
     :raises StoreError: if the disk fails.
     """
-    blob, progress = job.blob, BlobProgress(job.blob, job.label, meters)
+    blob, progress = job.blob, BlobProgress(job, meters)
     attempts = source.attempts(progress.title)
-    await fetch_segments(job.repository, source, sink, slots, progress, job.ticket)
+    await fetch_segments(source, sink, slots, progress)
     progress.achieved = sink.offset
     async for attempt in attempts:
         with attempt:

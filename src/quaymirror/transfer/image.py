@@ -15,12 +15,13 @@ from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Node
 from ..progress.meters import Meters
 from ..store.records import ImageRecord
-from .blob import BlobJob, fetch_blob
+from .blob import fetch_blob
 from .graph import GraphReader, ImageGraph, ManifestSource, platforms_key
 from .sharing import BlobSharing
 from .single_flight import SingleFlight
 from .slots import FetchSlots, ImageSlot
 from .source import BlobSource
+from .stream import BlobJob
 from .target import Target
 
 

@@ -17,7 +17,6 @@ import anyio
 
 from ..errors.base import Scope
 from ..errors.transport import RangeRefused, TransportError
-from ..oci.reference import Repository
 from ..progress.meters import Meter
 from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all
@@ -34,9 +33,7 @@ _MOST_AT_ONCE = 16
 _FAR_SECONDS = 0.05
 
 
-async def fetch_segments(
-    repository: Repository, source: BlobSource, sink: Sink, slots: FetchSlots, progress: BlobProgress, ticket: int
-) -> None:
+async def fetch_segments(source: BlobSource, sink: Sink, slots: FetchSlots, progress: BlobProgress) -> None:
     """Fetch the missing bytes of a large blob in segments, as far as source and sink support that.
 
     Bytes that are still missing afterwards must be received in order. Each segment holds a slot of its own.
@@ -54,7 +51,7 @@ async def fetch_segments(
         return
 
     with ExitStack() as shown:
-        fetcher = SegmentFetcher(repository, source, sink, segments, slots, progress, ticket, plan, shown, plan.left)
+        fetcher = SegmentFetcher(source, sink, segments, slots, progress, plan, shown, plan.left)
         with suppress(RangeRefused):  # the rest is requested without a range
             await run_all([fetcher.fetch_first, *[fetcher.fetch_rest] * (plan.workers - 1)])
 
@@ -99,13 +96,11 @@ class SegmentPlan:
 class SegmentFetcher:
     """The workers that fetch the segments of one blob."""
 
-    repository: Repository
     source: BlobSource
     sink: Sink
     segments: SegmentedSink
     slots: FetchSlots
     progress: BlobProgress
-    ticket: int
     plan: SegmentPlan
     shown: ExitStack
     missing: int
@@ -135,7 +130,7 @@ class SegmentFetcher:
         location = None  # the first attempt requests the URL of the last redirect, if there was one
         async for attempt in attempts:
             with attempt:
-                async with self.slots.blob(self.progress.blob.digest, self.ticket):
+                async with self.slots.blob(self.progress.blob.digest, self.progress.job.ticket):
                     # Claimed only with a slot, so that the order of the slots is that of the segments.
                     segment = segment or await self._claim()
                     if segment is None:
@@ -156,7 +151,7 @@ class SegmentFetcher:
         start, requested = segment.offset, time.monotonic()
         try:
             stream = await self.source.open(
-                self.repository,
+                self.progress.job.repository,
                 self.progress.blob,
                 offset=start,
                 end=segment.end,

@@ -1,14 +1,16 @@
-"""The state of fetching one blob that all requests for it share."""
+"""The job to fetch one blob, and the progress that all requests for it share."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ..errors.transport import TimedOut
 from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
+from ..oci.reference import Repository
 from ..progress.meters import Meter, Meters
 from .source import BlobStream
 
@@ -19,16 +21,30 @@ _SLOW_BYTES_PER_SECOND = 1024
 _SLOW_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class BlobJob:
+    """A blob of `repository` to fetch: a message, so that it can be sent to another thread or process.
+
+    `label` is its image in messages, `ticket` the number of the image's slot.
+    """
+
+    repository: Repository
+    blob: Descriptor
+    label: str
+    ticket: int = 0
+
+
 class BlobProgress:
-    """The received bytes of `blob`, and the server's answers that matter for the next request.
+    """The received bytes of a blob, and the server's answers that matter for the next request.
 
     Content with a digest never changes. A server that gives it another validator each time (there may be several behind
     one address) would send it from the start for ever, so its validators are not used any more.
     """
 
-    def __init__(self, blob: Descriptor, label: str, meters: Meters) -> None:
-        self.blob = blob
-        self.title: str = f"{label}: blob {blob.digest.short}"
+    def __init__(self, job: BlobJob, meters: Meters) -> None:
+        self.job = job
+        self.blob: Descriptor = job.blob
+        self.title: str = f"{job.label}: blob {job.blob.digest.short}"
         """The name of the operation in messages."""
         self.achieved = 0
         """The offset at which retries started over."""
@@ -36,14 +52,13 @@ class BlobProgress:
         """The validator for a request for the rest, None if the source gave none."""
         self.location = ""
         """The URL that the source redirected to."""
-        self._label = label
         self._meters = meters
         self._trusts_validators = True
 
     @contextmanager
     def meter(self, done: int) -> Iterator[Meter]:
         """Show the transfer during the context, `done` bytes of which are there already."""
-        with self._meters.transfer(self._label, self.blob.digest, self.blob.size) as meter:
+        with self._meters.transfer(self.job.label, self.blob.digest, self.blob.size) as meter:
             meter.done = done
             yield meter
 
