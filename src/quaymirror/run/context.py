@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import anyio
 
 from ..errors import ExitCode, Failure, LockHeld, QuaymirrorError, most_severe
-from ..events import Event, Notice, Observer
+from ..events import Event, Notice, Observer, ignore
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..settings import Options
+from ..targets.kinds import TargetSpec
+from .shared import Engine
 
 __all__ = ["Run", "Stop"]
 
@@ -63,11 +65,12 @@ class Run:
 
     selections: tuple[Selection, ...]
     settings: Options
-    target: str
-    listener: Observer
-    progress: RunProgress
-    stop: Stop
-    jobs: tuple[str, ...]
+    spec: TargetSpec
+    engine: Engine | None = None
+    jobs: tuple[str, ...] = ()
+    listener: Observer = ignore
+    progress: RunProgress = field(default_factory=RunProgress)
+    stop: Stop = field(default_factory=Stop)
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     started: float = field(default_factory=time.time)
     fatal: Failure | None = None

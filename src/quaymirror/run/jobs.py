@@ -22,7 +22,7 @@ from . import pruning
 from .context import Stop
 from .report import Report
 from .shared import Engine, open_engine
-from .sync import run_sync
+from .sync import make_run, mirror
 from .verify_target import verify_target
 
 T = TypeVar("T")
@@ -181,16 +181,9 @@ class _Lane:
                 return
 
             try:
-                result.report = await run_sync(
-                    job.selections,
-                    job.target,
-                    job.options,
-                    observer=handle.observe,
-                    progress=handle.progress,
-                    stop=handle.stop,
-                    jobs=job.names,
-                    engine=self.engine,
-                )
+                run = make_run(job.selections, job.target, job.options, job.names, self.engine)
+                run.listener, run.progress, run.stop = handle.observe, handle.progress, handle.stop
+                result.report = await mirror(run)
                 await handle.close()
             except QuaymirrorError as error:
                 result.failure = Failure.of(error)

@@ -209,7 +209,7 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
         run_id=run.run_id,
         selections=run.selections,
         server=str(run.settings.source.origin),
-        target=run.target,
+        target=str(run.spec),
         started=run.started,
         elapsed=elapsed,
         progress=run.progress,

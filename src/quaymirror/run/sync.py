@@ -13,7 +13,7 @@ from ..events import Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..settings import Options
-from ..targets.kinds import TargetContext, TargetSpec, common_target
+from ..targets.kinds import TargetContext, common_target
 from ..targets.layout import LayoutSpec
 from ..transfer.target import Target
 from . import pruning
@@ -24,7 +24,7 @@ from .shared import Engine, open_engine
 from .stages import Stages
 from .wiring import connect_target
 
-__all__ = ["run_sync"]
+__all__ = ["make_run", "mirror", "run_sync"]
 
 
 async def run_sync(
@@ -49,21 +49,45 @@ async def run_sync(
     :raises StoreError: if the target can't be opened.
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
+    run = make_run(selections, target, settings, jobs, engine)
+    run.listener, run.progress, run.stop = observer, progress or run.progress, stop or run.stop
+    return await mirror(run)
+
+
+def make_run(
+    selections: tuple[Selection, ...],
+    target: str | Path,
+    settings: Options,
+    jobs: Sequence[str] = (),
+    engine: Engine | None = None,
+) -> Run:
+    """Return the run that `mirror` carries out; see `run_sync`.
+
+    :raises ConfigError: if the selections, the target and the options contradict each other.
+    """
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, settings)
-    settings = _checked(selections, spec, settings)
-    run = Run(selections, settings, str(spec), observer, progress or RunProgress(), stop or Stop(), tuple(jobs))
+    for selection in selections:
+        check_selection(selection, settings.discovery.discovery)
+
+    pruning.check(selections, settings, is_prunable=spec.capabilities.prunable)
+    return Run(selections, settings.replace(platforms=spec.wanted_platforms(settings)), spec, engine, tuple(jobs))
+
+
+async def mirror(run: Run) -> Report:
+    """Mirror the images of `run`; see `run_sync`."""
     begun, history = time.monotonic(), None
     async with AsyncExitStack() as stack:
         try:
-            async with _open(spec, run) as opened:
-                directory = spec.state_directory(run.settings)
-                history = await stack.enter_async_context(open_history(directory, selections, run.settings, run.emit))
+            async with _open(run) as target:
+                directory = run.spec.state_directory(run.settings)
+                opening = open_history(directory, run.selections, run.settings, run.emit)
+                history = await stack.enter_async_context(opening)
                 run.emit(_started(run))
-                async with _shared(engine, run, opened) as shared:
-                    await Stages(run, shared, opened, history).run_all()
+                async with _shared(run, target) as engine:
+                    await Stages(run, engine, target, history).run_all()
 
                 await history.save_tags()
-                await _settle(run, opened, history)
+                await _settle(run, target, history)
         except LockHeld:
             if run.stop.reason is None:
                 raise
@@ -83,27 +107,16 @@ async def run_sync(
     return report
 
 
-def _checked(selections: Sequence[Selection], spec: TargetSpec, options: Options) -> Options:
-    """Return the options of a run, with the platforms that the target wants.
-
-    :raises ConfigError: if the selections, the target and the options contradict each other.
-    """
-    for selection in selections:
-        check_selection(selection, options.discovery.discovery)
-
-    pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
-    return options.replace(platforms=spec.wanted_platforms(options))
-
-
-def _open(spec: TargetSpec, run: Run) -> AbstractAsyncContextManager[Target]:
+def _open(run: Run) -> AbstractAsyncContextManager[Target]:
     context = TargetContext(run.settings, connect_target, run.emit, run.wait_for_lock)
-    return spec.inspect(context) if run.settings.target.dry_run else spec.open(context)
+    return run.spec.inspect(context) if run.settings.target.dry_run else run.spec.open(context)
 
 
 @asynccontextmanager
-async def _shared(engine: Engine | None, run: Run, target: Target) -> AsyncIterator[Engine]:
-    """Take part in `engine`, or in a new one."""
+async def _shared(run: Run, target: Target) -> AsyncIterator[Engine]:
+    """Take part in the engine of the run, or in a new one."""
     async with AsyncExitStack() as stack:
+        engine = run.engine
         if engine is None:
             engine = await stack.enter_async_context(open_engine([run.settings]))
 
@@ -137,7 +150,7 @@ def _started(run: Run) -> RunStarted:
         organization=selection.organization,
         glob=",".join(selection.globs),
         tag=",".join(selection.tags),
-        target=run.target,
+        target=str(run.spec),
         started=run.started,
         dry_run=run.settings.target.dry_run,
         jobs=run.jobs,
