@@ -41,7 +41,7 @@ def prune(target: str, dry_run: bool | None, as_json: bool, **given: Any) -> int
         raise DiscoveryIncomplete(excess)
 
     if dry_run is True or (dry_run is None and not given["yes"]):
-        hint = " Use --no-dry-run to do it." if plan.untag or plan.remove or plan.partials else ""
+        hint = " Use --yes to do it." if plan.untag or plan.remove or plan.partials else ""
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0
 

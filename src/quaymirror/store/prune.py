@@ -61,7 +61,7 @@ class PrunePlan:
             if count * 100 > max_delete * covered:
                 return (
                     f"{count:,} of {covered:,} images of {image.scope} would be deleted, more than {max_delete:g} %: "
-                    "nothing is pruned; if this is right, use --yes"
+                    "nothing is pruned; if this is right, use --ignore-max-delete"
                 )
 
         return None
