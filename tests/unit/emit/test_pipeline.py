@@ -100,11 +100,11 @@ def test_a_writer_gets_the_file_of_a_filtered_layer(tmp_path: Path) -> None:
 import sys
 from types import SimpleNamespace
 from occystrap.constants import IMAGE_LAYER, ImageElement
-from quaymirror.emit.pipeline import _Landing
+from quaymirror.emit.pipeline import _WriterProxy
 seen = []
 with open(sys.argv[1], "wb") as file:
-    landing = _Landing(SimpleNamespace(process_image_element=seen.append))
-    landing.process_image_element(ImageElement(IMAGE_LAYER, "name", file))
+    proxy = _WriterProxy(SimpleNamespace(process_image_element=seen.append))
+    proxy.process_image_element(ImageElement(IMAGE_LAYER, "name", file))
 sys.exit(seen[0].temp_path != sys.argv[1])
 """
     command = [sys.executable, "-c", program, str(tmp_path / "layer")]
@@ -159,7 +159,7 @@ async def test_catalogs_hold_every_image_however_many_processes_finish_at_once(t
 async def test_a_damaged_catalog_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "catalog.json").write_text('{"kolla/no')
-    with pytest.raises(EmitFailed, match=r"catalog\.json is damaged"):
+    with pytest.raises(EmitFailed, match=r"catalog\.json is not valid JSON"):
         await emit(make_job(tmp_path, "nova", LAYERS, "dir", tmp_path / "out"))
 
 
