@@ -227,7 +227,7 @@ async def test_one_stdin_is_not_the_password_of_two_registries(tmp_path: Path) -
 
 async def test_verifying_a_registry_that_nothing_was_pushed_to_is_a_mistake(tmp_path: Path) -> None:
     done = await run("verify", "registry://r.example", "--state", str(tmp_path), cwd=tmp_path, check=2)
-    assert "no run from here has pushed" in done.stderr
+    assert "no run found for registry://" in done.stderr
 
 
 async def test_a_target_that_is_down_is_told_in_one_line_with_exit_code_5(tmp_path: Path) -> None:

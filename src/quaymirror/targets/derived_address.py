@@ -168,7 +168,7 @@ def _check_elsewhere(host: str, path: str, selection: Selection, settings: Optio
     tag = selection.tags[0] if selection.is_one_tag else "tag"
     names = {f"{selection.organization}/repo:{one}" for one in (tag, "tag")}
     if host.lower() == settings.source.origin.netloc and image in names:
-        raise ConfigError(f"registry://{host}{path} is where the images come from")
+        raise ConfigError(f"registry://{host}{path} is the source of the images: name another target")
 
 
 def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], selection: Selection) -> None:
@@ -176,10 +176,10 @@ def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], se
         return
 
     if not selection.is_one_repository and "{repo}" not in place:
-        raise ConfigError(f"{scheme}://{place} is one place for all images of {selection}: put {{repo}} into it")
+        raise ConfigError(f"{scheme}://{place} is the same for all images of {selection}: add {{repo}} to it")
 
     if not selection.is_one_tag and "{tag}" not in place:
-        raise ConfigError(f"{scheme}://{place} is one place for all tags of {selection}: put {{tag}} into it")
+        raise ConfigError(f"{scheme}://{place} is the same for all tags of {selection}: add {{tag}} to it")
 
 
 def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], settings: Options) -> None:
@@ -193,7 +193,7 @@ def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], set
         )
 
     if "{repo}" not in path:
-        raise ConfigError(f"{scheme}://{path} unpacks each image into a directory of its own: put {{repo}} into it")
+        raise ConfigError(f"{scheme}://{path} needs a directory per image: add {{repo}} to it")
 
 
 def _platform(settings: Options) -> Platform:

@@ -81,7 +81,7 @@ def _parse(text: str, selection: Selection, settings: Options) -> LayoutSpec:
 def _locate(text: str, _settings: Options) -> LayoutSpec:
     path = text.removeprefix(f"{_SCHEME}://")
     if not path or "\0" in path:
-        raise ConfigError("the target needs the path of a directory")
+        raise ConfigError("the target needs a path")
 
     return LayoutSpec(Path(path))
 

@@ -65,7 +65,7 @@ def parse_address(text: str) -> RegistryAddress:
     path, _, tag = path.strip("/").partition(":")
     if "{repo}" not in path + tag:
         if tag:
-            raise ConfigError(f"{text[:150]!r} is one place for all images: put {{repo}} into it")
+            raise ConfigError(f"{text[:150]!r} gives all images the same name: add {{repo}} to it")
 
         path = f"{path}/{_DEFAULT_PATH}".lstrip("/")
 
@@ -81,12 +81,12 @@ def check_selection(address: RegistryAddress, selection: Selection, source: Orig
     :raises ConfigError: if they have no valid names, share them, or would replace their own source.
     """
     if not selection.is_one_tag and "{tag}" not in address.path + address.tag:
-        raise ConfigError(f"{address} is one place for several tags: put {{tag}} into it")
+        raise ConfigError(f"{address} gives several tags the same name: add {{tag}} to it")
 
     name = f"{selection.organization}/repo:{selection.tags[0] if selection.is_one_tag else 'tag'}"
     place = _check_names(address, name, str(address))
     if address.origin.netloc == source.netloc and place.name == name:
-        raise ConfigError(f"{address} is where the images come from")
+        raise ConfigError(f"{address} is the source of the images: name another target")
 
 
 def _is_insecure(query: str) -> bool:

@@ -285,6 +285,6 @@ async def _lock_state(
     try:
         await stack.enter_async_context(patiently_locked(path.parent / WRITERS, context.patience))
     except LockHeld:
-        raise LockHeld(f"another run from here pushes to {address}", side=Side.TARGET) from None
+        raise LockHeld(f"another run on this machine pushes to {address}", side=Side.TARGET) from None
 
     return State.open(path)

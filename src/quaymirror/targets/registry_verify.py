@@ -101,7 +101,7 @@ class _Check:
 def _records(address: RegistryAddress, settings: Options) -> list[ImageRecord]:
     path = state_path(address, settings)
     if not fsops.exists(path):
-        raise ConfigError(f"no run from here has pushed to {address}: name the target, and --state, as given to sync")
+        raise ConfigError(f"no run found for {address}: pass the same target and --state as to sync")
 
     state, _ = State.open(path, read_only=True)
     try:

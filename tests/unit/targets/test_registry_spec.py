@@ -49,7 +49,7 @@ def test_plain_http_is_used_only_on_request() -> None:
         ("registry://", "not a registry"),
         ("registry://a b", "not a registry"),
         ("registry://user:secret@mirror.example", "credentials are not allowed"),
-        ("registry://mirror.example/one:latest", "put {repo} into it"),
+        ("registry://mirror.example/one:latest", "add {repo} to it"),
         ("registry://mirror.example/Upper", "no usable names"),
         ("registry://mirror.example/../x", "no usable names"),
         ("registry://mirror.example/{repo}:{nope}", "no usable names"),
@@ -65,7 +65,7 @@ def test_an_invalid_registry_address_is_refused(text: str, words: str) -> None:
 
 
 def test_images_are_not_pushed_to_their_source() -> None:
-    with pytest.raises(ConfigError, match="where the images come from"):
+    with pytest.raises(ConfigError, match="source of the images"):
         parse_target("registry://quay.io", SELECTION, Options())
 
     assert isinstance(parse_target("registry://quay.io/backup", SELECTION, Options()), RegistrySpec)
@@ -74,7 +74,7 @@ def test_images_are_not_pushed_to_their_source() -> None:
 def test_several_tags_need_a_name_each() -> None:
     several = Selection("kolla", "*", "2025.*,latest")
     assert isinstance(parse_target("registry://r.example/{repo}", several, Options()), RegistrySpec)
-    with pytest.raises(ConfigError, match="one place for several tags"):
+    with pytest.raises(ConfigError, match="several tags the same name"):
         parse_target("registry://r.example/{repo}:stable", several, Options())
 
 
