@@ -89,16 +89,14 @@ class Row:
         return self.limit is not None and value is not None and value > self.limit
 
 
-def _counted(
-    name: str, count: Callable[[Tree], Iterator[str]], limit: float, *, ours: bool = True, enforced: bool = True
-) -> Row:
+def _counted(name: str, count: Callable[[Tree], Iterator[str]], limit: float, *, ours: bool = True) -> Row:
     def measure(subject: Subject) -> float | None:
         return sum(1 for _ in count(subject.tree)) if subject.is_ours or not ours else None
 
-    return Row(name, measure, limit, lambda subject: count(subject.tree), is_enforced=enforced)
+    return Row(name, measure, limit, lambda subject: count(subject.tree))
 
 
-def _worded(name: str, limit: float, *, enforced: bool = True) -> Row:
+def _worded(name: str, limit: float) -> Row:
     pattern = language.PATTERNS[name]
 
     def measure(subject: Subject) -> float:
@@ -108,7 +106,7 @@ def _worded(name: str, limit: float, *, enforced: bool = True) -> Row:
         for passage, text in language.hits(subject.passages, pattern):
             yield f"{passage.path}:{passage.line}: {text}"
 
-    return Row(f"{name}, per 1,000 words", measure, limit, places, is_enforced=enforced)
+    return Row(f"{name}, per 1,000 words", measure, limit, places)
 
 
 def _ran(name: str, key: str, limit: float) -> Row:
@@ -142,28 +140,27 @@ def _questions(subject: Subject) -> Iterator[str]:
 ROWS = (
     _ran("own frames to a blob's request", "frames", 15),
     _ran("context objects on the way", "context", 8),
-    Row("classes in the import closure of the blob fetch", _closure, 50, is_enforced=False),
+    Row("classes in the import closure of the blob fetch", _closure, 50),
     Row("source lines without `testing/`", lambda s: counts.lines(s.tree), 20_000, is_enforced=False),
     Row("modules", lambda s: len(s.tree.paths)),
     _counted("`isinstance` and `match` on kinds of targets, outside `targets/`", counts.kind_checks, 0),
     _counted("discovery pipelines", counts.discovery_pipelines, 1),
     _counted("reducers of events", counts.reducers, 1),
-    Row("registrations per option, at most", _registrations, 1, _registered, is_enforced=False),
+    Row("registrations per option, at most", _registrations, 1, _registered),
     _counted("edits of exceptions in flight", counts.error_edits, 0),
     Row("public names declared", lambda s: counts.declared_names(s.tree)),
     Row("public names defined in public modules", lambda s: counts.exported_names(s.tree)),
     Row("words in docstrings and comments", lambda s: s.words),
-    _worded("somebody, nobody, everybody, anybody", 0, enforced=False),
-    _worded('"Who …" as the subject of a sentence', 0, enforced=False),
-    _worded('"What is/was/they …" clauses', 0, enforced=False),
-    _worded('"there is/are"', 0.8, enforced=False),
+    _worded("somebody, nobody, everybody, anybody", 0),
+    _worded('"Who …" as the subject of a sentence', 0),
+    _worded('"What is/was/they …" clauses', 0),
+    _worded('"there is/are"', 0.8),
     Row("docstrings", lambda s: sum(passage.is_docstring for passage in s.passages)),
     Row(
         "docstrings that begin with what, who, how, where, when or whether",
         lambda s: sum(1 for _ in _questions(s)),
         0,
         _questions,
-        is_enforced=False,
     ),
 )
 

@@ -109,7 +109,7 @@ def _is_used(path: Path) -> bool:
 
 
 def _discard(image: Path) -> None:
-    """Unmount what is mounted below `image`, and remove it, unless it can't be unmounted."""
+    """Remove `image` after unmounting everything below it, unless that fails."""
     for place in sorted(_mounted_below(image), reverse=True):
         done = subprocess.run(["umount", place], check=False, capture_output=True)  # noqa: S603, S607 - as occystrap mounts
         if done.returncode != 0:

@@ -53,7 +53,7 @@ class StoreError(QuaymirrorError):
 def from_system(error: BaseException) -> StoreError | None:
     """Return the error for a failure of the system that was not expected where it happened, None if it is none.
 
-    The machine lacks something then, or what is about to be used is not what it should be.
+    The machine then lacks a resource, or a file or program is not the expected one.
     """
     match error:
         case OSError():

@@ -43,7 +43,7 @@ class Descriptor:
 
     @property
     def is_manifest(self) -> bool:
-        """Whether this is a manifest or an index, not the content of one."""
+        """Return True if this is a manifest or an index, not the content of one."""
         return self.media_type in mediatype.INDEXES or self.media_type in mediatype.MANIFESTS
 
     @classmethod

@@ -310,7 +310,7 @@ def appendable_file(path: Path) -> None:
 
 
 def writable_file(path: Path) -> None:
-    """Raise `ConfigError` if no file can be put at `path`, nor written to what is there."""
+    """Raise `ConfigError` if `path` is neither a writable file nor in a directory where one can be created."""
     appendable_file(path)
     is_replaced = not os.path.exists(path) or os.path.isfile(path)  # noqa: PTH110, PTH113 - as above
     needed = (path.absolute().parent, os.W_OK | os.X_OK) if is_replaced else (path, os.W_OK)

@@ -82,7 +82,7 @@ class SerialExecutor:
 
     @property
     def is_late(self) -> bool:
-        """Whether the running calls take long."""
+        """Return True if the running calls take long."""
         return self._clock() - self._began > _LATE_SECONDS
 
 

@@ -106,9 +106,9 @@ class Ingest:
         self.digest: Digest = descriptor.digest
         self.in_thread = in_thread
         self.is_small: bool = descriptor.size <= BATCH_BYTES
-        """Whether one call writes and renames it."""
+        """True if one call writes and renames it."""
         self.committed: bool = False
-        """Whether the blob is stored under its digest."""
+        """True if the blob is stored under its digest."""
         self._size = descriptor.size
         self._paths = paths
         self._file: int | None = None

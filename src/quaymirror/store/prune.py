@@ -110,7 +110,7 @@ def make_plan(storage: Storage, state: State, *, grace: float, now: float | None
 def carry_out(storage: Storage, state: State, plan: PrunePlan, *, now: float | None = None) -> None:
     """Carry out `plan`. The lock must have been held since it was made, without readers. It blocks.
 
-    :raises StoreError: if the disk fails; the next plan includes what was not done.
+    :raises StoreError: if the disk fails; the next plan includes the rest.
     """
     names = {image.name for image in plan.untag}
     if names:

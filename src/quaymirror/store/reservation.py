@@ -30,7 +30,7 @@ class SpaceReservation:
     def reserve(self, nodes: Sequence[Descriptor]) -> None:
         """Reserve space for `nodes`.
 
-        :raises StoreError: if they don't fit by themselves (scope IMAGE), or not together with what is reserved (RUN).
+        :raises StoreError: if they don't fit by themselves (scope IMAGE), or not beside the reserved space (RUN).
         """
         space = self._storage.free_space()
         if space is None:

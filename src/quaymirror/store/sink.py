@@ -61,7 +61,7 @@ class Sink(Protocol):
         """Discard everything written so far."""
 
     async def commit(self) -> None:
-        """Verify what was written and publish it as the blob.
+        """Verify the written bytes and publish them as the blob.
 
         :raises ReadInterrupted: if bytes are missing.
         :raises DigestMismatch: if the bytes are wrong.

@@ -45,7 +45,7 @@ class BlobSink(Sink, Protocol):
     """The sink of a blob that is stored under its digest."""
 
     committed: bool
-    """Whether the blob is stored."""
+    """True if the blob is stored."""
 
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`."""
@@ -67,7 +67,7 @@ class Storage(Protocol):
         """
 
     def create(self) -> None:
-        """Create what is missing of an empty layout, and remove interrupted transfers that are not continued."""
+        """Create the missing parts of an empty layout, and remove interrupted transfers that are not continued."""
 
     def info(self, key: str) -> ObjectInfo | None:
         """Return the properties of an object, None if it does not exist.

@@ -55,7 +55,7 @@ class DerivedAddress:
 
     @property
     def shares_layers(self) -> bool:
-        """Whether the target keeps layers under their names at the source."""
+        """Return True if the target keeps layers under their names at the source."""
         return self.scheme == "dir" and not self.filters
 
     @property

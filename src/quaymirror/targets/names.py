@@ -37,7 +37,7 @@ class TargetNames:
 
     @property
     def needs_history(self) -> bool:
-        """Whether `is_last` must be given the images of earlier runs first, by `load`."""
+        """Return True if `is_last` must be given the images of earlier runs first, by `load`."""
         return self._last is None and not self._address.is_one_to_one
 
     def load(self, records: Iterable[ImageRecord]) -> None:

@@ -35,7 +35,7 @@ class RegistryAddress:
 
     @property
     def is_one_to_one(self) -> bool:
-        """Whether no two images, of any organization, can have the same name."""
+        """Return True if no two images, of any organization, can have the same name."""
         return "{org}/{repo}" in self.path and "{tag}" in self.tag
 
     def place(self, name: str) -> Reference:

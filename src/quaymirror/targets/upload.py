@@ -57,7 +57,7 @@ class UploadSink:
         self.offset: int = 0
         """The number of bytes received, from the start."""
         self.committed: bool = False
-        """Whether the registry has the blob."""
+        """True if the registry has the blob."""
 
     async def prepare(self) -> None:
         """Find out where to continue after a failure.

@@ -63,7 +63,7 @@ class SegmentPlan:
         self._gaps = [*reversed([*gaps])]
         self.workers: int = max(1, min(most, self.left // _LEAST_BYTES))
         self.is_for_one = False
-        """Whether one worker is enough for the rest; it claims each gap as a whole."""
+        """True if one worker is enough for the rest; it claims each gap as a whole."""
 
     @property
     def left(self) -> int:

@@ -24,7 +24,7 @@ class BlobStream(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the source sends all of the blob, even if a range was requested."""
+        """Return True if the source sends all of the blob, even if a range was requested."""
 
     @property
     def validator(self) -> Validator | None:
@@ -49,7 +49,7 @@ class Attempts(Protocol):
     """The attempts of one operation, `async for attempt in attempts:`, each made within `with attempt:`."""
 
     is_refetch: bool
-    """Whether the last attempt ended with wrong bytes."""
+    """True if the last attempt ended with wrong bytes."""
 
     def progress(self) -> None:
         """Forget earlier failures, because the operation has achieved something new."""
