@@ -142,7 +142,7 @@ async def test_images_that_only_a_token_sees_stay_if_the_token_is_missing(tmp_pa
     assert any(isinstance(event, Notice) and "with an API token" in event.message for event in events)
 
 
-async def test_an_organization_that_shrinks_too_much_is_pruned_with_yes_only(
+async def test_an_organization_that_shrinks_too_much_is_pruned_on_request_only(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry, images = kolla(6)
