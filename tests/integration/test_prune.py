@@ -14,7 +14,7 @@ from organizations import TAG, kolla, small_image
 import quaymirror
 from quaymirror import Options, PruneOptions, Report, Selection
 from quaymirror.cli import main
-from quaymirror.errors import ConfigError, ExitCode, MirrorDamaged, StoreError
+from quaymirror.errors import ConfigError, DiscoveryIncomplete, ExitCode, MirrorDamaged, StoreError
 from quaymirror.events import Event, Notice
 from quaymirror.oci import Digest
 from quaymirror.run import pruning
@@ -275,6 +275,19 @@ async def test_the_command_shows_its_plan_and_needs_an_option_to_carry_it_out(
     assert blobs_there(mirror) == layouts.check(mirror)
     assert await run_sync(prune, str(mirror), "--grace", "0", "--no-dry-run") == 0
     assert "Nothing to prune." in capsys.readouterr().err
+
+
+async def test_the_command_exceeds_its_limit_only_if_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = await gone_mirror(tmp_path)
+    command = (str(mirror), "--grace", "0", "--max-delete", "5", "--yes")
+    with pytest.raises(DiscoveryIncomplete, match="use --ignore-max-delete"):
+        await run_sync(prune, *command)
+
+    assert len(layouts.names(mirror)) == 10
+    assert await run_sync(prune, *command, "--ignore-max-delete") == 0
+    assert len(layouts.names(mirror)) == 9
 
 
 def kept_names(mirror: Path, plan: dict[str, list[dict[str, str]]]) -> set[str]:

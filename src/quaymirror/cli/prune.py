@@ -18,7 +18,7 @@ from ..settings.register import field_values
 from ..store.prune import PrunePlan
 from ..store.records import AbsentImage
 from ..text import escape_controls, human_bytes, human_duration
-from .help import WIDE, options
+from .help import WIDE, command_option, options
 from .messages import show_notice
 from .options import json_option
 
@@ -26,21 +26,22 @@ from .options import json_option
 @click.command(context_settings=WIDE)
 @click.argument("target")
 @options("prune")
+@command_option("--yes", is_flag=True, help="Do it.")
 @json_option("Print the plan as an object.")
-def prune(target: str, dry_run: bool | None, as_json: bool, **given: Any) -> int:
+def prune(target: str, dry_run: bool | None, yes: bool, as_json: bool, **given: Any) -> int:
     """Show images in TARGET that have disappeared from the source.
 
-    Nothing is removed without --no-dry-run or --yes. Only complete runs of sync show that an image has disappeared.
+    Nothing is removed without --yes (or --no-dry-run). Only complete runs of sync show that an image has disappeared.
     Such images are untagged, and blobs that no image has needed for half a day are deleted, with --grace 0 at once.
     """
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
     plan = anyio.run(partial(prune_layout, path, wanted, dry_run=True))
     show(plan, as_json=as_json)
-    excess = None if given["yes"] else plan.excess(wanted.max_delete)
+    excess = plan.excess(wanted.max_delete)
     if excess is not None:
         raise DiscoveryIncomplete(excess)
 
-    if dry_run is True or (dry_run is None and not given["yes"]):
+    if dry_run is True or (dry_run is None and not yes):
         hint = " Use --yes to do it." if plan.untag or plan.remove or plan.partials else ""
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0

@@ -307,7 +307,7 @@ class PruneOptions(Group):
         most=100,
         commands=("prune",),
         shorthand=shorthand(
-            "--yes",
+            "--ignore-max-delete",
             PRUNING,
             "Prune, no matter how many images are removed.",
             100.0,

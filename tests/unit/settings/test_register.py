@@ -74,7 +74,7 @@ VALUES = {
     "ping_url": ("https://hc.example/id", "hc.example/id"),
     "check_space": FLAG,
     "full_check": FLAG,
-    "yes": FLAG,
+    "ignore_max_delete": FLAG,
     "cert_dir": ("directory", "missing"),
     "tls_verify": FLAG,
     "token_file": ("file", "missing"),
