@@ -245,7 +245,7 @@ async def test_a_look_at_a_target_that_does_not_exist_makes_nothing(place: Place
 
 
 async def test_equal_addresses_are_equal_targets_with_one_state(place: Place, tmp_path: Path) -> None:
-    options, spec = place.context.settings, place.spec
+    options, spec = place.context.options, place.spec
     again = kinds.find_target(str(spec), options) if "registry" not in str(spec) else spec
     assert str(again) == str(spec)
     assert again.state_directory(options) == spec.state_directory(options)

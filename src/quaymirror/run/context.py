@@ -64,7 +64,7 @@ class Run:
     """
 
     selections: tuple[Selection, ...]
-    settings: Options
+    options: Options
     spec: TargetSpec
     engine: Engine | None = None
     jobs: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Run:
 
         :raises LockHeld: if the run should not wait, or has been stopped.
         """
-        if not self.settings.target.wait or self.stop.reason is not None:
+        if not self.options.target.wait or self.stop.reason is not None:
             raise held
 
         if not self.is_waiting:

@@ -14,11 +14,11 @@ from ..settings import Options
 from .wiring import connect
 
 
-async def find_images(selection: Selection, settings: Options, *, observer: Observer) -> AsyncGenerator[PinnedImage]:
+async def find_images(selection: Selection, options: Options, *, observer: Observer) -> AsyncGenerator[PinnedImage]:
     """Iterate over the images of `selection`; see `quaymirror.discover`."""
-    check_selection(selection, settings.discovery.discovery)
-    async with connect(settings, observer) as services:
-        found = discover([selection], services.catalog, settings.source.origin.netloc, observer=observer, strict=True)
+    check_selection(selection, options.discovery.discovery)
+    async with connect(options, observer) as services:
+        found = discover([selection], services.catalog, options.source.origin.netloc, observer=observer, strict=True)
         async with aclosing(found):
             async for image in found:
                 yield image

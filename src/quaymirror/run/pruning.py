@@ -25,7 +25,7 @@ from .report import Report
 async def record_absences(
     layout: PrunableTarget,
     selections: Sequence[Selection],
-    settings: Options,
+    options: Options,
     observer: Observer,
     *,
     found: Sequence[Outcome] | None,
@@ -39,9 +39,9 @@ async def record_absences(
     """
     counts = True
     for selection in filter(_sees_everything, selections):
-        counts &= await layout.use(partial(_record, selection=selection, settings=settings, found=found))
+        counts &= await layout.use(partial(_record, selection=selection, options=options, found=found))
 
-    if not settings.prune.prune or not any(map(_sees_everything, selections)):
+    if not options.prune.prune or not any(map(_sees_everything, selections)):
         return
 
     if not counts:
@@ -49,7 +49,7 @@ async def record_absences(
         observer(Notice(f"nothing is pruned: {reason}"))
         return
 
-    plan = await carry_out(layout, settings.prune.grace, settings.prune.max_delete)
+    plan = await carry_out(layout, options.prune.grace, options.prune.max_delete)
     observer(Notice(f"pruned: {summary(plan, done=True)}"))
 
 
@@ -85,12 +85,12 @@ async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, obse
         return await carry_out(layout, options.grace, options.max_delete)
 
 
-def check(selections: Sequence[Selection], settings: Options, *, is_prunable: bool) -> None:
+def check(selections: Sequence[Selection], options: Options, *, is_prunable: bool) -> None:
     """Check that the options allow pruning if it is requested.
 
     :raises ConfigError: for a selection that does not see everything, or a target that is not a layout.
     """
-    if not settings.prune.prune:
+    if not options.prune.prune:
         return
 
     if any(selection.since is not None for selection in selections):
@@ -132,9 +132,9 @@ def _sees_everything(selection: Selection) -> bool:
 
 
 def _record(
-    _storage: Storage, state: State, *, selection: Selection, settings: Options, found: Sequence[Outcome] | None
+    _storage: Storage, state: State, *, selection: Selection, options: Options, found: Sequence[Outcome] | None
 ) -> bool:
-    registry = settings.source.origin.netloc
+    registry = options.source.origin.netloc
     present = frozenset(outcome.reference.name for outcome in found or ())
     covered = {record.name for record in state.images() if _covers(selection, registry, record)}
     return state.record_discovery(
@@ -143,7 +143,7 @@ def _record(
             found=present & covered,
             absent=frozenset(covered - present) if found is not None else frozenset(),
             complete=found is not None,
-            authenticated=settings.source.api_token is not None,
+            authenticated=options.source.api_token is not None,
             moment=time.time(),
         )
     )

@@ -31,7 +31,7 @@ from .wiring import connect
 class _Repair:
     layout: OCILayout
     source: RegistryPuller
-    settings: Options
+    options: Options
     observer: Observer
     slots: anyio.CapacityLimiter
 
@@ -39,9 +39,9 @@ class _Repair:
         """Fetch a blob from the repository of an image that needs it. A failure is reported."""
         reasons: list[str] = []
         for name in damage.images:
-            reference = await self.layout.use(partial(_reference, name=name, settings=self.settings))
+            reference = await self.layout.use(partial(_reference, name=name, options=self.options))
             if reference is None:
-                reasons.append(f"{name} is not from {self.settings.source.origin.netloc}")
+                reasons.append(f"{name} is not from {self.options.source.origin.netloc}")
                 continue
 
             try:
@@ -77,7 +77,7 @@ class _Repair:
             await fetch_blob(job, self.source, sink, FetchSlots(1, 1), Meters())
 
 
-async def repair(path: Path, settings: Options, observer: Observer, progress: Progress) -> Verification:
+async def repair(path: Path, options: Options, observer: Observer, progress: Progress) -> Verification:
     """Verify the layout at `path`, fetch missing and damaged blobs, and return the verification after that.
 
     Damaged blobs are replaced atomically.
@@ -88,11 +88,11 @@ async def repair(path: Path, settings: Options, observer: Observer, progress: Pr
     :raises CredentialsRefused: if the server rejects the credentials.
     """
     async with (
-        OCILayout.open(path, observer=observer, fsync=settings.target.fsync, checks_space=False) as layout,
-        connect(settings, observer) as there,
+        OCILayout.open(path, observer=observer, fsync=options.target.fsync, checks_space=False) as layout,
+        connect(options, observer) as there,
     ):
-        slots = anyio.CapacityLimiter(settings.limits.layer_concurrency)
-        repairs = _Repair(layout, there.source, settings, observer, slots)
+        slots = anyio.CapacityLimiter(options.limits.layer_concurrency)
+        repairs = _Repair(layout, there.source, options, observer, slots)
         # A manifest that was fetched again may need further blobs that are missing.
         for _ in range(MAX_DEPTH + 1):
             found = await verify_layout(path, progress=progress)
@@ -110,10 +110,10 @@ def _flush(storage: Storage, _state: State, *, fixed: Sequence[Damage]) -> None:
     storage.flush([damage.digest for damage in fixed])
 
 
-def _reference(_storage: Storage, state: State, *, name: str, settings: Options) -> Reference | None:
+def _reference(_storage: Storage, state: State, *, name: str, options: Options) -> Reference | None:
     """Return the reference of an image at the server of the options, None if it came from another one."""
     record = state.image(name)
-    registry = settings.source.origin.netloc
+    registry = options.source.origin.netloc
     if record is not None and record.registry != registry:
         return None
 

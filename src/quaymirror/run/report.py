@@ -208,7 +208,7 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
     report = Report(
         run_id=run.run_id,
         selections=run.selections,
-        server=str(run.settings.source.origin),
+        server=str(run.options.source.origin),
         target=str(run.spec),
         started=run.started,
         elapsed=elapsed,
@@ -217,15 +217,15 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
         fatal=run.fatal or run.empty,
         stopped=run.stop.reason if run.fatal is None else None,
         signal=run.stop.exit_code,
-        dry_run=run.settings.target.dry_run,
-        allow_empty=run.settings.discovery.allow_empty,
+        dry_run=run.options.target.dry_run,
+        allow_empty=run.options.discovery.allow_empty,
     )
     if not report.complete or run.fatal is not None:
         return report
 
     unchecked = {failed.repository for failed in report.failed_checks}
     changes = compare(earlier, report.outcomes, unchecked) if earlier else None
-    report, options = replace(report, changes=changes), run.settings.discovery
+    report, options = replace(report, changes=changes), run.options.discovery
     try:
         found = len(report.outcomes)
         check_expected(found, changes, at_least=options.expect_at_least, max_missing=options.max_missing)

@@ -69,30 +69,30 @@ class RunHistory:
 
 @asynccontextmanager
 async def open_history(
-    home: Path, selections: Sequence[Selection], settings: Options, observer: Observer
+    home: Path, selections: Sequence[Selection], options: Options, observer: Observer
 ) -> AsyncIterator[RunHistory]:
     """Open the history of the target whose state directory is `home`, read-only for a dry run.
 
     :raises ConfigError: if a newer quaymirror wrote it.
     :raises StoreError: if the disk fails.
     """
-    read_only, subject = settings.target.dry_run, _subject(selections, settings)
+    read_only, subject = options.target.dry_run, _subject(selections, options)
     history, notice = await anyio.to_thread.run_sync(partial(History.open, home, read_only=read_only))
     try:
         if notice:
             observer(Notice(f"{notice}; every tag is checked again"))
 
-        checks = await anyio.to_thread.run_sync(history.tags, settings.source.origin.netloc)
+        checks = await anyio.to_thread.run_sync(history.tags, options.source.origin.netloc)
         # Reports of earlier versions have the same outcomes.
         earlier = cast("ReportJson | None", await anyio.to_thread.run_sync(history.last_complete, subject))
-        tags = TagCache(checks, full_check_seconds=settings.discovery.full_check_every)
+        tags = TagCache(checks, full_check_seconds=options.discovery.full_check_every)
         yield RunHistory(tags, earlier, history, subject, observer, read_only)
     finally:
         history.close()
 
 
-def _subject(selections: Sequence[Selection], settings: Options) -> str:
+def _subject(selections: Sequence[Selection], options: Options) -> str:
     """Return the text that is the same for runs of the same selections from the same server."""
     first, *more = map(selection_json, selections)
-    subject = {"server": str(settings.source.origin), "selection": first} | ({"more": more} if more else {})
+    subject = {"server": str(options.source.origin), "selection": first} | ({"more": more} if more else {})
     return json.dumps(subject, sort_keys=True)

@@ -48,21 +48,21 @@ class Engine:
     sharing: BlobSharing = field(default_factory=BlobSharing)
     counted: set[Digest] = field(default_factory=set)
 
-    def services(self, settings: Options, observer: Observer) -> Services:
-        """Return the services of the source for a run with `settings`; `observer` gets its retries."""
-        return self.source.services(settings, observer)
+    def services(self, options: Options, observer: Observer) -> Services:
+        """Return the services of the source for a run with `options`; `observer` gets its retries."""
+        return self.source.services(options, observer)
 
 
 @asynccontextmanager
-async def open_engine(settings: Sequence[Options]) -> AsyncIterator[Engine]:
-    """Open the resources of runs with these `settings`, one at least, which have the same `connection`.
+async def open_engine(options: Sequence[Options]) -> AsyncIterator[Engine]:
+    """Open the resources of runs with these `options`, one at least, which have the same `connection`.
 
     The largest `concurrency` and `layer_concurrency` among them apply to all runs together.
 
     :raises ConfigError: if a file of certificates is invalid.
     """
     fan_out = FanOut()
-    images = max(each.limits.concurrency for each in settings)
-    slots = max(each.limits.layer_concurrency for each in settings)
-    async with connect_source(settings[0], fan_out) as source:
+    images = max(each.limits.concurrency for each in options)
+    slots = max(each.limits.layer_concurrency for each in options)
+    async with connect_source(options[0], fan_out) as source:
         yield Engine(source, FetchSlots(images, slots), fan_out)

@@ -36,7 +36,7 @@ class Stages:
         :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
         """
         run, discovery = self.run, anyio.CancelScope()
-        services = self.engine.services(run.settings, run.emit)
+        services = self.engine.services(run.options, run.emit)
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(_watch, run, discovery)
             watchers.start_soon(_watch_clock, run)
@@ -57,7 +57,7 @@ class Stages:
 
     async def _discover(self, services: Services, images: MemoryObjectSendStream[PinnedImage]) -> None:
         """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
-        run, registry = self.run, self.run.settings.source.origin.netloc
+        run, registry = self.run, self.run.options.source.origin.netloc
         found = discover(run.selections, services.catalog, registry, cache=self.history.tags, observer=run.emit)
         try:
             async with aclosing(found):
@@ -82,8 +82,8 @@ async def _watch(run: Run, discovery: anyio.CancelScope) -> None:
 
 
 async def _watch_clock(run: Run) -> None:
-    if run.settings.limits.max_duration is not None:
-        await anyio.sleep(run.settings.limits.max_duration)
+    if run.options.limits.max_duration is not None:
+        await anyio.sleep(run.options.limits.max_duration)
         run.stop.request("the time limit was reached")
 
 

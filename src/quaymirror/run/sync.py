@@ -30,7 +30,7 @@ __all__ = ["make_run", "mirror", "run_sync"]
 async def run_sync(
     selection: Selection | Sequence[Selection],
     target: str | Path,
-    settings: Options,
+    options: Options,
     *,
     observer: Observer = ignore,
     progress: RunProgress | None = None,
@@ -41,15 +41,15 @@ async def run_sync(
     """Mirror `selection` to `target`, a path or an address as `--to` takes it, and return the report.
 
     Several selections are one run, in which an image that two of them select is mirrored once; `jobs` are their names.
-    Concurrent runs to different targets share an `engine` that was opened for their settings. `progress` shows the run
+    Concurrent runs to different targets share an `engine` that was opened for their options. `progress` shows the run
     while it goes on. Failures during the run are in the report. If the caller is cancelled, finished images stay.
 
-    :raises ConfigError: if `target` or `settings` are invalid, before any request.
+    :raises ConfigError: if `target` or `options` are invalid, before any request.
     :raises LockHeld: if another run works on the target.
     :raises StoreError: if the target can't be opened.
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
-    run = make_run(selections, target, settings, jobs, engine)
+    run = make_run(selections, target, options, jobs, engine)
     run.listener, run.progress, run.stop = observer, progress or run.progress, stop or run.stop
     return await mirror(run)
 
@@ -57,7 +57,7 @@ async def run_sync(
 def make_run(
     selections: tuple[Selection, ...],
     target: str | Path,
-    settings: Options,
+    options: Options,
     jobs: Sequence[str] = (),
     engine: Engine | None = None,
 ) -> Run:
@@ -65,12 +65,12 @@ def make_run(
 
     :raises ConfigError: if the selections, the target and the options contradict each other.
     """
-    spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, settings)
+    spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, options)
     for selection in selections:
-        check_selection(selection, settings.discovery.discovery)
+        check_selection(selection, options.discovery.discovery)
 
-    pruning.check(selections, settings, is_prunable=spec.capabilities.prunable)
-    return Run(selections, settings.replace(platforms=spec.wanted_platforms(settings)), spec, engine, tuple(jobs))
+    pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
+    return Run(selections, options.replace(platforms=spec.wanted_platforms(options)), spec, engine, tuple(jobs))
 
 
 async def mirror(run: Run) -> Report:
@@ -79,8 +79,8 @@ async def mirror(run: Run) -> Report:
     async with AsyncExitStack() as stack:
         try:
             async with _open(run) as target:
-                directory = run.spec.state_directory(run.settings)
-                opening = open_history(directory, run.selections, run.settings, run.emit)
+                directory = run.spec.state_directory(run.options)
+                opening = open_history(directory, run.selections, run.options, run.emit)
                 history = await stack.enter_async_context(opening)
                 run.emit(_started(run))
                 async with _shared(run, target) as engine:
@@ -108,8 +108,8 @@ async def mirror(run: Run) -> Report:
 
 
 def _open(run: Run) -> AbstractAsyncContextManager[Target]:
-    context = TargetContext(run.settings, connect_target, run.emit, run.wait_for_lock)
-    return run.spec.inspect(context) if run.settings.target.dry_run else run.spec.open(context)
+    context = TargetContext(run.options, connect_target, run.emit, run.wait_for_lock)
+    return run.spec.inspect(context) if run.options.target.dry_run else run.spec.open(context)
 
 
 @asynccontextmanager
@@ -118,7 +118,7 @@ async def _shared(run: Run, target: Target) -> AsyncIterator[Engine]:
     async with AsyncExitStack() as stack:
         engine = run.engine
         if engine is None:
-            engine = await stack.enter_async_context(open_engine([run.settings]))
+            engine = await stack.enter_async_context(open_engine([run.options]))
 
         stack.enter_context(engine.fan_out.observed_by(run.emit))
         if target.capabilities.shares_blobs:
@@ -130,12 +130,12 @@ async def _shared(run: Run, target: Target) -> AsyncIterator[Engine]:
 async def _settle(run: Run, target: Target, history: RunHistory) -> None:
     """Record the images that are gone from the source, and prune them if the options say so."""
     prunable = target.prunable()
-    if prunable is None or run.settings.target.dry_run:
+    if prunable is None or run.options.target.dry_run:
         return
 
     found = pruning.seen(make_report(run, history.earlier, 0.0))
     try:
-        await pruning.record_absences(prunable, run.selections, run.settings, run.emit, found=found)
+        await pruning.record_absences(prunable, run.selections, run.options, run.emit, found=found)
     except LockHeld as error:
         run.emit(Notice(f"nothing is pruned: {error.message}"))
     except QuaymirrorError as error:
@@ -143,16 +143,16 @@ async def _settle(run: Run, target: Target, history: RunHistory) -> None:
 
 
 def _started(run: Run) -> RunStarted:
-    selection, limits = run.selections[0], run.settings.limits
+    selection, limits = run.selections[0], run.options.limits
     return RunStarted(
         run_id=run.run_id,
-        server=run.settings.source.origin.netloc,
+        server=run.options.source.origin.netloc,
         organization=selection.organization,
         glob=",".join(selection.globs),
         tag=",".join(selection.tags),
         target=str(run.spec),
         started=run.started,
-        dry_run=run.settings.target.dry_run,
+        dry_run=run.options.target.dry_run,
         jobs=run.jobs,
         selections=len(run.selections),
         limit_rate=limits.limit_rate,

@@ -9,10 +9,10 @@ from ..targets.kinds import TargetContext, TargetSpec
 from .wiring import connect_target
 
 
-async def verify_target(spec: TargetSpec, settings: Options, observer: Observer = ignore) -> Verification:
+async def verify_target(spec: TargetSpec, options: Options, observer: Observer = ignore) -> Verification:
     """Check everything that runs have left at the target `spec`.
 
     :raises ConfigError: if that is impossible.
     :raises QuaymirrorError: if the target can't be read.
     """
-    return await spec.verify(TargetContext(settings, connect_target, observer))
+    return await spec.verify(TargetContext(options, connect_target, observer))

@@ -48,7 +48,7 @@ class Connection:
     foreign: Transport
     limiters: HostLimiters
     isolated_limiters: HostLimiters
-    settings: Options
+    options: Options
     observer: Observer
     side: Side
 
@@ -59,8 +59,8 @@ class Connection:
             direct=self.direct if at == self.origin else self.foreign,
             foreign=self.foreign,
             limiters=self.limiters,
-            retries=replace(self.settings.client.retry, retries=self.settings.client.retries),
-            timeouts=self.settings.client.timeouts,
+            retries=replace(self.options.client.retry, retries=self.options.client.retries),
+            timeouts=self.options.client.timeouts,
             authorizer=authorizer,
             observer=self.observer,
             side=self.side,
@@ -70,16 +70,16 @@ class Connection:
         """Return a client of an untrusted host: without credentials, only for addresses that servers may name."""
         return replace(self, direct=self.foreign, limiters=self.isolated_limiters).client(at, Fixed())
 
-    def services(self, settings: Options, observer: Observer) -> Services:
-        """Return the services of the server for a run with `settings`; `observer` gets its retries."""
-        ours = replace(self, settings=settings, observer=observer)
-        token = settings.source.api_token
+    def services(self, options: Options, observer: Observer) -> Services:
+        """Return the services of the server for a run with `options`; `observer` gets its retries."""
+        ours = replace(self, options=options, observer=observer)
+        token = options.source.api_token
         api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
         # Credentials may be stored for a single organization.
-        registry = ByNamespace(partial(ours.token_auth, settings.source.credentials))
-        untrusted = ours.untrusted_client if settings.source.allow_foreign_layers else None
+        registry = ByNamespace(partial(ours.token_auth, options.source.credentials))
+        untrusted = ours.untrusted_client if options.source.allow_foreign_layers else None
         source = RegistryPuller(ours.client(self.origin, registry), foreign=ForeignLayers(self.origin, untrusted))
-        client, discovery = ours.client(self.origin, api), settings.discovery.discovery
+        client, discovery = ours.client(self.origin, api), options.discovery.discovery
         return Services(find_kind().open(CatalogAccess(client, source, token is not None, discovery)), source)
 
     def registry(self, credentials: Credentials | None, namespace: str) -> Client:
@@ -91,9 +91,9 @@ class Connection:
         return TokenAuth(
             self.origin,
             ask=self._ask_for_token,
-            find_credentials=partial(_find_credentials, self.settings, self.origin, credentials, namespace),
-            allowed_realms=frozenset(self.settings.client.allow_realms),
-            clock=self.settings.client.retry.clock,
+            find_credentials=partial(_find_credentials, self.options, self.origin, credentials, namespace),
+            allowed_realms=frozenset(self.options.client.allow_realms),
+            clock=self.options.client.retry.clock,
         )
 
     async def _ask_for_token(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
@@ -108,11 +108,11 @@ class Connection:
 
 
 @asynccontextmanager
-async def _connected(origin: Origin, settings: Options, observer: Observer, *, side: Side) -> AsyncIterator[Connection]:
+async def _connected(origin: Origin, options: Options, observer: Observer, *, side: Side) -> AsyncIterator[Connection]:
     guard = AddressGuard()
-    trust = _trust(origin, settings, side)
-    proxies = Proxies.of(settings.client.environment)
-    limiters, bandwidth = _limits(settings, observer, side)
+    trust = _trust(origin, options, side)
+    proxies = Proxies.of(options.client.environment)
+    limiters, bandwidth = _limits(options, observer, side)
 
     def foreign_proxy(url: str) -> str | None:
         if not guard.allows(Origin.of(url).host):
@@ -123,56 +123,56 @@ async def _connected(origin: Origin, settings: Options, observer: Observer, *, s
     async with (
         AiohttpTransport(
             socket_factory=guard.trusted_socket,
-            timeouts=settings.client.timeouts,
+            timeouts=options.client.timeouts,
             bandwidth=bandwidth,
             tls=tls_context(trust),
             find_proxy=proxies.find if proxies.by_scheme else None,
         ) as direct,
         AiohttpTransport(
             socket_factory=guard.guarded_socket,
-            timeouts=settings.client.timeouts,
+            timeouts=options.client.timeouts,
             bandwidth=bandwidth,
             tls=tls_context(trust, is_own=False),
             find_proxy=foreign_proxy if proxies.by_scheme else None,
         ) as foreign,
     ):
-        yield Connection(origin, direct, foreign, limiters, limiters.isolated(), settings, observer, side)
+        yield Connection(origin, direct, foreign, limiters, limiters.isolated(), options, observer, side)
 
 
 @asynccontextmanager
-async def connect(settings: Options, observer: Observer) -> AsyncIterator[Services]:
+async def connect(options: Options, observer: Observer) -> AsyncIterator[Services]:
     """Open the services of the source; connections are made on first use.
 
     :raises ConfigError: if a file of certificates is invalid.
     """
-    async with connect_source(settings, observer) as connection:
-        yield connection.services(settings, observer)
+    async with connect_source(options, observer) as connection:
+        yield connection.services(options, observer)
 
 
-def connect_source(settings: Options, observer: Observer) -> AbstractAsyncContextManager[Connection]:
+def connect_source(options: Options, observer: Observer) -> AbstractAsyncContextManager[Connection]:
     """Open the connection that several runs with the same `connection` options share; `observer` gets its pauses.
 
     :raises ConfigError: if a file of certificates is invalid.
     """
-    return _connected(settings.source.origin, settings, observer, side=Side.SOURCE)
+    return _connected(options.source.origin, options, observer, side=Side.SOURCE)
 
 
 @asynccontextmanager
 async def connect_target(
-    origin: Origin, settings: Options, observer: Observer, *, namespace: str = ""
+    origin: Origin, options: Options, observer: Observer, *, namespace: str = ""
 ) -> AsyncIterator[Client]:
     """Open a client of the registry at `origin`, the target; see `connect`."""
-    async with _connected(origin, settings, observer, side=Side.TARGET) as connection:
-        yield connection.registry(settings.target.dest_credentials, namespace)
+    async with _connected(origin, options, observer, side=Side.TARGET) as connection:
+        yield connection.registry(options.target.dest_credentials, namespace)
 
 
-def _limits(settings: Options, observer: Observer, side: Side) -> tuple[HostLimiters, Throttle | None]:
+def _limits(options: Options, observer: Observer, side: Side) -> tuple[HostLimiters, Throttle | None]:
     """Return the limiters of requests, and the limit on all bytes, if any.
 
     The user's limits are for the source only: everything that is pushed comes from there. A run ends without its
     source; without the target each image that needs it fails on its own.
     """
-    retry, limits = settings.client.retry, settings.limits
+    retry, limits = options.client.retry, options.limits
     runtime = Runtime(observer, retry.clock, retry.sleep)
     if side is Side.TARGET:
         return HostLimiters(runtime, patience=retry.patience, given_up=Scope.IMAGE), None
@@ -184,18 +184,18 @@ def _limits(settings: Options, observer: Observer, side: Side) -> tuple[HostLimi
     return HostLimiters(runtime, patience=retry.patience), bandwidth or None
 
 
-def _trust(origin: Origin, settings: Options, side: Side) -> Trust:
+def _trust(origin: Origin, options: Options, side: Side) -> Trust:
     is_source = side is Side.SOURCE
-    named = settings.source.src_cert_dir if is_source else settings.target.dest_cert_dir
+    named = options.source.src_cert_dir if is_source else options.target.dest_cert_dir
     return Trust(
-        cafile=settings.client.cafile,
-        directory=named or certificate_directory(origin.netloc, settings.client.environment),
-        verify=settings.source.src_tls_verify if is_source else settings.target.dest_tls_verify,
+        cafile=options.client.cafile,
+        directory=named or certificate_directory(origin.netloc, options.client.environment),
+        verify=options.source.src_tls_verify if is_source else options.target.dest_tls_verify,
     )
 
 
 async def _find_credentials(
-    settings: Options, origin: Origin, given: Credentials | None, namespace: str
+    options: Options, origin: Origin, given: Credentials | None, namespace: str
 ) -> Credentials | None:
     if given is not None:
         return given
@@ -203,10 +203,10 @@ async def _find_credentials(
     # Imported after a challenge: public mirrors don't need it.
     from ..auth.credentials import CredentialStore
 
-    store = CredentialStore(authfile=settings.client.authfile, env=settings.client.environment)
+    store = CredentialStore(authfile=options.client.authfile, env=options.client.environment)
     found = await store.find(origin.netloc, namespace or None)
-    if found is None and settings.source.api_token is not None and origin == settings.source.origin:
+    if found is None and options.source.api_token is not None and origin == options.source.origin:
         # Quay accepts its API token as the password of this user: one credential serves both APIs.
-        return Credentials("$oauthtoken", settings.source.api_token)
+        return Credentials("$oauthtoken", options.source.api_token)
 
     return found

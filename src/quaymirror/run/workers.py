@@ -29,7 +29,7 @@ def start_workers(
     run: Run, engine: Engine, services: Services, target: Target, tasks: TaskGroup
 ) -> MemoryObjectSendStream[PinnedImage]:
     """Start the workers and return the stream of images for them."""
-    options = run.settings
+    options = run.options
     context = TransferContext(
         source=services.source,
         target=target,

@@ -47,12 +47,12 @@ class DerivedSpec(TargetSpec):
         return DerivedTarget.inspect(self.address, context)
 
 
-def _parse(text: str, selection: Selection, settings: Options) -> DerivedSpec:
-    return DerivedSpec(parse_derived(text, selection, settings))
+def _parse(text: str, selection: Selection, options: Options) -> DerivedSpec:
+    return DerivedSpec(parse_derived(text, selection, options))
 
 
-def _locate(text: str, settings: Options) -> DerivedSpec:
-    return _parse(text, Selection("org"), settings.replace(allow_extract=True))
+def _locate(text: str, options: Options) -> DerivedSpec:
+    return _parse(text, Selection("org"), options.replace(allow_extract=True))
 
 
 KIND = TargetKind(is_derived, _parse, _locate, changes_images=True)

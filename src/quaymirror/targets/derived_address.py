@@ -75,15 +75,15 @@ class DerivedAddress:
         return Destination(self.scheme, host, path, dict(self.options), self.realms)
 
 
-def is_derived(text: str, settings: Options) -> bool:
+def is_derived(text: str, options: Options) -> bool:
     """Return True if `text` names an output of occystrap; a `registry://` is one only if images are changed for it."""
     scheme, separator, rest = text.partition("://")
     scheme = _ALIASES.get(scheme, scheme)
-    changed = bool(settings.target.filters) or "compression=" in rest.partition("?")[2]
+    changed = bool(options.target.filters) or "compression=" in rest.partition("?")[2]
     return bool(separator) and scheme in _OPTIONS and (scheme != "registry" or changed)
 
 
-def parse_derived(text: str, selection: Selection, settings: Options) -> DerivedAddress:
+def parse_derived(text: str, selection: Selection, options: Options) -> DerivedAddress:
     """Return what the address `text` of occystrap means for `selection`.
 
     :raises ConfigError: if it is invalid, can't tell two images apart, or needs `--allow-extract`.
@@ -99,13 +99,13 @@ def parse_derived(text: str, selection: Selection, settings: Options) -> Derived
         values = {"{org}": selection.organization} | ({"{tag}": selection.tags[0]} if selection.is_one_tag else {})
         host, path = fill(host, values), fill(path, values)
 
-    _check_elsewhere(host, path, selection, settings)
-    options = _options(scheme, query)
-    _check_told_apart(scheme, host + path, options, selection)
-    _check_extraction(scheme, path, options, settings)
-    directory = _directory_before(path, scheme) if scheme in _IN_FILES else settings.state_directory(text)
-    filters, realms = settings.target.filters, frozenset(settings.client.allow_realms)
-    return DerivedAddress(text, scheme, host, path, options, filters, _platform(settings), directory, realms)
+    _check_elsewhere(host, path, selection, options)
+    given = _options(scheme, query)
+    _check_told_apart(scheme, host + path, given, selection)
+    _check_extraction(scheme, path, given, options)
+    directory = _directory_before(path, scheme) if scheme in _IN_FILES else options.state_directory(text)
+    filters, realms = options.target.filters, frozenset(options.client.allow_realms)
+    return DerivedAddress(text, scheme, host, path, given, filters, _platform(options), directory, realms)
 
 
 def _host_and_path(scheme: str, rest: str) -> tuple[str, str]:
@@ -162,12 +162,12 @@ def _value(text: str) -> Option:
     return _WORDS.get(text.lower(), number)
 
 
-def _check_elsewhere(host: str, path: str, selection: Selection, settings: Options) -> None:
+def _check_elsewhere(host: str, path: str, selection: Selection, options: Options) -> None:
     """Refuse to replace the source: the next run would derive a derived image again."""
     image = fill(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
     tag = selection.tags[0] if selection.is_one_tag else "tag"
     names = {f"{selection.organization}/repo:{one}" for one in (tag, "tag")}
-    if host.lower() == settings.source.origin.netloc and image in names:
+    if host.lower() == options.source.origin.netloc and image in names:
         raise ConfigError(f"registry://{host}{path} is the source of the images: name another target")
 
 
@@ -182,11 +182,11 @@ def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], se
         raise ConfigError(f"{scheme}://{place} is the same for all tags of {selection}: add {{tag}} to it")
 
 
-def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], settings: Options) -> None:
-    if scheme not in ("oci", "mounts") and not options.get("expand"):
+def _check_extraction(scheme: str, path: str, given: Mapping[str, Option], options: Options) -> None:
+    if scheme not in ("oci", "mounts") and not given.get("expand"):
         return
 
-    if not settings.target.allow_extract:
+    if not options.target.allow_extract:
         raise ConfigError(
             f"{scheme}://{path} unpacks images with code that does not defend itself against hostile ones: "
             "pass --allow-extract if you trust all of them"
@@ -196,8 +196,8 @@ def _check_extraction(scheme: str, path: str, options: Mapping[str, Option], set
         raise ConfigError(f"{scheme}://{path} needs a directory per image: add {{repo}} to it")
 
 
-def _platform(settings: Options) -> Platform:
-    platforms = settings.discovery.platforms or (_DEFAULT_PLATFORM,)
+def _platform(options: Options) -> Platform:
+    platforms = options.discovery.platforms or (_DEFAULT_PLATFORM,)
     if len(platforms) > 1:
         raise ConfigError("a derived image is for one platform: pass --platform once")
 

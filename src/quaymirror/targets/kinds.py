@@ -25,7 +25,7 @@ class ConnectRegistry(Protocol):
     """Opens a client of a target registry."""
 
     def __call__(
-        self, origin: Origin, settings: Options, observer: Observer, *, namespace: str
+        self, origin: Origin, options: Options, observer: Observer, *, namespace: str
     ) -> AbstractAsyncContextManager[Client]:
         """Open a client of the registry at `origin`, with the credentials for `namespace`."""
 
@@ -34,7 +34,7 @@ class ConnectRegistry(Protocol):
 class TargetContext:
     """The means of a run to open a target. `patience` waits for another run that holds the lock; None: fail."""
 
-    settings: Options
+    options: Options
     connect: ConnectRegistry
     observer: Observer = ignore
     patience: Patience | None = None
@@ -46,15 +46,15 @@ class TargetSpec(ABC):
     capabilities: ClassVar[Capabilities]
 
     @abstractmethod
-    def state_directory(self, settings: Options) -> Path:
+    def state_directory(self, options: Options) -> Path:
         """Return the directory with the state of runs to this target.
 
         :raises ConfigError: if it can't be determined.
         """
 
-    def wanted_platforms(self, settings: Options) -> tuple[Platform, ...]:
+    def wanted_platforms(self, options: Options) -> tuple[Platform, ...]:
         """Return the platforms to mirror of an index, () for all."""
-        return settings.discovery.platforms
+        return options.discovery.platforms
 
     @abstractmethod
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[Target]:
@@ -101,37 +101,37 @@ def register(*kinds: TargetKind) -> None:
     _kinds.extend(kinds)
 
 
-def parse_target(text: str, selection: Selection, settings: Options) -> TargetSpec:
+def parse_target(text: str, selection: Selection, options: Options) -> TargetSpec:
     """Return the target that `text` (`PATH`, `ocidir://PATH`, `registry://HOST` or an address of occystrap) names.
 
     :raises ConfigError: if it is no valid address, or can't tell two images of `selection` apart.
     """
-    return _kind_of(text, settings).parse(text, selection, settings)
+    return _kind_of(text, options).parse(text, selection, options)
 
 
-def find_target(text: str, settings: Options) -> TargetSpec:
+def find_target(text: str, options: Options) -> TargetSpec:
     """Return the target that `text`, as given to an earlier `sync`, names.
 
     :raises ConfigError: if it is no valid address.
     """
-    return _kind_of(text, settings).locate(text, settings)
+    return _kind_of(text, options).locate(text, options)
 
 
-def common_target(text: str, selections: Sequence[Selection], settings: Options) -> TargetSpec:
+def common_target(text: str, selections: Sequence[Selection], options: Options) -> TargetSpec:
     """Return the one target that `text` names for all of `selections` (at least one).
 
     :raises ConfigError: as `parse_target`, or if it names several.
     """
-    specs = [parse_target(text, selection, settings) for selection in selections]
+    specs = [parse_target(text, selection, options) for selection in selections]
     if any(spec != specs[0] for spec in specs):
         raise ConfigError(f"{text} is a different target for each selection: run the selections one by one")
 
     return specs[0]
 
 
-def _kind_of(text: str, settings: Options) -> TargetKind:
-    kind = next((kind for kind in _kinds if kind.claims(text, settings)), None)
-    if settings.target.filters and not (kind and kind.changes_images):
+def _kind_of(text: str, options: Options) -> TargetKind:
+    kind = next((kind for kind in _kinds if kind.claims(text, options)), None)
+    if options.target.filters and not (kind and kind.changes_images):
         raise ConfigError("filters change images: they need a target such as dir://PATH, tar://PATH or registry://HOST")
 
     if kind is None:

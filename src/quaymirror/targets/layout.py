@@ -44,7 +44,7 @@ class LayoutSpec(TargetSpec):
 
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
         """Open the layout for writing; see `OCILayout.open`."""
-        target = context.settings.target
+        target = context.options.target
         return LayoutTarget.open(
             self.path,
             observer=context.observer,
@@ -67,8 +67,8 @@ def _claims(text: str, _settings: Options) -> bool:
     return not separator or scheme == _SCHEME
 
 
-def _parse(text: str, selection: Selection, settings: Options) -> LayoutSpec:
-    path = str(_locate(text, settings))
+def _parse(text: str, selection: Selection, options: Options) -> LayoutSpec:
+    path = str(_locate(text, options))
     if "{repo}" in path:
         raise ConfigError("{repo} in the target: one layout holds all images, which share layers there; leave it out")
 

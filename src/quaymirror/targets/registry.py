@@ -26,9 +26,9 @@ class RegistrySpec(TargetSpec):
     def __str__(self) -> str:
         return str(self.address)
 
-    def state_directory(self, settings: Options) -> Path:
+    def state_directory(self, options: Options) -> Path:
         """Return the directory of the state, which is on this machine; see `Options.state_directory`."""
-        return settings.state_directory(str(self))
+        return options.state_directory(str(self))
 
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[RegistryTarget]:
         """Open the registry for writing; see `RegistryTarget.open`."""
@@ -49,9 +49,9 @@ def _claims(text: str, _settings: Options) -> bool:
     return text.startswith("registry://")
 
 
-def _parse(text: str, selection: Selection, settings: Options) -> RegistrySpec:
+def _parse(text: str, selection: Selection, options: Options) -> RegistrySpec:
     address = parse_address(text)
-    check_selection(address, selection, settings.source.origin)
+    check_selection(address, selection, options.source.origin)
     return RegistrySpec(address)
 
 

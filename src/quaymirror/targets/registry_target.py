@@ -54,7 +54,7 @@ class RegistryTarget:
         self._reader = reader
         self._state = state
         self._read_only = read_only
-        self._must_check = context.settings.target.check_target
+        self._must_check = context.options.target.check_target
         self._serial = SerialExecutor()
         self._mode = UploadMode()
         self._locations = BlobLocations(registry, context.observer)
@@ -76,7 +76,7 @@ class RegistryTarget:
         """
         async with AsyncExitStack() as stack:
             if read_only:
-                state, notice = _read_state(address, context.settings)
+                state, notice = _read_state(address, context.options)
             else:
                 state, notice = await _lock_state(address, context, stack)
 
@@ -85,7 +85,7 @@ class RegistryTarget:
                 context.observer(Notice(notice))
 
             client = await stack.enter_async_context(
-                context.connect(address.origin, context.settings, context.observer, namespace=address.namespace)
+                context.connect(address.origin, context.options, context.observer, namespace=address.namespace)
             )
             registry = RegistryPusher(client, may_write=not read_only)
             await registry.ping()
@@ -264,23 +264,23 @@ class RegistryTarget:
         return [node for node in missing if node.digest not in present]
 
 
-def state_path(address: RegistryAddress, settings: Options) -> Path:
+def state_path(address: RegistryAddress, options: Options) -> Path:
     """Return the file with the state of pushes to `address`.
 
     :raises ConfigError: as `Options.state_directory`.
     """
-    return settings.state_directory(str(address)) / "pushed.db"
+    return options.state_directory(str(address)) / "pushed.db"
 
 
-def _read_state(address: RegistryAddress, settings: Options) -> tuple[State, str | None]:
-    path = state_path(address, settings)
+def _read_state(address: RegistryAddress, options: Options) -> tuple[State, str | None]:
+    path = state_path(address, options)
     return State.open(path, read_only=True) if fsops.exists(path) else (State.empty(), None)
 
 
 async def _lock_state(
     address: RegistryAddress, context: TargetContext, stack: AsyncExitStack
 ) -> tuple[State, str | None]:
-    path = state_path(address, context.settings)
+    path = state_path(address, context.options)
     fsops.make_directory(path.parent)
     try:
         await stack.enter_async_context(patiently_locked(path.parent / WRITERS, context.patience))

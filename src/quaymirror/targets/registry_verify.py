@@ -32,9 +32,9 @@ async def verify_registry(address: RegistryAddress, context: TargetContext) -> V
     :raises ConfigError: without a state.
     :raises QuaymirrorError: if the registry can't be used.
     """
-    records = await anyio.to_thread.run_sync(_records, address, context.settings)
+    records = await anyio.to_thread.run_sync(_records, address, context.options)
     async with context.connect(
-        address.origin, context.settings, context.observer, namespace=address.namespace
+        address.origin, context.options, context.observer, namespace=address.namespace
     ) as client:
         registry = RegistryPusher(client, may_write=False)
         await registry.ping()
@@ -98,8 +98,8 @@ class _Check:
         return [node, *(below for child in children for below in child)]
 
 
-def _records(address: RegistryAddress, settings: Options) -> list[ImageRecord]:
-    path = state_path(address, settings)
+def _records(address: RegistryAddress, options: Options) -> list[ImageRecord]:
+    path = state_path(address, options)
     if not fsops.exists(path):
         raise ConfigError(f"no run found for {address}: pass the same target and --state as to sync")
 
