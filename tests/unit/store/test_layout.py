@@ -233,7 +233,7 @@ async def test_images_that_finish_together_are_committed_together(tmp_path: Path
 
 
 async def test_a_commit_that_fails_fails_for_every_image_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed: list[str] = []
+    failed: list[StoreError] = []
 
     def full(_: State, records: Sequence[ImageRecord]) -> None:
         raise StoreError("the disk is full")
@@ -241,15 +241,15 @@ async def test_a_commit_that_fails_fails_for_every_image_in_it(tmp_path: Path, m
     async def attempt(layout: OCILayout, name: Reference) -> None:
         try:
             await store(layout, name, name.name.encode())
-        except StoreError:
-            failed.append(name.name)
+        except StoreError as error:
+            failed.append(error)
 
     monkeypatch.setattr(State, "commit", full)
     async with OCILayout.open(tmp_path / "m") as layout, anyio.create_task_group() as tasks:
         for number in range(5):
             tasks.start_soon(attempt, layout, Reference(Repository("quay.io", f"kolla/s{number}"), "t"))
 
-    assert len(failed) == 5
+    assert len({id(error) for error in failed}) == 5, "errors are not shared"
     assert layouts.names(tmp_path / "m") == {}
 
 
