@@ -157,6 +157,7 @@ class ImageTransfer:
     async def _fetch(self) -> None:
         """Fetch the missing blobs, or wait for other images that are fetching them."""
         flights = self.context.flights
+        self._own.clear()  # of an earlier plan
         own, others = self._split_missing()
         self.slot.expect(blob.digest for blob in own)
         for blobs in (own, others):
