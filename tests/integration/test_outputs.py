@@ -280,9 +280,18 @@ async def test_the_command_line_counts_before_the_environment_and_that_before_th
     async with QuayServer(registry) as server:
         configuration(server, tmp_path, min(images))
         shown = await run(
-            "config", "show", "nova", "--json", cwd=tmp_path, check=0, env={"QUAYMIRROR_CONCURRENCY": "5"}
+            "config",
+            "show",
+            "nova",
+            "--json",
+            cwd=tmp_path,
+            check=0,
+            env={"QUAYMIRROR_CONCURRENCY": "5", "QUAYMIRROR_GRACE": "3d", "QUAYMIRROR_NO_SPACE_CHECK": "1"},
         )
         job = json.loads(shown.stdout)["jobs.nova"]
+        assert job["grace"] == {"value": "3d", "origin": "environment, QUAYMIRROR_GRACE"}
+        assert job["no-space-check"] == {"value": True, "origin": "environment, QUAYMIRROR_NO_SPACE_CHECK"}
+        assert job["full-check-every"] == {"value": "7d", "origin": "default"}
         assert job["concurrency"] == {"value": 5, "origin": "environment, QUAYMIRROR_CONCURRENCY"}
         assert job["to"] == {"value": str(tmp_path / "mirror"), "origin": "quaymirror.toml:6"}
         assert job["retries"] == {"value": 5, "origin": "default"}

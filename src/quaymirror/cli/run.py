@@ -107,6 +107,8 @@ def _resolved(
         if source is ParameterSource.COMMANDLINE:
             found[spec.name] = ResolvedValue(spec, value, text, "command line")
         elif source is ParameterSource.ENVIRONMENT:
+            # As it was written: 3d, not its number of seconds.
+            text = text if spec.parse is None or spec.many else os.environ[option.variable]
             found[spec.name] = ResolvedValue(spec, value, text, f"environment, {option.variable}")
         elif spec.key_name in given:
             located = given[spec.key_name]
