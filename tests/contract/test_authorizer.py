@@ -86,7 +86,7 @@ def authorizer(request: pytest.FixtureRequest) -> Authorizer:
 
 
 async def send(authorizer: Authorizer, scope: str | None, *, accepts: Callable[[Secret | None], bool]) -> bool:
-    """Do what the client does with one request; return whether it was accepted."""
+    """Handle one request as the client does; return True if it was accepted."""
     header = await authorizer.header(scope)
     if accepts(header):
         return True

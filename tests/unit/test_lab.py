@@ -1,4 +1,4 @@
-"""The lab's own arithmetic: what is called slower, and what a table says of who failed."""
+"""The arithmetic of the benchmarks: the verdict on a regression, and failures in tables."""
 
 from __future__ import annotations
 

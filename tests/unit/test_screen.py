@@ -1,4 +1,4 @@
-"""Where a dashboard can be drawn, and what there is instead."""
+"""The terminals that a dashboard can be drawn on, and the display on others."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ CHALLENGE = ['Bearer realm="https://r.example/auth",service="r.example"']
 
 
 class Service:
-    """A token service that remembers what it was asked."""
+    """A token service that records its requests."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -41,7 +41,7 @@ class Service:
         return Credentials("me", Secret("password"))
 
     async def request(self, scope: str) -> str:
-        """Do what a client does for one request, and return what it sends in the end."""
+        """Handle one request as a client does, and return the final header."""
         header = await self.auth.header(scope)
         if header is None:
             assert await self.auth.challenged(CHALLENGE, scope, None)

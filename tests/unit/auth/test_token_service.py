@@ -1,4 +1,4 @@
-"""Tokens: asked for when a registry wants one, only where that may be, and never believed more than they say."""
+"""Tokens: requested when a registry needs one, from allowed services only, and used within their limits only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def jwt(**claims: Any) -> str:
 
 
 class TokenService:
-    """Notes what it is asked, and answers with what it is told."""
+    """A client that records requests and gives prepared answers."""
 
     def __init__(self, token: str = "", error: QuaymirrorError | None = None) -> None:
         self.asked: list[tuple[str, Secret | None]] = []

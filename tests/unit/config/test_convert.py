@@ -1,4 +1,4 @@
-"""What others are configured with, as jobs; what can't be said is listed."""
+"""Configurations of other tools as jobs; entries that can't be converted are listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places of keys agree with what tomllib reads, whatever the document looks like."""
+"""Locations of keys agree with the values that tomllib reads, for any document."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_key_of_any_document_has_a_place(document: dict[str, Any]) -> None
 
 
 def _is_table_of_array(path: KeyPath, document: Any) -> bool:
-    """Whether the item is a table that a [[header]] makes: it has no place of its own, its keys have."""
+    """Return True if the item is a table from a [[header]]: it has no location, but its keys have."""
     value = document
     for part in path:
         value = value[part]

@@ -23,7 +23,7 @@ VARIABLES = frozenset({"OCCYSTRAP_USERNAME", "OCCYSTRAP_PASSWORD"})
 
 @dataclass
 class Peer:
-    """A server that keeps what it is asked, and answers as it is told."""
+    """A server that records requests and gives prepared answers."""
 
     status: int = 404
     headers: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What the transport promises beyond what aiohttp does."""
+"""Guarantees of the transport beyond those of aiohttp."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STALL = 0.1
 
 
 class Server:
-    """Answers `/body` in one piece, `/silent` never, and `/half` with half of what it announces."""
+    """A server that answers `/body` at once, `/silent` never, and `/half` with half of the announced bytes."""
 
     def __init__(self) -> None:
         self.peers: list[tuple[str, int]] = []
@@ -54,7 +54,7 @@ def transport() -> AiohttpTransport:
 
 async def read(client: AiohttpTransport, url: str) -> bytes:
     with closing(await client.send("GET", url, {})) as answer:
-        # Whoever is slow lets the rest wait in the connection, which is paused.
+        # A slow reader pauses the connection, with the rest in its buffer.
         for _ in range(100):
             await anyio.lowlevel.checkpoint()
 
@@ -83,7 +83,7 @@ async def test_a_body_that_stops_is_given_up_after_a_stall() -> None:
 
 
 class Clock:
-    """Stands for the loop: what it was asked to call happens when the test lets time pass."""
+    """A substitute for the event loop: scheduled calls happen when the test advances the time."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Rate limits are exact over time, however many callers there are."""
+"""Rate limits are exact over time, for any number of callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one layer that tries again: what is worth it, how often, and when."""
+"""The one layer that retries: the failures it retries, how often, and when."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from quaymirror.http.retry import Attempts, RetryPolicy
 
 
 class Script:
-    """An operation that fails as it is told, then succeeds."""
+    """An operation with prepared failures that then succeeds."""
 
     def __init__(self, *failures: QuaymirrorError, retries: int = 5, patience: float = 900) -> None:
         self.failures = list(failures)

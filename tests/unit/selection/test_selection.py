@@ -1,4 +1,4 @@
-"""What to mirror, as people write it: words and quay:// addresses."""
+"""Selections as people write them: arguments and quay:// addresses."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def is_literal(spec: OptionSpec, value: str) -> bool:
 
 
 def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
-    """Run a command that has to end with exit code 2, and return what it prints."""
+    """Run a command, check that it ends with exit code 2, and return its output."""
     monkeypatch.setattr(sys, "argv", ["quaymirror", *arguments])
     monkeypatch.setattr(main, "prepare_streams", lambda: None)
     with pytest.raises(SystemExit) as end:

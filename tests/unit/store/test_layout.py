@@ -141,7 +141,7 @@ async def test_stored_parts_are_not_looked_up_if_everything_fits(
     monkeypatch.delattr(LocalStorage, "stored_bytes")
     async with OCILayout.open(tmp_path / "m") as layout:
         await store(layout, NAME, b"config", LARGE)
-        # What has landed takes no room any more that is not taken already.
+        # Stored content needs no reservation any more.
         assert await layout.missing_content(NAME, [described(LARGE + b"x")]) == [described(LARGE + b"x")]
 
 

@@ -28,7 +28,7 @@ FIRST, SECOND = described(b"first"), described(b"other")
 
 @dataclass
 class GoneSource:
-    """A registry with manifests whose blobs are gone; it answers for a blob once `may_answer` is set."""
+    """A registry with manifests and missing blobs; it answers for a blob once `may_answer` is set."""
 
     images: dict[str, Manifest] = field(default_factory=dict)
     requests: Counter[tuple[str, Digest]] = field(default_factory=Counter)

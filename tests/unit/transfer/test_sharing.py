@@ -19,7 +19,7 @@ BLOB = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(CONTENT), 
 
 
 class Files:
-    """A lender that has one file, whatever it is asked for."""
+    """A provider with one file for all requests."""
 
     def __init__(self, path: Path, content: bytes = CONTENT) -> None:
         self._path = path

@@ -47,7 +47,7 @@ def drawn(scene: Scene, width: int, height: int, *, ascii_only: bool = False) ->
 
 
 def printed(frame: Frame, width: int, **options: object) -> str:
-    """Return what rich makes of a frame, which must not be more than what is in it."""
+    """Return rich's output of a frame, and check that it has only the frame's content."""
     file = io.StringIO()
     console = Console(file=file, width=width, height=100, _environ={}, **options)  # type: ignore[arg-type]
     console.print(frame, end="")

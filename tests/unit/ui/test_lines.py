@@ -23,7 +23,7 @@ class Log:
         self.lines = Lines(CombinedProgress([self.progress]), self.written.append, self.clock, verbose=verbose)
 
     def tell(self, *happened: events.Event) -> list[str]:
-        """Return what was written because of `happened`."""
+        """Return the lines of `happened`."""
         before = len(self.written)
         for event in happened:
             self.progress.apply(event)

@@ -1,4 +1,4 @@
-"""A snapshot shows in another process what the run itself shows."""
+"""A snapshot shows the same in another process as the run itself."""
 
 from __future__ import annotations
 
