@@ -185,7 +185,7 @@ def discover(
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
     from .events import ignore
-    from .run.find import find_images
+    from .run.info import find_images
     from .settings import Options
 
     return find_images(selection, options or Options(), observer=observer or ignore)

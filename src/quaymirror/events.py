@@ -13,34 +13,6 @@ from enum import Enum
 from .errors import Failure
 from .oci import Digest, Reference
 
-__all__ = [
-    "BlobFinished",
-    "CandidateChecked",
-    "CandidateSkipped",
-    "CheckFailed",
-    "Event",
-    "HostPaced",
-    "HostPaused",
-    "HostResumed",
-    "ImageDerived",
-    "ImageFinished",
-    "ImagePlanned",
-    "ImageQueued",
-    "ImageStarted",
-    "ListingFinished",
-    "Notice",
-    "Observer",
-    "Outcome",
-    "PageListed",
-    "RetryScheduled",
-    "RunFinished",
-    "RunStarted",
-    "Status",
-    "StopRequested",
-    "TagChecked",
-    "ignore",
-]
-
 
 class Status(Enum):
     """The outcomes of an image."""

@@ -58,12 +58,5 @@ def from_group(group: BaseExceptionGroup[BaseException]) -> QuaymirrorError | No
     if ours is None or others is not None:
         return None
 
-    return most_severe(_leaves(ours))
-
-
-def _leaves(group: BaseExceptionGroup[QuaymirrorError]) -> Iterable[QuaymirrorError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+    errors = (error if isinstance(error, QuaymirrorError) else from_group(error) for error in ours.exceptions)
+    return most_severe(filter(None, errors))

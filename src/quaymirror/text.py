@@ -5,19 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = [
-    "BLOCKS",
-    "counted",
-    "escape_controls",
-    "human_bytes",
-    "human_duration",
-    "human_rate",
-    "one_line",
-    "shorten",
-    "sparkline",
-    "table",
-]
-
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 # Printable according to Unicode, but without a glyph or a width: joiners, fillers, variation selectors.

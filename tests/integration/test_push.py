@@ -19,7 +19,7 @@ from quaymirror.errors import ConnectFailed, CredentialsRefused, ExitCode, Side
 from quaymirror.events import Event, Notice, RetryScheduled
 from quaymirror.http.retry import RetryPolicy
 from quaymirror.run.report import Report
-from quaymirror.run.verify_target import verify_target
+from quaymirror.run.verify import verify_target
 from quaymirror.secret import Credentials, Secret
 from quaymirror.targets.kinds import find_target
 from quaymirror.testing import QuayServer, Registry, SourceManifest, make_image, make_layer

@@ -12,7 +12,7 @@ import click
 from ..catalog.base import PinnedImage
 from ..documents import ListedImageJson
 from ..errors import SelectionEmpty
-from ..run.find import find_images
+from ..run.info import find_images
 from ..selection.selection import Selection
 from ..settings import Options
 from ..text import human_bytes, table

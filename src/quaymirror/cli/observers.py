@@ -16,7 +16,7 @@ from ..events import Event, Observer
 from ..progress.combined import CombinedProgress
 from ..progress.run import RunProgress
 from ..progress.timeline import Timeline
-from ..run.context import Stop
+from ..run.jobs import JobHandle
 from ..settings import OutputOptions
 from ..tasks import from_group
 from ..ui.summary import summary_lines, total_line
@@ -36,13 +36,10 @@ _CODES = {
 _REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
 
 
-@dataclass(frozen=True, slots=True)
-class RunHandle:
-    """The observer of one run, its progress, and the handle to stop it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHandle(JobHandle):
+    """The handle of a job with its files."""
 
-    observe: Observer
-    progress: RunProgress
-    stop: Stop
     timeline: Timeline
     progress_file: ProgressFile
 
@@ -79,7 +76,8 @@ class RunObservers:
             for observer in everything:
                 observer(event)
 
-        return RunHandle(observe, progress, Stop(), timeline, ProgressFile(directory, progress))
+        file = ProgressFile(directory, progress)
+        return RunHandle(observe=observe, progress=progress, timeline=timeline, progress_file=file)
 
     @property
     def is_interrupted(self) -> bool:

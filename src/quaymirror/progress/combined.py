@@ -15,8 +15,6 @@ from .hosts import HostEvent, Hosts
 from .meters import Meters
 from .run import COUNTERS, FAILURES_KEPT, RunProgress
 
-__all__ = ["CombinedProgress"]
-
 
 class CombinedProgress:
     """The progress of one run, or the sum of several, as it is now."""

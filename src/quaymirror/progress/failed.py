@@ -8,8 +8,6 @@ from ..errors import Failure
 from ..events import CheckFailed, Outcome
 from ..text import escape_controls, one_line
 
-__all__ = ["FailedImage", "explain"]
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class FailedImage:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from ..events import Status
 from .run import RunProgress
 
-__all__ = ["expected_images", "likely_images", "remaining_bytes", "seconds_left"]
-
 # Fewer images have no useful mean.
 _FEWEST_IMAGES = 3
 

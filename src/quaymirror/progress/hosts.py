@@ -9,8 +9,6 @@ from ..documents import HostJson
 from ..events import HostPaced, HostPaused, HostResumed, RetryScheduled
 from ..text import one_line
 
-__all__ = ["Host", "HostEvent", "Hosts", "Pause"]
-
 HostEvent = RetryScheduled | HostPaused | HostResumed | HostPaced
 
 _MAX_HOSTS = 64

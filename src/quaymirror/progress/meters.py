@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from ..oci.digest import Digest
 
-__all__ = ["Meter", "Meters"]
-
 
 @dataclass(slots=True, eq=False)
 class Meter:

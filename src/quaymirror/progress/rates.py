@@ -6,8 +6,6 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
-__all__ = ["Rates", "Speeds"]
-
 
 @dataclass(frozen=True, slots=True)
 class Speeds:

@@ -6,7 +6,7 @@ import time
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import assert_never
 
 from .. import events
@@ -15,8 +15,6 @@ from ..text import one_line
 from .failed import FailedImage
 from .hosts import Hosts
 from .meters import Meters
-
-__all__ = ["COUNTERS", "FAILURES_KEPT", "LAST_KEPT", "RunProgress"]
 
 LAST_KEPT = 10
 FAILURES_KEPT = 20
@@ -99,7 +97,10 @@ class RunProgress:
             case events.RunStarted():
                 self.run, self.began = event, self.clock()
             case events.PageListed():
-                self._page(event)
+                self.pages += 1
+                self.listed += event.repositories
+                self.matched += event.matched
+                self.rejected += event.rejected
             case events.ListingFinished():
                 self.listings += 1
                 self.complete_listings += event.complete
@@ -111,7 +112,9 @@ class RunProgress:
             case events.CheckFailed():
                 self._fail_check(event)
             case events.CandidateSkipped():
-                self._skip(event)
+                self.candidates_skipped += 1
+                self.candidates_ruled_out += not event.looked_at
+                _count_reason(self.skip_reasons, event.reason)
             case events.ImageQueued():
                 self.queued += 1
             case events.ImageStarted():
@@ -208,17 +211,6 @@ class RunProgress:
 
         return 0.0 if self.began is None else max(0.0, now - self.began)
 
-    def _page(self, event: events.PageListed) -> None:
-        self.pages += 1
-        self.listed += event.repositories
-        self.matched += event.matched
-        self.rejected += event.rejected
-
-    def _skip(self, event: events.CandidateSkipped) -> None:
-        self.candidates_skipped += 1
-        self.candidates_ruled_out += not event.looked_at
-        _count_reason(self.skip_reasons, event.reason)
-
     def _start(self, event: events.ImageStarted) -> None:
         self.started += 1
         self.in_work += 1
@@ -278,11 +270,5 @@ def _count_reason(reasons: Counter[str], reason: str) -> None:
     reasons[reason if reason in reasons or len(reasons) < _MAX_REASONS else _OTHER] += 1
 
 
-COUNTERS = (
-    *("pages", "listed", "matched", "rejected", "listings", "complete_listings"),
-    *("candidates_checked", "tags_expected", "tags_found", "checks_failed"),
-    *("candidates_skipped", "candidates_ruled_out", "skip_reasons", "image_skip_reasons"),
-    *("queued", "left_queue", "started", "images", "in_work", "planned_in_work", "missing_in_work"),
-    *("fetched_by_images", "bytes_reused", "advice"),
-)
+COUNTERS = tuple(each.name for each in fields(RunProgress) if each.type == "int" or each.type.startswith("Counter["))
 """The fields that add up over several runs."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from .run import RunProgress
 
-__all__ = ["Point", "Timeline"]
-
 _MAX_POINTS = 600
 
 

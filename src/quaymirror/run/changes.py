@@ -10,8 +10,6 @@ from ..errors import DiscoveryIncomplete
 from ..events import Outcome
 from ..text import counted
 
-__all__ = ["Changes", "check_expected", "compare"]
-
 
 @dataclass(frozen=True, slots=True)
 class Changes:

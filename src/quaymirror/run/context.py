@@ -16,8 +16,6 @@ from ..settings import Options
 from ..targets.kinds import TargetSpec
 from .shared import Engine
 
-__all__ = ["Run", "Stop"]
-
 # The period of checks whether another run has ended.
 _LOCK_SECONDS = 0.5
 

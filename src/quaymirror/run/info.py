@@ -1,9 +1,12 @@
-"""The metadata of images, from their manifests and configs alone: every field that `occystrap info` shows."""
+"""The images of a selection, without mirroring them, and their metadata.
+
+The metadata come from manifests and configs alone; they are the fields that `occystrap info` shows.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -14,7 +17,7 @@ from ..catalog.kinds import check_selection
 from ..discovery.discover import discover
 from ..errors import PlatformNotFound, QuaymirrorError, UnsupportedContent
 from ..events import Observer
-from ..oci import Descriptor, Index, Manifest, Platform, Reference
+from ..oci import Index, Manifest, Platform
 from ..registry.pull import RegistryPuller
 from ..selection.selection import Selection
 from ..settings import Options
@@ -24,6 +27,16 @@ from .wiring import connect
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 _DEFAULT_PLATFORM = Platform("linux", "amd64")
+
+
+async def find_images(selection: Selection, options: Options, *, observer: Observer) -> AsyncGenerator[PinnedImage]:
+    """Iterate over the images of `selection`; see `quaymirror.discover`."""
+    check_selection(selection, options.discovery.discovery)
+    async with connect(options, observer) as services:
+        found = discover([selection], services.catalog, options.source.origin.netloc, observer=observer, strict=True)
+        async with aclosing(found):
+            async for image in found:
+                yield image
 
 
 async def image_infos(selection: Selection, options: Options, *, observer: Observer) -> list[dict[str, Any]]:
@@ -73,7 +86,11 @@ async def _fetch(
     reference = image.reference
     node = await source.manifest(reference.repository, image.digest)
     if isinstance(node, Index):
-        child = _child(node, wanted, reference)
+        children = (child for child in node.manifests if child.platform and child.platform.matches(wanted))
+        child = next(children, None)
+        if child is None:
+            raise PlatformNotFound(f"{reference.name} has no image for {wanted}")
+
         node = await source.manifest(reference.repository, child.digest, expected=child)
 
     if not isinstance(node, Manifest):
@@ -89,14 +106,6 @@ async def _fetch(
         raise UnsupportedContent(f"{reference.name}: its config {error}") from None
 
     return json.loads(node.raw), config
-
-
-def _child(index: Index, wanted: Platform, reference: Reference) -> Descriptor:
-    for child in index.manifests:
-        if child.platform is not None and child.platform.matches(wanted):
-            return child
-
-    raise PlatformNotFound(f"{reference.name} has no image for {wanted}")
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

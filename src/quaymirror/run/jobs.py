@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -23,7 +23,7 @@ from .context import Stop
 from .report import Report
 from .shared import Engine, open_engine
 from .sync import make_run, mirror
-from .verify_target import verify_target
+from .verify import verify_target
 
 T = TypeVar("T")
 
@@ -67,20 +67,13 @@ class Job:
             return None
 
 
-class JobHandle(Protocol):
-    """The observer of one job, its progress, and the handle that stops it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobHandle:
+    """The observer of one job, the progress that its run keeps up to date, and the handle that stops it."""
 
-    @property
-    def observe(self) -> Observer:
-        """The observer of the job's events."""
-
-    @property
-    def progress(self) -> RunProgress:
-        """The progress that the run keeps up to date."""
-
-    @property
-    def stop(self) -> Stop:
-        """The handle that ends the job early."""
+    observe: Observer = ignore
+    progress: RunProgress = field(default_factory=RunProgress)
+    stop: Stop = field(default_factory=Stop)
 
     async def close(self) -> None:
         """Handle the end of the job, before another one begins on the same target."""
@@ -90,22 +83,10 @@ Watch = Callable[[Sequence[Job]], AbstractAsyncContextManager[Sequence[JobHandle
 """Returns the handles of jobs that run at the same time; the context lasts as long as they do."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuietHandle:
-    """A handle that shows nothing."""
-
-    observe: Observer = ignore
-    progress: RunProgress = field(default_factory=RunProgress)
-    stop: Stop = field(default_factory=Stop)
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-
 @asynccontextmanager
 async def unwatched(jobs: Sequence[Job]) -> AsyncIterator[Sequence[JobHandle]]:
     """Return handles that show nothing."""
-    yield [QuietHandle() for _ in jobs]
+    yield [JobHandle() for _ in jobs]
 
 
 @dataclass(slots=True, eq=False)
@@ -154,7 +135,7 @@ async def run_jobs(jobs: Iterable[Job], watch: Watch = unwatched) -> list[JobRes
             try:
                 async with open_engine([job.options for job in group]) as engine, anyio.create_task_group() as tasks:
                     for lane in _grouped(together, lambda result: os.path.realpath(result.job.state_directory)):
-                        tasks.start_soon(_Lane(lane, engine, len(group) > 1).run)
+                        tasks.start_soon(_run_lane, lane, engine, len(group) > 1)
             except QuaymirrorError as error:
                 for result in together:
                     result.failure = Failure.of(error)
@@ -166,30 +147,23 @@ async def run_jobs(jobs: Iterable[Job], watch: Watch = unwatched) -> list[JobRes
     return results
 
 
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    """Jobs of one target, which run one after the other; `has_company` if other jobs run at the same time."""
+async def _run_lane(results: Sequence[JobResult], engine: Engine, has_company: bool) -> None:
+    """Run jobs of one target one after the other; `has_company` if other jobs run at the same time."""
+    for result in results:
+        job, handle = result.job, result.handle
+        if handle.stop.exit_code is not None:
+            return
 
-    results: Sequence[JobResult]
-    engine: Engine
-    has_company: bool
-
-    async def run(self) -> None:
-        for result in self.results:
-            job, handle = result.job, result.handle
-            if handle.stop.exit_code is not None:
-                return
-
-            try:
-                run = make_run(job.selections, job.target, job.options, job.names, self.engine)
-                run.listener, run.progress, run.stop = handle.observe, handle.progress, handle.stop
-                result.report = await mirror(run)
-                await handle.close()
-            except QuaymirrorError as error:
-                result.failure = Failure.of(error)
-                if self.has_company:
-                    # The other jobs can take hours: show the failure now.
-                    handle.observe(Notice(f"{job}: {error.message}"))
+        try:
+            run = make_run(job.selections, job.target, job.options, job.names, engine)
+            run.listener, run.progress, run.stop = handle.observe, handle.progress, handle.stop
+            result.report = await mirror(run)
+            await handle.close()
+        except QuaymirrorError as error:
+            result.failure = Failure.of(error)
+            if has_company:
+                # The other jobs can take hours: show the failure now.
+                handle.observe(Notice(f"{job}: {error.message}"))
 
 
 async def _verify(results: Iterable[JobResult]) -> None:

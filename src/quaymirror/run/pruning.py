@@ -19,7 +19,6 @@ from ..store.state import State
 from ..store.storage import Storage
 from ..text import counted, human_bytes
 from ..transfer.target import PrunableTarget
-from .report import Report
 
 
 async def record_absences(
@@ -101,11 +100,6 @@ def check(selections: Sequence[Selection], options: Options, *, is_prunable: boo
 
     if not is_prunable:
         raise ConfigError("--prune needs an OCI image layout as target")
-
-
-def seen(report: Report) -> Sequence[Outcome] | None:
-    """Return the outcomes of all images that exist at the source, None if discovery was incomplete."""
-    return report.outcomes if report.is_whole else None
 
 
 def summary(plan: PrunePlan, *, done: bool) -> str:

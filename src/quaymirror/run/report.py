@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import cast
 
 from ..documents import REPORT_VERSION, ImagesJson, OutcomeJson, ReportJson, SelectionJson, error_json
 from ..errors import (
@@ -26,8 +27,6 @@ from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from .changes import Changes, check_expected, compare
 from .context import Run
-
-__all__ = ["Report", "images_json", "make_report", "selection_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +175,7 @@ class Report:
                 "rejected": self.rejected,
                 "skipped": dict(self.skipped),
             },
-            "images": images_json(self.counts),
+            "images": cast("ImagesJson", {status.value: self.counts[status] for status in Status}),
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": self.bytes_reused,
             "hosts": {name: host.to_json() for name, host in self.hosts.items()},
@@ -233,16 +232,6 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
         return replace(report, fatal=Failure.of(error))
 
     return report
-
-
-def images_json(counts: Mapping[Status, int]) -> ImagesJson:
-    """Return the number of images by outcome as JSON values."""
-    return {
-        "mirrored": counts[Status.MIRRORED],
-        "unchanged": counts[Status.UNCHANGED],
-        "skipped": counts[Status.SKIPPED],
-        "failed": counts[Status.FAILED],
-    }
 
 
 def selection_json(selection: Selection) -> SelectionJson:

@@ -36,7 +36,7 @@ class Stages:
         :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
         """
         run, discovery = self.run, anyio.CancelScope()
-        services = self.engine.services(run.options, run.emit)
+        services = self.engine.source.services(run.options, run.emit)
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(_watch, run, discovery)
             watchers.start_soon(_watch_clock, run)

@@ -24,8 +24,6 @@ from .shared import Engine, open_engine
 from .stages import Stages
 from .wiring import connect_target
 
-__all__ = ["make_run", "mirror", "run_sync"]
-
 
 async def run_sync(
     selection: Selection | Sequence[Selection],
@@ -120,7 +118,8 @@ async def _shared(run: Run, target: Target) -> AsyncIterator[Engine]:
         if engine is None:
             engine = await stack.enter_async_context(open_engine([run.options]))
 
-        stack.enter_context(engine.fan_out.observed_by(run.emit))
+        engine.observers.append(run.emit)
+        stack.callback(engine.observers.remove, run.emit)
         if target.capabilities.shares_blobs:
             engine.sharing.register(target)
 
@@ -133,7 +132,8 @@ async def _settle(run: Run, target: Target, history: RunHistory) -> None:
     if prunable is None or run.options.target.dry_run:
         return
 
-    found = pruning.seen(make_report(run, history.earlier, 0.0))
+    report = make_report(run, history.earlier, 0.0)
+    found = report.outcomes if report.is_whole else None
     try:
         await pruning.record_absences(prunable, run.selections, run.options, run.emit, found=found)
     except LockHeld as error:

@@ -1,4 +1,4 @@
-"""Verification of a target as one function: everything that was mirrored is still there, and undamaged."""
+"""Verification of a target: everything that was mirrored is still there, and undamaged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
 from ..store.verify import Progress, Verification, verify_layout
-from ..targets.kinds import find_target
+from ..targets.kinds import TargetContext, TargetSpec, find_target
 from .repair import repair as repair_layout
-from .verify_target import verify_target
+from .wiring import connect_target
 
 
 async def verify(
@@ -52,6 +52,11 @@ async def verify(
         return await repair_layout(path, options, observer, progress)
 
     return await verify_layout(path, fast=fast, progress=progress)
+
+
+async def verify_target(spec: TargetSpec, options: Options, observer: Observer = ignore) -> Verification:
+    """Check everything that runs have left at the target `spec`; see `verify`."""
+    return await spec.verify(TargetContext(options, connect_target, observer))
 
 
 def layout_path(target: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -82,12 +82,8 @@ class Connection:
         client, discovery = ours.client(self.origin, api), options.discovery.discovery
         return Services(find_kind().open(CatalogAccess(client, source, token is not None, discovery)), source)
 
-    def registry(self, credentials: Credentials | None, namespace: str) -> Client:
-        """Return a client of the registry, with `credentials` or those that the user has stored for `namespace`."""
-        return self.client(self.origin, self.token_auth(credentials, namespace))
-
     def token_auth(self, credentials: Credentials | None, namespace: str) -> TokenAuth:
-        """Return the authorizer for the registry; see `registry`."""
+        """Return the authorizer for the registry: with `credentials` or those that the user stored for `namespace`."""
         return TokenAuth(
             self.origin,
             ask=self._ask_for_token,
@@ -108,7 +104,13 @@ class Connection:
 
 
 @asynccontextmanager
-async def _connected(origin: Origin, options: Options, observer: Observer, *, side: Side) -> AsyncIterator[Connection]:
+async def open_connection(
+    origin: Origin, options: Options, observer: Observer, *, side: Side
+) -> AsyncIterator[Connection]:
+    """Open the connection that several runs with the same `connection` options share; `observer` gets its pauses.
+
+    :raises ConfigError: if a file of certificates is invalid.
+    """
     guard = AddressGuard()
     trust = _trust(origin, options, side)
     proxies = Proxies.of(options.client.environment)
@@ -120,21 +122,12 @@ async def _connected(origin: Origin, options: Options, observer: Observer, *, si
 
         return proxies.find(url)
 
+    transport = partial(AiohttpTransport, timeouts=options.client.timeouts, bandwidth=bandwidth)
+    to_server, to_others = (proxies.find, foreign_proxy) if proxies.by_scheme else (None, None)
+    trusted, guarded = tls_context(trust), tls_context(trust, is_own=False)
     async with (
-        AiohttpTransport(
-            socket_factory=guard.trusted_socket,
-            timeouts=options.client.timeouts,
-            bandwidth=bandwidth,
-            tls=tls_context(trust),
-            find_proxy=proxies.find if proxies.by_scheme else None,
-        ) as direct,
-        AiohttpTransport(
-            socket_factory=guard.guarded_socket,
-            timeouts=options.client.timeouts,
-            bandwidth=bandwidth,
-            tls=tls_context(trust, is_own=False),
-            find_proxy=foreign_proxy if proxies.by_scheme else None,
-        ) as foreign,
+        transport(socket_factory=guard.trusted_socket, tls=trusted, find_proxy=to_server) as direct,
+        transport(socket_factory=guard.guarded_socket, tls=guarded, find_proxy=to_others) as foreign,
     ):
         yield Connection(origin, direct, foreign, limiters, limiters.isolated(), options, observer, side)
 
@@ -145,16 +138,8 @@ async def connect(options: Options, observer: Observer) -> AsyncIterator[Service
 
     :raises ConfigError: if a file of certificates is invalid.
     """
-    async with connect_source(options, observer) as connection:
+    async with open_connection(options.source.origin, options, observer, side=Side.SOURCE) as connection:
         yield connection.services(options, observer)
-
-
-def connect_source(options: Options, observer: Observer) -> AbstractAsyncContextManager[Connection]:
-    """Open the connection that several runs with the same `connection` options share; `observer` gets its pauses.
-
-    :raises ConfigError: if a file of certificates is invalid.
-    """
-    return _connected(options.source.origin, options, observer, side=Side.SOURCE)
 
 
 @asynccontextmanager
@@ -162,8 +147,8 @@ async def connect_target(
     origin: Origin, options: Options, observer: Observer, *, namespace: str = ""
 ) -> AsyncIterator[Client]:
     """Open a client of the registry at `origin`, the target; see `connect`."""
-    async with _connected(origin, options, observer, side=Side.TARGET) as connection:
-        yield connection.registry(options.target.dest_credentials, namespace)
+    async with open_connection(origin, options, observer, side=Side.TARGET) as connection:
+        yield connection.client(origin, connection.token_auth(options.target.dest_credentials, namespace))
 
 
 def _limits(options: Options, observer: Observer, side: Side) -> tuple[HostLimiters, Throttle | None]:

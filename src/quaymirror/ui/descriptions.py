@@ -9,8 +9,6 @@ from ..progress.forecast import expected_images, likely_images
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
 
-__all__ = ["describe", "limits_text", "outcome_text", "pace_text", "subject", "total_text"]
-
 
 def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one entry per class of event)
     """Return a word and a text for `event`, each one line; "" if nothing is to be said about it."""

@@ -15,8 +15,6 @@ from ..errors import ExitCode, most_severe
 from ..progress.timeline import Point
 from ..text import counted, escape_controls, human_bytes, human_duration
 
-__all__ = ["page"]
-
 _ORDER = {"failed": 0, "mirrored": 1, "skipped": 2, "unchanged": 3}
 # Units of the chart, which is stretched to the width of the page.
 _WIDTH, _HEIGHT = 1000, 200

@@ -21,8 +21,6 @@ from ..events import Event, RunStarted
 from ..oci import Digest, Reference, Repository
 from ..text import escape_controls
 
-__all__ = ["VERSION", "Json", "JsonLines", "event_name", "members", "to_json"]
-
 VERSION = 2
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -77,7 +75,8 @@ def to_json(value: object) -> Json:
         case Digest() | Repository() | Reference():
             return str(value)
         case Failure():
-            return _error(value)
+            parts = {"type": value.name, "message": value.message, "side": value.side, "phase": value.phase}
+            return to_json(parts | {"scope": value.scope})
         case _:
             return members(value)
 
@@ -86,13 +85,3 @@ def members(dataclass: Any) -> dict[str, Json]:
     """Return the fields of an event in JSON's types, by name."""
     # Not asdict(), which would take references apart and copy everything.
     return {field.name: to_json(getattr(dataclass, field.name)) for field in fields(dataclass)}
-
-
-def _error(error: Failure) -> dict[str, Json]:
-    return {
-        "type": error.name,
-        "message": escape_controls(error.message),
-        "side": error.side.value,
-        "phase": error.phase.value if error.phase else None,
-        "scope": error.scope.value,
-    }

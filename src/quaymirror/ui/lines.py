@@ -17,8 +17,6 @@ from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
 from .descriptions import describe, outcome_text, total_text
 
-__all__ = ["Lines", "progress_text"]
-
 # The longest of the words at the start of a line.
 _WORD = 9
 # Names are aligned from the first line on; a longer name widens the column up to the maximum.

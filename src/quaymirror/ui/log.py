@@ -17,8 +17,6 @@ from ..text import escape_controls
 from .descriptions import describe
 from .jsonl import event_name, members
 
-__all__ = ["JsonFormatter", "LogObserver", "TextFormatter"]
-
 LOGGER = "quaymirror"
 
 _LONG_PAUSE_SECONDS = 10.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from typing import get_type_hints
 
 from ..errors import ExitCode
 from ..progress.meters import Meter, Meters
@@ -15,15 +16,13 @@ from ..progress.rates import Speeds
 from ..progress.run import RunProgress
 from ..untrusted import parse_object
 from .jsonl import members, to_json
-from .validation import built, expect_printable, field_types, parsed
-
-__all__ = ["VERSION", "Snapshot", "SnapshotDocument", "SnapshotError", "read_snapshot", "take_snapshot"]
+from .validation import built, expect_printable, parsed
 
 VERSION = 3
 _MAX_BYTES = 16 * 1024 * 1024
 # Results, which have no bounded size, and fields that only the run itself needs.
 _OWN = {"clock", "meters", "outcomes", "failed_checks", "findings", "_work"}
-PROGRESS_FIELDS = {name: hint for name, hint in field_types(RunProgress).items() if name not in _OWN}
+PROGRESS_FIELDS = {name: hint for name, hint in get_type_hints(RunProgress).items() if name not in _OWN}
 
 
 class SnapshotError(ValueError):

@@ -8,8 +8,6 @@ from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
 from .descriptions import subject
 
-__all__ = ["summary_lines", "total_line"]
-
 _COUNTED = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED)
 _RESUMABLE = frozenset(
     {ExitCode.PARTIAL, ExitCode.UNAVAILABLE, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED}

@@ -10,8 +10,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..oci import Digest
 
-__all__ = ["built", "expect_printable", "field_types", "parsed"]
-
 T = TypeVar("T")
 
 _LARGEST = 2**63
@@ -23,13 +21,8 @@ def built(cls: type[T], members: dict[str, Any]) -> T:
     :raises TypeError: if a value is not of the type of its field.
     :raises LookupError: for an unknown field.
     """
-    hints = field_types(cls)
+    hints = get_type_hints(cls)
     return cls(**{name: parsed(value, hints[name]) for name, value in members.items()})
-
-
-def field_types(cls: type) -> dict[str, Any]:
-    """Return the types of the fields of `cls` by name."""
-    return get_type_hints(cls)
 
 
 def parsed(value: Any, hint: Any) -> Any:

@@ -22,7 +22,9 @@ def attention(view: View, room: int) -> list[Row]:
 
     quota = max(1, room // 3)
     urgent = [*_stops(view), *_pauses(view)][:quota]
-    failures, others = _failures(view), [*_limited_hosts(view), *_notices(view), *_other_hosts(view)]
+    limited, others = _hosts(view)
+    others = [*limited, *_notices(view), *others]
+    failures = _failures(view)
     shown = max(quota - len(urgent) - min(len(others), quota // 4), 0)
     return [*urgent, *failures[:shown], *others][:quota]
 
@@ -46,28 +48,17 @@ def _pauses(view: View) -> Iterator[Row]:
         yield row.add(pause.reason, FAINT, limit=row.room - len(incidents) - 1).end(incidents, FAINT)
 
 
-def _limited_hosts(view: View) -> list[Row]:
-    """Return the hosts that limit the rate of requests."""
-    return [_host(view, name, host) for name, host in _hosts(view) if _is_limited(host)]
+def _hosts(view: View) -> tuple[list[Row], list[Row]]:
+    """Return the hosts that limit the rate of requests, and in a high frame others; most incidents first."""
+    limited: list[Row] = []
+    others: list[Row] = []
+    for name, host in sorted(view.progress.hosts.items(), key=lambda named: (-named[1].incidents, named[0])):
+        if any(pace.rate is not None for pace in host.paces.values()):
+            limited.append(_host(view, name, host))
+        elif name and (host.paces or host.incidents) and view.height >= _HOSTS_HEIGHT and len(others) < _MAX_HOSTS:
+            others.append(_host(view, name, host))
 
-
-def _other_hosts(view: View) -> list[Row]:
-    """Return the other hosts in a high frame."""
-    if view.height < _HOSTS_HEIGHT:
-        return []
-
-    hosts = [(name, host) for name, host in _hosts(view) if not _is_limited(host)]
-    return [_host(view, *host) for host in hosts[:_MAX_HOSTS]]
-
-
-def _hosts(view: View) -> list[tuple[str, Host]]:
-    """Return all hosts, those with the most incidents first, then by name."""
-    hosts = ((name, host) for name, host in view.progress.hosts.items() if name and (host.paces or host.incidents))
-    return sorted(hosts, key=lambda named: (-named[1].incidents, named[0]))
-
-
-def _is_limited(host: Host) -> bool:
-    return any(pace.rate is not None for pace in host.paces.values())
+    return limited, others
 
 
 def _host(view: View, name: str, host: Host) -> Row:

@@ -15,20 +15,35 @@ from ...progress.combined import CombinedProgress
 from ...progress.rates import Rates, Speeds
 from ...progress.run import RunProgress
 from ...text import escape_controls
-from .frame import render
-from .rows import Frame, encodable
+from .attention import attention
+from .rows import FULL_HEIGHT, FULL_WIDTH, Frame, View, encodable
+from .totals import full_totals, small_totals
+from .transfers import transfers
 
 
-def _console() -> Console:
-    # rich takes FORCE_COLOR for a terminal, and would move the cursor in a file.
-    return Console(stderr=True, force_terminal=sys.stderr.isatty())
+def render(
+    progress: RunProgress, speeds: Speeds, *, width: int, height: int, now: float, ascii_only: bool = False
+) -> Frame:
+    """Return a frame of a run at `now` (a time of its clock), within `width` cells and `height` rows.
+
+    A small frame keeps the totals. `ascii_only` is for consoles that aren't UTF-8.
+    """
+    view = View(progress, speeds, width, height, now, ascii_only)
+    is_full = width >= FULL_WIDTH and height >= FULL_HEIGHT
+    rows = full_totals(view) if is_full else small_totals(view)
+    for section in (attention, transfers):
+        added = section(view, height - len(rows) - is_full)
+        rows += [view.row(), *added] if added and is_full else added
+
+    return Frame([row.segments for row in rows[:height]])
 
 
 class Screen:
     """A terminal on which frames replace each other; closing it removes the last one."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or _console()
+        # rich takes FORCE_COLOR for a terminal, and would move the cursor in a file.
+        self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
         self._size = self._console.size
         self._live = Live(
             console=self._console,

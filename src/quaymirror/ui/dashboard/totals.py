@@ -14,7 +14,7 @@ from ..descriptions import limits_text, subject, total_text
 from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View
 
 # Failures come first, because a narrow row cuts off its end.
-_COUNTS = (("failed", BAD), ("mirrored", GOOD), ("unchanged", KNOWN), ("skipped", FAINT))
+_COUNTS = ((Status.FAILED, BAD), (Status.MIRRORED, GOOD), (Status.UNCHANGED, KNOWN), (Status.SKIPPED, FAINT))
 
 
 def full_totals(view: View) -> list[Row]:
@@ -63,11 +63,9 @@ def _route(view: View) -> Row:
     if run is None:
         return view.row()
 
-    limits = limits_text(run)
-    row = view.row()
-    return row.add(f"{run.server} {view.glyphs.arrow} {run.target}", FAINT, limit=row.room - len(limits) - 1).end(
-        limits
-    )
+    row, limits = view.row(), limits_text(run)
+    route = f"{run.server} {view.glyphs.arrow} {run.target}"
+    return row.add(route, FAINT, limit=row.room - len(limits) - 1).end(limits)
 
 
 def _stages(view: View) -> list[Row]:
@@ -116,14 +114,10 @@ def _add_total_bar(view: View, row: Row, width: int) -> None:
     """Draw failures first, so that one of thousands is visible and stays in its place."""
     # During the listing the matched repositories are the better guess, and keep the bar from filling too early.
     progress = view.progress
-    images, total = (
-        progress.images,
-        max(1, likely_images(progress), progress.matched if not progress.listing_ended else 0),
-    )
-    parts = [(Status.FAILED, BAD), (Status.MIRRORED, GOOD), (Status.UNCHANGED, KNOWN), (Status.SKIPPED, FAINT)]
+    total = max(1, likely_images(progress), 0 if progress.listing_ended else progress.matched)
     end = drawn = 0
-    for status, style in parts:
-        end += images[status]
+    for status, style in _COUNTS:
+        end += progress.images[status]
         until = math.ceil(width * end / total) if status is Status.FAILED else width * end // total
         row.add(view.glyphs.full * (until - drawn), style)
         drawn = max(drawn, until)
@@ -131,12 +125,12 @@ def _add_total_bar(view: View, row: Row, width: int) -> None:
     row.add(view.glyphs.rest * (width - drawn), FAINT)
 
 
-def _add_counts(view: View, row: Row, counts: Sequence[tuple[str, Style]]) -> Row:
-    for name, style in counts:
-        count = view.progress.count(Status(name))
+def _add_counts(view: View, row: Row, counts: Sequence[tuple[Status, Style]]) -> Row:
+    for status, style in counts:
+        count = view.progress.count(status)
         # A cut number would be wrong.
-        if row.room >= len(f"{count:,} {name}"):
-            row.add(f"{count:,}", style if count else FAINT).add(f" {name}", PLAIN if count else FAINT)
+        if row.room >= len(f"{count:,} {status.value}"):
+            row.add(f"{count:,}", style if count else FAINT).add(f" {status.value}", PLAIN if count else FAINT)
             row.add("   "[: row.room])
 
     return row
