@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -18,7 +20,7 @@ from commands import run
 from organizations import TAG, kolla
 from strangers import NOBODY, as_stranger, open_directory
 
-from quaymirror.testing import QuayServer
+from quaymirror.testing import Fault, QuayServer, Redirect
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -173,3 +175,117 @@ async def test_a_report_is_written_to_a_pipe_that_a_process_reads(tmp_path: Path
 
     assert json.loads(os.read(reader, 1 << 16))["exit_code"] == 0
     os.close(reader)
+
+
+def limited(words: list[str], cwd: Path, limit: int, value: int, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command under a limit of the operating system."""
+    return subprocess.run(
+        [sys.executable, "-m", "quaymirror", *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
+        preexec_fn=lambda: resource.setrlimit(limit, (value, value)), **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("descriptors", [64, 40, 20, 10, 6, 5])
+async def test_too_few_descriptors_end_a_command_with_a_line(descriptors: int, tmp_path: Path) -> None:
+    async with QuayServer(kolla(30, layer_size=200_000)[0]) as server:
+        for words in (
+            [
+                "sync",
+                "kolla",
+                "*",
+                TAG,
+                "--server",
+                server.url,
+                "--to",
+                "mirror",
+                "--retries",
+                "1",
+                "--report",
+                "report",
+            ],
+            ["list", "kolla", "*", TAG, "--server", server.url, "--retries", "1"],
+            ["verify", "mirror"],
+            ["history", "--to", "mirror"],
+        ):
+            work = partial(limited, words, tmp_path, resource.RLIMIT_NOFILE, descriptors)
+            done = await anyio.to_thread.run_sync(work)
+            assert done.returncode in (0, 2, 6), (words[0], done.stderr[-500:])
+            assert len(lines(done)) == (done.returncode != 0), (words[0], done.stderr[-500:])
+
+    index = tmp_path / "mirror/index.json"
+    assert not index.exists() or json.loads(index.read_text())
+
+
+@pytest.mark.parametrize("mebibytes", [60, 80, 120, 400])
+async def test_too_little_memory_ends_a_command_with_a_line(mebibytes: int, tmp_path: Path) -> None:
+    async with QuayServer(kolla(3)[0]) as server:
+        words = ["sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror"]
+        work = partial(limited, words, tmp_path, resource.RLIMIT_AS, mebibytes << 20)
+        done = await anyio.to_thread.run_sync(work)
+
+    assert done.returncode in (0, 6), done.stderr[-500:]
+    assert len(lines(done)) == (done.returncode != 0), done.stderr[-500:]
+
+
+CREDENTIALS = {
+    "sync": ["sync", "kolla", "*", TAG, "--to", "mirror", "--username", "me", "--password-stdin"],
+    "sync to a registry": ["sync", "kolla", "*", TAG, "--to", UNUSED, "--dest-username", "me", "--dest-password-stdin"],
+    "info": ["info", "kolla", "*", TAG, "--username", "me", "--password-stdin"],
+    "verify": ["verify", UNUSED, "--dest-username", "me", "--dest-password-stdin"],
+}
+
+
+@pytest.mark.parametrize("command", CREDENTIALS)
+def test_a_password_from_a_closed_standard_input_is_refused(command: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "quaymirror", *CREDENTIALS[command]], cwd=tmp_path, capture_output=True, text=True,
+        timeout=60, check=False, preexec_fn=lambda: os.close(0),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert lines(done) == ["quaymirror: --password-stdin: standard input is closed"]
+
+
+DIGITS = "9" * 5_000
+NUMBERS = {
+    "server": ["list", "kolla", "*", TAG, "--server", f"http://h:{DIGITS}"],
+    "target": ["sync", "kolla", "*", TAG, "--to", f"registry://h:{DIGITS}"],
+    "ping": ["sync", "kolla", "*", TAG, "--to", "mirror", "--ping-url", f"http://h:{DIGITS}/"],
+    "realm": ["sync", "kolla", "*", TAG, "--to", "mirror", "--allow-realm", f"h:{DIGITS}"],
+    "verify": ["verify", f"registry://h:{DIGITS}"],
+    "watch": ["watch", f"registry://h:{DIGITS}"],
+    "retries": ["sync", "kolla", "*", TAG, "--to", "mirror", "--retries", DIGITS],
+    "grace": ["sync", "kolla", "*", TAG, "--to", "mirror", "--prune", "--grace", DIGITS],
+    "config": ["run", "--config", "port.toml"],
+    "config, a number": ["run", "--config", "number.toml"],
+    "import": ["config", "import", "number.yaml"],
+}
+
+
+@pytest.mark.parametrize("where", NUMBERS)
+async def test_a_number_of_5000_digits_is_refused(where: str, tmp_path: Path) -> None:
+    job = f'[jobs.a]\norganization = "kolla"\ntags = ["{TAG}"]\nto = "mirror"\n'
+    (tmp_path / "port.toml").write_text(f'{job}server = "http://h:{DIGITS}"\n')
+    (tmp_path / "number.toml").write_text(f"{job}retries = {DIGITS}\n")
+    (tmp_path / "number.yaml").write_text(f"quay.io:\n  images:\n    kolla/nova: [{DIGITS}]\n")
+    done = await run(*NUMBERS[where], cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(lines(done)) == 1
+
+
+async def test_a_server_that_names_a_port_of_5000_digits_fails_its_image(tmp_path: Path) -> None:
+    async with QuayServer(kolla(1)[0]) as server:
+        server.faults.append(Fault("^/v2/.*/blobs/", Redirect(f"http://127.0.0.1:{DIGITS}/x")))
+        done = await run("sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", cwd=tmp_path, check=3)
+
+    assert "internal" not in done.stderr
+
+
+async def test_a_ping_with_user_and_password_sends_them_as_a_header(tmp_path: Path) -> None:
+    async with QuayServer(kolla(1)[0]) as server:
+        ping = f"http://me:p%40w@{server.host}/ping"
+        words = ["sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", "--ping-url", ping]
+        done = await run(*words, cwd=tmp_path, check=0)
+        pings = [request for request in server.requests if request.path.startswith("/ping")]
+
+    assert "internal" not in done.stderr
+    assert {request.headers["authorization"] for request in pings} == {"Basic bWU6cEB3"}

@@ -88,6 +88,10 @@ def main() -> None:
 def entry() -> NoReturn:
     """Run the command line and exit. Tracebacks are shown only if QUAYMIRROR_DEBUG is set."""
     prepare_streams()
+    if not os.environ.get("QUAYMIRROR_DEBUG"):
+        # Python prints a traceback for objects that could not be initialized, for lack of descriptors for instance.
+        sys.unraisablehook = lambda _: None
+
     stdout = sys.stdout
     try:
         code = main.main(prog_name="quaymirror", standalone_mode=False)

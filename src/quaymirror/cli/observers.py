@@ -21,6 +21,7 @@ from ..settings import OutputOptions
 from ..tasks import from_group
 from ..ui.summary import summary_lines, total_line
 from .display import Printer, make_display, open_log, shown_progress
+from .outputs import prepare_outputs
 from .progress_file import ProgressFile
 
 __all__ = ["RunHandle", "RunObservers", "observe_runs", "show_summaries"]
@@ -140,6 +141,7 @@ async def observe_runs(outputs: OutputOptions, state_directories: Sequence[Path 
 
     :raises ConfigError: if the log file can't be opened.
     """
+    prepare_outputs(outputs)
     with open_log(outputs) as log:
         observers = RunObservers(outputs, log, state_directories)
         try:

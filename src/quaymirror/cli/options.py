@@ -151,6 +151,9 @@ def _password() -> Secret:
     """Read it from standard input, once for all jobs of a command."""
     meta = click.get_current_context().meta
     if _PASSWORD not in meta:
+        if sys.stdin is None:
+            raise ConfigError("--password-stdin: standard input is closed")
+
         meta[_PASSWORD] = read_secret_stdin(sys.stdin.buffer)
 
     password: Secret = meta[_PASSWORD]

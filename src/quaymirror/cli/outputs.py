@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ..documents import REPORT_VERSION, ReportJson, ReportsJson
@@ -17,7 +18,16 @@ from ..settings import OutputOptions
 from ..store.fsops import local_errors, open_for_writing, replace_file
 from .messages import say
 
-__all__ = ["ping", "shown_url", "write_outputs"]
+__all__ = ["ping", "prepare_outputs", "shown_url", "write_outputs"]
+
+
+def prepare_outputs(outputs: OutputOptions) -> None:
+    """Import what the files need that will be written: at the end of a run, descriptors may have run out."""
+    if outputs.report_html is not None:
+        import_module("quaymirror.ui.html_report")
+
+    if outputs.metrics_textfile is not None:
+        import_module("quaymirror.run.metrics")
 
 
 def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]]) -> None:

@@ -117,6 +117,8 @@ def _parse(file: Path, content: bytes) -> tuple[dict[str, Any], dict[KeyPath, Pl
         raise Mistakes.of(file, [Mistake(place, (), message)]) from None
     except RecursionError:
         raise ConfigError(f"{file} is nested too deeply") from None
+    except ValueError:
+        raise ConfigError(f"{file} has a number or a date that is out of range") from None
 
 
 def _syntax(message: str, text: str) -> tuple[str, Place]:

@@ -13,7 +13,7 @@ Messages are one line, name the object they are about, and never hold a secret: 
 neither header values nor the query of a URL.
 """
 
-from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe
+from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe, reason_of
 from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
 from .run import (
     DiscoveryIncomplete,
@@ -78,4 +78,5 @@ __all__ = [
     "from_os_error",
     "from_system",
     "most_severe",
+    "reason_of",
 ]

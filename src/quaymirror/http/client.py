@@ -32,7 +32,7 @@ from .authorizer import Authorizer, Fixed
 from .exchange import Request, Response, Transport
 from .limiter import HostLimiter, Slot
 from .origin import Origin, follow
-from .retry import Attempts, RetryPolicy
+from .retry import Attempts, RetryPolicy, prepare
 from .timeouts import Timeouts
 
 T = TypeVar("T")
@@ -113,6 +113,7 @@ class Client:
         observer: Observer = ignore,
         side: Side = Side.SOURCE,
     ) -> None:
+        prepare()
         self.origin = origin
         self._errors = _Errors(side)
         self._direct = direct

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -149,6 +150,14 @@ def checked_url(text: str) -> str:
         raise ValueError("not a usable URL")
 
     return text
+
+
+def without_user(url: str) -> tuple[str, str]:
+    """Return `url` without user name and password, and these as they stand in it, "" if there are none."""
+    scheme, separator, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = authority.rpartition("@")
+    return f"{scheme}{separator}{rest[len(user) + len(at) :]}", user
 
 
 def shown(url: str) -> str:

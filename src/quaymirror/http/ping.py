@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import closing
+from urllib.parse import unquote_to_bytes
 
 import anyio
 
 from ..errors import ConnectFailed, QuaymirrorError, ServiceError, TimedOut, TransportError
 from .guard import AddressGuard
-from .origin import Origin
+from .origin import Origin, without_user
 from .timeouts import Timeouts
 from .transport import AiohttpTransport
 
@@ -21,12 +23,17 @@ async def ping(url: str, body: bytes = b"") -> None:
 
     :raises QuaymirrorError: if no success is answered within ten seconds. Its message names only the host of the URL.
     """
+    url, user = without_user(url)
     host = Origin.of(url).netloc
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    if user:
+        headers["Authorization"] = f"Basic {base64.b64encode(unquote_to_bytes(user)).decode()}"
+
     timeouts = Timeouts(connect=_SECONDS, headers=_SECONDS, stall=_SECONDS)
     try:
         with anyio.fail_after(_SECONDS):
             async with AiohttpTransport(socket_factory=AddressGuard().trusted_socket, timeouts=timeouts) as transport:
-                answer = await transport.send("POST", url, {"Content-Type": "text/plain; charset=utf-8"}, body)
+                answer = await transport.send("POST", url, headers, body)
                 with closing(answer):
                     status = answer.status
                     await answer.read(_MAX_ANSWER)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import anyio
 
-from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope
+from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope, StoreError
 from ..events import Observer, RetryScheduled, ignore
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class RetryPolicy:
     patience: float = 900.0
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
+
+
+def prepare() -> None:
+    """Import what retries need: when one is needed, descriptors may have run out."""
+    import tenacity  # noqa: F401 - by no command that sends no requests: it takes 25 ms
 
 
 class Attempts:
@@ -100,10 +105,12 @@ class Attempts:
 
         assert self._manager is not None
         self._manager.retry_state.set_exception((type(error), error, error.__traceback__))
-        self._manager = await anext(self._tenacity)
+        try:
+            self._manager = await anext(self._tenacity)
+        except StoreError as last:
+            raise last.replace(scope=Scope.RUN) from None  # nothing else gets what it needs from this machine either
 
     def _start(self) -> AsyncIterator[AttemptManager]:
-        # Imported after the first failure: most runs end without one.
         from tenacity import AsyncRetrying, retry_if_exception
 
         return aiter(

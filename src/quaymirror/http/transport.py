@@ -7,6 +7,7 @@ translated, since their texts hold headers and signed URLs.
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import math
 import os
@@ -27,8 +28,10 @@ from ..errors import (
     ReadInterrupted,
     Scope,
     SizeMismatch,
+    StoreError,
     TimedOut,
     UnsafeRedirect,
+    reason_of,
 )
 from .answers import PROXY_REFUSES
 from .exchange import Response
@@ -264,7 +267,15 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, aiohttp.ClientError | OSError | ssl.SSLError | ValueError):
-            raise _translation(error, self._url, self._name) from None
+            raise _lack(error, self._url) or _translation(error, self._url, self._name) from None
+
+
+def _lack(error: Exception, url: str) -> StoreError | None:
+    """Return the error for a connection that this machine lacks something for; other ones may give it back soon."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+        return StoreError(f"{Origin.of(url).netloc}: cannot connect: {reason_of(error)}", scope=Scope.ATTEMPT)
+
+    return None
 
 
 def _translation(error: Exception, url: str, name: str) -> QuaymirrorError:

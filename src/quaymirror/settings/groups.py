@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ..catalog.base import Discovery
 from ..errors import ConfigError
-from ..http.origin import Origin, parse_server
+from ..http.origin import Origin, parse_server, without_user
 from ..http.retry import RetryPolicy
 from ..http.timeouts import Timeouts
 from ..oci import Platform
@@ -75,6 +75,11 @@ def _seconds_or_none(text: str) -> float:
 def _ping_url(text: str) -> None:
     if not text.startswith(("https://", "http://")):
         raise ConfigError("must begin with https:// or http://")
+
+    try:
+        Origin.of(without_user(text)[0])
+    except ValueError as error:
+        raise ConfigError(f"not a usable URL: {error}") from None
 
 
 def _realm(text: str) -> None:
