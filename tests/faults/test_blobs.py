@@ -136,7 +136,7 @@ async def test_content_that_changes_between_two_ranges_is_thrown_away(tmp_path: 
     assert [text is not None for text in ranges if text is None or text.startswith("bytes=")][-1] is False
 
 
-async def test_the_rest_of_a_blob_is_asked_for_with_the_name_of_its_beginning(tmp_path: Path) -> None:
+async def test_the_rest_of_a_blob_is_requested_with_the_entity_tag_of_its_start(tmp_path: Path) -> None:
     """A server that has other bytes by now sends all of them, rather than an end that does not fit."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [
@@ -153,7 +153,7 @@ async def test_the_rest_of_a_blob_is_asked_for_with_the_name_of_its_beginning(tm
 
 
 @pytest.mark.parametrize("etag", ['W/"weak"', "naked", '"', '""', '"\xfc"', f'"{"x" * 300}"'], ids=ascii)
-async def test_what_is_no_strong_name_of_bytes_is_not_sent_back(etag: str, tmp_path: Path) -> None:
+async def test_weak_entity_tags_are_not_sent_back(etag: str, tmp_path: Path) -> None:
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [on_the_cdn(CutBody(2_000_000), nth=1), on_the_cdn(ExtraHeaders({"ETag": etag}), nth=1)]
         report = await mirror(server, tmp_path / "mirror")
@@ -164,7 +164,7 @@ async def test_what_is_no_strong_name_of_bytes_is_not_sent_back(etag: str, tmp_p
     assert not any("if-range" in request.headers for request in asked)
 
 
-async def test_a_server_that_calls_the_same_bytes_something_else_each_time_is_not_asked_by_name(
+async def test_entity_tags_that_differ_each_time_are_not_used(
     tmp_path: Path,
 ) -> None:
     """Several servers behind one address, each with names of its own: a flaky link gets there all the same."""
@@ -223,7 +223,7 @@ def directory(path: Path) -> None:
 @pytest.mark.parametrize(
     "harm", [shorter, Path.unlink, linked, directory], ids=["shorter", "gone", "link", "directory"]
 )
-async def test_a_blob_on_the_disk_that_is_none_is_noticed(harm: Callable[[Path], None], tmp_path: Path) -> None:
+async def test_a_damaged_file_of_a_blob_is_noticed(harm: Callable[[Path], None], tmp_path: Path) -> None:
     """Damaged files are fetched again; other objects in their place are refused."""
     path = tmp_path / "mirror"
     blob = path / "blobs" / "sha256" / HEX

@@ -89,7 +89,7 @@ async def test_a_listing_without_an_end_is_given_up(name: str, tmp_path: Path, m
     assert len(notices) <= 11 * fault.fired
 
 
-async def test_a_page_with_more_entries_than_any_page_has_is_none(tmp_path: Path) -> None:
+async def test_a_page_with_too_many_entries_is_refused(tmp_path: Path) -> None:
     """Eight megabytes of brackets are a hundred of memory, and a million lines of a log."""
     body = b'{"repositories": [' + b"[]," * 2_500_000 + b"5]}"
     async with QuayServer(two_images()) as server:
@@ -102,7 +102,7 @@ async def test_a_page_with_more_entries_than_any_page_has_is_none(tmp_path: Path
     ]
 
 
-async def test_a_next_page_with_an_endless_name_is_not_asked_for(tmp_path: Path) -> None:
+async def test_a_next_page_token_without_end_is_not_used(tmp_path: Path) -> None:
     """It would be sent back as part of a URL."""
     body = json.dumps({"repositories": [entry("nova")], "next_page": "x" * 5_000_000}).encode()
     async with QuayServer(two_images()) as server:
@@ -238,9 +238,7 @@ async def test_a_repository_with_tags_for_ever_fails_alone(
 
 
 @pytest.mark.parametrize("name", ["unheard-of", "empty"])
-async def test_an_organization_that_is_empty_or_not_there_is_told_and_nothing_is_pruned(
-    name: str, tmp_path: Path
-) -> None:
+async def test_an_empty_or_unknown_organization_is_reported_and_nothing_is_pruned(name: str, tmp_path: Path) -> None:
     registry = two_images()
     async with QuayServer(registry) as server:
         await mirror(server, tmp_path / "mirror")
@@ -280,7 +278,7 @@ async def test_a_time_that_makes_no_sense_keeps_nothing_from_being_mirrored(mome
     assert NOVA in layouts.names(tmp_path / "mirror")
 
 
-async def test_a_repository_of_another_organization_is_left_out_and_told(tmp_path: Path) -> None:
+async def test_a_repository_of_another_organization_is_left_out_and_reported(tmp_path: Path) -> None:
     notices: list[str] = []
     registry = two_images()
     registry.organization("other").repository("secret").push(TAG, small_image("other"))
@@ -327,7 +325,7 @@ async def test_an_api_token_that_does_not_count_any_more_ends_the_run_and_nothin
     assert {*layouts.names(tmp_path / "mirror")} == {NOVA, GLANCE, f"kolla/private:{TAG}"}
 
 
-async def test_what_was_listed_before_the_listing_broke_off_is_found_before_that_is_told() -> None:
+async def test_images_listed_before_an_interruption_are_found_before_it_is_reported() -> None:
     def broken() -> Pages:
         yield {"repositories": [entry("nova")], "next_page": "more"}
         yield {"repositories": [entry("glance")], "next_page": "even more"}

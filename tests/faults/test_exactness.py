@@ -388,7 +388,7 @@ REFUSED = {
 }
 
 
-async def test_what_could_mean_two_things_is_refused(tmp_path: Path) -> None:
+async def test_ambiguous_documents_are_refused(tmp_path: Path) -> None:
     registry = Registry()
     for number, image in enumerate(REFUSED.values()):
         registry.organization("kolla").repository(f"image-{number}").push(TAG, image)

@@ -177,7 +177,7 @@ async def test_an_image_that_fails_after_it_was_mounted_leaves_nothing_mounted(t
     assert outcomes(await derive(to, nova=small_image("nova"))) == {"kolla/nova": "mirrored"}
 
 
-async def test_what_was_there_before_is_neither_unmounted_nor_removed(tmp_path: Path) -> None:
+async def test_existing_directories_are_neither_unmounted_nor_removed(tmp_path: Path) -> None:
     (tmp_path / "images/nova").mkdir(parents=True)
     (tmp_path / "images/nova/mine").write_text(CANARY)
     report = await derive(f"mounts://{tmp_path}/images/{{repo}}", nova=small_image("nova"))

@@ -67,7 +67,7 @@ def why(report: Report) -> str:
     return error.message
 
 
-async def test_only_the_registry_is_asked_unless_more_is_allowed(tmp_path: Path) -> None:
+async def test_only_the_registry_is_used_unless_more_is_allowed(tmp_path: Path) -> None:
     registry = Registry()
     async with QuayServer(registry) as server:
         push(registry, f"{server.cdn_url}/files/layer{SIGNED}")
@@ -178,7 +178,7 @@ async def test_a_registry_with_tls_has_no_layers_without(tmp_path: Path) -> None
     assert "without a usable URL" in why(report)
 
 
-async def test_the_command_says_what_to_do_and_does_it(tmp_path: Path) -> None:
+async def test_the_message_names_the_option_that_works(tmp_path: Path) -> None:
     registry = Registry()
     async with QuayServer(registry) as server:
         url = f"{server.cdn_url}/files/layer{SIGNED}"
@@ -193,7 +193,7 @@ async def test_the_command_says_what_to_do_and_does_it(tmp_path: Path) -> None:
     assert list(layouts.names(tmp_path / "mirror")) == [f"kolla/windows:{TAG}"]
 
 
-async def test_a_mirror_is_mended_from_elsewhere_only_if_that_is_allowed(tmp_path: Path) -> None:
+async def test_a_mirror_is_repaired_from_elsewhere_only_if_that_is_allowed(tmp_path: Path) -> None:
     registry = Registry()
     async with QuayServer(registry) as server:
         registry.organization("kolla").repository("windows").push(TAG, image(f"{server.cdn_url}/files/layer{SIGNED}"))

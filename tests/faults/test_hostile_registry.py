@@ -350,7 +350,7 @@ async def test_content_with_sha512_digests_is_mirrored_and_verified(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["../../etc", "/abs", "", "a\0b", "a\nb", "%2e%2e", "x" * 300, "a//b", "\x1b[2J", "A"])
-async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: str, tmp_path: Path) -> None:
+async def test_a_repository_with_an_invalid_name_is_left_out_and_reported(name: str, tmp_path: Path) -> None:
     """The entry may have been selected, so the run is partial."""
     notices: list[str] = []
     body = {"repositories": [{"namespace": "kolla", "name": n, "last_modified": 5} for n in (name, "glance")]}
@@ -372,9 +372,7 @@ async def test_a_repository_with_an_impossible_name_is_left_out_and_told(name: s
 
 
 @pytest.mark.parametrize("tokens", [("wrong",), ("robot-token",), ("expired",)], ids=lambda t: t[0])
-async def test_an_api_token_that_does_not_count_is_told_before_anything_is_believed(
-    tokens: tuple[str], tmp_path: Path
-) -> None:
+async def test_an_ignored_api_token_is_reported_before_the_listing_is_used(tokens: tuple[str], tmp_path: Path) -> None:
     registry = Registry()
     registry.organization("kolla").repository("nova").push(TAG, small_image("nova"))
     registry.oauth_token("me", value="expired", expires_at=1.0)

@@ -63,7 +63,7 @@ PASSING: dict[str, tuple[str, str, Reaction]] = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-async def test_what_passes_costs_another_try(name: str, tmp_path: Path) -> None:
+async def test_transient_failures_cost_another_attempt(name: str, tmp_path: Path) -> None:
     method, path, react = PASSING[name]
     image = small_image("pushed", 20_000)
     async with QuayServer(organization(image)) as server, Receiver() as target:
@@ -92,7 +92,7 @@ NONSENSE: dict[str, tuple[str, str, Reaction]] = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-async def test_what_does_not_pass_fails_the_image_and_tags_nothing(name: str, tmp_path: Path) -> None:
+async def test_permanent_failures_fail_the_image_and_push_no_tag(name: str, tmp_path: Path) -> None:
     method, path, react = NONSENSE[name]
     async with QuayServer(organization(small_image("pushed", 20_000))) as server, Receiver() as target:
         for each in method.split("|"):
@@ -177,7 +177,7 @@ def immutable(target: Receiver, content: tuple[str, bytes]) -> Callable[[Request
     return put
 
 
-async def test_a_tag_that_may_not_change_and_means_something_else_is_told(tmp_path: Path) -> None:
+async def test_an_immutable_tag_with_another_image_is_reported(tmp_path: Path) -> None:
     image, other = small_image("new"), small_image("old")
     async with QuayServer(organization(image)) as server, Receiver() as target:
         content = (other.media_type, other.raw)

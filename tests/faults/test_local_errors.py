@@ -118,7 +118,7 @@ async def test_a_path_that_cannot_be_used_ends_a_command_with_a_line(what: str, 
 
 
 @pytest.mark.parametrize("closed", MIRRORS)
-async def test_who_may_not_read_a_mirror_is_told(closed: str, place: Path) -> None:
+async def test_a_user_who_may_not_read_a_mirror_gets_a_message(closed: str, place: Path) -> None:
     registry, _ = kolla(2)
     mirror = place / "mirror"
     async with QuayServer(registry) as server:

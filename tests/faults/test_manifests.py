@@ -149,7 +149,7 @@ async def test_an_image_of_more_blobs_than_any_has_is_refused_before_the_first(t
 
 @pytest.mark.parametrize("how", ["alone", "beside the truth", "after the truth"])
 @pytest.mark.parametrize("lie", [{"size": 5}, {"mediaType": INDEX}], ids=["size", "type"])
-async def test_an_index_that_lies_about_a_child_is_refused_whoever_told_the_truth_before(
+async def test_an_index_with_a_wrong_descriptor_is_refused_even_if_the_child_is_stored(
     how: str, lie: dict[str, object], tmp_path: Path
 ) -> None:
     """The child may be here already, from an index that was right, and be read from the disk."""
@@ -173,7 +173,7 @@ async def test_an_index_that_lies_about_a_child_is_refused_whoever_told_the_trut
     assert NOVA not in layouts.names(tmp_path / "mirror")
 
 
-async def test_an_index_whose_child_is_gone_fails_with_its_name(tmp_path: Path) -> None:
+async def test_an_index_with_a_missing_child_fails_with_its_name(tmp_path: Path) -> None:
     """Quay calls such an index sparse."""
     here, gone = small_image("here"), small_image("gone")
     await fails(index_of(described(here), described(gone), children=(here,)), tmp_path / "mirror", gone.digest)
@@ -182,7 +182,7 @@ async def test_an_index_whose_child_is_gone_fails_with_its_name(tmp_path: Path) 
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe" * 100, b"not JSON", b"", b"[" * 100_000, bytes(20_000_000)], ids=lambda c: str(len(c))
 )
-async def test_a_config_is_mirrored_whatever_it_is(content: bytes, tmp_path: Path) -> None:
+async def test_any_config_is_mirrored(content: bytes, tmp_path: Path) -> None:
     """Mirroring does not parse configs."""
     image = with_config(content)
     async with QuayServer(two_images(image)) as server:
@@ -199,7 +199,7 @@ async def test_a_config_is_mirrored_whatever_it_is(content: bytes, tmp_path: Pat
     assert all(message.isprintable() and len(message) < 500 for message in messages(derived))
 
 
-async def test_what_a_tag_means_when_it_is_fetched_counts_and_the_image_is_one(tmp_path: Path) -> None:
+async def test_a_tag_that_moves_during_the_fetch_gives_one_consistent_image(tmp_path: Path) -> None:
     """HEAD says one digest, and GET another one, since the tag moves in between."""
     registry, new = two_images(), small_image("moved")
 
@@ -215,7 +215,7 @@ async def test_what_a_tag_means_when_it_is_fetched_counts_and_the_image_is_one(t
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J\x07\u202e", "x" * 1_000_000, "</script>", "\ud800"], ids=ascii)
-async def test_annotations_are_stored_and_obeyed_by_nobody(text: str, tmp_path: Path) -> None:
+async def test_annotations_are_stored_and_have_no_effect(text: str, tmp_path: Path) -> None:
     text = text.encode("utf-8", "ignore").decode()
     image = small_image("annotated")
     names = ("org.opencontainers.image.ref.name", "io.containerd.image.name", "a")
@@ -242,7 +242,7 @@ async def test_every_type_is_accepted_always(tmp_path: Path) -> None:
     assert all({part.strip() for part in request.headers["accept"].split(",")} == TYPES for request in asked)
 
 
-async def test_what_a_registry_makes_of_an_image_is_not_the_image(tmp_path: Path) -> None:
+async def test_a_converted_image_is_refused(tmp_path: Path) -> None:
     """A consistent answer with its own digest, which is not the digest of the tag."""
     image, child = whole(small_image("amd64"), small_image("arm64")), small_image("amd64")
     async with QuayServer(two_images(image)) as server:

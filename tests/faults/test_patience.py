@@ -37,7 +37,7 @@ ZOO = {
 
 
 @pytest.mark.parametrize("name", ZOO)
-async def test_whatever_retry_after_says_the_run_completes(name: str, tmp_path: Path) -> None:
+async def test_the_run_completes_with_any_retry_after(name: str, tmp_path: Path) -> None:
     clock = Impatient()
     async with QuayServer(two_images()) as server:
         server.faults.append(fault := Fault(MANIFESTS, Raw(HEAD + ZOO[name] + b"\r\n\r\n"), times=2))
@@ -80,7 +80,7 @@ async def test_a_server_that_is_busy_for_ever_is_given_up(answer: object, path: 
     assert layouts.names(tmp_path / "mirror") == {} or not (tmp_path / "mirror").exists()
 
 
-async def test_an_hour_that_there_is_not_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_pause_above_the_limit_is_reported_immediately(tmp_path: Path) -> None:
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault("^/api/v1/repository$", too_many_requests("3600")))
         report = await mirror(server, tmp_path / "mirror")
@@ -103,7 +103,7 @@ async def test_a_mix_of_errors_is_survived(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"error": "busy"}', b"[]", b"", b"null", b'{"tags": {}}', b"\xff\xfe\x00"])
-async def test_an_error_that_is_called_a_success_is_none(body: bytes, tmp_path: Path) -> None:
+async def test_an_error_with_status_200_is_an_error(body: bytes, tmp_path: Path) -> None:
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault("/kolla/nova/tag/$", ReplaceBody(body)))
         report = await mirror(server, tmp_path / "mirror")
@@ -112,7 +112,7 @@ async def test_an_error_that_is_called_a_success_is_none(body: bytes, tmp_path: 
     assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
 
 
-async def test_a_pause_asked_of_one_request_holds_all_of_them_back(tmp_path: Path) -> None:
+async def test_a_pause_requested_once_applies_to_all_requests(tmp_path: Path) -> None:
     asked: list[float] = []
     clock = Impatient()
 

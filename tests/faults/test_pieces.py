@@ -51,7 +51,7 @@ def on_the_cdn(action: Action, **options: Any) -> Fault:
     return Fault(HEX, action, listener="cdn", **options)
 
 
-async def test_a_large_blob_comes_in_pieces_at_once_each_byte_once_and_the_registry_is_asked_once(
+async def test_segments_of_a_large_blob_are_fetched_concurrently_with_one_request_to_the_registry(
     tmp_path: Path,
 ) -> None:
     async with QuayServer(two_images(BIG)) as server:
@@ -125,7 +125,7 @@ async def test_everything_that_breaks_off_goes_on_in_order(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "action", [IgnoreRange(), WrongContentRange("bytes 0-9/10"), WrongContentRange(None)], ids=["all", "other", "none"]
 )
-async def test_a_server_that_changes_its_mind_about_pieces_is_asked_in_order(tmp_path: Path, action: Action) -> None:
+async def test_a_server_that_stops_supporting_ranges_is_read_in_order(tmp_path: Path, action: Action) -> None:
     async with QuayServer(two_images(BIG)) as server:
         server.faults.append(on_the_cdn(action, nth=3))
         report = await mirror(server, tmp_path / "mirror")
@@ -158,7 +158,7 @@ async def test_an_expired_signature_sends_us_back_to_the_registry(tmp_path: Path
     assert sent(server) == LAYER.size
 
 
-async def test_a_link_that_serves_once_is_not_taken_for_a_blob_that_is_gone(tmp_path: Path) -> None:
+async def test_a_link_that_works_once_is_not_taken_for_a_missing_blob(tmp_path: Path) -> None:
     async with QuayServer(two_images(BIG)) as server:
         server.faults.append(on_the_cdn(Answer(404), nth=2))
         report = await mirror(server, tmp_path / "mirror")
@@ -191,7 +191,7 @@ async def test_a_piece_that_never_comes_fails_the_image_and_keeps_the_others_for
 
 
 @pytest.mark.parametrize("header", ["bytes", "none"])
-async def test_what_a_server_says_of_ranges_does_not_matter(tmp_path: Path, header: str) -> None:
+async def test_the_header_accept_ranges_does_not_matter(tmp_path: Path, header: str) -> None:
     async with QuayServer(two_images(BIG)) as server:
         server.faults.append(on_the_cdn(ExtraHeaders({"Accept-Ranges": header})))
         report = await mirror(server, tmp_path / "mirror")

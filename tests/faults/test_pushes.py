@@ -44,7 +44,7 @@ async def test_an_upload_that_breaks_goes_on_where_it_broke(tmp_path: Path) -> N
         assert server.blob_bytes() < 2 * LARGE
 
 
-async def test_a_source_that_breaks_off_is_resumed_and_the_target_keeps_what_it_got(tmp_path: Path) -> None:
+async def test_an_interrupted_source_is_resumed_and_the_target_keeps_its_bytes(tmp_path: Path) -> None:
     image = small_image("large", LARGE)
     async with QuayServer(organization(image)) as server, Receiver() as target:
         server.faults.append(Fault("", CutBody(6_000_000), listener="cdn", nth=1))
@@ -106,7 +106,7 @@ async def test_pieces_that_break_go_on_where_they_broke(tmp_path: Path) -> None:
         check(target, image)
 
 
-async def test_a_finished_upload_whose_answer_got_lost_is_not_sent_again(tmp_path: Path) -> None:
+async def test_a_finished_upload_with_a_lost_answer_is_not_sent_again(tmp_path: Path) -> None:
     image = small_image("large", LARGE)
     async with QuayServer(organization(image)) as server, Receiver() as target:
         layer = next(digest for digest, blob in image.all_blobs().items() if len(blob.data) > LARGE // 2)
@@ -148,9 +148,7 @@ async def test_a_registry_that_never_mounts_gets_each_blob_in_each_repository(tm
     ],
     ids=["403", "405", "507", "415", "413", "409", "400"],
 )
-async def test_a_refusal_is_the_images_own_trouble_and_says_that_it_was_the_target(
-    breakage: Breakage, words: str, tmp_path: Path
-) -> None:
+async def test_a_refusal_fails_one_image_and_names_the_target(breakage: Breakage, words: str, tmp_path: Path) -> None:
     async with QuayServer(organization(small_image("refused"))) as server, Receiver() as target:
         breakage.seen = 0
         target.breakages.append(breakage)
@@ -182,7 +180,7 @@ async def test_uploads_are_never_sent_to_another_host(elsewhere: str, tmp_path: 
     assert error.side is Side.TARGET
 
 
-async def test_an_absolute_location_of_the_registry_itself_is_followed_whatever_its_scheme(tmp_path: Path) -> None:
+async def test_an_absolute_location_at_the_registry_is_followed_with_any_scheme(tmp_path: Path) -> None:
     image = small_image("behind a proxy")
     async with QuayServer(organization(image)) as server, Receiver() as target:
         target.location = lambda path: f"https://{target.host}{path}?_state=a%2Bb%3D"
@@ -242,7 +240,7 @@ async def test_a_dry_run_asks_and_changes_nothing(tmp_path: Path) -> None:
         assert not (tmp_path / "state").exists()
 
 
-async def test_tokens_are_asked_for_several_repositories_at_once_and_cover_what_is_mounted(tmp_path: Path) -> None:
+async def test_one_token_is_requested_for_several_repositories_and_covers_mounts(tmp_path: Path) -> None:
     shared = [make_layer(f"shared {number}", 2048) for number in range(3)]
     images = [make_image(shared, labels={"n": str(number)}) for number in range(60)]
     source = QuayServer(organization(*images), require_token=True, latency=0.02)

@@ -81,7 +81,7 @@ async def test_a_name_that_is_public_first_and_private_when_it_counts_is_not_rea
     assert report.exit_code is ExitCode.PARTIAL, messages(report)
 
 
-async def test_a_link_that_is_too_old_for_the_rest_of_a_blob_is_asked_for_anew(tmp_path: Path) -> None:
+async def test_an_expired_link_is_requested_again_for_the_rest_of_a_blob(tmp_path: Path) -> None:
     """Signed links live ten minutes."""
     async with QuayServer(two_images(BIG)) as server:
         server.faults += [

@@ -58,7 +58,7 @@ async def shell(text: str, server: QuayServer, cwd: Path) -> commands.Done:
         ("SYNC --log-file /dev/full", 0),
     ],
 )
-async def test_what_could_not_be_written_is_told_by_the_exit_code(line: str, code: int, tmp_path: Path) -> None:
+async def test_an_output_that_can_not_be_written_changes_the_exit_code(line: str, code: int, tmp_path: Path) -> None:
     async with QuayServer(two_images()) as server:
         done = await shell(line, server, tmp_path)
 
@@ -88,7 +88,7 @@ async def test_a_reader_that_goes_ends_the_run_and_is_no_bug(line: str, tmp_path
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
-async def test_streams_that_are_closed_are_no_trouble(closed: str, tmp_path: Path) -> None:
+async def test_closed_streams_are_survived(closed: str, tmp_path: Path) -> None:
     async with QuayServer(two_images()) as server:
         done = await shell(f"SYNC {closed}", server, tmp_path)
 
@@ -111,7 +111,7 @@ async def test_a_report_goes_into_a_pipe_as_it_goes_into_a_file(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-async def test_what_an_encoding_can_not_say_is_escaped(encoding: str, tmp_path: Path) -> None:
+async def test_characters_outside_of_the_encoding_are_escaped(encoding: str, tmp_path: Path) -> None:
     registry = two_images(make_image([make_layer("x", 2000)], labels={"name": "\u4e2d\u00e9"}))
     async with QuayServer(registry) as server:
         done = await shell(f"PYTHONIOENCODING={encoding} quaymirror info kolla nova {TAG}", server, tmp_path)

@@ -66,7 +66,7 @@ async def over_tls(registry: Registry, tmp_path: Path) -> AsyncIterator[tuple[Qu
         yield server, tmp_path / "ca.pem"
 
 
-async def test_a_registry_whose_token_service_is_elsewhere_gets_nothing_for_any_image(tmp_path: Path) -> None:
+async def test_a_registry_with_a_token_service_elsewhere_gets_no_credentials_for_any_image(tmp_path: Path) -> None:
     async with QuayServer(private(two_images())) as server, QuayServer(Registry()) as evil:
         server.faults.append(Fault(EVERYTHING, challenge(f"{evil.url}/v2/auth")))
         report = await login(server, tmp_path / "mirror")
@@ -206,7 +206,7 @@ LIFETIMES: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("fields", LIFETIMES, ids=lambda fields: str(fields)[:40])
-async def test_whatever_is_said_of_a_token_s_life_it_is_used(fields: dict[str, object], tmp_path: Path) -> None:
+async def test_any_lifetime_of_a_token_is_survived(fields: dict[str, object], tmp_path: Path) -> None:
     """And clocks don't matter."""
     registry, images = kolla(8)
     async with QuayServer(registry, require_token=True) as server:
@@ -261,7 +261,7 @@ async def test_credentials_of_a_host_that_only_looks_alike_are_not_used(host: st
     assert report.exit_code in (ExitCode.OK, ExitCode.USAGE), messages(report)
 
 
-async def test_a_robot_whose_token_is_taken_away_meanwhile_ends_the_run_and_what_is_there_stays(
+async def test_a_revoked_robot_account_ends_the_run_and_complete_images_stay(
     tmp_path: Path,
 ) -> None:
     registry, _ = kolla(40)

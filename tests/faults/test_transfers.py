@@ -282,7 +282,7 @@ def _challenge(server: QuayServer) -> str:
     return f'Bearer realm="{server.url}/v2/auth",service="{server.host}"'
 
 
-async def test_a_token_service_on_another_host_is_never_asked(tmp_path: Path) -> None:
+async def test_a_token_service_on_another_host_is_never_used(tmp_path: Path) -> None:
     async with QuayServer(one_image(5000)) as server, QuayServer(Registry()) as evil:
         headers = {"WWW-Authenticate": f'Bearer realm="{evil.url}/v2/auth",service="x"'}
         server.faults.append(Fault(MANIFESTS, Answer(401, headers=headers)))

@@ -154,7 +154,7 @@ REFUSES = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nC
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_wants_other_credentials_is_told_and_not_asked_again(scheme: str, tmp_path: Path) -> None:
+async def test_a_proxy_that_rejects_the_credentials_is_reported_and_not_retried(scheme: str, tmp_path: Path) -> None:
     async with proxy(REFUSES) as (url, asked):
         environment = {f"{scheme}_proxy": url}
         report = await mirror(f"{scheme}://quay.example", tmp_path / "mirror", environment=environment)
@@ -166,7 +166,7 @@ async def test_a_proxy_that_wants_other_credentials_is_told_and_not_asked_again(
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_dies_is_told(scheme: str, tmp_path: Path) -> None:
+async def test_a_failing_proxy_is_reported(scheme: str, tmp_path: Path) -> None:
     async with proxy(b"") as (url, asked):
         report = await mirror(f"{scheme}://quay.example", tmp_path / "mirror", environment={f"{scheme}_proxy": url})
 
@@ -306,7 +306,7 @@ async def test_http_that_is_only_strange_is_understood(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_http_that_is_none_fails_that_image_alone(name: str, tmp_path: Path) -> None:
+async def test_malformed_http_fails_that_image_alone(name: str, tmp_path: Path) -> None:
     async with QuayServer(two_images(IMAGE)) as server:
         server.faults.append(Fault(MANIFEST, Raw(BAD[name])))
         report = await mirror(server, tmp_path / "mirror", retries=1)
@@ -331,9 +331,7 @@ async def test_an_answer_that_does_not_come_is_given_up(path: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 206, 300, 304, 305, 400, 402, 451, 499, 600, 999])
-async def test_whatever_status_a_manifest_has_nothing_is_believed_that_is_not_there(
-    status: int, tmp_path: Path
-) -> None:
+async def test_no_status_of_a_manifest_makes_it_exist(status: int, tmp_path: Path) -> None:
     async with QuayServer(two_images(IMAGE)) as server:
         server.faults.append(Fault(MANIFEST, Answer(status)))
         report = await mirror(server, tmp_path / "mirror", retries=1)
@@ -345,7 +343,7 @@ async def test_whatever_status_a_manifest_has_nothing_is_believed_that_is_not_th
 # Certificates
 
 
-async def test_a_certificate_that_turns_bad_ends_the_run_and_what_was_complete_stays(tmp_path: Path) -> None:
+async def test_a_certificate_that_becomes_invalid_ends_the_run_and_complete_images_stay(tmp_path: Path) -> None:
     good, bad = trustme.CA(), trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     good.issue_cert("127.0.0.1").configure_cert(context)
@@ -369,7 +367,7 @@ async def test_a_certificate_that_turns_bad_ends_the_run_and_what_was_complete_s
     assert {NOVA, GLANCE} <= {*layouts.names(tmp_path / "mirror")}
 
 
-async def test_a_certificate_for_another_host_is_not_believed_and_gets_no_credentials(tmp_path: Path) -> None:
+async def test_a_certificate_for_another_host_is_refused_and_gets_no_credentials(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("quay.example").configure_cert(context)
@@ -392,7 +390,7 @@ NO_TLS = {
 
 
 @pytest.mark.parametrize("name", NO_TLS)
-async def test_tls_that_is_none_is_told(name: str, tmp_path: Path) -> None:
+async def test_a_server_without_tls_is_reported(name: str, tmp_path: Path) -> None:
     async with proxy(NO_TLS[name]) as (url, asked):
         report = await mirror(f"https://127.0.0.1:{url.rpartition(':')[2]}", tmp_path / "mirror", retries=1)
 

@@ -103,7 +103,7 @@ def test_the_timer_elapses_every_night() -> None:
         ("gitlab-ci.yml", ["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"]),
     ],
 )
-def test_pipelines_fit_the_schemas_of_those_who_run_them(file: str, schema: list[str]) -> None:
+def test_pipelines_fit_the_schemas_of_their_services(file: str, schema: list[str]) -> None:
     pytest.importorskip("check_jsonschema")
     command = [sys.executable, "-m", "check_jsonschema", *schema, str(EXAMPLES / "ci" / file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -118,7 +118,7 @@ def test_the_cron_job_fits_the_schemas_of_kubernetes() -> None:
     assert done.returncode == 0, done.stderr
 
 
-async def test_what_pipelines_run_is_what_there_is(tmp_path: Path) -> None:
+async def test_pipelines_use_existing_commands(tmp_path: Path) -> None:
     """Every command line of the examples is understood, up to where it would ask quay.io."""
     text = (EXAMPLES / "quaymirror.toml").read_text()
     (tmp_path / "quaymirror.toml").write_text(text.replace("/var/lib/quaymirror", str(tmp_path)))

@@ -21,7 +21,7 @@ from quaymirror.testing import Fault, Hold, QuayServer
 EVERYTHING = Selection("kolla", "*", TAG)
 
 
-async def test_the_second_run_is_told_who_is_there_or_waits_until_the_first_has_ended(tmp_path: Path) -> None:
+async def test_the_second_run_names_the_holder_of_the_lock_or_waits_for_the_first(tmp_path: Path) -> None:
     registry, images = kolla(6)
     mirror, events, reports = tmp_path / "mirror", list[Event](), list[Report]()
     async with QuayServer(registry) as server:

@@ -26,7 +26,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_what_is_right_is_read(name: str) -> None:
+def test_valid_input_is_read(name: str) -> None:
     for seed in PARSERS[name].seeds:
         if name != "words of a person":
             PARSERS[name].read(seed)
@@ -40,7 +40,7 @@ def test_nothing_gets_out_but_errors_of_ours(name: str, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize(("name", "data"), FOUND)
-def test_what_was_found_stays_mended(name: str, data: bytes) -> None:
+def test_defects_found_by_fuzzing_stay_fixed(name: str, data: bytes) -> None:
     survive(PARSERS[name], data)
 
 

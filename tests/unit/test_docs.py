@@ -158,7 +158,7 @@ def test_help_fits_on_a_screen_of_80x24(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["sync", "run", "list", "info", "verify"])
-def test_help_all_has_every_option_by_what_it_is_about(name: str) -> None:
+def test_help_all_has_every_option_under_its_heading(name: str) -> None:
     words = [sys.executable, "-m", "quaymirror", name, "--help-all"]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     command = main.get_command(click.Context(main), name)

@@ -42,7 +42,7 @@ def test_a_clear_slowdown_fails(lab: Any) -> None:
     assert "FAILED" in verdict.words
 
 
-def test_what_noise_explains_passes(lab: Any) -> None:
+def test_a_difference_within_noise_passes(lab: Any) -> None:
     assert lab("check").judge(document([2.0, 2.4, 1.9]), document([2.3, 1.9, 2.6, 2.1, 2.2])).good
 
 
@@ -56,11 +56,11 @@ def test_one_more_request_fails(lab: Any) -> None:
     assert "6 requests, 5 then" in verdict.words
 
 
-def test_nothing_recorded_passes_and_is_told(lab: Any) -> None:
+def test_a_case_without_a_record_passes_with_a_message(lab: Any) -> None:
     assert "nothing is recorded" in lab("check").judge(None, document([2.0])).words
 
 
-def test_who_failed_is_in_the_table_with_the_reason(lab: Any) -> None:
+def test_failed_contestants_are_in_the_table_with_the_reason(lab: Any) -> None:
     case = document([2.0, 2.2])
     case["costs"]["skopeo"] = [cost(0, 0, code=1)]
     lines = lab("tables").table(case)

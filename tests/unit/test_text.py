@@ -63,7 +63,7 @@ def test_a_long_text_is_shortened_with_an_ellipsis() -> None:
         (2**63, "8.0 EiB"),
     ],
 )
-def test_bytes_are_told_in_iec_units(count: int, text: str) -> None:
+def test_bytes_are_shown_in_iec_units(count: int, text: str) -> None:
     assert human_bytes(count) == text
 
 
@@ -88,7 +88,7 @@ def test_a_rate_is_bytes_a_second() -> None:
         (float("inf"), "999d 00h"),
     ],
 )
-def test_durations_are_told_in_their_two_largest_units(seconds: float, text: str) -> None:
+def test_durations_are_shown_in_their_two_largest_units(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
 
 

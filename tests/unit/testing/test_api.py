@@ -121,7 +121,7 @@ async def test_a_repository_deleted_between_pages_shifts_nothing(client: Client)
     assert second == [f"svc-{number:03d}" for number in range(100, 150)]
 
 
-async def test_who_sees_what_in_the_list(client: Client) -> None:
+async def test_the_list_depends_on_access_rights(client: Client) -> None:
     client.kolla.repository("open")
     client.kolla.repository("secret", public=False)
     client.kolla.grant("admin")

@@ -121,7 +121,7 @@ async def test_a_transfer_under_way_outlives_its_link(client: Client) -> None:
         assert await response.read() == BLOB.data
 
 
-async def test_a_blob_gone_from_storage_is_not_found(client: Client) -> None:
+async def test_a_blob_missing_from_storage_is_not_found(client: Client) -> None:
     client.server.registry.organization("kolla").delete_repository("r")
     status, body, _ = await client.ask()
     assert status == 404

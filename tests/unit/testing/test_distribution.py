@@ -84,7 +84,7 @@ async def test_the_ping_challenges_the_anonymous(client: Client) -> None:
     assert reply.headers["X-Sparse-Manifest-Support"] == "false"
 
 
-async def test_the_ping_greets_who_has_a_token(client: Client) -> None:
+async def test_the_ping_answers_clients_with_a_token(client: Client) -> None:
     token = json.loads(
         (await client.ask(f"/v2/auth?service={client.server.host}&scope=repository:kolla/nova-api:pull")).body
     )["token"]
@@ -146,7 +146,7 @@ async def test_a_conversion_to_schema_1_lists_the_layers_backwards(client: Clien
 @pytest.mark.parametrize(
     "manifest", [make_artifact("text/sbom", b"x"), make_index([(ARM64, "linux/arm64")])], ids=["artifact", "no amd64"]
 )
-async def test_what_cannot_be_converted_is_unknown(client: Client, manifest: Any) -> None:
+async def test_a_manifest_that_can_not_be_converted_is_unknown(client: Client, manifest: Any) -> None:
     client.repository.push("t", manifest)
     reply = await client.ask("/v2/kolla/nova-api/manifests/t", Accept=DOCKER_MANIFEST)
     assert (reply.status, reply.code) == (404, "MANIFEST_UNKNOWN")
@@ -165,7 +165,7 @@ async def test_a_conditional_request_is_answered_in_full(client: Client) -> None
     assert (await client.ask("/v2/kolla/nova-api/manifests/t", **headers)).status == 200
 
 
-async def test_what_is_missing_has_a_code(client: Client) -> None:
+async def test_a_missing_object_has_an_error_code(client: Client) -> None:
     client.repository.push("gone", ARM64)
     client.repository.delete_tag("gone")
     base = "/v2/kolla/nova-api"
@@ -184,7 +184,7 @@ async def test_what_is_missing_has_a_code(client: Client) -> None:
 @pytest.mark.parametrize(
     "path", ["/v2/kolla/nova-api/manifests/-bad", "/v2/kolla/nova-api/blobs/bad", "/v2/x/y", "/", "/v2x"]
 )
-async def test_a_route_nobody_knows_is_a_page(client: Client, path: str) -> None:
+async def test_an_unknown_route_is_an_html_page(client: Client, path: str) -> None:
     reply = await client.ask(path)
     assert reply.status == 404
     assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -235,7 +235,7 @@ async def test_a_blob_must_belong_to_the_repository(client: Client) -> None:
     assert (reply.status, reply.code) == (404, "BLOB_UNKNOWN")
 
 
-async def test_quay_streams_blobs_whole_and_squeezes_them_for_who_accepts_that() -> None:
+async def test_quay_streams_whole_blobs_and_compresses_them_on_request() -> None:
     registry = Registry()
     registry.organization("kolla").repository("r").push("t", AMD64)
     blob = AMD64.blobs[0]
@@ -290,7 +290,7 @@ async def test_the_tag_list_can_lag_behind_until_something_is_deleted() -> None:
         assert await client.tags() == ["b"]
 
 
-async def test_referrers_list_what_names_the_subject(client: Client) -> None:
+async def test_referrers_lists_the_manifests_with_this_subject(client: Client) -> None:
     client.repository.push("t", AMD64)
     sbom = make_artifact("text/sbom", b"x", subject=AMD64, annotations={"k": "v"})
     client.repository.attach(sbom)

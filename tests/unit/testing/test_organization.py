@@ -86,7 +86,7 @@ def test_children_and_attached_manifests_are_reachable_until_lost(repository: Re
 
 
 @pytest.mark.parametrize("call", ["delete_tag", "set_expiry"])
-def test_what_is_not_there_cannot_be_ended(repository: Repository, call: str) -> None:
+def test_a_missing_tag_can_not_be_ended(repository: Repository, call: str) -> None:
     arguments = ("nope",) if call == "delete_tag" else ("nope", 1)
     with pytest.raises(KeyError):
         getattr(repository, call)(*arguments)
