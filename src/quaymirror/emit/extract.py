@@ -1,6 +1,6 @@
-"""Unpacking without leaving the directory: what occystrap's outputs write is checked, since they don't do it.
+"""Checks that unpacked layers stay within their directory, since occystrap's outputs have none.
 
-Python's own filter "data" is for archives of data: it refuses absolute links, which every image has, and drops owners.
+Python's own filter "data" does not fit: it refuses absolute links, which every image has, and drops owners.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..errors import EmitFailed
 
 @contextmanager
 def confined() -> Iterator[None]:
-    """Let nothing be extracted in this context that would be written, or link, outside of the directory it goes to.
+    """Refuse to extract archive members, in this context, that would leave their directory, or link out of it.
 
-    :raises EmitFailed: if this Python can't check it.
+    :raises EmitFailed: if this Python has no such check.
     """
     if not hasattr(tarfile, "data_filter"):
         raise EmitFailed("unpacking images safely needs Python 3.11.4 or later")
@@ -38,7 +38,7 @@ def confined() -> Iterator[None]:
 
 
 def _inside(member: tarfile.TarInfo, directory: str) -> tarfile.TarInfo:
-    """Return what to extract in place of `member`: the same, with relative names.
+    """Return `member` with relative names.
 
     :raises EmitFailed: if it would leave `directory`, by its name or through links that were extracted before.
     """
@@ -54,7 +54,7 @@ def _inside(member: tarfile.TarInfo, directory: str) -> tarfile.TarInfo:
 def _check(member: tarfile.TarInfo, directory: str, name: str, *, follow: bool) -> None:
     root = os.path.realpath(directory)
     parent, last = posixpath.split(name)
-    # A symbolic link is made in place of another one: only the way to it counts.
+    # A symbolic link replaces another one of its name: only its parent directory matters.
     is_whole = follow or last in ("", ".", "..")
     place = os.path.realpath(os.path.join(root, name if is_whole else parent))  # noqa: PTH118 - links are followed
     if not Path(place).is_relative_to(root):
@@ -62,9 +62,9 @@ def _check(member: tarfile.TarInfo, directory: str, name: str, *, follow: bool) 
 
 
 def check_whiteouts(archive: Path) -> None:
-    """Make sure that what marks deleted files in `archive` is inside of it: occystrap makes these files by name.
+    """Check the members of `archive` that mark deleted files, which occystrap creates by name.
 
-    :raises EmitFailed: if it is not, or behind a link of the same archive.
+    :raises EmitFailed: if one is outside of the archive, or behind a link in it.
     """
     with tarfile.open(archive) as layer:
         members = layer.getmembers()
@@ -72,7 +72,7 @@ def check_whiteouts(archive: Path) -> None:
     links = {posixpath.normpath(member.name.lstrip("/")) for member in members if member.issym()}
     for member in members:
         directory, last = posixpath.split(member.name)
-        # A bug of occystrap's: it cuts `.wh.` off the start of the whole path, not of the file's name.
+        # A bug of occystrap: it removes `.wh.` from the start of the path, not of the file's name.
         places = (directory, posixpath.dirname(member.name[4:])) if last.startswith(".wh.") else ()
         for place in map(posixpath.normpath, filter(None, places)):
             way = {place, *map(str, Path(place).parents)}
@@ -86,11 +86,11 @@ def _leaves(member: tarfile.TarInfo) -> EmitFailed:
 
 @asynccontextmanager
 async def mounting(image: Path) -> AsyncIterator[None]:
-    """Unpack and mount at `image` in this context; if that fails, nothing stays there.
+    """Unpack and mount at `image` in this context; after a failure nothing stays there.
 
-    Mounts can't be moved, so they are made in place, and occystrap would take half an extraction for a whole one.
+    Mounts can't be moved, so they are made in place, and occystrap would take an incomplete extraction for complete.
 
-    :raises EmitFailed: if something is there already.
+    :raises EmitFailed: if `image` is not empty.
     """
     if await anyio.to_thread.run_sync(_is_used, image):
         raise EmitFailed(f"{image} is there already: unmount what is in it and remove it")
