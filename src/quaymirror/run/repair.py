@@ -67,14 +67,11 @@ class _Repair:
                 found = await self.source.manifest(reference.repository, node.digest, expected=node)
                 await self.layout.put_manifest(reference, node, found.raw)
             else:
-                await self._fetch_blob(node, reference)
+                async with self.layout.sink(reference, node) as sink:
+                    job = BlobJob(reference.repository, node, reference.name)
+                    await fetch_blob(job, self.source, sink, FetchSlots(1, 1), Meters())
 
         return node.size
-
-    async def _fetch_blob(self, node: Descriptor, reference: Reference) -> None:
-        async with self.layout.sink(reference, node) as sink:
-            job = BlobJob(reference.repository, node, reference.name)
-            await fetch_blob(job, self.source, sink, FetchSlots(1, 1), Meters())
 
 
 async def repair(path: Path, options: Options, observer: Observer, progress: Progress) -> Verification:

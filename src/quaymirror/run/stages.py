@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
@@ -21,58 +20,51 @@ from .wiring import Services
 from .workers import start_workers
 
 
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """Discovery and workers of a run, which is in progress between an open target and its history."""
+async def run_stages(run: Run, engine: Engine, target: Target, history: RunHistory) -> None:
+    """Run discovery and workers to their end, or until the run is asked to stop.
 
-    run: Run
-    engine: Engine
-    target: Target
-    history: RunHistory
-
-    async def run_all(self) -> None:
-        """Run discovery and workers to their end, or until the run is asked to stop.
-
-        :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
-        """
-        run, discovery = self.run, anyio.CancelScope()
-        services = self.engine.source.services(run.options, run.emit)
-        async with anyio.create_task_group() as watchers:
-            watchers.start_soon(_watch, run, discovery)
-            watchers.start_soon(_watch_clock, run)
-            try:
-                async with anyio.create_task_group() as tasks:
-                    watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
-                    images = start_workers(run, self.engine, services, self.target, tasks)
-                    with images, discovery:
-                        await self._discover(services, images)
-            except BaseExceptionGroup as group:
-                error = from_group(group)
-                if error is None:
-                    raise
-
-                run.abort(error)
-
-            watchers.cancel_scope.cancel()
-
-    async def _discover(self, services: Services, images: MemoryObjectSendStream[PinnedImage]) -> None:
-        """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
-        run, registry = self.run, self.run.options.source.origin.netloc
-        found = discover(run.selections, services.catalog, registry, cache=self.history.tags, observer=run.emit)
+    :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
+    """
+    services, discovery = engine.source.services(run.options, run.emit), anyio.CancelScope()
+    async with anyio.create_task_group() as watchers:
+        watchers.start_soon(_watch, run, discovery)
+        watchers.start_soon(_watch_clock, run)
         try:
-            async with aclosing(found):
-                async for image in found:
-                    await images.send(image)
-                    run.emit(ImageQueued(image.reference))
-        except SelectionEmpty as error:
-            run.empty = Failure.of(error)
-        except QuaymirrorError as error:
+            async with anyio.create_task_group() as tasks:
+                watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
+                images = start_workers(run, engine, services, target, tasks)
+                with images, discovery:
+                    await _discover(run, services, history, images)
+        except BaseExceptionGroup as group:
+            error = from_group(group)
+            if error is None:
+                raise
+
             run.abort(error)
 
-        try:
-            await self.history.save_tags()
-        except StoreError as error:
-            run.abort(error)
+        watchers.cancel_scope.cancel()
+
+
+async def _discover(
+    run: Run, services: Services, history: RunHistory, images: MemoryObjectSendStream[PinnedImage]
+) -> None:
+    """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
+    registry = run.options.source.origin.netloc
+    found = discover(run.selections, services.catalog, registry, cache=history.tags, observer=run.emit)
+    try:
+        async with aclosing(found):
+            async for image in found:
+                await images.send(image)
+                run.emit(ImageQueued(image.reference))
+    except SelectionEmpty as error:
+        run.empty = Failure.of(error)
+    except QuaymirrorError as error:
+        run.abort(error)
+
+    try:
+        await history.save_tags()
+    except StoreError as error:
+        run.abort(error)
 
 
 async def _watch(run: Run, discovery: anyio.CancelScope) -> None:

@@ -21,7 +21,7 @@ from .context import Run, Stop
 from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
-from .stages import Stages
+from .stages import run_stages
 from .wiring import connect_target
 
 
@@ -82,7 +82,7 @@ async def mirror(run: Run) -> Report:
                 history = await stack.enter_async_context(opening)
                 run.emit(_started(run))
                 async with _shared(run, target) as engine:
-                    await Stages(run, engine, target, history).run_all()
+                    await run_stages(run, engine, target, history)
 
                 await history.save_tags()
                 await _settle(run, target, history)

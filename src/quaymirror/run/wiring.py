@@ -87,10 +87,26 @@ class Connection:
         return TokenAuth(
             self.origin,
             ask=self._ask_for_token,
-            find_credentials=partial(_find_credentials, self.options, self.origin, credentials, namespace),
+            find_credentials=partial(self._find_credentials, credentials, namespace),
             allowed_realms=frozenset(self.options.client.allow_realms),
             clock=self.options.client.retry.clock,
         )
+
+    async def _find_credentials(self, given: Credentials | None, namespace: str) -> Credentials | None:
+        if given is not None:
+            return given
+
+        # Imported after a challenge: public mirrors don't need it.
+        from ..auth.credentials import CredentialStore
+
+        client, source = self.options.client, self.options.source
+        store = CredentialStore(authfile=client.authfile, env=client.environment)
+        found = await store.find(self.origin.netloc, namespace or None)
+        if found is None and source.api_token is not None and self.origin == source.origin:
+            # Quay accepts its API token as the password of this user: one credential serves both APIs.
+            return Credentials("$oauthtoken", source.api_token)
+
+        return found
 
     async def _ask_for_token(self, url: str, authorization: Secret | None, form: Secret | None) -> bytes:
         origin = Origin.of(url)
@@ -177,21 +193,3 @@ def _trust(origin: Origin, options: Options, side: Side) -> Trust:
         directory=named or certificate_directory(origin.netloc, options.client.environment),
         verify=options.source.src_tls_verify if is_source else options.target.dest_tls_verify,
     )
-
-
-async def _find_credentials(
-    options: Options, origin: Origin, given: Credentials | None, namespace: str
-) -> Credentials | None:
-    if given is not None:
-        return given
-
-    # Imported after a challenge: public mirrors don't need it.
-    from ..auth.credentials import CredentialStore
-
-    store = CredentialStore(authfile=options.client.authfile, env=options.client.environment)
-    found = await store.find(origin.netloc, namespace or None)
-    if found is None and options.source.api_token is not None and origin == options.source.origin:
-        # Quay accepts its API token as the password of this user: one credential serves both APIs.
-        return Credentials("$oauthtoken", options.source.api_token)
-
-    return found

@@ -161,9 +161,8 @@ def _hosts(document: ReportJson) -> str:
         f'<td class="n">{host["pauses"]:,}</td><td class="n">{human_duration(host["paused_s"])}</td></tr>'
         for name, host in document["hosts"].items()
     )
-    head = "<tr><th>host</th>" + "".join(
-        f'<th class="n">{name}</th>' for name in ("retries", "throttled", "pauses", "paused")
-    )
+    numbers = ("retries", "throttled", "pauses", "paused")
+    head = "<tr><th>host</th>" + "".join(f'<th class="n">{name}</th>' for name in numbers)
     title = "<h2>Retries and rate limits</h2>"
     return f"<section>{title}<table><thead>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
 

@@ -82,19 +82,13 @@ def read_snapshot(text: str | bytes) -> Snapshot:
         expect_printable(content)
         values = content.pop("progress")
         document = built(SnapshotDocument, content)
-        progress = _progress(document, values)
+        progress = RunProgress(lambda: document.clock, Meters(document.fetched_bytes, document.in_flight))
+        for name, value in values.items():
+            setattr(progress, name, parsed(value, PROGRESS_FIELDS[name]))
+
+        if progress.finished is not None:
+            ExitCode(progress.finished.exit_code)
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         raise SnapshotError(f"not a snapshot of a run: {type(error).__name__}") from None
 
     return Snapshot(progress, document.speeds, document.time, document.clock)
-
-
-def _progress(document: SnapshotDocument, values: dict[str, object]) -> RunProgress:
-    progress = RunProgress(lambda: document.clock, Meters(document.fetched_bytes, document.in_flight))
-    for name, value in values.items():
-        setattr(progress, name, parsed(value, PROGRESS_FIELDS[name]))
-
-    if progress.finished is not None:
-        ExitCode(progress.finished.exit_code)
-
-    return progress

@@ -8,7 +8,6 @@ from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
 from .descriptions import subject
 
-_COUNTED = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED)
 _RESUMABLE = frozenset(
     {ExitCode.PARTIAL, ExitCode.UNAVAILABLE, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED}
 )
@@ -26,7 +25,7 @@ def summary_lines(progress: RunProgress) -> list[str]:
 
 def total_line(total: RunProgress, runs: int) -> str:
     """Return the sum of several runs in one line."""
-    counts = ", ".join(f"{total.count(status):,} {status.value}" for status in _COUNTED if status is not Status.SKIPPED)
+    counts = ", ".join(f"{total.count(status):,} {status.value}" for status in Status if status is not Status.SKIPPED)
     return f"all {runs:,} runs: {counts}, {human_bytes(total.bytes_fetched)} fetched"
 
 
@@ -40,7 +39,7 @@ def _head(progress: RunProgress) -> list[str]:
 
 
 def _counts(progress: RunProgress) -> list[str]:
-    rows = [f"  {status.value:<9}  {progress.count(status):>7,}" for status in _COUNTED]
+    rows = [f"  {status.value:<9}  {progress.count(status):>7,}" for status in Status]
     reasons = sorted((progress.skip_reasons + progress.image_skip_reasons).items())
     if reasons:
         rows[2] += "  " + ", ".join(f"{reason}: {count:,}" for reason, count in reasons)

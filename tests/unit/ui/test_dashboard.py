@@ -22,7 +22,7 @@ from quaymirror.events import Status
 from quaymirror.progress.combined import CombinedProgress
 from quaymirror.progress.rates import Speeds
 from quaymirror.progress.run import RunProgress
-from quaymirror.ui.dashboard import Dashboard, Frame, render
+from quaymirror.ui.dashboard import Dashboard, Frame, Screen, render
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = st.tuples(st.integers(1, 220), st.integers(1, 60))
@@ -236,10 +236,10 @@ async def test_a_terminal_that_changed_its_size_is_cleared() -> None:
 def test_a_console_that_is_not_utf8_can_take_every_character(encoding: str) -> None:
     terminal = Terminal(encoding)
     progress = RunProgress(Clock())
-    dashboard = Dashboard(CombinedProgress([progress]), console=terminal, clock=Clock())
+    screen = Screen(terminal)
     progress.apply(run_started(target="/srv/größe/大"))
-    dashboard.print("größe 大")
-    terminal.print(dashboard.frame())
+    screen.print("größe 大")
+    terminal.print(screen.frame(progress, Speeds(), 0.0))
 
     assert "/srv/gr\\xf6\\xdfe/\\u5927" in terminal.written
     assert "gr\\xf6\\xdfe \\u5927" in terminal.written

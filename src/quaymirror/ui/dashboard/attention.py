@@ -22,9 +22,13 @@ def attention(view: View, room: int) -> list[Row]:
 
     quota = max(1, room // 3)
     urgent = [*_stops(view), *_pauses(view)][:quota]
-    limited, others = _hosts(view)
-    others = [*limited, *_notices(view), *others]
-    failures = _failures(view)
+    limited, unlimited = _hosts(view)
+    notices = [view.row("notice").add(notice) for notice in reversed(view.progress.last_notices)]
+    failures = [
+        view.row("failed", BAD).add(f"{failure.name}  ").add(str(failure), FAINT)
+        for failure in reversed(view.progress.last_failures)
+    ]
+    others = [*limited, *notices, *unlimited]
     shown = max(quota - len(urgent) - min(len(others), quota // 4), 0)
     return [*urgent, *failures[:shown], *others][:quota]
 
@@ -87,12 +91,3 @@ def _incidents(host: Host, room: int) -> str:
     )
     text = ", ".join(filter(None, counts))
     return text if len(text) <= room else counts[-1]
-
-
-def _failures(view: View) -> list[Row]:
-    failures = reversed(view.progress.last_failures)
-    return [view.row("failed", BAD).add(f"{failure.name}  ").add(str(failure), FAINT) for failure in failures]
-
-
-def _notices(view: View) -> list[Row]:
-    return [view.row("notice").add(notice) for notice in reversed(view.progress.last_notices)]

@@ -107,18 +107,11 @@ class Dashboard:
         """Print `line` above the dashboard, escaped."""
         self._screen.print(line)
 
-    def frame(self) -> Frame:
-        """Return the frame of this moment in the current size of the console."""
-        return self._screen.frame(*self._sampled())
-
     async def run(self) -> None:
         """Draw until the runs have ended or this is cancelled; then remove the frame and restore the cursor."""
         with self._screen:
             while self._progress.now().finished is None:
-                self._screen.show(*self._sampled())
+                progress, now = self._progress.now(), self._clock()
+                self._rates.sample(now, progress.meters.fetched_bytes)
+                self._screen.show(progress, self._rates.speeds, now)
                 await anyio.sleep(self.PERIOD_SECONDS)
-
-    def _sampled(self) -> tuple[RunProgress, Speeds, float]:
-        progress, now = self._progress.now(), self._clock()
-        self._rates.sample(now, progress.meters.fetched_bytes)
-        return progress, self._rates.speeds, now
