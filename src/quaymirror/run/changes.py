@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..documents import ChangesJson, ReportJson
-from ..errors import DiscoveryIncomplete
 from ..events import Outcome
 from ..text import counted
 
@@ -55,23 +54,18 @@ def compare(earlier: ReportJson, outcomes: Iterable[Outcome], unchecked: Collect
     )
 
 
-def check_expected(found: int, changes: Changes | None, *, at_least: int | None, max_missing: float | None) -> None:
-    """Check that an organization has not shrunk beyond the limits of the user.
+def shrinkage(found: int, changes: Changes | None, *, at_least: int | None, max_missing: float | None) -> str:
+    """Return the limit of the user below which the `found` images of an organization are, "" if they are not.
 
     `at_least` is a number of images, `max_missing` a percentage of those that the earlier run found.
-
-    :raises DiscoveryIncomplete: if it has.
     """
     if at_least is not None and found < at_least:
         were = "was" if found == 1 else "were"
-        raise DiscoveryIncomplete(f"only {counted(found, 'image')} {were} found, fewer than the expected {at_least:,}")
+        return f"only {counted(found, 'image')} {were} found, fewer than the expected {at_least:,}"
 
     if max_missing is None or changes is None or not changes.gone:
-        return
+        return ""
 
-    percent = 100 * len(changes.gone) / changes.before
-    if percent > max_missing:
-        raise DiscoveryIncomplete(
-            f"{len(changes.gone):,} of {counted(changes.before, 'image')} are gone since run {changes.since} "
-            f"({percent:.0f} %, more than the allowed {max_missing:g} %)"
-        )
+    gone, percent = len(changes.gone), 100 * len(changes.gone) / changes.before
+    missing = f"{gone:,} of {counted(changes.before, 'image')} are gone since run {changes.since}"
+    return f"{missing} ({percent:.0f} %, more than the allowed {max_missing:g} %)" if percent > max_missing else ""

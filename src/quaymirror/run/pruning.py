@@ -31,16 +31,15 @@ async def record_absences(
 ) -> None:
     """Record which images of `selections` were `found`, None if discovery was incomplete; prune if the options say so.
 
-    :raises DiscoveryIncomplete: if too many images would be deleted.
-    :raises LockHeld: if the mirror is being read.
-    :raises MirrorDamaged: if a manifest is damaged, so that the blobs it needs are unknown.
-    :raises StoreError: if the disk fails.
+    :raises QuaymirrorError: as `prune_layout`.
     """
     counts = True
-    for selection in filter(_sees_everything, selections):
+    # With --since or from a lock file a run does not see everything that exists.
+    seeing = [selection for selection in selections if selection.since is None and not selection.pinned]
+    for selection in seeing:
         counts &= await layout.use(partial(_record, selection=selection, options=options, found=found))
 
-    if not options.prune.prune or not any(map(_sees_everything, selections)):
+    if not options.prune.prune or not seeing:
         return
 
     if not counts:
@@ -55,8 +54,7 @@ async def record_absences(
 async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> PrunePlan:
     """Prune a layout that is open for writing, and return the plan that was carried out.
 
-    :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted.
-    :raises LockHeld, MirrorDamaged, StoreError: as `record_absences`.
+    :raises QuaymirrorError: as `prune_layout`.
     """
     with layout.alone():
         plan = await layout.use(partial(prune.make_plan, grace=grace))
@@ -74,7 +72,9 @@ async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, obse
 
     :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted; a dry run
         does not check that.
-    :raises LockHeld, MirrorDamaged, StoreError: as `record_absences`.
+    :raises LockHeld: if a run writes to the layout, or if it is being read.
+    :raises MirrorDamaged: if a manifest is damaged, so that the blobs it needs are unknown.
+    :raises StoreError: if the disk fails.
     """
     if dry_run:
         async with OCILayout.inspect(path) as layout:
@@ -118,11 +118,6 @@ def summary(plan: PrunePlan, *, done: bool) -> str:
     later = counted(len(plan.later), "more blob is", "more blobs are")
     text += f"; {waiting} missing, but within the grace period or uncertain" if plan.waiting else ""
     return text + (f"; {later} deleted later" if plan.later else "")
-
-
-def _sees_everything(selection: Selection) -> bool:
-    """Return True if images that a run doesn't find have disappeared: not with --since, nor from a lock file."""
-    return selection.since is None and not selection.pinned
 
 
 def _record(

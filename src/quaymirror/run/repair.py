@@ -75,14 +75,9 @@ class _Repair:
 
 
 async def repair(path: Path, options: Options, observer: Observer, progress: Progress) -> Verification:
-    """Verify the layout at `path`, fetch missing and damaged blobs, and return the verification after that.
+    """Verify the layout at `path`, replace missing and damaged blobs atomically, and return the result after that.
 
-    Damaged blobs are replaced atomically.
-
-    :raises LockHeld: if a run writes to it.
-    :raises MirrorDamaged: if the index is missing or can't be parsed.
-    :raises StoreError: if the disk fails.
-    :raises CredentialsRefused: if the server rejects the credentials.
+    :raises QuaymirrorError: as `verify`.
     """
     async with (
         OCILayout.open(path, observer=observer, fsync=options.target.fsync, checks_space=False) as layout,

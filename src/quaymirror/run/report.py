@@ -25,7 +25,7 @@ from ..events import CheckFailed, Outcome, Status
 from ..progress.hosts import Host
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
-from .changes import Changes, check_expected, compare
+from .changes import Changes, compare, shrinkage
 from .context import Run
 
 
@@ -224,14 +224,10 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
 
     unchecked = {failed.repository for failed in report.failed_checks}
     changes = compare(earlier, report.outcomes, unchecked) if earlier else None
-    report, options = replace(report, changes=changes), run.options.discovery
-    try:
-        found = len(report.outcomes)
-        check_expected(found, changes, at_least=options.expect_at_least, max_missing=options.max_missing)
-    except DiscoveryIncomplete as error:
-        return replace(report, fatal=Failure.of(error))
-
-    return report
+    least, most = run.options.discovery.expect_at_least, run.options.discovery.max_missing
+    shrunk = shrinkage(len(report.outcomes), changes, at_least=least, max_missing=most)
+    fatal = Failure.of(DiscoveryIncomplete(shrunk)) if shrunk else report.fatal
+    return replace(report, changes=changes, fatal=fatal)
 
 
 def selection_json(selection: Selection) -> SelectionJson:

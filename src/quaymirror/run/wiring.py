@@ -150,10 +150,7 @@ async def open_connection(
 
 @asynccontextmanager
 async def connect(options: Options, observer: Observer) -> AsyncIterator[Services]:
-    """Open the services of the source; connections are made on first use.
-
-    :raises ConfigError: if a file of certificates is invalid.
-    """
+    """Open the services of the source, as `open_connection`; connections are made on first use."""
     async with open_connection(options.source.origin, options, observer, side=Side.SOURCE) as connection:
         yield connection.services(options, observer)
 
