@@ -289,3 +289,23 @@ async def test_a_ping_with_user_and_password_sends_them_as_a_header(tmp_path: Pa
 
     assert "internal" not in done.stderr
     assert {request.headers["authorization"] for request in pings} == {"Basic bWU6cEB3"}
+
+
+@pytest.mark.parametrize(
+    "name", ["index.json", "oci-layout", ".quaymirror/readers", ".quaymirror/state.db", ".quaymirror/live.json"]
+)
+async def test_a_pipe_in_place_of_a_file_of_a_mirror_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    async with QuayServer(kolla(2)[0]) as server:
+        sync = ["sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror"]
+        await run(*sync, cwd=tmp_path, check=0)
+        (tmp_path / "mirror" / name).unlink()
+        os.mkfifo(tmp_path / "mirror" / name)
+        for words in (
+            ["verify", "mirror"],
+            ["watch", "--once", "mirror"],
+            ["prune", "mirror"],
+            ["history", "--to", "mirror"],
+            sync,
+        ):
+            done = await run(*words, cwd=tmp_path)
+            assert done.returncode in (0, 2, 6), (words, done.stderr)

@@ -35,6 +35,12 @@ def error_codes(body: bytes) -> frozenset[str]:
     return frozenset(code.decode() for code in _CODE.findall(body))
 
 
+def is_own_answer(response: Response, codes: frozenset[str]) -> bool:
+    """Return False if a page of HTML says that something does not exist: that is no answer of a registry or its API."""
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return bool(codes) or media_type != "text/html"
+
+
 def to_error(response: Response, codes: frozenset[str], *, patience: float) -> ServiceError:
     """Return the error for an answer that is not a success.
 

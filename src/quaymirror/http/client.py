@@ -16,6 +16,7 @@ from ..errors import (
     AccessDenied,
     CertificateRefused,
     HostDown,
+    NotFound,
     QuaymirrorError,
     RateLimited,
     ReadInterrupted,
@@ -27,7 +28,7 @@ from ..errors import (
 )
 from ..events import Observer, ignore
 from ..secret import Secret
-from .answers import REDIRECTS, error_codes, is_success, is_throttled, to_error
+from .answers import REDIRECTS, error_codes, is_own_answer, is_success, is_throttled, to_error
 from .authorizer import Authorizer, Fixed
 from .exchange import Request, Response, Transport
 from .limiter import HostLimiter, Slot
@@ -256,6 +257,11 @@ class Client:
             # The next attempt gets a link with a new signature.
             message = f"{response.name}: {error.status}, the link has expired or is invalid"
             return Unavailable(message, status=error.status, codes=error.codes)
+
+        if hop.is_own and isinstance(error, NotFound) and not is_own_answer(response, error.codes):
+            # A proxy whose backend is down: Quay's nginx answered like this until May 2026.
+            message = f"{response.name}: {error.status} in HTML, which a proxy answered and no registry"
+            return Unavailable(message, status=error.status)
 
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
             return error.replace(scope=Scope.ATTEMPT)  # the token service and the registry contradict each other

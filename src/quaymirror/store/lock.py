@@ -24,7 +24,7 @@ WRITERS = "lock"
 READERS = "readers"
 
 _MAX_HOLDER_BYTES = 4096
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Patience = Callable[[LockHeld], Awaitable[None]]
