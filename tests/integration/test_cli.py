@@ -42,7 +42,7 @@ BAD_INPUT = {
     "a directory of something else": (["kolla", "--to", "/etc"], "is not an OCI image layout"),
     "missing token file": (["kolla", "--token-file", "missing/token"], "missing/token"),
     "user without password": (["kolla", "--username", "me"], "go together"),
-    "report nowhere": (["kolla", "--report", "missing/report.json"], "can't write a file at missing"),
+    "report nowhere": (["kolla", "--report", "missing/report.json"], "can't write a file at 'missing"),
 }
 
 

@@ -39,7 +39,7 @@ def history(run: str | None, target: str | None, state: Path | None, limit: int,
     quaymirror history --to /srv/mirror
     quaymirror history 6fb1c0de --to /srv/mirror
     """
-    past = _open(target or DEFAULT_TARGET, state)
+    past = _open(DEFAULT_TARGET if target is None else target, state)
     try:
         if run is None:
             _show_runs(past.runs(limit=limit), as_json=as_json)

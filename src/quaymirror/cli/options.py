@@ -116,7 +116,9 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
         server, selections = read_lock(from_lock)
         options = options.replace(server=given.get("server") or server)
 
-    return Job(selections, given.get("target") or DEFAULT_TARGET, options, names)
+    # An empty --to, such as that of an unset variable of a script, is refused.
+    target = given.get("target")
+    return Job(selections, DEFAULT_TARGET if target is None else target, options, names)
 
 
 def home_at(target: str, state: Path | None) -> Path:

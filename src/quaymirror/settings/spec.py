@@ -288,25 +288,26 @@ def existing_directory(path: Path) -> None:
     """Raise `ConfigError` if `path` is not a directory."""
     # Path.is_dir raises for names that are too long.
     if not os.path.isdir(path):  # noqa: PTH112
-        raise ConfigError(f"no such directory: {path}")
+        raise ConfigError(f"no such directory: {str(path)!r}")
 
 
 def possible_directory(path: Path) -> None:
     """Raise `ConfigError` if `path` is something else than a directory."""
     if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 - as above
-        raise ConfigError(f"not a directory: {path}")
+        raise ConfigError(f"not a directory: {str(path)!r}")
 
 
 def existing_file(path: Path) -> None:
     """Raise `ConfigError` if `path` is not a regular file."""
     if not os.path.isfile(path):  # noqa: PTH113 - as above
-        raise ConfigError(f"no such file: {path}")
+        fault = "not a regular file" if os.path.exists(path) else "no such file"  # noqa: PTH110 - as above
+        raise ConfigError(f"{fault}: {str(path)!r}")
 
 
 def appendable_file(path: Path) -> None:
     """Raise `ConfigError` if `path` is a directory, or in one that does not exist."""
     if os.path.isdir(path) or not os.path.isdir(path.absolute().parent):  # noqa: PTH112 - as above
-        raise ConfigError(f"can't write a file at {path}")
+        raise ConfigError(f"can't write a file at {str(path)!r}")
 
 
 def writable_file(path: Path) -> None:
@@ -315,14 +316,14 @@ def writable_file(path: Path) -> None:
     is_replaced = not os.path.exists(path) or os.path.isfile(path)  # noqa: PTH110, PTH113 - as above
     needed = (path.absolute().parent, os.W_OK | os.X_OK) if is_replaced else (path, os.W_OK)
     if not os.access(*needed):
-        raise ConfigError(f"can't write a file at {path}: permission denied")
+        raise ConfigError(f"can't write a file at {str(path)!r}: permission denied")
 
 
 def replaceable_file(path: Path) -> None:
     """Raise `ConfigError` if no regular file can be put at `path`."""
     writable_file(path)
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
-        raise ConfigError(f"{path} is not a regular file, and would be replaced by one")
+        raise ConfigError(f"{str(path)!r} is not a regular file, and would be replaced by one")
 
 
 def _flag(given: object) -> bool:

@@ -173,6 +173,35 @@ def test_the_command_line_refuses_an_illegal_value_and_names_the_option(
     assert "secret" not in line
 
 
+# An empty path of a directory is the working directory.
+@pytest.mark.parametrize(
+    "name", [name for name in TEXTS if name in ON_COMMAND_LINE and name != "state" and not name.endswith("cert_dir")]
+)
+def test_an_empty_value_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen, arguments = command(name)
+    _, line = invoke(monkeypatch, capsys, str(chosen.name), *arguments, f"--{REGISTER[name].long}=")
+    assert ("target" if name == "target" else f"--{REGISTER[name].long}") in line
+    assert "  " not in line
+
+
+def test_history_of_an_empty_target_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, line = invoke(monkeypatch, capsys, "history", "--to=")
+    assert "the target needs a path" in line
+
+
+@pytest.mark.parametrize("url", ["http://", "https://hc.example:x/id"])
+def test_a_url_that_can_not_be_pinged_is_refused_without_showing_it(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, line = invoke(monkeypatch, capsys, "sync", "kolla", "--ping-url", url)
+    assert "--ping-url" in line
+    assert url not in line
+
+
 @pytest.mark.parametrize("name", IN_ENVIRONMENT)
 def test_the_environment_takes_a_legal_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in REGISTER[name].all_variables:
