@@ -186,7 +186,8 @@ class Slot:
         """
         if error is not None:
             try:
-                if isinstance(error, TransportError):
+                # HostDown means that the answer to a probe has been recorded already.
+                if isinstance(error, TransportError) and not isinstance(error, HostDown):
                     self._limiter.record_failure(error)
             finally:
                 self.leave(passed=False)

@@ -11,7 +11,7 @@ from clocks import ManualClock, running_clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaymirror.errors import RateLimited, Scope
+from quaymirror.errors import HostDown, RateLimited, Scope
 from quaymirror.events import Event, HostPaced, HostPaused, HostResumed
 from quaymirror.http.health import Health
 from quaymirror.http.limiter import KINDS, Host, HostLimiter, HostLimiters, Limits, Runtime, Slot
@@ -297,6 +297,29 @@ async def test_a_far_host_that_has_enough_gets_less_and_grows_from_there() -> No
         limiter.record_success(0.05)
 
     assert limiter.window == 21
+
+
+async def test_a_probe_that_is_answered_with_an_error_counts_as_one_failure() -> None:
+    events = list[Event]()
+    async with running_clock() as clock:
+        runtime = Runtime(events.append, clock, clock.sleep)
+        host = Host(Health("quay.io", uniform=lambda least, most: most), runtime)
+        limiter = HostLimiter(host, UNKNOWN, kind="api", runtime=runtime)
+        while not host.health.is_down:
+            host.record_failure("answered 503")
+
+        async def send() -> None:
+            with Slot(limiter) as slot:
+                assert await limiter.admit(slot)
+                host.record_failure("answered 503")
+                raise HostDown("quay.io: still answers 503")
+
+        for _ in range(3):
+            with pytest.raises(HostDown):
+                await send()
+
+    pauses = [event.seconds for event in events if isinstance(event, HostPaused)]
+    assert pauses == [2.0, 4.0, 8.0, 16.0]
 
 
 async def test_a_cancelled_wait_takes_no_slot() -> None:
