@@ -76,4 +76,6 @@ def _success(transfer: ImageTransfer, *, moved: bool) -> Outcome:
         return Outcome(reference, Status.UNCHANGED)
 
     reason = _MOVED if moved or plan.moved else None
-    return Outcome(reference, Status.MIRRORED, fetched, plan.total_bytes - fetched, reason=reason)
+    # Content that the target lost in the meantime was fetched twice.
+    reused = max(0, plan.total_bytes - fetched)
+    return Outcome(reference, Status.MIRRORED, fetched, reused, reason=reason)

@@ -160,6 +160,7 @@ class ImageTransfer:
         self._own.clear()  # of an earlier plan
         own, others = self._split_missing()
         self.slot.expect(blob.digest for blob in own)
+        self._own.clear()
         for blobs in (own, others):
             left = self._keyed(blobs)
             while left:

@@ -14,11 +14,14 @@ from graphs import described, image_of
 from memory_target import MemoryTarget
 
 from quaymirror.catalog.base import PinnedImage
-from quaymirror.errors import NotFound, Phase
+from quaymirror.errors import ContentMissing, NotFound, Phase
 from quaymirror.events import ignore
 from quaymirror.http.retry import Attempts, RetryPolicy
 from quaymirror.oci import Digest, Manifest, Reference, Repository
 from quaymirror.progress.meters import Meters
+from quaymirror.run.mirror_image import ImageMirror
+from quaymirror.store.records import ImageRecord
+from quaymirror.store.storage import blob_key
 from quaymirror.transfer.image import ImageTransfer, TransferContext
 from quaymirror.transfer.single_flight import SingleFlight
 from quaymirror.transfer.slots import FetchSlots, ImageSlot
@@ -48,6 +51,46 @@ class GoneSource:
         self.requests[key] += 1
         await self.may_answer.setdefault(key, anyio.Event()).wait()
         raise NotFound(f"{repository}: {blob.digest}")
+
+
+class WholeBlob:
+    """A blob that is sent from its start."""
+
+    offset, location, is_whole, validator, held = 0, "", True, None, 0.0
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._content
+
+    def __enter__(self) -> WholeBlob:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class CompleteSource(GoneSource):
+    """A registry that has all blobs."""
+
+    async def open(self, repository: Repository, blob: Any, **_: Any) -> Any:
+        self.requests[repository.name, blob.digest] += 1
+        return WholeBlob({FIRST.digest: b"first", SECOND.digest: b"other"}[blob.digest])
+
+
+class ForgetfulTarget(MemoryTarget):
+    """A target that loses everything before its first commit."""
+
+    async def commit(self, record: ImageRecord) -> None:
+        if "lost" not in self.images:
+            self.images["lost"] = record
+            for node in record.contents:
+                self.storage.delete(blob_key(node.digest))
+
+            raise ContentMissing(f"{record.name} is not complete")
+
+        await super().commit(record)
 
 
 @dataclass
@@ -142,3 +185,21 @@ async def test_a_blob_that_goes_on_for_a_failed_image_releases_no_slot_but_its_o
             assert slots.image_limit.borrowed_tokens == 1
 
     assert slots.image_limit.borrowed_tokens == 0
+
+
+async def test_content_that_the_target_lost_is_fetched_again_and_no_byte_of_it_counts_as_reused() -> None:
+    image = image_of(FIRST, SECOND)
+    async with anyio.create_task_group() as tasks:
+        flights, slots = SingleFlight[Hashable](tasks), FetchSlots(10, 10)
+        source = CompleteSource({"org/ours": image})
+        context = TransferContext(source, ForgetfulTarget(), flights, slots, Meters(), ignore)
+        mirror = ImageMirror(PinnedImage(Reference(Repository("quay.io", "org/ours"), "tag", image.descriptor.digest)))
+        transfer = ImageTransfer(mirror.image, context, ImageSlot(slots))
+        with mirror.recording(transfer):
+            await transfer.run()
+
+    outcome = mirror.outcome()
+    assert outcome.error is None
+    assert set(source.requests.values()) == {2}
+    assert outcome.bytes_fetched == context.meters.fetched_bytes
+    assert outcome.bytes_reused == 0
