@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from ..catalog.base import Catalog
 from ..errors import QuaymirrorError, SelectionEmpty
 from ..oci import Repository
+from ..selection.grammar import literal_parts
 from ..selection.selection import Selection
-
-_LITERAL = re.compile(r"[A-Za-z0-9._-]+")
-_BRACKETS = re.compile(r"\[[^]]*\]")
 
 _SHOWN = 3
 # Repositories whose tags are read for a hint.
@@ -45,7 +42,7 @@ def no_such_repository(selection: Selection, names: Iterable[str]) -> SelectionE
 
 def nearest(wanted: Iterable[str], names: Iterable[str]) -> str:
     """Return `; nearest: …` with the names most similar to one of `wanted`, '' if none is similar."""
-    literals = ["".join(_LITERAL.findall(_BRACKETS.sub("*", text))) for text in wanted]
+    literals = ["".join(literal_parts(text)) for text in wanted]
     known = sorted(names)
     close = [name for text in literals for name in get_close_matches(text, known, _SHOWN, 0.6)]
     # A glob names only a part: names that hold it are near, too.

@@ -66,17 +66,6 @@ class Descriptor:
         return descriptor
 
 
-def expect_object(document: object, where: str) -> dict[str, Any]:
-    """Return `document` if it is a JSON object.
-
-    :raises UnsupportedContent: otherwise.
-    """
-    if not isinstance(document, dict):
-        raise UnsupportedContent(f"{where} is not an object")
-
-    return document
-
-
 def expect_fields(document: object, where: str) -> dict[str, Any]:
     """Return `document` if it is a JSON object whose meaningful keys differ in more than case.
 
@@ -84,12 +73,14 @@ def expect_fields(document: object, where: str) -> dict[str, Any]:
 
     :raises UnsupportedContent: otherwise.
     """
-    fields = expect_object(document, where)
-    known = [folded for key in fields if (folded := key.casefold()) in MEANINGFUL]
+    if not isinstance(document, dict):
+        raise UnsupportedContent(f"{where} is not an object")
+
+    known = [folded for key in document if (folded := key.casefold()) in MEANINGFUL]
     if len(set(known)) != len(known):
         raise UnsupportedContent(f"{where} has keys that differ only in case")
 
-    return fields
+    return document
 
 
 def whole_number(value: object) -> int | None:
@@ -114,11 +105,11 @@ def _artifact_type(value: object) -> str | None:
 
 
 def _digest(fields: Mapping[str, Any], where: str) -> Digest:
-    try:
-        value = fields.get("digest")
-        if not isinstance(value, str) or not value:
-            raise UnsupportedContent(f"{where}.digest is not a string")
+    value = fields.get("digest")
+    if not isinstance(value, str) or not value:
+        raise UnsupportedContent(f"{where}.digest is not a string")
 
+    try:
         return Digest.parse(value)
     except InvalidName as error:
         raise UnsupportedContent(f"{where}.digest: {error.message}") from None
@@ -148,8 +139,13 @@ def _platform(document: object, where: str) -> Platform | None:
 
 
 def _annotations(document: object, where: str) -> dict[str, str]:
-    annotations = expect_object({} if document is None else document, f"{where}.annotations")
-    return {key: value for key, value in annotations.items() if isinstance(value, str)}
+    if document is None:
+        return {}
+
+    if not isinstance(document, dict):
+        raise UnsupportedContent(f"{where}.annotations is not an object")
+
+    return {key: value for key, value in document.items() if isinstance(value, str)}
 
 
 def _urls(document: object, where: str) -> tuple[str, ...]:

@@ -25,14 +25,12 @@ def is_registry_host(text: str) -> bool:
     if found is None:
         return False
 
-    return _is_ipv6(found["ipv6"]) and (found["port"] is None or 0 < int(found["port"]) <= _MAX_PORT)
-
-
-def _is_ipv6(text: str | None) -> bool:
     try:
-        return text is None or bool(IPv6Address(text).packed)
+        IPv6Address(found["ipv6"] or "::")
     except ValueError:
         return False
+
+    return found["port"] is None or 0 < int(found["port"]) <= _MAX_PORT
 
 
 def is_repository_name(text: str) -> bool:

@@ -26,11 +26,17 @@ _MAX_GLOB = 1_000
 _TAG_GLOB_PARTS = re.compile(r"(?:[A-Za-z0-9._*-]|\[!?[A-Za-z0-9._-]+\])+")
 _MAX_TAG_GLOB = 500
 _WILDCARDS = re.compile(r"[*?[]")
+_LITERAL = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def is_pattern(text: str) -> bool:
     """Return True if `text` can match anything but itself."""
     return _WILDCARDS.search(text) is not None
+
+
+def literal_parts(glob: str) -> list[str]:
+    """Return the texts that every match of `glob` holds, in order."""
+    return _LITERAL.findall(_BRACKETS.sub("*", glob))
 
 
 def fault_of_organization(text: str) -> str:

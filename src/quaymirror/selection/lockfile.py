@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..auth.files import read_config_file
 from ..documents import LOCK_VERSION, LockedImageJson, LockJson
@@ -41,9 +40,12 @@ def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
 
     :raises ConfigError: if it can't be read, or is not a lock file.
     """
-    document = _document(file)
     pins: dict[str, list[Pin]] = {}
     try:
+        document = parse_object(read_config_file(file, limit=_MAX_BYTES), limit=_MAX_BYTES)
+        if document.get("lock_version") != LOCK_VERSION:
+            raise ConfigError(f"{file} is not a lock file of version {LOCK_VERSION}")
+
         for image in document["images"]:
             # Names in a file are checked like those of a server.
             Reference(Repository("localhost", image["repository"]), image["tag"])
@@ -51,6 +53,8 @@ def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
             pins.setdefault(organization, []).append(Pin(name, image["tag"], Digest.parse(image["digest"])))
 
         server = str(document["server"])
+    except InvalidDocument as error:
+        raise ConfigError(f"{file} is not a lock file: it {error}") from None
     except (KeyError, TypeError, AttributeError, InvalidName) as error:
         raise ConfigError(f"{file} is not a lock file: {error}") from None
 
@@ -61,15 +65,3 @@ def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
         Selection(organization, "*", sorted({pin.tag for pin in of_it}), pinned=sorted(of_it))
         for organization, of_it in sorted(pins.items())
     )
-
-
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        document = parse_object(read_config_file(file, limit=_MAX_BYTES), limit=_MAX_BYTES)
-    except InvalidDocument as error:
-        raise ConfigError(f"{file} is not a lock file: it {error}") from None
-
-    if document.get("lock_version") != LOCK_VERSION:
-        raise ConfigError(f"{file} is not a lock file of version {LOCK_VERSION}")
-
-    return document

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ..errors import ConfigError
@@ -20,23 +19,13 @@ _DURATION = re.compile(r"([0-9]+)([mhdw])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The parts of a `quay://` address, defaults filled in; `globs` and `tags` may be lists with commas."""
-
-    organization: str
-    globs: str = "*"
-    tags: str = "latest"
-    since: datetime | None = None
-
-
 def split_words(words: str | Iterable[str]) -> tuple[str, ...]:
     """Return `words` one by one; a string is a list separated by commas."""
     return tuple(words.split(",") if isinstance(words, str) else words)
 
 
-def split_address(text: str, *, now: datetime) -> Address:
-    """Return the parts of a `quay://` address, not checked yet; see `Selection.parse_uri`.
+def split_address(text: str, *, now: datetime) -> tuple[str, str, str, datetime | None]:
+    """Return organization, globs, tags and `since` of a `quay://` address, not checked yet; see `Selection.parse_uri`.
 
     :raises ConfigError: if it has another form, or its query makes no sense.
     """
@@ -51,7 +40,7 @@ def split_address(text: str, *, now: datetime) -> Address:
     name, _, tags = path.rpartition(":") if ":" in path else (path, "", "latest")
     organization, _, globs = name.partition("/") if "/" in name else (name, "", "*")
     since = None if query is None else parse_since(_since_of_query(query, text), now=now)
-    return Address(organization, globs, tags, since)
+    return organization, globs, tags, since
 
 
 def parse_since(text: str, *, now: datetime) -> datetime:
@@ -64,14 +53,19 @@ def parse_since(text: str, *, now: datetime) -> datetime:
         nothing or of more than the calendar.
     """
     try:
-        moment = _moment(text, now)
+        if _DURATION.fullmatch(text):
+            return (now - _duration(text)).astimezone(UTC)
+
+        if not _MOMENT.fullmatch(text):
+            raise ConfigError(
+                f"not a date or duration: {quoted(text)}; "
+                "write 2025-06-30, 2025-06-30T12:00, or a number and m, h, d or w"
+            )
+
+        moment = datetime.fromisoformat(text)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ConfigError(f"no such date or duration: {quoted(text)}; write one as 2025-06-30 or 7d") from None
-
-    if moment is None:
-        raise ConfigError(
-            f"not a date or duration: {quoted(text)}; write 2025-06-30, 2025-06-30T12:00, or a number and m, h, d or w"
-        )
 
     if moment > now:
         raise ConfigError(f"in the future: {quoted(text)}; write a date that has passed (UTC), or a duration as 7d")
@@ -85,37 +79,17 @@ def parse_duration(text: str) -> timedelta:
     :raises ConfigError: for another form, and for a duration of nothing.
     """
     try:
-        duration = _duration(text)
+        return _duration(text)
     except (ValueError, OverflowError):
-        duration = None
-
-    if duration is None:
-        raise ConfigError(f"not a duration: {quoted(text)}; write a number and m, h, d or w")
-
-    return duration
+        raise ConfigError(f"not a duration: {quoted(text)}; write a number and m, h, d or w") from None
 
 
-def _duration(text: str) -> timedelta | None:
+def _duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
-    if match is None:
-        return None
-
-    if int(match[1]) == 0:
+    if match is None or int(match[1]) == 0:
         raise ValueError(text)
 
     return int(match[1]) * _UNITS[match[2]]
-
-
-def _moment(text: str, now: datetime) -> datetime | None:
-    duration = _duration(text)
-    if duration is not None:
-        return (now - duration).astimezone(UTC)
-
-    if not _MOMENT.fullmatch(text):
-        return None
-
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _split_query(text: str) -> tuple[str, str | None]:
@@ -131,15 +105,12 @@ def _split_query(text: str) -> tuple[str, str | None]:
 
 
 def _since_of_query(query: str, text: str) -> str:
-    values: dict[str, str] = {}
-    for part in query.split("&"):
-        key, equals, value = part.partition("=")
-        if key != "since" or not equals:
+    parts = query.split("&")
+    for part in parts:
+        if not part.startswith("since="):
             raise ConfigError(f"unknown query: {quoted(part)} in {quoted(text)}; only ?since=YYYY-MM-DD is known")
 
-        if key in values:
-            raise ConfigError(f"since is given twice: {quoted(text)}; write it once")
+    if len(parts) > 1:
+        raise ConfigError(f"since is given twice: {quoted(text)}; write it once")
 
-        values[key] = value
-
-    return values["since"]
+    return query.removeprefix("since=")

@@ -84,11 +84,11 @@ class Selection:
         :raises ConfigError: for another form, an illegal part, a query with an unknown or repeated key, or a `since`
             both in the address and beside it.
         """
-        address = split_address(text, now=now or datetime.now(UTC))
-        if address.since is not None and since is not None:
+        organization, globs, tags, own_since = split_address(text, now=now or datetime.now(UTC))
+        if own_since is not None and since is not None:
             raise ConfigError(f"since is given twice: in {text[:100]!r} and beside it; write it once")
 
-        return cls(address.organization, address.globs, address.tags, exclude, address.since or since)
+        return cls(organization, globs, tags, exclude, own_since or since)
 
     @property
     def is_one_tag(self) -> bool:

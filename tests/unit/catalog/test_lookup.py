@@ -14,7 +14,7 @@ import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.catalog.base import Discovery, PinnedImage, Tag, TagAnswer
 from quaymirror.catalog.quay.api import QuayAPI
-from quaymirror.catalog.quay.lookup import TagLookup
+from quaymirror.catalog.quay.catalog import QuayCatalog
 from quaymirror.errors import AccessDenied, ConfigError, RateLimited, Scope, UnsupportedContent
 from quaymirror.oci import Digest, Repository
 from quaymirror.testing import QUAY_NGINX_HTTP1, QuayServer, Registry
@@ -33,8 +33,8 @@ class Scripted:
         self.api, self.registry = api, registry
         self.asked: list[str] = []
 
-    def lookup(self, discovery: Discovery = Discovery.AUTO) -> TagLookup:
-        return TagLookup(cast(QuayAPI, self), self, discovery)
+    def lookup(self, discovery: Discovery = Discovery.AUTO) -> QuayCatalog:
+        return QuayCatalog(cast(QuayAPI, self), self, discovery)
 
     async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
         self.asked.append("api")

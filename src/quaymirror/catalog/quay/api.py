@@ -39,9 +39,9 @@ class QuayAPI:
         try:
             return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
         except AccessDenied as error:
-            raise CredentialsRefused(
-                f"the server does not show its repositories to {self._who}: {error.message}", status=error.status
-            ) from None
+            who = "this token" if self.has_token else "anonymous clients; --token-file would name an API token"
+            message = f"the server does not show its repositories to {who}: {error.message}"
+            raise CredentialsRefused(message, status=error.status) from None
 
     async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
         """Return the living tag called `tag` of `repository` (with its organization).
@@ -64,7 +64,7 @@ class QuayAPI:
         With `part` only tags that hold this text come, and some others: the server folds case and knows wildcards.
         Tags that move between two pages may come twice, or not at all: see `matching_tags`.
 
-        :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
+        :raises QuaymirrorError: as `tag`.
         """
         query = {"limit": "100", "page": str(number)}
         return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
@@ -108,10 +108,6 @@ class QuayAPI:
             return error.status == 403
 
         return True
-
-    @property
-    def _who(self) -> str:
-        return "this token" if self.has_token else "anonymous clients; --token-file would name an API token"
 
     async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)

@@ -1,32 +1,69 @@
-"""Quay as a catalog."""
+"""Quay as a catalog.
+
+Quay's API knows since when a tag points where it does and leaves no trace, but may allow only a few calls per second (5
+in Quay's own templates, over HTTP/1.1). Its registry then allows ten times as many, but knows only the digest, and logs
+each as a pull. So the API is asked first, and the registry as soon as the API limits us: lookups of few tags, and of a
+Quay without limits, never appear as pulls.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from ...errors import CredentialsRefused, SelectionEmpty
+from ...errors import AccessDenied, CredentialsRefused, RateLimited, Scope, SelectionEmpty, UnsupportedContent
 from ...oci import Repository
-from ..base import Discovery, Page, TagAnswer, TagList, Traits
+from ..base import Discovery, Page, Tag, TagAnswer, TagList, TagResolver, Traits
 from ..kinds import CatalogAccess, CatalogKind
 from .api import QuayAPI
-from .lookup import TOKEN_BATCH, TagLookup
 from .schema import ListingPage
 from .tags import matching_tags
 
+# Quay's token for this many repositories still fits into a header: for 80 it would not.
+_TOKEN_BATCH = 30
+
 
 class QuayCatalog:
-    """The repositories and tags of one Quay server."""
+    """The repositories and tags of one Quay server. `discovery` is the service that resolves tags."""
 
-    def __init__(self, access: CatalogAccess) -> None:
-        self.traits: Traits = _traits(access.discovery)
-        self._api = QuayAPI(access.client, has_token=access.has_token)
-        self._lookup = TagLookup(self._api, access.registry, access.discovery)
+    def __init__(self, api: QuayAPI, registry: TagResolver, discovery: Discovery) -> None:
+        self.traits: Traits = _traits(discovery)
+        self._api = api
+        self._registry = registry
+        self._discovery = discovery
+
+    @classmethod
+    def open(cls, access: CatalogAccess) -> QuayCatalog:
+        """Return the catalog behind `access`."""
+        return cls(QuayAPI(access.client, has_token=access.has_token), access.registry, access.discovery)
 
     async def tag(
         self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
     ) -> TagAnswer:
         """Return the living tag `name` of `repository`; see `Catalog.tag`."""
-        return await self._lookup.tag(repository, name, batch=batch, dated=dated)
+        if dated or self._discovery is Discovery.API:
+            return await self._api.tag(repository.name, name)
+
+        if self._discovery is Discovery.AUTO:
+            try:
+                return await self._api.tag(repository.name, name, patient=False)
+            except RateLimited as error:
+                if error.scope is Scope.RUN:
+                    raise
+
+        try:
+            digest, at = await self._registry.resolve(repository, name, batch=batch)
+        except (AccessDenied, UnsupportedContent):
+            # Only the API distinguishes a deleted repository from a private one, and knows every kind of tag.
+            return await self._api.tag(repository.name, name)
+
+        return TagAnswer(None if digest is None else Tag(name, digest), at)
+
+    async def tags(self, repository: Repository, glob: str, *, sample: bool = False) -> TagList:
+        """Return the living tags that `glob` matches; see `Catalog.tags`."""
+        if sample:
+            return await self._api.tags(repository.name, "", 1)
+
+        return await matching_tags(self._api, repository.name, glob)
 
     async def pages(self, organization: str) -> AsyncGenerator[Page]:
         """Iterate over the pages of the organization's repositories; see `Catalog.pages`."""
@@ -57,19 +94,12 @@ class QuayCatalog:
         hint = "" if self._api.has_token else "; private ones need --token-file"
         return SelectionEmpty(f"the {kind} {organization!r} has no repositories that are visible here{hint}")
 
-    async def tags(self, repository: Repository, glob: str, *, sample: bool = False) -> TagList:
-        """Return the living tags that `glob` matches; see `Catalog.tags`."""
-        if sample:
-            return await self._api.tags(repository.name, "", 1)
-
-        return await matching_tags(self._api, repository.name, glob)
-
 
 def _traits(discovery: Discovery) -> Traits:
     if discovery is Discovery.REGISTRY:
-        return Traits("--discovery registry", has_dates=False, lists_tags=False, batch=TOKEN_BATCH)
+        return Traits("--discovery registry", has_dates=False, lists_tags=False, batch=_TOKEN_BATCH)
 
-    return Traits("Quay's API", batch=TOKEN_BATCH)
+    return Traits("Quay's API", batch=_TOKEN_BATCH)
 
 
-KIND = CatalogKind(_traits, QuayCatalog)
+KIND = CatalogKind(_traits, QuayCatalog.open)

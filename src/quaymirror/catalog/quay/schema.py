@@ -40,10 +40,9 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> List
 
     :raises Unavailable: if it is not a listing, or has more entries than any page.
     """
-    document = _object(body)
-    entries = _entries(document, "repositories")
+    document, entries = _document(body, "repositories")
     cursor = document.get("next_page")
-    if entries is None or not (cursor is None or (isinstance(cursor, str) and cursor)):
+    if not (cursor is None or (isinstance(cursor, str) and cursor)):
         raise Unavailable("the API's answer is not a list of repositories")
 
     if cursor is not None and len(cursor) > _MAX_CURSOR:
@@ -75,36 +74,34 @@ def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
 
     :raises Unavailable: if it is not a list of tags, a tag has no digest, or it has more tags than any page.
     """
-    document = _object(body)
-    entries = _entries(document, "tags")
-    if entries is None or not all(isinstance(entry, dict) for entry in entries):
+    document, entries = _document(body, "tags")
+    if not all(isinstance(entry, dict) for entry in entries):
         raise Unavailable("the API's answer is not a list of tags")
 
     parsed = [_tag(entry) for entry in entries]
     return TagPage(
         tags=tuple(entry for entry in parsed if isinstance(entry, Tag)),
+        rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
         has_more=document.get("has_additional") is True,
         at=at,
-        rejected=tuple(entry for entry in parsed if isinstance(entry, str)),
     )
 
 
-def _entries(document: dict[str, Any], key: str) -> list[Any] | None:
+def _document(body: bytes, key: str) -> tuple[dict[str, Any], list[Any]]:
+    """Return the document in `body`, and the list that it has under `key`."""
+    try:
+        document = parse_object(body, limit=MAX_ANSWER, nan_is_null=True)
+    except InvalidDocument as error:
+        raise Unavailable(f"the API's answer {error}") from None
+
     entries = document.get(key)
     if not isinstance(entries, list):
-        return None
+        raise Unavailable(f"the API's answer is not a list of {key}")
 
     if len(entries) > _MAX_ENTRIES:
         raise Unavailable(f"the API's answer has {len(entries):,} {key}; the limit of a page is {_MAX_ENTRIES:,}")
 
-    return entries
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        return parse_object(body, limit=MAX_ANSWER, nan_is_null=True)
-    except InvalidDocument as error:
-        raise Unavailable(f"the API's answer {error}") from None
+    return document, entries
 
 
 def _repository(entry: object, organization: str) -> ListedRepository | str:

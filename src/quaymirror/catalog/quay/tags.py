@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from ...errors import Unavailable
-from ...oci import Digest
+from ...selection.grammar import literal_parts
 from ..base import Tag, TagList
 from .api import QuayAPI
 
@@ -15,8 +13,6 @@ from .api import QuayAPI
 _MAX_PAGES = 500
 _MAX_TAGS = 50_000
 _MAX_READINGS = 4
-_LITERAL = re.compile(r"[A-Za-z0-9._-]+")
-_BRACKETS = re.compile(r"\[[^]]*\]")
 
 
 async def matching_tags(api: QuayAPI, repository: str, glob: str) -> TagList:
@@ -28,48 +24,32 @@ async def matching_tags(api: QuayAPI, repository: str, glob: str) -> TagList:
     :raises Unavailable: if the list does not end, or changes with every reading.
     :raises QuaymirrorError: as `QuayAPI.tag`.
     """
-    before: _Reading | None = None
+    before = None
     for _ in range(_MAX_READINGS):
-        reading = await _read(api, repository, glob)
-        if reading.is_atomic or (before is not None and reading.digests == before.digests):
-            return TagList(tuple(reading.tags.values()), tuple(reading.rejected))
+        reading, is_atomic = await _read(api, repository, glob)
+        digests = {tag.name: tag.digest for tag in reading.tags}
+        if is_atomic or digests == before:
+            return reading
 
-        before = reading
+        before = digests
 
     raise Unavailable(f"{repository}: the list of its tags changed {_MAX_READINGS} times while it was read")
 
 
-@dataclass(slots=True)
-class _Reading:
-    """One reading of a repository's tags, atomic if it took a single page."""
-
-    tags: dict[str, Tag] = field(default_factory=dict)
-    rejected: list[str] = field(default_factory=list)
-    is_atomic: bool = True
-
-    @property
-    def digests(self) -> dict[str, Digest]:
-        return {name: tag.digest for name, tag in self.tags.items()}
-
-
-async def _read(api: QuayAPI, repository: str, glob: str) -> _Reading:
-    reading = _Reading()
+async def _read(api: QuayAPI, repository: str, glob: str) -> tuple[TagList, bool]:
+    """Return the tags, and True if a single page has all of them."""
+    part = max(literal_parts(glob), key=len, default="")
+    tags: dict[str, Tag] = {}
+    rejected: list[str] = []
     for number in range(1, _MAX_PAGES + 1):
-        page = await api.tags(repository, _literal_part(glob), number)
+        page = await api.tags(repository, part, number)
         # A tag that moves between two pages comes twice: the first is the newer.
-        reading.tags = {tag.name: tag for tag in page.tags if fnmatchcase(tag.name, glob)} | reading.tags
-        reading.rejected += page.rejected
-        if len(reading.tags) + len(reading.rejected) > _MAX_TAGS:
+        tags = {tag.name: tag for tag in page.tags if fnmatchcase(tag.name, glob)} | tags
+        rejected += page.rejected
+        if len(tags) + len(rejected) > _MAX_TAGS:
             break
 
         if not (page.has_more and (page.tags or page.rejected)):
-            return reading
-
-        reading.is_atomic = False
+            return TagList(tuple(tags.values()), tuple(rejected)), number == 1
 
     raise Unavailable(f"{repository}: the list of its tags does not end")
-
-
-def _literal_part(glob: str) -> str:
-    """Return the longest text that every match of `glob` holds."""
-    return max(_LITERAL.findall(_BRACKETS.sub("*", glob)), key=len, default="")
