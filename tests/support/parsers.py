@@ -51,11 +51,12 @@ from quaymirror.selection.selection import Selection
 from quaymirror.settings import parse_rate
 from quaymirror.settings.register import SELECTION
 from quaymirror.store import lock, receipts
-from quaymirror.store.documents import Unreadable, check_oci_layout, name_of, parse_index, project
+from quaymirror.store.documents import check_oci_layout, name_of, parse_index, project
 from quaymirror.store.records import ImageRecord
 from quaymirror.ui.dashboard.terminal import Screen
 from quaymirror.ui.snapshot import SnapshotError, read_snapshot, take_snapshot
 from quaymirror.ui.summary import summary_lines
+from quaymirror.untrusted import InvalidDocument
 
 ORIGIN = Origin("https", "quay.example", 443)
 REPOSITORY = Repository("quay.example", "kolla/nova")
@@ -80,7 +81,7 @@ def survive(parser: Parser, data: bytes) -> None:
         pass  # its lines quote the file
     except QuaymirrorError as error:
         _check_message(error)
-    except (Unreadable, SnapshotError):
+    except (InvalidDocument, SnapshotError):
         pass
 
 

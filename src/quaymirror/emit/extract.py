@@ -40,7 +40,7 @@ def confined() -> Iterator[None]:
 def _inside(member: tarfile.TarInfo, directory: str) -> tarfile.TarInfo:
     """Return `member` with relative names.
 
-    :raises EmitFailed: if it would leave `directory`, by its name or through links that were extracted before.
+    It is refused if it would leave `directory`, by its name or through links that were extracted before.
     """
     name, link = member.name.lstrip("/"), member.linkname
     _check(member, directory, name, follow=not member.issym())
@@ -92,7 +92,7 @@ async def mounting(image: Path) -> AsyncIterator[None]:
 
     :raises EmitFailed: if `image` is not empty.
     """
-    if await anyio.to_thread.run_sync(_is_used, image):
+    if await anyio.to_thread.run_sync(lambda: image.is_dir() and any(image.iterdir())):
         raise EmitFailed(f"{image} is there already: unmount what is in it and remove it")
 
     try:
@@ -102,10 +102,6 @@ async def mounting(image: Path) -> AsyncIterator[None]:
             await anyio.to_thread.run_sync(_discard, image)
 
         raise
-
-
-def _is_used(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
 
 
 def _discard(image: Path) -> None:

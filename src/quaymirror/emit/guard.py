@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from occystrap import util
@@ -24,7 +25,7 @@ def guarded(destination: Destination) -> Iterator[None]:
     def make_guarded(*arguments: Any, **options: Any) -> Any:
         client, limiter = make(*arguments, **options)
         # Hooks are also called for every redirect, after all headers were added.
-        client.event_hooks = {"request": [_Check(destination)]}
+        client.event_hooks = {"request": [partial(_check, destination)]}
         return client, limiter
 
     util.create_client = make_guarded
@@ -34,30 +35,23 @@ def guarded(destination: Destination) -> Iterator[None]:
         util.create_client = make
 
 
-class _Check:
-    def __init__(self, destination: Destination) -> None:
-        self._scheme = "http" if destination.options.get("insecure") else "https"
-        self._host = destination.host.lower().removesuffix(":443" if self._scheme == "https" else ":80")
-        self._realms = destination.realms
+def _check(destination: Destination, request: Any) -> None:
+    """Refuse a request that would reveal a password."""
+    scheme = "http" if destination.options.get("insecure") else "https"
+    host = destination.host.lower().removesuffix(":443" if scheme == "https" else ":80")
+    authorization = request.headers.get("Authorization", "")
+    to = request.url.netloc.decode().lower()  # without a default port
+    is_safe = request.url.scheme in ("https", scheme)
+    if not authorization or (is_safe and to == host):
+        return
 
-    def __call__(self, request: Any) -> None:
-        """Check a request before it is sent.
-
-        :raises EmitFailed: if it would reveal a password.
-        """
-        authorization = request.headers.get("Authorization", "")
-        to = request.url.netloc.decode().lower()  # without a default port
-        is_safe = request.url.scheme in ("https", self._scheme)
-        if not authorization or (is_safe and to == self._host):
-            return
-
-        if not authorization.lower().startswith("basic "):
-            # An upload redirected to a storage, whose address contains its own authorization.
-            del request.headers["Authorization"]
-        elif not is_safe:
-            raise EmitFailed(f"{self._host} asks for credentials over plain HTTP, at {to}, which is blocked")
-        elif not {to, request.url.host} & self._realms:
-            raise EmitFailed(
-                f"{self._host} uses a token service on another host ({to}), which is blocked by default; "
-                f"add --allow-realm {to} if you trust it"
-            )
+    if not authorization.lower().startswith("basic "):
+        # An upload redirected to a storage, whose address contains its own authorization.
+        del request.headers["Authorization"]
+    elif not is_safe:
+        raise EmitFailed(f"{host} asks for credentials over plain HTTP, at {to}, which is blocked")
+    elif not {to, request.url.host} & destination.realms:
+        raise EmitFailed(
+            f"{host} uses a token service on another host ({to}), which is blocked by default; "
+            f"add --allow-realm {to} if you trust it"
+        )

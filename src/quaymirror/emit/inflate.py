@@ -43,7 +43,7 @@ def inflate(blob: Path, final: Path, diff_id: Digest, *, always_fine: int = _ALW
     try:
         with compressed:
             limit = max(always_fine, _MAX_RATIO * os.fstat(compressed.fileno()).st_size)
-            size = _inflate(compressed, partial_path, diff_id, limit)
+            size = _write(_decompressed(compressed), partial_path, diff_id, limit)
 
         fsops.publish(partial_path, final)
     except BaseException:
@@ -53,29 +53,24 @@ def inflate(blob: Path, final: Path, diff_id: Digest, *, always_fine: int = _ALW
     return size
 
 
-def _inflate(compressed: BinaryIO, path: Path, diff_id: Digest, limit: int) -> int:
-    descriptor = fsops.open_for_append(path)
+def _write(chunks: Iterator[bytes], path: Path, diff_id: Digest, limit: int) -> int:
+    size, hasher = 0, diff_id.hasher()
+    descriptor = fsops.open_part(path)
     try:
-        size = _write(compressed, descriptor, path, diff_id, limit)
+        for chunk in chunks:
+            size += len(chunk)
+            if size > limit:
+                raise UnsupportedContent(f"a layer decompresses to more than {limit:,} bytes", phase=Phase.STORE)
+
+            hasher.update(chunk)
+            fsops.write_all(descriptor, [chunk], path)
+
+        if hasher.hexdigest() != diff_id.encoded:
+            raise mismatch(diff_id)
+
         fsops.seal(descriptor, path, sync=False)  # it is synced when it is published
     finally:
         fsops.close(descriptor, path)
-
-    return size
-
-
-def _write(compressed: BinaryIO, descriptor: int, path: Path, diff_id: Digest, limit: int) -> int:
-    size, hasher = 0, diff_id.hasher()
-    for chunk in _decompressed(compressed):
-        size += len(chunk)
-        if size > limit:
-            raise UnsupportedContent(f"a layer decompresses to more than {limit:,} bytes", phase=Phase.STORE)
-
-        hasher.update(chunk)
-        fsops.write_all(descriptor, [chunk], path)
-
-    if hasher.hexdigest() != diff_id.encoded:
-        raise mismatch(diff_id)
 
     return size
 
@@ -111,7 +106,10 @@ def _gunzip(file: BinaryIO) -> Iterator[bytes]:
         except zlib.error:
             raise UnsupportedContent("a layer is not valid gzip", phase=Phase.STORE) from None
 
-        data = _next_member(member.unused_data, file)
+        # Zeros between members are padding.
+        data = member.unused_data.lstrip(b"\0")
+        while not data and (chunk := file.read(_CHUNK_BYTES)):
+            data = chunk.lstrip(b"\0")
 
 
 def _gunzip_member(member: Any, data: bytes, file: BinaryIO) -> Iterator[bytes]:
@@ -124,19 +122,6 @@ def _gunzip_member(member: Any, data: bytes, file: BinaryIO) -> Iterator[bytes]:
         data = member.unconsumed_tail or file.read(_CHUNK_BYTES)
         if not (out or data):
             raise UnsupportedContent("a gzip layer is truncated", phase=Phase.STORE)
-
-
-def _next_member(data: bytes, file: BinaryIO) -> bytes:
-    """Skip padding with zeros."""
-    data = data.lstrip(b"\0")
-    while not data:
-        chunk = file.read(_CHUNK_BYTES)
-        if not chunk:
-            break
-
-        data = chunk.lstrip(b"\0")
-
-    return data
 
 
 def _unzstd(file: BinaryIO) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +33,6 @@ from .job import Destination, Emission, Job, StagedLayer
 from .publish import append_shared, publish_directory, publish_file, replace_tree
 
 _LOCAL_FAILURES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE})
-_SPILL = "inspect"
 
 
 def check(destination: Destination, filters: tuple[str, ...]) -> None:
@@ -71,7 +70,7 @@ def emit(job: Job) -> Emission:
         except Exception as error:
             raise _failed(job, error) from None
 
-    return Emission(tuple(files), known_as, captured.lines, tuple(captured.log), tuple(findings))
+    return Emission(tuple(files), known_as, tuple(captured.printed), tuple(captured.log), tuple(findings))
 
 
 def identity(destination: Destination, image: str, tag: str) -> str:
@@ -96,8 +95,7 @@ def identity(destination: Destination, image: str, tag: str) -> str:
 
 
 def _manifest_digest(destination: Destination, image: str, tag: str) -> str:
-    spec = uri.URISpec(destination.scheme, destination.host, destination.path, dict(destination.options))
-    writer = PipelineBuilder(SimpleNamespace(obj=_globals(None))).build_output(spec, image, tag)
+    writer = _builder(None).build_output(_spec(destination, destination.path), image, tag)
     url = f"{'http' if destination.options.get('insecure') else 'https'}://{writer.registry}/v2/{writer.image}"
     try:
         answer = writer._request(  # noqa: SLF001 - its way to answer a 401
@@ -128,7 +126,8 @@ def _emit(job: Job) -> tuple[list[tuple[Path, int]], list[str]]:
     chain = _Chain.build(job)
     _feed(job, chain.output)
     chain.output.finalize()
-    if hasattr(chain.writer, "write_bundle") and _wants_bundle(job.destination):
+    has_bundle = job.destination.scheme in ("oci", "mounts") or job.destination.options.get("expand")
+    if has_bundle and hasattr(chain.writer, "write_bundle"):
         chain.writer.write_bundle()
 
     findings = _verify(job, chain.writer)
@@ -154,22 +153,20 @@ class _Chain:
         temporary, out = job.scratch / "tmp", job.scratch / "out"
         temporary.mkdir(parents=True)
         place = _place(destination, out)
-        builder = PipelineBuilder(SimpleNamespace(obj=_globals(temporary)))
+        builder = _builder(temporary)
         if destination.scheme == "dir":
             _link_present(job, out)
 
-        spec = uri.URISpec(destination.scheme, destination.host, str(place), dict(destination.options))
-        writer = builder.build_output(spec, job.image, job.tag)
+        writer = builder.build_output(_spec(destination, place), job.image, job.tag)
         is_wrapped = job.filters or destination.scheme == "mounts"
         output, spills = _WriterProxy(writer) if is_wrapped else writer, []
         for number, text in reversed(list(enumerate(job.filters))):
             filter_spec = uri.parse_filter(text)
-            final = _spilled_file(filter_spec)
-            if final is not None:
+            if filter_spec.name.lower() == "inspect" and filter_spec.options.get("file"):
                 # Each image appends lines, which would be mixed up if processes wrote to one file at the same time.
-                spilled = job.scratch / f"{_SPILL}-{number}"
+                spilled = job.scratch / f"inspect-{number}"
+                spills.append((spilled, Path(str(filter_spec.options["file"]))))
                 filter_spec.options["file"] = str(spilled)
-                spills.append((spilled, final))
 
             output = builder.build_filter(filter_spec, output, image=job.image, tag=job.tag)
 
@@ -196,25 +193,29 @@ class _WriterProxy:
         self._writer.process_image_element(element)
 
 
-def _globals(temporary: Path | None) -> dict[str, Any]:
-    """Return the global options of occystrap; credentials come from its variables, never from an address."""
-    return {
-        "TEMP_DIR": str(temporary) if temporary else None,
-        "USERNAME": os.environ.get("OCCYSTRAP_USERNAME"),
-        "PASSWORD": os.environ.get("OCCYSTRAP_PASSWORD"),
-    }
+def _builder(temporary: Path | None) -> PipelineBuilder:
+    """Return a builder with global options; credentials come from occystrap's variables, never from an address."""
+    return PipelineBuilder(
+        SimpleNamespace(
+            obj={
+                "TEMP_DIR": str(temporary) if temporary else None,
+                "USERNAME": os.environ.get("OCCYSTRAP_USERNAME"),
+                "PASSWORD": os.environ.get("OCCYSTRAP_PASSWORD"),
+            }
+        )
+    )
+
+
+def _spec(destination: Destination, place: Path | str) -> uri.URISpec:
+    return uri.URISpec(destination.scheme, destination.host, str(place), dict(destination.options))
 
 
 def _place(destination: Destination, out: Path) -> Path:
-    if destination.scheme == "tar":
-        out.mkdir()
-        return out / "image.tar"
+    if destination.scheme not in ("tar", "dir", "oci"):
+        return Path(destination.path)
 
-    if destination.scheme in ("dir", "oci"):
-        out.mkdir()
-        return out
-
-    return Path(destination.path)
+    out.mkdir()
+    return out / "image.tar" if destination.scheme == "tar" else out
 
 
 def _link_present(job: Job, out: Path) -> None:
@@ -224,15 +225,6 @@ def _link_present(job: Job, out: Path) -> None:
             (out / layer.name).mkdir(exist_ok=True)
             if not (out / layer.name / "layer.tar").exists():
                 _link(Path(job.destination.path, layer.name, "layer.tar"), out / layer.name / "layer.tar")
-
-
-def _spilled_file(spec: Any) -> Path | None:
-    name = spec.name.lower().replace("_", "-")
-    return Path(str(spec.options["file"])) if name == "inspect" and spec.options.get("file") else None
-
-
-def _wants_bundle(destination: Destination) -> bool:
-    return destination.scheme in ("oci", "mounts") or bool(destination.options.get("expand"))
 
 
 def _feed(job: Job, output: Any) -> None:
@@ -283,19 +275,18 @@ def _verify(job: Job, writer: Any) -> list[str]:
 
 
 def _publish(job: Job, place: Path) -> list[tuple[Path, int]]:
-    final = Path(job.destination.path)
-    match job.destination.scheme:
-        case "dir":
-            return publish_directory(place, final)
-        case "tar":
-            return [publish_file(place, final)]
-        case "oci":
-            replace_tree(place, final)
-            return [(final / "config.json", (final / "config.json").stat().st_size)]
-        case "mounts":
-            return [(final / "config.json", (final / "config.json").stat().st_size)]
-        case _:
-            return []
+    scheme, final = job.destination.scheme, Path(job.destination.path)
+    if scheme == "dir":
+        return publish_directory(place, final)
+
+    if scheme == "tar":
+        return [publish_file(place, final)]
+
+    if scheme == "oci":
+        replace_tree(place, final)
+
+    config = final / "config.json"
+    return [(config, config.stat().st_size)] if scheme in ("oci", "mounts") else []
 
 
 def _failed(job: Job, error: Exception) -> EmitFailed:
@@ -318,39 +309,32 @@ def _one_line(text: object) -> str:
     return " ".join(words.split())[:500]
 
 
-@dataclass(slots=True)
-class _Captured:
-    printed: io.StringIO = field(default_factory=io.StringIO)
-    log: list[str] = field(default_factory=list)
+class _Captured(logging.Handler):
+    """Keeps lines on stdout, and warnings; events report milestones."""
 
-    @property
-    def lines(self) -> tuple[str, ...]:
-        text = self.printed.getvalue()
-        return tuple(text.removesuffix("\n").split("\n")) if text else ()
-
-
-class _Collector(logging.Handler):
-    """Keeps warnings; events report milestones."""
-
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._lines = lines
+        self.stdout = io.StringIO()
+        self.log: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(f"occystrap: {_one_line(record.getMessage())}")
+        self.log.append(f"occystrap: {_one_line(record.getMessage())}")
+
+    @property
+    def printed(self) -> list[str]:
+        text = self.stdout.getvalue()
+        return text.removesuffix("\n").split("\n") if text else []
 
 
 @contextmanager
 def _captured() -> Iterator[_Captured]:
-    captured = _Captured()
-    collector = _Collector(captured.log)
-    logger = logging.getLogger("occystrap")
-    logger.addHandler(collector)
+    captured, logger = _Captured(), logging.getLogger("occystrap")
+    logger.addHandler(captured)
     try:
-        with redirect_stdout(captured.printed), redirect_stderr(io.StringIO()):
+        with redirect_stdout(captured.stdout), redirect_stderr(io.StringIO()):
             yield captured
     finally:
-        logger.removeHandler(collector)
+        logger.removeHandler(captured)
 
 
 def _quiet() -> None:

@@ -1,4 +1,7 @@
-"""Publish the files of a job under their final names: complete, and those that images share one image at a time."""
+"""Publish the files of a job under their final names: complete, and those that images share one image at a time.
+
+Functions raise `StoreError` if the disk fails.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,11 @@ _CATALOG = "catalog.json"
 
 
 def publish_file(file: Path, final: Path) -> tuple[Path, int]:
-    """Make `file` durable under its `final` name; return that and its size.
-
-    :raises StoreError: if the disk fails.
-    """
+    """Make `file` durable under its `final` name; return that and its size."""
     fsops.make_directory(final.parent)
-    with fsops.local_errors("write", final):
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-            size = os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
-
+    with fsops.opened(file, os.O_RDONLY, "write") as descriptor, fsops.local_errors("write", final):
+        os.fsync(descriptor)
+        size = os.fstat(descriptor).st_size
         file.replace(final)
 
     return final, size
@@ -37,8 +32,6 @@ def publish_directory(out: Path, final: Path) -> list[tuple[Path, int]]:
     """Move the `dir://` output of one image from `out` to `final`, which it shares with other images.
 
     Layers are moved before the documents that name them. The catalog is last.
-
-    :raises StoreError: if the disk fails.
     """
     fsops.make_directory(final)
     layers = sorted(out.glob("*/layer.tar"))
@@ -62,29 +55,19 @@ def _merge_catalog(ours: Path, final: Path) -> None:
     path, turns = final / _CATALOG, final / ".quaymirror" / "turns"
     fsops.make_directory(turns.parent)
     with turn(turns), fsops.local_errors("write", path):
-        catalog = _catalog(path)
+        try:
+            catalog = json.loads(path.read_text()) if path.exists() else {}
+        except ValueError:
+            raise EmitFailed(f"{path} is not valid JSON: remove it") from None
+
         for image, tags in json.loads(ours.read_text()).items():
             catalog.setdefault(image, {}).update(tags)
 
         fsops.replace_file(path, json.dumps(catalog, indent=4, sort_keys=True).encode())
 
 
-def _catalog(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        catalog: dict[str, dict[str, str]] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise EmitFailed(f"{path} is not valid JSON: remove it") from None
-
-    return catalog
-
-
 def replace_tree(tree: Path, final: Path) -> None:
-    """Replace the directory `final` by `tree`.
-
-    :raises StoreError: if the disk fails.
-    """
+    """Replace the directory `final` by `tree`."""
     fsops.make_directory(final.parent)
     aside = tree.with_name(f"{tree.name}.replaced")
     with fsops.local_errors("write", final):
@@ -97,9 +80,6 @@ def replace_tree(tree: Path, final: Path) -> None:
 
 
 def append_shared(file: Path, spilled: Path) -> None:
-    """Append the content of `spilled` to `file`, which images share.
-
-    :raises StoreError: if the disk fails.
-    """
+    """Append the content of `spilled` to `file`, which images share."""
     with turn(file), fsops.local_errors("append to", file), file.open("ab") as shared:
         shared.write(spilled.read_bytes())

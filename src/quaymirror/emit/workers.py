@@ -57,7 +57,7 @@ class Workers:
         :raises Exception: if `function` raised it.
         """
         async with self._limit:
-            worker = self._idle.pop() if self._idle else await _Worker.start(_environment(self._passing))
+            worker = self._idle.pop() if self._idle else await _Worker.start(self._passing)
             try:
                 succeeded, value = await worker.call(function, arguments)
             except BaseException:
@@ -83,7 +83,11 @@ class _Worker:
         self._answers = BufferedByteReceiveStream(process.stdout)
 
     @classmethod
-    async def start(cls, environment: dict[str, str]) -> _Worker:
+    async def start(cls, passing: frozenset[str]) -> _Worker:
+        names = _ENVIRONMENT | passing
+        environment = {
+            key: value for key, value in os.environ.items() if key in names or key.startswith(_ENVIRONMENT_PREFIXES)
+        }
         with anyio.CancelScope(shield=True):  # otherwise the process could be lost while it starts
             process = await anyio.open_process(
                 [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)],
@@ -113,10 +117,3 @@ class _Worker:
                 self._process.kill()
 
             await self._process.aclose()
-
-
-def _environment(passing: frozenset[str]) -> dict[str, str]:
-    names = _ENVIRONMENT | passing
-    return {
-        name: value for name, value in os.environ.items() if name in names or name.startswith(_ENVIRONMENT_PREFIXES)
-    }

@@ -70,7 +70,7 @@ def fault_of_glob(text: str) -> str:
     if not _GLOB_CHARACTERS.fullmatch(text):
         return "write lower-case letters, digits, . _ - / and the wildcards * ? [a-z] [!a-z]"
 
-    if text.startswith("/") or text.endswith("/") or "//" in text:
+    if not all(text.split("/")):
         return "write / only between two parts of a name"
 
     if not _GLOB_PARTS.fullmatch(text):

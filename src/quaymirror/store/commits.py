@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import anyio
 
 from ..errors import QuaymirrorError
 from .executor import SerialExecutor
@@ -18,18 +17,16 @@ Commit = Callable[[Sequence[ImageRecord]], Sequence[QuaymirrorError | None]]
 @dataclass(slots=True, eq=False)
 class _Pending:
     record: ImageRecord
-    done: bool = False
     error: QuaymirrorError | None = None
 
 
 class GroupCommit:
-    """Collects images while a commit is running, and commits them together after it."""
+    """Collects images while the executor is busy, and commits them together after it."""
 
     def __init__(self, executor: SerialExecutor, commit: Commit) -> None:
         self._executor = executor
         self._commit = commit
-        self._lock = anyio.Lock()
-        self._pending: list[_Pending] = []
+        self._pending: deque[_Pending] = deque()
 
     async def add(self, record: ImageRecord) -> None:
         """Commit an image, and wait for it.
@@ -38,16 +35,13 @@ class GroupCommit:
         """
         mine = _Pending(record)
         self._pending.append(mine)
-        async with self._lock:
-            if not mine.done:
-                group, self._pending = self._pending, []
-                with anyio.CancelScope(shield=True):
-                    await self._executor.run(self._run, group)
-
+        # The first of several calls commits the images of all; the others find none.
+        await self._executor.run(self._commit_pending)
         if mine.error is not None:
             raise mine.error
 
-    def _run(self, group: Sequence[_Pending]) -> None:
-        errors = self._commit([pending.record for pending in group])
-        for pending, error in zip(group, errors, strict=True):
-            pending.error, pending.done = error, True
+    def _commit_pending(self) -> None:
+        group = [self._pending.popleft() for _ in range(len(self._pending))]
+        if group:
+            for pending, error in zip(group, self._commit([one.record for one in group]), strict=True):
+                pending.error = error

@@ -70,35 +70,40 @@ def open_database(
 ) -> tuple[Connection, str | None]:
     """Open or create the database at `path`; return it with a notice if a damaged one was set aside.
 
-    If `read_only`, a damaged or older one counts as empty. Without `sync`, commits are safe against a killed process
-    only, not against power loss.
+    If `read_only`, a missing, damaged or older one counts as empty. Without `sync`, commits are safe against a killed
+    process only, not against power loss.
 
     :raises ConfigError: if a newer quaymirror wrote it.
     :raises StoreError: if it can't be opened or created.
     """
-    if fsops.exists(path) and not path.is_file():
+    if not fsops.exists(path):
+        if read_only:
+            return _memory_database(form), None
+    elif not path.is_file():
         # SQLite would wait forever for a writer of a pipe.
         raise StoreError(f"can't use {path}: not a file", phase=Phase.COMMIT)
 
-    try:
-        return _connect(path, form, read_only=read_only, sync=sync), None
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
-            raise store_error(path, error) from error
+    with database_errors(path):
+        try:
+            return _connect(path, form, read_only=read_only, sync=sync), None
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+                raise
 
     if read_only:
-        return memory_database(form), f"{path} is damaged: ignored"
+        return _memory_database(form), f"{path} is damaged: ignored"
 
     aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
     # The journal first: SQLite would apply it to another database of this name.
     fsops.set_aside(path.with_name(f"{path.name}-journal"), aside.with_name(f"{aside.name}-journal"))
     fsops.set_aside(path, aside)
-    connection = _connect(path, form, read_only=False, sync=sync)
+    with database_errors(path):
+        connection = _connect(path, form, read_only=False, sync=sync)
+
     return connection, f"{path} was damaged and is set aside as {aside.name}"
 
 
-def memory_database(form: Format) -> Connection:
-    """Return an empty in-memory database."""
+def _memory_database(form: Format) -> Connection:
     return _connect(None, form, read_only=False, sync=False)
 
 
@@ -108,13 +113,8 @@ def database_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise store_error(path, error) from error
-
-
-def store_error(path: Path, error: sqlite3.Error) -> StoreError:
-    """Return the StoreError of `error`."""
-    reason = _REASONS.get(_primary_code(error), str(error))
-    return StoreError(f"can't use {path}: {reason}", phase=Phase.COMMIT)
+        reason = _REASONS.get(_primary_code(error), str(error))
+        raise StoreError(f"can't use {path}: {reason}", phase=Phase.COMMIT) from error
 
 
 def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) -> Connection:
@@ -166,7 +166,7 @@ def _misfits(form: Format) -> tuple[str, ...]:
 
     STRICT tables would check that themselves, but SQLite only has them since 3.37: RHEL 9 has 3.34.
     """
-    with closing(memory_database(form)) as connection:
+    with closing(_memory_database(form)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         columns = {table: connection.execute(f"PRAGMA table_info({table})").fetchall() for table in tables}
 

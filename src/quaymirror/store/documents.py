@@ -19,29 +19,25 @@ _MAX_BYTES = 1024 * 1024 * 1024
 OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
 
 
-class Unreadable(ValueError):
-    """The text is not such a document."""
-
-
 def check_oci_layout(text: bytes) -> None:
     """Check that `text`, the content of `oci-layout`, has the version that this program writes.
 
-    :raises Unreadable: if it has another version, or is something else.
+    :raises InvalidDocument: if it has another version, or is something else.
     """
     version = _object(text).get("imageLayoutVersion")
     if version != "1.0.0":
-        raise Unreadable(f"image layout version {version!r} is not supported, only '1.0.0' is")
+        raise InvalidDocument(f"image layout version {version!r} is not supported, only '1.0.0' is")
 
 
 def parse_index(text: bytes) -> dict[str, Any]:
     """Return an index document with all of its fields, known or not.
 
-    :raises Unreadable: if `text` is not an index.
+    :raises InvalidDocument: if `text` is not an index.
     """
     document = _object(text)
     manifests = document.get("manifests")
     if not isinstance(manifests, list) or not all(isinstance(entry, dict) for entry in manifests):
-        raise Unreadable("has no list of manifests")
+        raise InvalidDocument("has no list of manifests")
 
     return document
 
@@ -87,7 +83,4 @@ def _entry(record: ImageRecord) -> dict[str, Any]:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    try:
-        return parse_object(text, limit=_MAX_BYTES, unique=frozenset())
-    except InvalidDocument as error:
-        raise Unreadable(str(error)) from None
+    return parse_object(text, limit=_MAX_BYTES, unique=frozenset())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -98,14 +99,12 @@ class ExecutorPool:
         return await next(prompt, min(self._executors, key=lambda one: one.waiting)).run(function, *arguments)
 
 
+@dataclass(slots=True, eq=False)
 class _Call:
-    __slots__ = ("error", "function", "is_over", "result")
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-        self.is_over = False
-        self.result: Any = None
-        self.error: BaseException | None = None
+    function: Callable[[], Any]
+    is_over: bool = False
+    result: Any = None
+    error: BaseException | None = None
 
     def run(self) -> None:
         try:

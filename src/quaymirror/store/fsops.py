@@ -90,19 +90,22 @@ def make_directory(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def open_for_append(path: Path, *, keep: bool = True) -> int:
-    """Open `path` for writing at its end, creating it. Its content stays if `keep`; symbolic links are refused."""
-    return _open(path, os.O_RDWR | os.O_APPEND | (0 if keep else os.O_TRUNC))
-
-
-def open_for_update(path: Path, *, keep: bool = True) -> int:
-    """Open `path` for writing at any position, creating it. Its content stays if `keep`; symbolic links are refused."""
-    return _open(path, os.O_RDWR | (0 if keep else os.O_TRUNC))
-
-
-def _open(path: Path, flags: int) -> int:
+def open_part(path: Path, flags: int = 0) -> int:
+    """Open `path` for reading and writing, creating it; symbolic links are refused. `flags` are those of `os.open`."""
     with local_errors("open", path), step("open", path):
-        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
+@contextmanager
+def opened(path: Path, flags: int, doing: str) -> Iterator[int]:
+    """Open `path` during the context with the `flags` of `os.open`; `doing` is as in `local_errors`."""
+    with local_errors(doing, path):
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def write_all(descriptor: int, chunks: Iterable[bytes], path: Path, *, offset: int | None = None) -> None:
@@ -158,12 +161,19 @@ def publish(temporary: Path, final: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the content of a file durable that another program wrote."""
-    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with opened(path, os.O_NOFOLLOW, "sync") as descriptor, local_errors("sync", path), step("fsync", path):
+        os.fsync(descriptor)
 
 
 def sync_directory(path: Path) -> None:
     """Make the names in `path` durable, if the file system can sync directories."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+    with (
+        opened(path, os.O_DIRECTORY, "sync") as descriptor,
+        local_errors("sync", path),
+        _ignore_unsupported(),
+        step("fsync", path),
+    ):
+        os.fsync(descriptor)
 
 
 def sync_file_system(path: Path) -> None:
@@ -171,14 +181,13 @@ def sync_file_system(path: Path) -> None:
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    with local_errors("sync", path):
-        if syncfs is None:
-            os.sync()
-            return
+    if syncfs is None:
+        os.sync()
+        return
 
-        with _opened(path, os.O_RDONLY) as descriptor, step("syncfs", path):
-            if syncfs(descriptor) != 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    with opened(path, os.O_RDONLY, "sync") as descriptor, local_errors("sync", path), step("syncfs", path):
+        if syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool = True, suffix: str = "new") -> None:
@@ -277,18 +286,3 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
         raise
-
-
-def _sync(path: Path, flags: int) -> None:
-    leniency = _ignore_unsupported() if flags & os.O_DIRECTORY else _NOTHING
-    with local_errors("sync", path), _opened(path, flags) as descriptor, leniency, step("fsync", path):
-        os.fsync(descriptor)
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

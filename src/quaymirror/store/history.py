@@ -15,8 +15,7 @@ from typing import Any
 from ..errors import InvalidName
 from ..oci import Digest
 from ..untrusted import InvalidDocument, parse_object
-from . import fsops
-from .database import Database, Format, Row, memory_database, open_database
+from .database import Database, Format, Row, open_database
 from .records import PastRun, TagCheck
 
 _TABLES = """
@@ -69,17 +68,8 @@ class History(Database):
 
     @classmethod
     def open(cls, home: Path, *, read_only: bool = False) -> tuple[History, str | None]:
-        """Open the history in the directory `home`; return it with a notice if a damaged one was set aside.
-
-        If `read_only`, a missing one is empty.
-
-        :raises ConfigError: if a newer quaymirror wrote it.
-        :raises StoreError: if it can't be opened or created.
-        """
+        """Open the history in the directory `home`; return it with a notice; see `open_database`."""
         path = home / "history.db"
-        if read_only and not fsops.exists(path):
-            return cls(memory_database(FORMAT), path), None
-
         connection, notice = open_database(path, FORMAT, read_only=read_only)
         return cls(connection, path), notice
 
@@ -127,8 +117,15 @@ class History(Database):
         return self._report(f"{query} LIMIT 1", subject)
 
     def _report(self, query: str, value: str) -> dict[str, Any] | None:
+        """Return a report, None if it can't be read: a damaged history must not fail a run."""
         rows = self._query(query, value)
-        return _unpacked(rows[0]["report"]) if rows and rows[0]["report"] is not None else None
+        if not rows or rows[0]["report"] is None:
+            return None
+
+        try:
+            return _object(zlib.decompressobj().decompress(rows[0]["report"], _MAX_REPORT), _MAX_REPORT)
+        except zlib.error:
+            return None
 
 
 def _row(check: TagCheck) -> dict[str, Any]:
@@ -147,14 +144,6 @@ def _tag_check(row: Row) -> TagCheck | None:
 def _past_run(row: Row) -> PastRun:
     values = {field.name: row[field.name] for field in fields(PastRun)}
     return PastRun(**values | {"complete": bool(row["complete"]), "images": _object(row["images"], _MAX_COUNTS) or {}})
-
-
-def _unpacked(blob: bytes) -> dict[str, Any] | None:
-    """Return a report, None if it can't be read: a damaged history must not fail a run."""
-    try:
-        return _object(zlib.decompressobj().decompress(blob, _MAX_REPORT), _MAX_REPORT)
-    except zlib.error:
-        return None
 
 
 def _object(text: bytes | str, limit: int) -> dict[str, Any] | None:

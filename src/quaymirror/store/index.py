@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..events import Notice, Observer, ignore
+from ..untrusted import InvalidDocument
 from . import documents
 from .records import ImageRecord
 from .storage import INDEX, Storage
@@ -35,7 +36,7 @@ class IndexFile:
 
         try:
             return documents.parse_index(text)
-        except documents.Unreadable as error:
+        except InvalidDocument as error:
             aside = f"{INDEX}.damaged-{int(time.time())}"
             self._storage.put(aside, text)
             self._observer(

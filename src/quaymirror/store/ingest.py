@@ -59,11 +59,7 @@ class Segment:
         self.end = end
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
-        """Append `chunks`. Bytes that arrived before an error are kept.
-
-        :raises SizeMismatch: if they exceed the segment.
-        :raises ReadInterrupted: if they end before it does.
-        """
+        """Append `chunks`; see `sink.Segment.receive`."""
         async for chunk in chunks:
             await self.write(chunk)
 
@@ -71,20 +67,17 @@ class Segment:
             raise ReadInterrupted(f"{self._ingest.digest}: got {self.offset:,} of {self.end:,} bytes")
 
     async def write(self, chunk: bytes) -> None:
-        """Append `chunk`.
-
-        :raises SizeMismatch: if it exceeds the segment.
-        """
+        """Append `chunk`; see `receive`."""
         if self.offset + len(chunk) > self.end:
             raise SizeMismatch(f"{self._ingest.digest}: more than the {self.end:,} bytes announced")
 
         self._waiting.append(chunk)
         self.offset += len(chunk)
         if self.offset - self._written >= BATCH_BYTES:
-            await self._ingest.in_thread(self.write_out)
+            await self.flush()
 
     async def flush(self) -> None:
-        """Write the rest of a complete segment."""
+        """Write the collected chunks; see `sink.Segment.flush`."""
         await self._ingest.in_thread(self.write_out)
 
     def write_out(self) -> None:
@@ -131,11 +124,7 @@ class Ingest:
             self._rest = Segment(self, self._extents.prefix, self._size)
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
-        """Append `chunks`.
-
-        :raises SizeMismatch: if they exceed the size of the descriptor; everything written is dropped.
-        :raises ReadInterrupted: if bytes are missing; those that arrived are kept.
-        """
+        """Append `chunks`; see `Sink.receive`. If some are missing, the others are kept; if too many come, none is."""
         try:
             await self._rest.receive(chunks)
         except SizeMismatch:
@@ -171,11 +160,7 @@ class Ingest:
         self._rest = Segment(self, 0, self._size)
 
     async def commit(self) -> None:
-        """Store the blob under its digest if all of its bytes are written and right.
-
-        :raises ReadInterrupted: if bytes are missing; those that arrived are kept.
-        :raises DigestMismatch: if the bytes are wrong; everything written is dropped.
-        """
+        """Store the blob under its digest; see `Sink.commit`. Wrong bytes are dropped."""
         await self.prepare()
         if self.offset < self._size:
             raise ReadInterrupted(f"{self.digest}: got {self.offset:,} of {self._size:,} bytes")
@@ -187,7 +172,7 @@ class Ingest:
 
     def resume(self) -> None:
         """Continue the file of an earlier run; the bytes from its start are read once for the hash."""
-        self._file = fsops.open_for_update(self._paths.partial)
+        self._file = fsops.open_part(self._paths.partial)
         with fsops.local_errors("read", self._paths.partial):
             size = os.fstat(self._file).st_size
 
@@ -196,7 +181,7 @@ class Ingest:
             self._extents.add(0, size)
         elif size:
             self._extents = extents.parse(ranges, min(size, self._size))
-            self._ranges = fsops.open_for_append(self._paths.ranges)
+            self._ranges = fsops.open_part(self._paths.ranges, os.O_APPEND)
         else:
             fsops.remove(self._paths.ranges)
 
@@ -227,7 +212,7 @@ class Ingest:
         """Write `chunks` at their offset, from any thread, and hash all bytes that follow the hashed ones."""
         if self._file is None:
             # A small blob is not resumed: the file of a crash is replaced.
-            self._file = fsops.open_for_update(self._paths.partial, keep=False)
+            self._file = fsops.open_part(self._paths.partial, os.O_TRUNC)
 
         fsops.write_all(self._file, chunks, self._paths.partial, offset=start)
         if self._ranges is not None:
@@ -269,7 +254,7 @@ class Ingest:
 
     def _begin_ranges(self) -> None:
         """Create the file of ranges, before the first byte that follows a gap."""
-        ranges = fsops.open_for_append(self._paths.ranges, keep=False)
+        ranges = fsops.open_part(self._paths.ranges, os.O_APPEND | os.O_TRUNC)
         fsops.write_all(ranges, [extents.line(0, self._prefix())], self._paths.ranges)
         self._ranges = ranges
 

@@ -36,7 +36,10 @@ _READERS = 8
 
 
 class OCILayout:
-    """A layout that a run writes to. Its methods raise `StoreError` if the storage fails."""
+    """A layout that a run writes to.
+
+    Methods raise `StoreError` if the storage fails, and `MirrorDamaged` if something else is in the place of a blob.
+    """
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class OCILayout:
         self._index = IndexFile(storage, observer)
         self._space = SpaceReservation(storage) if checks_space else None
         self._executor = SerialExecutor()
-        # Its own threads: those of the default limiter may all be waiting for a call that needs the disk.
+        # Its own threads, as in `LocalStorage`.
         self._threads = anyio.CapacityLimiter(_READERS)
         self._commits = GroupCommit(self._executor, self._commit)
         self._since_checkpoint = 0
@@ -114,8 +117,7 @@ class OCILayout:
         """
         storage = LocalStorage(root)
         storage.exists()
-        path = _state_path(root)
-        state, _ = State.open(path, read_only=True) if fsops.exists(path) else (State.empty(), None)
+        state, _ = State.open(_state_path(root), read_only=True)
         try:
             yield cls(storage, state)
         finally:
@@ -128,16 +130,12 @@ class OCILayout:
     async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
         """Return those of `nodes` that have to be fetched. Blobs that no run verified are verified, wrong ones deleted.
 
-        :raises MirrorDamaged: if something that is not a file is in the place of a blob.
         :raises StoreError: if the missing blobs don't fit on the disk; see `SpaceReservation.reserve`.
         """
         return await self._executor.run(self._missing, nodes)
 
     def has_content(self, reference: Reference, node: Descriptor) -> bool:
-        """Return True if a node that was missing is stored by now; `missing_content` deleted wrong ones.
-
-        :raises MirrorDamaged: if something that is not a file is in its place.
-        """
+        """Return True if a node that was missing is stored by now; `missing_content` deleted wrong ones."""
         return self._reader.has(node)
 
     def blob_file(self, node: Descriptor) -> Path | None:
@@ -189,10 +187,7 @@ class OCILayout:
         return await self._executor.run(function, self._storage, self._state)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep readers out during the context.
-
-        :raises LockHeld: if the layout is being read.
-        """
+        """Keep readers out during the context; see `ExclusiveLock.alone`."""
         assert self._lock is not None, "open for writing"
         return self._lock.alone()
 
@@ -202,11 +197,9 @@ class OCILayout:
             return False
 
         self._report_replacement(record, reference)
-        return (record.source, record.registry, record.platforms) == (
-            reference.digest,
-            reference.repository.registry,
-            platforms,
-        ) and all(self._reader.has(node) for node in record.contents)
+        wanted = (reference.digest, reference.repository.registry, platforms)
+        is_same = (record.source, record.registry, record.platforms) == wanted
+        return is_same and all(self._reader.has(node) for node in record.contents)
 
     def _report_replacement(self, record: ImageRecord, reference: Reference) -> None:
         """Report once if images replace those of another registry: names here are without the registry."""
@@ -273,10 +266,8 @@ class OCILayout:
         self._state.commit(records)
         self._fresh -= digests
         self._since_checkpoint += len(records)
-        if (
-            self._since_checkpoint >= _CHECKPOINT_IMAGES
-            or time.monotonic() - self._last_checkpoint >= _CHECKPOINT_SECONDS
-        ):
+        seconds = time.monotonic() - self._last_checkpoint
+        if self._since_checkpoint >= _CHECKPOINT_IMAGES or seconds >= _CHECKPOINT_SECONDS:
             self._checkpoint()
 
     def _checkpoint(self) -> None:

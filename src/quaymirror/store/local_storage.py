@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from ..errors import MirrorDamaged, Phase, StoreError, TargetRefused, from_os_error
 from ..oci import Descriptor, Digest
+from ..untrusted import InvalidDocument
 from . import documents, fsops
 from .executor import ExecutorPool
 from .fsops import Fsync
@@ -57,13 +58,16 @@ class LocalStorage:
                 return False
 
             if not self.root.is_dir():
-                raise TargetRefused(
-                    f"{self.root} is not a directory: name one that is empty, missing, or an OCI image layout"
-                )
+                hint = "name one that is empty, missing, or an OCI image layout"
+                raise TargetRefused(f"{self.root} is not a directory: {hint}")
 
             marker = self.root / MARKER
             if marker.is_file():
-                self._check_version(marker)
+                try:
+                    documents.check_oci_layout(marker.read_bytes())
+                except InvalidDocument as error:
+                    raise TargetRefused(f"{marker}: {error}") from None
+
                 return True
 
             foreign = sorted(entry.name for entry in self.root.iterdir() if entry.name not in _NOT_FOREIGN)
@@ -153,10 +157,9 @@ class LocalStorage:
         """Return the files of interrupted transfers."""
         before = time.time() - older_than
         with fsops.local_errors("read", self._ingest):
-            names = sorted(path.name for path in self._ingest.iterdir()) if self._ingest.is_dir() else []
-            files = [self._file(f".quaymirror/ingest/{n}") for n in names if n.endswith((".part", ".ranges"))]
+            files = [*self._files(".quaymirror/ingest")] if self._ingest.is_dir() else []
 
-        return [file for file in files if file is not None and file.modified <= before]
+        return [file for file in files if file.key.endswith((".part", ".ranges")) and file.modified <= before]
 
     def persist(self, node: Descriptor) -> None:
         """Sync a file that another program wrote, if files are synced at all."""
@@ -217,25 +220,12 @@ class LocalStorage:
     def _partial(self, node: Descriptor) -> Path:
         return self._ingest / f"{node.digest.algorithm}-{node.digest.encoded}.part"
 
-    def _check_version(self, marker: Path) -> None:
-        try:
-            documents.check_oci_layout(marker.read_bytes())
-        except documents.Unreadable as error:
-            raise TargetRefused(f"{marker}: {error}") from None
-
     def _files(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Iterate over whatever is in a directory, except entries that have just been removed or renamed."""
         with os.scandir(self._prefix + prefix) as entries:
             names = sorted(entry.name for entry in entries)
 
-        for name in names:
-            file = self._file(f"{prefix}/{name}")
-            if file is not None:
-                yield file
-
-    def _file(self, key: str) -> ObjectInfo | None:
-        """Return the properties of whatever is at `key`, None if it has just been removed or renamed."""
-        with suppress(FileNotFoundError):
-            status = os.lstat(self._prefix + key)
-            return ObjectInfo(key, status.st_size, status.st_mtime)
-
-        return None
+        for key in (f"{prefix}/{name}" for name in names):
+            with suppress(FileNotFoundError):
+                status = os.lstat(self._prefix + key)
+                yield ObjectInfo(key, status.st_size, status.st_mtime)

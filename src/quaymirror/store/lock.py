@@ -3,6 +3,8 @@
 The only writer holds `lock`. All who rely on blobs staying in place, the writer included, share `readers`; a writer
 that deletes blobs holds both alone. So a mirror can be verified while a run adds to it, and no blob disappears while it
 is being read.
+
+Functions raise `StoreError` if a file can't be opened, or the file system does not support locks.
 """
 
 from __future__ import annotations
@@ -18,14 +20,12 @@ from pathlib import Path
 
 from ..errors import LockHeld, StoreError
 from ..untrusted import parse_object
-from .fsops import exists, local_errors, read_file
+from .fsops import exists, local_errors, opened, read_file
 
 WRITERS = "lock"
 READERS = "readers"
 
 _MAX_HOLDER_BYTES = 4096
-_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-_WRITE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Patience = Callable[[LockHeld], Awaitable[None]]
 """Called each time a lock is held by another run: waits before the next attempt, or raises."""
@@ -43,7 +43,6 @@ class Lock:
         """Hold a shared lock alone during the context.
 
         :raises LockHeld: if others hold it, too.
-        :raises StoreError: if the file system does not support locks.
         """
         try:
             _take(self._descriptor, self._path, shared=False)
@@ -59,12 +58,14 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[Lock]:
     The file stays: a lock file that is removed could have two holders. Its content only describes the holder.
 
     :raises LockHeld: if another process holds it.
-    :raises StoreError: if the file can't be opened, or the file system does not support locks.
     """
-    with _opened(path, _WRITE_FLAGS) as descriptor:
+    with opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, "open") as descriptor:
         _take(descriptor, path, shared=shared)
         if path.name == WRITERS:
-            _describe_holder(descriptor, path)
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+            with local_errors("write", path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
         yield Lock(descriptor, path)
 
@@ -74,7 +75,6 @@ async def patiently_locked(path: Path, patience: Patience | None) -> AsyncIterat
     """Hold the lock at `path` alone during the context; call `patience` while another process holds it.
 
     :raises LockHeld: if another process holds it, and there is no `patience`.
-    :raises StoreError: as `locked`.
     """
     with ExitStack() as stack:
         while True:
@@ -97,12 +97,12 @@ def reading(directory: Path) -> Iterator[None]:
     A mirror on a read-only medium needs no lock: no process can write there.
 
     :raises LockHeld: if blobs are being deleted.
-    :raises StoreError: if the file system does not support locks.
     """
     path = directory / READERS
     with ExitStack() as stack:
         try:
-            descriptor = stack.enter_context(_opened(path, _READ_FLAGS if exists(path) else _READ_FLAGS | os.O_CREAT))
+            flags = os.O_NOFOLLOW | os.O_NONBLOCK | (0 if exists(path) else os.O_CREAT)
+            descriptor = stack.enter_context(opened(path, flags, "open"))
         except StoreError:
             pass
         else:
@@ -113,27 +113,13 @@ def reading(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def turn(path: Path) -> Iterator[None]:
-    """Wait until the file at `path`, created if necessary, is not in use, and use it during the context. It blocks.
-
-    :raises StoreError: if it can't be opened, or the file system does not support locks.
-    """
+    """Wait until the file at `path`, created if necessary, is not in use, and use it during the context. It blocks."""
     # For writing: NFS has no exclusive locks on files that are open for reading (flock(2)), so none on directories.
-    with _opened(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) as descriptor:
+    with opened(path, os.O_RDWR | os.O_CREAT, "open") as descriptor:
         with local_errors("lock", path):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
 
         yield
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    with local_errors("open", path):
-        descriptor = os.open(path, flags, 0o644)
-
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _take(descriptor: int, path: Path, *, shared: bool) -> None:
@@ -147,13 +133,6 @@ def _take(descriptor: int, path: Path, *, shared: bool) -> None:
             raise LockHeld(_held(path, shared=shared)) from None
 
         raise
-
-
-def _describe_holder(descriptor: int, path: Path) -> None:
-    with local_errors("write", path):
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
 
 def _held(path: Path, *, shared: bool) -> str:

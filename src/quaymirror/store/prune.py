@@ -94,15 +94,21 @@ def make_plan(storage: Storage, state: State, *, grace: float, now: float | None
     now = time.time() if now is None else now
     absent = state.absent_images()
     untag = tuple(i for i in absent if not i.uncertain_because and i.seen - i.since >= grace)
-    orphans = _orphans(storage, state, {image.name for image in untag})
+    needed = _needed(storage, state, {image.name for image in untag})
     delay = min(grace, READER_SECONDS)
     noticed = state.orphans()
-    due = {o.digest for o, modified in orphans if max(modified, noticed.get(o.digest, now)) <= now - delay}
+    remove: list[Orphan] = []
+    later: list[Orphan] = []
+    for info, digest in LayoutReader(storage).list_blobs():
+        if digest is not None and digest not in needed:
+            is_due = max(info.modified, noticed.get(digest, now)) <= now - delay
+            (remove if is_due else later).append(Orphan(digest, info.size))
+
     return PrunePlan(
         untag=untag,
         waiting=tuple(image for image in absent if image not in untag),
-        remove=tuple(orphan for orphan, _ in orphans if orphan.digest in due),
-        later=tuple(orphan for orphan, _ in orphans if orphan.digest not in due),
+        remove=tuple(remove),
+        later=tuple(later),
         partials=tuple(storage.partials(older_than=delay)),
     )
 
@@ -127,18 +133,8 @@ def carry_out(storage: Storage, state: State, plan: PrunePlan, *, now: float | N
         storage.delete(partial.key)
 
 
-def _orphans(storage: Storage, state: State, without: Collection[str]) -> list[tuple[Orphan, float]]:
-    """Return every blob that no image except those in `without` needs, with the time of its last modification."""
-    needed = _needed(storage, state, without)
-    return [
-        (Orphan(digest, info.size), info.modified)
-        for info, digest in LayoutReader(storage).list_blobs()
-        if digest is not None and digest not in needed
-    ]
-
-
 def _needed(storage: Storage, state: State, without: Collection[str]) -> set[Digest]:
-    """Return the blobs that the images of the index or of the state need: either may know more than the other.
+    """Return the blobs that images except those in `without` need, by the index or the state: either may know more.
 
     An unreadable manifest may need any blob: that fails, unless the state knows what it needs.
     """

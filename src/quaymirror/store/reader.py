@@ -9,6 +9,7 @@ from typing import BinaryIO
 from ..errors import InvalidName, MirrorDamaged, StoreError, UnsupportedContent
 from ..oci import Descriptor, Digest, Index, Manifest, manifest
 from ..oci.manifest import MAX_MANIFEST_BYTES
+from ..untrusted import InvalidDocument
 from . import documents
 from .storage import BLOBS, INDEX, ObjectInfo, Storage, blob_key, digest_of
 
@@ -82,7 +83,7 @@ class LayoutReader:
                 (documents.name_of(entry) or str(entry.get("digest")), Descriptor.parse(entry, where=INDEX))
                 for entry in documents.parse_index(text)["manifests"]
             ]
-        except (documents.Unreadable, UnsupportedContent, InvalidName) as error:
+        except (InvalidDocument, UnsupportedContent, InvalidName) as error:
             raise MirrorDamaged(f"{self._storage}/{INDEX}: {error}; verify --repair-state writes it again") from None
 
     def resolve(self, name: str) -> Descriptor | None:

@@ -46,7 +46,10 @@ class SpaceReservation:
             self._expected, self._misfits = expected, 0
             return
 
-        remaining = {digest: self._remaining(node, unit) for digest, node in expected.items()}
+        remaining = {
+            digest: _allocated(max(0, node.size - self._storage.stored_bytes(node)), unit)
+            for digest, node in expected.items()
+        }
         self._check_alone(sum(remaining[node.digest] for node in nodes), free)
         self._expected = {digest: node for digest, node in expected.items() if remaining[digest]}
         needed = sum(remaining.values())
@@ -63,9 +66,6 @@ class SpaceReservation:
                 f"the image needs {needed:,} more bytes, but only {free:,} are free on the disk of {self._storage}",
                 scope=Scope.IMAGE,
             )
-
-    def _remaining(self, node: Descriptor, unit: int) -> int:
-        return _allocated(max(0, node.size - self._storage.stored_bytes(node)), unit)
 
 
 def _allocated(size: int, unit: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import InvalidName, StoreError
 from ..oci import Descriptor, Digest
 from . import fsops
-from .database import Connection, Database, Format, Row, database_errors, memory_database, open_database
+from .database import Connection, Database, Format, Row, database_errors, open_database
 from .records import AbsentImage, DiscoverySnapshot, ImageRecord
 
 _TABLES = """
@@ -77,23 +77,12 @@ class State(Database):
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[State, str | None]:
-        """Open or create the database at `path`; return it with a notice if a damaged one was set aside.
-
-        Without `sync`, commits are safe against a killed process only, not against power loss.
-
-        :raises ConfigError: if a newer quaymirror wrote it.
-        :raises StoreError: if it can't be opened or created.
-        """
+        """Open the state at `path`; return it with a notice; see `open_database`."""
         connection, notice = open_database(path, FORMAT, read_only=read_only, sync=sync)
         if notice and not read_only:
             notice = f"{notice}; every blob is verified again before it is used"
 
         return cls(connection, path), notice
-
-    @classmethod
-    def empty(cls) -> State:
-        """Return an empty in-memory state."""
-        return cls(memory_database(FORMAT), Path(":memory:"))
 
     def image(self, name: str) -> ImageRecord | None:
         """Return the record of the image called `name`, None if it is missing or makes no sense."""
@@ -146,15 +135,12 @@ class State(Database):
                 "INSERT OR REPLACE INTO discovery VALUES (?, ?, ?, ?)",
                 (snapshot.scope, counts, authenticated, len(snapshot.found | snapshot.absent)),
             )
-            self._connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in snapshot.found])
+            connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in snapshot.found])
             if counts:
-                self._connection.executemany(
-                    "INSERT INTO gone VALUES (:name, :scope, :moment, :moment)"
-                    " ON CONFLICT (name) DO UPDATE SET scope = :scope, since = min(since, :moment), seen = :moment",
-                    [
-                        {"name": name, "scope": snapshot.scope, "moment": snapshot.moment}
-                        for name in sorted(snapshot.absent)
-                    ],
+                connection.executemany(
+                    "INSERT INTO gone VALUES (?1, ?2, ?3, ?3)"
+                    " ON CONFLICT (name) DO UPDATE SET scope = ?2, since = min(since, ?3), seen = ?3",
+                    [(name, snapshot.scope, snapshot.moment) for name in sorted(snapshot.absent)],
                 )
 
         return counts
@@ -203,17 +189,13 @@ class State(Database):
     def untag(self, names: Iterable[str], orphans: Iterable[Digest], now: float) -> None:
         """Delete images and everything that none of the others needs; `orphans` are all blobs that none needs."""
         known, rows = self.orphans(), [(name,) for name in names]
-        with self._transaction():
-            for table in ("image", "gone"):
-                self._connection.executemany(f"DELETE FROM {table} WHERE name = ?", rows)  # noqa: S608
-
-            self._connection.execute("DELETE FROM gone WHERE name NOT IN (SELECT name FROM image)")
-            self._connection.execute(
-                "DELETE FROM content WHERE (root, platforms) NOT IN (SELECT root, platforms FROM image)"
-            )
-            self._connection.execute("DELETE FROM blob WHERE id NOT IN (SELECT blob FROM content)")
-            self._connection.execute("DELETE FROM orphan")
-            self._connection.executemany(
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM image WHERE name = ?", rows)
+            connection.execute("DELETE FROM gone WHERE name NOT IN (SELECT name FROM image)")
+            connection.execute("DELETE FROM content WHERE (root, platforms) NOT IN (SELECT root, platforms FROM image)")
+            connection.execute("DELETE FROM blob WHERE id NOT IN (SELECT blob FROM content)")
+            connection.execute("DELETE FROM orphan")
+            connection.executemany(
                 "INSERT INTO orphan VALUES (?, ?)",
                 [(str(digest), known.get(digest, now)) for digest in sorted(orphans)],
             )
@@ -233,7 +215,8 @@ class State(Database):
             yield connection
 
     def _insert(self, record: ImageRecord) -> None:
-        root = record.root
+        image = (record.name, record.registry, str(record.source), record.platforms)
+        root = (str(record.root.digest), record.root.media_type, record.root.size)
         for node in record.contents:
             self._connection.execute(
                 "INSERT INTO blob (digest, media_type, size, verified) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -241,22 +224,12 @@ class State(Database):
             )
             self._connection.execute(
                 "INSERT OR IGNORE INTO content SELECT ?, ?, id FROM blob WHERE digest = ?",
-                (str(root.digest), record.platforms, str(node.digest)),
+                (root[0], record.platforms, str(node.digest)),
             )
 
         self._connection.execute(
             "INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.name,
-                record.registry,
-                str(record.source),
-                record.platforms,
-                str(root.digest),
-                root.media_type,
-                root.size,
-                record.mirrored,
-                record.run,
-            ),
+            (*image, *root, record.mirrored, record.run),
         )
 
     def _record(self, row: Row) -> ImageRecord | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,7 @@ class _Check:
                 Damage(kind, digest, tuple(sorted(self._images[digest])), nodes[digest])
                 for digest, kind in sorted(self._broken.items())
             ),
-            orphans=await anyio.to_thread.run_sync(self._orphans, nodes.keys()),
+            orphans=await anyio.to_thread.run_sync(self._orphans),
             partials=_total(info.size for info in await anyio.to_thread.run_sync(self._storage.partials)),
             fast=self._fast,
         )
@@ -154,22 +154,21 @@ class _Check:
                 tasks.start_soon(check)
 
     def _check(self, nodes: list[Descriptor]) -> dict[Digest, str]:
-        damages = ((node.digest, self._damage(node)) for node in nodes)
-        return {digest: damage for digest, damage in damages if damage is not None}
+        return {node.digest: damage for node in nodes if (damage := self._damage(node))}
 
-    def _damage(self, node: Descriptor) -> str | None:
+    def _damage(self, node: Descriptor) -> str:
         reader = self._reader
         try:
             if not reader.exists(node.digest):
                 return "missing"
 
             is_right = reader.has(node) if self._fast and not node.is_manifest else reader.verify(node)
-            return None if is_right else "damaged"
+            return "" if is_right else "damaged"
         except (StoreError, MirrorDamaged):
             return "damaged"
 
-    def _orphans(self, needed: Collection[Digest]) -> tuple[int, int]:
-        return _total(info.size for info, digest in self._reader.list_blobs() if digest not in needed)
+    def _orphans(self) -> tuple[int, int]:
+        return _total(info.size for info, digest in self._reader.list_blobs() if digest not in self._nodes)
 
 
 def _batches(nodes: Iterable[Descriptor]) -> Iterator[list[Descriptor]]:

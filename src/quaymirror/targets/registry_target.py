@@ -273,8 +273,7 @@ def state_path(address: RegistryAddress, options: Options) -> Path:
 
 
 def _read_state(address: RegistryAddress, options: Options) -> tuple[State, str | None]:
-    path = state_path(address, options)
-    return State.open(path, read_only=True) if fsops.exists(path) else (State.empty(), None)
+    return State.open(state_path(address, options), read_only=True)
 
 
 async def _lock_state(
