@@ -36,12 +36,7 @@ class Checker:
         found: dict[str, Tag] = {}
         try:
             for wanted in self.selection.tags:
-                tags = (
-                    await self._matching(candidate, wanted)
-                    if is_pattern(wanted)
-                    else await self._one(candidate, wanted)
-                )
-                found |= {tag.name: tag for tag in tags}
+                found |= {tag.name: tag for tag in await self._tags(candidate, wanted)}
         except NotFound:
             return CandidateSkipped(name, "deleted since it was listed")
         except AccessDenied as error:
@@ -61,17 +56,18 @@ class Checker:
         ]
         return images or CandidateSkipped(name, "not updated since")
 
-    async def _matching(self, candidate: Candidate, glob: str) -> Iterable[Tag]:
-        found = await self.catalog.tags(candidate.repository, glob)
-        report_rejected(candidate.repository.name, found.rejected, self.observer)
-        return found.tags
+    async def _tags(self, candidate: Candidate, wanted: str) -> Iterable[Tag]:
+        """Return the tags that `wanted`, a tag or a glob, matches."""
+        if is_pattern(wanted):
+            found = await self.catalog.tags(candidate.repository, wanted)
+            report_rejected(candidate.repository.name, found.rejected, self.observer)
+            return found.tags
 
-    async def _one(self, candidate: Candidate, name: str) -> Iterable[Tag]:
         dated = self.selection.since is not None
-        answer = self.cache.recall(candidate, name, dated=dated)
+        answer = self.cache.recall(candidate, wanted, dated=dated)
         if answer is None:
-            answer = await self.catalog.tag(candidate.repository, name, batch=candidate.batch, dated=dated)
-            self.cache.remember(candidate, name, answer)
+            answer = await self.catalog.tag(candidate.repository, wanted, batch=candidate.batch, dated=dated)
+            self.cache.remember(candidate, wanted, answer)
 
         return () if answer.tag is None else (answer.tag,)
 

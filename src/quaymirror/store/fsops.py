@@ -197,7 +197,18 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True, suffix: str =
     """
     temporary = path.with_name(f".{path.name}.{suffix}")
     with local_errors("write", path), _removed_on_failure(temporary):
-        _write_new(temporary, content, sync=sync)
+        with step("open", temporary):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(temporary, flags, 0o644)
+
+        try:
+            _write(descriptor, [content], temporary)
+            if sync:
+                with step("fsync", temporary):
+                    os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
         with step("rename", path):
             temporary.replace(path)
 
@@ -261,19 +272,6 @@ def free_bytes(path: Path) -> tuple[int, int]:
         status = os.statvfs(path)
 
     return status.f_bavail * status.f_frsize, status.f_frsize
-
-
-def _write_new(path: Path, content: bytes, *, sync: bool) -> None:
-    with step("open", path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-
-    try:
-        _write(descriptor, [content], path)
-        if sync:
-            with step("fsync", path):
-                os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

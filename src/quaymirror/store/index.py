@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from ..events import Notice, Observer, ignore
 from ..untrusted import InvalidDocument
@@ -13,33 +12,24 @@ from .records import ImageRecord
 from .storage import INDEX, Storage
 
 
-class IndexFile:
-    """`index.json`. It is written from the state; entries of other tools are kept."""
+def update_index(
+    storage: Storage, records: Iterable[ImageRecord], *, without: Collection[str] = (), observer: Observer = ignore
+) -> None:
+    """Write the entries of `records` to `index.json`, and remove those named in `without`; other tools' entries stay.
 
-    def __init__(self, storage: Storage, observer: Observer = ignore) -> None:
-        self._storage = storage
-        self._observer = observer
-
-    def update(self, records: Iterable[ImageRecord], *, without: Collection[str] = ()) -> None:
-        """Write the entries of `records`, and remove those named in `without`. A damaged index is set aside first.
-
-        The file is not touched if nothing changes: programs that copy the mirror compare modification times.
-        """
-        text = self._storage.read(INDEX)
-        content = documents.project(self._parsed(text), records, without=without)
-        if content != text:
-            self._storage.replace(INDEX, content)
-
-    def _parsed(self, text: bytes | None) -> dict[str, Any] | None:
-        if text is None:
-            return None
-
+    A damaged index is set aside first. The file is not touched if nothing changes: programs that copy the mirror
+    compare modification times.
+    """
+    text = storage.read(INDEX)
+    document = None
+    if text is not None:
         try:
-            return documents.parse_index(text)
+            document = documents.parse_index(text)
         except InvalidDocument as error:
             aside = f"{INDEX}.damaged-{int(time.time())}"
-            self._storage.put(aside, text)
-            self._observer(
-                Notice(f"{self._storage}/{INDEX} {error}: set aside as {aside}, written again from the state")
-            )
-            return None
+            storage.put(aside, text)
+            observer(Notice(f"{storage}/{INDEX} {error}: set aside as {aside}, written again from the state"))
+
+    content = documents.project(document, records, without=without)
+    if content != text:
+        storage.replace(INDEX, content)

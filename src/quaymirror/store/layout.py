@@ -18,10 +18,10 @@ from . import fsops
 from .commits import GroupCommit
 from .executor import SerialExecutor
 from .fsops import Fsync
-from .index import IndexFile
+from .index import update_index
 from .local_storage import LocalStorage
 from .lock import Patience
-from .reader import LayoutReader, adopt
+from .reader import LayoutReader
 from .records import ImageRecord
 from .reservation import SpaceReservation
 from .state import State
@@ -55,7 +55,6 @@ class OCILayout:
         self._state = state
         self._observer = observer
         self._lock = lock
-        self._index = IndexFile(storage, observer)
         self._space = SpaceReservation(storage) if checks_space else None
         self._executor = SerialExecutor()
         # Its own threads, as in `LocalStorage`.
@@ -229,7 +228,7 @@ class OCILayout:
             return True
 
         # After a crash before the commit, or from another tool: blobs that no state knows are read once.
-        if adopt(self._storage, node):
+        if self._reader.adopt(node):
             self._fresh.add(node.digest)
             return True
 
@@ -271,7 +270,7 @@ class OCILayout:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        self._index.update(self._state.images())
+        update_index(self._storage, self._state.images(), observer=self._observer)
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
 

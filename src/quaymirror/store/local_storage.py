@@ -25,6 +25,7 @@ from .storage import BLOBS, MARKER, ObjectInfo, blob_key
 
 T = TypeVar("T")
 
+_THREADS = 8
 # An interrupted transfer that old is not continued any more.
 _STALE_SECONDS = 7 * 86_400.0
 # Files that an empty directory may have: a mount point's own, and what a crash leaves in the first second.
@@ -34,15 +35,15 @@ _NOT_FOREIGN = frozenset({"lost+found", ".oci-layout.new"})
 class LocalStorage:
     """A layout in a directory of this machine; see `Storage`."""
 
-    def __init__(self, root: Path, *, threads: int = 8, fsync: Fsync = Fsync.ALWAYS) -> None:
+    def __init__(self, root: Path, *, fsync: Fsync = Fsync.ALWAYS) -> None:
         self.root = root
         self._prefix = f"{root}/"
         self._own = root / ".quaymirror"
         self._ingest = self._own / "ingest"
         self._fsync = fsync
         # Its own threads: those of the default limiter may all be waiting for a call that needs the disk.
-        self._limiter = anyio.CapacityLimiter(threads)
-        self._pool = ExecutorPool(threads)
+        self._limiter = anyio.CapacityLimiter(_THREADS)
+        self._pool = ExecutorPool(_THREADS)
 
     def __str__(self) -> str:
         return str(self.root)

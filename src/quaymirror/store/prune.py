@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..documents import GoneJson, PruneJson
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest
-from .index import IndexFile
+from .index import update_index
 from .reader import LayoutReader
 from .records import AbsentImage
 from .state import State
@@ -82,7 +82,7 @@ def _absent_json(image: AbsentImage) -> GoneJson:
     return {"name": image.name, "digest": str(image.root), "gone_since": image.since}
 
 
-def make_plan(storage: Storage, state: State, *, grace: float, now: float | None = None) -> PrunePlan:
+def make_plan(storage: Storage, state: State, *, grace: float) -> PrunePlan:
     """Return the plan to delete images that have been missing at the source for `grace` seconds. It blocks.
 
     A complete discovery must have missed them, and another one that much later. If `grace` is shorter than
@@ -91,8 +91,7 @@ def make_plan(storage: Storage, state: State, *, grace: float, now: float | None
     :raises MirrorDamaged: if a manifest can't be read, so that the blobs it needs are unknown.
     :raises StoreError: if the disk fails.
     """
-    now = time.time() if now is None else now
-    absent = state.absent_images()
+    now, absent = time.time(), state.absent_images()
     untag = tuple(i for i in absent if not i.uncertain_because and i.seen - i.since >= grace)
     needed = _needed(storage, state, {image.name for image in untag})
     delay = min(grace, READER_SECONDS)
@@ -113,18 +112,18 @@ def make_plan(storage: Storage, state: State, *, grace: float, now: float | None
     )
 
 
-def carry_out(storage: Storage, state: State, plan: PrunePlan, *, now: float | None = None) -> None:
+def carry_out(storage: Storage, state: State, plan: PrunePlan) -> None:
     """Carry out `plan`. The lock must have been held since it was made, without readers. It blocks.
 
     :raises StoreError: if the disk fails; the next plan includes the rest.
     """
     names = {image.name for image in plan.untag}
     if names:
-        IndexFile(storage).update(state.images(), without=names)
+        update_index(storage, state.images(), without=names)
 
     orphans = [orphan.digest for orphan in (*plan.remove, *plan.later)]
     if names or set(orphans) != state.orphans().keys():
-        state.untag(names, orphans, time.time() if now is None else now)
+        state.untag(names, orphans, time.time())
 
     for orphan in plan.remove:
         storage.delete(blob_key(orphan.digest))

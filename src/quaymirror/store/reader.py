@@ -11,7 +11,7 @@ from ..oci import Descriptor, Digest, Index, Manifest, manifest
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..untrusted import InvalidDocument
 from . import documents
-from .storage import BLOBS, INDEX, ObjectInfo, Storage, blob_key, digest_of
+from .storage import BLOBS, INDEX, ObjectInfo, Storage, blob_key
 
 _READ_BYTES = 1024 * 1024
 
@@ -48,6 +48,14 @@ class LayoutReader:
                 hasher.update(chunk)
 
         return hasher.hexdigest() == node.digest.encoded
+
+    def adopt(self, node: Descriptor) -> bool:
+        """Verify a blob that another program may have stored. Return True if it is right: then it is durable, too."""
+        is_right = self.verify(node)
+        if is_right:
+            self._storage.persist(node)
+
+        return is_right
 
     def open(self, digest: Digest) -> AbstractContextManager[BinaryIO]:
         """Open the blob with `digest`, which is not verified."""
@@ -126,7 +134,11 @@ class LayoutReader:
     def list_blobs(self) -> Iterator[tuple[ObjectInfo, Digest | None]]:
         """Iterate over all blobs with their digests; None for objects that are not named by one."""
         for info in self._storage.list_objects(BLOBS):
-            yield info, digest_of(info.key)
+            _, algorithm, encoded = info.key.rsplit("/", 2)
+            try:
+                yield info, Digest(algorithm, encoded)
+            except InvalidName:
+                yield info, None
 
     def _is_occupied(self, digest: Digest) -> bool:
         """Return True if anything is in the place of a blob, even if it is not one."""
@@ -134,12 +146,3 @@ class LayoutReader:
             return self.exists(digest)
         except MirrorDamaged:
             return True
-
-
-def adopt(storage: Storage, node: Descriptor) -> bool:
-    """Verify a blob that another program may have stored. Return True if it is right: then it is durable, too."""
-    if not LayoutReader(storage).verify(node):
-        return False
-
-    storage.persist(node)
-    return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..oci import Descriptor, Digest, Index
 from .documents import CONTAINERD_NAME
-from .reader import LayoutReader, adopt
+from .reader import LayoutReader
 from .records import ImageRecord
 from .state import State
 from .storage import Storage
@@ -32,16 +32,16 @@ def rebuild(storage: Storage, state: State) -> Rebuilt:
     :raises MirrorDamaged: if the index is missing or can't be parsed.
     :raises StoreError: if the disk fails.
     """
-    result, verified = Rebuilt(), set[Digest]()
+    result, verified, reader = Rebuilt(), set[Digest](), LayoutReader(storage)
     records: list[ImageRecord] = []
-    for name, entry in LayoutReader(storage).index_entries():
+    for name, entry in reader.index_entries():
         registry = _registry(name, entry)
         present = state.image(name)
         if registry is None:
             result.foreign += 1
         elif present is not None and present.root.digest == entry.digest:
             result.known += 1
-        elif (record := _record(name, registry, entry, storage, verified)) is None:
+        elif (record := _record(name, registry, entry, reader, verified)) is None:
             result.broken += (name,)
         else:
             records.append(record)
@@ -59,12 +59,13 @@ def _registry(name: str, entry: Descriptor) -> str | None:
     return registry if slash and rest == name and ":" in name else None
 
 
-def _record(name: str, registry: str, entry: Descriptor, storage: Storage, verified: set[Digest]) -> ImageRecord | None:
+def _record(
+    name: str, registry: str, entry: Descriptor, reader: LayoutReader, verified: set[Digest]
+) -> ImageRecord | None:
     """Return the record of an image, None if it is incomplete. Blobs in `verified` are not read again."""
-    reader = LayoutReader(storage)
     unreadable: list[Descriptor] = []
     nodes = {node.digest: node for node in reader.walk(entry, lambda node, _: unreadable.append(node))}
-    if unreadable or not all(node.digest in verified or adopt(storage, node) for node in nodes.values()):
+    if unreadable or not all(node.digest in verified or reader.adopt(node) for node in nodes.values()):
         return None
 
     verified.update(nodes)

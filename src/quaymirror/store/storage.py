@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ..errors import InvalidName
 from ..oci import Descriptor, Digest
 from .lock import Patience
 from .sink import Sink
@@ -129,12 +128,3 @@ class Storage(Protocol):
 def blob_key(digest: Digest) -> str:
     """Return the key of the blob with `digest`."""
     return f"{BLOBS}/{digest.algorithm}/{digest.encoded}"
-
-
-def digest_of(key: str) -> Digest | None:
-    """Return the digest of the blob that is stored under `key`, None if the key is not that of a blob."""
-    _, algorithm, encoded = key.rsplit("/", 2)
-    try:
-        return Digest(algorithm, encoded)
-    except InvalidName:
-        return None

@@ -83,14 +83,8 @@ class QuayAPI:
     async def find_namespace(self, name: str) -> str | None:
         """Return the kind of `name`, "organization" or "user", None if it is unknown: its listing looks the same."""
         for kind, path in (("organization", "organization"), ("user", "users")):
-            try:
-                await self._get(f"/api/v1/{path}/{quote(name)}", lambda _, body: body)
-            except NotFound:
-                continue
-            except AccessDenied:
-                pass
-
-            return kind
+            if await self._status(f"/api/v1/{path}/{quote(name)}") != 404:
+                return kind
 
         return None
 
@@ -100,14 +94,17 @@ class QuayAPI:
         For a repository that can't exist, anonymous clients get 401, a token without rights here 403, a good one 404.
         """
         name = f"quaymirror-probe-{secrets.token_hex(8)}"
-        try:
-            await self._get(f"/api/v1/repository/{quote(organization)}/{name}", lambda _, body: body)
-        except NotFound:
-            return True
-        except AccessDenied as error:
-            return error.status == 403
+        return await self._status(f"/api/v1/repository/{quote(organization)}/{name}") in (200, 403, 404)
 
-        return True
+    async def _status(self, path: str) -> int | None:
+        try:
+            await self._get(path, lambda _, body: body)
+        except NotFound:
+            return 404
+        except AccessDenied as error:
+            return error.status
+
+        return 200
 
     async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
