@@ -23,6 +23,7 @@ from ..http.retry import Attempts
 from ..http.validator import Validator
 from ..oci import Descriptor, Digest, Reference, Repository, manifest, mediatype
 from ..oci.manifest import Node
+from ..oci.reference import BlobReference
 from .foreign import ForeignLayers
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
@@ -179,8 +180,7 @@ class RegistryPuller:
 
     async def open(
         self,
-        repository: Repository,
-        blob: Descriptor,
+        wanted: BlobReference,
         *,
         offset: int = 0,
         end: int | None = None,
@@ -188,7 +188,7 @@ class RegistryPuller:
         if_range: Validator | None = None,
         location: str = "",
     ) -> BlobStream:
-        """Open the stream of a blob from `offset` to before `end`; the server may send all, see `BlobStream.offset`.
+        """Open the stream of the `wanted` blob from `offset` to before `end`; see `BlobStream.offset`: all may come.
 
         It is a context that has to be left. `fresh` uses a new connection, `if_range` makes the range conditional, and
         the `location` of an earlier stream is requested directly. A blob that the registry doesn't have is requested
@@ -197,8 +197,9 @@ class RegistryPuller:
         :raises RangeRefused: if the server answers the range with something else.
         :raises SizeMismatch: if the server announces another size.
         """
+        blob = wanted.blob
         request = replace(
-            _blob(repository, blob),
+            _blob(wanted.repository, blob),
             headers=_range(offset, end, blob.size),
             fresh=fresh,
             if_range=if_range,

@@ -23,7 +23,7 @@ from ..store.verify import Damage, Progress, Verification, verify_layout
 from ..tasks import run_all
 from ..transfer.blob import fetch_blob
 from ..transfer.slots import FetchSlots
-from ..transfer.stream import BlobJob
+from ..transfer.stream import BlobJob, BlobProgress
 from .wiring import connect
 
 
@@ -69,7 +69,7 @@ class _Repair:
             else:
                 async with self.layout.sink(reference, node) as sink:
                     job = BlobJob(reference.repository, node, reference.name)
-                    await fetch_blob(job, self.source, sink, FetchSlots(1, 1), Meters())
+                    await fetch_blob(BlobProgress(job, Meters()), self.source, sink, FetchSlots(1, 1))
 
         return node.size
 

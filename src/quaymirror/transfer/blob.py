@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ..errors.transport import RangeRefused
-from ..progress.meters import Meter, Meters
+from ..progress.meters import Meter
 from ..store.sink import Sink
 from .segments import fetch_segments
 from .slots import FetchSlots
 from .source import Attempts, BlobSource, BlobStream
-from .stream import PROGRESS_BYTES, BlobJob, BlobProgress
+from .stream import PROGRESS_BYTES, BlobProgress
 
 
-async def fetch_blob(job: BlobJob, source: BlobSource, sink: Sink, slots: FetchSlots, meters: Meters) -> None:
-    """Write a blob to `sink`, verified. A slot is held only while bytes flow.
+async def fetch_blob(progress: BlobProgress, source: BlobSource, sink: Sink, slots: FetchSlots) -> None:
+    """Write the blob of `progress` to `sink`, verified. A slot is held only while bytes flow.
 
     A large blob is fetched in segments over several connections, if both sides support that; an interrupted transfer is
     resumed.
@@ -25,7 +25,7 @@ async def fetch_blob(job: BlobJob, source: BlobSource, sink: Sink, slots: FetchS
     :raises TransportError: if it can't be fetched.
     :raises StoreError: if the disk fails.
     """
-    blob, progress = job.blob, BlobProgress(job, meters)
+    blob = progress.blob
     attempts = source.attempts(progress.title)
     await fetch_segments(source, sink, slots, progress)
     progress.achieved = sink.offset
@@ -34,11 +34,11 @@ async def fetch_blob(job: BlobJob, source: BlobSource, sink: Sink, slots: FetchS
             await sink.prepare()
             # Otherwise all of it is present, only not verified.
             if sink.offset < blob.size or not blob.size:
-                async with slots.blob(blob.digest, job.ticket), _recovering(sink, progress, attempts):
+                async with slots.blob(blob.digest, progress.job.ticket), _recovering(sink, progress, attempts):
                     with progress.meter(sink.offset) as meter:
                         offset, validator = sink.offset, progress.validator if sink.offset else None
                         stream = await source.open(
-                            job.repository, blob, offset=offset, fresh=attempts.is_refetch, if_range=validator
+                            progress, offset=offset, fresh=attempts.is_refetch, if_range=validator
                         )
                         await _receive(stream, sink, progress, meter)
 

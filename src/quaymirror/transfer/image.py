@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -21,7 +21,7 @@ from .sharing import BlobSharing
 from .single_flight import SingleFlight
 from .slots import FetchSlots, ImageSlot
 from .source import BlobSource
-from .stream import BlobJob
+from .stream import BlobJob, BlobProgress
 from .target import Target
 
 
@@ -164,7 +164,7 @@ class ImageTransfer:
         for blobs in (own, others):
             left = self._keyed(blobs)
             while left:
-                batch = flights.start({key: partial(self._fetch_blob, blob) for key, blob in left.items()})
+                batch = flights.start({key: self._fetching(blob) for key, blob in left.items()})
                 await batch.settled.wait()
                 left = self._remaining(left, batch.ended)
 
@@ -206,8 +206,13 @@ class ImageTransfer:
         # If the repository of another image does not have the blob any more, that of this one may.
         return blob.digest in self._own or not failure.is_a(NotFound, AccessDenied)
 
-    async def _fetch_blob(self, blob: Descriptor) -> None:
+    def _fetching(self, blob: Descriptor) -> Callable[[], Awaitable[None]]:
+        job = BlobJob(self._reference.repository, blob, self._reference.name, self.slot.ticket)
+        return partial(self._fetch_blob, BlobProgress(job, self.context.meters))
+
+    async def _fetch_blob(self, progress: BlobProgress) -> None:
         """Bring a blob to the target. This can outlive the image: others may wait for it."""
+        blob = progress.blob
         self._own.add(blob.digest)
         context, target, reference = self.context, self.context.target, self.image.reference
         is_fetched = False
@@ -218,8 +223,7 @@ class ImageTransfer:
                     # Within the sink's context: otherwise two images that need the same blob could block each other.
                     async with context.sharing.exclusive(blob.digest):
                         if not await context.sharing.copy(blob, sink, borrower=target):
-                            job = BlobJob(reference.repository, blob, reference.name, self.slot.ticket)
-                            await fetch_blob(job, context.source, sink, context.slots, context.meters)
+                            await fetch_blob(progress, context.source, sink, context.slots)
                             is_fetched = True
 
         self.slot.begun(blob.digest)

@@ -151,8 +151,7 @@ class SegmentFetcher:
         start, requested = segment.offset, time.monotonic()
         try:
             stream = await self.source.open(
-                self.progress.job.repository,
-                self.progress.blob,
+                self.progress,
                 offset=start,
                 end=segment.end,
                 fresh=attempts.is_refetch,

@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
 from ..http.validator import Validator
-from ..oci.descriptor import Descriptor
-from ..oci.reference import Repository
+from ..oci.reference import BlobReference
 
 
 class BlobStream(Protocol):
@@ -65,8 +64,7 @@ class BlobSource(Protocol):
 
     async def open(
         self,
-        repository: Repository,
-        blob: Descriptor,
+        wanted: BlobReference,
         *,
         offset: int = 0,
         end: int | None = None,
@@ -74,7 +72,7 @@ class BlobSource(Protocol):
         if_range: Validator | None = None,
         location: str = "",
     ) -> BlobStream:
-        """Open the stream of a blob from `offset` to before `end`; the source may send all of it nevertheless.
+        """Open the stream of the `wanted` blob from `offset` to before `end`; all of it may come nevertheless.
 
         `fresh` asks for a new connection, `if_range` for all of the blob if it has changed, and `location` is the URL
         of an earlier redirect.

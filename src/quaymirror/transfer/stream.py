@@ -43,6 +43,7 @@ class BlobProgress:
 
     def __init__(self, job: BlobJob, meters: Meters) -> None:
         self.job = job
+        self.repository: Repository = job.repository
         self.blob: Descriptor = job.blob
         self.title: str = f"{job.label}: blob {job.blob.digest.short}"
         """The name of the operation in messages."""

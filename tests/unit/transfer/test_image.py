@@ -18,6 +18,7 @@ from quaymirror.errors import ContentMissing, NotFound, Phase
 from quaymirror.events import ignore
 from quaymirror.http.retry import Attempts, RetryPolicy
 from quaymirror.oci import Digest, Manifest, Reference, Repository
+from quaymirror.oci.reference import BlobReference
 from quaymirror.progress.meters import Meters
 from quaymirror.run.mirror_image import ImageMirror
 from quaymirror.store.records import ImageRecord
@@ -46,11 +47,11 @@ class GoneSource:
     async def manifest(self, repository: Repository, digest: Digest, **_: Any) -> NoReturn:
         raise NotFound(f"{repository}@{digest}")
 
-    async def open(self, repository: Repository, blob: Any, **_: Any) -> NoReturn:
-        key = (repository.name, blob.digest)
+    async def open(self, wanted: BlobReference, **_: Any) -> NoReturn:
+        key = (wanted.repository.name, wanted.blob.digest)
         self.requests[key] += 1
         await self.may_answer.setdefault(key, anyio.Event()).wait()
-        raise NotFound(f"{repository}: {blob.digest}")
+        raise NotFound(f"{wanted.repository}: {wanted.blob.digest}")
 
 
 class WholeBlob:
@@ -74,9 +75,9 @@ class WholeBlob:
 class CompleteSource(GoneSource):
     """A registry that has all blobs."""
 
-    async def open(self, repository: Repository, blob: Any, **_: Any) -> Any:
-        self.requests[repository.name, blob.digest] += 1
-        return WholeBlob({FIRST.digest: b"first", SECOND.digest: b"other"}[blob.digest])
+    async def open(self, wanted: BlobReference, **_: Any) -> Any:
+        self.requests[wanted.repository.name, wanted.blob.digest] += 1
+        return WholeBlob({FIRST.digest: b"first", SECOND.digest: b"other"}[wanted.blob.digest])
 
 
 class ForgetfulTarget(MemoryTarget):
