@@ -5,7 +5,7 @@ The script only sorts and filters the table. Everything that came from outside i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from importlib import resources
@@ -106,11 +106,9 @@ def _failures(failures: Sequence[OutcomeJson]) -> str:
     if not failures:
         return ""
 
-    rows = "".join(map(_failure, failures))
-    return (
-        f'<section class="failures"><h2 class="bad">Failed ({len(failures):,})</h2><div class="wide"><table>'
-        f"<thead><tr><th>image</th><th>where</th><th>why</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
+    table = _table({"image": "", "where": "", "why": ""}, map(_failure, failures))
+    title = f'<h2 class="bad">Failed ({len(failures):,})</h2>'
+    return f'<section class="failures">{title}<div class="wide">{table}</div></section>'
 
 
 def _failure(outcome: OutcomeJson) -> str:
@@ -156,15 +154,13 @@ def _hosts(document: ReportJson) -> str:
     if not document["hosts"]:
         return ""
 
-    rows = "".join(
+    rows = (
         f'<tr><td>{_text(name)}</td><td class="n">{host["retries"]:,}</td><td class="n">{host["throttled"]:,}</td>'
         f'<td class="n">{host["pauses"]:,}</td><td class="n">{human_duration(host["paused_s"])}</td></tr>'
         for name, host in document["hosts"].items()
     )
-    numbers = ("retries", "throttled", "pauses", "paused")
-    head = "<tr><th>host</th>" + "".join(f'<th class="n">{name}</th>' for name in numbers)
-    title = "<h2>Retries and rate limits</h2>"
-    return f"<section>{title}<table><thead>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
+    table = _table({"host": "", "retries": "n", "throttled": "n", "pauses": "n", "paused": "n"}, rows)
+    return f"<section><h2>Retries and rate limits</h2>{table}</section>"
 
 
 def _skipped(document: ReportJson) -> str:
@@ -177,25 +173,21 @@ def _skipped(document: ReportJson) -> str:
 
 
 def _images(outcomes: Sequence[OutcomeJson]) -> str:
-    columns = [
-        ("image", ""),
-        ("status", ""),
-        ("fetched", "n"),
-        ("reused", "n"),
-        ("took", "n"),
-        ("digest", ""),
-        ("remark", ""),
-    ]
-    head = "".join(f'<th class="{kind}"><button type="button">{name}</button></th>' for name, kind in columns)
+    kinds = {"image": "", "status": "", "fetched": "n", "reused": "n", "took": "n", "digest": "", "remark": ""}
+    buttons = {f'<button type="button">{name}</button>': kind for name, kind in kinds.items()}
     options = "".join(f"<option>{status}</option>" for status in _ORDER)
-    rows = "".join(map(_row, outcomes))
     return (
         f'<section class="images"><h2>Images ({len(outcomes):,})</h2>'
         '<div class="filters" hidden><input type="search" placeholder="part of a name, digest or remark" '
         f'aria-label="filter"><select aria-label="status"><option value="">every status</option>{options}</select>'
-        f'<output></output></div><div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></section>"
+        f'<output></output></div><div class="wide">{_table(buttons, map(_row, outcomes))}</div></section>'
     )
+
+
+def _table(head: Mapping[str, str], rows: Iterable[str]) -> str:
+    """Return a table with the columns of `head`, each with its class."""
+    cells = "".join(f'<th class="{kind}">{name}</th>' for name, kind in head.items())
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _row(outcome: OutcomeJson) -> str:

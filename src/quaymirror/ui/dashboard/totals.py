@@ -28,13 +28,13 @@ def full_totals(view: View) -> list[Row]:
         _images(view),
         _add_retries(view, _add_counts(view, view.row(" "), _COUNTS)),
         _bytes(view),
-        _speed(view),
+        _speed(view, "rate", reserved=14, width=7),
     ]
 
 
 def small_totals(view: View) -> list[Row]:
     """Return the most important totals, as few rows as a low frame has."""
-    bar, size, speed = _images(view, ""), _short_bytes(view), _short_speed(view)
+    bar, size, speed = _images(view, ""), _short_bytes(view), _speed(view, "", reserved=12, width=1)
     if view.height < 6:
         return [bar, _add_counts(view, view.row(), _COUNTS), size, speed]
 
@@ -153,18 +153,11 @@ def _short_bytes(view: View) -> Row:
     return row.add(f"{human_bytes(view.progress.bytes_reused)} saved")
 
 
-def _speed(view: View) -> Row:
-    row = view.row("rate").column(_rate(view), 13, STRONG)
-    return row.add(_history(view, row.room - 14), KNOWN).end(f"ETA {_eta(view):>7}")
-
-
-def _short_speed(view: View) -> Row:
-    row = view.row().column(_rate(view), 13, STRONG)
-    return row.add(_history(view, row.room - 12), KNOWN).end(f"ETA {_eta(view)}")
-
-
-def _history(view: View, width: int) -> str:
-    return sparkline(view.speeds.history, width, levels=view.glyphs.levels)
+def _speed(view: View, title: str, *, reserved: int, width: int) -> Row:
+    rate = view.glyphs.unknown if view.speeds.current is None else human_rate(view.speeds.current)
+    row = view.row(title).column(rate, 13, STRONG)
+    history = sparkline(view.speeds.history, row.room - reserved, levels=view.glyphs.levels)
+    return row.add(history, KNOWN).end(f"ETA {_eta(view):>{width}}")
 
 
 def _short_work(view: View) -> Row:
@@ -174,14 +167,7 @@ def _short_work(view: View) -> Row:
     )
 
 
-def _rate(view: View) -> str:
-    rate = view.speeds.current
-    return view.glyphs.unknown if rate is None else human_rate(rate)
-
-
 def _eta(view: View) -> str:
-    if view.progress.finished is not None:
-        return view.glyphs.unknown
-
-    left = seconds_left(view.progress, view.speeds.steady, view.now)
+    has_ended = view.progress.finished is not None
+    left = None if has_ended else seconds_left(view.progress, view.speeds.steady, view.now)
     return view.glyphs.unknown if left is None else human_duration(left)
