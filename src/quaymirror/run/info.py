@@ -44,6 +44,7 @@ async def image_infos(selection: Selection, options: Options, *, observer: Obser
 
     For a multi-arch image it is that of linux/amd64, or of the first of the platforms in `options`.
 
+    :raises ConfigError: if the selection needs more than this way of discovery can tell.
     :raises SelectionEmpty: if the selection matches nothing.
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """

@@ -72,6 +72,7 @@ async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, obse
 
     :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted; a dry run
         does not check that.
+    :raises TargetRefused: if something else is at `path`.
     :raises LockHeld: if a run writes to the layout, or if it is being read.
     :raises MirrorDamaged: if a manifest is damaged, so that the blobs it needs are unknown.
     :raises StoreError: if the disk fails.

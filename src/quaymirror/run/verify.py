@@ -31,7 +31,7 @@ async def verify(
     are fetched again from the source; with `repair_state` the state is rebuilt from the layout first.
 
     :raises ConfigError: if `target` can't be verified like that.
-    :raises LockHeld: if the layout is to be repaired while a run writes to it.
+    :raises LockHeld: if a run deletes blobs of the layout, or writes to it while it is to be repaired.
     :raises QuaymirrorError: if the target can't be read.
     """
     spec = find_target(target, options)

@@ -69,14 +69,12 @@ def _host(view: View, name: str, host: Host) -> Row:
     """Show the limits of a host and its incidents; limits of the rate come first, because they slow the run down."""
     paces = sorted(host.paces.values(), key=lambda pace: (pace.rate is None, pace.kind))
     row = view.row("host").add(name)
-    limits = [f"   {pace.kind} {pace_text(pace)}" for pace in paces if pace.rate is not None]
-    incidents = _incidents(host, row.room - len("".join(limits)) - 1)
-    for text in limits:
-        row.add(text)
-
-    for pace in paces:
-        text = f"   {pace.kind} {pace_text(pace)}"
-        if pace.rate is None and len(text) + len(incidents) + 1 < row.room:
+    texts = [(f"   {pace.kind} {pace_text(pace)}", pace.rate is not None) for pace in paces]
+    incidents = _incidents(host, row.room - sum(len(text) for text, is_limit in texts if is_limit) - 1)
+    for text, is_limit in texts:
+        if is_limit:
+            row.add(text)
+        elif len(text) + len(incidents) + 1 < row.room:
             row.add(text, FAINT)
 
     return row.end(incidents, FAINT)
