@@ -14,7 +14,7 @@ from pushing import organization
 from receiver import Breakage, Receiver
 from trouble import GLANCE, NOVA, two_images
 
-from quaymirror.testing import Fault, QuayServer, bad_gateway
+from quaymirror.testing import Fault, QuayServer, ReplaceBody, bad_gateway
 
 # As Quay's nginx, or another proxy, answers while what is behind it restarts.
 PAGE = bad_gateway(404, "Not Found")
@@ -63,6 +63,23 @@ async def test_a_page_of_a_proxy_does_not_say_that_a_target_lost_anything(tmp_pa
         done = await run("verify", target.address, "--state", state, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
+
+
+NO_TAGS = ReplaceBody(b'{"tags": [], "page": 1, "has_additional": true}')
+
+
+@pytest.mark.parametrize("tag", [TAG, "2025*"], ids=["a tag", "a glob"])
+async def test_no_tags_of_several_are_no_answer(tag: str, tmp_path: Path) -> None:
+    words = ["sync", "kolla", "*", tag, "--to", "mirror", "--retries", "1"]
+    async with QuayServer(two_images()) as server:
+        server.faults.append(Fault("^/api/v1/repository/kolla/nova/tag/", NO_TAGS, times=1))
+        await run(*words, "--server", server.url, cwd=tmp_path, check=0)
+        assert {*layouts.names(tmp_path / "mirror")} == {NOVA, GLANCE}
+        server.faults[:] = [Fault("^/api/v1/repository/kolla/nova/tag/", NO_TAGS)]
+        done = await run(*words, "--server", server.url, "--full-check", cwd=tmp_path, check=3)
+
+    assert "says that there are more" in done.stderr
+    assert NOVA in layouts.names(tmp_path / "mirror")
 
 
 async def test_an_answer_of_the_registry_itself_counts(tmp_path: Path) -> None:

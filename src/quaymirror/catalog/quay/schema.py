@@ -72,11 +72,15 @@ def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
 
     Entries whose name can't be a tag's are rejected one by one.
 
-    :raises Unavailable: if it is not a list of tags, a tag has no digest, or it has more tags than any page.
+    :raises Unavailable: if it is not a list of tags, a tag has no digest, it has more tags than any page, or none
+        although it says that there are more.
     """
     document, entries = _document(body, "tags")
     if not all(isinstance(entry, dict) for entry in entries):
         raise Unavailable("the API's answer is not a list of tags")
+
+    if not entries and document.get("has_additional") is True:
+        raise Unavailable("the API's answer has no tags, and says that there are more")
 
     parsed = [_tag(entry) for entry in entries]
     return TagPage(
