@@ -17,12 +17,12 @@ class InvalidDocument(ValueError):
 
 
 def parse_object(
-    document: bytes | str, *, limit: int, nan_is_null: bool = False, unique: Container[str] | None = None
+    document: bytes | str, *, limit: int, nan_is_text: bool = False, unique: Container[str] | None = None
 ) -> dict[str, Any]:
     """Return the JSON object that `document`, of at most `limit` bytes of UTF-8, holds.
 
-    With `nan_is_null`, numbers that JSON can't express (NaN, Infinity, 1e999) are read as null. `unique` are the keys,
-    in lower case, that must not occur twice in an object; all of them by default.
+    With `nan_is_text`, numbers that JSON can't express (NaN, Infinity, 1e999) are read as text, since null can have a
+    meaning. `unique` are the keys, in lower case, that must not occur twice in an object; all of them by default.
 
     :raises InvalidDocument: if it is larger, not UTF-8, not JSON (RFC 8259), nested too
         deeply, not an object, or has a key twice in one object, of which parsers choose different values.
@@ -35,7 +35,7 @@ def parse_object(
     try:
         # json would also guess UTF-16 and UTF-32, which no other tool accepts.
         text = document if isinstance(document, str) else document.decode()
-        number = _finite_or_none if nan_is_null else _finite
+        number = _finite_or_text if nan_is_text else _finite
         value = json.loads(
             text, object_pairs_hook=partial(_checked, unique=unique), parse_constant=number, parse_float=number
         )
@@ -61,14 +61,14 @@ def _checked(pairs: list[tuple[str, Any]], unique: Container[str] | None) -> dic
     return fields
 
 
-def _finite_or_none(text: str) -> float | None:
+def _finite_or_text(text: str) -> float | str:
     number = float(text)
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) else text
 
 
 def _finite(text: str) -> float:
-    number = _finite_or_none(text)
-    if number is None:
+    number = _finite_or_text(text)
+    if isinstance(number, str):
         raise ValueError("not a finite number")
 
     return number

@@ -254,7 +254,9 @@ async def test_an_empty_or_unknown_organization_is_reported_and_nothing_is_prune
     assert {*layouts.names(tmp_path / "mirror")} == {NOVA, GLANCE}
 
 
-ODD: list[object] = [None, 0, -1, 253_402_300_800, 1_795_469_801_000, "1795469801", 1e300, True, [], {}, 2**64, 0.5]
+NAN, INFINITY = float("nan"), float("inf")
+TIMES: list[object] = [0, -1, 253_402_300_800, 1_795_469_801_000, "1795469801", 1e300, NAN, INFINITY, 2**64, 0.5]
+ODD: list[object] = [None, True, [], {}, *TIMES]
 
 
 @pytest.mark.parametrize("moment", ODD, ids=repr)

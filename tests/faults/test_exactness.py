@@ -397,3 +397,18 @@ async def test_ambiguous_documents_are_refused(tmp_path: Path) -> None:
         await sync(server, tmp_path / "mirror", cwd=tmp_path, code=3)
 
     assert layouts.names(tmp_path / "mirror") == {}
+
+
+async def test_info_shows_each_image_that_is_accepted(tmp_path: Path) -> None:
+    registry = Registry()
+    for number, image in enumerate(ACCEPTED.values()):
+        registry.organization("kolla").repository(f"image-{number}").push(TAG, image)
+
+    async with QuayServer(registry) as server:
+        done = await run("info", "kolla", "*", TAG, "--server", server.url, "--json", cwd=tmp_path)
+
+    assert "internal error" not in done.stderr
+    infos = json.loads(done.stdout)
+    assert len(infos) == len(ACCEPTED)
+    errors = [info["error"] for info in infos if "error" in info]
+    assert all("has no image for linux/amd64" in error for error in errors)

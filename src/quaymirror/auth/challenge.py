@@ -76,7 +76,7 @@ def parse_token(body: bytes) -> TokenAnswer:
     :raises Unavailable: if it contains no usable token.
     """
     try:
-        fields = parse_object(body, limit=_MAX_ANSWER, nan_is_null=True)
+        fields = parse_object(body, limit=_MAX_ANSWER, nan_is_text=True)
     except InvalidDocument as error:
         raise Unavailable(f"the answer of the token service {error}") from None
 

@@ -102,7 +102,7 @@ async def _fetch(
 
     content = await source.blob(reference.repository, node.config)
     try:
-        config = parse_object(content, limit=_MAX_CONFIG_BYTES, nan_is_null=True)
+        config = parse_object(content, limit=_MAX_CONFIG_BYTES, nan_is_text=True)
     except InvalidDocument as error:
         raise UnsupportedContent(f"{reference.name}: its config {error}") from None
 
@@ -110,7 +110,7 @@ async def _fetch(
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    layers = manifest["layers"]
+    layers = _layers(manifest)
     return {
         "schema_version": manifest.get("schemaVersion"),
         "media_type": manifest.get("mediaType"),
@@ -149,7 +149,7 @@ def _add_layers(info: dict[str, Any], manifest: Mapping[str, Any], config: Mappi
             "media_type": layer["mediaType"],
             "compression": _compression(layer["mediaType"]),
         }
-        for number, layer in enumerate(manifest["layers"])
+        for number, layer in enumerate(_layers(manifest))
     ]
     for layer, diff_id in zip(info["layers"], _diff_ids(config), strict=False):
         layer["diff_id"] = diff_id
@@ -157,6 +157,10 @@ def _add_layers(info: dict[str, Any], manifest: Mapping[str, Any], config: Mappi
     steps = [step for step in _history(config) if not step.get("empty_layer")]
     for layer, step in zip(info["layers"], steps, strict=False):
         layer["created_by"] = step.get("created_by", "")
+
+
+def _layers(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return manifest.get("layers") or []  # Go writes an empty list as null
 
 
 def _compression(media_type: str) -> str:

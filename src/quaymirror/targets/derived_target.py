@@ -376,7 +376,7 @@ def _state_directory(address: DerivedAddress) -> Path:
 def _diff_ids(config: bytes, image: Manifest, reference: Reference) -> tuple[Digest, ...]:
     """Return the digests of the decompressed layers (image-spec, config.md, "rootfs")."""
     try:
-        document = parse_object(config, limit=_MAX_CONFIG_BYTES, nan_is_null=True)
+        document = parse_object(config, limit=_MAX_CONFIG_BYTES, nan_is_text=True)
         diff_ids = tuple(Digest.parse(diff_id) for diff_id in document["rootfs"]["diff_ids"])
     except (InvalidDocument, TypeError, KeyError, InvalidName):
         raise UnsupportedContent(

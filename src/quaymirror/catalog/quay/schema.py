@@ -94,7 +94,7 @@ def parse_tags(body: bytes, *, at: int | None = None) -> TagPage:
 def _document(body: bytes, key: str) -> tuple[dict[str, Any], list[Any]]:
     """Return the document in `body`, and the list that it has under `key`."""
     try:
-        document = parse_object(body, limit=MAX_ANSWER, nan_is_null=True)
+        document = parse_object(body, limit=MAX_ANSWER, nan_is_text=True)
     except InvalidDocument as error:
         raise Unavailable(f"the API's answer {error}") from None
 
