@@ -133,7 +133,6 @@ INNER_LAYERS = {
         "context",
         "verify",
         "report",
-        "workers",
         "metrics",
         "run_history",
         "stages",

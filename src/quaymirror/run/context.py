@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from ..errors import ExitCode, Failure, LockHeld, QuaymirrorError, most_severe
 from ..events import Event, Notice, Observer, ignore
@@ -58,7 +61,8 @@ class Stop:
 class Run:
     """The state that the tasks of one run share. `listener` gets each event after the run has counted it.
 
-    `fatal` is the most severe error that ended the run, `empty` the error of a selection without images.
+    `fatal` is the most severe error that ended the run, `empty` the error of a selection without images. `failure`
+    is the error that prevented a report.
     """
 
     selections: tuple[Selection, ...]
@@ -74,6 +78,14 @@ class Run:
     fatal: Failure | None = None
     empty: Failure | None = None
     is_waiting: bool = False
+    failure: Failure | None = None
+    close: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+    """Called after the run, before another one begins on the same target."""
+
+    @property
+    def state_directory(self) -> Path:
+        """The directory of the target's state."""
+        return self.spec.state_directory(self.options)
 
     def emit(self, event: Event) -> None:
         """Count `event`, and pass it on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..settings import DEFAULT_TARGET, Options
 from ..store.verify import Verification
 from ..targets.kinds import TargetSpec, common_target
 from . import pruning
-from .context import Stop
+from .context import Run, Stop
 from .report import Report
 from .shared import Engine, open_engine
 from .sync import make_run, mirror
@@ -98,6 +98,7 @@ class JobResult:
 
     job: Job
     handle: JobHandle
+    run: Run | None = field(default=None, repr=False)
     report: Report | None = None
     failure: Failure | None = None
     verification: Verification | None = None
@@ -132,13 +133,19 @@ async def run_jobs(jobs: Iterable[Job], watch: Watch = unwatched) -> list[JobRes
         async with watch(group) as handles:
             together = [JobResult(job, handle) for job, handle in zip(group, handles, strict=True)]
             results += together
+            reports: dict[str, Report] = {}
             try:
                 async with open_engine([job.options for job in group]) as engine, anyio.create_task_group() as tasks:
-                    for lane in _grouped(together, lambda result: os.path.realpath(result.job.state_directory)):
-                        tasks.start_soon(_run_lane, lane, engine, len(group) > 1)
+                    for lane in _grouped(_begin(together, engine), lambda run: os.path.realpath(run.state_directory)):
+                        tasks.start_soon(_run_lane, lane, reports, len(group) > 1)
             except QuaymirrorError as error:
                 for result in together:
                     result.failure = Failure.of(error)
+
+            for result in together:
+                if result.run is not None:
+                    result.report = reports.get(result.run.run_id)
+                    result.failure = result.failure or result.run.failure
 
         await _verify(together)
         if any(handle.stop.exit_code is not None for handle in handles):
@@ -147,23 +154,34 @@ async def run_jobs(jobs: Iterable[Job], watch: Watch = unwatched) -> list[JobRes
     return results
 
 
-async def _run_lane(results: Sequence[JobResult], engine: Engine, has_company: bool) -> None:
-    """Run jobs of one target one after the other; `has_company` if other jobs run at the same time."""
+def _begin(results: Iterable[JobResult], engine: Engine) -> Iterator[Run]:
+    """Yield the runs of jobs; one that contradicts itself fails."""
     for result in results:
         job, handle = result.job, result.handle
-        if handle.stop.exit_code is not None:
+        try:
+            result.run = make_run(job.selections, job.target, job.options, job.names, engine)
+        except QuaymirrorError as error:
+            result.failure = Failure.of(error)
+        else:
+            result.run.listener, result.run.progress, result.run.stop = handle.observe, handle.progress, handle.stop
+            result.run.close = handle.close
+            yield result.run
+
+
+async def _run_lane(runs: Sequence[Run], reports: dict[str, Report], has_company: bool) -> None:
+    """Carry out runs to one target, one after the other; `has_company` if other jobs run at the same time."""
+    for run in runs:
+        if run.stop.exit_code is not None:
             return
 
         try:
-            run = make_run(job.selections, job.target, job.options, job.names, engine)
-            run.listener, run.progress, run.stop = handle.observe, handle.progress, handle.stop
-            result.report = await mirror(run)
-            await handle.close()
+            reports[run.run_id] = await mirror(run)
+            await run.close()
         except QuaymirrorError as error:
-            result.failure = Failure.of(error)
+            run.failure = Failure.of(error)
             if has_company:
                 # The other jobs can take hours: show the failure now.
-                handle.observe(Notice(f"{job}: {error.message}"))
+                run.listener(Notice(f"{', '.join(run.jobs) or run.spec}: {error.message}"))
 
 
 async def _verify(results: Iterable[JobResult]) -> None:

@@ -1,84 +1,161 @@
-"""The stages of a run: discovery, and the workers that mirror what it finds."""
+"""The stages of a run: discovery, and the workers that mirror what it finds, one image at a time each."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ..catalog.base import PinnedImage
+from ..discovery.checks import check_again
 from ..discovery.discover import discover
-from ..errors import Failure, QuaymirrorError, SelectionEmpty, StoreError
-from ..events import ImageQueued, StopRequested
+from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, StoreError
+from ..events import CandidateSkipped, ImageFinished, ImageQueued, ImageStarted, Outcome, StopRequested
 from ..tasks import from_group
+from ..transfer.image import TransferContext
+from ..transfer.single_flight import SingleFlight
+from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
 from .context import Run
+from .mirror_image import ImageMirror
 from .run_history import RunHistory
 from .shared import Engine
-from .wiring import Services
-from .workers import start_workers
+
+# Images in progress per fetch slot; the extra ones only wait for layers that are already being fetched.
+_WAITING = 4
 
 
-async def run_stages(run: Run, engine: Engine, target: Target, history: RunHistory) -> None:
-    """Run discovery and workers to their end, or until the run is asked to stop.
+def worker_count(concurrency: int, target: Target) -> int:
+    """Return the number of images in progress. With a concurrency of 1, images are mirrored one after the other."""
+    return concurrency if target.capabilities.staging or concurrency == 1 else concurrency * _WAITING
 
-    :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
-    """
-    services, discovery = engine.source.services(run.options, run.emit), anyio.CancelScope()
-    async with anyio.create_task_group() as watchers:
-        watchers.start_soon(_watch, run, discovery)
-        watchers.start_soon(_watch_clock, run)
+
+class Stages:
+    """Discovery and workers of a run whose target and history are open."""
+
+    def __init__(self, run: Run, engine: Engine, target: Target, history: RunHistory) -> None:
+        self._run = run
+        self._engine = engine
+        self._target = target
+        self._history = history
+        self._services = engine.source.services(run.options, run.emit)
+
+    async def run_all(self) -> None:
+        """Run discovery and workers to their end, or until the run is asked to stop.
+
+        :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
+        """
+        discovery = anyio.CancelScope()
+        async with anyio.create_task_group() as watchers:
+            watchers.start_soon(self._watch, discovery)
+            watchers.start_soon(self._watch_clock)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    watchers.start_soon(self._watch_at_once, tasks.cancel_scope)
+                    images = self._start_workers(tasks)
+                    with images, discovery:
+                        await self._discover(images)
+            except BaseExceptionGroup as group:
+                error = from_group(group)
+                if error is None:
+                    raise
+
+                self._run.abort(error)
+
+            watchers.cancel_scope.cancel()
+
+    async def _discover(self, images: MemoryObjectSendStream[PinnedImage]) -> None:
+        """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
+        run, catalog, registry = self._run, self._services.catalog, self._run.options.source.origin.netloc
+        found = discover(run.selections, catalog, registry, cache=self._history.tags, observer=run.emit)
         try:
-            async with anyio.create_task_group() as tasks:
-                watchers.start_soon(_watch_at_once, run, tasks.cancel_scope)
-                images = start_workers(run, engine, services, target, tasks)
-                with images, discovery:
-                    await _discover(run, services, history, images)
-        except BaseExceptionGroup as group:
-            error = from_group(group)
-            if error is None:
-                raise
-
+            async with aclosing(found):
+                async for image in found:
+                    await images.send(image)
+                    run.emit(ImageQueued(image.reference))
+        except SelectionEmpty as error:
+            run.empty = Failure.of(error)
+        except QuaymirrorError as error:
             run.abort(error)
 
-        watchers.cancel_scope.cancel()
+        try:
+            await self._history.save_tags()
+        except StoreError as error:
+            run.abort(error)
 
+    def _start_workers(self, tasks: TaskGroup) -> MemoryObjectSendStream[PinnedImage]:
+        """Start the workers and return the stream of images for them."""
+        run, engine, options = self._run, self._engine, self._run.options
+        self._context = TransferContext(
+            source=self._services.source,
+            target=self._target,
+            flights=SingleFlight(tasks),
+            slots=engine.slots,
+            meters=run.progress.meters,
+            observer=run.emit,
+            sharing=engine.sharing,
+            platforms=options.discovery.platforms,
+            run_id=run.run_id,
+            counted=engine.counted if options.target.dry_run else None,
+        )
+        found, images = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
+        with images:
+            for _ in range(worker_count(options.limits.concurrency, self._target)):
+                tasks.start_soon(self._work, images.clone())
 
-async def _discover(
-    run: Run, services: Services, history: RunHistory, images: MemoryObjectSendStream[PinnedImage]
-) -> None:
-    """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
-    registry = run.options.source.origin.netloc
-    found = discover(run.selections, services.catalog, registry, cache=history.tags, observer=run.emit)
-    try:
-        async with aclosing(found):
-            async for image in found:
-                await images.send(image)
-                run.emit(ImageQueued(image.reference))
-    except SelectionEmpty as error:
-        run.empty = Failure.of(error)
-    except QuaymirrorError as error:
-        run.abort(error)
+        return found
 
-    try:
-        await history.save_tags()
-    except StoreError as error:
-        run.abort(error)
+    async def _work(self, inbox: MemoryObjectReceiveStream[PinnedImage]) -> None:
+        """Mirror images as they come, taking turns with other runs. Failures of single images are outcomes."""
+        run, context = self._run, self._context
+        with inbox:
+            async for image in inbox:
+                # Each image has a slot of its own: a blob that it began may go on after it has failed.
+                async with ImageSlot(context.slots) as slot:
+                    if run.stop.reason is not None:
+                        return
 
+                    run.emit(ImageStarted(image.reference))
+                    mirror = ImageMirror(image)
+                    async for transfer in mirror.transfers(context, slot, self._check_again):
+                        with mirror.recording(transfer):
+                            await transfer.run()
 
-async def _watch(run: Run, discovery: anyio.CancelScope) -> None:
-    await run.stop.wait()
-    run.emit(StopRequested(run.stop.reason or ""))
-    discovery.cancel()
+                self._finish(mirror.outcome())
 
+    async def _check_again(self, image: PinnedImage) -> PinnedImage | CandidateSkipped:
+        return await check_again(image, self._run.selections, self._services.catalog)
 
-async def _watch_clock(run: Run) -> None:
-    if run.options.limits.max_duration is not None:
-        await anyio.sleep(run.options.limits.max_duration)
-        run.stop.request("the time limit was reached")
+    def _finish(self, outcome: Outcome) -> None:
+        run, outcome = self._run, self._collapse_repeated_error(outcome)
+        run.emit(ImageFinished(outcome))
+        if outcome.error is not None and outcome.error.scope is Scope.RUN:
+            run.abort(outcome.error.error())
 
+    def _collapse_repeated_error(self, outcome: Outcome) -> Outcome:
+        """Shorten a failure of the disk that has ended the run already: every image in flight fails with it."""
+        failure = outcome.error
+        is_fatal = failure is not None and failure.is_a(StoreError) and failure.scope is Scope.RUN
+        if failure is None or not is_fatal or self._run.fatal is None:
+            return outcome
 
-async def _watch_at_once(run: Run, everything: anyio.CancelScope) -> None:
-    await run.stop.wait_at_once()
-    everything.cancel()
+        return replace(outcome, error=replace(failure, message="stopped with the run", scope=Scope.IMAGE))
+
+    async def _watch(self, discovery: anyio.CancelScope) -> None:
+        stop = self._run.stop
+        await stop.wait()
+        self._run.emit(StopRequested(stop.reason or ""))
+        discovery.cancel()
+
+    async def _watch_clock(self) -> None:
+        limit = self._run.options.limits.max_duration
+        if limit is not None:
+            await anyio.sleep(limit)
+            self._run.stop.request("the time limit was reached")
+
+    async def _watch_at_once(self, everything: anyio.CancelScope) -> None:
+        await self._run.stop.wait_at_once()
+        everything.cancel()

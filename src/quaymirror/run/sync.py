@@ -21,7 +21,7 @@ from .context import Run, Stop
 from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
-from .stages import run_stages
+from .stages import Stages
 from .wiring import connect_target
 
 
@@ -77,12 +77,11 @@ async def mirror(run: Run) -> Report:
     async with AsyncExitStack() as stack:
         try:
             async with _open(run) as target:
-                directory = run.spec.state_directory(run.options)
-                opening = open_history(directory, run.selections, run.options, run.emit)
+                opening = open_history(run.state_directory, run.selections, run.options, run.emit)
                 history = await stack.enter_async_context(opening)
                 run.emit(_started(run))
                 async with _shared(run, target) as engine:
-                    await run_stages(run, engine, target, history)
+                    await Stages(run, engine, target, history).run_all()
 
                 await history.save_tags()
                 await _settle(run, target, history)

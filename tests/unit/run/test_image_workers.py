@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quaymirror.run.workers import worker_count
+from quaymirror.run.stages import worker_count
 from quaymirror.transfer.target import Capabilities
 
 
