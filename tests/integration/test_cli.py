@@ -58,6 +58,14 @@ async def test_bad_input_gets_one_clear_line_and_exit_code_2(case: str, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [[], ["config"]])
+async def test_a_command_without_its_arguments_prints_the_help(words: list[str], tmp_path: Path) -> None:
+    done = await run(*words, cwd=tmp_path, check=0)
+    assert done.stdout.startswith("Usage: quaymirror")
+    assert "Commands:\n" in done.stdout
+    assert done.stderr == ""
+
+
 async def test_an_unreachable_server_is_told_in_one_line_with_exit_code_5(tmp_path: Path) -> None:
     done = await run("list", "kolla", "--server", "http://127.0.0.1:9", "--retries", "0", cwd=tmp_path, check=5)
     assert done.stderr == "quaymirror: can't list 'kolla': 127.0.0.1:9: cannot connect: connection refused\n"

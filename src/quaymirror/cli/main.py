@@ -120,6 +120,9 @@ def _cause(error: BaseException) -> BaseException:
 def _code_of(error: BaseException) -> int:
     """Print one line about the error that ended the command, and return its exit code."""
     match error:
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message())
+            return ExitCode.OK
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "quaymirror"
             return _complain(f"{error.format_message().rstrip('.')} (try '{command} --help')", ExitCode.USAGE)
