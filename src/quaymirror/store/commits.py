@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import anyio
+
 from ..errors import QuaymirrorError
 from .executor import SerialExecutor
 from .records import ImageRecord
@@ -35,8 +37,10 @@ class GroupCommit:
         """
         mine = _Pending(record)
         self._pending.append(mine)
-        # The first of several calls commits the images of all; the others find none.
-        await self._executor.run(self._commit_pending)
+        # The first of several calls commits the images of all, also those of callers that are cancelled now.
+        with anyio.CancelScope(shield=True):
+            await self._executor.run(self._commit_pending)
+
         if mine.error is not None:
             raise mine.error
 

@@ -106,15 +106,12 @@ class _Call:
     result: Any = None
     error: BaseException | None = None
 
-    def run(self) -> None:
-        try:
-            self.result = self.function()
-        except BaseException as error:
-            self.error = error
-
-        self.is_over = True
-
 
 def _run(calls: Sequence[_Call]) -> None:
     for call in calls:
-        call.run()
+        try:
+            call.result = call.function()
+        except BaseException as error:
+            call.error = error
+
+        call.is_over = True

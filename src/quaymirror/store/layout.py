@@ -33,6 +33,7 @@ T = TypeVar("T")
 _CHECKPOINT_IMAGES = 500
 _CHECKPOINT_SECONDS = 30.0
 _READERS = 8
+_STATE = Path(".quaymirror", "state.db")
 
 
 class OCILayout:
@@ -91,7 +92,7 @@ class OCILayout:
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(storage.writing(patience))
             storage.create()
-            path = _state_path(root)
+            path = root / _STATE
             fsops.make_directory(path.parent)
             state, notice = State.open(path, sync=fsync is not Fsync.NEVER)
             stack.callback(state.close)
@@ -116,7 +117,7 @@ class OCILayout:
         """
         storage = LocalStorage(root)
         storage.exists()
-        state, _ = State.open(_state_path(root), read_only=True)
+        state, _ = State.open(root / _STATE, read_only=True)
         try:
             yield cls(storage, state)
         finally:
@@ -273,7 +274,3 @@ class OCILayout:
         update_index(self._storage, self._state.images(), observer=self._observer)
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
-
-
-def _state_path(root: Path) -> Path:
-    return root / ".quaymirror" / "state.db"

@@ -44,12 +44,9 @@ class QuayAPI:
             raise CredentialsRefused(message, status=error.status) from None
 
     async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
-        """Return the living tag called `tag` of `repository` (with its organization).
+        """Return the living tag called `tag` of `repository` (with its organization); see `Catalog.tag`.
 
         :raises RateLimited: if the server limits us so much that the call would have to wait, unless `patient`.
-        :raises NotFound: if the repository was deleted.
-        :raises AccessDenied: if it was deleted or is private: Quay answers anonymous clients the same for both.
-        :raises CredentialsRefused: if our token is no longer accepted.
         """
         found = await self._tags(repository, {"specificTag": tag, "limit": "1"}, patient=patient)
         if found.rejected:
@@ -63,8 +60,6 @@ class QuayAPI:
 
         With `part` only tags that hold this text come, and some others: the server folds case and knows wildcards.
         Tags that move between two pages may come twice, or not at all: see `matching_tags`.
-
-        :raises QuaymirrorError: as `tag`.
         """
         query = {"limit": "100", "page": str(number)}
         return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
