@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..settings.register import JOB_TABLE, REGISTER, RUN_TABLE, SELECTION
 from ..text import counted, escape_controls
 from .help import WIDE, options
+from .messages import say
 from .options import json_option
 from .outputs import shown_url
 from .run import ResolvedValue, config_file, job_of, job_values, run, run_values
@@ -93,7 +94,7 @@ def import_(file: Path) -> int:
     converted = convert(text, str(file))
     click.echo(converted.toml, nl=False)
     for line in converted.left_out:
-        click.echo(f"quaymirror: not imported: {escape_controls(line)}", err=True)
+        say(f"not imported: {line}")
 
     return 0
 

@@ -15,8 +15,9 @@ from ..run.jobs import Job, run_jobs
 from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
-from .console import Console, watch
+from .console import report
 from .help import WIDE, command_option, options
+from .observers import observe_runs
 
 _TAG = "2025.1-debian"
 # Slow enough to watch: the round trip of another continent, and connections that need a moment per layer.
@@ -45,7 +46,7 @@ async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -
     async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
         job = Job((Selection("kolla", "*", _TAG),), str(path), Options.of(server=server.url))
         outputs = OutputOptions(progress=progress)
-        code = Console(outputs).finish(await run_jobs([job], partial(watch, outputs)))
+        code = report(outputs, await run_jobs([job], partial(observe_runs, outputs)))
         if code == ExitCode.OK:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:

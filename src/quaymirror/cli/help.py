@@ -49,20 +49,25 @@ class _Value(click.ParamType[Any]):
 class CommandOption(click.Option):
     """An option under a heading; `common` ones are in the short help."""
 
-    heading = Heading.OTHER
-    common = True
+    def __init__(
+        self, names: Sequence[str], *, heading: Heading = Heading.OTHER, common: bool = True, **attributes: Any
+    ) -> None:
+        super().__init__(names, **attributes)
+        self.heading = heading
+        self.common = common
 
 
 class RegisteredOption(CommandOption):
     """An option of the register; None is its value when it is not given."""
 
-    def __init__(self, spec: OptionSpec, command: str = "") -> None:
+    def __init__(self, names: Sequence[str], *, spec: OptionSpec) -> None:
         has_default = spec.default not in (None, ()) and not isinstance(spec.default, bool)
         default = spec.shown_default or (spec.default_text if has_default else "")
         notes = [*(["repeatable"] if spec.many else []), *([f"default: {default}"] if default else [])]
-        negated = [f"--{spec.long}/--no-{spec.long}"] if command in spec.negatable else []
         super().__init__(
-            [*(negated or spec.spellings), spec.name],
+            names,
+            heading=spec.heading,
+            common=spec.common,
             type=click.BOOL if spec.is_flag else _Value(spec),
             is_flag=spec.is_flag,
             multiple=spec.many,
@@ -72,8 +77,6 @@ class RegisteredOption(CommandOption):
             help=spec.help + (f"  [{'; '.join(notes)}]" if notes else ""),
         )
         self.spec = spec
-        self.heading: Heading = spec.heading
-        self.common: bool = spec.common
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Return the value that is meant: for an inverted flag the opposite of the one that was given."""
@@ -115,31 +118,17 @@ def options(command: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for spec in reversed(list(REGISTER.values())):
             if spec.belongs_to(command):
-                _add(function, RegisteredOption(spec, command))
+                names = [f"--{spec.long}/--no-{spec.long}"] if command in spec.negatable else spec.spellings
+                function = click.option(*names, spec.name, cls=RegisteredOption, spec=spec)(function)
 
         return function
 
     return decorate
 
 
-def command_option(*spellings: str, heading: Heading = Heading.OTHER, **attributes: Any) -> Callable[[F], F]:
+def command_option(*names: str, **attributes: Any) -> Callable[[F], F]:
     """Add an option that only this command has: it has no environment variable, and no key in a file."""
-
-    def decorate(function: F) -> F:
-        added = CommandOption(spellings, **attributes)
-        added.heading = heading
-        _add(function, added)
-        return function
-
-    return decorate
-
-
-def _add(function: Any, added: click.Parameter) -> None:
-    # Where click's own decorators put the parameters of a function.
-    if not hasattr(function, "__click_params__"):
-        function.__click_params__ = []
-
-    function.__click_params__.append(added)
+    return click.option(*names, cls=CommandOption, **attributes)
 
 
 def _show_all(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -190,36 +179,23 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options: the common ones, or all under their headings."""
-        params = [param for param in self.get_params(ctx) if isinstance(param, click.Option) and not param.hidden]
+        rows: dict[Heading, list[click.Option]] = {heading: [] for heading in Heading}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option):
+                # click's own --help has no heading.
+                rows[getattr(param, "heading", Heading.OTHER)].append(param)
+
         if not ctx.meta.get(_ALL):
-            common = sorted((param for param in params if _is_common(param)), key=_rank)
+            common = [param for params in rows.values() for param in params if getattr(param, "common", True)]
             with formatter.section("Options"):
                 formatter.write_dl(_short_rows(common, ctx, formatter.width))
 
             return
 
-        rows: dict[Heading, list[tuple[str, str]]] = {heading: [] for heading in Heading}
-        for param in params:
-            record = param.get_help_record(ctx)
-            if record is not None:
-                rows[_heading(param)].append(record)
-
-        for heading, records in rows.items():
-            if records:
+        for heading, params in rows.items():
+            if params:
                 with formatter.section(heading):
-                    formatter.write_dl(records)
-
-
-def _is_common(option: click.Option) -> bool:
-    return option.common if isinstance(option, CommandOption) else True
-
-
-def _heading(option: click.Option) -> Heading:
-    return option.heading if isinstance(option, CommandOption) else Heading.OTHER
-
-
-def _rank(option: click.Option) -> int:
-    return list(Heading).index(_heading(option))
+                    formatter.write_dl([record for param in params if (record := param.get_help_record(ctx))])
 
 
 def _short_rows(params: Sequence[click.Option], ctx: click.Context, width: int) -> list[tuple[str, str]]:

@@ -14,8 +14,8 @@ import click
 
 from ..__about__ import __version__
 from ..errors import ExitCode, QuaymirrorError, StoreError, from_os_error, from_system
-from ..text import escape_controls
 from .help import WIDE
+from .messages import say
 from .streams import drop_output, prepare_streams
 
 # Commands by name: their function, and their help. They are imported when used, because aiohttp takes most of the
@@ -150,5 +150,5 @@ def _code_of(error: BaseException) -> int:
 
 
 def _complain(message: str, code: ExitCode) -> int:
-    click.echo(f"quaymirror: {escape_controls(message)}", err=True)
+    say(message)
     return code

@@ -16,15 +16,13 @@ from ..events import Event, Observer
 from ..progress.combined import CombinedProgress
 from ..progress.run import RunProgress
 from ..progress.timeline import Timeline
-from ..run.jobs import JobHandle
+from ..run.jobs import Job, JobHandle
 from ..settings import OutputOptions
 from ..tasks import from_group
 from ..ui.summary import summary_lines, total_line
 from .display import Printer, make_display, open_log, shown_progress
 from .outputs import prepare_outputs
 from .progress_file import ProgressFile
-
-__all__ = ["RunHandle", "RunObservers", "observe_runs", "show_summaries"]
 
 # Long enough for small blobs to be stored, short enough for a person who waits; the rest resumes.
 _DRAIN_SECONDS = 10.0
@@ -136,18 +134,15 @@ class _Once:
 
 
 @asynccontextmanager
-async def observe_runs(outputs: OutputOptions, state_directories: Sequence[Path | None]) -> AsyncIterator[RunObservers]:
-    """Show runs while the context lasts, one for each of the targets' state directories, where `watch` looks.
-
-    :raises ConfigError: if the log file can't be opened.
-    """
+async def observe_runs(outputs: OutputOptions, jobs: Sequence[Job]) -> AsyncIterator[Sequence[RunHandle]]:
+    """Show jobs that run at the same time while the context lasts, and their summaries when they have ended."""
     prepare_outputs(outputs)
     with open_log(outputs) as log:
-        observers = RunObservers(outputs, log, state_directories)
+        observers = RunObservers(outputs, log, [job.state_directory for job in jobs])
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(observers.run)
-                yield observers
+                yield observers.handles
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise from_group(group) or group from None
@@ -158,8 +153,10 @@ async def observe_runs(outputs: OutputOptions, state_directories: Sequence[Path 
 
         await observers.close()
 
+    _show_summaries(outputs, [handle.progress for handle in observers.handles if handle.progress.finished is not None])
 
-def show_summaries(outputs: OutputOptions, runs: Sequence[RunProgress]) -> None:
+
+def _show_summaries(outputs: OutputOptions, runs: Sequence[RunProgress]) -> None:
     """Print the summary of each run, and the sum of several."""
     if outputs.quiet or shown_progress(outputs) == "log":
         return

@@ -19,9 +19,10 @@ from ..selection.lockfile import read_lock
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
 from ..settings import DEFAULT_TARGET, Options, OutputOptions
-from ..settings.register import field_values
-from ..settings.spec import Heading, specs_of
+from ..settings.register import OUTPUTS, field_values
+from ..settings.spec import Heading
 from .help import check_paths, command_option
+from .messages import say
 
 # The key of a context under which the password of standard input is kept.
 _PASSWORD = "quaymirror.password"  # noqa: S105
@@ -29,7 +30,6 @@ _PASSWORD = "quaymirror.password"  # noqa: S105
 F = TypeVar("F", bound=Callable[..., Any])
 
 SELECTION_WORDS = ("organization", "glob", "tag", "globs", "tags", "exclude", "since")
-OUTPUT = {spec.name for spec in specs_of(OutputOptions)}
 
 
 def selection_arguments(function: F) -> F:
@@ -73,11 +73,8 @@ def _joined(word: str | None, others: tuple[str, ...], default: str) -> str:
 
 
 def make_outputs(given: Mapping[str, Any]) -> OutputOptions:
-    """Return the options of outputs in `given`.
-
-    :raises ConfigError: if they are illegal.
-    """
-    return OutputOptions(**{name: value for name, value in given.items() if name in OUTPUT and value is not None})
+    """Return the options of outputs in `given`."""
+    return OutputOptions(**{name: value for name, value in given.items() if name in OUTPUTS and value is not None})
 
 
 def make_options(given: Mapping[str, Any]) -> Options:
@@ -106,7 +103,7 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
 
     :raises ConfigError: if they are illegal.
     """
-    options = make_options({name: value for name, value in given.items() if name not in OUTPUT})
+    options = make_options({name: value for name, value in given.items() if name not in OUTPUTS})
     from_lock = given.get("from_lock")
     if from_lock is None:
         selections: tuple[Selection, ...] = (make_selection(given),)
@@ -134,7 +131,7 @@ def home_at(target: str, state: Path | None) -> Path:
 
 def _api_token(file: Path | None) -> Secret | None:
     if file is not None:
-        return read_secret_file(file, on_notice=lambda line: click.echo(f"quaymirror: {line}", err=True))
+        return read_secret_file(file, on_notice=say)
 
     token = os.environ.get("QUAY_API_TOKEN")
     return Secret(token, what="QUAY_API_TOKEN") if token else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,8 +16,6 @@ from ..progress.rates import Rates
 from ..progress.run import RunProgress
 from ..store.fsops import replace_file
 from ..ui.snapshot import take_snapshot
-
-__all__ = ["FILE_NAME", "ProgressFile"]
 
 FILE_NAME = "live.json"
 
@@ -50,9 +49,6 @@ class ProgressFile:
 
         self._has_ended = progress.finished is not None
         text = take_snapshot(progress, self._rates.speeds, now=time.time())
-        await anyio.to_thread.run_sync(_write, self._directory, text)
-
-
-def _write(directory: Path, text: str) -> None:
-    with suppress(StoreError):
-        replace_file(directory / FILE_NAME, text.encode(), sync=False, suffix=str(os.getpid()))
+        write = partial(replace_file, self._directory / FILE_NAME, text.encode(), sync=False, suffix=str(os.getpid()))
+        with suppress(StoreError):
+            await anyio.to_thread.run_sync(write)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import click
 from click.core import ParameterSource
 
 from ..config.document import FILE_NAME, Config, LocatedValue, read_config
 from ..errors import ConfigError
-from ..run.jobs import Job, run_jobs
-from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
-from ..settings.spec import OptionSpec
-from .console import Console, watch
+from ..run.jobs import Job
+from ..settings import OutputOptions
+from ..settings.register import JOB_TABLE, SELECTION
+from ..settings.spec import OptionSpec, specs_of
+from .console import run_and_report
 from .help import WIDE, GroupedCommand, RegisteredOption, check_paths, options
 from .options import make_job, make_outputs
 
@@ -61,9 +60,7 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     check_paths(context)
     read = read_config(config_file(config))
     outputs = make_outputs(_usable(run_values(context, read), "run"))
-    chosen = [job_of(context, name, job) for name, job in read.chosen(jobs).items()]
-    with Console(outputs) as console:
-        return console.finish(anyio.run(run_jobs, chosen, partial(watch, outputs)))
+    return run_and_report(outputs, [job_of(context, name, job) for name, job in read.chosen(jobs).items()])
 
 
 def config_file(given: Path | None) -> Path:
@@ -86,8 +83,7 @@ def config_file(given: Path | None) -> Path:
 
 def run_values(context: click.Context, config: Config) -> dict[str, ResolvedValue]:
     """Return the values of the options of the whole run, by name."""
-    only_words = (spec for spec in (RegisteredOption.of(context, name).spec for name in ("verbose", "quiet")))
-    return _resolved(context, config.run, (*RUN_TABLE, *only_words))
+    return _resolved(context, config.run, specs_of(OutputOptions))
 
 
 def job_values(context: click.Context, job: Mapping[str, LocatedValue]) -> dict[str, ResolvedValue]:
@@ -120,10 +116,7 @@ def _resolved(
 
 
 def _usable(resolved: Mapping[str, ResolvedValue], table: str) -> dict[str, Any]:
-    """Return the values by name.
-
-    :raises ConfigError: if a path in the file can't be used on this machine.
-    """
+    """Return the values by name, having checked the paths of the file on this machine."""
     for each in resolved.values():
         try:
             if each.is_in_file:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import anyio
 import click
 
-from ..run.jobs import run_jobs
-from .console import Console, watch
+from .console import run_and_report
 from .help import WIDE, GroupedCommand, options
 from .options import make_job, make_outputs, selection_arguments
 
@@ -28,6 +25,5 @@ def sync(**given: Any) -> int:
     quaymirror sync kolla 'nova-*,neutron-*' '2025.1-debian*' --exclude '*-base'
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
-    job, outputs = make_job(given), make_outputs(given)
-    with Console(outputs) as console:
-        return console.finish(anyio.run(run_jobs, [job], partial(watch, outputs)))
+    job = make_job(given)
+    return run_and_report(make_outputs(given), [job])

@@ -44,21 +44,14 @@ class Mistake:
 class Mistakes(ConfigError):
     """A configuration file has mistakes; the message has the first one, `lines` all of them."""
 
-    def __init__(self, message: str, *, lines: Sequence[str] = (), **properties: Any) -> None:
-        super().__init__(message, **properties)
-        vars(self)["lines"] = tuple(lines)
+    lines: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, file: Path, mistakes: Sequence[Mistake]) -> Mistakes:
         """Return the error for `mistakes`, of which there is at least one."""
         more = f" (and {len(mistakes) - 1} more: see quaymirror config validate)" if len(mistakes) > 1 else ""
-        return cls(f"{file}:{mistakes[0]}{more}", lines=[f"{file}:{mistake}" for mistake in mistakes])
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """All mistakes, one per line."""
-        lines: tuple[str, ...] = vars(self)["lines"]
-        return lines
+        properties: dict[str, Any] = {"lines": tuple(f"{file}:{mistake}" for mistake in mistakes)}
+        return cls(f"{file}:{mistakes[0]}{more}", **properties)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +164,12 @@ class _Check:
                 yield self._mistake((*path, name), f"unknown key{_near(name, known)}")
 
     def _value(self, value: object, path: KeyPath, spec: OptionSpec) -> Iterator[Mistake]:
-        fault = spec.type_fault(value)
-        if fault:
-            yield self._mistake(path, fault)
-            return
+        items = {path: value}
+        if spec.many and isinstance(value, list):
+            items = {(*path, number): item for number, item in enumerate(value)}
 
-        items = (
-            {(*path, number): item for number, item in enumerate(value)} if isinstance(value, list) else {path: value}
-        )
         for place, item in items.items():
-            fault = spec.item_type_fault(item) or self._fault(item, spec)
-            if fault:
+            if fault := spec.type_fault(item, is_item=item is not value) or self._fault(item, spec):
                 yield self._mistake(place, fault)
 
     def _fault(self, item: object, spec: OptionSpec) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from ..catalog.base import Discovery
 from ..errors import ConfigError
@@ -23,13 +23,9 @@ from .spec import (
     Group,
     Heading,
     appendable_file,
-    decimal,
     existing_directory,
     existing_file,
-    flag,
-    number,
     option,
-    path,
     possible_directory,
     replaceable_file,
     shorthand,
@@ -39,8 +35,8 @@ from .spec import (
 DEFAULT_SERVER = "https://quay.io"
 DEFAULT_TARGET = "./mirror"
 
-SELECTION, TARGET, REGISTRY_TARGET = Heading.SELECTION, Heading.TARGET, Heading.REGISTRY_TARGET
-PRUNING, SOURCE, LIMITS, OUTPUT = Heading.PRUNING, Heading.SOURCE, Heading.LIMITS, Heading.OUTPUT
+SELECTION, SOURCE = Heading.SELECTION, Heading.SOURCE
+REGISTRY_TARGET, LIMITS = Heading.REGISTRY_TARGET, Heading.LIMITS
 # The commands that ask the source, and those that pull from its registry.
 _ASK = ("list", "info", "verify")
 _PULL = ("info", "verify")
@@ -96,9 +92,9 @@ def _filter(text: str) -> None:
 class SourceOptions(Group):
     """The server to mirror from, and the credentials and certificates for it."""
 
+    heading: ClassVar = Heading.SOURCE
     server: str = option(
         "--server URL",
-        SOURCE,
         "The Quay server; http:// means plain HTTP.",
         DEFAULT_SERVER,
         accept=parse_server,
@@ -107,27 +103,20 @@ class SourceOptions(Group):
     )
     api_token: Secret | None = None
     credentials: Credentials | None = None
-    allow_foreign_layers: bool = flag(
+    allow_foreign_layers: bool = option(
         "--allow-foreign-layers",
-        SOURCE,
         "Fetch layers that the registry lacks from the URLs in manifests.",
         commands=("verify",),
     )
-    src_cert_dir: Path | None = path(
+    src_cert_dir: Path | None = option(
         "--src-cert-dir PATH",
-        SOURCE,
         "Directory with certificates for the source (*.crt, *.cert, *.key).",
-        existing_directory,
+        on_disk=existing_directory,
         commands=_PULL,
         both="cert_dir",
     )
-    src_tls_verify: bool = flag(
-        "--src-tls-verify BOOL",
-        SOURCE,
-        "Whether to verify the source's certificate.",
-        True,
-        commands=_PULL,
-        both="tls_verify",
+    src_tls_verify: bool = option(
+        "--src-tls-verify BOOL", "Whether to verify the source's certificate.", True, commands=_PULL, both="tls_verify"
     )
 
     @property
@@ -143,15 +132,18 @@ class ClientOptions(Group):
     Auth files and proxies are looked up in `environment`. `retries` replaces the number in `retry`.
     """
 
-    authfile: Path | None = path(
-        "--authfile FILE", SOURCE, "Auth file to use instead of docker's and podman's.", existing_file, commands=_PULL
+    heading: ClassVar = Heading.SOURCE
+    authfile: Path | None = option(
+        "--authfile FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=_PULL
     )
     allow_realms: tuple[str, ...] = option(
-        "--allow-realm HOST", SOURCE, "Trust the token service at this host, too.", (), accept=_realm, commands=_PULL
+        "--allow-realm HOST", "Trust the token service at this host, too.", (), accept=_realm, commands=_PULL
     )
-    cafile: Path | None = path("--cafile FILE", SOURCE, "CA certificates to trust, PEM.", existing_file, commands=_ASK)
-    retries: int = number(
-        "--retries N", LIMITS, "How many times to retry a failed request.", 5, least=0, most=1000, commands=_ASK
+    cafile: Path | None = option(
+        "--cafile FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=_ASK
+    )
+    retries: int = option(
+        "--retries N", "How many times to retry a failed request.", 5, heading=LIMITS, least=0, most=1000, commands=_ASK
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -162,58 +154,54 @@ class ClientOptions(Group):
 class TargetOptions(Group):
     """The way images are stored: filters, durability, and access to a target that is a registry."""
 
+    heading: ClassVar = Heading.TARGET
     filters: tuple[str, ...] = option(
-        "-f, --filter SPEC", TARGET, "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
+        "-f, --filter SPEC", "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
     )
-    allow_extract: bool = flag("--allow-extract", TARGET, "Let oci://, mounts:// and dir://?expand=true unpack images.")
-    dry_run: bool = flag(
-        "--dry-run",
-        TARGET,
-        "Show what would be done; write nothing.",
-        common=True,
-        commands=("prune",),
-        negatable=("prune",),
+    allow_extract: bool = option("--allow-extract", "Let oci://, mounts:// and dir://?expand=true unpack images.")
+    dry_run: bool = option(
+        "--dry-run", "Show what would be done; write nothing.", common=True, commands=("prune",), negatable=("prune",)
     )
     fsync: Fsync = option(
         "--fsync WHEN",
-        TARGET,
         "Survive power loss: sync each file (always), each commit (batch), never.",
         Fsync.ALWAYS,
-        shown_default="always",
         choices=Fsync,
     )
-    check_space: bool = flag("--no-space-check", TARGET, "Don't check free disk space first.", True, inverted=True)
-    wait: bool = flag("--wait", TARGET, "Wait for another run on the same target to end.")
+    check_space: bool = option("--no-space-check", "Don't check free disk space first.", True, inverted=True)
+    wait: bool = option("--wait", "Wait for another run on the same target to end.")
     dest_credentials: Credentials | None = None
-    dest_cert_dir: Path | None = path(
+    dest_cert_dir: Path | None = option(
         "--dest-cert-dir PATH",
-        REGISTRY_TARGET,
         "Directory with certificates for the target (*.crt, *.cert, *.key).",
-        existing_directory,
+        on_disk=existing_directory,
+        heading=REGISTRY_TARGET,
         commands=("verify",),
         both="cert_dir",
     )
-    dest_tls_verify: bool = flag(
+    dest_tls_verify: bool = option(
         "--dest-tls-verify BOOL",
-        REGISTRY_TARGET,
         "Whether to verify the target's certificate.",
         True,
+        heading=REGISTRY_TARGET,
         commands=("verify",),
         both="tls_verify",
     )
-    state: Path | None = path(
+    state: Path | None = option(
         "--state PATH",
-        REGISTRY_TARGET,
         "Directory where runs record which images they pushed.",
-        possible_directory,
+        on_disk=possible_directory,
+        heading=REGISTRY_TARGET,
         shown_default="XDG state",
         commands=("verify", "history", "watch"),
     )
-    check_target: bool = flag(
-        "--check-target", REGISTRY_TARGET, "Check that images pushed earlier still exist in the target registry."
+    check_target: bool = option(
+        "--check-target",
+        "Check that images pushed earlier still exist in the target registry.",
+        heading=REGISTRY_TARGET,
     )
-    verify_target: bool = flag(
-        "--verify-target", REGISTRY_TARGET, "Verify the target after the run, as `quaymirror verify` does."
+    verify_target: bool = option(
+        "--verify-target", "Verify the target after the run, as `quaymirror verify` does.", heading=REGISTRY_TARGET
     )
 
 
@@ -224,26 +212,26 @@ class Limits(Group):
     The default of `layer_concurrency` was measured: docs/explanation/concurrency.md.
     """
 
-    concurrency: int = number(
-        "-c, --concurrency N", LIMITS, "Images in progress.", 16, least=1, most=1024, common=True, commands=("info",)
+    heading: ClassVar = Heading.LIMITS
+    concurrency: int = option(
+        "-c, --concurrency N", "Images in progress.", 16, least=1, most=1024, common=True, commands=("info",)
     )
-    layer_concurrency: int = number(
-        "--layer-concurrency N", LIMITS, "Blobs in progress, over all images.", 64, least=1, most=1024
+    layer_concurrency: int = option(
+        "--layer-concurrency N", "Blobs in progress, over all images.", 64, least=1, most=1024
     )
     limit_rate: int | None = option(
         "--limit-rate RATE",
-        LIMITS,
         "Limit all transfers to 500K, 20M, … per second.",
         parse=parse_rate,
         least=_LEAST_RATE,
         most=2**50,
         common=True,
     )
-    max_requests_per_second: float | None = decimal(
-        "--max-requests-per-second N", LIMITS, "Limit all requests to the source.", least=0.01, most=1e6, commands=_ASK
+    max_requests_per_second: float | None = option(
+        "--max-requests-per-second N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_ASK
     )
     max_duration: float | None = option(
-        "--max-duration DURATION", LIMITS, "Start nothing new after this time, such as 90m or 4h.", parse=_seconds
+        "--max-duration DURATION", "Start nothing new after this time, such as 90m or 4h.", parse=_seconds
     )
 
 
@@ -251,11 +239,12 @@ class Limits(Group):
 class DiscoveryOptions(Group):
     """The way images are found, and what a run must find. `platforms` are those wanted of multi-arch images."""
 
+    heading: ClassVar = Heading.LIMITS
     platforms: tuple[Platform, ...] = option(
         "--platform OS/ARCH",
-        SELECTION,
         "Platforms of multi-arch images.",
         (),
+        heading=SELECTION,
         shown_default="all",
         parse=Platform.parse,
         common=True,
@@ -263,48 +252,45 @@ class DiscoveryOptions(Group):
     )
     discovery: Discovery = option(
         "--discovery SOURCE",
-        SOURCE,
         "Resolve tags with Quay's API (slow) or its registry (logs each as a pull): auto, api or registry.",
         Discovery.AUTO,
-        shown_default="auto",
+        heading=SOURCE,
         choices=Discovery,
         commands=_ASK,
     )
     full_check_every: float = option(
         "--full-check-every DURATION",
-        LIMITS,
         "Recheck every tag at least this often.",
         _WEEK,
         shown_default="7d",
         parse=_seconds,
-        shorthand=shorthand("--full-check", LIMITS, "Recheck every tag in this run.", 0.0),
+        shorthand=shorthand("--full-check", "Recheck every tag in this run.", 0.0),
     )
-    expect_at_least: int | None = number(
-        "--expect-at-least N", LIMITS, "Fail if fewer images are found.", least=0, most=1_000_000
+    expect_at_least: int | None = option(
+        "--expect-at-least N", "Fail if fewer images are found.", least=0, most=1_000_000
     )
-    max_missing: float | None = decimal(
-        "--max-missing PERCENT", LIMITS, "Fail if more of the last run's images are missing.", least=0, most=100
+    max_missing: float | None = option(
+        "--max-missing PERCENT", "Fail if more of the last run's images are missing.", least=0, most=100
     )
-    allow_empty: bool = flag("--allow-empty", SELECTION, "Succeed if nothing is selected.", commands=_ASK)
+    allow_empty: bool = option("--allow-empty", "Succeed if nothing is selected.", heading=SELECTION, commands=_ASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneOptions(Group):
     """Removal of images that have disappeared from the source. `grace` is in seconds."""
 
-    prune: bool = flag("--prune", PRUNING, "Remove images that are gone from the source.", common=True)
+    heading: ClassVar = Heading.PRUNING
+    prune: bool = option("--prune", "Remove images that are gone from the source.", common=True)
     grace: float = option(
         "--grace DURATION",
-        PRUNING,
         "How long images must have been missing before they are removed.",
         _WEEK,
         shown_default="7d",
         parse=_seconds_or_none,
         commands=("prune",),
     )
-    max_delete: float = decimal(
+    max_delete: float = option(
         "--max-delete PERCENT",
-        PRUNING,
         "Remove nothing if more images would be removed.",
         10.0,
         shown_default="10",
@@ -313,7 +299,6 @@ class PruneOptions(Group):
         commands=("prune",),
         shorthand=shorthand(
             "--ignore-max-delete",
-            PRUNING,
             "Prune, no matter how many images are removed.",
             100.0,
             commands=("prune",),
@@ -334,33 +319,27 @@ class OutputOptions(Group):
     :raises ConfigError: if `verbose` contradicts `quiet`.
     """
 
+    heading: ClassVar = Heading.OUTPUT
     progress: str = option(
         "--progress HOW",
-        OUTPUT,
         "Progress: auto, rich, plain, json or none.",
         "auto",
         choices=PROGRESS,
         common=True,
         commands=("demo",),
     )
-    verbose: bool = flag("-v, --verbose", OUTPUT, "Also show retries and every tag checked.", in_file=False)
-    quiet: bool = flag("-q, --quiet", OUTPUT, "Print errors only.", in_file=False)
-    log_file: Path | None = path("--log-file FILE", OUTPUT, "Append a log to this file.", appendable_file)
-    log_format: str = option(
-        "--log-format FORMAT", OUTPUT, "Format of log lines: text or json.", "text", choices=LOG_FORMATS
-    )
-    report: Path | None = path("--report FILE", OUTPUT, "Write the run's report as JSON.", writable_file, common=True)
-    report_html: Path | None = path("--report-html FILE", OUTPUT, "Write the report as an HTML page.", writable_file)
-    lock_file: Path | None = path("--lock-file FILE", OUTPUT, "Write the digest of each selected tag.", writable_file)
-    metrics_textfile: Path | None = path(
-        "--metrics-textfile FILE", OUTPUT, "Write metrics for Prometheus' node_exporter.", replaceable_file
+    verbose: bool = option("-v, --verbose", "Also show retries and every tag checked.", in_file=False)
+    quiet: bool = option("-q, --quiet", "Print errors only.", in_file=False)
+    log_file: Path | None = option("--log-file FILE", "Append a log to this file.", on_disk=appendable_file)
+    log_format: str = option("--log-format FORMAT", "Format of log lines: text or json.", "text", choices=LOG_FORMATS)
+    report: Path | None = option("--report FILE", "Write the run's report as JSON.", on_disk=writable_file, common=True)
+    report_html: Path | None = option("--report-html FILE", "Write the report as an HTML page.", on_disk=writable_file)
+    lock_file: Path | None = option("--lock-file FILE", "Write the digest of each selected tag.", on_disk=writable_file)
+    metrics_textfile: Path | None = option(
+        "--metrics-textfile FILE", "Write metrics for Prometheus' node_exporter.", on_disk=replaceable_file
     )
     ping_url: str | None = option(
-        "--ping-url URL",
-        OUTPUT,
-        "Ping URL/start, URL and URL/fail (as healthchecks.io does).",
-        accept=_ping_url,
-        secret=True,
+        "--ping-url URL", "Ping URL/start, URL and URL/fail (as healthchecks.io does).", accept=_ping_url, secret=True
     )
 
     def __post_init__(self) -> None:
@@ -445,13 +424,5 @@ class Options:
             raise ConfigError(f"cannot determine a state directory for {target}: set HOME or use --state") from None
 
 
-GROUPS: Mapping[str, type[Any]] = {
-    "source": SourceOptions,
-    "client": ClientOptions,
-    "target": TargetOptions,
-    "limits": Limits,
-    "discovery": DiscoveryOptions,
-    "prune": PruneOptions,
-    "output": OutputOptions,
-}
+GROUPS: Mapping[str, Any] = {each.name: each.default_factory for each in fields(Options)}
 GROUP_OF = {each.name: name for name, group in GROUPS.items() for each in fields(group)}

@@ -12,19 +12,14 @@ from ..selection.selection import Selection
 from .groups import DEFAULT_TARGET, GROUPS, OutputOptions
 from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file, specs_of
 
-_SELECT = {"only": True, "commands": ("sync", "list", "info")}
+_SELECT = {"heading": Heading.SELECTION, "only": True, "commands": ("sync", "list", "info")}
 # The selection of a job.
 SELECTION = (
     OptionSpec(
-        name="organization",
-        help="Organization on the server.",
-        has_variable=False,
-        required=True,
-        accept=Selection,
+        name="organization", help="Organization on the server.", has_variable=False, required=True, accept=Selection
     ),
     declare(
         "--glob GLOB",
-        Heading.SELECTION,
         "Select repositories that match this, too; all if none is given.",
         (),
         name="globs",
@@ -34,7 +29,6 @@ SELECTION = (
     ),
     declare(
         "--tag TAG",
-        Heading.SELECTION,
         "Select this tag, too, or tags that match a glob.",
         (),
         name="tags",
@@ -44,7 +38,6 @@ SELECTION = (
     ),
     declare(
         "--exclude GLOB",
-        Heading.SELECTION,
         "Leave out repositories that match.",
         (),
         common=True,
@@ -53,7 +46,6 @@ SELECTION = (
     ),
     declare(
         "--since DATE|DURATION",
-        Heading.SELECTION,
         "Only tags updated since: 2025-04-01, 7d, 12h.",
         common=True,
         accept=lambda text: parse_since(text, now=datetime.now(UTC)),
@@ -61,36 +53,30 @@ SELECTION = (
     ),
 )
 
+_FILE = {"kind": OptionType.PATH, "on_disk": existing_file}
+_ONLY_HERE = {**_FILE, "heading": Heading.SELECTION, "only": True, "in_file": False}
 # Options without a field in a group.
 _WORDS = (
     declare(
         "--from-lock FILE",
-        Heading.SELECTION,
         "Mirror exactly the images of a lock file.",
-        kind=OptionType.PATH,
-        on_disk=existing_file,
         commands=("sync",),
-        only=True,
         has_variable=False,
-        in_file=False,
+        **_ONLY_HERE,
     ),
     declare(
         "--config FILE",
-        Heading.SELECTION,
         "The configuration file.",
-        kind=OptionType.PATH,
-        on_disk=existing_file,
         shown_default="quaymirror.toml",
         commands=("run", "config"),
-        only=True,
-        in_file=False,
         common=True,
+        **_ONLY_HERE,
     ),
     declare(
         "--to TARGET",
-        Heading.TARGET,
         "Where to store images: PATH, registry://HOST",
         DEFAULT_TARGET,
+        heading=Heading.TARGET,
         name="target",
         kind=OptionType.TARGET,
         commands=("history",),
@@ -98,70 +84,41 @@ _WORDS = (
     ),
 )
 
+_PULL = {"heading": Heading.SOURCE, "commands": ("info", "verify")}
+_PUSH = {"heading": Heading.REGISTRY_TARGET, "commands": ("verify",)}
 # Options that give their value to a field of each side.
 _BOTH = (
     declare(
         "--cert-dir PATH",
-        Heading.SOURCE,
         "Directory with certificates for source and target.",
         kind=OptionType.PATH,
         on_disk=existing_directory,
-        commands=("info", "verify"),
+        **_PULL,
     ),
     declare(
-        "--tls-verify BOOL",
-        Heading.SOURCE,
-        "Whether to verify the certificates of source and target.",
-        kind=OptionType.FLAG,
-        commands=("info", "verify"),
+        "--tls-verify BOOL", "Whether to verify the certificates of source and target.", kind=OptionType.FLAG, **_PULL
     ),
 )
 
 # Options of credentials, which are read from files and standard input when a command begins.
-_STDIN = {"kind": OptionType.FLAG, "has_variable": False, "in_file": False}
+_STDIN = {"default": False, "kind": OptionType.FLAG, "has_variable": False, "in_file": False}
 _USER = {"accept": lambda text: Credentials(text, Secret("-")), "in_file": False}
 _CREDENTIALS = (
     declare(
         "--token-file FILE",
-        Heading.SOURCE,
         "File with an API token; or set QUAY_API_TOKEN.",
+        heading=Heading.SOURCE,
         variables=("QUAY_API_TOKEN_FILE",),
-        kind=OptionType.PATH,
-        on_disk=existing_file,
         commands=("list", "info", "verify"),
         common=True,
+        **_FILE,
     ),
     declare(
-        "--src-username, --username USER",
-        Heading.SOURCE,
-        "User or robot account for the registry.",
-        commands=("info", "verify"),
-        common=True,
-        **_USER,
+        "--src-username, --username USER", "User or robot account for the registry.", common=True, **_PULL, **_USER
     ),
-    declare(
-        "--src-password-stdin, --password-stdin",
-        Heading.SOURCE,
-        "Read its password from standard input.",
-        False,
-        commands=("info", "verify"),
-        **_STDIN,
-    ),
-    declare(
-        "--dest-username USER",
-        Heading.REGISTRY_TARGET,
-        "User or robot account for a target that is a registry.",
-        commands=("verify",),
-        **_USER,
-    ),
-    declare(
-        "--dest-password-stdin",
-        Heading.REGISTRY_TARGET,
-        "Read its password from standard input.",
-        False,
-        commands=("verify",),
-        **_STDIN,
-    ),
+    declare("--src-password-stdin, --password-stdin", "Read its password from standard input.", **_PULL, **_STDIN),
+    declare("--dest-username USER", "User or robot account for a target that is a registry.", **_PUSH, **_USER),
+    declare("--dest-password-stdin", "Read its password from standard input.", **_PUSH, **_STDIN),
 )
 
 _FIELDS = tuple(spec for group in GROUPS.values() for spec in specs_of(group))
@@ -170,11 +127,11 @@ REGISTER: Mapping[str, OptionSpec] = {
     spec.name: spec for spec in (*SELECTION, *_WORDS, *_FIELDS, *_SHORTHANDS, *_BOTH, *_CREDENTIALS)
 }
 
-_OUTPUTS = {spec.name for spec in specs_of(OutputOptions)}
+OUTPUTS = {spec.name for spec in specs_of(OutputOptions)}
 # Options in the tables of a configuration file.
-RUN_TABLE = tuple(spec for spec in REGISTER.values() if spec.in_file and spec.name in _OUTPUTS)
+RUN_TABLE = tuple(spec for spec in REGISTER.values() if spec.in_file and spec.name in OUTPUTS)
 JOB_TABLE = tuple(
-    spec for spec in REGISTER.values() if spec.in_file and spec.name not in _OUTPUTS and spec not in SELECTION
+    spec for spec in REGISTER.values() if spec.in_file and spec.name not in OUTPUTS and spec not in SELECTION
 )
 
 

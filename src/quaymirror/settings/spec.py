@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import ConfigError, QuaymirrorError
 
@@ -43,7 +43,8 @@ class OptionType(Enum):
     """An address of a target, or a path as above."""
 
 
-_specs: dict[type[Any], tuple[OptionSpec, ...]] = {}
+# The types of values by the annotations of fields.
+_KINDS = {"int": OptionType.NUMBER, "float": OptionType.DECIMAL, "bool": OptionType.FLAG, "Path": OptionType.PATH}
 _EXPECTED: Mapping[OptionType, tuple[str, tuple[type, ...]]] = {
     OptionType.NUMBER: ("an integer", (int,)),
     OptionType.DECIMAL: ("a number", (int, float)),
@@ -168,16 +169,12 @@ class OptionSpec:
         if self.on_disk is not None and value is not None:
             self.on_disk(value)
 
-    def type_fault(self, value: object) -> str:
-        """Return how the type of a file's value is wrong, '' if it is right."""
-        if self.many:
-            return "" if isinstance(value, list) else f"must be an array of strings, not {_shown(value)}"
-
-        return self.item_type_fault(value)
-
-    def item_type_fault(self, value: object) -> str:
-        """Return how the type of one item of an array, or of a single value, is wrong."""
+    def type_fault(self, value: object, *, is_item: bool) -> str:
+        """Return how the type of a file's value, or of an item of an array, is wrong; '' if it is right."""
         expected, types = _EXPECTED.get(self.kind, ("a string", (str,)))
+        if self.many and not is_item:
+            expected, types = "an array of strings", (list,)
+
         # In Python a bool is an int; in TOML it is not.
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             return f"must be {expected}, not {_shown(value)}"
@@ -211,7 +208,7 @@ class OptionSpec:
             raise ConfigError(f"must be {_EXPECTED[self.kind][0]}, not {str(given)[:60]!r}") from None
 
 
-def declare(usage: str, heading: Heading, text: str, default: Any = None, **more: Any) -> OptionSpec:
+def declare(usage: str, text: str, default: Any = None, **more: Any) -> OptionSpec:
     """Return the option with a `usage` such as `-c, --concurrency N`, and further attributes of `OptionSpec`.
 
     An option whose default is () can be repeated.
@@ -221,56 +218,34 @@ def declare(usage: str, heading: Heading, text: str, default: Any = None, **more
     more.setdefault("name", long.lstrip("-").replace("-", "_"))
     choices = more.get("choices")
     if isinstance(choices, type) and issubclass(choices, Enum):
-        more |= {"choices": tuple(member.value for member in choices), "parse": choices}
+        more |= {"choices": tuple(member.value for member in choices), "parse": choices, "shown_default": default.value}
 
     more |= {"spellings": (*short, long), "metavar": metavar, "many": default == ()}
-    return OptionSpec(heading=heading, help=text, default=default, **more)
+    return OptionSpec(help=text, default=default, **more)
 
 
-def option(usage: str, heading: Heading, text: str, default: Any = None, **more: Any) -> Any:
-    """Declare a field of a group as an option; see `declare`."""
-    spec = declare(usage, heading, text, default, **more)
+def option(usage: str, text: str, default: Any = None, **more: Any) -> Any:
+    """Declare a field of a group as an option; see `declare`. The heading is the group's, if none is given.
+
+    The default of an option without a value is False.
+    """
+    if default is None and " " not in usage.split(", ")[-1]:
+        default = False
+
+    spec = declare(usage, text, default, **more)
     return field(default=default, metadata={_SPEC: spec}, repr=not spec.secret)
 
 
-def flag(usage: str, heading: Heading, text: str, default: bool = False, **more: Any) -> Any:
-    """Declare a field that is true or false."""
-    return option(usage, heading, text, default, kind=OptionType.FLAG, **more)
-
-
-def path(usage: str, heading: Heading, text: str, on_disk: Callable[[Path], object], **more: Any) -> Any:
-    """Declare a field that is a path, which `on_disk` checks."""
-    return option(usage, heading, text, kind=OptionType.PATH, on_disk=on_disk, **more)
-
-
-def number(usage: str, heading: Heading, text: str, default: int | None = None, **more: Any) -> Any:
-    """Declare a field that is an integer."""
-    return option(usage, heading, text, default, kind=OptionType.NUMBER, **more)
-
-
-def decimal(usage: str, heading: Heading, text: str, default: float | None = None, **more: Any) -> Any:
-    """Declare a field that is a number."""
-    return option(usage, heading, text, default, kind=OptionType.DECIMAL, **more)
-
-
-def shorthand(usage: str, heading: Heading, text: str, means: Any, **more: Any) -> OptionSpec:
+def shorthand(usage: str, text: str, means: Any, **more: Any) -> OptionSpec:
     """Declare a flag that gives its field the value `means`."""
-    return declare(usage, heading, text, False, kind=OptionType.FLAG, means=means, **more)
-
-
-def specs_of(group: type[Any]) -> tuple[OptionSpec, ...]:
-    """Return the options that are declared in the dataclass `group`."""
-    if group not in _specs:
-        declared = (each for each in fields(group) if _SPEC in each.metadata)
-        _specs[group] = tuple(replace(each.metadata[_SPEC], name=each.name) for each in declared)
-
-    return _specs[group]
+    return declare(usage, text, False, kind=OptionType.FLAG, means=means, **more)
 
 
 class Group:
     """Base of groups: a value out of range is refused when the group is made."""
 
     __slots__ = ()
+    heading: ClassVar = Heading.OTHER
 
     def __post_init__(self) -> None:
         for spec in specs_of(type(self)):
@@ -282,6 +257,22 @@ class Group:
                 spec.check_disk(value)
             except ConfigError as error:
                 raise ConfigError(f"{spec.long}: {error.message}") from None
+
+
+def specs_of(group: type[Any]) -> tuple[OptionSpec, ...]:
+    """Return the options that are declared in the dataclass `group`."""
+    return tuple(_spec_of(each, group.heading) for each in fields(group) if _SPEC in each.metadata)
+
+
+def _spec_of(declared: Field[Any], heading: Heading) -> OptionSpec:
+    """Return the option of a field, with the type of its annotation, and the heading of its group."""
+    spec: OptionSpec = declared.metadata[_SPEC]
+    if spec.heading is not Heading.OTHER:
+        heading = spec.heading
+
+    kind = OptionType.TEXT if spec.parse is not None else _KINDS.get(str(declared.type).split()[0], OptionType.TEXT)
+    short = replace(spec.shorthand, heading=heading) if spec.shorthand is not None else None
+    return replace(spec, name=declared.name, kind=kind, heading=heading, shorthand=short)
 
 
 def existing_directory(path: Path) -> None:
