@@ -131,12 +131,10 @@ def _shown(name: str, value: Any) -> Any:
 
 def _table(name: str, values: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
-        (key, _toml(value["value"]), value["origin"]) for key, value in values.items() if value["value"] is not None
+        (key, json.dumps(value["value"], ensure_ascii=False), value["origin"])
+        for key, value in values.items()
+        if value["value"] is not None
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     lines = [f"{key:<{widths[0]}} = {text:<{widths[1]}}  # {origin}" for key, text, origin in rows]
     return "\n".join([f"[{name}]", *map(escape_controls, lines)])
-
-
-def _toml(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

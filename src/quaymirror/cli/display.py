@@ -18,8 +18,6 @@ from ..store.fsops import open_for_writing
 from ..text import escape_controls
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
 
-__all__ = ["Display", "Printer", "is_screen", "make_display", "open_log", "shown_progress"]
-
 
 @dataclass(frozen=True, slots=True)
 class Display:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,14 +40,11 @@ def history(run: str | None, target: str | None, state: Path | None, limit: int,
     quaymirror history --to /srv/mirror
     quaymirror history 6fb1c0de --to /srv/mirror
     """
-    past = _open(DEFAULT_TARGET if target is None else target, state)
-    try:
+    with closing(_open(DEFAULT_TARGET if target is None else target, state)) as past:
         if run is None:
             _show_runs(past.runs(limit=limit), as_json=as_json)
         else:
             _show_report(_report(past, run), as_json=as_json)
-    finally:
-        past.close()
 
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -11,8 +12,6 @@ import click
 
 from ..errors import ExitCode, SelectionEmpty
 from ..run.info import image_infos
-from ..selection.selection import Selection
-from ..settings import Options
 from ..text import escape_controls, human_bytes
 from .help import WIDE, GroupedCommand, options
 from .messages import say, show_notice
@@ -26,7 +25,14 @@ from .options import json_option, make_options, make_selection, selection_argume
 def info(as_json: bool, **given: Any) -> int:
     """Show the metadata of each image, without fetching layers."""
     selection, wanted = make_selection(given), make_options(given)
-    infos = anyio.run(_infos, selection, wanted)
+    try:
+        infos = anyio.run(partial(image_infos, selection, wanted, observer=show_notice))
+    except SelectionEmpty:
+        if not wanted.discovery.allow_empty:
+            raise
+
+        infos = []
+
     if as_json:
         click.echo(json.dumps(infos, indent=2))
     else:
@@ -40,16 +46,6 @@ def info(as_json: bool, **given: Any) -> int:
         say(f"{info['image']}:{info['tag']}: {info['error']}")
 
     return int(ExitCode.PARTIAL if failed else ExitCode.OK)
-
-
-async def _infos(selection: Selection, options: Options) -> list[dict[str, Any]]:
-    try:
-        return await image_infos(selection, options, observer=show_notice)
-    except SelectionEmpty:
-        if options.discovery.allow_empty:
-            return []
-
-        raise
 
 
 def _lines(info: Mapping[str, Any]) -> Iterator[str]:

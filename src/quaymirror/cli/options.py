@@ -78,10 +78,7 @@ def make_outputs(given: Mapping[str, Any]) -> OutputOptions:
 
 
 def make_options(given: Mapping[str, Any]) -> Options:
-    """Return the options that `given`, values by name, means, with secrets from files and standard input.
-
-    :raises ConfigError: if they are illegal.
-    """
+    """Return the options that `given`, values by name, means, with secrets from files and standard input."""
     context = click.get_current_context(silent=True)
     if context is not None:
         check_paths(context)
@@ -99,10 +96,7 @@ def make_options(given: Mapping[str, Any]) -> Options:
 
 
 def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
-    """Return the job that `given`, values by the names of options, means.
-
-    :raises ConfigError: if they are illegal.
-    """
+    """Return the job that `given`, values by the names of options, means."""
     options = make_options({name: value for name, value in given.items() if name not in OUTPUTS})
     from_lock = given.get("from_lock")
     if from_lock is None:
@@ -119,10 +113,7 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
 
 
 def home_at(target: str, state: Path | None) -> Path:
-    """Return the directory with the state of `target`, as given to sync together with --state.
-
-    :raises ConfigError: if it is not a target.
-    """
+    """Return the directory with the state of `target`, as given to sync together with --state."""
     from ..targets.kinds import find_target
 
     known = Options.of(state=state, environment=os.environ)

@@ -18,8 +18,6 @@ from ..settings import OutputOptions
 from ..store.fsops import local_errors, open_for_writing, replace_file
 from .messages import say
 
-__all__ = ["ping", "prepare_outputs", "shown_url", "write_outputs"]
-
 
 def prepare_outputs(outputs: OutputOptions) -> None:
     """Import what the files need that will be written: at the end of a run, descriptors may have run out."""
@@ -83,10 +81,7 @@ def _json(document: object) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file atomically, because a reader may come at any time.
-
-    :raises StoreError: if it can't be written.
-    """
+    """Replace a file atomically, because a reader may come at any time."""
     content = text.encode()
     if file.exists() and not file.is_file():
         # A pipe, or a device such as /dev/stdout, stays in its place.

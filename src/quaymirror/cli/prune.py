@@ -36,7 +36,7 @@ def prune(target: str, dry_run: bool | None, yes: bool, as_json: bool, **given: 
     """
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
     plan = anyio.run(partial(prune_layout, path, wanted, dry_run=True))
-    show(plan, as_json=as_json)
+    _show(plan, as_json=as_json)
     excess = plan.excess(wanted.max_delete)
     if excess is not None:
         raise DiscoveryIncomplete(excess)
@@ -56,8 +56,7 @@ def _sentence(plan: PrunePlan, *, done: bool) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def show(plan: PrunePlan, *, as_json: bool) -> None:
-    """Print a plan."""
+def _show(plan: PrunePlan, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plan.to_json(), indent=2))
         return

@@ -128,10 +128,7 @@ def _usable(resolved: Mapping[str, ResolvedValue], table: str) -> dict[str, Any]
 
 
 def job_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -> Job:
-    """Return the job that a table of the file means.
-
-    :raises ConfigError: if its parts contradict each other.
-    """
+    """Return the job that a table of the file means."""
     words = {spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job}
     known = {param: value for param, value in context.params.items() if param not in ("jobs", "config")}
     values = _usable(job_values(context, job), f"jobs.{name}")

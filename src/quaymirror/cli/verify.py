@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ from ..run import verify as library
 from ..settings import Options
 from ..settings.spec import Heading
 from ..store.verify import Progress, Verification
-from ..tasks import from_group
+from ..tasks import background
 from ..text import counted, escape_controls, human_bytes
 from .help import WIDE, GroupedCommand, command_option, options
 from .messages import say, show_notice
@@ -64,15 +65,8 @@ def show_verdict(result: Verification) -> ExitCode:
 
 async def _verify(target: str, options: Options, wanted: dict[str, bool]) -> Verification:
     progress = Progress()
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_show_progress, progress)
-            result = await library.verify(target, options, **wanted, observer=_show, progress=progress)
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise from_group(group) or group from None
-
-    return result
+    async with background(partial(_show_progress, progress)):
+        return await library.verify(target, options, **wanted, observer=_show, progress=progress)
 
 
 async def _show_progress(progress: Progress) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -49,20 +50,20 @@ def watch(target: str, state: Path | None, once: bool) -> int:
 
 
 async def _watch(file: Path, target: str) -> int:
-    if is_screen():
-        from ..ui.dashboard import Screen
+    last = 0.0
+    with _screen() as screen:
+        while True:
+            snapshot = await anyio.to_thread.run_sync(_read, file, target)
+            if snapshot.progress.finished is not None or time.time() - snapshot.time > _SILENCE_SECONDS:
+                break
 
-        with Screen() as screen:
-            snapshot = await _follow(file, target, lambda shown: screen.show(shown.progress, shown.speeds, _now(shown)))
-    else:
-        last = [0.0]
+            if screen is not None:
+                screen.show(snapshot.progress, snapshot.speeds, _now(snapshot))
+            elif time.monotonic() - last >= _LINE_SECONDS:
+                last = time.monotonic()
+                click.echo(_line(snapshot), err=True)
 
-        def write_line(shown: Snapshot) -> None:
-            if time.monotonic() - last[0] >= _LINE_SECONDS:
-                last[0] = time.monotonic()
-                click.echo(_line(shown), err=True)
-
-        snapshot = await _follow(file, target, write_line)
+            await anyio.sleep(_PERIOD_SECONDS)
 
     if snapshot.progress.finished is None:
         say(f"no sign of life for {time.time() - snapshot.time:.0f} s: the run has ended, or was killed")
@@ -74,14 +75,14 @@ async def _watch(file: Path, target: str) -> int:
     return snapshot.exit_code
 
 
-async def _follow(file: Path, target: str, show: Callable[[Snapshot], None]) -> Snapshot:
-    while True:
-        snapshot = await anyio.to_thread.run_sync(_read, file, target)
-        if snapshot.progress.finished is not None or time.time() - snapshot.time > _SILENCE_SECONDS:
-            return snapshot
+def _screen() -> AbstractContextManager[Any]:
+    """Return the dashboard, or None for lines."""
+    if not is_screen():
+        return nullcontext()
 
-        show(snapshot)
-        await anyio.sleep(_PERIOD_SECONDS)
+    from ..ui.dashboard import Screen
+
+    return Screen()
 
 
 def _read(file: Path, target: str) -> Snapshot:

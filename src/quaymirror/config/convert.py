@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..text import escape_controls
 
 # Regular expressions that are equivalent to a glob.
 _SIMPLE_REGEX = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.|\.\*)+)\$?")
@@ -36,9 +36,7 @@ class Converted:
 class _Found:
     """Repositories by server, organization, tags, target and platforms; and the parts that are left out."""
 
-    repositories: defaultdict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    repositories: dict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -51,7 +49,7 @@ class _Found:
         elif not organization or not repository:
             self.left_out.append(f"{image}: no organization in its name")
         else:
-            self.repositories[host, organization, tags, target, platforms].append(repository)
+            self.repositories.setdefault((host, organization, tags, target, platforms), []).append(repository)
 
 
 def convert(text: str, name: str) -> Converted:
@@ -75,7 +73,7 @@ def convert(text: str, name: str) -> Converted:
     else:
         raise ConfigError(f"{name} is neither skopeo's sync YAML nor a regsync.yml")
 
-    left_out = tuple(map(_printable, found.left_out))
+    left_out = tuple(map(escape_controls, found.left_out))
     return Converted(_toml(found, left_out, name), left_out)
 
 
@@ -198,19 +196,15 @@ def _allowed(source: str, step: Mapping[str, Any], what: str, found: _Found) -> 
 
 
 def _by_repository(host: str, regex: str, step: Mapping[str, Any], found: _Found, **more: Any) -> None:
-    glob = _glob_of_repository(regex)
-    if glob is None:
+    organization, slash, rest = regex.removeprefix("^").partition("/")
+    repository = _glob(rest)
+    if not slash or not organization.isalnum() or not repository:
         found.left_out.append(f"{host}: repositories by the regular expression {regex}: name the organization")
         return
 
-    for tag in _allowed(f"{host}/{glob}", step, "tags", found):
-        _by_regex(f"{host}/{glob}", tag, found, **more)
-
-
-def _glob_of_repository(regex: str) -> str | None:
-    organization, slash, rest = regex.removeprefix("^").partition("/")
-    glob = _glob(rest)
-    return f"{organization}/{glob}" if slash and organization.isalnum() and glob else None
+    image = f"{host}/{organization}/{repository}"
+    for tag in _allowed(image, step, "tags", found):
+        _by_regex(image, tag, found, **more)
 
 
 def _target(source: str, target: str, found: _Found) -> str:
@@ -238,7 +232,7 @@ def _ignored(place: str, table: Mapping[str, Any], known: set[str]) -> list[str]
 
 
 def _toml(found: _Found, left_out: tuple[str, ...], name: str) -> str:
-    lines = [f"# Made of {_printable(name)}."]
+    lines = [f"# Made of {escape_controls(name)}."]
     lines += [f"# Not in here: {line}" for line in left_out]
     if found.defaults:
         lines += ["", "[defaults]", *(f"{key} = {json.dumps(value)}" for key, value in found.defaults.items())]
@@ -275,7 +269,3 @@ def _items(value: object) -> list[Any]:
         return value
 
     return [] if value is None or isinstance(value, dict) else [value]
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)

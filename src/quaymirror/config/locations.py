@@ -13,6 +13,7 @@ from dataclasses import dataclass
 KeyPath = tuple[str | int, ...]
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_COMMA = re.compile(rf"{_BLANK.pattern},?{_BLANK.pattern}")
 _SPACE = re.compile(r"[ \t]*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _STRING = re.compile(
@@ -79,8 +80,8 @@ class _Walk:
             assert found is not None
             self._at = found.end()
             name = found[0] if found[0][0] not in "\"'" else next(iter(tomllib.loads(f"{found[0]} = 0")))
-            path = self._array_item(path)
-            path = (*path, name)
+            # A name of an array of tables means the last of them.
+            path = (*path, self._tables[path] - 1, name) if self._tables[path] else (*path, name)
             self._note(path, start)
             self._skip(_SPACE)
             if not self._sees("."):
@@ -88,10 +89,6 @@ class _Walk:
 
             self._at += 1
             self._skip(_SPACE)
-
-    def _array_item(self, path: KeyPath) -> KeyPath:
-        """Return `path`, with the last index if it names an array of tables."""
-        return (*path, self._tables[path] - 1) if self._tables[path] else path
 
     def _value(self, path: KeyPath) -> None:
         self._skip(_BLANK)
@@ -110,7 +107,7 @@ class _Walk:
             self._note((*path, number), self._at)
             self._value((*path, number))
             number += 1
-            self._comma()
+            self._skip(_COMMA)
 
         self._at += 1
 
@@ -119,16 +116,9 @@ class _Walk:
         self._skip(_BLANK)
         while not self._sees("}"):
             self._pair(path)
-            self._comma()
+            self._skip(_COMMA)
 
         self._at += 1
-
-    def _comma(self) -> None:
-        self._skip(_BLANK)
-        if self._sees(","):
-            self._at += 1
-
-        self._skip(_BLANK)
 
     def _note(self, path: KeyPath, start: int) -> None:
         line_start = self._text.rfind("\n", 0, start) + 1

@@ -1,29 +1,422 @@
-"""Typed options in groups, each declared once: the register of the command line, the environment and the file."""
+"""Options in groups. The name of a field is the name of its option, and each is declared here and nowhere else."""
 
-from .groups import (
-    DEFAULT_SERVER,
-    DEFAULT_TARGET,
-    ClientOptions,
-    DiscoveryOptions,
-    Limits,
-    Options,
-    OutputOptions,
-    PruneOptions,
-    SourceOptions,
-    TargetOptions,
-    parse_rate,
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from ..catalog.base import Discovery
+from ..errors import ConfigError
+from ..http.origin import Origin, parse_server, without_user
+from ..http.retry import RetryPolicy
+from ..http.timeouts import Timeouts
+from ..oci import Platform
+from ..secret import Credentials, Secret
+from ..selection.parse import parse_duration
+from ..store.fsops import Fsync
+from .spec import (
+    Group,
+    Heading,
+    appendable_file,
+    existing_directory,
+    existing_file,
+    option,
+    possible_directory,
+    replaceable_file,
+    shorthand,
+    writable_file,
 )
 
-__all__ = [
-    "DEFAULT_SERVER",
-    "DEFAULT_TARGET",
-    "ClientOptions",
-    "DiscoveryOptions",
-    "Limits",
-    "Options",
-    "OutputOptions",
-    "PruneOptions",
-    "SourceOptions",
-    "TargetOptions",
-    "parse_rate",
-]
+DEFAULT_SERVER = "https://quay.io"
+DEFAULT_TARGET = "./mirror"
+
+SELECTION, SOURCE = Heading.SELECTION, Heading.SOURCE
+REGISTRY_TARGET, LIMITS = Heading.REGISTRY_TARGET, Heading.LIMITS
+# The commands that ask the source, and those that pull from its registry.
+_ASK = ("list", "info", "verify")
+_PULL = ("info", "verify")
+# With less, the listing of a large organization would not arrive within its time limit.
+_LEAST_RATE = 1024
+_WEEK = 7 * 86_400.0
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_FILTER = re.compile(r"[a-z][a-z0-9-]*(?:[:?].*)?")
+_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
+
+
+def parse_rate(text: str) -> int:
+    """Return the bytes per second that `text` says: `500K`, `20M`, `1.5 MiB`, `10MB/s`; units are powers of 1024.
+
+    :raises ConfigError: if it is not a rate.
+    """
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"not a rate: {text[:50]!r}; write bytes per second, such as 500K, 20M or 1G")
+
+    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
+
+
+def _seconds(text: str) -> float:
+    return parse_duration(text).total_seconds()
+
+
+def _seconds_or_none(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
+
+
+def _ping_url(text: str) -> None:
+    if not text.startswith(("https://", "http://")):
+        raise ConfigError("must begin with https:// or http://")
+
+    try:
+        Origin.of(without_user(text)[0])
+    except ValueError as error:
+        raise ConfigError(f"not a usable URL: {error}") from None
+
+
+def _realm(text: str) -> None:
+    if not _HOST.fullmatch(text):
+        raise ConfigError(f"not a host: {text[:100]!r}; write HOST or HOST:PORT")
+
+
+def _filter(text: str) -> None:
+    if not _FILTER.fullmatch(text):
+        raise ConfigError(f"not a filter: {text[:100]!r}; write NAME or NAME:KEY=VALUE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions(Group):
+    """The server to mirror from, and the credentials and certificates for it."""
+
+    heading: ClassVar = Heading.SOURCE
+    server: str = option(
+        "--server URL",
+        "The Quay server; http:// means plain HTTP.",
+        DEFAULT_SERVER,
+        accept=parse_server,
+        common=True,
+        commands=_ASK,
+    )
+    api_token: Secret | None = None
+    credentials: Credentials | None = None
+    allow_foreign_layers: bool = option(
+        "--allow-foreign-layers",
+        "Fetch layers that the registry lacks from the URLs in manifests.",
+        commands=("verify",),
+    )
+    src_cert_dir: Path | None = option(
+        "--src-cert-dir PATH",
+        "Directory with certificates for the source (*.crt, *.cert, *.key).",
+        on_disk=existing_directory,
+        commands=_PULL,
+        both="cert_dir",
+    )
+    src_tls_verify: bool = option(
+        "--src-tls-verify BOOL", "Whether to verify the source's certificate.", True, commands=_PULL, both="tls_verify"
+    )
+
+    @property
+    def origin(self) -> Origin:
+        """The origin of the server."""
+        return parse_server(self.server)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions(Group):
+    """Options of every HTTP client, of the source and of the target.
+
+    Auth files and proxies are looked up in `environment`. `retries` replaces the number in `retry`.
+    """
+
+    heading: ClassVar = Heading.SOURCE
+    authfile: Path | None = option(
+        "--authfile FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=_PULL
+    )
+    allow_realms: tuple[str, ...] = option(
+        "--allow-realm HOST", "Trust the token service at this host, too.", (), accept=_realm, commands=_PULL
+    )
+    cafile: Path | None = option(
+        "--cafile FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=_ASK
+    )
+    retries: int = option(
+        "--retries N", "How many times to retry a failed request.", 5, heading=LIMITS, least=0, most=1000, commands=_ASK
+    )
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOptions(Group):
+    """The way images are stored: filters, durability, and access to a target that is a registry."""
+
+    heading: ClassVar = Heading.TARGET
+    filters: tuple[str, ...] = option(
+        "-f, --filter SPEC", "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
+    )
+    allow_extract: bool = option("--allow-extract", "Let oci://, mounts:// and dir://?expand=true unpack images.")
+    dry_run: bool = option(
+        "--dry-run", "Show what would be done; write nothing.", common=True, commands=("prune",), negatable=("prune",)
+    )
+    fsync: Fsync = option(
+        "--fsync WHEN",
+        "Survive power loss: sync each file (always), each commit (batch), never.",
+        Fsync.ALWAYS,
+        choices=Fsync,
+    )
+    check_space: bool = option("--no-space-check", "Don't check free disk space first.", True, inverted=True)
+    wait: bool = option("--wait", "Wait for another run on the same target to end.")
+    dest_credentials: Credentials | None = None
+    dest_cert_dir: Path | None = option(
+        "--dest-cert-dir PATH",
+        "Directory with certificates for the target (*.crt, *.cert, *.key).",
+        on_disk=existing_directory,
+        heading=REGISTRY_TARGET,
+        commands=("verify",),
+        both="cert_dir",
+    )
+    dest_tls_verify: bool = option(
+        "--dest-tls-verify BOOL",
+        "Whether to verify the target's certificate.",
+        True,
+        heading=REGISTRY_TARGET,
+        commands=("verify",),
+        both="tls_verify",
+    )
+    state: Path | None = option(
+        "--state PATH",
+        "Directory where runs record which images they pushed.",
+        on_disk=possible_directory,
+        heading=REGISTRY_TARGET,
+        shown_default="XDG state",
+        commands=("verify", "history", "watch"),
+    )
+    check_target: bool = option(
+        "--check-target",
+        "Check that images pushed earlier still exist in the target registry.",
+        heading=REGISTRY_TARGET,
+    )
+    verify_target: bool = option(
+        "--verify-target", "Verify the target after the run, as `quaymirror verify` does.", heading=REGISTRY_TARGET
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Group):
+    """Limits on concurrency, rates and time. `limit_rate` is in bytes per second, `max_duration` in seconds.
+
+    The default of `layer_concurrency` was measured: docs/explanation/concurrency.md.
+    """
+
+    heading: ClassVar = Heading.LIMITS
+    concurrency: int = option(
+        "-c, --concurrency N", "Images in progress.", 16, least=1, most=1024, common=True, commands=("info",)
+    )
+    layer_concurrency: int = option(
+        "--layer-concurrency N", "Blobs in progress, over all images.", 64, least=1, most=1024
+    )
+    limit_rate: int | None = option(
+        "--limit-rate RATE",
+        "Limit all transfers to 500K, 20M, … per second.",
+        parse=parse_rate,
+        least=_LEAST_RATE,
+        most=2**50,
+        common=True,
+    )
+    max_requests_per_second: float | None = option(
+        "--max-requests-per-second N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_ASK
+    )
+    max_duration: float | None = option(
+        "--max-duration DURATION", "Start nothing new after this time, such as 90m or 4h.", parse=_seconds
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryOptions(Group):
+    """The way images are found, and what a run must find. `platforms` are those wanted of multi-arch images."""
+
+    heading: ClassVar = Heading.LIMITS
+    platforms: tuple[Platform, ...] = option(
+        "--platform OS/ARCH",
+        "Platforms of multi-arch images.",
+        (),
+        heading=SELECTION,
+        shown_default="all",
+        parse=Platform.parse,
+        common=True,
+        commands=("info",),
+    )
+    discovery: Discovery = option(
+        "--discovery SOURCE",
+        "Resolve tags with Quay's API (slow) or its registry (logs each as a pull): auto, api or registry.",
+        Discovery.AUTO,
+        heading=SOURCE,
+        choices=Discovery,
+        commands=_ASK,
+    )
+    full_check_every: float = option(
+        "--full-check-every DURATION",
+        "Recheck every tag at least this often.",
+        _WEEK,
+        shown_default="7d",
+        parse=_seconds,
+        shorthand=shorthand("--full-check", "Recheck every tag in this run.", 0.0),
+    )
+    expect_at_least: int | None = option(
+        "--expect-at-least N", "Fail if fewer images are found.", least=0, most=1_000_000
+    )
+    max_missing: float | None = option(
+        "--max-missing PERCENT", "Fail if more of the last run's images are missing.", least=0, most=100
+    )
+    allow_empty: bool = option("--allow-empty", "Succeed if nothing is selected.", heading=SELECTION, commands=_ASK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneOptions(Group):
+    """Removal of images that have disappeared from the source. `grace` is in seconds."""
+
+    heading: ClassVar = Heading.PRUNING
+    prune: bool = option("--prune", "Remove images that are gone from the source.", common=True)
+    grace: float = option(
+        "--grace DURATION",
+        "How long images must have been missing before they are removed.",
+        _WEEK,
+        shown_default="7d",
+        parse=_seconds_or_none,
+        commands=("prune",),
+    )
+    max_delete: float = option(
+        "--max-delete PERCENT",
+        "Remove nothing if more images would be removed.",
+        10.0,
+        shown_default="10",
+        least=0,
+        most=100,
+        commands=("prune",),
+        shorthand=shorthand(
+            "--ignore-max-delete",
+            "Prune, no matter how many images are removed.",
+            100.0,
+            commands=("prune",),
+            has_variable=False,
+            in_file=False,
+        ),
+    )
+
+
+PROGRESS = ("auto", "rich", "plain", "json", "none")
+LOG_FORMATS = ("text", "json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions(Group):
+    """The display of runs, and the files they write besides the mirror.
+
+    :raises ConfigError: if `verbose` contradicts `quiet`.
+    """
+
+    heading: ClassVar = Heading.OUTPUT
+    progress: str = option(
+        "--progress HOW",
+        "Progress: auto, rich, plain, json or none.",
+        "auto",
+        choices=PROGRESS,
+        common=True,
+        commands=("demo",),
+    )
+    verbose: bool = option("-v, --verbose", "Also show retries and every tag checked.", in_file=False)
+    quiet: bool = option("-q, --quiet", "Print errors only.", in_file=False)
+    log_file: Path | None = option("--log-file FILE", "Append a log to this file.", on_disk=appendable_file)
+    log_format: str = option("--log-format FORMAT", "Format of log lines: text or json.", "text", choices=LOG_FORMATS)
+    report: Path | None = option("--report FILE", "Write the run's report as JSON.", on_disk=writable_file, common=True)
+    report_html: Path | None = option("--report-html FILE", "Write the report as an HTML page.", on_disk=writable_file)
+    lock_file: Path | None = option("--lock-file FILE", "Write the digest of each selected tag.", on_disk=writable_file)
+    metrics_textfile: Path | None = option(
+        "--metrics-textfile FILE", "Write metrics for Prometheus' node_exporter.", on_disk=replaceable_file
+    )
+    ping_url: str | None = option(
+        "--ping-url URL", "Ping URL/start, URL and URL/fail (as healthchecks.io does).", accept=_ping_url, secret=True
+    )
+
+    def __post_init__(self) -> None:
+        Group.__post_init__(self)
+        if self.verbose and self.quiet:
+            raise ConfigError("--verbose and --quiet contradict each other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """All options of a run, in groups.
+
+    :raises ConfigError: if a value is not legal.
+    """
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    client: ClientOptions = field(default_factory=ClientOptions)
+    target: TargetOptions = field(default_factory=TargetOptions)
+    limits: Limits = field(default_factory=Limits)
+    discovery: DiscoveryOptions = field(default_factory=DiscoveryOptions)
+    prune: PruneOptions = field(default_factory=PruneOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Return options with these values, by the names of their fields: no name is in two groups."""
+        return cls().replace(**values)
+
+    def replace(self, **values: Any) -> Self:
+        """Return a copy with these values, by the names of their fields."""
+        groups: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in GROUP_OF:
+                raise TypeError(f"no such option: {name!r}")
+
+            groups.setdefault(GROUP_OF[name], {})[name] = value
+
+        return replace(self, **{name: replace(getattr(self, name), **part) for name, part in groups.items()})
+
+    @property
+    def connection(self) -> tuple[object, ...]:
+        """The values that runs must have in common to share connections and limits."""
+        source, client, limits = self.source, self.client, self.limits
+        return (
+            source.origin,
+            client.cafile,
+            source.src_cert_dir,
+            source.src_tls_verify,
+            limits.limit_rate,
+            limits.max_requests_per_second,
+            client.timeouts,
+            client.retry,
+            client.environment,
+        )
+
+    def state_directory(self, target: str) -> Path:
+        """Return the directory of the state of `target`, an address without a directory of its own.
+
+        Each target has its own, also below `state`.
+
+        :raises ConfigError: if no home directory is known.
+        """
+        return self._states(target) / hashlib.sha256(target.encode()).hexdigest()[:16]
+
+    def _states(self, target: str) -> Path:
+        if self.target.state is not None:
+            return self.target.state
+
+        environment = self.client.environment
+        if state := environment.get("XDG_STATE_HOME"):
+            return Path(state, "quaymirror")
+
+        try:
+            return Path(environment.get("HOME") or Path.home(), ".local", "state", "quaymirror")
+        except RuntimeError:
+            raise ConfigError(f"cannot determine a state directory for {target}: set HOME or use --state") from None
+
+
+GROUPS: Mapping[str, Any] = {each.name: each.default_factory for each in fields(Options)}
+GROUP_OF = {each.name: name for name, group in GROUPS.items() for each in fields(group)}

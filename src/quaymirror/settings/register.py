@@ -9,7 +9,7 @@ from typing import Any
 from ..secret import Credentials, Secret
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
-from .groups import DEFAULT_TARGET, GROUPS, OutputOptions
+from . import DEFAULT_TARGET, GROUPS, OutputOptions
 from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file, specs_of
 
 _SELECT = {"heading": Heading.SELECTION, "only": True, "commands": ("sync", "list", "info")}
