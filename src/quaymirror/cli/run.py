@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..run.jobs import Job
 from ..settings import OutputOptions
 from ..settings.register import JOB_TABLE, SELECTION
-from ..settings.spec import OptionSpec, specs_of
+from ..settings.spec import OptionSpec
 from .console import run_and_report
 from .help import WIDE, GroupedCommand, RegisteredOption, check_paths, options
 from .options import make_job, make_outputs
@@ -83,7 +83,7 @@ def config_file(given: Path | None) -> Path:
 
 def run_values(context: click.Context, config: Config) -> dict[str, ResolvedValue]:
     """Return the values of the options of the whole run, by name."""
-    return _resolved(context, config.run, specs_of(OutputOptions))
+    return _resolved(context, config.run, OutputOptions.specs())
 
 
 def job_values(context: click.Context, job: Mapping[str, LocatedValue]) -> dict[str, ResolvedValue]:

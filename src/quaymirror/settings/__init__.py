@@ -25,6 +25,7 @@ from .spec import (
     appendable_file,
     existing_directory,
     existing_file,
+    flag,
     option,
     possible_directory,
     replaceable_file,
@@ -94,7 +95,7 @@ class SourceOptions(Group):
 
     heading: ClassVar = Heading.SOURCE
     server: str = option(
-        "--server URL",
+        "URL",
         "The Quay server; http:// means plain HTTP.",
         DEFAULT_SERVER,
         accept=parse_server,
@@ -103,20 +104,18 @@ class SourceOptions(Group):
     )
     api_token: Secret | None = None
     credentials: Credentials | None = None
-    allow_foreign_layers: bool = option(
-        "--allow-foreign-layers",
-        "Fetch layers that the registry lacks from the URLs in manifests.",
-        commands=("verify",),
+    allow_foreign_layers: bool = flag(
+        "Fetch layers that the registry lacks from the URLs in manifests.", commands=("verify",)
     )
     src_cert_dir: Path | None = option(
-        "--src-cert-dir PATH",
+        "PATH",
         "Directory with certificates for the source (*.crt, *.cert, *.key).",
         on_disk=existing_directory,
         commands=_PULL,
         both="cert_dir",
     )
     src_tls_verify: bool = option(
-        "--src-tls-verify BOOL", "Whether to verify the source's certificate.", True, commands=_PULL, both="tls_verify"
+        "BOOL", "Whether to verify the source's certificate.", True, commands=_PULL, both="tls_verify"
     )
 
     @property
@@ -134,16 +133,14 @@ class ClientOptions(Group):
 
     heading: ClassVar = Heading.SOURCE
     authfile: Path | None = option(
-        "--authfile FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=_PULL
+        "FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=_PULL
     )
     allow_realms: tuple[str, ...] = option(
         "--allow-realm HOST", "Trust the token service at this host, too.", (), accept=_realm, commands=_PULL
     )
-    cafile: Path | None = option(
-        "--cafile FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=_ASK
-    )
+    cafile: Path | None = option("FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=_ASK)
     retries: int = option(
-        "--retries N", "How many times to retry a failed request.", 5, heading=LIMITS, least=0, most=1000, commands=_ASK
+        "N", "How many times to retry a failed request.", 5, heading=LIMITS, least=0, most=1000, commands=_ASK
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -158,21 +155,18 @@ class TargetOptions(Group):
     filters: tuple[str, ...] = option(
         "-f, --filter SPEC", "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
     )
-    allow_extract: bool = option("--allow-extract", "Let oci://, mounts:// and dir://?expand=true unpack images.")
-    dry_run: bool = option(
-        "--dry-run", "Show what would be done; write nothing.", common=True, commands=("prune",), negatable=("prune",)
+    allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
+    dry_run: bool = flag(
+        "Show what would be done; write nothing.", common=True, commands=("prune",), negatable=("prune",)
     )
     fsync: Fsync = option(
-        "--fsync WHEN",
-        "Survive power loss: sync each file (always), each commit (batch), never.",
-        Fsync.ALWAYS,
-        choices=Fsync,
+        "WHEN", "Survive power loss: sync each file (always), each commit (batch), never.", Fsync.ALWAYS, choices=Fsync
     )
     check_space: bool = option("--no-space-check", "Don't check free disk space first.", True, inverted=True)
-    wait: bool = option("--wait", "Wait for another run on the same target to end.")
+    wait: bool = flag("Wait for another run on the same target to end.")
     dest_credentials: Credentials | None = None
     dest_cert_dir: Path | None = option(
-        "--dest-cert-dir PATH",
+        "PATH",
         "Directory with certificates for the target (*.crt, *.cert, *.key).",
         on_disk=existing_directory,
         heading=REGISTRY_TARGET,
@@ -180,7 +174,7 @@ class TargetOptions(Group):
         both="cert_dir",
     )
     dest_tls_verify: bool = option(
-        "--dest-tls-verify BOOL",
+        "BOOL",
         "Whether to verify the target's certificate.",
         True,
         heading=REGISTRY_TARGET,
@@ -188,21 +182,17 @@ class TargetOptions(Group):
         both="tls_verify",
     )
     state: Path | None = option(
-        "--state PATH",
+        "PATH",
         "Directory where runs record which images they pushed.",
         on_disk=possible_directory,
         heading=REGISTRY_TARGET,
         shown_default="XDG state",
         commands=("verify", "history", "watch"),
     )
-    check_target: bool = option(
-        "--check-target",
-        "Check that images pushed earlier still exist in the target registry.",
-        heading=REGISTRY_TARGET,
+    check_target: bool = flag(
+        "Check that images pushed earlier still exist in the target registry.", heading=REGISTRY_TARGET
     )
-    verify_target: bool = option(
-        "--verify-target", "Verify the target after the run, as `quaymirror verify` does.", heading=REGISTRY_TARGET
-    )
+    verify_target: bool = flag("Verify the target after the run, as `quaymirror verify` does.", heading=REGISTRY_TARGET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,11 +206,9 @@ class Limits(Group):
     concurrency: int = option(
         "-c, --concurrency N", "Images in progress.", 16, least=1, most=1024, common=True, commands=("info",)
     )
-    layer_concurrency: int = option(
-        "--layer-concurrency N", "Blobs in progress, over all images.", 64, least=1, most=1024
-    )
+    layer_concurrency: int = option("N", "Blobs in progress, over all images.", 64, least=1, most=1024)
     limit_rate: int | None = option(
-        "--limit-rate RATE",
+        "RATE",
         "Limit all transfers to 500K, 20M, … per second.",
         parse=parse_rate,
         least=_LEAST_RATE,
@@ -228,10 +216,10 @@ class Limits(Group):
         common=True,
     )
     max_requests_per_second: float | None = option(
-        "--max-requests-per-second N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_ASK
+        "N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_ASK
     )
     max_duration: float | None = option(
-        "--max-duration DURATION", "Start nothing new after this time, such as 90m or 4h.", parse=_seconds
+        "DURATION", "Start nothing new after this time, such as 90m or 4h.", parse=_seconds
     )
 
 
@@ -251,7 +239,7 @@ class DiscoveryOptions(Group):
         commands=("info",),
     )
     discovery: Discovery = option(
-        "--discovery SOURCE",
+        "SOURCE",
         "Resolve tags with Quay's API (slow) or its registry (logs each as a pull): auto, api or registry.",
         Discovery.AUTO,
         heading=SOURCE,
@@ -259,20 +247,18 @@ class DiscoveryOptions(Group):
         commands=_ASK,
     )
     full_check_every: float = option(
-        "--full-check-every DURATION",
+        "DURATION",
         "Recheck every tag at least this often.",
         _WEEK,
         shown_default="7d",
         parse=_seconds,
         shorthand=shorthand("--full-check", "Recheck every tag in this run.", 0.0),
     )
-    expect_at_least: int | None = option(
-        "--expect-at-least N", "Fail if fewer images are found.", least=0, most=1_000_000
-    )
+    expect_at_least: int | None = option("N", "Fail if fewer images are found.", least=0, most=1_000_000)
     max_missing: float | None = option(
-        "--max-missing PERCENT", "Fail if more of the last run's images are missing.", least=0, most=100
+        "PERCENT", "Fail if more of the last run's images are missing.", least=0, most=100
     )
-    allow_empty: bool = option("--allow-empty", "Succeed if nothing is selected.", heading=SELECTION, commands=_ASK)
+    allow_empty: bool = flag("Succeed if nothing is selected.", heading=SELECTION, commands=_ASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,9 +266,9 @@ class PruneOptions(Group):
     """Removal of images that have disappeared from the source. `grace` is in seconds."""
 
     heading: ClassVar = Heading.PRUNING
-    prune: bool = option("--prune", "Remove images that are gone from the source.", common=True)
+    prune: bool = flag("Remove images that are gone from the source.", common=True)
     grace: float = option(
-        "--grace DURATION",
+        "DURATION",
         "How long images must have been missing before they are removed.",
         _WEEK,
         shown_default="7d",
@@ -290,7 +276,7 @@ class PruneOptions(Group):
         commands=("prune",),
     )
     max_delete: float = option(
-        "--max-delete PERCENT",
+        "PERCENT",
         "Remove nothing if more images would be removed.",
         10.0,
         shown_default="10",
@@ -321,25 +307,20 @@ class OutputOptions(Group):
 
     heading: ClassVar = Heading.OUTPUT
     progress: str = option(
-        "--progress HOW",
-        "Progress: auto, rich, plain, json or none.",
-        "auto",
-        choices=PROGRESS,
-        common=True,
-        commands=("demo",),
+        "HOW", "Progress: auto, rich, plain, json or none.", "auto", choices=PROGRESS, common=True, commands=("demo",)
     )
-    verbose: bool = option("-v, --verbose", "Also show retries and every tag checked.", in_file=False)
-    quiet: bool = option("-q, --quiet", "Print errors only.", in_file=False)
-    log_file: Path | None = option("--log-file FILE", "Append a log to this file.", on_disk=appendable_file)
-    log_format: str = option("--log-format FORMAT", "Format of log lines: text or json.", "text", choices=LOG_FORMATS)
-    report: Path | None = option("--report FILE", "Write the run's report as JSON.", on_disk=writable_file, common=True)
-    report_html: Path | None = option("--report-html FILE", "Write the report as an HTML page.", on_disk=writable_file)
-    lock_file: Path | None = option("--lock-file FILE", "Write the digest of each selected tag.", on_disk=writable_file)
+    verbose: bool = option("-v, --verbose", "Also show retries and every tag checked.", False, in_file=False)
+    quiet: bool = option("-q, --quiet", "Print errors only.", False, in_file=False)
+    log_file: Path | None = option("FILE", "Append a log to this file.", on_disk=appendable_file)
+    log_format: str = option("FORMAT", "Format of log lines: text or json.", "text", choices=LOG_FORMATS)
+    report: Path | None = option("FILE", "Write the run's report as JSON.", on_disk=writable_file, common=True)
+    report_html: Path | None = option("FILE", "Write the report as an HTML page.", on_disk=writable_file)
+    lock_file: Path | None = option("FILE", "Write the digest of each selected tag.", on_disk=writable_file)
     metrics_textfile: Path | None = option(
-        "--metrics-textfile FILE", "Write metrics for Prometheus' node_exporter.", on_disk=replaceable_file
+        "FILE", "Write metrics for Prometheus' node_exporter.", on_disk=replaceable_file
     )
     ping_url: str | None = option(
-        "--ping-url URL", "Ping URL/start, URL and URL/fail (as healthchecks.io does).", accept=_ping_url, secret=True
+        "URL", "Ping URL/start, URL and URL/fail (as healthchecks.io does).", accept=_ping_url, secret=True
     )
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from ..secret import Credentials, Secret
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
 from . import DEFAULT_TARGET, GROUPS, OutputOptions
-from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file, specs_of
+from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file
 
 _SELECT = {"heading": Heading.SELECTION, "only": True, "commands": ("sync", "list", "info")}
 # The selection of a job.
@@ -121,13 +121,13 @@ _CREDENTIALS = (
     declare("--dest-password-stdin", "Read its password from standard input.", **_PUSH, **_STDIN),
 )
 
-_FIELDS = tuple(spec for group in GROUPS.values() for spec in specs_of(group))
+_FIELDS = tuple(spec for group in GROUPS.values() for spec in group.specs())
 _SHORTHANDS = tuple(spec.shorthand for spec in _FIELDS if spec.shorthand is not None)
 REGISTER: Mapping[str, OptionSpec] = {
     spec.name: spec for spec in (*SELECTION, *_WORDS, *_FIELDS, *_SHORTHANDS, *_BOTH, *_CREDENTIALS)
 }
 
-OUTPUTS = {spec.name for spec in specs_of(OutputOptions)}
+OUTPUTS = {spec.name for spec in OutputOptions.specs()}
 # Options in the tables of a configuration file.
 RUN_TABLE = tuple(spec for spec in REGISTER.values() if spec.in_file and spec.name in OUTPUTS)
 JOB_TABLE = tuple(

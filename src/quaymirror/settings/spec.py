@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import Enum, StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import ConfigError, QuaymirrorError
 
-_SPEC = "option"
+_DECLARATION = "option"
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
 _FALSE = {"0", "false", "f", "no", "n", "off"}
 
@@ -225,15 +226,17 @@ def declare(usage: str, text: str, default: Any = None, **more: Any) -> OptionSp
 
 
 def option(usage: str, text: str, default: Any = None, **more: Any) -> Any:
-    """Declare a field of a group as an option; see `declare`. The heading is the group's, if none is given.
+    """Declare a field of a group as an option; see `declare`.
 
-    The default of an option without a value is False.
+    The name of the field is the long spelling, unless `usage` has it. The heading is the group's, if none is given, and
+    the type is that of the annotation.
     """
-    if default is None and " " not in usage.split(", ")[-1]:
-        default = False
+    return field(default=default, metadata={_DECLARATION: (usage, text, default, more)}, repr=not more.get("secret"))
 
-    spec = declare(usage, text, default, **more)
-    return field(default=default, metadata={_SPEC: spec}, repr=not spec.secret)
+
+def flag(text: str, default: bool = False, **more: Any) -> Any:
+    """Declare a field that is True if its option, which takes no value, is given."""
+    return option("", text, default, **more)
 
 
 def shorthand(usage: str, text: str, means: Any, **more: Any) -> OptionSpec:
@@ -247,8 +250,15 @@ class Group:
     __slots__ = ()
     heading: ClassVar = Heading.OTHER
 
+    @classmethod
+    @cache
+    def specs(cls) -> tuple[OptionSpec, ...]:
+        """Return the options that the group declares."""
+        declared: Any = cls
+        return tuple(_spec_of(each, cls.heading) for each in fields(declared) if _DECLARATION in each.metadata)
+
     def __post_init__(self) -> None:
-        for spec in specs_of(type(self)):
+        for spec in self.specs():
             value = getattr(self, spec.name)
             try:
                 for item in value if spec.many else (value,):
@@ -259,20 +269,15 @@ class Group:
                 raise ConfigError(f"{spec.long}: {error.message}") from None
 
 
-def specs_of(group: type[Any]) -> tuple[OptionSpec, ...]:
-    """Return the options that are declared in the dataclass `group`."""
-    return tuple(_spec_of(each, group.heading) for each in fields(group) if _SPEC in each.metadata)
-
-
 def _spec_of(declared: Field[Any], heading: Heading) -> OptionSpec:
-    """Return the option of a field, with the type of its annotation, and the heading of its group."""
-    spec: OptionSpec = declared.metadata[_SPEC]
-    if spec.heading is not Heading.OTHER:
-        heading = spec.heading
+    usage, text, default, more = declared.metadata[_DECLARATION]
+    if not usage.startswith("-"):
+        usage = f"--{declared.name.replace('_', '-')} {usage}"
 
+    spec = declare(usage, text, default, **{"heading": heading, **more, "name": declared.name})
     kind = OptionType.TEXT if spec.parse is not None else _KINDS.get(str(declared.type).split()[0], OptionType.TEXT)
-    short = replace(spec.shorthand, heading=heading) if spec.shorthand is not None else None
-    return replace(spec, name=declared.name, kind=kind, heading=heading, shorthand=short)
+    short = replace(spec.shorthand, heading=spec.heading) if spec.shorthand is not None else None
+    return replace(spec, kind=kind, shorthand=short)
 
 
 def existing_directory(path: Path) -> None:
