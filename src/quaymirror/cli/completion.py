@@ -12,10 +12,7 @@ _WHERE = {
 }
 
 
-@click.command(
-    epilog="\b\n" + "\n".join(_WHERE.values()),
-    context_settings={"max_content_width": 100},
-)
+@click.command(epilog="\b\n" + "\n".join(_WHERE.values()))
 @click.argument("shell", type=click.Choice(list(_WHERE)))
 def completion(shell: str) -> int:
     """Print a completion script for a shell."""

@@ -16,7 +16,7 @@ from ..config.schema import config_schema
 from ..errors import ConfigError
 from ..settings.register import JOB_TABLE, REGISTER, RUN_TABLE, SELECTION
 from ..text import counted, escape_controls
-from .help import WIDE, options
+from .help import options
 from .messages import say
 from .options import json_option
 from .outputs import shown_url
@@ -25,7 +25,7 @@ from .run import ResolvedValue, config_file, job_of, job_values, run, run_values
 _MAX_IMPORTED = 16 * 1024 * 1024
 
 
-@click.group(context_settings=WIDE)
+@click.group
 def config() -> None:
     """Show, check, describe or import a configuration file."""
 

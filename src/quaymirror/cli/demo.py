@@ -16,7 +16,7 @@ from ..selection.selection import Selection
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
 from .console import report
-from .help import WIDE, command_option, options
+from .help import command_option, options
 from .observers import observe_runs
 
 _TAG = "2025.1-debian"
@@ -26,7 +26,7 @@ _BANDWIDTH = 800_000
 _LAYER_BYTES = 700_000
 
 
-@click.command(context_settings=WIDE)
+@click.command
 @command_option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images are stored.")
 @command_option("--keep-serving", is_flag=True, help="Keep the server running afterwards, to try other commands.")
 @command_option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="Number of images.")

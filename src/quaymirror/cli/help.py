@@ -16,7 +16,6 @@ from ..settings.spec import Heading, OptionSpec, OptionType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-WIDE = {"max_content_width": 100}
 _EXAMPLES = 2
 _ALL = "quaymirror.help-all"
 

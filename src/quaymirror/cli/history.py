@@ -20,13 +20,13 @@ from ..store import fsops
 from ..store.history import History
 from ..store.records import PastRun
 from ..text import escape_controls, human_bytes, human_duration, table
-from .help import WIDE, command_option, options
+from .help import command_option, options
 from .options import home_at, json_option
 
 _COLUMNS = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED)
 
 
-@click.command(context_settings=WIDE)
+@click.command
 @click.argument("run", required=False, metavar="[RUN]")
 @options("history")
 @command_option(

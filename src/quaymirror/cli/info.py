@@ -13,12 +13,12 @@ import click
 from ..errors import ExitCode, SelectionEmpty
 from ..run.info import image_infos
 from ..text import escape_controls, human_bytes
-from .help import WIDE, GroupedCommand, options
+from .help import GroupedCommand, options
 from .messages import say, show_notice
 from .options import json_option, make_options, make_selection, selection_arguments
 
 
-@click.command(cls=GroupedCommand, context_settings=WIDE)
+@click.command(cls=GroupedCommand)
 @selection_arguments
 @options("info")
 @json_option("Print an array with the fields of occystrap's info.")

@@ -16,12 +16,12 @@ from ..run.info import find_images
 from ..selection.selection import Selection
 from ..settings import Options
 from ..text import human_bytes, table
-from .help import WIDE, GroupedCommand, options
+from .help import GroupedCommand, options
 from .messages import show_notice
 from .options import json_option, make_options, make_selection, selection_arguments
 
 
-@click.command("list", cls=GroupedCommand, context_settings=WIDE)
+@click.command("list", cls=GroupedCommand)
 @selection_arguments
 @options("list")
 @json_option("Print an array of repository, tag, digest, size and date.")

@@ -14,7 +14,6 @@ import click
 
 from ..__about__ import __version__
 from ..errors import ExitCode, QuaymirrorError, StoreError, from_os_error, from_system
-from .help import WIDE
 from .messages import say
 from .streams import drop_output, prepare_streams
 
@@ -74,7 +73,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], **WIDE})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="quaymirror")
 def main() -> None:
     """Mirror an entire quay.io organization, byte for byte, every night.

@@ -27,12 +27,11 @@ from .progress_file import ProgressFile
 # Long enough for small blobs to be stored, short enough for a person who waits; the rest resumes.
 _DRAIN_SECONDS = 10.0
 
-_CODES = {
-    signal.SIGINT: ExitCode.INTERRUPTED,
-    signal.SIGTERM: ExitCode.TERMINATED,
-    signal.SIGHUP: ExitCode.TERMINATED,
+_SIGNALS = {
+    signal.SIGINT: ("interrupted", ExitCode.INTERRUPTED),
+    signal.SIGTERM: ("terminated", ExitCode.TERMINATED),
+    signal.SIGHUP: ("the terminal was closed", ExitCode.TERMINATED),
 }
-_REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +101,17 @@ class RunObservers:
 
     async def _handle_signals(self) -> None:
         # A signal that was ignored at the start, as by nohup, stays ignored.
-        handled = [signum for signum in _CODES if signal.getsignal(signum) is not signal.SIG_IGN]
+        handled = [signum for signum in _SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
         with anyio.open_signal_receiver(*handled) as signals:
             async for signum in signals:
                 for handle in self.handles:
-                    handle.stop.request(_REASONS[signum], _CODES[signum])
+                    handle.stop.request(*_SIGNALS[signum])
 
                 with anyio.move_on_after(_DRAIN_SECONDS):
                     await anext(signals)
 
                 for handle in self.handles:
-                    handle.stop.at_once(_REASONS[signum], _CODES[signum])
+                    handle.stop.at_once(*_SIGNALS[signum])
 
                 # Everything ends now. Further signals must not break into the last writes.
                 async for _ in signals:

@@ -18,7 +18,7 @@ from ..settings import OutputOptions
 from ..settings.register import JOB_TABLE, SELECTION
 from ..settings.spec import OptionSpec
 from .console import run_and_report
-from .help import WIDE, GroupedCommand, RegisteredOption, check_paths, options
+from .help import GroupedCommand, RegisteredOption, check_paths, options
 from .options import make_job, make_outputs
 
 
@@ -43,7 +43,7 @@ def _job_names(context: click.Context, _parameter: click.Parameter, incomplete: 
     return [name for name in read.jobs if name.startswith(incomplete)]
 
 
-@click.command(cls=GroupedCommand, context_settings=WIDE)
+@click.command(cls=GroupedCommand)
 @click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=_job_names)
 @options("run")
 @click.pass_context

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from .console import run_and_report
-from .help import WIDE, GroupedCommand, options
+from .help import GroupedCommand, options
 from .options import make_job, make_outputs, selection_arguments
 
 
-@click.command(cls=GroupedCommand, context_settings=WIDE)
+@click.command(cls=GroupedCommand)
 @selection_arguments
 @options("sync")
 def sync(**given: Any) -> int:

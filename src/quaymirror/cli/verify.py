@@ -17,14 +17,14 @@ from ..settings.spec import Heading
 from ..store.verify import Progress, Verification
 from ..tasks import background
 from ..text import counted, escape_controls, human_bytes
-from .help import WIDE, GroupedCommand, command_option, options
+from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .options import json_option, make_options
 
 _PROGRESS_SECONDS = 5.0
 
 
-@click.command(cls=GroupedCommand, context_settings=WIDE)
+@click.command(cls=GroupedCommand)
 @click.argument("target")
 @command_option("--fast", is_flag=True, heading=Heading.CHECKS, help="Hash manifests only; check the sizes of blobs.")
 @command_option("--repair", is_flag=True, heading=Heading.CHECKS, help="Fetch missing and damaged blobs again.")
@@ -59,7 +59,14 @@ def show_damages(result: Verification) -> None:
 
 def show_verdict(result: Verification) -> ExitCode:
     """Print a summary, and return its exit code."""
-    click.echo(_summary(result), err=True)
+    text = (
+        f"{counted(result.images, 'image')}, {counted(result.blobs, 'blob')}, {human_bytes(result.bytes)}"
+        f"{', sizes only' if result.fast else ''}: {len(result.damages):,} missing or damaged"
+    )
+    for noun, (count, size) in (("orphaned blob", result.orphans), ("partial file", result.partials)):
+        text += f", {counted(count, noun)} ({human_bytes(size)})" if count else ""
+
+    click.echo(text, err=True)
     return ExitCode.DAMAGED if result.damages else ExitCode.OK
 
 
@@ -83,14 +90,3 @@ def _show(event: Event) -> None:
     show_notice(event)
     if isinstance(event, BlobFinished):
         say(f"fetched again: {event.digest}")
-
-
-def _summary(result: Verification) -> str:
-    text = (
-        f"{counted(result.images, 'image')}, {counted(result.blobs, 'blob')}, {human_bytes(result.bytes)}"
-        f"{', sizes only' if result.fast else ''}: {len(result.damages):,} missing or damaged"
-    )
-    for noun, (count, size) in (("orphaned blob", result.orphans), ("partial file", result.partials)):
-        text += f", {counted(count, noun)} ({human_bytes(size)})" if count else ""
-
-    return text

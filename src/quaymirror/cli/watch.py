@@ -18,7 +18,7 @@ from ..ui.lines import progress_text
 from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
 from .display import is_screen
-from .help import WIDE, command_option, options
+from .help import command_option, options
 from .messages import say
 from .options import home_at
 from .progress_file import FILE_NAME
@@ -30,7 +30,7 @@ _LINE_SECONDS = 30.0
 _MAX_SNAPSHOT = 64 * 1024 * 1024
 
 
-@click.command(context_settings=WIDE)
+@click.command
 @click.argument("target", default=DEFAULT_TARGET)
 @options("watch")
 @command_option("--once", is_flag=True, help="Print one line of progress, and exit.")
@@ -58,7 +58,8 @@ async def _watch(file: Path, target: str) -> int:
                 break
 
             if screen is not None:
-                screen.show(snapshot.progress, snapshot.speeds, _now(snapshot))
+                now = snapshot.clock + max(0.0, time.time() - snapshot.time)
+                screen.show(snapshot.progress, snapshot.speeds, now)
             elif time.monotonic() - last >= _LINE_SECONDS:
                 last = time.monotonic()
                 click.echo(_line(snapshot), err=True)
@@ -94,11 +95,6 @@ def _read(file: Path, target: str) -> Snapshot:
         return read_snapshot(content.data)
     except SnapshotError as error:
         raise ConfigError(f"{file}: {error}") from None
-
-
-def _now(snapshot: Snapshot) -> float:
-    """Return the current time of the run's clock."""
-    return snapshot.clock + max(0.0, time.time() - snapshot.time)
 
 
 def _line(snapshot: Snapshot) -> str:

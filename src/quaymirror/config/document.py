@@ -169,18 +169,13 @@ class _Check:
             items = {(*path, number): item for number, item in enumerate(value)}
 
         for place, item in items.items():
-            if fault := spec.type_fault(item, is_item=item is not value) or self._fault(item, spec):
-                yield self._mistake(place, fault)
-
-    def _fault(self, item: object, spec: OptionSpec) -> str:
-        try:
-            spec.item(_from_here(item, spec, self._file))
-        except ConfigError as error:
-            return error.message
-        except RuntimeError:
-            return "unknown home directory"
-
-        return ""
+            try:
+                spec.check_type(item, is_item=item is not value)
+                spec.item(_from_here(item, spec, self._file))
+            except ConfigError as error:
+                yield self._mistake(place, error.message)
+            except RuntimeError:
+                yield self._mistake(place, "unknown home directory")
 
     def _mistake(self, path: KeyPath, message: str) -> Mistake:
         nearest = next(path[:end] for end in range(len(path), -1, -1) if path[:end] in self._places or not end)

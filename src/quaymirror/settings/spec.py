@@ -170,17 +170,15 @@ class OptionSpec:
         if self.on_disk is not None and value is not None:
             self.on_disk(value)
 
-    def type_fault(self, value: object, *, is_item: bool) -> str:
-        """Return how the type of a file's value, or of an item of an array, is wrong; '' if it is right."""
+    def check_type(self, value: object, *, is_item: bool) -> None:
+        """Raise `ConfigError` if the type of a file's value, or of an item of an array, is wrong."""
         expected, types = _EXPECTED.get(self.kind, ("a string", (str,)))
         if self.many and not is_item:
             expected, types = "an array of strings", (list,)
 
         # In Python a bool is an int; in TOML it is not.
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            return f"must be {expected}, not {_shown(value)}"
-
-        return ""
+            raise ConfigError(f"must be {expected}, not {_shown(value)}")
 
     def _typed(self, given: object) -> Any:
         match self.kind:
