@@ -18,7 +18,7 @@ from ..settings import OutputOptions
 from ..settings.register import JOB_TABLE, SELECTION
 from ..settings.spec import OptionSpec
 from .console import run_and_report
-from .help import GroupedCommand, RegisteredOption, check_paths, options
+from .help import GroupedCommand, RegisteredOption, options
 from .options import make_job, make_outputs
 
 
@@ -57,7 +57,6 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     quaymirror run
     quaymirror run nightly --dry-run
     """
-    check_paths(context)
     read = read_config(config_file(config))
     outputs = make_outputs(_usable(run_values(context, read), "run"))
     return run_and_report(outputs, [job_of(context, name, job) for name, job in read.chosen(jobs).items()])
