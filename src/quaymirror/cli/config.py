@@ -14,13 +14,14 @@ from ..auth.files import read_config_file
 from ..config.document import Mistakes, read_config
 from ..config.schema import config_schema
 from ..errors import ConfigError
-from ..settings.register import JOB_TABLE, REGISTER, RUN_TABLE, SELECTION
+from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
+from ..settings.spec import OptionSpec
 from ..text import counted, escape_controls
 from .help import options
 from .messages import say
 from .options import json_option
 from .outputs import shown_url
-from .run import ResolvedValue, config_file, job_of, job_values, run, run_values
+from .run import ResolvedValue, config_file, job_of, resolve, run
 
 _MAX_IMPORTED = 16 * 1024 * 1024
 
@@ -38,10 +39,10 @@ def show(jobs: tuple[str, ...], config: Path | None, as_json: bool) -> int:
     """Show each job's effective settings and where they come from."""
     read = read_config(config_file(config))
     context = _run_context()
-    tables = {"run": _values(run_values(context, read))}
+    tables = {"run": _values(resolve(context, read.run, RUN_TABLE))}
     for name, job in read.chosen(jobs).items():
         selection = {key: {"value": given.value, "origin": given.place} for key, given in job.items() if key in _WORDS}
-        tables[f"jobs.{name}"] = selection | _values(job_values(context, job))
+        tables[f"jobs.{name}"] = selection | _values(resolve(context, job, JOB_TABLE))
 
     if as_json:
         click.echo(json.dumps(tables, indent=2))
@@ -100,7 +101,6 @@ def import_(file: Path) -> int:
 
 
 _WORDS = {spec.key_name for spec in SELECTION}
-_TABLES = {spec.name for spec in (*RUN_TABLE, *JOB_TABLE)}
 
 
 def _run_context() -> click.Context:
@@ -110,18 +110,16 @@ def _run_context() -> click.Context:
 
 def _values(resolved: Mapping[str, ResolvedValue]) -> dict[str, dict[str, Any]]:
     return {
-        REGISTER[name].key_name: {"value": _shown(name, each.text), "origin": each.origin}
-        for name, each in resolved.items()
-        if name in _TABLES
+        each.spec.key_name: {"value": _shown(each.spec, each.text), "origin": each.origin} for each in resolved.values()
     }
 
 
-def _shown(name: str, value: Any) -> Any:
-    if REGISTER[name].secret and value is not None:
+def _shown(spec: OptionSpec, value: Any) -> Any:
+    if spec.secret and value is not None:
         return shown_url(value)
 
     if isinstance(value, tuple):
-        return [_shown(name, item) for item in value]
+        return [_shown(spec, item) for item in value]
 
     if isinstance(value, Enum):
         return value.value

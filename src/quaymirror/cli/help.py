@@ -82,11 +82,6 @@ class RegisteredOption(CommandOption):
         found = super().process_value(ctx, value)
         return not found if self.spec.inverted and found is not None else found
 
-    @staticmethod
-    def of(context: click.Context, name: str) -> RegisteredOption:
-        """Return the option called `name` of a context's command."""
-        return next(each for each in context.command.params if isinstance(each, RegisteredOption) and each.name == name)
-
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return where a wrong value is: the environment variable, or the option."""
         assert self.name is not None

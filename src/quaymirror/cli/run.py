@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..config.document import FILE_NAME, Config, LocatedValue, read_config
+from ..config.document import FILE_NAME, LocatedValue, read_config
 from ..errors import ConfigError
 from ..run.jobs import Job
 from ..settings import OutputOptions
@@ -58,7 +58,7 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     quaymirror run nightly --dry-run
     """
     read = read_config(config_file(config))
-    outputs = make_outputs(_usable(run_values(context, read), "run"))
+    outputs = make_outputs(_usable(resolve(context, read.run, OutputOptions.specs()), "run"))
     return run_and_report(outputs, [job_of(context, name, job) for name, job in read.chosen(jobs).items()])
 
 
@@ -80,31 +80,21 @@ def config_file(given: Path | None) -> Path:
     return found
 
 
-def run_values(context: click.Context, config: Config) -> dict[str, ResolvedValue]:
-    """Return the values of the options of the whole run, by name."""
-    return _resolved(context, config.run, OutputOptions.specs())
-
-
-def job_values(context: click.Context, job: Mapping[str, LocatedValue]) -> dict[str, ResolvedValue]:
-    """Return the values of the options of a job, by name."""
-    return _resolved(context, job, JOB_TABLE)
-
-
-def _resolved(
+def resolve(
     context: click.Context, given: Mapping[str, LocatedValue], specs: Iterable[OptionSpec]
 ) -> dict[str, ResolvedValue]:
     """Return values by name: the command line overrides the environment, that the file, and that the default."""
+    options = {option.name: option for option in context.command.params if isinstance(option, RegisteredOption)}
     found: dict[str, ResolvedValue] = {}
     for spec in specs:
-        option = RegisteredOption.of(context, spec.name)
         source, value = context.get_parameter_source(spec.name), context.params[spec.name]
         text = not value if spec.inverted else value
         if source is ParameterSource.COMMANDLINE:
             found[spec.name] = ResolvedValue(spec, value, text, "command line")
         elif source is ParameterSource.ENVIRONMENT:
             # As it was written: 3d, not its number of seconds.
-            text = text if spec.parse is None or spec.many else os.environ[option.variable]
-            found[spec.name] = ResolvedValue(spec, value, text, f"environment, {option.variable}")
+            text = text if spec.parse is None or spec.many else os.environ[options[spec.name].variable]
+            found[spec.name] = ResolvedValue(spec, value, text, f"environment, {options[spec.name].variable}")
         elif spec.key_name in given:
             located = given[spec.key_name]
             found[spec.name] = ResolvedValue(spec, spec.value(located.value), located.value, located.place, True)
@@ -130,7 +120,7 @@ def job_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -
     """Return the job that a table of the file means."""
     words = {spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job}
     known = {param: value for param, value in context.params.items() if param not in ("jobs", "config")}
-    values = _usable(job_values(context, job), f"jobs.{name}")
+    values = _usable(resolve(context, job, JOB_TABLE), f"jobs.{name}")
     try:
         return make_job({**known, **words, **values}, (name,))
     except ConfigError as error:
