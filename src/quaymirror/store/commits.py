@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from ..errors import QuaymirrorError
+from ..errors import QuaymirrorError, StoreError
 from .executor import SerialExecutor
 from .records import ImageRecord
 
@@ -20,6 +20,7 @@ Commit = Callable[[Sequence[ImageRecord]], Sequence[QuaymirrorError | None]]
 class _Pending:
     record: ImageRecord
     error: QuaymirrorError | None = None
+    is_decided: bool = False
 
 
 class GroupCommit:
@@ -34,6 +35,7 @@ class GroupCommit:
         """Commit an image, and wait for it.
 
         :raises QuaymirrorError: the error of this image.
+        :raises StoreError: if the commit that it was part of broke off.
         """
         mine = _Pending(record)
         self._pending.append(mine)
@@ -44,8 +46,12 @@ class GroupCommit:
         if mine.error is not None:
             raise mine.error
 
+        if not mine.is_decided:
+            # The call that committed the group raises the reason.
+            raise StoreError(f"{record.name}: its commit broke off")
+
     def _commit_pending(self) -> None:
         group = [self._pending.popleft() for _ in range(len(self._pending))]
         if group:
             for pending, error in zip(group, self._commit([one.record for one in group]), strict=True):
-                pending.error = error
+                pending.error, pending.is_decided = error, True
