@@ -157,7 +157,12 @@ def _is_in(module: str, *packages: str) -> bool:
 def _fields(syntax: ast.Module) -> Iterator[ast.AnnAssign]:
     for node in syntax.body:
         if isinstance(node, ast.ClassDef) and re.search(r"Settings|[a-z]Options|Limits", node.name):
-            yield from (one for one in node.body if isinstance(one, ast.AnnAssign))
+            yield from (one for one in node.body if isinstance(one, ast.AnnAssign) and not _is_shared(one.annotation))
+
+
+def _is_shared(annotation: ast.expr) -> bool:
+    """Return True for the annotation of a class variable."""
+    return any(isinstance(node, ast.Name) and node.id == "ClassVar" for node in ast.walk(annotation))
 
 
 def error_edits(tree: Tree) -> Iterator[str]:

@@ -93,7 +93,7 @@ def _filter(text: str) -> None:
 class SourceOptions(Group):
     """The server to mirror from, and the credentials and certificates for it."""
 
-    heading: ClassVar = Heading.SOURCE
+    heading: ClassVar[Heading] = Heading.SOURCE
     server: str = option(
         "URL",
         "The Quay server; http:// means plain HTTP.",
@@ -131,7 +131,7 @@ class ClientOptions(Group):
     Auth files and proxies are looked up in `environment`. `retries` replaces the number in `retry`.
     """
 
-    heading: ClassVar = Heading.SOURCE
+    heading: ClassVar[Heading] = Heading.SOURCE
     authfile: Path | None = option(
         "FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=_PULL
     )
@@ -151,7 +151,7 @@ class ClientOptions(Group):
 class TargetOptions(Group):
     """The way images are stored: filters, durability, and access to a target that is a registry."""
 
-    heading: ClassVar = Heading.TARGET
+    heading: ClassVar[Heading] = Heading.TARGET
     filters: tuple[str, ...] = option(
         "-f, --filter SPEC", "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
     )
@@ -202,7 +202,7 @@ class Limits(Group):
     The default of `layer_concurrency` was measured: docs/explanation/concurrency.md.
     """
 
-    heading: ClassVar = Heading.LIMITS
+    heading: ClassVar[Heading] = Heading.LIMITS
     concurrency: int = option(
         "-c, --concurrency N", "Images in progress.", 16, least=1, most=1024, common=True, commands=("info",)
     )
@@ -227,7 +227,7 @@ class Limits(Group):
 class DiscoveryOptions(Group):
     """The way images are found, and what a run must find. `platforms` are those wanted of multi-arch images."""
 
-    heading: ClassVar = Heading.LIMITS
+    heading: ClassVar[Heading] = Heading.LIMITS
     platforms: tuple[Platform, ...] = option(
         "--platform OS/ARCH",
         "Platforms of multi-arch images.",
@@ -265,7 +265,7 @@ class DiscoveryOptions(Group):
 class PruneOptions(Group):
     """Removal of images that have disappeared from the source. `grace` is in seconds."""
 
-    heading: ClassVar = Heading.PRUNING
+    heading: ClassVar[Heading] = Heading.PRUNING
     prune: bool = flag("Remove images that are gone from the source.", common=True)
     grace: float = option(
         "DURATION",
@@ -305,7 +305,7 @@ class OutputOptions(Group):
     :raises ConfigError: if `verbose` contradicts `quiet`.
     """
 
-    heading: ClassVar = Heading.OUTPUT
+    heading: ClassVar[Heading] = Heading.OUTPUT
     progress: str = option(
         "HOW", "Progress: auto, rich, plain, json or none.", "auto", choices=PROGRESS, common=True, commands=("demo",)
     )
