@@ -246,7 +246,7 @@ class Group:
     """Base of groups: a value out of range is refused when the group is made."""
 
     __slots__ = ()
-    heading: ClassVar = Heading.OTHER
+    heading: ClassVar[Heading] = Heading.OTHER
 
     @classmethod
     @cache
