@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import anyio
 
 from ..errors import ExitCode, QuaymirrorError, most_severe
-from ..run.jobs import Job, JobResult, run_jobs
+from ..run.jobs import JobResult, Watch
 from ..settings import OutputOptions
 from ..text import escape_controls
 from ..ui.summary import summary_lines
@@ -18,21 +19,22 @@ from .outputs import ping, write_outputs
 from .verify import show_damages, show_verdict
 
 
-def run_and_report(outputs: OutputOptions, jobs: Sequence[Job]) -> int:
-    """Run `jobs`, show them, ping their start and end, write the output files, and return the exit code.
-
-    :raises QuaymirrorError: if the only job failed, or a file can't be written.
-    """
+@contextmanager
+def announced(outputs: OutputOptions) -> Iterator[Watch]:
+    """Ping the start of jobs that the context runs, and their end if it fails; yield what shows them."""
     _ping(outputs, "/start")
     try:
-        return report(outputs, anyio.run(run_jobs, jobs, partial(observe_runs, outputs)))
+        yield partial(observe_runs, outputs)
     except QuaymirrorError as error:
         _ping(outputs, "/fail", escape_controls(error.message))
         raise
 
 
 def report(outputs: OutputOptions, results: Sequence[JobResult]) -> int:
-    """Print failures, write the output files, ping the end, and return the exit code; see `run_and_report`."""
+    """Print failures, write the output files, ping the end, and return the exit code.
+
+    :raises QuaymirrorError: if the only job failed, or a file can't be written.
+    """
     if len(results) == 1 and results[0].failure is not None:
         raise results[0].failure.error()
 

@@ -140,16 +140,17 @@ class GroupedCommand(click.Command):
         *params, last = super().get_params(ctx)
         return [*params, _HELP_ALL, last]
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, if the paths that its options give can be used on this machine."""
-        for param in self.params:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line, and check that the paths that its options give can be used on this machine."""
+        rest = super().parse_args(ctx, args)
+        for param in [] if ctx.resilient_parsing else self.params:
             if isinstance(param, RegisteredOption):
                 try:
                     param.spec.check_disk(ctx.params.get(param.spec.name))
                 except ConfigError as error:
                     raise click.BadParameter(error.message, ctx, param) from None
 
-        return super().invoke(ctx)
+        return rest
 
     def full_help(self, ctx: click.Context) -> str:
         """Return the text of --help-all."""

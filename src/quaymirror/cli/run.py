@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import click
 from click.core import ParameterSource
 
 from ..config.document import FILE_NAME, LocatedValue, read_config
 from ..errors import ConfigError
-from ..run.jobs import Job
+from ..run.jobs import Job, run_jobs
 from ..settings import OutputOptions
 from ..settings.register import JOB_TABLE, SELECTION
 from ..settings.spec import OptionSpec
-from .console import run_and_report
+from .console import announced, report
 from .help import GroupedCommand, RegisteredOption, options
 from .options import make_job, make_outputs
 
@@ -59,7 +60,9 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     """
     read = read_config(config_file(config))
     outputs = make_outputs(_usable(resolve(context, read.run, OutputOptions.specs()), "run"))
-    return run_and_report(outputs, [job_of(context, name, job) for name, job in read.chosen(jobs).items()])
+    chosen = [job_of(context, name, job) for name, job in read.chosen(jobs).items()]
+    with announced(outputs) as watch:
+        return report(outputs, anyio.run(run_jobs, chosen, watch))
 
 
 def config_file(given: Path | None) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import click
 
-from .console import run_and_report
+from ..run.jobs import run_jobs
+from .console import announced, report
 from .help import GroupedCommand, options
 from .options import make_job, make_outputs, selection_arguments
 
@@ -25,5 +27,6 @@ def sync(**given: Any) -> int:
     quaymirror sync kolla 'nova-*,neutron-*' '2025.1-debian*' --exclude '*-base'
     quaymirror sync 'quay://kolla/nova-*:2025.1-debian?since=2025-04-01' --to /srv/mirror
     """
-    job = make_job(given)
-    return run_and_report(make_outputs(given), [job])
+    jobs, outputs = [make_job(given)], make_outputs(given)
+    with announced(outputs) as watch:
+        return report(outputs, anyio.run(run_jobs, jobs, watch))
