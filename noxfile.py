@@ -15,6 +15,8 @@ nox.options.sessions = ["lint", "types", "tests", "docs", "build"]
 _GROUPS = nox.project.load_toml("pyproject.toml")
 # Independent clients and servers that quaymirror is tested against: program and Debian package.
 _PEERS = {"skopeo": "skopeo", "docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
+# Those that take long to install.
+_LARGE_PEERS = {"chromium": "chromium", "containerd": "containerd"}
 # Further programs for the benchmarks: servers, and tools that measure the physical limit.
 _LAB = {
     "nginx": "nginx",
@@ -55,9 +57,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests that need no other programs: `nox -s tests -- -k resume` for some of them."""
+    """Run all tests but those that take minutes: `nox -s tests -- -k resume` for some of them.
+
+    As root on Debian, install the programs of the tests against real registries and clients first; elsewhere tests are
+    skipped whose programs are missing.
+    """
+    _install_debian(session, _PEERS)
     _install(session, "test")
-    session.run("pytest", *_PARALLEL, "-m", "not interop and not soak", *session.posargs)
+    session.run("pytest", *_PARALLEL, "-m", "not soak", *session.posargs)
 
 
 @nox.session
@@ -71,8 +78,8 @@ def quick(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Run the tests against real registries and clients; as root on Debian, install these first."""
-    _install_debian(session, _PEERS)
+    """Run the tests against real registries and clients alone, with those that are too large for every run."""
+    _install_debian(session, _PEERS | _LARGE_PEERS)
     _install(session, "test")
     session.run("pytest", "-m", "interop", *session.posargs)
 

@@ -15,9 +15,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _signals_arrive() -> None:
-    """Restore signals that are ignored in the background or under nohup, also for the processes that tests start."""
+    """Restore signals that are ignored, also for the processes that the test starts.
+
+    They are in the background and under nohup, and after a test that ran the command in this process.
+    """
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

@@ -96,6 +96,16 @@ class RegisteredOption(CommandOption):
         return next((variable for variable in self.spec.all_variables if os.environ.get(variable)), "")
 
 
+def check_paths(context: click.Context) -> None:
+    """Raise `click.BadParameter` if a path that an option gives can't be used on this machine."""
+    for param in context.command.params:
+        if isinstance(param, RegisteredOption):
+            try:
+                param.spec.check_disk(context.params.get(param.spec.name))
+            except ConfigError as error:
+                raise click.BadParameter(error.message, context, param) from None
+
+
 def options(command: str) -> Callable[[F], F]:
     """Add the options that the register has for `command`."""
 
@@ -139,18 +149,6 @@ class GroupedCommand(click.Command):
         """Return the parameters, --help-all and --help the last ones."""
         *params, last = super().get_params(ctx)
         return [*params, _HELP_ALL, last]
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line, and check that the paths that its options give can be used on this machine."""
-        rest = super().parse_args(ctx, args)
-        for param in [] if ctx.resilient_parsing else self.params:
-            if isinstance(param, RegisteredOption):
-                try:
-                    param.spec.check_disk(ctx.params.get(param.spec.name))
-                except ConfigError as error:
-                    raise click.BadParameter(error.message, ctx, param) from None
-
-        return rest
 
     def full_help(self, ctx: click.Context) -> str:
         """Return the text of --help-all."""

@@ -21,7 +21,7 @@ from ..selection.selection import Selection
 from ..settings import DEFAULT_TARGET, Options, OutputOptions
 from ..settings.register import OUTPUTS, field_values
 from ..settings.spec import Heading
-from .help import command_option
+from .help import check_paths, command_option
 from .messages import say
 
 # The key of a context under which the password of standard input is kept.
@@ -79,6 +79,10 @@ def make_outputs(given: Mapping[str, Any]) -> OutputOptions:
 
 def make_options(given: Mapping[str, Any]) -> Options:
     """Return the options that `given`, values by name, means, with secrets from files and standard input."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        check_paths(context)
+
     if given.get("password_stdin") and given.get("dest_password_stdin"):
         raise ConfigError("standard input can't be the password of both registries; put one into an auth file")
 

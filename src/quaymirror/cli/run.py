@@ -19,7 +19,7 @@ from ..settings import OutputOptions
 from ..settings.register import JOB_TABLE, SELECTION
 from ..settings.spec import OptionSpec
 from .console import announced, report
-from .help import GroupedCommand, RegisteredOption, options
+from .help import GroupedCommand, RegisteredOption, check_paths, options
 from .options import make_job, make_outputs
 
 
@@ -58,6 +58,7 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
     quaymirror run
     quaymirror run nightly --dry-run
     """
+    check_paths(context)
     read = read_config(config_file(config))
     outputs = make_outputs(_usable(resolve(context, read.run, OutputOptions.specs()), "run"))
     chosen = [job_of(context, name, job) for name, job in read.chosen(jobs).items()]
