@@ -16,7 +16,6 @@ from ..ui.summary import summary_lines
 from .messages import say
 from .observers import RunHandle, observe_runs
 from .outputs import ping, write_outputs
-from .verify import show_damages, show_verdict
 
 
 @contextmanager
@@ -66,5 +65,7 @@ def _show(result: JobResult) -> None:
         say(result.report.fatal.message)
 
     if result.verification is not None:
+        from .verify import show_damages, show_verdict
+
         show_damages(result.verification)
         show_verdict(result.verification)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
 
 from ..errors import ConfigError
 from ..settings.register import REGISTER
 from ..settings.spec import Heading, OptionSpec, OptionType
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +41,8 @@ class _Value(click.ParamType[Any]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete a choice, or let the shell complete a path."""
+        from click.shell_completion import CompletionItem
+
         if self.spec.kind in (OptionType.PATH, OptionType.TARGET):
             return [CompletionItem(incomplete, type="file")]
 

@@ -116,6 +116,7 @@ class Client:
     ) -> None:
         prepare()
         self.origin = origin
+        self._url = str(origin)
         self._errors = _Errors(side)
         self._direct = direct
         self._foreign = foreign
@@ -203,7 +204,7 @@ class Client:
         if authorization is not None:
             headers["Authorization"] = authorization.header_value()
 
-        url = f"{self.origin}{request.path}"
+        url = f"{self._url}{request.path}"
         return _Hop(
             self._direct, self.origin, url, headers, self._name(request), True, authorization, is_answer=is_answer
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -12,6 +12,7 @@ from ..errors import ConfigError, UnsafeRedirect
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Longer than any signed URL of a storage service, shorter than what would be an attack on memory or logs.
 _MAX_URL = 8 * 1024
+_AUTHORITY = re.compile("[^/?#]*")
 # What a request line can hold beside letters and digits.
 _VISIBLE = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}"
 
@@ -23,6 +24,13 @@ class Origin:
     scheme: str
     host: str
     port: int
+    netloc: str = field(init=False, repr=False, compare=False)
+    """Host, with a port other than the scheme's default, as in image names."""
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        netloc = host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        object.__setattr__(self, "netloc", netloc)
 
     @classmethod
     def of(cls, url: str) -> Origin:
@@ -30,25 +38,25 @@ class Origin:
 
         :raises ValueError: if it is not one, or contains a user name.
         """
-        return _origin(url)
+        return _origin(authority(url))
 
     @property
     def is_secure(self) -> bool:
         """True if TLS protects the connection."""
         return self.scheme == "https"
 
-    @property
-    def netloc(self) -> str:
-        """Host, with a port other than the scheme's default, as in image names."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
-
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}"
 
 
-# The URL of a redirect is parsed several times in a row.
-@lru_cache(maxsize=64)
+def authority(url: str) -> str:
+    """Return `url` up to its path: all requests to one host have the same."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{_AUTHORITY.match(rest)[0]}"  # type: ignore[index]
+
+
+# Each request parses URLs of the same few hosts.
+@lru_cache(maxsize=256)
 def _origin(url: str) -> Origin:
     parts, port = _parsed(url)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
@@ -135,9 +143,10 @@ def request_target(url: str) -> str:
 
     A signature may cover any byte of them, so nothing is normalised: only what no request line can hold is escaped.
     """
-    rest = url.partition("://")[2].partition("#")[0]
-    start = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
-    target = quote(rest[start:], safe=_VISIBLE)
+    target = url[len(authority(url)) :].partition("#")[0]
+    if not (target.isascii() and target.isprintable()) or " " in target:
+        target = quote(target, safe=_VISIBLE)
+
     return target if target.startswith("/") else f"/{target}"
 
 

@@ -36,7 +36,7 @@ from ..errors import (
 from .answers import PROXY_REFUSES
 from .exchange import Response
 from .guard import AddressRefused
-from .origin import Origin, request_target, shown
+from .origin import Origin, authority, request_target, shown
 from .rate import Throttle
 from .timeouts import Timeouts
 
@@ -145,12 +145,12 @@ class AiohttpTransport:
 
 def _exact(url: str) -> URL:
     """Return `url` so that its path and query are sent as they are: yarl would normalise what it parses itself."""
-    return _root(Origin.of(url)).with_path(request_target(url), encoded=True)
+    return _root(authority(url)).with_path(request_target(url), encoded=True)
 
 
 @lru_cache(maxsize=256)
-def _root(origin: Origin) -> URL:
-    return URL(str(origin))
+def _root(url: str) -> URL:
+    return URL(str(Origin.of(url)))
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
@@ -16,14 +16,15 @@ from ..events import Notice, Observer, ignore
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..settings import DEFAULT_TARGET, Options
-from ..store.verify import Verification
 from ..targets.kinds import TargetSpec, common_target
 from . import pruning
 from .context import Run, Stop
 from .report import Report
 from .shared import Engine, open_engine
 from .sync import make_run, mirror
-from .verify import verify_target
+
+if TYPE_CHECKING:
+    from ..store.verify import Verification
 
 T = TypeVar("T")
 
@@ -189,6 +190,8 @@ async def _verify(results: Iterable[JobResult]) -> None:
         job, report = result.job, result.report
         wanted = job.options.target.verify_target and not job.options.target.dry_run
         if wanted and report is not None and report.fatal is None:
+            from .verify import verify_target
+
             try:
                 result.verification = await verify_target(job.spec, job.options)
             except QuaymirrorError as error:

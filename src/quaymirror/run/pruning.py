@@ -6,19 +6,21 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DiscoveryIncomplete
 from ..events import Notice, Observer, Outcome, ignore
 from ..selection.selection import Selection
 from ..settings import Options, PruneOptions
-from ..store import prune
 from ..store.layout import OCILayout
-from ..store.prune import PrunePlan
 from ..store.records import DiscoverySnapshot, ImageRecord
 from ..store.state import State
 from ..store.storage import Storage
 from ..text import counted, human_bytes
 from ..transfer.target import PrunableTarget
+
+if TYPE_CHECKING:
+    from ..store.prune import PrunePlan
 
 
 async def record_absences(
@@ -56,6 +58,8 @@ async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> 
 
     :raises QuaymirrorError: as `prune_layout`.
     """
+    from ..store import prune
+
     with layout.alone():
         plan = await layout.use(partial(prune.make_plan, grace=grace))
         excess = plan.excess(max_delete)
@@ -78,6 +82,8 @@ async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, obse
     :raises StoreError: if the disk fails.
     """
     if dry_run:
+        from ..store import prune
+
         async with OCILayout.inspect(path) as layout:
             return await layout.use(partial(prune.make_plan, grace=options.grace))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..errors import ConfigError
 from ..events import Observer, ignore
@@ -17,8 +17,10 @@ from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Options
 from ..store.lock import Patience
-from ..store.verify import Verification
 from ..transfer.target import Capabilities, Target
+
+if TYPE_CHECKING:
+    from ..store.verify import Verification
 
 
 class ConnectRegistry(Protocol):

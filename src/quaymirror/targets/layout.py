@@ -5,15 +5,17 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ConfigError
 from ..selection.selection import Selection
 from ..settings import Options
 from ..store.layout import OCILayout
-from ..store.verify import Verification, verify_layout
 from ..transfer.target import Capabilities
 from .kinds import TargetContext, TargetKind, TargetSpec
+
+if TYPE_CHECKING:
+    from ..store.verify import Verification
 
 _SCHEME = "ocidir"
 
@@ -59,6 +61,8 @@ class LayoutSpec(TargetSpec):
 
     async def verify(self, _context: TargetContext) -> Verification:
         """Read and hash everything in the layout."""
+        from ..store.verify import verify_layout
+
         return await verify_layout(self.path)
 
 

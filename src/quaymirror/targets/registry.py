@@ -5,15 +5,17 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..selection.selection import Selection
 from ..settings import Options
-from ..store.verify import Verification
 from ..transfer.target import Capabilities
 from .kinds import TargetContext, TargetKind, TargetSpec
 from .registry_address import RegistryAddress, check_selection, parse_address
-from .registry_target import RegistryTarget
+
+if TYPE_CHECKING:
+    from ..store.verify import Verification
+    from .registry_target import RegistryTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class RegistrySpec(TargetSpec):
     """A registry at an address."""
 
     address: RegistryAddress
-    capabilities: ClassVar[Capabilities] = RegistryTarget.capabilities
+    capabilities: ClassVar[Capabilities] = Capabilities()
 
     def __str__(self) -> str:
         return str(self.address)
@@ -32,11 +34,17 @@ class RegistrySpec(TargetSpec):
 
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[RegistryTarget]:
         """Open the registry for writing; see `RegistryTarget.open`."""
-        return RegistryTarget.open(self.address, context)
+        return self._open(context)
 
     def inspect(self, context: TargetContext) -> AbstractAsyncContextManager[RegistryTarget]:
         """Open the registry for reading."""
-        return RegistryTarget.open(self.address, context, read_only=True)
+        return self._open(context, read_only=True)
+
+    def _open(self, context: TargetContext, *, read_only: bool = False) -> AbstractAsyncContextManager[RegistryTarget]:
+        # The code for uploads is imported only if it is needed.
+        from .registry_target import RegistryTarget
+
+        return RegistryTarget.open(self.address, context, read_only=read_only)
 
     async def verify(self, context: TargetContext) -> Verification:
         """Ask the registry for everything that runs from here have pushed."""
