@@ -13,11 +13,13 @@ from memory_storage import MemoryStorage
 from quaymirror.errors import DigestMismatch, LockHeld, ReadInterrupted, SizeMismatch, TargetRefused
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import prune
+from quaymirror.store.index import update_index
 from quaymirror.store.layout import OCILayout
 from quaymirror.store.local_storage import LocalStorage
 from quaymirror.store.reader import LayoutReader
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.repair import rebuild
+from quaymirror.store.state import State
 from quaymirror.store.storage import INDEX, MARKER, BlobSink, Storage, blob_key
 from quaymirror.store.verify import verify_storage
 
@@ -201,6 +203,37 @@ async def test_readers_and_a_deleting_writer_exclude_each_other(storage: Storage
 
         with storage.reading():
             pass
+
+
+async def test_leased_images_are_not_deleted_and_neither_side_waits(storage: Storage, tmp_path: Path) -> None:
+    async with OCILayout.open(tmp_path / "layout", storage=storage) as layout:
+        kept, other = await mirror(layout, NAME, LARGE), await mirror(layout, Reference(NAME.repository, "old"), b"old")
+        with storage.leasing() as lease:
+            assert lease.renew(lambda: {kept.root.digest, other.root.digest})
+            assert lease.renew(lambda: {kept.root.digest, Digest.of(b"missing")})
+            await layout.use(partial(_forget, names={kept.name, other.name}))
+            await prune_all(layout)
+            assert storage.info(blob_key(Digest.of(b"old"))) is None
+            assert all(storage.info(blob_key(node.digest)) for node in kept.contents)
+            with layout.alone():
+                assert not lease.renew(lambda: pytest.fail("the index may change now"))
+
+            assert lease.renew(set)
+            assert set(storage.leased()) == set()
+
+        await prune_all(layout)
+        assert list(storage.list_objects("blobs")) == []
+
+
+def _forget(storage: Storage, state: State, names: set[str]) -> None:
+    update_index(storage, [], without=names)
+    state.untag(names, [], 0.0)
+
+
+async def prune_all(layout: OCILayout) -> None:
+    with layout.alone():
+        plan = await layout.use(partial(prune.make_plan, grace=0))
+        await layout.use(partial(prune.carry_out, plan=plan))
 
 
 async def test_a_reader_finds_the_images_that_were_mirrored(storage: Storage, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,7 @@ class MemoryStorage:
     writers: int = 0
     readers: int = 0
     deleting: bool = False
+    leases: list[MemoryLease] = field(default_factory=list)
 
     def __str__(self) -> str:
         return "memory"
@@ -153,6 +154,21 @@ class MemoryStorage:
         finally:
             self.writers -= 1
 
+    def leasing(self) -> AbstractContextManager[MemoryLease]:
+        return self._leasing()
+
+    @contextmanager
+    def _leasing(self) -> Iterator[MemoryLease]:
+        lease = MemoryLease(self)
+        self.leases.append(lease)
+        try:
+            yield lease
+        finally:
+            self.leases.remove(lease)
+
+    def leased(self) -> set[Digest]:
+        return {digest for lease in self.leases for digest in lease.digests}
+
     def reading(self) -> AbstractContextManager[None]:
         return self._reading()
 
@@ -166,6 +182,21 @@ class MemoryStorage:
             yield
         finally:
             self.readers -= 1
+
+
+@dataclass(eq=False)
+class MemoryLease:
+    """A lease of content of a memory storage."""
+
+    storage: MemoryStorage
+    digests: frozenset[Digest] = frozenset()
+
+    def renew(self, find: Callable[[], Collection[Digest]]) -> bool:
+        if self.storage.deleting:
+            return False
+
+        self.digests = frozenset(find())
+        return True
 
 
 @dataclass

@@ -77,6 +77,7 @@ INNER_LAYERS = {
         "executor",
         "fsops",
         "lock",
+        "leases",
         "database",
         "state",
         "history",

@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -16,7 +16,7 @@ import anyio.to_thread
 from ..errors import MirrorDamaged, Phase, StoreError, TargetRefused, from_os_error
 from ..oci import Descriptor, Digest
 from ..untrusted import InvalidDocument
-from . import documents, fsops
+from . import documents, fsops, leases
 from .executor import ExecutorPool
 from .fsops import Fsync
 from .ingest import BATCH_BYTES, BlobPaths, Ingest
@@ -199,7 +199,7 @@ class LocalStorage:
         return min(status.st_size, status.st_blocks * 512)  # the file may have holes
 
     @asynccontextmanager
-    async def writing(self, patience: Patience | None) -> AsyncIterator[Lock]:
+    async def writing(self, patience: Patience | None) -> AsyncIterator[_WriterLock]:
         """Hold both locks of the directory, which is created: the writers' alone, the readers' shared."""
         if not self.exists():
             fsops.make_directory(self.root)
@@ -208,7 +208,15 @@ class LocalStorage:
         fsops.make_directory(self._own)
         async with patiently_locked(self._own / WRITERS, patience):
             with locked(self._own / READERS, shared=True) as readers:
-                yield readers
+                yield _WriterLock(readers, self._own / leases.DIRECTORY)
+
+    def leasing(self) -> AbstractContextManager[leases.FileLease]:
+        """Hold a lease in a file."""
+        return leases.leasing(self._own / leases.DIRECTORY)
+
+    def leased(self) -> set[Digest]:
+        """Return the images that leases of living processes list."""
+        return leases.leased(self._own / leases.DIRECTORY)
 
     def reading(self) -> AbstractContextManager[None]:
         """Hold the readers' lock, shared."""
@@ -230,3 +238,17 @@ class LocalStorage:
             with suppress(FileNotFoundError):
                 status = os.lstat(self._prefix + key)
                 yield ObjectInfo(key, status.st_size, status.st_mtime)
+
+
+class _WriterLock:
+    """The lock of the only writer; see `ExclusiveLock`."""
+
+    def __init__(self, readers: Lock, directory: Path) -> None:
+        self._readers = readers
+        self._directory = directory
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep readers out, and leases as they are."""
+        with self._readers.alone(), leases.unchanged(self._directory):
+            yield

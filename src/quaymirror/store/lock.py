@@ -122,6 +122,19 @@ def turn(path: Path) -> Iterator[None]:
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Return True if a process holds the lock at `path` alone; False if the file does not exist, too."""
+    try:
+        with opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, "open") as descriptor:
+            _take(descriptor, path, shared=True)
+    except LockHeld:
+        return True
+    except StoreError:
+        return False
+
+    return False
+
+
 def _take(descriptor: int, path: Path, *, shared: bool) -> None:
     try:
         with local_errors("lock", path):

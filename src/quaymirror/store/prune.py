@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..documents import GoneJson, PruneJson
 from ..errors import MirrorDamaged
-from ..oci import Descriptor, Digest
+from ..oci import Descriptor, Digest, mediatype
 from .index import update_index
 from .reader import LayoutReader
 from .records import AbsentImage
@@ -94,13 +94,14 @@ def make_plan(storage: Storage, state: State, *, grace: float) -> PrunePlan:
     now, absent = time.time(), state.absent_images()
     untag = tuple(i for i in absent if not i.uncertain_because and i.seen - i.since >= grace)
     needed = _needed(storage, state, {image.name for image in untag})
+    leased = _leased(storage)
     delay = min(grace, READER_SECONDS)
     noticed = state.orphans()
     remove: list[Orphan] = []
     later: list[Orphan] = []
     for info, digest in LayoutReader(storage).list_blobs():
         if digest is not None and digest not in needed:
-            is_due = max(info.modified, noticed.get(digest, now)) <= now - delay
+            is_due = max(info.modified, noticed.get(digest, now)) <= now - delay and digest not in leased
             (remove if is_due else later).append(Orphan(digest, info.size))
 
     return PrunePlan(
@@ -130,6 +131,14 @@ def carry_out(storage: Storage, state: State, plan: PrunePlan) -> None:
 
     for partial in plan.partials:
         storage.delete(partial.key)
+
+
+def _leased(storage: Storage) -> set[Digest]:
+    """Return the blobs that other processes still read; what can't be read any more is not needed by them, either."""
+    reader = LayoutReader(storage)
+    # The media type of a leased image is not known: it is that of any manifest.
+    roots = (Descriptor(mediatype.OCI_INDEX, digest, 0) for digest in storage.leased())
+    return {node.digest for root in roots for node in reader.walk(root, lambda *_: None)}
 
 
 def _needed(storage: Storage, state: State, without: Collection[str]) -> set[Digest]:

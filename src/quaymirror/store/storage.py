@@ -6,7 +6,7 @@ key says, from the moment it exists. An implementation is one module, which is r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,17 @@ class ExclusiveLock(Protocol):
         """Keep readers out during the context.
 
         :raises LockHeld: if the layout is being read.
+        """
+
+
+class Lease(Protocol):
+    """A lease of content that a reader still needs."""
+
+    def renew(self, find: Callable[[], Collection[Digest]]) -> bool:
+        """Lease the images with the digests that `find` returns, with everything they need, and no others.
+
+        `find` is called while nothing is being deleted, so that images it reads from the index are leased before they
+        can be deleted. While blobs are being deleted, it is not called: return False, and change nothing.
         """
 
 
@@ -118,8 +129,18 @@ class Storage(Protocol):
         :raises LockHeld: if another run holds it, and `patience` is None or raises it.
         """
 
+    def leasing(self) -> AbstractContextManager[Lease]:
+        """Hold a lease during the context.
+
+        Deletion leaves leased content in place, and neither waits for the other: for readers that stay for long, such
+        as a server. Use `reading` for readers that need all blobs, and end soon.
+        """
+
+    def leased(self) -> Collection[Digest]:
+        """Return the images that leases of any process list."""
+
     def reading(self) -> AbstractContextManager[None]:
-        """Keep blobs from being deleted during the context.
+        """Keep blobs from being deleted during the context: a run that has to delete some fails meanwhile.
 
         :raises LockHeld: if blobs are being deleted.
         """
