@@ -65,7 +65,8 @@ class Receiver:
     """A registry on a free loopback port. `cut` breaks the connection of a body after so many bytes, once.
 
     `mounts`: whether it mounts. `limit`: the largest body it takes. `off_by_one`: whether it says one byte too many of
-    a broken upload, as Quay does. `location`: what it makes of the path where an upload goes on.
+    a broken upload, as Quay does. `location`: what it makes of the path where an upload goes on. `late`: statuses with
+    which it answers bodies of blobs that it has received and dropped. `forgets`: whether a broken body ends the upload.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Receiver:
         self.off_by_one = off_by_one
         self.location: Callable[[str], str] = lambda path: path
         self.cuts: list[int] = []
+        self.late: list[int] = []
+        self.forgets = False
         self.breakages: list[Breakage] = []
         self.requests: list[Request] = []
         self.blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
@@ -198,6 +201,13 @@ class Receiver:
         if held is None:
             return refusal(404, "BLOB_UPLOAD_UNKNOWN")
 
+        if self.late and int(request.headers.get("Content-Length", 0)):
+            status = self.late.pop(0)
+            async for _ in request.source.content.iter_any():
+                pass
+
+            return web.Response(status=status, headers={"Retry-After": "0"})
+
         handlers = {"PATCH": self._patch, "PUT": self._put, "GET": self._status, "DELETE": self._cancel}
         return await handlers[request.method](request, name, session, held)
 
@@ -216,11 +226,11 @@ class Receiver:
         if start != len(held):
             return web.Response(status=416)
 
-        await self._receive(request, held)
+        await self._receive_or_forget(request, session, held)
         return self._accepted(name, session, 202)
 
     async def _put(self, request: Request, name: str, session: str, held: bytearray) -> web.StreamResponse:
-        await self._receive(request, held)
+        await self._receive_or_forget(request, session, held)
         del self.uploads[session]
         digest = request.query["digest"]
         if _digest(bytes(held)) != digest:
@@ -235,6 +245,15 @@ class Receiver:
     async def _cancel(self, request: Request, name: str, session: str, held: bytearray) -> web.StreamResponse:
         del self.uploads[session]
         return web.Response(status=204)
+
+    async def _receive_or_forget(self, request: Request, session: str, held: bytearray) -> None:
+        try:
+            await self._receive(request, held)
+        except Exception:
+            if self.forgets:
+                del self.uploads[session]
+
+            raise
 
     async def _receive(self, request: Request, held: bytearray) -> None:
         length = int(request.headers["Content-Length"])

@@ -102,6 +102,7 @@ INNER_LAYERS = {
         "registry_address",
         "names",
         "blob_locations",
+        "spool",
         "upload",
         "registry_target",
         "registry_verify",

@@ -96,6 +96,33 @@ def open_part(path: Path, flags: int = 0) -> int:
         return os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
+def open_unnamed(directory: Path) -> int:
+    """Open a file without a name in `directory` for reading and writing: it disappears with its last descriptor."""
+    with local_errors("open a file in", directory), step("open", directory):
+        try:
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except (AttributeError, OSError) as error:
+            # Not all file systems and kernels know this flag.
+            if isinstance(error, OSError) and error.errno not in _UNSUPPORTED | {errno.EISDIR, errno.ENOENT}:
+                raise
+
+        import tempfile
+
+        descriptor, name = tempfile.mkstemp(dir=directory)
+        Path(name).unlink()
+        return descriptor
+
+
+def read_at(descriptor: int, length: int, offset: int, path: Path) -> bytes:
+    """Return `length` bytes at `offset` of the file at `path`, which must have them."""
+    with local_errors("read", path):
+        content = os.pread(descriptor, length, offset)
+        if not content:
+            raise OSError(errno.EIO, "the file is too short")
+
+        return content
+
+
 @contextmanager
 def opened(path: Path, flags: int, doing: str) -> Iterator[int]:
     """Open `path` during the context with the `flags` of `os.open`; `doing` is as in `local_errors`."""

@@ -28,6 +28,7 @@ from .blob_locations import BlobLocations
 from .kinds import TargetContext
 from .names import TargetNames
 from .registry_address import RegistryAddress
+from .spool import SpoolSpace
 from .upload import UploadMode, UploadSink
 
 
@@ -56,7 +57,7 @@ class RegistryTarget:
         self._read_only = read_only
         self._must_check = context.options.target.check_target
         self._serial = SerialExecutor()
-        self._mode = UploadMode()
+        self._mode = UploadMode(SpoolSpace(state_path(address, context.options).parent))
         self._locations = BlobLocations(registry, context.observer)
         self._names = TargetNames(address, context.observer)
         self._tags: dict[Reference, Digest | None] = {}
@@ -176,10 +177,9 @@ class RegistryTarget:
                 else:
                     yield sink
             finally:
+                await sink.close()
                 if sink.committed:
                     self._locations.uploaded(repository, node.digest)
-                else:
-                    await sink.give_up()
 
     async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Store a manifest by its digest.
