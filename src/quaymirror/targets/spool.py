@@ -18,7 +18,7 @@ _READ_BYTES = 1024 * 1024
 
 
 class SpoolSpace:
-    """The space for the spools of one target: at most half of what was free in `directory` at first."""
+    """The space for the spools of one target: at most half of the free bytes of `directory` at first."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -152,7 +152,7 @@ class UploadSink:
             await self._registry.cancel(upload)
 
     async def close(self) -> None:
-        """Cancel the upload unless it is finished, and drop what is spooled."""
+        """Cancel the upload unless it is finished, and drop the spool."""
         self._close_spool()
         if not self.committed:
             await self.give_up()
