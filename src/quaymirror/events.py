@@ -7,11 +7,11 @@ more than the chunk: see `progress.meters`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 from .errors import Failure
 from .oci import Digest, Reference
+from .values import dataclass
 
 
 class Status(Enum):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NoReturn
 
 from .errors import ConfigError
+from .values import dataclass
 
 __all__ = ["Credentials", "Secret"]
 

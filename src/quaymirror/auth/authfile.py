@@ -6,13 +6,14 @@ import base64
 import codecs
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigError
 from ..secret import Credentials, Secret
 from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass
 from .files import read_small_file
 
 __all__ = ["AuthFile", "normalize_registry", "normalize_server"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import Unavailable
 from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Of a list that is separated by commas: a scheme with its first parameter or its token, or a further parameter.

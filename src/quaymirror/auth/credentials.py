@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +13,7 @@ from anyio import to_thread
 
 from ..errors import ConfigError, Failure
 from ..secret import Credentials
+from ..values import dataclass
 from .authfile import AuthFile, normalize_registry
 from .helper import ask_helper
 

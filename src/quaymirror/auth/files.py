@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from ..errors import ConfigError, from_os_error
 from ..secret import Secret
+from ..values import dataclass
 
 __all__ = ["SmallFile", "read_config_file", "read_secret_file", "read_secret_stdin", "read_small_file"]
 

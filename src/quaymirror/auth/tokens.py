@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 import anyio
@@ -26,6 +25,7 @@ from ..errors import (
 )
 from ..http.origin import Origin
 from ..secret import Credentials, Secret
+from ..values import dataclass
 from .challenge import Challenge, TokenAnswer, grants, parse_challenges, parse_token
 
 # A token that expires while a request is on its way is not worth sending.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from ..errors import SelectionEmpty
 from ..oci import Digest, Reference, Repository
+from ..values import dataclass
 
 
 class Discovery(Enum):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 
 from ..errors import ConfigError
 from ..http.client import Client
 from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
+from ..values import dataclass
 from .base import Catalog, Discovery, TagResolver, Traits
 
 DEFAULT = "quay"

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
@@ -17,6 +16,7 @@ from ..settings import OutputOptions
 from ..store.fsops import open_for_writing
 from ..text import escape_controls
 from ..ui.log import LOGGER, CallHandler, JsonFormatter, LogObserver, TextFormatter
+from ..values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -20,6 +19,7 @@ from ..run.jobs import Job, JobHandle
 from ..settings import OutputOptions
 from ..tasks import from_group
 from ..ui.summary import summary_lines, total_line
+from ..values import dataclass
 from .display import Printer, make_display, open_log, shown_progress
 from .outputs import prepare_outputs
 from .progress_file import ProgressFile

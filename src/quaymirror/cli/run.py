@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..run.jobs import Job, run_jobs
 from ..settings import OutputOptions
 from ..settings.register import JOB_TABLE, SELECTION
 from ..settings.spec import OptionSpec
+from ..values import dataclass
 from .console import announced, report
 from .help import GroupedCommand, RegisteredOption, check_paths, options
 from .options import make_job, make_outputs

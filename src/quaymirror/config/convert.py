@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import yaml
 
 from ..errors import ConfigError
 from ..text import escape_controls
+from ..values import dataclass
 
 # Regular expressions that are equivalent to a glob.
 _SIMPLE_REGEX = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.|\.\*)+)\$?")

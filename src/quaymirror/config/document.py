@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..auth.files import read_config_file
 from ..errors import ConfigError
 from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from ..settings.spec import OptionSpec, OptionType
+from ..values import dataclass
 from .locations import KeyPath, Place, find_places
 
 FILE_NAME = "quaymirror.toml"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
+
+from ..values import dataclass
 
 KeyPath = tuple[str | int, ...]
 

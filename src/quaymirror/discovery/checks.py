@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from ..catalog.base import Catalog, ListedRepository, PinnedImage, Tag
 from ..errors import AccessDenied, NotFound
@@ -11,6 +10,7 @@ from ..events import CandidateSkipped, Observer, ignore
 from ..oci import Reference
 from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
+from ..values import dataclass
 from .listing import Candidate, is_older, report_rejected
 from .tag_cache import TagCache
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -31,6 +31,7 @@ from ..events import (
 from ..oci import Reference, Repository
 from ..selection.selection import Selection
 from ..tasks import background, from_group
+from ..values import dataclass
 from .checks import NO_SUCH_TAG, Checker
 from .hints import ASKED, no_such_tag
 from .listing import Candidate, find_candidates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from ..catalog.base import Catalog, ListedRepository, Page
@@ -12,6 +12,7 @@ from ..errors import CredentialsRefused, DiscoveryIncomplete, QuaymirrorError
 from ..events import CandidateSkipped, ListingFinished, Notice, Observer, PageListed
 from ..oci import Repository
 from ..selection.selection import Selection
+from ..values import dataclass
 from .hints import no_such_repository
 
 # A listing that never ends, or repeats itself, is an error instead of a full memory.

@@ -14,7 +14,6 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +26,7 @@ from occystrap.outputs.mounts import MountWriter
 from occystrap.pipeline import PipelineBuilder
 
 from ..errors import ConfigError, EmitFailed, Phase, QuaymirrorError, StoreError
+from ..values import dataclass
 from .extract import check_whiteouts, confined
 from .guard import guarded
 from .job import Destination, Emission, Job, StagedLayer

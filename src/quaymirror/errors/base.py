@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import partial
 from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack
+
+from ..values import dataclass
 
 
 class ExitCode(IntEnum):

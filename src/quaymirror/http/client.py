@@ -7,7 +7,7 @@ it waits for the limiter of the host.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import anyio
@@ -28,6 +28,7 @@ from ..errors import (
 )
 from ..events import Observer, ignore
 from ..secret import Secret
+from ..values import dataclass
 from .answers import REDIRECTS, error_codes, is_own_answer, is_success, is_throttled, to_error
 from .authorizer import Authorizer, Fixed
 from .exchange import Request, Response, Transport

@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import anyio
 
 from ..errors import HostDown, RateLimited, Scope, TransportError
 from ..events import HostPaced, HostPaused, HostResumed, Observer, ignore
+from ..values import dataclass
 from .answers import is_throttled, retry_after
 from .cubic import CubicRate
 from .exchange import Response

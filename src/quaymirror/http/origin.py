@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ..errors import ConfigError, UnsafeRedirect
+from ..values import dataclass
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Longer than any signed URL of a storage service, shorter than what would be an attack on memory or logs.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeGuard
 
 import anyio
 
 from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope, StoreError
 from ..events import Observer, RetryScheduled, ignore
+from ..values import dataclass
 
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..errors.content import UnsupportedContent
 from ..errors.usage import InvalidName
+from ..values import dataclass
 from . import mediatype
 from .digest import Digest
 from .platform import Platform

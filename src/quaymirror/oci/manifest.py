@@ -6,11 +6,11 @@ accepted, however unusual; ambiguous or wrong ones are refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnsupportedContent
 from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass
 from . import mediatype
 from .descriptor import MEANINGFUL, Descriptor, expect_fields, whole_number
 from .digest import Digest

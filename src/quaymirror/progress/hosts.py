@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ..documents import HostJson
 from ..events import HostPaced, HostPaused, HostResumed, RetryScheduled
 from ..text import one_line
+from ..values import dataclass
 
 HostEvent = RetryScheduled | HostPaused | HostResumed | HostPaced
 

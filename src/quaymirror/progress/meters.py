@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ..oci.digest import Digest
+from ..values import dataclass
 
 
 @dataclass(slots=True, eq=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
+
+from ..values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ import time
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import assert_never
 
 from .. import events
 from ..events import Event, Outcome, Status
 from ..text import one_line
+from ..values import dataclass
 from .failed import FailedImage
 from .hosts import Hosts
 from .meters import Meters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors import (
     DigestMismatch,
@@ -24,6 +24,7 @@ from ..http.validator import Validator
 from ..oci import Descriptor, Digest, Reference, Repository, manifest, mediatype
 from ..oci.manifest import Node
 from ..oci.reference import BlobReference
+from ..values import dataclass
 from .foreign import ForeignLayers
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")

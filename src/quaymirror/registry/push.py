@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -29,6 +29,7 @@ from ..http.client import Client
 from ..http.exchange import Request, Response
 from ..http.origin import Origin, joined, request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
+from ..values import dataclass
 
 T = TypeVar("T")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from ..documents import ChangesJson, ReportJson
 from ..events import Outcome
 from ..text import counted
+from ..values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import anyio
@@ -17,6 +17,7 @@ from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..settings import Options
 from ..targets.kinds import TargetSpec
+from ..values import dataclass
 from .shared import Engine
 
 # The period of checks whether another run has ended.

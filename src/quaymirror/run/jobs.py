@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +17,7 @@ from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..settings import DEFAULT_TARGET, Options
 from ..targets.kinds import TargetSpec, common_target
+from ..values import dataclass
 from . import pruning
 from .context import Run, Stop
 from .report import Report

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ..catalog.base import PinnedImage
 from ..errors import AccessDenied, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side
 from ..events import CandidateSkipped, Outcome, Status
 from ..transfer.image import ImageTransfer, TransferContext
 from ..transfer.slots import ImageSlot
+from ..values import dataclass
 
 _MOVED = "its tag has moved since it was found"
 CheckAgain = Callable[[PinnedImage], Awaitable[PinnedImage | CandidateSkipped]]

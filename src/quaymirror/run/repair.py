@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from ..tasks import run_all
 from ..transfer.blob import fetch_blob
 from ..transfer.slots import FetchSlots
 from ..transfer.stream import BlobJob, BlobProgress
+from ..values import dataclass
 from .wiring import connect
 
 

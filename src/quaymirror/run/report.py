@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -25,6 +25,7 @@ from ..events import CheckFailed, Outcome, Status
 from ..progress.hosts import Host
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
+from ..values import dataclass
 from .changes import Changes, compare, shrinkage
 from .context import Run
 

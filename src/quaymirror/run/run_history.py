@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -21,6 +20,7 @@ from ..selection.selection import Selection
 from ..settings import Options
 from ..store.history import History
 from ..store.records import PastRun
+from ..values import dataclass
 from .report import Report, selection_json
 
 

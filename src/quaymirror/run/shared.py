@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..errors import Side
 from ..events import Event, Observer
@@ -12,6 +12,7 @@ from ..oci import Digest
 from ..settings import Options
 from ..transfer.sharing import BlobSharing
 from ..transfer.slots import FetchSlots
+from ..values import dataclass
 from .wiring import Connection, open_connection
 
 

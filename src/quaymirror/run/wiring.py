@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from ..auth.namespaces import ByNamespace
@@ -27,6 +27,7 @@ from ..registry.foreign import ForeignLayers
 from ..registry.pull import RegistryPuller
 from ..secret import Credentials, Secret
 from ..settings import Options
+from ..values import dataclass
 
 _MAX_TOKEN_ANSWER = 64 * 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -19,6 +19,7 @@ from ..oci import Platform
 from ..secret import Credentials, Secret
 from ..selection.parse import parse_duration
 from ..store.fsops import Fsync
+from ..values import dataclass
 from .spec import (
     Group,
     Heading,

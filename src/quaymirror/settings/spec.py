@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, field, fields, replace
 from enum import Enum, StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import ConfigError, QuaymirrorError
+from ..values import dataclass
 
 _DECLARATION = "option"
 _TRUE = {"1", "true", "t", "yes", "y", "on"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import anyio
 
 from ..errors import QuaymirrorError, StoreError
+from ..values import dataclass
 from .executor import SerialExecutor
 from .records import ImageRecord
 

@@ -10,11 +10,11 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ..errors import ConfigError, Phase, StoreError
+from ..values import dataclass
 from . import fsops
 
 _REASONS = {

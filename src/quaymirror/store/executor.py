@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+
+from ..values import dataclass
 
 T = TypeVar("T")
 

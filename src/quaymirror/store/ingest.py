@@ -13,12 +13,12 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
 from ..oci import Descriptor, Digest
+from ..values import dataclass
 from . import extents, fsops
 
 # The bytes that one call of a thread hashes and writes: a switch costs as much as hashing 200 KiB, so chunks are

@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from ..documents import GoneJson, PruneJson
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest, mediatype
+from ..values import dataclass
 from .index import update_index
 from .reader import LayoutReader
 from .records import AbsentImage

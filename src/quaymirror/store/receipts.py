@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from ..untrusted import parse_object
+from ..values import dataclass
 from . import fsops
 
 _MAX_BYTES = 16 * 1024 * 1024

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from ..oci import Descriptor, Digest, Index
+from ..values import dataclass
 from .documents import CONTAINERD_NAME
 from .reader import LayoutReader
 from .records import ImageRecord

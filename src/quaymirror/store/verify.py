@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -14,6 +13,7 @@ import anyio.to_thread
 from ..documents import VerificationJson
 from ..errors import MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
+from ..values import dataclass
 from .local_storage import LocalStorage
 from .reader import LayoutReader
 from .storage import Storage

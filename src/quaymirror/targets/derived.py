@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from ..oci import Platform
 from ..selection.selection import Selection
 from ..settings import Options
 from ..transfer.target import Capabilities, Target
+from ..values import dataclass
 from .derived_address import DerivedAddress, is_derived, parse_derived
 from .kinds import TargetContext, TargetKind, TargetSpec
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -13,6 +12,7 @@ from ..errors import ConfigError
 from ..oci import Platform, Reference
 from ..selection.selection import Selection
 from ..settings import Options
+from ..values import dataclass
 from .placeholders import fill, values_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -33,6 +33,7 @@ from ..store.receipts import DecompressedLayer, Receipt, Receipts, has_size
 from ..store.records import ImageRecord
 from ..transfer.target import Capabilities
 from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass
 from .derived_address import DerivedAddress
 from .kinds import TargetContext
 from .layer_cache import Compressed, LayerCache

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -18,6 +17,7 @@ from ..selection.selection import Selection
 from ..settings import Options
 from ..store.lock import Patience
 from ..transfer.target import Capabilities, Target
+from ..values import dataclass
 
 if TYPE_CHECKING:
     from ..store.verify import Verification

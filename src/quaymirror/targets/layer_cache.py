@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..emit.workers import Workers
 from ..oci import Digest
 from ..store import fsops
 from ..tasks import run_all
+from ..values import dataclass
 
 # The size of unused layers that are kept for later images; others are decompressed again if needed.
 _BUDGET_BYTES = 32 * 1024**3

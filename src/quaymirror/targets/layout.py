@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +11,7 @@ from ..selection.selection import Selection
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..transfer.target import Capabilities
+from ..values import dataclass
 from .kinds import TargetContext, TargetKind, TargetSpec
 
 if TYPE_CHECKING:

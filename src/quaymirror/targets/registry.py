@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..selection.selection import Selection
 from ..settings import Options
 from ..transfer.target import Capabilities
+from ..values import dataclass
 from .kinds import TargetContext, TargetKind, TargetSpec
 from .registry_address import RegistryAddress, check_selection, parse_address
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from ..errors import ConfigError, InvalidName
@@ -10,6 +9,7 @@ from ..http.origin import Origin
 from ..oci import Reference, Repository
 from ..oci.reference import is_registry_host
 from ..selection.selection import Selection
+from ..values import dataclass
 from .placeholders import fill, values_of
 
 _SCHEME = "registry"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 import anyio
@@ -19,6 +19,7 @@ from ..store.records import ImageRecord
 from ..store.state import State
 from ..store.verify import Damage, Verification
 from ..tasks import run_all
+from ..values import dataclass
 from .kinds import TargetContext
 from .registry_address import RegistryAddress
 from .registry_target import state_path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import (
@@ -19,6 +18,7 @@ from ..errors import (
 )
 from ..oci import Descriptor, Repository
 from ..registry.push import RegistryPusher, Upload, UploadLost
+from ..values import dataclass
 from .spool import Spool, SpoolSpace
 
 if TYPE_CHECKING:

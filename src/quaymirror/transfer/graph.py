@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from ..oci.manifest import Node
 from ..progress.meters import Meters
 from ..registry.pull import check_expected
 from ..tasks import run_all
+from ..values import dataclass
 
 
 class ManifestSource(Protocol):

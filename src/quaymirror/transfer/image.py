@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Node
 from ..progress.meters import Meters
 from ..store.records import ImageRecord
+from ..values import dataclass
 from .blob import fetch_blob
 from .graph import GraphReader, ImageGraph, ManifestSource, platforms_key
 from .sharing import BlobSharing

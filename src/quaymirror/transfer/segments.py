@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import anyio
 
@@ -20,6 +20,7 @@ from ..errors.transport import RangeRefused, TransportError
 from ..progress.meters import Meter
 from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all
+from ..values import dataclass
 from .slots import FetchSlots
 from .source import Attempts, BlobSource, BlobStream
 from .stream import PROGRESS_BYTES, BlobProgress

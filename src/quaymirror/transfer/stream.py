@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ..errors.transport import TimedOut
 from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
 from ..oci.reference import Repository
 from ..progress.meters import Meter, Meters
+from ..values import dataclass
 from .source import BlobStream
 
 # Retries start over after this many new bytes: if any byte counted, a server could prolong a transfer for ever.

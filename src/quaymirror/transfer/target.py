@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -13,6 +12,7 @@ from ..store.records import ImageRecord
 from ..store.sink import Sink
 from ..store.state import State
 from ..store.storage import Storage
+from ..values import dataclass
 
 T = TypeVar("T")
 

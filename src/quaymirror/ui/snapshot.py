@@ -7,7 +7,7 @@ Its size is bounded, as the progress is. Its times are those of the run's monoto
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_type_hints
 
 from ..errors import ExitCode
@@ -15,6 +15,7 @@ from ..progress.meters import Meter, Meters
 from ..progress.rates import Speeds
 from ..progress.run import RunProgress
 from ..untrusted import parse_object
+from ..values import dataclass
 from .jsonl import members, to_json
 from .validation import built, expect_printable, parsed
 

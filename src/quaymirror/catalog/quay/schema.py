@@ -6,13 +6,13 @@ are ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InvalidName, Unavailable
 from ...oci import Digest
 from ...oci.reference import is_repository_name, is_tag
 from ...untrusted import InvalidDocument, parse_object
+from ...values import dataclass
 from ..base import ListedRepository, Page, Tag, TagList
 
 MAX_ANSWER = 8 * 1024 * 1024

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
@@ -12,6 +10,7 @@ from rich.style import Style
 from ...progress.rates import Speeds
 from ...progress.run import RunProgress
 from ...text import BLOCKS, escape_controls
+from ...values import dataclass
 
 # Few colours, from the terminal's own palette, which keeps dark and light themes readable.
 PLAIN = Style.null()
