@@ -118,7 +118,7 @@ def build(session: nox.Session) -> None:
     session.install(str(wheel))
     with session.chdir(session.create_tmp()):
         session.run("quaymirror", "--version")
-        session.run("quaymirror", "demo", "--progress", "plain", "--images", "10")
+        session.run("quaymirror", "demo", "--progress", "plain", "--count", "10")
 
     session.install(*nox.project.dependency_groups(_GROUPS, "test"))
     session.run("pytest", "tests/integration/test_tutorial.py", *session.posargs)

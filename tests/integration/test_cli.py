@@ -221,10 +221,17 @@ async def test_signals_end_a_run_and_the_next_one_completes_it(
 
 
 async def test_the_demo_mirrors_and_says_what_to_try_next(tmp_path: Path) -> None:
-    done = await run("demo", "--images", "12", "--to", "here", cwd=tmp_path, check=0)
+    done = await run("demo", "--count", "12", "--to", "here", cwd=tmp_path, check=0)
     assert "skopeo inspect oci:" in done.stderr
     assert len(layouts.names(tmp_path / "here")) == 12
     layouts.check(tmp_path / "here")
+    assert "which stays at here" in done.stderr
+
+
+async def test_a_demo_without_a_target_removes_what_it_made(tmp_path: Path) -> None:
+    done = await run("demo", "--count", "1", cwd=tmp_path, env={"TMPDIR": str(tmp_path)}, check=0)
+    assert "was removed" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_one_stdin_is_not_the_password_of_two_registries(tmp_path: Path) -> None:

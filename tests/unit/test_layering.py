@@ -98,6 +98,7 @@ INNER_LAYERS = {
     ),
     "targets": (
         "placeholders",
+        "spelling",
         "kinds",
         "layout",
         "registry_address",

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from ..settings.spec import OptionSpec
 from ..text import counted, escape_controls
-from .help import options
+from .help import check_paths, options
 from .messages import say
 from .options import json_option
 from .outputs import shown_url
@@ -66,6 +66,7 @@ def validate(file: Path | None) -> int:
         raise ConfigError(f"{file}: {counted(len(mistakes.lines), 'mistake')}") from None
 
     context = _run_context()
+    check_paths(context)
     jobs = [job_of(context, name, job) for name, job in read.jobs.items()]
     click.echo(f"{file}: {counted(len(jobs), 'job')}, no mistakes")
     return 0

@@ -29,25 +29,34 @@ _LAYER_BYTES = 700_000
 @click.command
 @command_option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images are stored.")
 @command_option("--keep-serving", is_flag=True, help="Keep the server running afterwards, to try other commands.")
-@command_option("--images", type=click.IntRange(1, 5000), default=40, show_default=True, help="Number of images.")
+@command_option("--count", type=click.IntRange(1, 5000), default=40, show_default=True, help="Number of images.")
 @options("demo")
-def demo(target: Path | None, keep_serving: bool, images: int, progress: str | None) -> int:
+def demo(target: Path | None, keep_serving: bool, count: int, progress: str | None) -> int:
     """Mirror a small generated organization from a Quay-compatible server on this machine.
 
-    Only the network distance is simulated: the tests of quaymirror use the same server.
+    Only the network distance is simulated: the tests of quaymirror use the same server. The mirror is removed at the
+    end, unless --to or --keep-serving is given.
     """
-    path = target or Path(tempfile.mkdtemp(prefix="quaymirror-demo-")) / "mirror"
-    return anyio.run(partial(_demo, path, images, progress or "auto", keep_serving=keep_serving))
+    mirror = partial(_demo, count=count, progress=progress or "auto", keep_serving=keep_serving)
+    if target is not None or keep_serving:
+        return anyio.run(partial(mirror, target or Path(tempfile.mkdtemp(prefix="quaymirror-demo-"), "mirror")))
+
+    with tempfile.TemporaryDirectory(prefix="quaymirror-demo-", ignore_cleanup_errors=True) as directory:
+        code = anyio.run(partial(mirror, Path(directory, "mirror"), is_kept=False))
+
+    click.echo("\nThe mirror of this demo was removed. To keep one, and to try other commands:", err=True)
+    click.echo("  quaymirror demo --to ./demo --keep-serving", err=True)
+    return code
 
 
-async def _demo(path: Path, images: int, progress: str, *, keep_serving: bool) -> int:
+async def _demo(path: Path, *, count: int, progress: str, keep_serving: bool, is_kept: bool = True) -> int:
     click.echo("preparing an organization called kolla …", err=True)
-    registry = await anyio.to_thread.run_sync(_organization, images)
+    registry = await anyio.to_thread.run_sync(_organization, count)
     async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
         job = Job((Selection("kolla", "*", _TAG),), str(path), Options.of(server=server.url))
         outputs = OutputOptions(progress=progress)
         code = report(outputs, await run_jobs([job], partial(observe_runs, outputs)))
-        if code == ExitCode.OK:
+        if code == ExitCode.OK and is_kept:
             _say_what_next(path, server.url if keep_serving else None)
             if keep_serving:
                 await anyio.sleep_forever()
@@ -72,7 +81,7 @@ def _organization(images: int) -> Registry:
 
 
 def _say_what_next(path: Path, url: str | None) -> None:
-    click.echo(f"\nThe mirror is an OCI image layout at {path}. Try:", err=True)
+    click.echo(f"\nThe mirror is an OCI image layout, which stays at {path}. Try:", err=True)
     commands = [f"skopeo inspect oci:{path}:kolla/nova-api:{_TAG}", f"quaymirror verify {path}"]
     if url is not None:
         commands += [

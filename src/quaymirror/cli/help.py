@@ -116,8 +116,7 @@ def options(command: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for spec in reversed(list(REGISTER.values())):
             if spec.belongs_to(command):
-                names = [f"--{spec.long}/--no-{spec.long}"] if command in spec.negatable else spec.spellings
-                function = click.option(*names, spec.name, cls=RegisteredOption, spec=spec)(function)
+                function = click.option(*spec.spellings, spec.name, cls=RegisteredOption, spec=spec)(function)
 
         return function
 
@@ -179,7 +178,7 @@ class GroupedCommand(click.Command):
         """Write the options: the common ones, or all under their headings."""
         rows: dict[Heading, list[click.Option]] = {heading: [] for heading in Heading}
         for param in self.get_params(ctx):
-            if isinstance(param, click.Option):
+            if isinstance(param, click.Option) and not param.hidden:
                 # click's own --help has no heading.
                 rows[getattr(param, "heading", Heading.OTHER)].append(param)
 

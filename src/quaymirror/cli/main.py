@@ -14,6 +14,7 @@ import click
 
 from ..__about__ import __version__
 from ..errors import ExitCode, QuaymirrorError, StoreError, from_os_error, from_system
+from .hints import hint_of, unknown_variables
 from .messages import say
 from .streams import drop_output, prepare_streams
 
@@ -82,6 +83,8 @@ def main() -> None:
     quaymirror sync kolla '*' 2025.1-debian --to /srv/mirror
     quaymirror demo
     """
+    for line in unknown_variables():
+        say(line)
 
 
 def entry() -> NoReturn:
@@ -124,7 +127,8 @@ def _code_of(error: BaseException) -> int:
             return ExitCode.OK
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "quaymirror"
-            return _complain(f"{error.format_message().rstrip('.')} (try '{command} --help')", ExitCode.USAGE)
+            next_step = hint_of(error) or f"try '{command} --help'"
+            return _complain(f"{error.format_message().rstrip('.')} ({next_step})", ExitCode.USAGE)
         case click.ClickException():
             return _complain(error.format_message(), ExitCode.USAGE)
         case click.Abort() | KeyboardInterrupt():

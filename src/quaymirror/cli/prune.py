@@ -27,11 +27,12 @@ from .options import json_option
 @click.argument("target")
 @options("prune")
 @command_option("--yes", is_flag=True, help="Do it.")
+@command_option("--no-dry-run", "also_yes", is_flag=True, hidden=True, help="The earlier name of --yes.")
 @json_option("Print the plan as an object.")
-def prune(target: str, dry_run: bool | None, yes: bool, as_json: bool, **given: Any) -> int:
+def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json: bool, **given: Any) -> int:
     """Show images in TARGET that have disappeared from the source.
 
-    Nothing is removed without --yes (or --no-dry-run). Only complete runs of sync show that an image has disappeared.
+    Nothing is removed without --yes. Only complete runs of sync show that an image has disappeared.
     Such images are untagged, and blobs that no image has needed for half a day are deleted, with --grace 0 at once.
     """
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
@@ -41,7 +42,7 @@ def prune(target: str, dry_run: bool | None, yes: bool, as_json: bool, **given: 
     if excess is not None:
         raise DiscoveryIncomplete(excess)
 
-    if dry_run is True or (dry_run is None and not yes):
+    if dry_run or not (yes or also_yes):
         hint = " Use --yes to do it." if plan.untag or plan.remove or plan.partials else ""
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0

@@ -18,6 +18,7 @@ from ..auth.files import read_config_file
 from ..errors import ConfigError
 from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
 from ..settings.spec import OptionSpec, OptionType
+from ..targets.spelling import check_spelling
 from ..values import dataclass
 from .locations import KeyPath, Place, find_places
 
@@ -200,10 +201,14 @@ def _config(file: Path, document: Mapping[str, Any], places: Mapping[KeyPath, Pl
 def _from_here(value: Any, spec: OptionSpec, file: Path) -> Any:
     """Make a relative path start at the file's directory: the working directory of a timer's run can be any.
 
+    :raises ConfigError: if it is a target in another tool's spelling.
     :raises RuntimeError: if it begins with a home directory that is not known.
     """
     if isinstance(value, str) and "\0" not in value:
         scheme, separator, rest = value.partition("://")
+        if spec.kind is OptionType.TARGET:
+            check_spelling(value, base=str(file.absolute().parent))
+
         if spec.kind is OptionType.PATH or (spec.kind is OptionType.TARGET and not separator):
             return str(file.absolute().parent / Path(value).expanduser())
 

@@ -27,7 +27,7 @@ async def no_such_tag(catalog: Catalog, repositories: Iterable[Repository], sele
 
     tag = " or ".join(selection.tags)
     return SelectionEmpty(
-        f"no repository of {selection.organization} has the tag {tag}{nearest(selection.tags, names)}"
+        f"no repository of {selection.organization} has the tag {tag}{nearest(selection.tags, names) or _some(names)}"
     )
 
 
@@ -35,9 +35,16 @@ def no_such_repository(selection: Selection, names: Iterable[str]) -> SelectionE
     """Return the error for a selection that no repository matches, with the nearest of `names`."""
     glob = " or ".join(selection.globs)
     excluded = " (less what is excluded)" if selection.exclude else ""
-    return SelectionEmpty(
-        f"no repository of {selection.organization} matches {glob}{excluded}{nearest(selection.globs, names)}"
-    )
+    known = tuple(names)
+    hint = nearest(selection.globs, known) or _some(known)
+    return SelectionEmpty(f"no repository of {selection.organization} matches {glob}{excluded}{hint}")
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return `; existing: …` with the last `names` in their order: the newest of most tags."""
+    known = sorted(names, reverse=True)
+    more = " and others" if len(known) > _SHOWN else ""
+    return f"; existing: {', '.join(known[:_SHOWN])}{more}" if known else ""
 
 
 def nearest(wanted: Iterable[str], names: Iterable[str]) -> str:

@@ -158,7 +158,7 @@ class TargetOptions(Group):
     )
     allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
     dry_run: bool = flag(
-        "Show what would be done; write nothing.", common=True, commands=("prune",), negatable=("prune",)
+        "Show what would be done; write nothing.", common=True, commands=("prune",)
     )
     fsync: Fsync = option(
         "WHEN", "Survive power loss: sync each file (always), each commit (batch), never.", Fsync.ALWAYS, choices=Fsync

@@ -61,9 +61,9 @@ class OptionSpec:
     `parse` turns one text into the value of the field; `choices` are the only texts allowed; `least` and `most` bound
     a number, `accept` raises `ConfigError` for other illegal values, and `on_disk` for paths that can't be used on this
     machine. A `many` option can be repeated, and is an array in a file. `key` is its name in a file, its long spelling
-    if empty. `commands` have the option besides `sync` and `run`, or `only` they; those in `negatable` have it with a
-    `--no-` form. An `inverted` flag sets its field to False. A field gets the value that its `shorthand` `means`,
-    or that of the option called `both` if it has none of its own.
+    if empty. `commands` have the option besides `sync` and `run`, or `only` they. An `inverted` flag sets its field to
+    False. A field gets the value that its `shorthand` `means`, or that of the option called `both` if it has none of
+    its own.
     """
 
     name: str
@@ -90,7 +90,6 @@ class OptionSpec:
     secret: bool = False
     commands: tuple[str, ...] = ()
     only: bool = False
-    negatable: tuple[str, ...] = ()
     inverted: bool = False
     means: Any = None
     shorthand: OptionSpec | None = None

@@ -18,6 +18,7 @@ from ..settings import Options
 from ..store.lock import Patience
 from ..transfer.target import Capabilities, Target
 from ..values import dataclass
+from .spelling import check_spelling
 
 if TYPE_CHECKING:
     from ..store.verify import Verification
@@ -132,6 +133,7 @@ def common_target(text: str, selections: Sequence[Selection], options: Options) 
 
 
 def _kind_of(text: str, options: Options) -> TargetKind:
+    check_spelling(text)
     kind = next((kind for kind in _kinds if kind.claims(text, options)), None)
     if options.target.filters and not (kind and kind.changes_images):
         raise ConfigError("filters change images: they need a target such as dir://PATH, tar://PATH or registry://HOST")

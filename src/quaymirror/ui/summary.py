@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ExitCode
+from ..errors import ExitCode, SelectionEmpty
 from ..events import Status
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
@@ -14,13 +14,21 @@ _RESUMABLE = frozenset(
 
 
 def summary_lines(progress: RunProgress) -> list[str]:
-    """Return the summary of a run as lines without newlines, safe to print."""
+    """Return the summary of a run as lines without newlines, safe to print; none for a selection without images."""
+    if _found_nothing(progress):
+        return []  # the error says all of it
+
     blocks = [_head(progress), _counts(progress), _failures(progress), _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
         lines += ["", *block] if lines else block
 
     return lines
+
+
+def _found_nothing(progress: RunProgress) -> bool:
+    error = progress.finished.error if progress.finished else None
+    return error is not None and error.is_a(SelectionEmpty) and not progress.done and not progress.stop_reason
 
 
 def total_line(total: RunProgress, runs: int) -> str:
