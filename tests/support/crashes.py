@@ -49,11 +49,14 @@ class Zygote:
         hook: Mapping[str, Any] | None = None,
         kill_after: float | None = None,
         least_piece: int | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Done:
         """Run a command whose blobs come in pieces of `least_piece` bytes, and check that it shows no traceback."""
         outputs = {name: self.directory / name for name in ("stdout", "stderr")}
         order = {"arguments": arguments, "hook": hook or {}, "kill_after": kill_after, "least_piece": least_piece}
-        line = json.dumps({**order, **{name: str(path) for name, path in outputs.items()}})
+        place = {"cwd": str(cwd or "."), "env": dict(env or {})}
+        line = json.dumps({**order, **place, **{name: str(path) for name, path in outputs.items()}})
         assert self.process.stdin is not None
         await self.process.stdin.send(line.encode() + b"\n")
         answer = json.loads(await self._answers.receive_until(b"\n", 4096))

@@ -89,6 +89,8 @@ def run(order: dict[str, Any]) -> None:
         for hook, arguments in order.get("hook", {}).items():
             fsops.watch(HOOKS[hook](**arguments))
 
+        os.environ.update(order.get("env", {}))
+        os.chdir(order.get("cwd") or ".")
         sys.argv = ["quaymirror", *order["arguments"]]
         try:
             main.entry()

@@ -126,9 +126,7 @@ def _code_of(error: BaseException) -> int:
             click.echo(error.format_message())
             return ExitCode.OK
         case click.UsageError():
-            command = error.ctx.command_path if error.ctx else "quaymirror"
-            next_step = hint_of(error) or f"try '{command} --help'"
-            return _complain(f"{error.format_message().rstrip('.')} ({next_step})", ExitCode.USAGE)
+            return _complain(_usage_message(error), ExitCode.USAGE)
         case click.ClickException():
             return _complain(error.format_message(), ExitCode.USAGE)
         case click.Abort() | KeyboardInterrupt():
@@ -150,6 +148,14 @@ def _code_of(error: BaseException) -> int:
         case _:
             code = ExitCode.INTERNAL
             return _complain(f"{code.meaning}: {type(error).__name__}; {code.advice}", code)
+
+
+def _usage_message(error: click.UsageError) -> str:
+    if hint := hint_of(error):
+        return f"{error.message.rstrip('.')}: {hint}"
+
+    command = error.ctx.command_path if error.ctx else "quaymirror"
+    return f"{error.format_message().rstrip('.')} (try '{command} --help')"
 
 
 def _complain(message: str, code: ExitCode) -> int:

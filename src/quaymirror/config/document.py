@@ -219,7 +219,8 @@ def _from_here(value: Any, spec: OptionSpec, file: Path) -> Any:
 
 
 def _near(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
-    close = get_close_matches(name.replace("_", "-"), list(names), 1, 0.6)
+    name = name.replace("_", "-")
+    close = get_close_matches(name, list(names), 1, 0.6) or [known for known in names if known.startswith(name)]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -157,9 +157,7 @@ class TargetOptions(Group):
         "-f, --filter SPEC", "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
     )
     allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
-    dry_run: bool = flag(
-        "Show what would be done; write nothing.", common=True, commands=("prune",)
-    )
+    dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune",))
     fsync: Fsync = option(
         "WHEN", "Survive power loss: sync each file (always), each commit (batch), never.", Fsync.ALWAYS, choices=Fsync
     )

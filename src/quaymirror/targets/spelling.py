@@ -21,7 +21,9 @@ _TRANSPORTS = {
     "s3": "s3://{0}",
 }
 _TRANSPORT = re.compile(rf"({'|'.join(_TRANSPORTS)}):(?!//)(.*)", re.DOTALL)
-_WITH_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:/.*)?", re.DOTALL)
+_WITH_PORT = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:/.*)?", re.DOTALL
+)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]*[A-Za-z0-9])+/.*", re.DOTALL)
 _DAEMON = "docker://"
 
