@@ -21,10 +21,9 @@ _TRANSPORTS = {
     "s3": "s3://{0}",
 }
 _TRANSPORT = re.compile(rf"({'|'.join(_TRANSPORTS)}):(?!//)(.*)", re.DOTALL)
-_WITH_PORT = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:/.*)?", re.DOTALL
-)
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]*[A-Za-z0-9])+/.*", re.DOTALL)
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_WITH_PORT = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\]):[0-9]{{1,5}}(?:/.*)?", re.DOTALL)
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})+/.*", re.DOTALL)
 _DAEMON = "docker://"
 
 
