@@ -147,6 +147,7 @@ INNER_LAYERS = {
         "display",
         "help",
         "messages",
+        "hints",
         "progress_file",
         "streams",
         "main",
