@@ -11,6 +11,8 @@ import threading
 from typing import Any, BinaryIO
 
 HEADER = struct.Struct(">Q")
+READY = b"ready"
+"""Sent once, before the first call is read."""
 
 
 def main() -> None:
@@ -23,6 +25,8 @@ def main() -> None:
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
 
+        answers.write(READY)
+        answers.flush()
         threading.Thread(target=_end_with_parent, args=(calls.fileno(),), daemon=True).start()
         _serve(calls, answers)
 

@@ -18,13 +18,22 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from ..errors import EmitFailed
-from .worker import HEADER
+from ..errors import EmitFailed, StoreError
+from .worker import HEADER, READY
 
 T = TypeVar("T")
 
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from quaymirror.emit.worker import main; main()"
 _MAX_ANSWER = 256 * 1024 * 1024
+_STARTS = 2
+# A pipe to a process that ended: the event loop does not wrap all of them.
+_DEAD = (
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+    ConnectionError,
+)
 # Code that unpacks untrusted archives gets no secrets, only the variables that any program needs.
 _ENVIRONMENT = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"}
 _ENVIRONMENT_PREFIXES = ("COVERAGE_", "LC_", "PYTHON", "SSL_CERT_")
@@ -54,10 +63,11 @@ class Workers:
         """Call `function`, which must be importable by name, in a worker, which is killed if the caller is cancelled.
 
         :raises EmitFailed: if the worker died.
+        :raises StoreError: if no worker can be started.
         :raises Exception: if `function` raised it.
         """
         async with self._limit:
-            worker = self._idle.pop() if self._idle else await _Worker.start(self._passing)
+            worker = await self._ready_worker()
             try:
                 succeeded, value = await worker.call(function, arguments)
             except BaseException:
@@ -72,6 +82,29 @@ class Workers:
             self._idle.append(worker)
             result: T = value
             return result
+
+
+    async def _ready_worker(self) -> _Worker:
+        """Return an idle worker, or start one, twice if it dies at once."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive:
+                return worker
+
+            await worker.end()
+
+        for _ in range(_STARTS):
+            worker = await _Worker.start(self._passing)
+            try:
+                if await worker.is_ready():
+                    return worker
+            except BaseException:
+                await worker.end()
+                raise
+
+            await worker.end()
+
+        raise StoreError("can't start a worker process: it dies at once, perhaps because memory ran out")
 
 
 class _Worker:
@@ -100,13 +133,25 @@ class _Worker:
 
         return cls(process)
 
+    @property
+    def is_alive(self) -> bool:
+        """Return False if the process is known to have ended."""
+        return self._process.returncode is None
+
+    async def is_ready(self) -> bool:
+        """Wait until the process can take calls; return False if it died."""
+        try:
+            return await self._answers.receive_exactly(len(READY)) == READY
+        except _DEAD:
+            return False
+
     async def call(self, function: Callable[..., object], arguments: tuple[object, ...]) -> tuple[bool, Any]:
         try:
             await self._calls.send(pickle.dumps((function, arguments)))
             (length,) = HEADER.unpack(await self._answers.receive_exactly(HEADER.size))
             assert length <= _MAX_ANSWER
             succeeded, value = pickle.loads(await self._answers.receive_exactly(length))  # noqa: S301 - from a child process
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead):
+        except _DEAD:
             raise EmitFailed("a worker process died: perhaps the system killed it because memory ran out") from None
 
         return succeeded, value

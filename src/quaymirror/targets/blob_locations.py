@@ -8,12 +8,15 @@ from contextlib import contextmanager
 
 import anyio
 
+from ..errors import RateLimited, ServiceError, Unavailable
 from ..events import Notice, Observer
 from ..oci import Descriptor, Digest, Repository
 from ..registry.push import RegistryPusher, Upload
 
 # After this many refused mounts of blobs that this run has uploaded, and none accepted, mounting is given up.
 _MAX_REFUSALS = 3
+# 413, 507: no space; an upload would end like this as well.
+_UNRELATED = frozenset({413, 507})
 
 
 class BlobLocations:
@@ -31,6 +34,7 @@ class BlobLocations:
         self._uploaded: set[Digest] = set()
         self._uploads: dict[Digest, anyio.Event] = {}
         self._doubted: set[Repository] = set()
+        self._unmountable: set[Repository] = set()
         self._mounts, self._refusals = 0, 0
 
     def has(self, repository: Repository, digest: Digest) -> bool:
@@ -73,12 +77,18 @@ class BlobLocations:
         Returns False if it has to be uploaded, with the upload that a refused mount began.
         """
         upload: Upload | None = None
-        while self._mounts or self._refusals < _MAX_REFUSALS:
-            if location := next(iter(self._locations[node.digest]), None):
+        while self._is_mounting:
+            if location := self._location(node.digest, repository):
                 if upload is not None:
                     await self._registry.cancel(upload)
 
-                upload = await self._registry.mount(repository, node.digest, location)
+                try:
+                    upload = await self._registry.mount(repository, node.digest, location)
+                except ServiceError as error:
+                    upload = None
+                    self._denied(location, error)
+                    continue
+
                 if upload is None:
                     self._mounts += 1
                     self.add_blob(repository, node.digest)
@@ -113,12 +123,36 @@ class BlobLocations:
         """Return those of `nodes` that no repository is known to have."""
         return [node for node in nodes if not self.is_mountable(node.digest)]
 
+    @property
+    def _is_mounting(self) -> bool:
+        return bool(self._mounts) or self._refusals < _MAX_REFUSALS
+
+    def _location(self, digest: Digest, repository: Repository) -> Repository | None:
+        """Return a repository to mount a blob from, None if there is none."""
+        known = self._locations[digest]
+        usable = (each for each in known if each not in self._unmountable and each != repository)
+        return next(usable, None)
+
+    def _denied(self, location: Repository, error: ServiceError) -> None:
+        """Remember that nothing can be mounted from `location`.
+
+        :raises ServiceError: if the registry is busy or down, which says nothing about mounts.
+        """
+        if isinstance(error, RateLimited | Unavailable) or error.status in _UNRELATED:
+            raise error
+
+        self._unmountable.add(location)
+        self._count_refusal()
+
     def _refused(self, digest: Digest, location: Repository) -> None:
         # The registry may have lost blobs of earlier runs; those of this run are there.
         if digest in self._uploaded:
-            self._refusals += 1
-            if self._refusals == _MAX_REFUSALS and not self._mounts:
-                self._observer(Notice("the target does not mount blobs: each repository gets its own upload"))
+            self._count_refusal()
 
         if location in self._locations[digest]:
             self._locations[digest].remove(location)
+
+    def _count_refusal(self) -> None:
+        self._refusals += 1
+        if self._refusals == _MAX_REFUSALS and not self._mounts:
+            self._observer(Notice("the target does not mount blobs: each repository gets its own upload"))

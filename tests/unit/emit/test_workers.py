@@ -8,8 +8,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from quaymirror.emit import workers as workers_module
 from quaymirror.emit.workers import Workers
-from quaymirror.errors import EmitFailed, StoreError
+from quaymirror.errors import EmitFailed, ExitCode, StoreError
 
 
 def is_alive(pid: int) -> bool:
@@ -68,3 +69,34 @@ async def test_workers_get_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUAY_API_TOKEN", "hunter2")
     async with Workers.open(1) as workers:
         assert await workers.run(os.getenv, "QUAY_API_TOKEN") is None
+
+
+async def test_a_worker_that_dies_before_its_first_call_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "started"
+    dying = f"import os; mark = {str(mark)!r}; os.path.exists(mark) or (open(mark, 'x'), os._exit(1)); "
+    monkeypatch.setattr("quaymirror.emit.workers._PROGRAM", dying + workers_module._PROGRAM)
+    async with Workers.open(1) as workers:
+        assert await workers.run(len, "abc") == 3
+
+    assert mark.exists()
+
+
+async def test_workers_that_cannot_start_are_a_failure_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quaymirror.emit.workers._PROGRAM", "import os; os._exit(1)")
+    async with Workers.open(1) as workers:
+        with pytest.raises(StoreError, match="can't start a worker process") as caught:
+            await workers.run(len, "abc")
+
+    assert caught.value.exit_code is ExitCode.STORAGE
+
+
+async def test_a_worker_that_was_killed_between_two_calls_is_replaced() -> None:
+    async with Workers.open(1) as workers:
+        pid = await workers.run(os.getpid)
+        os.kill(pid, signal.SIGKILL)
+        while workers._idle[0].is_alive:
+            await anyio.sleep(0.001)
+
+        assert await workers.run(os.getpid) != pid
