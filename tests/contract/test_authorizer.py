@@ -44,6 +44,9 @@ class ToyAuthorizer:
     def allows(self, scope: str | None) -> bool:
         return False
 
+    def denial(self, scope: str | None) -> str:
+        return ""
+
 
 @dataclass
 class Service:

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from quaymirror.auth import files, helper
 from quaymirror.auth.authfile import AuthFile
-from quaymirror.auth.challenge import grants, parse_challenges, parse_token
+from quaymirror.auth.challenge import parse_challenges, parse_token, sort_by_grant
 from quaymirror.auth.tokens import TokenAuth
 from quaymirror.catalog.quay.api import listing_path
 from quaymirror.catalog.quay.schema import parse_page, parse_tags
@@ -189,7 +189,7 @@ def _challenge(data: bytes) -> None:
 def _token(data: bytes) -> None:
     token, lifetime, _ = parse_token(data)
     Secret(f"Bearer {token}").header_value()
-    grants(token, "repository:kolla/nova:pull")
+    sort_by_grant(token, ["repository:kolla/nova:pull"])
     assert 30 <= lifetime <= 3600
 
 

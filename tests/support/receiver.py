@@ -85,6 +85,8 @@ class Receiver:
         self.cuts: list[int] = []
         self.late: list[int] = []
         self.forgets = False
+        self.issues: Callable[[list[str]], bool] = lambda scopes: True
+        self.grants: Callable[[str], bool] = lambda scope: True
         self.breakages: list[Breakage] = []
         self.requests: list[Request] = []
         self.blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
@@ -132,7 +134,10 @@ class Receiver:
 
         if request.path == "/token":
             scopes = source.query.getall("scope", [])
-            return web.json_response({"token": base64.urlsafe_b64encode(json.dumps(scopes).encode()).decode()})
+            if not self.issues(scopes):
+                return refusal(401, "UNAUTHORIZED")
+
+            return web.json_response({"token": _token(scopes, self.grants)})
 
         if self.tokens and not self._is_allowed(request):
             challenge = f'Bearer realm="http://{self.host}/token",service="{self.host}"'
@@ -152,7 +157,7 @@ class Receiver:
 
     def _is_allowed(self, request: Request) -> bool:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        granted = set(json.loads(base64.urlsafe_b64decode(token)) if token else ())
+        granted = _scopes(token)
         route = _ROUTE.fullmatch(request.path)
         if route is None:
             return bool(token)
@@ -274,6 +279,22 @@ class Receiver:
         end = held if self.off_by_one and status == 204 else max(0, held - 1)
         location = self.location(f"/v2/{name}/blobs/uploads/{session}")
         return web.Response(status=status, headers={"Location": location, "Range": f"0-{end}"})
+
+
+def _token(scopes: list[str], grants: Callable[[str], bool]) -> str:
+    """Return a JWT whose `access` has every scope, without actions if it is not granted."""
+    access = []
+    for scope in scopes:
+        kind, _, rest = scope.partition(":")
+        name, _, actions = rest.rpartition(":")
+        access.append({"type": kind, "name": name, "actions": actions.split(",") if grants(scope) else []})
+
+    return f"e30.{base64.urlsafe_b64encode(json.dumps({'access': access}).encode()).decode()}.c2ln"
+
+
+def _scopes(token: str) -> set[str]:
+    access = json.loads(base64.urlsafe_b64decode(token.split(".")[1]))["access"] if token else []
+    return {f"{entry['type']}:{entry['name']}:{','.join(entry['actions'])}" for entry in access}
 
 
 def _digest(content: bytes) -> str:

@@ -99,20 +99,28 @@ def _lifetime(expires_in: object, token: str) -> float:
     return min(_MAX_LIFETIME, max(_MIN_LIFETIME, _jwt_lifetime(token) if seconds is None else seconds))
 
 
-def grants(token: str, scope: str) -> bool:
-    """Return True if `token` says that it allows `scope`, such as `repository:kolla/nova:pull`.
+def sort_by_grant(token: str, scopes: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return those of `scopes`, such as `repository:kolla/nova:pull`, that `token` says it allows, and does not allow.
 
-    A token service without rights to grant issues a token without rights; not every token can be read.
+    A token service without rights to grant issues a token without rights. Not every token can be read: then both are
+    empty.
     """
+    access = _claims(token).get("access")
+    if not isinstance(access, list):
+        return frozenset(), frozenset()
+
+    granted = frozenset(scope for scope in scopes if any(_allows(entry, scope) for entry in access))
+    return granted, frozenset(scopes) - granted
+
+
+def _allows(entry: object, scope: str) -> bool:
     kind, _, rest = scope.partition(":")
     name, _, actions = rest.rpartition(":")
-    access = _claims(token).get("access")
-    return any(
+    return (
         isinstance(entry, dict)
         and (entry.get("type"), entry.get("name")) == (kind, name)
         and isinstance(entry.get("actions"), list)
         and all(action in entry["actions"] for action in actions.split(","))
-        for entry in (access if isinstance(access, list) else ())
     )
 
 

@@ -31,6 +31,10 @@ class ByNamespace:
         """Return True if the header says that it allows `scope`; see `Authorizer.allows`."""
         return self._of(scope).allows(scope)
 
+    def denial(self, scope: str | None) -> str:
+        """Return what the token for `scope` does not allow, as a sentence; see `Authorizer.denial`."""
+        return self._of(scope).denial(scope)
+
     def _of(self, scope: str | None) -> Authorizer:
         namespace = _namespace(scope)
         if namespace not in self._authorizers:

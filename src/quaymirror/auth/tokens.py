@@ -26,7 +26,7 @@ from ..errors import (
 from ..http.origin import Origin
 from ..secret import Credentials, Secret
 from ..values import dataclass
-from .challenge import Challenge, TokenAnswer, grants, parse_challenges, parse_token
+from .challenge import Challenge, TokenAnswer, parse_challenges, parse_token, sort_by_grant
 
 # A token that expires while a request is on its way is not worth sending.
 _MARGIN_SECONDS = 15.0
@@ -45,6 +45,7 @@ class _Token:
     expires: float
     scopes: frozenset[str]
     granted: frozenset[str]
+    denied: frozenset[str]
 
 
 class TokenAuth:
@@ -98,7 +99,7 @@ class TokenAuth:
                     return True  # another request got it in the meantime
 
                 if bearer := challenges.get("bearer"):
-                    await self._renew(bearer, subject)
+                    await self._renew(bearer, subject, (scope or "").split())
                     return True
 
                 return "basic" in challenges and await self._use_basic(refused)
@@ -108,39 +109,61 @@ class TokenAuth:
         token = self._tokens.get(_subject(scope))
         return token is not None and bool(scope) and token.granted.issuperset((scope or "").split())
 
+    def denial(self, scope: str | None) -> str:
+        """Return the sentence about what the token for `scope` says that it does not allow; see `Authorizer.denial`."""
+        token = self._tokens.get(_subject(scope))
+        denied = next((one for one in (scope or "").split() if token is not None and one in token.denied), None)
+        if denied is None or self._credentials is None:
+            return ""
+
+        account = "this account" if self._credentials.is_identity_token else f"the account {self._credentials.username}"
+        name, _, actions = denied.partition(":")[2].rpartition(":")
+        organization, slash, _ = name.rpartition("/")
+        verb, missing = ("push to", "organization") if "push" in actions else ("pull from", "repository")
+        place = organization if slash and verb == "push to" else name
+        return f"{account} may not {verb} {self._origin.netloc}/{place}: no such {missing}, or no permission"
+
     @contextmanager
     def _waiting_for(self, subject: str, scope: str | None) -> Iterator[None]:
         """Request `scope` as well with tokens that are fetched while the context lasts.
 
-        The earlier needs of `subject` are kept, otherwise two of them would take turns.
+        The earlier needs of `subject` are kept, otherwise two of them would take turns; but not those for which no
+        token was given.
         """
-        need = dict.fromkeys([*(scope or "").split(), *self._needs.get(subject, ())])
-        self._needs[subject] = tuple(need)[:_MAX_SCOPES]
+        earlier = self._needs.get(subject, ())
+        self._needs[subject] = tuple(dict.fromkeys([*(scope or "").split(), *earlier]))[:_MAX_SCOPES]
         self._waiting[subject] += 1
         try:
             yield
+        except ServiceError:
+            self._needs[subject] = earlier
+            raise
         finally:
             self._waiting[subject] -= 1
 
-    async def _renew(self, challenge: Challenge, subject: str) -> None:
-        """Fetch a token for `subject`, and for as many other waiting ones as one token can hold."""
+    async def _renew(self, challenge: Challenge, subject: str, own: list[str]) -> None:
+        """Fetch a token for `subject`, and for as many other waiting ones as one token can hold.
+
+        Some services reject all scopes because of one. The others must not fail for it, so a request that fails is
+        repeated for `subject` alone, and then for the scopes of its request, `own`.
+        """
         batch = [subject]
         for other in +self._waiting:
             is_served = self._good_token(other, self._needs[other]) is not None
             if other not in ("", subject) and not is_served and len(self._needed([*batch, other])) <= _MAX_SCOPES:
                 batch.append(other)
 
-        try:
-            token = await self._fetch(challenge, self._needed(batch))
-        except ServiceError:
-            # Some services reject all scopes because of one: the others must not fail for it.
-            if len(batch) == 1:
-                raise
-
-            batch = [subject]
-            token = await self._fetch(challenge, self._needed(batch))
-
-        self._tokens.update(dict.fromkeys(batch, token))
+        wanted = [(batch, self._needed(batch)), ([subject], self._needed([subject])), ([subject], own)]
+        for number, (subjects, scopes) in enumerate(wanted, 1):
+            is_last = all(set(scopes) == set(others) for _, others in wanted[number:])
+            try:
+                token = await self._fetch(challenge, scopes)
+            except ServiceError:
+                if is_last:
+                    raise
+            else:
+                self._tokens.update(dict.fromkeys(subjects, token))
+                return
 
     def _needed(self, subjects: Iterable[str]) -> list[str]:
         return list(dict.fromkeys(scope for subject in subjects for scope in self._needs[subject]))
@@ -176,9 +199,9 @@ class TokenAuth:
         except (ServiceError, UnsafeRedirect) as error:
             raise self._explained(error, credentials, scopes) from None
 
-        granted = frozenset(scope for scope in scopes if grants(answer.token, scope))
+        granted, denied = sort_by_grant(answer.token, scopes)
         expires = self._clock() + answer.lifetime - _MARGIN_SECONDS
-        return _Token(Secret(f"Bearer {answer.token}"), expires, frozenset(scopes), granted)
+        return _Token(Secret(f"Bearer {answer.token}"), expires, frozenset(scopes), granted, denied)
 
     async def _exchange(
         self, realm: str, challenge: Challenge, scopes: list[str], credentials: Credentials | None

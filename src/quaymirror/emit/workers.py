@@ -83,7 +83,6 @@ class Workers:
             result: T = value
             return result
 
-
     async def _ready_worker(self) -> _Worker:
         """Return an idle worker, or start one, twice if it dies at once."""
         while self._idle:

@@ -24,7 +24,16 @@ from .run import (
     StoreError,
     from_system,
 )
-from .service import AccessDenied, ContentMissing, CredentialsRefused, NotFound, RateLimited, ServiceError, Unavailable
+from .service import (
+    AccessDenied,
+    ContentMissing,
+    CredentialsRefused,
+    NotFound,
+    NotGranted,
+    RateLimited,
+    ServiceError,
+    Unavailable,
+)
 from .transport import (
     CertificateRefused,
     ConnectFailed,
@@ -56,6 +65,7 @@ __all__ = [
     "LockHeld",
     "MirrorDamaged",
     "NotFound",
+    "NotGranted",
     "Phase",
     "PlatformNotFound",
     "QuaymirrorError",

@@ -48,6 +48,7 @@ class ExitCode(IntEnum):
         return _SEVERITY[self]
 
 
+_TARGET_ACCESS = "for the target pass --dest-username or --authfile, with an account that may push there"
 _SEVERITY = {code: rank for rank, code in enumerate(ExitCode)}
 
 
@@ -180,7 +181,9 @@ class Failure:
     @property
     def advice(self) -> str:
         """Advice on what to do next, "" if nothing in particular."""
-        return self.kind.advice or (self.exit_code.advice if self.scope is Scope.RUN else "")
+        advice = self.kind.advice or (self.exit_code.advice if self.scope is Scope.RUN else "")
+        is_access = self.side is Side.TARGET and advice == ExitCode.CREDENTIALS.advice
+        return _TARGET_ACCESS if is_access else advice
 
 
 T = TypeVar("T", ExitCode, QuaymirrorError, Failure)

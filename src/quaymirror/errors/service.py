@@ -21,6 +21,10 @@ class AccessDenied(ServiceError):
     advice: ClassVar[str] = ExitCode.CREDENTIALS.advice
 
 
+class NotGranted(AccessDenied):
+    """The token service has not granted the account the right that a request needs."""
+
+
 class CredentialsRefused(ServiceError):
     """Credentials were given and are wrong. Exit code 4."""
 

@@ -25,6 +25,9 @@ class Authorizer(Protocol):
     def allows(self, scope: str | None) -> bool:
         """Return True if the header for `scope` says that it allows that, so that a 401 contradicts it."""
 
+    def denial(self, scope: str | None) -> str:
+        """Return a sentence about the first part of `scope` that the header says it does not allow, "" for none."""
+
 
 class Fixed:
     """One header for everything, or none: an API token, or an anonymous client."""
@@ -43,3 +46,7 @@ class Fixed:
     def allows(self, scope: str | None) -> bool:
         """Return False: the header contains no scopes."""
         return False
+
+    def denial(self, scope: str | None) -> str:
+        """Return "": the header contains no scopes."""
+        return ""

@@ -17,6 +17,7 @@ from ..errors import (
     CertificateRefused,
     HostDown,
     NotFound,
+    NotGranted,
     QuaymirrorError,
     RateLimited,
     ReadInterrupted,
@@ -264,6 +265,9 @@ class Client:
             # A proxy whose backend is down: Quay's nginx answered like this until May 2026.
             message = f"{response.name}: {error.status} in HTML, which a proxy answered and no registry"
             return Unavailable(message, status=error.status)
+
+        if hop.is_own and isinstance(error, AccessDenied) and (denial := self._authorizer.denial(request.scope)):
+            return NotGranted(denial, status=error.status, codes=error.codes)
 
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
             return error.replace(scope=Scope.ATTEMPT)  # the token service and the registry contradict each other

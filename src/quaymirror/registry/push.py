@@ -18,6 +18,7 @@ from ..errors import (
     DigestMismatch,
     InvalidName,
     NotFound,
+    NotGranted,
     QuaymirrorError,
     ReadInterrupted,
     Scope,
@@ -333,7 +334,7 @@ def _refusals(what: str) -> Iterator[None]:
         if "DIGEST_INVALID" in error.codes:
             raise DigestMismatch(f"{what}: other bytes arrived ({error.message})", side=Side.TARGET) from None
 
-        if error.scope is not Scope.IMAGE:
+        if error.scope is not Scope.IMAGE or isinstance(error, NotGranted):
             raise
 
         message = f"{what}: {_WORDS.get(error.status, 'the target rejects it')} ({error.message})"

@@ -15,6 +15,7 @@ from ..errors import (
     DiscoveryIncomplete,
     ExitCode,
     Failure,
+    NotGranted,
     RealmRefused,
     SelectionEmpty,
     Side,
@@ -147,7 +148,7 @@ class Report:
         return bool(errors) and all(
             error is not None
             and error.is_a(AccessDenied, CredentialsRefused, RealmRefused)
-            and error.side is Side.SOURCE
+            and (error.side is Side.SOURCE or error.is_a(NotGranted) or error.status == 401)
             for error in errors
         )
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import anyio
 
-from ..errors import RateLimited, ServiceError, Unavailable
+from ..errors import CredentialsRefused, RateLimited, ServiceError
 from ..events import Notice, Observer
 from ..oci import Descriptor, Digest, Repository
 from ..registry.push import RegistryPusher, Upload
 
 # After this many refused mounts of blobs that this run has uploaded, and none accepted, mounting is given up.
 _MAX_REFUSALS = 3
-# 413, 507: no space; an upload would end like this as well.
-_UNRELATED = frozenset({413, 507})
+# No answer of the registry about this mount (0), or no space: an upload would end like this as well.
+_UNRELATED = frozenset({0, 413, 507})
 
 
 class BlobLocations:
@@ -35,6 +35,7 @@ class BlobLocations:
         self._uploads: dict[Digest, anyio.Event] = {}
         self._doubted: set[Repository] = set()
         self._unmountable: set[Repository] = set()
+        self._trial = anyio.Lock()
         self._mounts, self._refusals = 0, 0
 
     def has(self, repository: Repository, digest: Digest) -> bool:
@@ -78,29 +79,43 @@ class BlobLocations:
         """
         upload: Upload | None = None
         while self._is_mounting:
-            if location := self._location(node.digest, repository):
-                if upload is not None:
-                    await self._registry.cancel(upload)
+            if self._location(node.digest, repository) is not None:
+                # One after the other until one succeeds: a registry that mounts nothing is asked a few times only.
+                async with nullcontext() if self._mounts else self._trial:
+                    is_mounted, upload = await self._try_mount(repository, node.digest, upload)
 
-                try:
-                    upload = await self._registry.mount(repository, node.digest, location)
-                except ServiceError as error:
-                    upload = None
-                    self._denied(location, error)
-                    continue
-
-                if upload is None:
-                    self._mounts += 1
-                    self.add_blob(repository, node.digest)
+                if is_mounted:
                     return True, None
-
-                self._refused(node.digest, location)
             elif uploaded := self._uploads.get(node.digest):
                 await uploaded.wait()
             else:
                 break
 
         return False, upload
+
+    async def _try_mount(
+        self, repository: Repository, digest: Digest, upload: Upload | None
+    ) -> tuple[bool, Upload | None]:
+        location = self._location(digest, repository)
+        if location is None or not self._is_mounting:
+            return False, upload
+
+        if upload is not None:
+            await self._registry.cancel(upload)
+
+        try:
+            upload = await self._registry.mount(repository, digest, location)
+        except ServiceError as error:
+            self._denied(location, error)
+            return False, None
+
+        if upload is not None:
+            self._refused(digest, location)
+            return False, upload
+
+        self._mounts += 1
+        self.add_blob(repository, digest)
+        return True, None
 
     @contextmanager
     def uploading(self, digest: Digest) -> Iterator[None]:
@@ -138,7 +153,8 @@ class BlobLocations:
 
         :raises ServiceError: if the registry is busy or down, which says nothing about mounts.
         """
-        if isinstance(error, RateLimited | Unavailable) or error.status in _UNRELATED:
+        is_about_mounts = error.status not in _UNRELATED or isinstance(error, CredentialsRefused)
+        if isinstance(error, RateLimited) or not is_about_mounts:
             raise error
 
         self._unmountable.add(location)
