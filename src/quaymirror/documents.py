@@ -17,7 +17,10 @@ Time = Annotated[str, "date-time"]
 
 
 class SelectionJson(TypedDict):
-    """A selection. `glob` and `tag` are separated by commas; `locked` is the number of images of a lock file."""
+    """A selection. `glob` and `tag` are separated by commas; `locked` is the number of images of a lock file.
+
+    `source` is the address of its source, if that is not the Quay server; then `organization` may be empty.
+    """
 
     organization: str
     glob: str
@@ -25,6 +28,7 @@ class SelectionJson(TypedDict):
     exclude: list[str]
     since: Time | None
     locked: int
+    source: NotRequired[str]
 
 
 class ErrorJson(TypedDict):

@@ -60,7 +60,8 @@ async def quay(discovery: Discovery = Discovery.AUTO) -> AsyncGenerator[Source]:
 
     async with QuayServer(registry) as server:
         options = Options.of(server=server.url, discovery=discovery)
-        async with connect(options, ignore) as services:
+        async with connect(options, ignore) as sources:
+            services = await sources.open(None)
             yield Source(services.catalog, push, advance, lambda: server.count("/tag/$") + server.count("^/v2/kolla"))
 
 
@@ -75,7 +76,8 @@ async def toy() -> AsyncGenerator[Source]:
         server.now += 3600
 
     access: Any = None  # it needs no connection
-    yield Source(kinds.find_kind("toy").open(access), push, advance, lambda: len(server.asked))
+    async with kinds.find_kind("toy").open(access) as services:
+        yield Source(services.catalog, push, advance, lambda: len(server.asked))
 
 
 SOURCES: dict[str, Callable[[], AbstractAsyncContextManager[Source]]] = {
@@ -181,8 +183,8 @@ async def test_the_stamp_of_a_repository_changes_when_and_only_when_a_tag_moves(
 
 
 async def test_selections_need_what_the_kind_knows(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = kinds.CatalogKind(lambda _: source.catalog.traits, lambda _: source.catalog)
-    monkeypatch.setattr(kinds, "find_kind", lambda: kind)
+    kind = kinds.CatalogKind(lambda _: source.catalog.traits, kinds.find_kind("toy").open)
+    monkeypatch.setattr(kinds, "find_kind", lambda _: kind)
     kinds.check_selection(Selection("kolla"), Discovery.AUTO)
     for selection, is_known in (
         (Selection("kolla", since=datetime(2025, 1, 1, tzinfo=UTC)), source.catalog.traits.has_dates),

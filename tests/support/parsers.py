@@ -279,7 +279,8 @@ def _secret(data: bytes) -> None:
 def _lock_file(data: bytes) -> None:
     server, selections = read_lock(_written(data, "images.lock"))
     assert selections
-    parse_server(server)
+    if server is not None:
+        parse_server(server)
 
 
 def _toml(data: bytes) -> None:

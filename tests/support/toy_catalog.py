@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import cast
 
 from quaymirror.catalog.base import ListedRepository, Page, Tag, TagAnswer, TagList, Traits
-from quaymirror.catalog.kinds import CatalogAccess, CatalogKind
+from quaymirror.catalog.kinds import CatalogKind, Services, SourceAccess
 from quaymirror.errors import NotFound, SelectionEmpty
 from quaymirror.oci import Digest, Repository
+from quaymirror.registry.puller import Puller
 
 TRAITS = Traits("the toy", has_dates=False)
 
@@ -49,7 +52,7 @@ class ToyCatalog:
     def __init__(self, server: ToyServer) -> None:
         self.server = server
 
-    async def pages(self, organization: str) -> AsyncGenerator[Page]:
+    async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         names = sorted(self.server.repositories.get(organization, {}))
         for start in range(0, max(1, len(names)), 2):
             listed = [
@@ -75,8 +78,9 @@ class ToyCatalog:
         return TagList(tuple(Tag(name, digest) for name, digest in tags.items() if fnmatchcase(name, glob)))
 
 
-def _open(_: CatalogAccess) -> ToyCatalog:
-    return ToyCatalog(SERVER)
+@asynccontextmanager
+async def _open(_: SourceAccess) -> AsyncIterator[Services]:
+    yield Services(ToyCatalog(SERVER), cast("Puller", None))
 
 
 KIND = CatalogKind(lambda _: TRAITS, _open)

@@ -115,7 +115,6 @@ INNER_LAYERS = {
         "derived",
     ),
     "transfer": (
-        "source",
         "slots",
         "stream",
         "segments",
@@ -131,6 +130,7 @@ INNER_LAYERS = {
         "mirror_image",
         "pruning",
         "wiring",
+        "finding",
         "info",
         "repair",
         "shared",

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..errors import SelectionEmpty
 from ..oci import Digest, Reference, Repository
+from ..selection.source import SourceAddress
 from ..values import dataclass
 
 
@@ -23,6 +24,8 @@ class Discovery(Enum):
 class ListedRepository:
     """One repository of a listing. `name` has no organization.
 
+    `registry` is the host of its images in references, "" for that of the catalog.
+
     `stamp` is an opaque number that changes whenever a tag moves, None if unknown. `updated` is the POSIX time since
     when the newest tag points where it does, None if unknown. `has_tags` is False if the catalog knows that no tag is
     alive.
@@ -32,6 +35,7 @@ class ListedRepository:
     stamp: int | None = None
     updated: int | None = None
     has_tags: bool = True
+    registry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class PinnedImage:
     """An image that was found: a reference with tag and digest, and its description in the catalog.
 
     `updated` is the POSIX time since when the tag points there, `size` the size of its compressed layers in bytes.
-    Either is None if the catalog does not know it; `size` also for an index.
+    Either is None if the catalog does not know it; `size` also for an index. `source` is where it was found, None for
+    the Quay server of the options.
 
     :raises ValueError: if the reference has no digest.
     """
@@ -90,6 +95,7 @@ class PinnedImage:
     reference: Reference
     updated: int | None = None
     size: int | None = None
+    source: SourceAddress | None = None
 
     def __post_init__(self) -> None:
         if self.reference.digest is None:
@@ -107,13 +113,15 @@ class Traits:
     """Capabilities of a catalog; messages call it `name`.
 
     `has_dates`: tags have the time of their last update. `lists_tags`: tags can be found by globs. `batch` is the
-    number of repositories whose tags are best looked up together.
+    number of repositories whose tags are best looked up together. `shows_absence`: an image that is not listed does not
+    exist any more.
     """
 
     name: str
     has_dates: bool = True
     lists_tags: bool = True
     batch: int = 1
+    shows_absence: bool = True
 
 
 class Catalog(Protocol):
@@ -123,8 +131,10 @@ class Catalog(Protocol):
     def traits(self) -> Traits:
         """The capabilities of this catalog."""
 
-    def pages(self, organization: str) -> AsyncGenerator[Page]:
+    def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the organization's repositories; each request waits until its page is asked for.
+
+        If `names` are given, only these repositories are wanted: a catalog may name them without a listing.
 
         :raises CredentialsRefused: if the server rejects the credentials, or does not show its repositories to us.
         """

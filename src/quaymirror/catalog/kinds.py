@@ -1,37 +1,80 @@
-"""The register of catalog kinds: a new kind is one module that defines `KIND`, and one line here."""
+"""The register of the kinds of sources: a new kind is one module that defines `KIND`, and one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
+from typing import Protocol
 
 from ..errors import ConfigError
+from ..http.authorizer import Authorizer
 from ..http.client import Client
+from ..http.origin import Origin
+from ..registry.pull import RegistryPuller
+from ..registry.puller import Puller
+from ..secret import Secret
 from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
+from ..selection.source import SourceAddress
 from ..values import dataclass
-from .base import Catalog, Discovery, TagResolver, Traits
+from .base import Catalog, Discovery, Traits
 
 DEFAULT = "quay"
 _MODULES = {DEFAULT: "quaymirror.catalog.quay.catalog"}
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogAccess:
-    """The connections that a catalog is opened with: a client of its API, with a token or not, and the registry."""
+class Services:
+    """The two sides of a source: what exists there, and its content."""
 
-    client: Client
-    registry: TagResolver
-    has_token: bool
-    discovery: Discovery
+    catalog: Catalog
+    source: Puller
+
+
+class SourceAccess(Protocol):
+    """The means of a run to open the source at `address`. `api_token` is the user's token for this source, if any."""
+
+    @property
+    def address(self) -> SourceAddress:
+        """The source to open."""
+
+    @property
+    def discovery(self) -> Discovery:
+        """The way of resolving tags that the user wants."""
+
+    @property
+    def api_token(self) -> Secret | None:
+        """The token that the user gave for the API of this source."""
+
+    async def client(self, origin: Origin, authorizer: Authorizer) -> Client:
+        """Return a client of `origin`, which sends what `authorizer` says.
+
+        :raises ConfigError: if a file of certificates is invalid.
+        """
+
+    async def puller(self, origin: Origin) -> RegistryPuller:
+        """Return a client of the registry at `origin`, with the credentials that the user gave or stored for it.
+
+        :raises ConfigError: if a file of certificates is invalid.
+        """
+
+    async def registry_client(self, origin: Origin) -> Client:
+        """Return a client for other requests to the registry at `origin`, with the same credentials.
+
+        :raises ConfigError: if a file of certificates is invalid.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogKind:
-    """One kind of catalog. `traits` returns those of a catalog that is opened for a way of discovery."""
+    """One kind of source. `traits` returns those of its catalog for a way of discovery.
+
+    `open` opens it for one run. The context may be left in another task than the one that entered it.
+    """
 
     traits: Callable[[Discovery], Traits]
-    open: Callable[[CatalogAccess], Catalog]
+    open: Callable[[SourceAccess], AbstractAsyncContextManager[Services]]
 
 
 def register(name: str, module: str) -> None:
@@ -48,12 +91,17 @@ def find_kind(name: str = DEFAULT) -> CatalogKind:
     return kind
 
 
+def traits_of(selection: Selection, discovery: Discovery) -> Traits:
+    """Return the traits of the catalog of `selection`."""
+    return find_kind(DEFAULT if selection.source is None else selection.source.kind).traits(discovery)
+
+
 def check_selection(selection: Selection, discovery: Discovery) -> None:
     """Check that the catalog of `selection` knows what it needs, before any request.
 
     :raises ConfigError: if `--since` or a glob for tags can't work with this way of discovery.
     """
-    traits = find_kind().traits(discovery)
+    traits = traits_of(selection, discovery)
     if selection.since is not None and not traits.has_dates:
         raise ConfigError(f"{traits.name} can't tell when a tag was updated, which --since needs")
 

@@ -105,7 +105,7 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
         raise ConfigError("--from-lock is a whole selection: ORG, GLOB, TAG, --exclude and --since don't go with it")
     else:
         server, selections = read_lock(from_lock)
-        options = options.replace(server=given.get("server") or server)
+        options = options.replace(server=given.get("server") or server or options.source.server)
 
     # An empty --to, such as that of an unset variable of a script, is refused.
     target = given.get("target")

@@ -52,7 +52,10 @@ class Checker:
         since = self.selection.since
         recent = [tag for tag in found.values() if since is None or not is_older(tag.start, since)]
         images = [
-            PinnedImage(Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size) for tag in recent
+            PinnedImage(
+                Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size, self.selection.source
+            )
+            for tag in recent
         ]
         return images or CandidateSkipped(name, "not updated since")
 
@@ -83,7 +86,11 @@ async def check_again(
     if tag is None or any(selection.pinned for selection in selections):
         return image
 
-    organization, _, name = repository.name.partition("/")
-    checker = Checker(catalog, Selection(organization, tags=tag), TagCache(), ignore)
+    source, name = image.source, repository.name
+    organization = ""
+    if source is None or source.has_organizations:
+        organization, _, name = name.partition("/")
+
+    checker = Checker(catalog, Selection(organization, tags=tag, source=source), TagCache(), ignore)
     found = await checker.check(Candidate(repository, ListedRepository(name)))
     return found if isinstance(found, CandidateSkipped) else found[0]

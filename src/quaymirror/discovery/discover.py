@@ -138,8 +138,9 @@ class _Search:
         self.observer(PageListed(1, len(selection.pinned), len(selection.pinned)))
         self.observer(ListingFinished(1, complete=True))
         for pin in selection.pinned:
-            repository = Repository(self.registry, f"{selection.organization}/{pin.repository}")
-            yield from self._take(repository, [PinnedImage(Reference(repository, pin.tag, pin.digest))])
+            repository = Repository(self.registry, selection.prefix + pin.repository)
+            reference = Reference(repository, pin.tag, pin.digest)
+            yield from self._take(repository, [PinnedImage(reference, source=selection.source)])
 
     def _take(self, repository: Repository, images: Iterable[PinnedImage]) -> list[PinnedImage]:
         """Return those of `images` that were not found before, and send their events."""

@@ -27,7 +27,7 @@ async def no_such_tag(catalog: Catalog, repositories: Iterable[Repository], sele
 
     tag = " or ".join(selection.tags)
     return SelectionEmpty(
-        f"no repository of {selection.organization} has the tag {tag}{nearest(selection.tags, names) or _some(names)}"
+        f"no repository of {selection.listed} has the tag {tag}{nearest(selection.tags, names) or _some(names)}"
     )
 
 
@@ -37,7 +37,7 @@ def no_such_repository(selection: Selection, names: Iterable[str]) -> SelectionE
     excluded = " (less what is excluded)" if selection.exclude else ""
     known = tuple(names)
     hint = nearest(selection.globs, known) or _some(known)
-    return SelectionEmpty(f"no repository of {selection.organization} matches {glob}{excluded}{hint}")
+    return SelectionEmpty(f"no repository of {selection.listed} matches {glob}{excluded}{hint}")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from ..catalog.base import Catalog, ListedRepository, Page
 from ..errors import CredentialsRefused, DiscoveryIncomplete, QuaymirrorError
 from ..events import CandidateSkipped, ListingFinished, Notice, Observer, PageListed
 from ..oci import Repository
+from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
 from ..values import dataclass
 from .hints import no_such_repository
@@ -92,9 +93,9 @@ async def find_candidates(
     """
     listing = _Listing()
     has_matched = False
-    async with aclosing(catalog.pages(selection.organization)) as pages:
-        while (page := await _next(pages, selection.organization, listing.pages)) is not None:
-            report_rejected(selection.organization, page.rejected, observer)
+    async with aclosing(catalog.pages(selection.organization, names=_names(selection))) as pages:
+        while (page := await _next(pages, selection.listed, listing.pages)) is not None:
+            report_rejected(selection.listed, page.rejected, observer)
             if listing.pages == 0 and not (page.repositories or page.rejected or page.cursor):
                 raise await catalog.explain_empty(selection.organization)
 
@@ -103,7 +104,7 @@ async def find_candidates(
             observer(PageListed(listing.pages, len(new), len(matched), len(page.rejected)))
             has_matched = has_matched or bool(matched)
             wanted = [repository for repository in matched if _is_wanted(repository, selection, observer)]
-            for candidate in _batched(wanted, page.at, registry, selection.organization, catalog.traits.batch):
+            for candidate in _batched(wanted, page.at, registry, selection.prefix, catalog.traits.batch):
                 yield candidate
 
     observer(ListingFinished(listing.pages, complete=True))
@@ -111,14 +112,19 @@ async def find_candidates(
         raise no_such_repository(selection, listing.names)
 
 
-async def _next(pages: AsyncGenerator[Page], organization: str, so_far: int) -> Page | None:
+def _names(selection: Selection) -> tuple[str, ...]:
+    """Return the names of all repositories that can be selected, () if there is a wildcard."""
+    return () if any(is_pattern(glob) for glob in selection.globs) else selection.globs
+
+
+async def _next(pages: AsyncGenerator[Page], listed: str, so_far: int) -> Page | None:
     try:
         return await anext(pages, None)
     except CredentialsRefused:
         raise
     except QuaymirrorError as error:
         after = f" after {so_far} {'page' if so_far == 1 else 'pages'}" if so_far else ""
-        raise DiscoveryIncomplete(f"can't list {organization!r}{after}: {error.message}") from error
+        raise DiscoveryIncomplete(f"can't list {listed!r}{after}: {error.message}") from error
 
 
 def _is_wanted(repository: ListedRepository, selection: Selection, observer: Observer) -> bool:
@@ -131,16 +137,16 @@ def _is_wanted(repository: ListedRepository, selection: Selection, observer: Obs
     else:
         return True
 
-    observer(CandidateSkipped(f"{selection.organization}/{repository.name}", reason, looked_at=False))
+    observer(CandidateSkipped(f"{selection.prefix}{repository.name}", reason, looked_at=False))
     return False
 
 
 def _batched(
-    listed: Sequence[ListedRepository], at: int | None, registry: str, organization: str, size: int
+    listed: Sequence[ListedRepository], at: int | None, registry: str, prefix: str, size: int
 ) -> Iterator[Candidate]:
     for start in range(0, len(listed), size):
         several = listed[start : start + size]
-        batch = tuple(Repository(registry, f"{organization}/{each.name}") for each in several)
+        batch = tuple(Repository(each.registry or registry, prefix + each.name) for each in several)
         yield from (Candidate(name, each, at, batch) for name, each in zip(batch, several, strict=True))
 
 

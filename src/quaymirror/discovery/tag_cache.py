@@ -20,13 +20,13 @@ _MARGIN_SECONDS = 10
 
 
 class TagCache:
-    """The tags of one registry that earlier runs checked, and those that this run checks.
+    """The tags that earlier runs checked, and those that this run checks.
 
     `full_check_seconds` is the time for which a check is valid; 0 means that every tag is checked.
     """
 
     def __init__(self, checks: Iterable[TagCheck] = (), *, full_check_seconds: float = 0.0) -> None:
-        self._known = {(check.repository, check.tag): check for check in checks}
+        self._known = {(check.registry, check.repository, check.tag): check for check in checks}
         self._full_check_seconds = full_check_seconds
         self._new: list[TagCheck] = []
 
@@ -35,7 +35,7 @@ class TagCache:
 
         If `dated`, a tag whose start is unknown is not enough.
         """
-        check = self._known.get((candidate.repository.name, tag))
+        check = self._known.get((candidate.repository.registry, candidate.repository.name, tag))
         if check is None or not self._is_valid(check, candidate):
             return None
 
@@ -66,7 +66,7 @@ class TagCache:
         seen = (found.digest, found.start, found.size, found.expires) if found else ()
         repository = candidate.repository
         check = TagCheck(repository.registry, repository.name, tag, candidate.listed.stamp, answer.at, *seen)
-        self._known[check.repository, check.tag] = check
+        self._known[check.registry, check.repository, check.tag] = check
         self._new.append(check)
 
     def take_new(self) -> list[TagCheck]:

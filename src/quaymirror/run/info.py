@@ -6,7 +6,7 @@ The metadata come from manifests and configs alone; they are the fields that `oc
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,46 +14,59 @@ import anyio
 
 from ..catalog.base import PinnedImage
 from ..catalog.kinds import check_selection
-from ..discovery.discover import discover
 from ..errors import PlatformNotFound, QuaymirrorError, UnsupportedContent
 from ..events import Observer
 from ..oci import Index, Manifest, Platform
-from ..registry.pull import RegistryPuller
+from ..registry.puller import Puller
 from ..selection.selection import Selection
 from ..settings import Options
 from ..tasks import run_all
 from ..untrusted import InvalidDocument, parse_object
-from .wiring import connect
+from .finding import find_in_sources
+from .wiring import check_credentials, connect
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
-async def find_images(selection: Selection, options: Options, *, observer: Observer) -> AsyncGenerator[PinnedImage]:
-    """Iterate over the images of `selection`; see `quaymirror.discover`."""
-    check_selection(selection, options.discovery.discovery)
-    async with connect(options, observer) as services:
-        found = discover([selection], services.catalog, options.source.origin.netloc, observer=observer, strict=True)
+async def find_images(
+    selections: Selection | Sequence[Selection], options: Options, *, observer: Observer
+) -> AsyncGenerator[PinnedImage]:
+    """Iterate over the images of `selections`; see `quaymirror.discover`."""
+    wanted = _checked(selections, options)
+    async with connect(options, observer) as sources:
+        found = find_in_sources(sources, wanted, options, observer=observer, strict=True)
         async with aclosing(found):
             async for image in found:
                 yield image
 
 
-async def image_infos(selection: Selection, options: Options, *, observer: Observer) -> list[dict[str, Any]]:
-    """Return the metadata of every image of `selection`, sorted by name; an unreadable one has an `error` instead.
+def _checked(selections: Selection | Sequence[Selection], options: Options) -> Sequence[Selection]:
+    several = [selections] if isinstance(selections, Selection) else selections
+    check_credentials(several, options)
+    for selection in several:
+        check_selection(selection, options.discovery.discovery)
+
+    return several
+
+
+async def image_infos(
+    selections: Selection | Sequence[Selection], options: Options, *, observer: Observer
+) -> list[dict[str, Any]]:
+    """Return the metadata of every image of `selections`, sorted by name; an unreadable one has an `error` instead.
 
     For a multi-arch image it is that of linux/amd64, or of the first of the platforms in `options`.
 
-    :raises ConfigError: if the selection needs more than this way of discovery can tell.
-    :raises SelectionEmpty: if the selection matches nothing.
+    :raises ConfigError: if a selection needs more than this way of discovery can tell.
+    :raises SelectionEmpty: if a selection matches nothing.
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
-    check_selection(selection, options.discovery.discovery)
+    several = _checked(selections, options)
     wanted = options.discovery.platforms[0] if options.discovery.platforms else _DEFAULT_PLATFORM
     infos: list[dict[str, Any]] = []
     outbox, inbox = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
-    async with connect(options, observer) as services:
-        found = discover([selection], services.catalog, options.source.origin.netloc, observer=observer, strict=True)
+    async with connect(options, observer) as sources:
+        found = find_in_sources(sources, several, options, observer=observer, strict=True)
 
         async def find() -> None:
             async with outbox, aclosing(found):
@@ -61,7 +74,9 @@ async def image_infos(selection: Selection, options: Options, *, observer: Obser
                     await outbox.send(image)
 
         async def read() -> None:
-            infos.extend([await _info(image, services.source, wanted) async for image in inbox])
+            infos.extend(
+                [await _info(image, (await sources.open(image.source)).source, wanted) async for image in inbox]
+            )
 
         with inbox:
             await run_all([find, *[read] * options.limits.concurrency])
@@ -69,7 +84,7 @@ async def image_infos(selection: Selection, options: Options, *, observer: Obser
     return sorted(infos, key=lambda info: (info["image"], info["tag"]))
 
 
-async def _info(image: PinnedImage, source: RegistryPuller, wanted: Platform) -> dict[str, Any]:
+async def _info(image: PinnedImage, source: Puller, wanted: Platform) -> dict[str, Any]:
     info: dict[str, Any] = {"image": image.reference.repository.name, "tag": image.reference.tag}
     try:
         manifest, config = await _fetch(image, source, wanted)
@@ -81,9 +96,7 @@ async def _info(image: PinnedImage, source: RegistryPuller, wanted: Platform) ->
     return info
 
 
-async def _fetch(
-    image: PinnedImage, source: RegistryPuller, wanted: Platform
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+async def _fetch(image: PinnedImage, source: Puller, wanted: Platform) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     reference = image.reference
     node = await source.manifest(reference.repository, image.digest)
     if isinstance(node, Index):

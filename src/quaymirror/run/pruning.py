@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..catalog.kinds import traits_of
 from ..errors import ConfigError, DiscoveryIncomplete
 from ..events import Notice, Observer, Outcome, ignore
 from ..selection.selection import Selection
@@ -37,7 +38,7 @@ async def record_absences(
     """
     counts = True
     # With --since or from a lock file a run does not see everything that exists.
-    seeing = [selection for selection in selections if selection.since is None and not selection.pinned]
+    seeing = [selection for selection in selections if _sees_all(selection, options)]
     for selection in seeing:
         counts &= await layout.use(partial(_record, selection=selection, options=options, found=found))
 
@@ -105,6 +106,11 @@ def check(selections: Sequence[Selection], options: Options, *, is_prunable: boo
     if any(selection.pinned for selection in selections):
         raise ConfigError("--prune and --from-lock exclude each other: a lock file does not list the source")
 
+    for selection in selections:
+        traits = traits_of(selection, options.discovery.discovery)
+        if not traits.shows_absence:
+            raise ConfigError(f"--prune does not work with {traits.name}, which does not list what was deleted")
+
     if not is_prunable:
         raise ConfigError("--prune needs an OCI image layout as target")
 
@@ -130,7 +136,7 @@ def summary(plan: PrunePlan, *, done: bool) -> str:
 def _record(
     _storage: Storage, state: State, *, selection: Selection, options: Options, found: Sequence[Outcome] | None
 ) -> bool:
-    registry = options.source.origin.netloc
+    registry = options.source.address_of(selection).registry_name
     present = frozenset(outcome.reference.name for outcome in found or ())
     covered = {record.name for record in state.images() if _covers(selection, registry, record)}
     return state.record_discovery(
@@ -139,17 +145,17 @@ def _record(
             found=present & covered,
             absent=frozenset(covered - present) if found is not None else frozenset(),
             complete=found is not None,
-            authenticated=options.source.api_token is not None,
+            authenticated=options.source.api_token is not None and selection.source is None,
             moment=time.time(),
         )
     )
 
 
+def _sees_all(selection: Selection, options: Options) -> bool:
+    """Return True if the listing of `selection` shows that an image does not exist any more."""
+    is_partial = selection.since is not None or bool(selection.pinned)
+    return not is_partial and traits_of(selection, options.discovery.discovery).shows_absence
+
+
 def _covers(selection: Selection, registry: str, record: ImageRecord) -> bool:
-    repository, _, tag = record.name.rpartition(":")
-    organization, _, name = repository.partition("/")
-    return (
-        (record.registry, organization) == (registry, selection.organization)
-        and selection.matches_tag(tag)
-        and selection.matches(name)
-    )
+    return record.registry == registry and selection.covers(record.name)

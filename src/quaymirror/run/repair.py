@@ -13,7 +13,7 @@ from ..events import BlobFinished, Notice, Observer
 from ..oci import Descriptor, Reference, Repository
 from ..oci.manifest import MAX_DEPTH
 from ..progress.meters import Meters
-from ..registry.pull import RegistryPuller
+from ..registry.puller import Puller
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.state import State
@@ -30,7 +30,7 @@ from .wiring import connect
 @dataclass(frozen=True, slots=True)
 class _Repair:
     layout: OCILayout
-    source: RegistryPuller
+    source: Puller
     options: Options
     observer: Observer
     slots: anyio.CapacityLimiter
@@ -81,10 +81,10 @@ async def repair(path: Path, options: Options, observer: Observer, progress: Pro
     """
     async with (
         OCILayout.open(path, observer=observer, fsync=options.target.fsync, checks_space=False) as layout,
-        connect(options, observer) as there,
+        connect(options, observer) as sources,
     ):
         slots = anyio.CapacityLimiter(options.limits.layer_concurrency)
-        repairs = _Repair(layout, there.source, options, observer, slots)
+        repairs = _Repair(layout, (await sources.open(None)).source, options, observer, slots)
         # A manifest that was fetched again may need further blobs that are missing.
         for _ in range(MAX_DEPTH + 1):
             found = await verify_layout(path, progress=progress)

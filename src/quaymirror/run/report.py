@@ -26,6 +26,8 @@ from ..events import CheckFailed, Outcome, Status
 from ..progress.hosts import Host
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
+from ..selection.source import distinct
+from ..settings import Options
 from ..values import dataclass
 from .changes import Changes, compare, shrinkage
 from .context import Run
@@ -209,7 +211,7 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
     report = Report(
         run_id=run.run_id,
         selections=run.selections,
-        server=str(run.options.source.origin),
+        server=source_names(run.selections, run.options),
         target=str(run.spec),
         started=run.started,
         elapsed=elapsed,
@@ -232,9 +234,14 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
     return replace(report, changes=changes, fatal=fatal)
 
 
+def source_names(selections: Sequence[Selection], options: Options) -> str:
+    """Return the sources of `selections`, separated by commas: URLs of Quay servers, addresses of others."""
+    return ", ".join(map(str, distinct(options.source.address_of(selection) for selection in selections)))
+
+
 def selection_json(selection: Selection) -> SelectionJson:
     """Return a selection as JSON values."""
-    return {
+    document: SelectionJson = {
         "organization": selection.organization,
         "glob": ",".join(selection.globs),
         "tag": ",".join(selection.tags),
@@ -242,6 +249,10 @@ def selection_json(selection: Selection) -> SelectionJson:
         "since": selection.since.isoformat() if selection.since else None,
         "locked": len(selection.pinned),
     }
+    if selection.source is not None:
+        document["source"] = str(selection.source)
+
+    return document
 
 
 def _failed_check(failed: CheckFailed) -> OutcomeJson:

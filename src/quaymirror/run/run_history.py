@@ -82,7 +82,8 @@ async def open_history(
         if notice:
             observer(Notice(f"{notice}; every tag is checked again"))
 
-        checks = await anyio.to_thread.run_sync(history.tags, options.source.origin.netloc)
+        registries = {options.source.address_of(selection).registry_name for selection in selections}
+        checks = [check for name in registries for check in await anyio.to_thread.run_sync(history.tags, name)]
         # Reports of earlier versions have the same outcomes.
         earlier = cast("ReportJson | None", await anyio.to_thread.run_sync(history.last_complete, subject))
         tags = TagCache(checks, full_check_seconds=options.discovery.full_check_every)
@@ -92,7 +93,7 @@ async def open_history(
 
 
 def _subject(selections: Sequence[Selection], options: Options) -> str:
-    """Return the text that is the same for runs of the same selections from the same server."""
+    """Return the text that is the same for runs of the same selections from the same sources."""
     first, *more = map(selection_json, selections)
     subject = {"server": str(options.source.origin), "selection": first} | ({"more": more} if more else {})
     return json.dumps(subject, sort_keys=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -11,18 +12,20 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from ..catalog.base import PinnedImage
 from ..discovery.checks import check_again
-from ..discovery.discover import discover
 from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, StoreError
 from ..events import CandidateSkipped, ImageFinished, ImageQueued, ImageStarted, Outcome, StopRequested
+from ..selection.source import SourceAddress
 from ..tasks import from_group
 from ..transfer.image import TransferContext
 from ..transfer.single_flight import SingleFlight
 from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
 from .context import Run
+from .finding import find_in_sources
 from .mirror_image import ImageMirror
 from .run_history import RunHistory
 from .shared import Engine
+from .wiring import OpenSources
 
 # Images in progress per fetch slot; the extra ones only wait for layers that are already being fetched.
 _WAITING = 4
@@ -36,12 +39,13 @@ def worker_count(concurrency: int, target: Target) -> int:
 class Stages:
     """Discovery and workers of a run whose target and history are open."""
 
-    def __init__(self, run: Run, engine: Engine, target: Target, history: RunHistory) -> None:
+    def __init__(self, run: Run, engine: Engine, sources: OpenSources, target: Target, history: RunHistory) -> None:
         self._run = run
         self._engine = engine
+        self._sources = sources
         self._target = target
         self._history = history
-        self._services = engine.source.services(run.options, run.emit)
+        self._contexts: dict[SourceAddress | None, TransferContext] = {}
 
     async def run_all(self) -> None:
         """Run discovery and workers to their end, or until the run is asked to stop.
@@ -69,8 +73,8 @@ class Stages:
 
     async def _discover(self, images: MemoryObjectSendStream[PinnedImage]) -> None:
         """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
-        run, catalog, registry = self._run, self._services.catalog, self._run.options.source.origin.netloc
-        found = discover(run.selections, catalog, registry, cache=self._history.tags, observer=run.emit)
+        run = self._run
+        found = find_in_sources(self._sources, run.selections, run.options, cache=self._history.tags, observer=run.emit)
         try:
             async with aclosing(found):
                 async for image in found:
@@ -88,19 +92,8 @@ class Stages:
 
     def _start_workers(self, tasks: TaskGroup) -> MemoryObjectSendStream[PinnedImage]:
         """Start the workers and return the stream of images for them."""
-        run, engine, options = self._run, self._engine, self._run.options
-        self._context = TransferContext(
-            source=self._services.source,
-            target=self._target,
-            flights=SingleFlight(tasks),
-            slots=engine.slots,
-            meters=run.progress.meters,
-            observer=run.emit,
-            sharing=engine.sharing,
-            platforms=options.discovery.platforms,
-            run_id=run.run_id,
-            counted=engine.counted if options.target.dry_run else None,
-        )
+        options = self._run.options
+        self._flights: SingleFlight[Hashable] = SingleFlight(tasks)
         found, images = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
         with images:
             for _ in range(worker_count(options.limits.concurrency, self._target)):
@@ -110,9 +103,10 @@ class Stages:
 
     async def _work(self, inbox: MemoryObjectReceiveStream[PinnedImage]) -> None:
         """Mirror images as they come, taking turns with other runs. Failures of single images are outcomes."""
-        run, context = self._run, self._context
+        run = self._run
         with inbox:
             async for image in inbox:
+                context = await self._context(image.source)
                 # Each image has a slot of its own: a blob that it began may go on after it has failed.
                 async with ImageSlot(context.slots) as slot:
                     if run.stop.reason is not None:
@@ -126,8 +120,28 @@ class Stages:
 
                 self._finish(mirror.outcome())
 
+    async def _context(self, source: SourceAddress | None) -> TransferContext:
+        """Return the context of all transfers from `source`, which discovery has opened."""
+        if source not in self._contexts:
+            run, engine, options = self._run, self._engine, self._run.options
+            self._contexts[source] = TransferContext(
+                source=(await self._sources.open(source)).source,
+                target=self._target,
+                flights=self._flights,
+                slots=engine.slots,
+                meters=run.progress.meters,
+                observer=run.emit,
+                sharing=engine.sharing,
+                platforms=options.discovery.platforms,
+                run_id=run.run_id,
+                counted=engine.counted if options.target.dry_run else None,
+            )
+
+        return self._contexts[source]
+
     async def _check_again(self, image: PinnedImage) -> PinnedImage | CandidateSkipped:
-        return await check_again(image, self._run.selections, self._services.catalog)
+        services = await self._sources.open(image.source)
+        return await check_again(image, self._run.selections, services.catalog)
 
     def _finish(self, outcome: Outcome) -> None:
         run, outcome = self._run, self._collapse_repeated_error(outcome)

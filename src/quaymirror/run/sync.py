@@ -12,6 +12,7 @@ from ..errors import LockHeld, QuaymirrorError, StoreError
 from ..events import Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
+from ..selection.source import distinct
 from ..settings import Options
 from ..targets.kinds import TargetContext, common_target
 from ..targets.layout import LayoutSpec
@@ -22,7 +23,7 @@ from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
 from .stages import Stages
-from .wiring import connect_target
+from .wiring import OpenSources, check_credentials, connect_target
 
 
 async def run_sync(
@@ -67,6 +68,7 @@ def make_run(
     for selection in selections:
         check_selection(selection, options.discovery.discovery)
 
+    check_credentials(selections, options)
     pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
     return Run(selections, options.replace(platforms=spec.wanted_platforms(options)), spec, engine, tuple(jobs))
 
@@ -80,8 +82,8 @@ async def mirror(run: Run) -> Report:
                 opening = open_history(run.state_directory, run.selections, run.options, run.emit)
                 history = await stack.enter_async_context(opening)
                 run.emit(_started(run))
-                async with _shared(run, target) as engine:
-                    await Stages(run, engine, target, history).run_all()
+                async with _shared(run, target) as (engine, sources):
+                    await Stages(run, engine, sources, target, history).run_all()
 
                 await history.save_tags()
                 await _settle(run, target, history)
@@ -110,8 +112,8 @@ def _open(run: Run) -> AbstractAsyncContextManager[Target]:
 
 
 @asynccontextmanager
-async def _shared(run: Run, target: Target) -> AsyncIterator[Engine]:
-    """Take part in the engine of the run, or in a new one."""
+async def _shared(run: Run, target: Target) -> AsyncIterator[tuple[Engine, OpenSources]]:
+    """Take part in the engine of the run, or in a new one, and provide the sources of the run."""
     async with AsyncExitStack() as stack:
         engine = run.engine
         if engine is None:
@@ -122,7 +124,7 @@ async def _shared(run: Run, target: Target) -> AsyncIterator[Engine]:
         if target.capabilities.shares_blobs:
             engine.sharing.register(target)
 
-        yield engine
+        yield engine, OpenSources(run.options, run.emit, engine.sources, stack)
 
 
 async def _settle(run: Run, target: Target, history: RunHistory) -> None:
@@ -143,9 +145,10 @@ async def _settle(run: Run, target: Target, history: RunHistory) -> None:
 
 def _started(run: Run) -> RunStarted:
     selection, limits = run.selections[0], run.options.limits
+    addresses = distinct(run.options.source.address_of(each) for each in run.selections)
     return RunStarted(
         run_id=run.run_id,
-        server=run.options.source.origin.netloc,
+        server=", ".join(address.host or str(address) for address in addresses),
         organization=selection.organization,
         glob=",".join(selection.globs),
         tag=",".join(selection.tags),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
 from ..auth.namespaces import ByNamespace
 from ..auth.tokens import TokenAuth
-from ..catalog.base import Catalog
-from ..catalog.kinds import CatalogAccess, find_kind
-from ..errors import Scope, Side, UnsafeRedirect
+from ..catalog.base import Discovery
+from ..catalog.kinds import DEFAULT, Services, find_kind
+from ..errors import ConfigError, Scope, Side, UnsafeRedirect
 from ..events import Observer
 from ..http.authorizer import Authorizer, Fixed
 from ..http.client import Client
@@ -26,18 +26,15 @@ from ..http.transport import AiohttpTransport
 from ..registry.foreign import ForeignLayers
 from ..registry.pull import RegistryPuller
 from ..secret import Credentials, Secret
+from ..selection.selection import Selection
+from ..selection.source import SourceAddress, distinct
 from ..settings import Options
 from ..values import dataclass
 
 _MAX_TOKEN_ANSWER = 64 * 1024
 
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The two sides of a source: its catalog and its registry."""
-
-    catalog: Catalog
-    source: RegistryPuller
+SideLimits = tuple[HostLimiters, Throttle | None]
+"""The limits of all requests to one side, and of all its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +68,9 @@ class Connection:
         """Return a client of an untrusted host: without credentials, only for addresses that servers may name."""
         return replace(self, direct=self.foreign, limiters=self.isolated_limiters).client(at, Fixed())
 
-    def services(self, options: Options, observer: Observer) -> Services:
-        """Return the services of the server for a run with `options`; `observer` gets its retries."""
-        ours = replace(self, options=options, observer=observer)
-        token = options.source.api_token
-        api = Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None)
-        # Credentials may be stored for a single organization.
-        registry = ByNamespace(partial(ours.token_auth, options.source.credentials))
-        untrusted = ours.untrusted_client if options.source.allow_foreign_layers else None
-        source = RegistryPuller(ours.client(self.origin, registry), foreign=ForeignLayers(self.origin, untrusted))
-        client, discovery = ours.client(self.origin, api), options.discovery.discovery
-        return Services(find_kind().open(CatalogAccess(client, source, token is not None, discovery)), source)
+    def of_run(self, options: Options, observer: Observer) -> Connection:
+        """Return the connection as a run with `options` uses it; `observer` gets its retries."""
+        return replace(self, options=options, observer=observer)
 
     def token_auth(self, credentials: Credentials | None, namespace: str) -> TokenAuth:
         """Return the authorizer for the registry: with `credentials` or those that the user stored for `namespace`."""
@@ -122,16 +111,18 @@ class Connection:
 
 @asynccontextmanager
 async def open_connection(
-    origin: Origin, options: Options, observer: Observer, *, side: Side
+    origin: Origin, options: Options, observer: Observer, *, side: Side, limits: SideLimits | None = None
 ) -> AsyncIterator[Connection]:
     """Open the connection that several runs with the same `connection` options share; `observer` gets its pauses.
+
+    Connections to several hosts of one side share the same `limits`.
 
     :raises ConfigError: if a file of certificates is invalid.
     """
     guard = AddressGuard()
     trust = _trust(origin, options, side)
     proxies = Proxies.of(options.client.environment)
-    limiters, bandwidth = _limits(options, observer, side)
+    limiters, bandwidth = limits or _limits(options, observer, side)
 
     def foreign_proxy(url: str) -> str | None:
         if not guard.allows(Origin.of(url).host):
@@ -149,11 +140,111 @@ async def open_connection(
         yield Connection(origin, direct, foreign, limiters, limiters.isolated(), options, observer, side)
 
 
+class SourceConnections:
+    """Connections to the hosts of sources, each opened when it is first used and kept as long as `stack` is open."""
+
+    def __init__(self, options: Options, observer: Observer, stack: AsyncExitStack) -> None:
+        self._options = options
+        self._observer = observer
+        self._stack = stack
+        self._limits = _limits(options, observer, Side.SOURCE)
+        self._open: dict[Origin, Connection] = {}
+
+    async def get(self, origin: Origin) -> Connection:
+        """Return the connection to `origin`.
+
+        :raises ConfigError: if a file of certificates is invalid.
+        """
+        if origin not in self._open:
+            opening = open_connection(origin, self._options, self._observer, side=Side.SOURCE, limits=self._limits)
+            self._open[origin] = await self._stack.enter_async_context(opening)
+
+        return self._open[origin]
+
+
+@dataclass(frozen=True, slots=True)
+class RunAccess:
+    """The means of one run to open the source at `address`; see `SourceAccess`."""
+
+    address: SourceAddress
+    options: Options
+    observer: Observer
+    connections: SourceConnections
+
+    @property
+    def discovery(self) -> Discovery:
+        """The way of resolving tags that the user wants."""
+        return self.options.discovery.discovery
+
+    @property
+    def api_token(self) -> Secret | None:
+        """The API token, if this is the Quay server that it was given for."""
+        is_its_own = self.address.kind == DEFAULT and self.address.origin == self.options.source.origin
+        return self.options.source.api_token if is_its_own else None
+
+    async def client(self, origin: Origin, authorizer: Authorizer) -> Client:
+        """Return a client of `origin`; see `SourceAccess.client`."""
+        connection = await self.connections.get(origin)
+        return connection.of_run(self.options, self.observer).client(origin, authorizer)
+
+    async def registry_client(self, origin: Origin) -> Client:
+        """Return a client of the registry at `origin`; see `SourceAccess.registry_client`."""
+        connection = (await self.connections.get(origin)).of_run(self.options, self.observer)
+        # Credentials may be stored for a single organization.
+        authorizer = ByNamespace(partial(connection.token_auth, self.options.source.credentials))
+        return connection.client(origin, authorizer)
+
+    async def puller(self, origin: Origin) -> RegistryPuller:
+        """Return a client that pulls from the registry at `origin`; see `SourceAccess.puller`."""
+        connection = (await self.connections.get(origin)).of_run(self.options, self.observer)
+        untrusted = connection.untrusted_client if self.options.source.allow_foreign_layers else None
+        return RegistryPuller(await self.registry_client(origin), foreign=ForeignLayers(origin, untrusted))
+
+
+class OpenSources:
+    """The sources of one run, each opened when it is first used and kept as long as `stack` is open."""
+
+    def __init__(
+        self, options: Options, observer: Observer, connections: SourceConnections, stack: AsyncExitStack
+    ) -> None:
+        self._access = partial(RunAccess, options=options, observer=observer, connections=connections)
+        self._stack = stack
+        self._default = SourceAddress.of_origin(DEFAULT, options.source.origin)
+        self._open: dict[SourceAddress, Services] = {}
+
+    async def open(self, address: SourceAddress | None) -> Services:
+        """Return the services of a source, None for the Quay server of the options.
+
+        :raises ConfigError: if a file of certificates is invalid.
+        :raises QuaymirrorError: if it can't be opened.
+        """
+        address = address or self._default
+        if address not in self._open:
+            opening = find_kind(address.kind).open(self._access(address))
+            self._open[address] = await self._stack.enter_async_context(opening)
+
+        return self._open[address]
+
+
 @asynccontextmanager
-async def connect(options: Options, observer: Observer) -> AsyncIterator[Services]:
-    """Open the services of the source, as `open_connection`; connections are made on first use."""
-    async with open_connection(options.source.origin, options, observer, side=Side.SOURCE) as connection:
-        yield connection.services(options, observer)
+async def connect(options: Options, observer: Observer) -> AsyncIterator[OpenSources]:
+    """Provide the sources of a command; connections are made on first use."""
+    async with AsyncExitStack() as stack:
+        yield OpenSources(options, observer, SourceConnections(options, observer, stack), stack)
+
+
+def check_credentials(selections: Iterable[Selection], options: Options) -> None:
+    """Check that credentials given as options are for one host.
+
+    :raises ConfigError: if the sources of `selections` are on several hosts.
+    """
+    addresses = distinct(options.source.address_of(selection) for selection in selections)
+    hosts = sorted({address.host for address in addresses if address.host})
+    if len(hosts) > 1 and options.source.credentials is not None:
+        raise ConfigError(
+            f"--username is for one host, but the sources are on {len(hosts)}: {', '.join(hosts)}; "
+            "put the credentials of each into an auth file"
+        )
 
 
 @asynccontextmanager
@@ -165,7 +256,7 @@ async def connect_target(
         yield connection.client(origin, connection.token_auth(options.target.dest_credentials, namespace))
 
 
-def _limits(options: Options, observer: Observer, side: Side) -> tuple[HostLimiters, Throttle | None]:
+def _limits(options: Options, observer: Observer, side: Side) -> SideLimits:
     """Return the limiters of requests, and the limit on all bytes, if any.
 
     The user's limits are for the source only: everything that is pushed comes from there. A run ends without its

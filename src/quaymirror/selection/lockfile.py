@@ -11,14 +11,15 @@ from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
 from ..untrusted import InvalidDocument, parse_object
 from .selection import Pin, Selection
+from .source import SourceAddress, is_source, parse_source
 
 _MAX_BYTES = 256 * 1024 * 1024
 
 
 def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> LockJson:
-    """Return the lock of `runs`, each the server and the pinned references that were found there, as JSON values.
+    """Return the lock of `runs`, each the source and the pinned references that were found there, as JSON values.
 
-    :raises ConfigError: if they are of several servers: a lock file is for one.
+    :raises ConfigError: if they are of several sources: a lock file is for one.
     """
     found: dict[tuple[str, str], str] = {}
     servers = set()
@@ -26,8 +27,8 @@ def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> LockJson:
         servers.add(server)
         found |= {(one.repository.name, one.tag or ""): str(one.digest) for one in references}
 
-    if len(servers) != 1:
-        raise ConfigError("a lock file is for one server: run the jobs of each server by themselves")
+    if len(servers) != 1 or ", " in next(iter(servers)):
+        raise ConfigError("a lock file is for one source: run the jobs of each source by themselves")
 
     images: list[LockedImageJson] = [
         {"repository": name, "tag": tag, "digest": digest} for (name, tag), digest in sorted(found.items())
@@ -35,24 +36,28 @@ def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> LockJson:
     return {"lock_version": LOCK_VERSION, "server": servers.pop(), "images": images}
 
 
-def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
-    """Return the server of a lock file, and a selection of pinned images for each organization.
+def read_lock(file: Path) -> tuple[str | None, tuple[Selection, ...]]:
+    """Return the Quay server of a lock file, None for another source, and its pinned images by organization.
 
     :raises ConfigError: if it can't be read, or is not a lock file.
     """
     pins: dict[str, list[Pin]] = {}
+    source: SourceAddress | None = None
     try:
         document = parse_object(read_config_file(file, limit=_MAX_BYTES), limit=_MAX_BYTES)
         if document.get("lock_version") != LOCK_VERSION:
             raise ConfigError(f"{file} is not a lock file of version {LOCK_VERSION}")
 
+        server = str(document["server"])
+        source = parse_source(server) if is_source(server) else None
         for image in document["images"]:
             # Names in a file are checked like those of a server.
             Reference(Repository("localhost", image["repository"]), image["tag"])
-            organization, _, name = image["repository"].partition("/")
-            pins.setdefault(organization, []).append(Pin(name, image["tag"], Digest.parse(image["digest"])))
+            organization, name = "", image["repository"]
+            if source is None or source.has_organizations:
+                organization, _, name = name.partition("/")
 
-        server = str(document["server"])
+            pins.setdefault(organization, []).append(Pin(name, image["tag"], Digest.parse(image["digest"])))
     except InvalidDocument as error:
         raise ConfigError(f"{file} is not a lock file: it {error}") from None
     except (KeyError, TypeError, AttributeError, InvalidName) as error:
@@ -61,7 +66,7 @@ def read_lock(file: Path) -> tuple[str, tuple[Selection, ...]]:
     if not pins:
         raise ConfigError(f"{file} locks no images")
 
-    return server, tuple(
-        Selection(organization, "*", sorted({pin.tag for pin in of_it}), pinned=sorted(of_it))
+    return server if source is None else None, tuple(
+        Selection(organization, "*", sorted({pin.tag for pin in of_it}), pinned=sorted(of_it), source=source)
         for organization, of_it in sorted(pins.items())
     )

@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..oci import Digest
 from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
 from .parse import SCHEME, split_address, split_words
+from .source import SourceAddress, is_source, parse_layout, parse_registry
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,7 +28,8 @@ class Selection:
     """The repositories of `organization` that match one of `globs` and none of `exclude`, at `tags`.
 
     A tag may be a glob, with `*` and `[a-z]`. With `since` only tags updated after it are selected; it is kept in UTC.
-    With `pinned` exactly these images are selected, and the other parts only describe them.
+    With `pinned` exactly these images are selected, and the other parts only describe them. `source` is where they are,
+    None for the Quay server of the options; `organization` is "" if the repositories of the source belong to none.
     """
 
     organization: str
@@ -36,6 +38,7 @@ class Selection:
     exclude: tuple[str, ...]
     since: datetime | None
     pinned: tuple[Pin, ...]
+    source: SourceAddress | None
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Selection:
         exclude: str | Iterable[str] = (),
         since: datetime | None = None,
         pinned: Iterable[Pin] = (),
+        source: SourceAddress | None = None,
     ) -> None:
         """Select images; a string for `globs`, `tags` or `exclude` is split at its commas.
 
@@ -57,12 +61,13 @@ class Selection:
             "exclude": split_words(exclude),
             "since": None if since is None else _in_utc(since),
             "pinned": tuple(pinned),
+            "source": source,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
         for kind, words, fault in (
-            ("an organization name", (organization,), fault_of_organization),
+            ("an organization name", (organization,), self._fault_of_organization),
             ("a valid glob", self.globs or ("",), fault_of_glob),
             ("a tag", self.tags or ("",), fault_of_tag),
             ("a valid exclude glob", self.exclude, fault_of_glob),
@@ -84,11 +89,35 @@ class Selection:
         :raises ConfigError: for another form, an illegal part, a query with an unknown or repeated key, or a `since`
             both in the address and beside it.
         """
+        if is_source(text):
+            return cls._at_source(text, exclude, since)
+
         organization, globs, tags, own_since = split_address(text, now=now or datetime.now(UTC))
         if own_since is not None and since is not None:
             raise ConfigError(f"since is given twice: in {text[:100]!r} and beside it; write it once")
 
         return cls(organization, globs, tags, exclude, own_since or since)
+
+    @classmethod
+    def _at_source(cls, text: str, exclude: Iterable[str], since: datetime | None) -> Selection:
+        if text.startswith("ocidir://"):
+            return cls("", "*", "*", exclude, since, source=parse_layout(text))
+
+        source, globs, tags = parse_registry(text)
+        return cls("", globs, tags, exclude, since, source=source)
+
+    @property
+    def prefix(self) -> str:
+        """The common start of the names of its repositories: the organization and a slash, or nothing."""
+        return f"{self.organization}/" if self.organization else ""
+
+    @property
+    def listed(self) -> str:
+        """The organization, registry or layout that is listed, for messages."""
+        if self.organization or self.source is None:
+            return self.organization
+
+        return self.source.path or self.source.host
 
     @property
     def is_one_tag(self) -> bool:
@@ -105,6 +134,12 @@ class Selection:
         # fnmatch keeps compiled patterns itself (an lru_cache), so this compiles each one once.
         return _matches_any(repository, self.globs) and not _matches_any(repository, self.exclude)
 
+    def covers(self, name: str) -> bool:
+        """Return True if the image called `name` (`kolla/nova-api:2025.1`) is selected."""
+        repository, _, tag = name.rpartition(":")
+        is_inside = repository.startswith(self.prefix)
+        return is_inside and self.matches_tag(tag) and self.matches(repository.removeprefix(self.prefix))
+
     def matches_tag(self, tag: str) -> bool:
         """Return True if `tag` is selected."""
         return _matches_any(tag, self.tags)
@@ -112,7 +147,20 @@ class Selection:
     def __str__(self) -> str:
         """Return the canonical address: everything but `exclude`, which an address can't express."""
         query = "" if self.since is None else f"?since={_spelled(self.since)}"
-        return f"{SCHEME}{self.organization}/{','.join(self.globs)}:{','.join(self.tags)}{query}"
+        names, source = f"{self.prefix}{','.join(self.globs)}:{','.join(self.tags)}", self.source
+        if source is None or source.kind == "quay":
+            return f"{SCHEME}{names}{query}"
+
+        if source.is_layout:
+            return str(source) if names == "*:*" else f"{source} ({names})"
+
+        return f"{source.kind}://{source.host}/{names}{source.query or query}"
+
+    def _fault_of_organization(self, text: str) -> str:
+        if self.source is None or self.source.has_organizations:
+            return fault_of_organization(text)
+
+        return "repositories of this source belong to no organization" if text else ""
 
 
 def _matches_any(name: str, patterns: Iterable[str]) -> bool:

@@ -18,6 +18,8 @@ from ..http.timeouts import Timeouts
 from ..oci import Platform
 from ..secret import Credentials, Secret
 from ..selection.parse import parse_duration
+from ..selection.selection import Selection
+from ..selection.source import SourceAddress
 from ..store.fsops import Fsync
 from ..values import dataclass
 from .spec import (
@@ -123,6 +125,10 @@ class SourceOptions(Group):
     def origin(self) -> Origin:
         """The origin of the server."""
         return parse_server(self.server)
+
+    def address_of(self, selection: Selection) -> SourceAddress:
+        """Return the source of `selection`: its own, or the Quay server."""
+        return selection.source or SourceAddress.of_origin("quay", self.origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,10 +164,11 @@ def _value(text: str) -> Option:
 
 def _check_elsewhere(host: str, path: str, selection: Selection, options: Options) -> None:
     """Refuse to replace the source: the next run would derive a derived image again."""
-    image = fill(path, {"{org}": selection.organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
+    organization = selection.organization or "org"
+    image = fill(path, {"{org}": organization, "{repo}": "repo", "{tag}": "tag"}).strip("/")
     tag = selection.tags[0] if selection.is_one_tag else "tag"
-    names = {f"{selection.organization}/repo:{one}" for one in (tag, "tag")}
-    if host.lower() == options.source.origin.netloc and image in names:
+    names = {f"{organization}/repo:{one}" for one in (tag, "tag")}
+    if host.lower() == options.source.address_of(selection).registry_name and image in names:
         raise ConfigError(f"registry://{host}{path} is the source of the images: name another target")
 
 

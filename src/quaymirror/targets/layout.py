@@ -76,6 +76,9 @@ def _parse(text: str, selection: Selection, options: Options) -> LayoutSpec:
     if "{repo}" in path:
         raise ConfigError("{repo} in the target: one layout holds all images, which share layers there; leave it out")
 
+    if "{org}" in path and not selection.organization:
+        raise ConfigError(f"{{org}} in the target: {selection} has no organization; leave it out")
+
     if "{tag}" in path and not selection.is_one_tag:
         raise ConfigError("{tag} in the target: one layout holds all tags; leave it out, or select one tag")
 

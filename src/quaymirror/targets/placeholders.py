@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Replace the placeholders of `text` that have `values`, such as `{"{org}": "kolla"}`."""
+    """Replace the placeholders of `text` that have `values`, such as `{"{org}": "kolla"}`.
+
+    The slash after a placeholder with an empty value is left out, too.
+    """
     for placeholder, value in values.items():
-        text = text.replace(placeholder, value)
+        text = (text if value else text.replace(f"{placeholder}/", "")).replace(placeholder, value)
 
     return text
 
@@ -16,5 +19,8 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 def values_of(name: str) -> dict[str, str]:
     """Return the values for the image called `name` (`kolla/nova-api:2025.1-debian`)."""
     full_name, _, tag = name.rpartition(":")
-    organization, _, repository = full_name.partition("/")
+    organization, slash, repository = full_name.partition("/")
+    if not slash:
+        organization, repository = "", full_name
+
     return {"{org}": organization, "{repo}": repository, "{tag}": tag}

@@ -59,7 +59,7 @@ def _claims(text: str, _settings: Options) -> bool:
 
 def _parse(text: str, selection: Selection, options: Options) -> RegistrySpec:
     address = parse_address(text)
-    check_selection(address, selection, options.source.origin)
+    check_selection(address, selection, options.source.address_of(selection))
     return RegistrySpec(address)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 from ..errors import ConfigError, InvalidName
 from ..http.origin import Origin
 from ..oci import Reference, Repository
 from ..oci.reference import is_registry_host
 from ..selection.selection import Selection
+from ..selection.source import SourceAddress, is_insecure
 from ..values import dataclass
 from .placeholders import fill, values_of
 
 _SCHEME = "registry"
 _DEFAULT_PATH = "{org}/{repo}"
-_YES, _NO = frozenset({"", "1", "true", "yes"}), frozenset({"0", "false", "no"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +67,13 @@ def parse_address(text: str) -> RegistryAddress:
 
         path = f"{path}/{_DEFAULT_PATH}".lstrip("/")
 
-    scheme = "http" if _is_insecure(query) else "https"
+    scheme = "http" if is_insecure(_SCHEME, query) else "https"
     address = RegistryAddress(Origin.of(f"{scheme}://{host}"), path, tag or "{tag}")
     _check_names(address, "org/repo:tag", text)
     return address
 
 
-def check_selection(address: RegistryAddress, selection: Selection, source: Origin) -> None:
+def check_selection(address: RegistryAddress, selection: Selection, source: SourceAddress) -> None:
     """Refuse a selection whose images can't have a name each at `address`.
 
     :raises ConfigError: if they have no valid names, share them, or would replace their own source.
@@ -83,22 +81,10 @@ def check_selection(address: RegistryAddress, selection: Selection, source: Orig
     if not selection.is_one_tag and "{tag}" not in address.path + address.tag:
         raise ConfigError(f"{address} gives several tags the same name: add {{tag}} to it")
 
-    name = f"{selection.organization}/repo:{selection.tags[0] if selection.is_one_tag else 'tag'}"
+    name = f"{selection.prefix or 'org/'}repo:{selection.tags[0] if selection.is_one_tag else 'tag'}"
     place = _check_names(address, name, str(address))
-    if address.origin.netloc == source.netloc and place.name == name:
+    if address.origin.netloc == source.registry_name and place.name == name:
         raise ConfigError(f"{address} is the source of the images: name another target")
-
-
-def _is_insecure(query: str) -> bool:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    value = options.pop("insecure", "false").lower()
-    if options:
-        raise ConfigError(f"registry:// has no option {min(options)[:50]!r}")
-
-    if value not in _YES | _NO:
-        raise ConfigError("insecure is true or false")
-
-    return value in _YES
 
 
 def _check_names(address: RegistryAddress, name: str, text: str) -> Reference:

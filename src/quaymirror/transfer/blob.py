@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 from ..errors.transport import RangeRefused
 from ..progress.meters import Meter
+from ..registry.source import Attempts, BlobSource, BlobStream
 from ..store.sink import Sink
 from .segments import fetch_segments
 from .slots import FetchSlots
-from .source import Attempts, BlobSource, BlobStream
 from .stream import PROGRESS_BYTES, BlobProgress
 
 

@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
-from typing import Protocol
 
 from ..errors import NotFound, PlatformNotFound, UnsupportedContent
-from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, Repository, manifest
+from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..oci.manifest import Node
 from ..progress.meters import Meters
 from ..registry.pull import check_expected
+from ..registry.puller import ManifestSource
 from ..tasks import run_all
 from ..values import dataclass
-
-
-class ManifestSource(Protocol):
-    """A registry that manifests are fetched from."""
-
-    async def root(self, reference: Reference) -> tuple[Node, bool]:
-        """Return the manifest of a pinned reference, and whether its tag has moved."""
-
-    async def manifest(self, repository: Repository, digest: Digest, *, expected: Descriptor | None = None) -> Node:
-        """Return a manifest; `expected` is its descriptor in an index."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import field
 from functools import partial
-from typing import Protocol
 
 from ..catalog.base import PinnedImage
 from ..errors import AccessDenied, ContentMissing, Failure, NotFound, Phase, most_severe
@@ -14,20 +13,16 @@ from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Node
 from ..progress.meters import Meters
+from ..registry.puller import ImageSource
 from ..store.records import ImageRecord
 from ..values import dataclass
 from .blob import fetch_blob
-from .graph import GraphReader, ImageGraph, ManifestSource, platforms_key
+from .graph import GraphReader, ImageGraph, platforms_key
 from .sharing import BlobSharing
 from .single_flight import SingleFlight
 from .slots import FetchSlots, ImageSlot
-from .source import BlobSource
 from .stream import BlobJob, BlobProgress
 from .target import Target
-
-
-class ImageSource(BlobSource, ManifestSource, Protocol):
-    """A registry that images are fetched from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ import anyio
 from ..errors.base import Scope
 from ..errors.transport import RangeRefused, TransportError
 from ..progress.meters import Meter
+from ..registry.source import Attempts, BlobSource, BlobStream
 from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all
 from ..values import dataclass
 from .slots import FetchSlots
-from .source import Attempts, BlobSource, BlobStream
 from .stream import PROGRESS_BYTES, BlobProgress
 
 # This takes several round trips even on a fast connection: for less, another request costs more than it gains.

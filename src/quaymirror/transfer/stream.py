@@ -11,8 +11,8 @@ from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
 from ..oci.reference import Repository
 from ..progress.meters import Meter, Meters
+from ..registry.source import BlobStream
 from ..values import dataclass
-from .source import BlobStream
 
 # Retries start over after this many new bytes: if any byte counted, a server could prolong a transfer for ever.
 PROGRESS_BYTES = 1024 * 1024

@@ -34,7 +34,7 @@ class Catalog(ToyCatalog):
         for number in range(images):
             self.server.push("kolla", f"image-{number:05}", "latest", DIGEST)
 
-    async def pages(self, organization: str) -> AsyncGenerator[Page]:
+    async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         async with aclosing(super().pages(organization)) as pages:
             async for page in pages:
                 if self.page is not None:

@@ -8,12 +8,15 @@ Quay without limits, never appear as pulls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from ...errors import AccessDenied, CredentialsRefused, RateLimited, Scope, SelectionEmpty, UnsupportedContent
+from ...http.authorizer import Fixed
 from ...oci import Repository
+from ...secret import Secret
 from ..base import Discovery, Page, Tag, TagAnswer, TagList, TagResolver, Traits
-from ..kinds import CatalogAccess, CatalogKind
+from ..kinds import CatalogKind, Services, SourceAccess
 from .api import QuayAPI
 from .schema import ListingPage
 from .tags import matching_tags
@@ -30,11 +33,6 @@ class QuayCatalog:
         self._api = api
         self._registry = registry
         self._discovery = discovery
-
-    @classmethod
-    def open(cls, access: CatalogAccess) -> QuayCatalog:
-        """Return the catalog behind `access`."""
-        return cls(QuayAPI(access.client, has_token=access.has_token), access.registry, access.discovery)
 
     async def tag(
         self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
@@ -65,7 +63,7 @@ class QuayCatalog:
 
         return await matching_tags(self._api, repository.name, glob)
 
-    async def pages(self, organization: str) -> AsyncGenerator[Page]:
+    async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the organization's repositories; see `Catalog.pages`."""
         page = await self._api.repositories(organization, None)
         if self._api.has_token:
@@ -102,4 +100,13 @@ def _traits(discovery: Discovery) -> Traits:
     return Traits("Quay's API", batch=_TOKEN_BATCH)
 
 
-KIND = CatalogKind(_traits, QuayCatalog.open)
+@asynccontextmanager
+async def _open(access: SourceAccess) -> AsyncIterator[Services]:
+    origin, token = access.address.origin, access.api_token
+    puller = await access.puller(origin)
+    client = await access.client(origin, Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None))
+    api = QuayAPI(client, has_token=token is not None)
+    yield Services(QuayCatalog(api, puller, access.discovery), puller)
+
+
+KIND = CatalogKind(_traits, _open)

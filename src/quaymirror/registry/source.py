@@ -57,7 +57,7 @@ class Attempts(Protocol):
 
 
 class BlobSource(Protocol):
-    """A registry that blobs are fetched from."""
+    """A source that blobs are fetched from."""
 
     def attempts(self, what: str) -> Attempts:
         """Return the attempts of an operation, which messages call `what`."""
