@@ -96,13 +96,22 @@ class OutcomeJson(TypedDict):
     findings: NotRequired[list[str]]
 
 
+class UsageJson(TypedDict):
+    """The space that a target takes: its images, the bytes of their content, and the free bytes of its disk."""
+
+    images: int
+    bytes: int
+    free_bytes: int | None
+
+
 class ReportJson(TypedDict):
     """The report of one run.
 
     `selection` is null for several selections; `complete` is true if everything selected was found and
     processed; `error` ended the run early, `stopped` is the reason of a requested stop. `bytes_fetched` are all
     received bytes, those of failed attempts and images included, in a dry run the ones that would be fetched;
-    `bytes_reused` are those that images needed and did not fetch. `outcomes` are sorted by reference.
+    `bytes_reused` are those that images needed and did not fetch. `usage` is that of the target after the run, null if
+    it is not known. `outcomes` are sorted by reference.
     """
 
     schema_version: Annotated[int, REPORT_VERSION]
@@ -125,6 +134,7 @@ class ReportJson(TypedDict):
     bytes_reused: int
     hosts: dict[str, HostJson]
     changes: ChangesJson | None
+    usage: UsageJson | None
     outcomes: list[OutcomeJson]
 
 
@@ -145,19 +155,56 @@ class ListedImageJson(TypedDict):
     size: int | None
 
 
+class ChangeCountsJson(TypedDict):
+    """Numbers of images that are new, have moved to another digest, or are missing at the source."""
+
+    new: int
+    moved: int
+    missing: int
+
+
 class PastRunJson(TypedDict):
-    """A run of `history --json`; `selection` is the first selection, `more` has the others."""
+    """A run of `history --json`; `selection` is the first selection, `more` has the others.
+
+    `kind` is "sync" or "prune"; a prune has no server and selection. The exit code of a run that was killed, or has not
+    ended yet, is null. `changes` are those since the last complete run, `usage` is that of the target after the run,
+    and `remark` the first problem, or what a prune did. With `--config`, each run has its `target`.
+    """
 
     id: str
+    kind: str
+    jobs: list[str]
     started: Time
     elapsed: float
-    exit_code: int
+    exit_code: int | None
     complete: bool
     images: ImagesJson
     bytes_fetched: int
-    server: str
-    selection: SelectionJson
+    changes: ChangeCountsJson | None
+    usage: UsageJson | None
+    remark: str
+    target: NotRequired[str]
+    server: NotRequired[str]
+    selection: NotRequired[SelectionJson]
     more: NotRequired[list[SelectionJson]]
+
+
+class JobStatusJson(TypedDict):
+    """A job of `status --json`. Ages are in seconds; null: it never ran, or never succeeded.
+
+    `state` is "ok", "failed", "killed", "running" or "never ran". `problem` is the first thing to look at, "" if none.
+    """
+
+    job: str
+    target: str
+    state: str
+    last_run: Time | None
+    last_success: Time | None
+    age: float | None
+    exit_code: int | None
+    changes: ChangeCountsJson | None
+    usage: UsageJson | None
+    problem: str
 
 
 class LayerJson(TypedDict):

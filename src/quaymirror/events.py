@@ -235,14 +235,30 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeCounts:
+    """The numbers of images that are new, have moved to another digest, or are missing at the source."""
+
+    new: int = 0
+    moved: int = 0
+    missing: int = 0
+
+    def __str__(self) -> str:
+        return f"+{self.new:,} new  ~{self.moved:,} moved  -{self.missing:,} missing at source"
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended. `error` ended it early; `complete` is true if everything selected was found and processed."""
+    """A run ended. `error` ended it early; `complete` is true if everything selected was found and processed.
+
+    `changes` are those since the last complete run, null if none can be compared with this run.
+    """
 
     elapsed: float
     exit_code: int
     error: Failure | None = None
     complete: bool = False
     totals: Totals = Totals()
+    changes: ChangeCounts | None = None
 
 
 Event = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ..documents import ChangesJson, ReportJson
-from ..events import Outcome
+from ..events import ChangeCounts, Outcome
 from ..text import counted
 from ..values import dataclass
 
@@ -23,6 +23,11 @@ class Changes:
     came: tuple[str, ...]
     gone: tuple[str, ...]
     moved: tuple[str, ...]
+
+    @property
+    def counts(self) -> ChangeCounts:
+        """The numbers of images."""
+        return ChangeCounts(len(self.came), len(self.moved), len(self.gone))
 
     def to_json(self) -> ChangesJson:
         """Return the changes as JSON values."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..catalog.kinds import traits_of
 from ..errors import ConfigError, DiscoveryIncomplete
+import anyio.to_thread
+
+from ..errors import ConfigError, DiscoveryIncomplete, QuaymirrorError
 from ..events import Notice, Observer, Outcome, ignore
 from ..selection.selection import Selection
 from ..settings import Options, PruneOptions
 from ..store.layout import OCILayout
-from ..store.records import DiscoverySnapshot, ImageRecord
+from ..store.records import DiscoverySnapshot, ImageRecord, PastRun
 from ..store.state import State
 from ..store.storage import Storage
 from ..text import counted, human_bytes
@@ -89,7 +94,34 @@ async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, obse
             return await layout.use(partial(prune.make_plan, grace=options.grace))
 
     async with OCILayout.open(path, observer=observer) as layout:
-        return await carry_out(layout, options.grace, options.max_delete)
+        started = time.time()
+        plan = await carry_out(layout, options.grace, options.max_delete)
+        await anyio.to_thread.run_sync(partial(_record_prune, path, plan, started, observer))
+        return plan
+
+
+def _record_prune(path: Path, plan: PrunePlan, started: float, observer: Observer) -> None:
+    """Store a prune in the history of a layout."""
+    from ..store.history import History
+
+    run = PastRun(
+        id=secrets.token_hex(4),
+        subject="{}",
+        started=started,
+        elapsed=time.time() - started,
+        exit_code=0,
+        complete=False,
+        images={},
+        bytes_fetched=0,
+        kind="prune",
+        remark=summary(plan, done=True),
+    )
+    try:
+        history, _ = History.open(path / ".quaymirror")
+        with closing(history):
+            history.record(run, None)
+    except QuaymirrorError as error:
+        observer(Notice(f"this prune is not in the history: {error.message}"))
 
 
 def check(selections: Sequence[Selection], options: Options, *, is_prunable: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
-from ..documents import REPORT_VERSION, ImagesJson, OutcomeJson, ReportJson, SelectionJson, error_json
+from ..documents import REPORT_VERSION, ImagesJson, OutcomeJson, ReportJson, SelectionJson, UsageJson, error_json
 from ..errors import (
     AccessDenied,
     CredentialsRefused,
@@ -22,13 +22,15 @@ from ..errors import (
     StoreError,
     most_severe,
 )
-from ..events import CheckFailed, Outcome, Status
+from ..events import ChangeCounts, CheckFailed, Outcome, Status
 from ..progress.hosts import Host
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..selection.source import distinct
 from ..settings import Options
 from ..values import dataclass
+from ..store.records import Usage
+from ..text import counted
 from .changes import Changes, compare, shrinkage
 from .context import Run
 
@@ -38,7 +40,8 @@ class Report:
     """The result of a run. Times are POSIX, durations in seconds.
 
     `fatal` ended the run early, `stopped` is the reason of a requested stop, and `signal` its exit code if a signal
-    was the reason. `changes` are the differences to the last run that saw everything, if there was one.
+    was the reason. `changes` are the differences to the last run that saw everything, if there was one;
+    `usage` is that of the target after the run, None if it is not known.
     """
 
     run_id: str
@@ -50,6 +53,7 @@ class Report:
     progress: RunProgress
     jobs: Sequence[str] = ()
     changes: Changes | None = None
+    usage: Usage | None = None
     fatal: Failure | None = None
     stopped: str | None = None
     signal: ExitCode | None = None
@@ -118,6 +122,27 @@ class Report:
         return most_severe([ExitCode.OK, *self._exit_codes()])
 
     @property
+    def change_counts(self) -> ChangeCounts | None:
+        """The numbers of changes, None if no run can be compared with this one."""
+        return None if self.changes is None else self.changes.counts
+
+    @property
+    def first_problem(self) -> str:
+        """The first thing to look at, in one line; "" if everything went well."""
+        failures = self.progress.failures
+        if self.fatal is not None:
+            return self.fatal.message if self.exit_code is not ExitCode.OK else ""
+
+        if failures:
+            more = f", and {self.progress.failed - 1:,} more" if self.progress.failed > 1 else ""
+            return f"{failures[0].message}: {failures[0].name}{more}"
+
+        if self.stopped and not self.complete:
+            return f"stopped: {self.stopped}"
+
+        return "" if not self.rejected else f"{counted(self.rejected, 'entry', 'entries')} of the listing unreadable"
+
+    @property
     def _is_empty(self) -> bool:
         return self.fatal is not None and self.fatal.is_a(SelectionEmpty)
 
@@ -184,6 +209,7 @@ class Report:
             "bytes_reused": self.bytes_reused,
             "hosts": {name: host.to_json() for name, host in self.hosts.items()},
             "changes": self.changes.to_json() if self.changes else None,
+            "usage": usage_json(self.usage),
             "outcomes": sorted(outcomes, key=lambda outcome: (outcome["reference"], str(outcome["digest"]))),
         }
 
@@ -206,7 +232,7 @@ class Report:
         return document
 
 
-def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
+def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usage | None = None) -> Report:
     """Return the report of `run` after `elapsed` seconds, compared with the one of an `earlier` complete run."""
     report = Report(
         run_id=run.run_id,
@@ -216,6 +242,7 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
         started=run.started,
         elapsed=elapsed,
         progress=run.progress,
+        usage=usage,
         jobs=run.jobs,
         fatal=run.fatal or run.empty,
         stopped=run.stop.reason if run.fatal is None else None,
@@ -237,6 +264,14 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float) -> Report:
 def source_names(selections: Sequence[Selection], options: Options) -> str:
     """Return the sources of `selections`, separated by commas: URLs of Quay servers, addresses of others."""
     return ", ".join(map(str, distinct(options.source.address_of(selection) for selection in selections)))
+
+
+def usage_json(usage: Usage | None) -> UsageJson | None:
+    """Return the usage of a target as JSON values."""
+    if usage is None:
+        return None
+
+    return {"images": usage.images, "bytes": usage.bytes, "free_bytes": usage.free_bytes}
 
 
 def selection_json(selection: Selection) -> SelectionJson:

@@ -21,6 +21,7 @@ from ..settings import Options
 from ..store.history import History
 from ..store.records import PastRun
 from ..values import dataclass
+from .context import Run
 from .report import Report, selection_json
 
 
@@ -33,6 +34,7 @@ class RunHistory:
     _history: History
     _subject: str
     _observer: Observer
+    _keep_seconds: float
     _read_only: bool = False
 
     async def save_tags(self) -> None:
@@ -43,6 +45,15 @@ class RunHistory:
         new = self.tags.take_new()
         if not self._read_only:
             await anyio.to_thread.run_sync(self._history.learn, new)
+
+    async def begin(self, run: Run) -> None:
+        """Store that `run` has begun, so that the history shows it even if it is killed.
+
+        :raises StoreError: if the disk fails.
+        """
+        if not self._read_only:
+            past = PastRun(run.run_id, self._subject, run.started, 0.0, 0, False, {}, 0, jobs=run.jobs)
+            await anyio.to_thread.run_sync(self._history.begin, past)
 
     async def record(self, report: Report) -> None:
         """Store the run. A failure is reported, but does not fail the run."""
@@ -59,10 +70,15 @@ class RunHistory:
             complete=report.is_whole,
             images={status.value: report.counts[status] for status in Status},
             bytes_fetched=report.bytes_fetched,
+            jobs=tuple(report.jobs),
+            changes=report.change_counts,
+            usage=report.usage,
+            remark=report.first_problem,
         )
+        record = partial(self._history.record, run, report.to_json(), keep_seconds=self._keep_seconds)
         try:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._history.record, run, report.to_json())
+                await anyio.to_thread.run_sync(record)
         except StoreError as error:
             self._observer(Notice(f"this run is not in the history: {error.message}"))
 
@@ -87,7 +103,7 @@ async def open_history(
         # Reports of earlier versions have the same outcomes.
         earlier = cast("ReportJson | None", await anyio.to_thread.run_sync(history.last_complete, subject))
         tags = TagCache(checks, full_check_seconds=options.discovery.full_check_every)
-        yield RunHistory(tags, earlier, history, subject, observer, read_only)
+        yield RunHistory(tags, earlier, history, subject, observer, options.target.report_age, read_only)
     finally:
         history.close()
 

@@ -14,6 +14,9 @@ from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..selection.source import distinct
 from ..settings import Options
+from ..store.records import Usage
+from ..store.state import State
+from ..store.storage import Storage
 from ..targets.kinds import TargetContext, common_target
 from ..targets.layout import LayoutSpec
 from ..transfer.target import Target
@@ -75,18 +78,20 @@ def make_run(
 
 async def mirror(run: Run) -> Report:
     """Mirror the images of `run`; see `run_sync`."""
-    begun, history = time.monotonic(), None
+    begun, history, usage = time.monotonic(), None, None
     async with AsyncExitStack() as stack:
         try:
             async with _open(run) as target:
                 opening = open_history(run.state_directory, run.selections, run.options, run.emit)
                 history = await stack.enter_async_context(opening)
+                await history.begin(run)
                 run.emit(_started(run))
                 async with _shared(run, target) as (engine, sources):
                     await Stages(run, engine, sources, target, history).run_all()
 
                 await history.save_tags()
                 await _settle(run, target, history)
+                usage = await _measure(target)
         except LockHeld:
             if run.stop.reason is None:
                 raise
@@ -97,12 +102,12 @@ async def mirror(run: Run) -> Report:
             # The final write failed: committed images are safe, and the next run writes it first.
             run.abort(error)
 
-        report = make_report(run, history.earlier if history else None, time.monotonic() - begun)
+        report = make_report(run, history.earlier if history else None, time.monotonic() - begun, usage)
         if history is not None:
             await history.record(report)
 
-    totals = run.progress.totals()
-    run.emit(RunFinished(report.elapsed, int(report.exit_code), report.fatal, report.complete, totals))
+    totals, changes = run.progress.totals(), report.change_counts
+    run.emit(RunFinished(report.elapsed, int(report.exit_code), report.fatal, report.complete, totals, changes))
     return report
 
 
@@ -141,6 +146,21 @@ async def _settle(run: Run, target: Target, history: RunHistory) -> None:
         run.emit(Notice(f"nothing is pruned: {error.message}"))
     except QuaymirrorError as error:
         run.fail(error)
+
+
+async def _measure(target: Target) -> Usage | None:
+    """Return the usage of a target, None if it is not known."""
+    prunable = target.prunable()
+    try:
+        return None if prunable is None else await prunable.use(_usage)
+    except StoreError:
+        return None  # the run itself reports a failing disk
+
+
+def _usage(storage: Storage, state: State) -> Usage:
+    images, size = state.usage()
+    space = storage.free_space()
+    return Usage(images, size, None if space is None else space[0])
 
 
 def _started(run: Run) -> RunStarted:

@@ -194,6 +194,14 @@ class TargetOptions(Group):
         shown_default="XDG state",
         commands=("verify", "history", "watch"),
     )
+    report_age: float = option(
+        "DURATION",
+        "How long the history keeps reports; one line per run stays for good.",
+        400 * 86_400.0,
+        heading=Heading.OUTPUT,
+        shown_default="400d",
+        parse=_seconds,
+    )
     check_target: bool = flag(
         "Check that images pushed earlier still exist in the target registry.", heading=REGISTRY_TARGET
     )

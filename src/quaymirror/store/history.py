@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidName
+from ..events import ChangeCounts
 from ..oci import Digest
 from ..untrusted import InvalidDocument, parse_object
 from .database import Database, Format, Row, open_database
-from .records import PastRun, TagCheck
+from .records import PastRun, TagCheck, Usage
 
 _TABLES = """
 CREATE TABLE tag (                    -- the last check of each tag
@@ -44,21 +45,43 @@ CREATE TABLE run (
 );
 CREATE INDEX run_by_time ON run (started);
 """
+# Killed runs, prunes, and the columns of a summary that outlives the report.
+_LINES = """
+ALTER TABLE run ADD COLUMN kind TEXT NOT NULL DEFAULT 'sync';      -- or prune
+ALTER TABLE run ADD COLUMN jobs TEXT NOT NULL DEFAULT '[]';        -- their names, JSON
+ALTER TABLE run ADD COLUMN ended INTEGER NOT NULL DEFAULT 1;       -- 0: in progress, or killed
+ALTER TABLE run ADD COLUMN new INTEGER;                            -- images; NULL: no run to compare with
+ALTER TABLE run ADD COLUMN moved INTEGER;
+ALTER TABLE run ADD COLUMN missing INTEGER;
+ALTER TABLE run ADD COLUMN stored_images INTEGER;                  -- in the target; NULL: not known
+ALTER TABLE run ADD COLUMN stored_bytes INTEGER;
+ALTER TABLE run ADD COLUMN free_bytes INTEGER;
+ALTER TABLE run ADD COLUMN remark TEXT NOT NULL DEFAULT '';        -- the first problem, or the result of a prune
+"""
 _INSERT_TAG = (
     "INSERT OR REPLACE INTO tag VALUES"
     " (:registry, :repository, :tag, :last_modified, :checked, :digest, :start, :size, :expires)"
 )
-_INSERT_RUN = (
-    "INSERT OR REPLACE INTO run VALUES"
-    " (:id, :subject, :started, :elapsed, :exit_code, :complete, :images, :bytes_fetched, :report)"
+_LINE = (
+    "id, subject, started, elapsed, exit_code, complete, images, bytes_fetched, kind, jobs, ended,"
+    " new, moved, missing, stored_images, stored_bytes, free_bytes, remark"
 )
+_VALUES = ", ".join(f":{column}" for column in _LINE.split(", "))
+_INSERT_RUN = f"INSERT OR REPLACE INTO run ({_LINE}, report) VALUES ({_VALUES}, :report)"  # noqa: S608
+# Reports beyond a total size: the oldest ones.
+_OVERSIZE = """
+    UPDATE run SET report = NULL WHERE id IN (SELECT id FROM
+    (SELECT id, sum(length(report)) OVER (ORDER BY started DESC, id) AS total FROM run WHERE report IS NOT NULL)
+    WHERE total > ?)
+"""
 # The application ID reads "QMhi".
-FORMAT = Format(0x514D6869, (_TABLES,))
+FORMAT = Format(0x514D6869, (_TABLES, _LINES))
 
+REPORT_SECONDS = 400 * 86_400.0
 # Reports of thousands of images per night would outgrow the mirror; older runs keep their line only.
-_REPORTS_KEPT = 100
+MAX_REPORTS_BYTES = 512 * 1024 * 1024
 _MAX_REPORT = 512 * 1024 * 1024
-_MAX_COUNTS = 64 * 1024
+_MAX_TEXT = 64 * 1024
 # A tag that was not checked for this long is not selected any more.
 _TAG_SECONDS = 90 * 24 * 3600
 
@@ -89,22 +112,32 @@ class History(Database):
             connection.executemany(_INSERT_TAG, rows)
             connection.execute("DELETE FROM tag WHERE checked < ?", (oldest,))
 
-    def record(self, run: PastRun, report: Mapping[str, Any]) -> None:
-        """Store a run with its report."""
-        values = {field.name: getattr(run, field.name) for field in fields(run)}
-        values["images"] = json.dumps(dict(run.images))
-        values["report"] = zlib.compress(json.dumps(report, separators=(",", ":")).encode(), 6)
+    def begin(self, run: PastRun) -> None:
+        """Store that a run has begun. It counts as killed if `record` does not follow."""
         with self._transaction() as connection:
-            connection.execute(_INSERT_RUN, values)
+            connection.execute(_INSERT_RUN, {**_values(replace(run, ended=False)), "report": None})
+
+    def record(
+        self,
+        run: PastRun,
+        report: Mapping[str, Any] | None,
+        *,
+        keep_seconds: float = REPORT_SECONDS,
+        keep_bytes: int = MAX_REPORTS_BYTES,
+    ) -> None:
+        """Store a run with its report, and delete reports that are too old, or too large together; lines stay."""
+        text = json.dumps(report, separators=(",", ":")).encode()
+        stored = None if report is None else zlib.compress(text, 6)
+        with self._transaction() as connection:
+            connection.execute(_INSERT_RUN, {**_values(run), "report": stored})
             connection.execute(
-                "UPDATE run SET report = NULL WHERE report IS NOT NULL AND id NOT IN"
-                " (SELECT id FROM run ORDER BY started DESC LIMIT ?)",
-                (_REPORTS_KEPT,),
+                "UPDATE run SET report = NULL WHERE report IS NOT NULL AND started < ?", (run.started - keep_seconds,)
             )
+            connection.execute(_OVERSIZE, (keep_bytes,))
 
     def runs(self, *, limit: int | None = None) -> list[PastRun]:
         """Return the runs, the latest first, at most `limit` of them."""
-        query = "SELECT * FROM run ORDER BY started DESC, id LIMIT ?"
+        query = f"SELECT {_LINE} FROM run ORDER BY started DESC, id LIMIT ?"  # noqa: S608
         return [_past_run(row) for row in self._query(query, -1 if limit is None else limit)]
 
     def report(self, run: str) -> dict[str, Any] | None:
@@ -141,9 +174,48 @@ def _tag_check(row: Row) -> TagCheck | None:
         return None  # rows have no checksum: the tag is checked again
 
 
+def _values(run: PastRun) -> dict[str, Any]:
+    """Return the columns of a run, all but the report."""
+    changes, usage = run.changes, run.usage
+    return {field.name: getattr(run, field.name) for field in fields(run)} | {
+        "images": json.dumps(dict(run.images)),
+        "jobs": json.dumps(run.jobs),
+        "new": changes and changes.new,
+        "moved": changes and changes.moved,
+        "missing": changes and changes.missing,
+        "stored_images": usage and usage.images,
+        "stored_bytes": usage and usage.bytes,
+        "free_bytes": usage and usage.free_bytes,
+    }
+
+
 def _past_run(row: Row) -> PastRun:
-    values = {field.name: row[field.name] for field in fields(PastRun)}
-    return PastRun(**values | {"complete": bool(row["complete"]), "images": _object(row["images"], _MAX_COUNTS) or {}})
+    known = row["new"], row["moved"], row["missing"]
+    return PastRun(
+        id=row["id"],
+        subject=row["subject"],
+        started=row["started"],
+        elapsed=row["elapsed"],
+        exit_code=row["exit_code"],
+        complete=bool(row["complete"]),
+        images=_object(row["images"], _MAX_TEXT) or {},
+        bytes_fetched=row["bytes_fetched"],
+        kind=row["kind"],
+        jobs=_names(row["jobs"]),
+        ended=bool(row["ended"]),
+        changes=None if None in known else ChangeCounts(*known),
+        usage=None
+        if row["stored_bytes"] is None
+        else Usage(row["stored_images"] or 0, row["stored_bytes"], row["free_bytes"]),
+        remark=row["remark"],
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names of jobs in a column, none if it can't be read."""
+    document = _object(f'{{"names":{text}}}', _MAX_TEXT) or {}
+    names = document.get("names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _object(text: bytes | str, limit: int) -> dict[str, Any] | None:

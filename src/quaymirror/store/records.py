@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..events import ChangeCounts
 from ..oci import Descriptor, Digest
 from ..values import dataclass
 
@@ -74,8 +75,22 @@ class TagCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """The space that a target takes: its images, the bytes of their content, and the free bytes of its disk."""
+
+    images: int
+    bytes: int
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PastRun:
-    """One line of the history. `images` counts outcomes by status; `started` is POSIX time, `elapsed` in seconds."""
+    """One line of the history. `images` counts outcomes by status; `started` is POSIX time, `elapsed` in seconds.
+
+    `kind` is "sync" or "prune". `jobs` are the names of its jobs, `changes` those since the last complete run, `usage`
+    is that of the target after the run, and `remark` its first problem, or what a prune did. A run that has not `ended`
+    is in progress, or was killed.
+    """
 
     id: str
     subject: str
@@ -85,3 +100,9 @@ class PastRun:
     complete: bool
     images: Mapping[str, int]
     bytes_fetched: int
+    kind: str = "sync"
+    jobs: tuple[str, ...] = ()
+    ended: bool = True
+    changes: ChangeCounts | None = None
+    usage: Usage | None = None
+    remark: str = ""

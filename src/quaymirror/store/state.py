@@ -94,6 +94,11 @@ class State(Database):
         rows = self._query("SELECT * FROM image ORDER BY name")
         return [record for row in rows if (record := _image(row, ())) is not None]
 
+    def usage(self) -> tuple[int, int]:
+        """Return the number of recorded images, and the bytes of everything that they need."""
+        row = self._query("SELECT (SELECT count(*) FROM image), (SELECT coalesce(sum(size), 0) FROM blob)")[0]
+        return row[0], row[1]
+
     def verified(self, digests: Iterable[Digest]) -> set[Digest]:
         """Return those of `digests` whose blobs were verified when they were stored, or later."""
         query = "SELECT 1 FROM blob WHERE digest = ?"
