@@ -23,12 +23,13 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Return all schemas by the names of their files."""
     report = _Schema("The report of --report", documents.REPORT_VERSION)
     listed = _Schema("The images of list --json", 1)
-    history = _Schema("The runs of history --json", 1)
+    history = _Schema("The runs of history --json", 2)
     return {
         "events.schema.json": _events(),
         "report.schema.json": report.of(documents.ReportJson | documents.ReportsJson),
         "list.schema.json": listed.of(list[documents.ListedImageJson]),
         "history.schema.json": history.of(list[documents.PastRunJson]),
+        "status.schema.json": _Schema("The jobs of status --json", 1).of(list[documents.JobStatusJson]),
         "info.schema.json": _Schema("The images of info --json", 1).of(
             list[documents.InfoJson | documents.FailedInfoJson]
         ),

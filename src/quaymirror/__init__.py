@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .run.context import Stop
     from .run.info import image_infos
     from .run.jobs import Job, JobResult, run_jobs
+    from .run.past_runs import JobStatus, job_statuses
     from .run.pruning import prune_layout
     from .run.report import Report
     from .run.verify import verify
@@ -62,6 +63,7 @@ __all__ = [
     "Fsync",
     "Job",
     "JobResult",
+    "JobStatus",
     "Limits",
     "Meters",
     "Observer",
@@ -94,6 +96,7 @@ __all__ = [
     "events",
     "ignore",
     "image_infos",
+    "job_statuses",
     "prune_layout",
     "run_jobs",
     "sync",
@@ -112,6 +115,7 @@ _MODULES = {
     "run.context": ("Stop",),
     "run.info": ("image_infos",),
     "run.jobs": ("Job", "JobResult", "run_jobs"),
+    "run.past_runs": ("JobStatus", "job_statuses"),
     "run.pruning": ("prune_layout",),
     "run.report": ("Report",),
     "run.verify": ("verify",),

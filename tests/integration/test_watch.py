@@ -46,7 +46,7 @@ async def test_a_run_that_was_killed_is_silent(tmp_path: Path) -> None:
     document["progress"]["finished"] = None
     live.write_text(json.dumps(document | {"time": document["time"] - 60}))
     done = await run("watch", "mirror", cwd=tmp_path, check=5)
-    assert "no sign of life for" in done.stderr
+    assert "nothing heard of the run for" in done.stderr
     live.write_text("{}")
     await run("watch", "mirror", cwd=tmp_path, check=2)
     await run("watch", "nowhere", cwd=tmp_path, check=2)

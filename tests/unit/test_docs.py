@@ -133,7 +133,7 @@ def test_every_shell_completes_commands_options_and_jobs(tmp_path: Path) -> None
 
     (tmp_path / "quaymirror.toml").write_text('[jobs.nightly]\norganization = "kolla"\n')
     assert complete("quaymirror", "sy") == ["sync"]
-    assert complete("quaymirror", "sync", "--report-") == ["--report-html"]
+    assert complete("quaymirror", "sync", "--report-h") == ["--report-html"]
     assert complete("quaymirror", "run", "ni") == ["nightly"]
     for shell in ("bash", "zsh", "fish"):
         command = [sys.executable, "-m", "quaymirror", "completion", shell]

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from ..documents import PastRunJson
 from ..errors import ConfigError
-from ..events import Status
+from ..events import ChangeCounts, Status
+from ..run.past_runs import FAILED, open_past, state_of
+from ..run.report import change_counts_json, usage_json
 from ..settings import DEFAULT_TARGET
 from ..store import fsops
 from ..store.history import History
 from ..store.records import PastRun
-from ..text import escape_controls, human_bytes, human_duration, table
+from ..text import counted, escape_controls, human_bytes, human_duration, table
 from .help import command_option, options
 from .options import home_at, json_option
+from .run import configured_jobs
 
 _COLUMNS = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED)
+_HEAD = ("run", "began", "took", *(status.value for status in _COLUMNS), "fetched", "changes", "result", "selection")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A run in the table; `target` is shown if runs of several targets are."""
+
+    run: PastRun
+    state: str
+    target: str = ""
 
 
 @click.command
@@ -33,76 +45,153 @@ _COLUMNS = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED)
     "--limit", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="Number of runs to show."
 )
 @json_option("Print an array of runs, or the report of RUN.")
-def history(run: str | None, target: str | None, state: Path | None, limit: int, as_json: bool) -> int:
+def history(
+    run: str | None, target: str | None, state: Path | None, config: Path | None, limit: int, as_json: bool
+) -> int:
     """Show the runs that wrote to a target, the latest first, or the outcome of each image in RUN.
+
+    Runs that were killed, and prunes, are among them. With --config, show those of all jobs.
 
     \b
     quaymirror history --to /srv/mirror
+    quaymirror history --config quaymirror.toml
     quaymirror history 6fb1c0de --to /srv/mirror
     """
-    with closing(_open(DEFAULT_TARGET if target is None else target, state)) as past:
-        if run is None:
-            _show_runs(past.runs(limit=limit), as_json=as_json)
-        else:
-            _show_report(_report(past, run), as_json=as_json)
+    homes = _homes(target, state, config)
+    if run is not None:
+        _show_report(_report(homes, run), as_json=as_json)
+        return 0
 
+    rows = [row for home, name in homes.items() for row in _rows(home, name, limit, is_one=config is None)]
+    rows.sort(key=lambda row: -row.run.started)
+    _show_runs(rows[:limit], as_json=as_json)
     return 0
 
 
-def _open(target: str, state: Path | None) -> History:
-    directory = home_at(target, state)
-    if not fsops.exists(directory / "history.db"):
-        raise ConfigError(f"no run found for '{target}': pass the same target that you used with sync")
+def _homes(target: str | None, state: Path | None, config: Path | None) -> dict[Path, str]:
+    """Return the state directories that were asked for, with their targets."""
+    if config is None:
+        name = DEFAULT_TARGET if target is None else target
+        return {home_at(name, state): name}
 
-    past, notice = History.open(directory, read_only=True)
-    if notice:
-        raise ConfigError(notice)
+    if target is not None or state is not None:
+        raise ConfigError("--config names targets and their state: --to and --state don't go with it")
 
-    return past
+    homes = {job.state_directory: job.target for job in configured_jobs(config)}
+    known = {home: name for home, name in homes.items() if fsops.exists(home / "history.db")}
+    if not known:
+        raise ConfigError(f"no run found for a job of {config}")
+
+    return known
 
 
-def _report(past: History, run: str) -> dict[str, Any]:
-    matching = [known.id for known in past.runs() if known.id.startswith(run)]
-    if len(matching) != 1:
+def _rows(home: Path, target: str, limit: int, *, is_one: bool) -> list[_Row]:
+    with open_past(home, target) as past:
+        runs = past.runs(limit=limit)
+
+    name = "" if is_one else target
+    return [_Row(run, state_of(run, home, is_latest=number == 0), name) for number, run in enumerate(runs)]
+
+
+def _report(homes: dict[Path, str], run: str) -> dict[str, Any]:
+    matching: list[str] = []
+    report = None
+    for home, target in homes.items():
+        with open_past(home, target) as past:
+            for known in past.runs():
+                if known.id.startswith(run):
+                    matching.append(known.id)
+                    report = _stored_report(past, known)
+
+    if len(matching) != 1 or report is None:
         count = f"{len(matching)} runs have" if matching else "no run has"
         raise ConfigError(f"{count} an id that begins with {run!r}: see quaymirror history")
-
-    report = past.report(matching[0])
-    if report is None:
-        raise ConfigError(f"the report of run {matching[0]} is no longer stored: only the last 100 reports are kept")
 
     return report
 
 
-def _show_runs(runs: Sequence[PastRun], *, as_json: bool) -> None:
+def _stored_report(past: History, run: PastRun) -> dict[str, Any]:
+    report = past.report(run.id)
+    if report is not None:
+        return report
+
+    if run.kind == "prune":
+        raise ConfigError(f"{run.id} was a prune: {run.remark}")
+
+    if not run.ended:
+        raise ConfigError(f"run {run.id} has not ended, or was killed: it left no report")
+
+    raise ConfigError(f"the report of run {run.id} is no longer stored: see --report-age")
+
+
+def _show_runs(rows: Sequence[_Row], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([_row(run) for run in runs], indent=2))
+        click.echo(json.dumps([_json(row) for row in rows], indent=2))
         return
 
-    head = ("run", "began", "took", "mirrored", "unchanged", "skipped", "failed", "fetched", "result", "selection")
-    for line in table([head, *map(_cells, runs)]):
+    has_targets = any(row.target for row in rows)
+    head = (*_HEAD, "target") if has_targets else _HEAD
+    for line in table([head, *((*_cells(row), row.target)[: len(head)] for row in rows)]):
         click.echo(line)
 
 
-def _row(run: PastRun) -> PastRunJson:
-    row = asdict(run)
-    subject = json.loads(row.pop("subject"))
-    started = datetime.fromtimestamp(run.started, UTC).isoformat()
-    return cast("PastRunJson", {**row, **subject, "started": started})
+def _json(row: _Row) -> PastRunJson:
+    run = row.run
+    document: PastRunJson = {
+        "id": run.id,
+        "kind": run.kind,
+        "jobs": list(run.jobs),
+        "started": datetime.fromtimestamp(run.started, UTC).isoformat(),
+        "elapsed": run.elapsed,
+        "exit_code": run.exit_code if run.ended else None,
+        "complete": run.complete,
+        "images": {
+            "mirrored": run.images.get("mirrored", 0),
+            "unchanged": run.images.get("unchanged", 0),
+            "skipped": run.images.get("skipped", 0),
+            "failed": run.images.get("failed", 0),
+        },
+        "bytes_fetched": run.bytes_fetched,
+        "changes": change_counts_json(run.changes),
+        "usage": usage_json(run.usage),
+        "remark": run.remark,
+    }
+    if row.target:
+        document["target"] = row.target
+
+    document.update(json.loads(run.subject))
+    return document
 
 
-def _cells(run: PastRun) -> tuple[str, ...]:
-    counts = [f"{run.images.get(status.value, 0):,}" for status in _COLUMNS]
-    selection = json.loads(run.subject)["selection"]
+def _cells(row: _Row) -> tuple[str, ...]:
+    run, has_counts = row.run, row.run.ended and row.run.kind == "sync"
+    counts = [f"{run.images.get(status.value, 0):,}" if has_counts else "-" for status in _COLUMNS]
     return (
         run.id,
         f"{datetime.fromtimestamp(run.started).astimezone():%Y-%m-%d %H:%M}",
-        human_duration(run.elapsed),
+        human_duration(run.elapsed) if run.ended else "-",
         *counts,
-        human_bytes(run.bytes_fetched),
-        "ok" if run.exit_code == 0 else f"exit {run.exit_code}",
-        f"{selection['organization']}/{selection['glob']}:{selection['tag']}",
+        human_bytes(run.bytes_fetched) if has_counts else "-",
+        changes_text(run.changes),
+        f"exit {run.exit_code}" if row.state == FAILED else row.state,
+        run.remark if run.kind == "prune" else _selection(run),
     )
+
+
+def _selection(run: PastRun) -> str:
+    subject = json.loads(run.subject)
+    selection = subject["selection"]
+    more = f" and {len(subject['more'])} more" if subject.get("more") else ""
+    return f"{selection['organization']}/{selection['glob']}:{selection['tag']}{more}"
+
+
+def changes_text(changes: ChangeCounts | None) -> str:
+    """Return the numbers of new, moved and missing images in short, "-" if they are not known."""
+    if changes is None:
+        return "-"
+
+    counts = (("+", changes.new), ("~", changes.moved), ("-", changes.missing))
+    return " ".join(f"{sign}{count:,}" for sign, count in counts if count) or "none"
 
 
 def _show_report(report: dict[str, Any], *, as_json: bool) -> None:
@@ -111,6 +200,9 @@ def _show_report(report: dict[str, Any], *, as_json: bool) -> None:
         return
 
     click.echo(escape_controls(f"run {report['run_id']} of {report['started']}, exit code {report['exit_code']}"))
+    for line in _change_lines(report.get("changes")):
+        click.echo(escape_controls(line))
+
     rows = [
         (
             outcome["status"],
@@ -122,3 +214,14 @@ def _show_report(report: dict[str, Any], *, as_json: bool) -> None:
     ]
     for line in table(rows):
         click.echo(line)
+
+
+def _change_lines(changes: dict[str, Any] | None) -> list[str]:
+    """Return what changed since the earlier run, one line per image."""
+    if changes is None:
+        return []
+
+    kinds = (("+ new", "came"), ("~ moved", "moved"), ("- missing", "gone"))
+    lines = [f"  {word:<9}  {name}" for word, key in kinds for name in changes[key]]
+    since = f"run {changes['since']} of {changes['started']}, which found {counted(changes['before'], 'image')}"
+    return [f"changes since {since}:" if lines else f"no changes since {since}", *lines]

@@ -28,11 +28,14 @@ _COMMANDS = {
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; report missing and damaged blobs."),
     "watch": ("quaymirror.cli.watch:watch", "Show the progress of a run in another process."),
     "history": ("quaymirror.cli.history:history", "Show earlier runs, and the images of one run."),
+    "status": ("quaymirror.cli.status:status", "Show all jobs of a configuration file at a glance."),
     "prune": ("quaymirror.cli.prune:prune", "Show or remove images that are gone from the source."),
     "config": ("quaymirror.cli.config:config", "Show, validate, describe or import a configuration file."),
     "completion": ("quaymirror.cli.completion:completion", "Print shell completion for bash, zsh or fish."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small generated organization on this machine."),
 }
+# Those that help explains, so that it fits on a screen.
+_COMMON = ("sync", "run", "list", "info", "verify", "watch", "status", "history", "prune", "demo")
 
 
 class _LazyGroup(click.Group):
@@ -71,7 +74,10 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
+            formatter.write_dl([(name, _COMMANDS[name][1]) for name in _COMMON])
+
+        with formatter.section("More commands"):
+            formatter.write_text(", ".join(name for name in _COMMANDS if name not in _COMMON))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

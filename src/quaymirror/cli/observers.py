@@ -163,6 +163,8 @@ def _show_summaries(outputs: OutputOptions, runs: Sequence[RunProgress]) -> None
     summaries = [lines for progress in runs if (lines := summary_lines(progress))]
     for number, lines in enumerate(summaries):
         click.echo("\n" * bool(number) + "\n".join(lines), err=True)
+    for number, progress in enumerate(runs):
+        click.echo("\n" * bool(number) + "\n".join(summary_lines(progress, verbose=outputs.verbose)), err=True)
 
     if len(runs) > 1:
         click.echo("\n" + total_line(CombinedProgress(runs).now(), len(runs)), err=True)

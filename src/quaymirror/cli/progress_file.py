@@ -14,10 +14,9 @@ import anyio.to_thread
 from ..errors import StoreError
 from ..progress.rates import Rates
 from ..progress.run import RunProgress
+from ..run.past_runs import PROGRESS_FILE
 from ..store.fsops import replace_file
 from ..ui.snapshot import take_snapshot
-
-FILE_NAME = "live.json"
 
 
 class ProgressFile:
@@ -49,6 +48,8 @@ class ProgressFile:
 
         self._has_ended = progress.finished is not None
         text = take_snapshot(progress, self._rates.speeds, now=time.time())
-        write = partial(replace_file, self._directory / FILE_NAME, text.encode(), sync=False, suffix=str(os.getpid()))
+        write = partial(
+            replace_file, self._directory / PROGRESS_FILE, text.encode(), sync=False, suffix=str(os.getpid())
+        )
         with suppress(StoreError):
             await anyio.to_thread.run_sync(write)

@@ -66,6 +66,15 @@ def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, *
         return report(outputs, anyio.run(run_jobs, chosen, watch))
 
 
+def configured_jobs(config: Path | None, names: tuple[str, ...] = ()) -> list[Job]:
+    """Return the jobs of a configuration file that are called `names`, all without names.
+
+    :raises ConfigError: if the file has mistakes.
+    """
+    context = run.make_context("run", [])
+    return [job_of(context, name, job) for name, job in read_config(config_file(config)).chosen(names).items()]
+
+
 def config_file(given: Path | None) -> Path:
     """Return the configuration file: the one `given`, or the first that exists in the usual directories.
 

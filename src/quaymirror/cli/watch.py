@@ -13,7 +13,9 @@ import click
 
 from ..auth.files import read_small_file
 from ..errors import ConfigError, ExitCode
+from ..run.past_runs import PROGRESS_FILE, SILENCE_SECONDS
 from ..settings import DEFAULT_TARGET
+from ..text import human_duration
 from ..ui.lines import progress_text
 from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
@@ -21,10 +23,7 @@ from .display import is_screen
 from .help import command_option, options
 from .messages import say
 from .options import home_at
-from .progress_file import FILE_NAME
 
-# After this time without a new snapshot the other process has ended, or can't write.
-_SILENCE_SECONDS = 15.0
 _PERIOD_SECONDS = 0.5
 _LINE_SECONDS = 30.0
 _MAX_SNAPSHOT = 64 * 1024 * 1024
@@ -40,11 +39,11 @@ def watch(target: str, state: Path | None, once: bool) -> int:
     On a terminal this is the same dashboard, elsewhere a line every 30 seconds. The exit code is that of the run, or 5
     when it has fallen silent.
     """
-    file = home_at(target, state) / FILE_NAME
+    file = home_at(target, state) / PROGRESS_FILE
     snapshot = _read(file, target)
     if once:
         click.echo(_line(snapshot))
-        return snapshot.exit_code
+        return ExitCode.UNAVAILABLE if _is_silent(snapshot) else snapshot.exit_code
 
     return anyio.run(_watch, file, target)
 
@@ -54,7 +53,7 @@ async def _watch(file: Path, target: str) -> int:
     with _screen() as screen:
         while True:
             snapshot = await anyio.to_thread.run_sync(_read, file, target)
-            if snapshot.progress.finished is not None or time.time() - snapshot.time > _SILENCE_SECONDS:
+            if snapshot.progress.finished is not None or _is_silent(snapshot):
                 break
 
             if screen is not None:
@@ -67,7 +66,7 @@ async def _watch(file: Path, target: str) -> int:
             await anyio.sleep(_PERIOD_SECONDS)
 
     if snapshot.progress.finished is None:
-        say(f"no sign of life for {time.time() - snapshot.time:.0f} s: the run has ended, or was killed")
+        say(_silence(snapshot))
         return ExitCode.UNAVAILABLE
 
     for line in summary_lines(snapshot.progress):
@@ -97,7 +96,20 @@ def _read(file: Path, target: str) -> Snapshot:
         raise ConfigError(f"{file}: {error}") from None
 
 
+def _is_silent(snapshot: Snapshot) -> bool:
+    """Return True if the process that made `snapshot` has been killed, or can't write."""
+    return snapshot.progress.finished is None and time.time() - snapshot.time > SILENCE_SECONDS
+
+
+def _silence(snapshot: Snapshot) -> str:
+    silent = human_duration(time.time() - snapshot.time)
+    return f"nothing heard of the run for {silent}: it was killed, or can't write"
+
+
 def _line(snapshot: Snapshot) -> str:
     text = progress_text(snapshot.progress, snapshot.speeds, snapshot.clock)
+    if _is_silent(snapshot):
+        return f"{_silence(snapshot)}; it had {text}"
+
     is_over = snapshot.progress.finished is not None
     return f"ended with exit code {snapshot.exit_code}: {text}" if is_over else text

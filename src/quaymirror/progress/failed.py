@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from ..errors import Failure
+from ..errors import Failure, Side
 from ..events import CheckFailed, Outcome
 from ..text import escape_controls, one_line
+
+# The URL that a message begins with: the meaning comes first, and the URL is for -v and the report.
+_URL = re.compile(r"([^\s/]+/\S*): (?=.)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class FailedImage:
-    """The name of a failed image and the reason; `where` is the side and the phase: `source, fetch`."""
+    """The name of a failed image, and the reason without the `url` that was requested.
+
+    `where` is the side, "" for the source.
+    """
 
     name: str
     message: str
     where: str = ""
+    url: str = ""
 
     @classmethod
     def of(cls, failed: Outcome | CheckFailed) -> FailedImage:
@@ -26,7 +34,13 @@ class FailedImage:
             name = escape_controls(failed.reference.name)
 
         error = failed.error
-        return cls(name, "failed") if error is None else cls(name, one_line(error.message), _where(error))
+        if error is None:
+            return cls(name, "failed")
+
+        message = one_line(error.message)
+        url = _URL.match(message)
+        where = "" if error.side is Side.SOURCE else error.side.value
+        return cls(name, message[url.end() :] if url else message, where, url[1] if url else "")
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message

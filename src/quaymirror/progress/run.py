@@ -10,6 +10,18 @@ from dataclasses import field, fields
 from typing import assert_never
 
 from .. import events
+from ..errors import (
+    AccessDenied,
+    CertificateRefused,
+    ConfigError,
+    CredentialsRefused,
+    InvalidName,
+    NotFound,
+    RealmRefused,
+    TargetRefused,
+    UnsafeRedirect,
+    UnsupportedContent,
+)
 from ..events import Event, Outcome, Status
 from ..text import one_line
 from ..values import dataclass
@@ -21,6 +33,19 @@ LAST_KEPT = 10
 FAILURES_KEPT = 20
 _MAX_REASONS = 20
 _OTHER = "other reasons"
+# Errors that the next run has, too, unless its options or the source change.
+_LASTING = (
+    AccessDenied,
+    CertificateRefused,
+    ConfigError,
+    CredentialsRefused,
+    InvalidName,
+    NotFound,
+    RealmRefused,
+    TargetRefused,
+    UnsafeRedirect,
+    UnsupportedContent,
+)
 
 
 @dataclass(slots=True)
@@ -86,6 +111,8 @@ class RunProgress:
     """The first failed images by name, independent of the order of events."""
     advice: Counter[str] = field(default_factory=Counter)
     """Advice about the failures, with the number of failures it is for."""
+    retryable: int = 0
+    """Failures that another run may not have."""
     last_failures: deque[FailedImage] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
 
@@ -259,6 +286,7 @@ class RunProgress:
     def _fail(self, failed: Outcome | events.CheckFailed) -> None:
         failure = FailedImage.of(failed)
         self.last_failures.append(failure)
+        self.retryable += failed.error is None or not failed.error.is_a(*_LASTING)
         if failed.error is not None and failed.error.advice:
             self.advice[failed.error.advice] += 1
 

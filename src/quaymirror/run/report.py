@@ -8,7 +8,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
-from ..documents import REPORT_VERSION, ImagesJson, OutcomeJson, ReportJson, SelectionJson, UsageJson, error_json
+from ..documents import (
+    REPORT_VERSION,
+    ChangeCountsJson,
+    ImagesJson,
+    OutcomeJson,
+    ReportJson,
+    SelectionJson,
+    UsageJson,
+    error_json,
+)
 from ..errors import (
     AccessDenied,
     CredentialsRefused,
@@ -272,6 +281,14 @@ def usage_json(usage: Usage | None) -> UsageJson | None:
         return None
 
     return {"images": usage.images, "bytes": usage.bytes, "free_bytes": usage.free_bytes}
+
+
+def change_counts_json(changes: ChangeCounts | None) -> ChangeCountsJson | None:
+    """Return numbers of changes as JSON values."""
+    if changes is None:
+        return None
+
+    return {"new": changes.new, "moved": changes.moved, "missing": changes.missing}
 
 
 def selection_json(selection: Selection) -> SelectionJson:

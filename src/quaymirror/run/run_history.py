@@ -92,7 +92,7 @@ async def open_history(
     :raises ConfigError: if a newer quaymirror wrote it.
     :raises StoreError: if the disk fails.
     """
-    read_only, subject = options.target.dry_run, _subject(selections, options)
+    read_only, subject = options.target.dry_run, subject_of(selections, options)
     history, notice = await anyio.to_thread.run_sync(partial(History.open, home, read_only=read_only))
     try:
         if notice:
@@ -110,6 +110,10 @@ async def open_history(
 
 def _subject(selections: Sequence[Selection], options: Options) -> str:
     """Return the text that is the same for runs of the same selections from the same sources."""
+
+
+def subject_of(selections: Sequence[Selection], options: Options) -> str:
+    """Return the text that is the same for runs of the same selections from the same server."""
     first, *more = map(selection_json, selections)
     subject = {"server": str(options.source.origin), "selection": first} | ({"more": more} if more else {})
     return json.dumps(subject, sort_keys=True)

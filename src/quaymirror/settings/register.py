@@ -68,7 +68,7 @@ _WORDS = (
         "--config FILE",
         "The configuration file.",
         shown_default="quaymirror.toml",
-        commands=("run", "config"),
+        commands=("run", "config", "history", "status"),
         common=True,
         **_ONLY_HERE,
     ),

@@ -70,8 +70,8 @@ def open_database(
 ) -> tuple[Connection, str | None]:
     """Open or create the database at `path`; return it with a notice if a damaged one was set aside.
 
-    If `read_only`, a missing, damaged or older one counts as empty. Without `sync`, commits are safe against a killed
-    process only, not against power loss.
+    If `read_only`, a missing or damaged one counts as empty, and a copy in memory of an older one is migrated. Without
+    `sync`, commits are safe against a killed process only, not against power loss.
 
     :raises ConfigError: if a newer quaymirror wrote it.
     :raises StoreError: if it can't be opened or created.
@@ -120,12 +120,19 @@ def database_errors(path: Path) -> Iterator[None]:
 def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) -> Connection:
     where = ":memory:" if path is None else f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
     connection = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=5.0)
+    if read_only and path is not None and _is_older(connection, form):
+        copy = sqlite3.connect(":memory:", check_same_thread=False)
+        with closing(connection):
+            connection.backup(copy)
+
+        connection = copy
+
     try:
         connection.row_factory = sqlite3.Row
         # EXTRA also syncs the directory after the journal was deleted: with FULL, a power loss could bring it back, and
         # undo the commit (https://sqlite.org/pragma.html#pragma_synchronous).
         connection.execute(f"PRAGMA synchronous = {'EXTRA' if sync else 'OFF'}")
-        _prepare(connection, path, form, read_only=read_only)
+        _prepare(connection, path, form)
     except BaseException:
         connection.close()
         raise
@@ -133,7 +140,14 @@ def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) ->
     return connection
 
 
-def _prepare(connection: Connection, path: Path | None, form: Format, *, read_only: bool) -> None:
+def _is_older(connection: Connection, form: Format) -> bool:
+    """Return True for a database of this kind in an earlier format."""
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return application == form.application_id and 0 < version < form.version
+
+
+def _prepare(connection: Connection, path: Path | None, form: Format) -> None:
     if path is None or not fsops.exists(path) or path.stat().st_size == 0:
         _step(connection, form, 0)
 
@@ -146,7 +160,7 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, read_on
             f"{path} was written by a newer quaymirror (format {version}, known is {form.version}): update"
         )
 
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok" or (read_only and version < form.version):
+    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError("damaged")
 
     for number in range(version, form.version):

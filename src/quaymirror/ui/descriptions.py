@@ -16,9 +16,9 @@ def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one
         case events.RunStarted():
             word, text = "started", _start(event)
         case events.ImageFinished(outcome):
-            word, text = outcome.status.value, f"{outcome.reference.name}  {outcome_text(outcome)}"
+            word, text = outcome.status.value, _outcome(outcome)
         case events.CheckFailed():
-            word, text = "failed", f"{FailedImage.of(event).name}  {FailedImage.of(event)}"
+            word, text = "failed", failure_text(FailedImage.of(event), with_url=True)
         case events.CandidateSkipped():
             word, text = "skipped", f"{event.repository}: {event.reason}"
         case events.TagChecked():
@@ -40,18 +40,29 @@ def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one
             word, text = "stopping", event.reason
         case events.RunFinished():
             error = f": {explain(event.error)}" if event.error else ""
-            word, text = "finished", f"after {human_duration(event.elapsed)}, exit code {event.exit_code}{error}"
+            changes = "" if event.changes is None else f", {event.changes}"
+            took = human_duration(event.elapsed)
+            word, text = "finished", f"after {took}, exit code {event.exit_code}{changes}{error}"
         case _:
             word, text = "", ""
 
     return word, one_line(text)
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """Return the details of a finished image, which follow its status and name."""
-    if outcome.status is Status.FAILED:
-        return str(FailedImage.of(outcome))
+def failure_text(failed: FailedImage, *, with_url: bool) -> str:
+    """Return the reason of a failure, which comes first so that it is never cut off, and the image."""
+    return f"{failed}  {failed.name}" + (f"  {failed.url}" if with_url and failed.url else "")
 
+
+def _outcome(outcome: Outcome) -> str:
+    if outcome.status is Status.FAILED:
+        return failure_text(FailedImage.of(outcome), with_url=True)
+
+    return f"{outcome.reference.name}  {outcome_text(outcome)}"
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return the details of a finished image that did not fail, which follow its status and name."""
     if outcome.status is Status.SKIPPED:
         return outcome.reason or ""
 
@@ -75,6 +86,14 @@ def subject(run: RunStarted) -> str:
     more = f" and {run.selections - 1:,} more" if run.selections > 1 else ""
     jobs = f"{', '.join(run.jobs)}: " if run.jobs else ""
     return one_line(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
+
+
+def stopping_text(progress: RunProgress) -> str:
+    """Return what a run that stops still does, and how to end it at once."""
+    if progress.in_work == 0:
+        return "nothing is in flight"
+
+    return f"up to 10 s for {counted(progress.in_work, 'image')} in flight; Ctrl-C again stops now"
 
 
 def pace_text(pace: HostPaced) -> str:

@@ -15,7 +15,7 @@ from ..progress.forecast import seconds_left
 from ..progress.rates import Rates, Speeds
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
-from .descriptions import describe, outcome_text, total_text
+from .descriptions import describe, failure_text, outcome_text, stopping_text, total_text
 
 # The longest of the words at the start of a line.
 _WORD = 9
@@ -56,8 +56,7 @@ class Lines:
             case events.ImageFinished(outcome) if outcome.status is not Status.SKIPPED:
                 self._image(outcome)
             case events.CheckFailed():
-                failed = FailedImage.of(event)
-                self._say("failed", f"{failed.name:<{self._name_width}}  {failed}")
+                self._fail(event)
             case events.HostPaused(host):
                 self._paused.add(host)
                 self._say(*describe(event))
@@ -87,7 +86,14 @@ class Lines:
             self.tick()
             await anyio.sleep(1)
 
+    def _fail(self, failed: Outcome | events.CheckFailed) -> None:
+        self._say("failed", failure_text(FailedImage.of(failed), with_url=self._verbose))
+
     def _image(self, outcome: Outcome) -> None:
+        if outcome.status is Status.FAILED:
+            self._fail(outcome)
+            return
+
         name = escape_controls(outcome.reference.name)
         self._name_width = max(self._name_width, min(len(name), _MAX_NAME))
         self._say(outcome.status.value, f"{name:<{self._name_width}}  {outcome_text(outcome)}")
@@ -104,10 +110,11 @@ def _transition(
     match event:
         case events.ListingFinished():
             listed = counted(progress.listed, "repository", "repositories")
-            text = f"{listed} on {counted(progress.pages, 'page')}, {progress.matched:,} match"
+            match = "matches" if progress.matched == 1 else "match"
+            text = f"{listed} on {counted(progress.pages, 'page')}, {progress.matched:,} {match}"
             return "listed", f"{text}; the listing broke off" if progress.listing_broke_off else text
         case events.StopRequested():
-            return "stopping", f"{one_line(event.reason)}; finishing {counted(progress.in_work, 'image')} in flight"
+            return "stopping", f"{one_line(event.reason)}; {stopping_text(progress)}"
         case events.RunFinished():
             return "skipped", _skipped(progress) if progress.finished and progress.skipped else ""
 

@@ -19,7 +19,7 @@ from ..values import dataclass
 from .jsonl import members, to_json
 from .validation import built, expect_printable, parsed
 
-VERSION = 3
+VERSION = 4
 _MAX_BYTES = 16 * 1024 * 1024
 # Results, which have no bounded size, and fields that only the run itself needs.
 _OWN = {"clock", "meters", "outcomes", "failed_checks", "findings", "_work"}

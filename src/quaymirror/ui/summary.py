@@ -8,9 +8,7 @@ from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
 from .descriptions import subject
 
-_RESUMABLE = frozenset(
-    {ExitCode.PARTIAL, ExitCode.UNAVAILABLE, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED}
-)
+_RESUMABLE = frozenset({ExitCode.UNAVAILABLE, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 
 
 def summary_lines(progress: RunProgress) -> list[str]:
@@ -19,6 +17,9 @@ def summary_lines(progress: RunProgress) -> list[str]:
         return []  # the error says all of it
 
     blocks = [_head(progress), _counts(progress), _failures(progress), _next_steps(progress)]
+def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
+    """Return the summary of a run as lines without newlines, safe to print; failures with their URLs if `verbose`."""
+    blocks = [_head(progress), _counts(progress), _failures(progress, verbose), _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
         lines += ["", *block] if lines else block
@@ -52,7 +53,20 @@ def _counts(progress: RunProgress) -> list[str]:
     if reasons:
         rows[2] += "  " + ", ".join(f"{reason}: {count:,}" for reason, count in reasons)
 
-    return [*rows, "", _bytes(progress)]
+    changes = None if progress.finished is None else progress.finished.changes
+    return [*rows, "", *([] if changes is None else [f"  {changes}"]), _bytes(progress), *_unfinished(progress)]
+
+
+def _unfinished(progress: RunProgress) -> list[str]:
+    """Return what a run that was stopped has kept, and what it has left."""
+    if progress.stop_reason is None or progress.complete or progress.is_dry_run or progress.run is None:
+        return []
+
+    complete = progress.images[Status.MIRRORED] + progress.images[Status.UNCHANGED]
+    left = max(0, progress.known_images - progress.done)
+    at_least = "" if progress.listing_ended else "at least "
+    unfinished = f"{at_least}{counted(left, 'image is', 'images are')} unfinished"
+    return [f"  {counted(complete, 'image is', 'images are')} complete, {unfinished}; what was fetched is kept"]
 
 
 def _bytes(progress: RunProgress) -> str:
@@ -66,13 +80,18 @@ def _bytes(progress: RunProgress) -> str:
     return f"{text}, in {human_duration(elapsed)} ({human_rate(fetched / elapsed)})" if elapsed > 0 else text
 
 
-def _failures(progress: RunProgress) -> list[str]:
+def _failures(progress: RunProgress, verbose: bool) -> list[str]:
+    """Return the reasons, each with the images that failed for it."""
     if not progress.failures:
         return []
 
-    width = min(64, max(len(failure.name) for failure in progress.failures))
-    rows = [f"  {failure.name:<{width}}  {failure}" for failure in progress.failures]
-    more = progress.failed - len(rows)
+    images: dict[str, list[str]] = {}
+    for failure in progress.failures:
+        name = f"{failure.name}  {failure.url}" if verbose and failure.url else failure.name
+        images.setdefault(str(failure), []).append(f"    {name}")
+
+    rows = [line for reason, names in images.items() for line in (f"  {reason}", *names)]
+    more = progress.failed - len(progress.failures)
     return [f"failed ({progress.failed:,}):", *rows, *([f"  and {more:,} more"] if more > 0 else [])]
 
 
@@ -84,7 +103,6 @@ def _next_steps(progress: RunProgress) -> list[str]:
 def _advice(progress: RunProgress) -> list[str]:
     code = ExitCode.OK if progress.finished is None else ExitCode(progress.finished.exit_code)
     stopped = progress.stop_reason is not None
-    is_resumable = not progress.is_dry_run and (progress.failed > 0 or stopped or code in _RESUMABLE)
     unread = counted(progress.rejected, "entry", "entries")
     return [
         "run it without --dry-run to mirror this" if progress.is_dry_run and code is ExitCode.OK else "",
@@ -94,7 +112,18 @@ def _advice(progress: RunProgress) -> list[str]:
         *sorted(progress.advice),
         # Of denied access, each failure says which side it is about.
         "" if code is ExitCode.CREDENTIALS and progress.advice else code.advice,
+        # It is the next line where that is true.
+        "" if code is ExitCode.PARTIAL else code.advice,
         "run the same command again: finished images are kept, only the rest is fetched"
-        if is_resumable and progress.run is not None
+        if _can_go_on(progress, code)
         else "",
     ]
+
+
+def _can_go_on(progress: RunProgress, code: ExitCode) -> bool:
+    """Return True if the same command can achieve more."""
+    if progress.is_dry_run or progress.run is None:
+        return False
+
+    is_unfinished = progress.listing_broke_off or (code in _RESUMABLE and not progress.complete)
+    return progress.retryable > 0 or progress.stop_reason is not None or is_unfinished

@@ -45,7 +45,7 @@ def test_each_finished_image_is_one_aligned_line() -> None:
         "mirrored   kolla/nova-api:2025.1-debian              sha256:6d2a11c17f9e  "
         "412.0 MiB fetched, 1.1 GiB reused, 12 s\n",
         "unchanged  kolla/nova:2025.1-debian                  sha256:19e05df6b2e5\n",
-        "failed     kolla/nova:2025.1-debian                  source, resolve: manifest unknown\n",
+        "failed     manifest unknown  kolla/nova:2025.1-debian\n",
     ]
 
 
@@ -74,7 +74,7 @@ def test_transitions_are_lines() -> None:
         "paused     quay.io for 30 s: 429 Too Many Requests\n",
         "resumed    quay.io\n",
         "notice     look\n",
-        "stopping   Ctrl-C; finishing 0 images in flight\n",
+        "stopping   Ctrl-C; nothing is in flight\n",
     ]
 
 

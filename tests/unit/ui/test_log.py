@@ -25,7 +25,7 @@ GONE = NotFound("gone", phase=Phase.FETCH)
         (
             finished(image("nova"), events.Status.FAILED, GONE),
             logging.ERROR,
-            "failed kolla/nova:2025.1-debian  source, fetch: gone",
+            "failed gone  kolla/nova:2025.1-debian",
         ),
         (finished(image("nova"), events.Status.UNCHANGED), logging.INFO, None),
         (events.ListingFinished(1, complete=False), logging.WARNING, "listed 1 page; the listing broke off"),

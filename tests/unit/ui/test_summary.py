@@ -45,15 +45,48 @@ def test_failures_are_sorted_by_name_and_capped() -> None:
     text = summary(*(failed(f"image-{number:02}") for number in reversed(range(23))), exit_code=3)
     block = text[text.index("failed (23):") :].splitlines()
 
-    assert block[1] == "  kolla/image-00:2025.1-debian  source, fetch: gone"
-    assert block[20] == "  kolla/image-19:2025.1-debian  source, fetch: gone"
-    assert block[21] == "  and 3 more"
+    assert block[1] == "  gone"
+    assert block[2] == "    kolla/image-00:2025.1-debian"
+    assert block[21] == "    kolla/image-19:2025.1-debian"
+    assert block[22] == "  and 3 more"
+
+
+def test_the_url_of_a_failure_follows_its_image_if_it_is_wanted() -> None:
+    error = errors.AccessDenied("quay.io:443/v2/kolla/x/manifests/a: 403 Forbidden: private, or needs credentials")
+    progress = RunProgress(Clock())
+    progress.apply(run_started())
+    progress.apply(failed("x", error))
+
+    for verbose in (False, True):
+        lines = summary_lines(progress, verbose=verbose)
+        assert "  403 Forbidden: private, or needs credentials" in lines
+        assert ("    kolla/x:2025.1-debian  quay.io:443/v2/kolla/x/manifests/a" in lines) is verbose
+
+
+def test_changes_at_the_source_are_a_line() -> None:
+    progress = RunProgress(Clock())
+    for event in (run_started(), events.RunFinished(1.0, 0, changes=events.ChangeCounts(3, 12, 2))):
+        progress.apply(event)
+
+    assert "  +3 new  ~12 moved  -2 missing at source" in summary_lines(progress)
+
+
+def test_a_run_that_was_stopped_says_what_it_kept() -> None:
+    text = summary(
+        events.ListingFinished(1, complete=True),
+        *(events.CandidateChecked(f"kolla/{name}", 1) for name in "abc"),
+        finished(image("a")),
+        events.StopRequested("interrupted"),
+        exit_code=130,
+    )
+
+    assert "  1 image is complete, 2 images are unfinished; what was fetched is kept" in text
 
 
 @pytest.mark.parametrize(
     ("happened", "exit_code", "advice"),
     [
-        ([failed("x")], 3, "run the same command again"),
+        ([failed("x", errors.ReadInterrupted("broke off"))], 3, "run the same command again"),
         ([failed("x", errors.AccessDenied("no"))], 3, "--username"),
         ([failed("x", errors.RateLimited("slow down"))], 3, "--max-requests-per-second"),
         ([events.ListingFinished(1, complete=False)], 5, "the listing broke off"),
@@ -67,6 +100,10 @@ def test_failures_are_sorted_by_name_and_capped() -> None:
 def test_advice_is_given_where_it_is_true(happened: list[events.Event], exit_code: int, advice: str) -> None:
     assert advice in summary(*happened, exit_code=exit_code)
     assert advice not in summary()
+
+
+def test_another_run_is_advised_only_where_it_can_help() -> None:
+    assert "again" not in summary(failed("x", errors.AccessDenied("no")), failed("y"), exit_code=3)
 
 
 def test_a_dry_run_tells_what_it_would_fetch() -> None:
