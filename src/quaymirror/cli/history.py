@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ..store import fsops
 from ..store.history import History
 from ..store.records import PastRun
 from ..text import counted, escape_controls, human_bytes, human_duration, table
+from ..values import dataclass
 from .help import command_option, options
 from .options import home_at, json_option
 from .run import configured_jobs

@@ -35,7 +35,7 @@ _COMMANDS = {
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small generated organization on this machine."),
 }
 # Those that help explains, so that it fits on a screen.
-_COMMON = ("sync", "run", "list", "info", "verify", "watch", "status", "history", "prune", "demo")
+_COMMON = ("sync", "run", "list", "info", "verify", "status", "history", "prune", "demo")
 
 
 class _LazyGroup(click.Group):
@@ -74,10 +74,8 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name][1]) for name in _COMMON])
-
-        with formatter.section("More commands"):
-            formatter.write_text(", ".join(name for name in _COMMANDS if name not in _COMMON))
+            others = ", ".join(name for name in _COMMANDS if name not in _COMMON)
+            formatter.write_dl([*((name, _COMMANDS[name][1]) for name in _COMMON), ("also", others)])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, ExitCode, Failure, QuaymirrorError
@@ -13,6 +12,7 @@ from ..store import fsops
 from ..store.history import History
 from ..store.records import PastRun
 from ..text import counted
+from ..values import dataclass
 from .jobs import Job
 from .run_history import subject_of
 

@@ -40,6 +40,7 @@ from ..settings import Options
 from ..values import dataclass
 from ..store.records import Usage
 from ..text import counted
+from ..values import dataclass
 from .changes import Changes, compare, shrinkage
 from .context import Run
 

@@ -11,14 +11,14 @@ from .descriptions import subject
 _RESUMABLE = frozenset({ExitCode.UNAVAILABLE, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 
 
-def summary_lines(progress: RunProgress) -> list[str]:
-    """Return the summary of a run as lines without newlines, safe to print; none for a selection without images."""
+def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
+    """Return the summary of a run as lines without newlines, safe to print; failures with their URLs if `verbose`.
+
+    A selection without images has none.
+    """
     if _found_nothing(progress):
         return []  # the error says all of it
 
-    blocks = [_head(progress), _counts(progress), _failures(progress), _next_steps(progress)]
-def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
-    """Return the summary of a run as lines without newlines, safe to print; failures with their URLs if `verbose`."""
     blocks = [_head(progress), _counts(progress), _failures(progress, verbose), _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
