@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..catalog.kinds import traits_of
-from ..errors import ConfigError, DiscoveryIncomplete
 import anyio.to_thread
 
+from ..catalog.kinds import traits_of
 from ..errors import ConfigError, DiscoveryIncomplete, QuaymirrorError
 from ..events import Notice, Observer, Outcome, ignore
 from ..selection.selection import Selection

@@ -37,7 +37,6 @@ from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..selection.source import distinct
 from ..settings import Options
-from ..values import dataclass
 from ..store.records import Usage
 from ..text import counted
 from ..values import dataclass

@@ -108,12 +108,8 @@ async def open_history(
         history.close()
 
 
-def _subject(selections: Sequence[Selection], options: Options) -> str:
-    """Return the text that is the same for runs of the same selections from the same sources."""
-
-
 def subject_of(selections: Sequence[Selection], options: Options) -> str:
-    """Return the text that is the same for runs of the same selections from the same server."""
+    """Return the text that is the same for runs of the same selections from the same sources."""
     first, *more = map(selection_json, selections)
     subject = {"server": str(options.source.origin), "selection": first} | ({"more": more} if more else {})
     return json.dumps(subject, sort_keys=True)
