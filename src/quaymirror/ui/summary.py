@@ -110,10 +110,8 @@ def _advice(progress: RunProgress) -> list[str]:
         f"{unread} of the listing could not be read, selected or not" if progress.rejected else "",
         f"the run was stopped before its end: {progress.stop_reason}" if stopped and code is not ExitCode.EMPTY else "",
         *sorted(progress.advice),
-        # Of denied access, each failure says which side it is about.
-        "" if code is ExitCode.CREDENTIALS and progress.advice else code.advice,
-        # It is the next line where that is true.
-        "" if code is ExitCode.PARTIAL else code.advice,
+        # Of denied access, each failure says which side it is about; the last line says where another run helps.
+        "" if code is ExitCode.PARTIAL or (code is ExitCode.CREDENTIALS and progress.advice) else code.advice,
         "run the same command again: finished images are kept, only the rest is fetched"
         if _can_go_on(progress, code)
         else "",
