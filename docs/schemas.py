@@ -29,6 +29,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "report.schema.json": report.of(documents.ReportJson | documents.ReportsJson),
         "list.schema.json": listed.of(list[documents.ListedImageJson]),
         "history.schema.json": history.of(list[documents.PastRunJson]),
+        "notification.schema.json": _Schema("The standard input of --notify-command", 1).of(documents.NotificationJson),
         "status.schema.json": _Schema("The jobs of status --json", 1).of(list[documents.JobStatusJson]),
         "info.schema.json": _Schema("The images of info --json", 1).of(
             list[documents.InfoJson | documents.FailedInfoJson]

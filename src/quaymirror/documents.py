@@ -207,6 +207,38 @@ class JobStatusJson(TypedDict):
     problem: str
 
 
+class NotifiedRunJson(TypedDict):
+    """A run of a notification; `problem` is the first thing to look at, "" if none. See `ReportJson`."""
+
+    run_id: str
+    jobs: list[str]
+    server: str
+    target: str
+    dry_run: bool
+    started: Time
+    elapsed_s: float
+    exit_code: int
+    complete: bool
+    images: ImagesJson
+    bytes_fetched: int
+    bytes_reused: int
+    changes: ChangeCountsJson | None
+    usage: UsageJson | None
+    problem: str
+
+
+class NotificationJson(TypedDict):
+    """The standard input of --notify-command. `result` is the meaning of the exit code.
+
+    `error` ended the command before it had a report, null if none did.
+    """
+
+    exit_code: int
+    result: str
+    error: str | None
+    runs: list[NotifiedRunJson]
+
+
 class LayerJson(TypedDict):
     """A layer of `info --json`, in the order of the manifest."""
 

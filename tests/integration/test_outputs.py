@@ -19,6 +19,8 @@ from commands import run
 from organizations import TAG, kolla
 from prometheus_client.parser import text_string_to_metric_families
 
+from quaymirror.errors import ExitCode
+from quaymirror.run.notify import notification, notify
 from quaymirror.testing import Fault, QuayServer, Status
 
 # Tests have a server that is none in the environment, which counts before a file.
@@ -119,6 +121,91 @@ async def test_metrics_keep_the_time_of_the_last_success(tmp_path: Path) -> None
     assert (first["quaymirror_run_exit_code", ""], second["quaymirror_run_exit_code", ""]) == (0, 4)
     success = ("quaymirror_last_success_timestamp_seconds", "")
     assert first[success] == second[success]
+
+
+async def test_metrics_of_jobs_in_one_file_do_not_erase_each_other(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    (tmp_path / "quaymirror.toml").write_text(
+        "".join(f'[jobs.{name}]\norganization = "kolla"\ntags = ["{TAG}"]\nto = "{name}"\n' for name in ("a", "b"))
+    )
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault("^/v2/.*", Status(403), times=3))
+        env = {"QUAYMIRROR_SERVER": server.url}
+        words = ("--metrics-textfile", "quaymirror.prom")
+        await run("run", "a", *words, cwd=tmp_path, check=4, env=env)
+        before = job_metrics(tmp_path / "quaymirror.prom")
+        await run("run", "b", *words, cwd=tmp_path, check=0, env=env)
+        registry.organization("kolla").delete_repository(min(images))
+        await run("run", "b", *words, cwd=tmp_path, check=0, env=env)
+        after = job_metrics(tmp_path / "quaymirror.prom")
+
+    assert before["last_success_timestamp_seconds", "a", ""] == 0
+    assert {key: value for key, value in after.items() if key[1] == "a"} == before
+    assert after["last_success_timestamp_seconds", "b", ""] > 1e9
+    assert after["changed_images", "b", "missing"] == 1
+    assert after["target_images", "b", ""] == 3
+    assert after["target_bytes", "b", ""] > 0
+    assert after["target_free_bytes", "b", ""] > 0
+    assert "quaymirror_build_info{version=" in (tmp_path / "quaymirror.prom").read_text()
+    check = ["promtool", "check", "metrics"]
+    subprocess.run(check, input=(tmp_path / "quaymirror.prom").read_bytes(), check=True)
+
+
+def job_metrics(file: Path) -> dict[tuple[str, str, str], float]:
+    samples = [sample for family in text_string_to_metric_families(file.read_text()) for sample in family.samples]
+    return {
+        (
+            sample.name.removeprefix("quaymirror_"),
+            sample.labels["mirror_job"],
+            sample.labels.get("change", "") + sample.labels.get("status", ""),
+        ): sample.value
+        for sample in samples
+        if "mirror_job" in sample.labels
+    }
+
+
+async def test_a_command_gets_the_summary_of_each_run(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    (tmp_path / "tell.sh").write_text('cat > "told.$QUAYMIRROR_EXIT_CODE"; echo noise; env > env')
+    words = ["sync", "kolla", "*", TAG, "--notify-command", "sh tell.sh"]
+    async with QuayServer(registry) as server:
+        secret = {"QUAYMIRROR_RETRIES": "5"}
+        done = await run(*words, "--server", server.url, cwd=tmp_path, check=0, env=secret)
+        await run(*words[:3], "nope", *words[4:], "--server", server.url, cwd=tmp_path, check=9)
+        await run(*words, "--server", server.url, "--to", "tell.sh", cwd=tmp_path, check=2)
+
+    schema = jsonschema.Draft202012Validator(json.loads((REFERENCE / "notification.schema.json").read_text()))
+    documents = {code: json.loads((tmp_path / f"told.{code}").read_text()) for code in (0, 9, 2)}
+    for code, document in documents.items():
+        schema.validate(document)
+        assert document["exit_code"] == code
+
+    assert documents[0]["runs"][0]["images"]["mirrored"] == 2
+    assert documents[0]["runs"][0]["problem"] == ""
+    assert "nope" in documents[9]["runs"][0]["problem"]
+    assert documents[2]["error"]
+    assert done.stdout == ""
+    assert "QUAYMIRROR_RETRIES" not in (tmp_path / "env").read_text()
+
+
+def test_a_command_that_fails_or_takes_too_long_is_a_line(tmp_path: Path) -> None:
+    document = notification([], ExitCode.OK)
+    env = {"PATH": "/usr/bin:/bin"}
+    assert notify("sh -c 'exit 3'", document, env) == "ended with exit code 3"
+    assert notify("/does/not/exist", document, env) == "can't be run: No such file or directory"
+    assert notify("true", document, env) == ""
+    assert notify("sh -c 'sleep 100 & sleep 100'", document, env, seconds=0.2) == "killed after 0.2 s"
+
+
+async def test_a_command_that_fails_does_not_fail_the_run(tmp_path: Path) -> None:
+    registry, _ = kolla(1)
+    async with QuayServer(registry) as server:
+        words = ["sync", "kolla", "*", TAG, "--server", server.url, "--notify-command"]
+        done = await run(*words, "false", cwd=tmp_path, check=0)
+        refused = await run(*words, "'", cwd=tmp_path, check=2)
+
+    assert "quaymirror: --notify-command: false: ended with exit code 1\n" in done.stderr
+    assert "not a command: no closing quotation" in refused.stderr
 
 
 def metrics(file: Path) -> dict[tuple[str, str], float]:

@@ -138,6 +138,7 @@ INNER_LAYERS = {
         "verify",
         "report",
         "metrics",
+        "notify",
         "run_history",
         "stages",
         "sync",

@@ -15,7 +15,7 @@ from ..text import escape_controls
 from ..ui.summary import summary_lines
 from .messages import say
 from .observers import RunHandle, observe_runs
-from .outputs import ping, write_outputs
+from .outputs import notify, ping, write_outputs
 
 
 @contextmanager
@@ -26,6 +26,7 @@ def announced(outputs: OutputOptions) -> Iterator[Watch]:
         yield partial(observe_runs, outputs)
     except QuaymirrorError as error:
         _ping(outputs, "/fail", escape_controls(error.message))
+        notify(outputs, (), error.exit_code, escape_controls(error.message))
         raise
 
 
@@ -48,6 +49,7 @@ def report(outputs: OutputOptions, results: Sequence[JobResult]) -> int:
     ]
     write_outputs(outputs, done)
     lines = [line for report, _, _ in done for line in summary_lines(report.progress)]
+    notify(outputs, [(report, code) for report, code, _ in done], code)
     _ping(outputs, "" if code is ExitCode.OK else "/fail", "\n".join([*lines, f"exit code {int(code)}"]))
     return int(code)
 

@@ -28,7 +28,8 @@ _OPTIONS = {
 _WORDS = re.compile(r"\((.*)\)", re.DOTALL)
 _QUOTE = "quote wildcards, or the shell replaces them by the names of files here: '*'"
 _PREFIX = "QUAYMIRROR_"
-_OTHER_VARIABLES = ("QUAYMIRROR_DEBUG",)
+# The last one is set for --notify-command, which may run quaymirror.
+_OTHER_VARIABLES = ("QUAYMIRROR_DEBUG", "QUAYMIRROR_EXIT_CODE")
 
 
 def hint_of(error: click.UsageError) -> str:

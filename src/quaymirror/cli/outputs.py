@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..documents import REPORT_VERSION, ReportJson, ReportsJson
-from ..errors import QuaymirrorError
+from ..errors import ExitCode, QuaymirrorError
 from ..http.origin import shown
 from ..progress.timeline import Timeline
 from ..run.report import Report
@@ -26,6 +26,9 @@ def prepare_outputs(outputs: OutputOptions) -> None:
 
     if outputs.metrics_textfile is not None:
         import_module("quaymirror.run.metrics")
+
+    if outputs.notify_command is not None:
+        import_module("quaymirror.run.notify")
 
 
 def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
@@ -69,6 +72,19 @@ async def ping(url: str, suffix: str, body: str = "") -> None:
     except QuaymirrorError as error:
         # The path of the URL is a secret, and not in the message: anyone who knows it can ping.
         say(f"--ping-url: {error.message}")
+
+
+def notify(outputs: OutputOptions, runs: Sequence[tuple[Report, int]], code: ExitCode, error: str = "") -> None:
+    """Run the command of --notify-command, if any, and print a line if that fails."""
+    if outputs.notify_command is None:
+        return
+
+    from ..run.notify import notification
+    from ..run.notify import notify as run_command
+
+    problem = run_command(outputs.notify_command, notification(runs, code, error), os.environ)
+    if problem:
+        say(f"--notify-command: {outputs.notify_command}: {problem}")
 
 
 def shown_url(url: str) -> str:

@@ -15,6 +15,7 @@ from ..errors import (
     CertificateRefused,
     ConfigError,
     CredentialsRefused,
+    Failure,
     InvalidName,
     NotFound,
     RealmRefused,
@@ -33,7 +34,6 @@ LAST_KEPT = 10
 FAILURES_KEPT = 20
 _MAX_REASONS = 20
 _OTHER = "other reasons"
-# Errors that the next run has, too, unless its options or the source change.
 _LASTING = (
     AccessDenied,
     CertificateRefused,
@@ -286,12 +286,17 @@ class RunProgress:
     def _fail(self, failed: Outcome | events.CheckFailed) -> None:
         failure = FailedImage.of(failed)
         self.last_failures.append(failure)
-        self.retryable += failed.error is None or not failed.error.is_a(*_LASTING)
+        self.retryable += failed.error is None or not is_lasting(failed.error)
         if failed.error is not None and failed.error.advice:
             self.advice[failed.error.advice] += 1
 
         insort(self.failures, failure)
         del self.failures[FAILURES_KEPT:]
+
+
+def is_lasting(error: Failure) -> bool:
+    """Return True if the next run fails in the same way, unless its options or the source change."""
+    return error.is_a(*_LASTING)
 
 
 def _count_reason(reasons: Counter[str], reason: str) -> None:

@@ -213,7 +213,7 @@ class Report:
                 "rejected": self.rejected,
                 "skipped": dict(self.skipped),
             },
-            "images": cast("ImagesJson", {status.value: self.counts[status] for status in Status}),
+            "images": images_json(self),
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": self.bytes_reused,
             "hosts": {name: host.to_json() for name, host in self.hosts.items()},
@@ -273,6 +273,11 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usa
 def source_names(selections: Sequence[Selection], options: Options) -> str:
     """Return the sources of `selections`, separated by commas: URLs of Quay servers, addresses of others."""
     return ", ".join(map(str, distinct(options.source.address_of(selection) for selection in selections)))
+
+
+def images_json(report: Report) -> ImagesJson:
+    """Return the numbers of images by outcome as JSON values."""
+    return cast("ImagesJson", {status.value: report.counts[status] for status in Status})
 
 
 def usage_json(usage: Usage | None) -> UsageJson | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from pathlib import Path
@@ -80,6 +81,16 @@ def _ping_url(text: str) -> None:
         Origin.of(without_user(text)[0])
     except ValueError as error:
         raise ConfigError(f"not a usable URL: {error}") from None
+
+
+def _command(text: str) -> None:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"not a command: {str(error).lower()}") from None
+
+    if not words:
+        raise ConfigError("not a command: it is empty")
 
 
 def _realm(text: str) -> None:
@@ -334,6 +345,10 @@ class OutputOptions(Group):
     )
     ping_url: str | None = option(
         "URL", "Ping URL/start, URL and URL/fail (as healthchecks.io does).", accept=_ping_url, secret=True
+    )
+
+    notify_command: str | None = option(
+        "CMD", "Run this after each run, with its summary as JSON on standard input.", accept=_command
     )
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ExitCode, SelectionEmpty
 from ..events import Status
-from ..progress.run import RunProgress
+from ..progress.run import RunProgress, is_lasting
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
 from .descriptions import subject
 
@@ -64,6 +64,9 @@ def _unfinished(progress: RunProgress) -> list[str]:
 
     complete = progress.images[Status.MIRRORED] + progress.images[Status.UNCHANGED]
     left = max(0, progress.known_images - progress.done)
+    if not complete and not left:
+        return []
+
     at_least = "" if progress.listing_ended else "at least "
     unfinished = f"{at_least}{counted(left, 'image is', 'images are')} unfinished"
     return [f"  {counted(complete, 'image is', 'images are')} complete, {unfinished}; what was fetched is kept"]
@@ -103,12 +106,14 @@ def _next_steps(progress: RunProgress) -> list[str]:
 def _advice(progress: RunProgress) -> list[str]:
     code = ExitCode.OK if progress.finished is None else ExitCode(progress.finished.exit_code)
     stopped = progress.stop_reason is not None
+    error = progress.finished.error if progress.finished is not None else None
     unread = counted(progress.rejected, "entry", "entries")
     return [
         "run it without --dry-run to mirror this" if progress.is_dry_run and code is ExitCode.OK else "",
         "the listing broke off: images that are not named here may be missing" if progress.listing_broke_off else "",
         f"{unread} of the listing could not be read, selected or not" if progress.rejected else "",
-        f"the run was stopped before its end: {progress.stop_reason}" if stopped and code is not ExitCode.EMPTY else "",
+        # An error is a line of its own.
+        f"the run was stopped before its end: {progress.stop_reason}" if stopped and error is None else "",
         *sorted(progress.advice),
         # Of denied access, each failure says which side it is about; the last line says where another run helps.
         "" if code is ExitCode.PARTIAL or (code is ExitCode.CREDENTIALS and progress.advice) else code.advice,
@@ -121,6 +126,10 @@ def _advice(progress: RunProgress) -> list[str]:
 def _can_go_on(progress: RunProgress, code: ExitCode) -> bool:
     """Return True if the same command can achieve more."""
     if progress.is_dry_run or progress.run is None:
+        return False
+
+    error = progress.finished.error if progress.finished is not None else None
+    if error is not None and is_lasting(error):
         return False
 
     is_unfinished = progress.listing_broke_off or (code in _RESUMABLE and not progress.complete)
