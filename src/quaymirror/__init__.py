@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .run.verify import verify
     from .secret import Credentials, Secret
     from .selection.selection import Selection
+    from .serve.options import ServeOptions
+    from .serve.serving import serve_mirrors
     from .settings import (
         ClientOptions,
         DiscoveryOptions,
@@ -83,6 +85,7 @@ __all__ = [
     "Scope",
     "Secret",
     "Selection",
+    "ServeOptions",
     "Side",
     "SourceOptions",
     "Status",
@@ -99,6 +102,7 @@ __all__ = [
     "job_statuses",
     "prune_layout",
     "run_jobs",
+    "serve_mirrors",
     "sync",
     "verify",
 ]
@@ -121,6 +125,8 @@ _MODULES = {
     "run.verify": ("verify",),
     "secret": ("Credentials", "Secret"),
     "selection.selection": ("Selection",),
+    "serve.options": ("ServeOptions",),
+    "serve.serving": ("serve_mirrors",),
     "settings": (
         "ClientOptions",
         "DiscoveryOptions",

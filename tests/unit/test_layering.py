@@ -43,6 +43,7 @@ LAYERS = (
     "discovery",
     "run",
     "ui",
+    "serve",
     "config",
     "cli",
 )
@@ -160,6 +161,7 @@ INNER_LAYERS = {
         "listing",
         "observers",
         "prune",
+        "serve",
         "verify",
         "watch",
         "console",
@@ -169,6 +171,23 @@ INNER_LAYERS = {
         "status",
         "sync",
         "config",
+    ),
+    "serve": (
+        "published",
+        "contents",
+        "mirror",
+        "content",
+        "registry",
+        "messages",
+        "ranges",
+        "api",
+        "access_log",
+        "metrics",
+        "passwords",
+        "options",
+        "site",
+        "server",
+        "serving",
     ),
     "ui": (
         "dashboard/rows",
@@ -188,14 +207,15 @@ INNER_LAYERS = {
 }
 # The only importers of a third-party library.
 IMPORTERS = {
-    "aiohttp": {"http/transport.py", "testing"},
+    "aiohttp": {"http/transport.py", "serve/server.py", "testing"},
+    "bcrypt": {"serve/passwords.py"},
     "tenacity": {"http/retry.py"},
     "rich": {"ui/dashboard/"},
     "click": {"cli"},
     "sqlite3": {"store/database.py"},
     "fcntl": {"store/lock.py"},
     "occystrap": {"emit/"},
-    "prometheus_client": {"run/metrics.py"},
+    "prometheus_client": {"run/metrics.py", "serve/metrics.py"},
     "yaml": {"config/convert.py"},
     "zstandard": {"emit/inflate.py", "testing"},
 }

@@ -1,0 +1,73 @@
+"""`quaymirror serve`."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import anyio
+import click
+
+from ..errors import ExitCode
+from ..serve.options import DEFAULT_LISTEN, ServeOptions
+from .help import command_option
+from .messages import say
+
+
+@click.command
+@click.argument("mirrors", metavar="[PREFIX=]MIRROR...", nargs=-1, required=True)
+@command_option(
+    "--listen", metavar="HOST:PORT", default=DEFAULT_LISTEN, show_default=True, help="Address to listen at."
+)
+@command_option("--tls-cert", metavar="FILE", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
+@command_option("--tls-key", metavar="FILE", type=click.Path(path_type=Path), help="Its key (PEM).")
+@command_option("--htpasswd", metavar="FILE", type=click.Path(path_type=Path), help="Users who may pull (htpasswd -B).")
+@command_option("--access-log", metavar="FILE", help="Append a JSON line per request; - for standard output.")
+def serve(
+    mirrors: tuple[str, ...],
+    listen: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    htpasswd: Path | None,
+    access_log: str | None,
+) -> int:
+    """Serve mirrors as a read-only registry, with pages for people, until SIGTERM or Ctrl-C.
+
+    Clients pull images by the names that they have in the mirror: HOST:PORT/kolla/nova-api:2025.1-debian. New images
+    appear by themselves, and neither sync nor prune interrupts a pull. With several mirrors, PREFIX= puts a prefix
+    before the names of one. Files of certificates and users are read again when they change.
+
+    \b
+    quaymirror serve /srv/mirror
+    quaymirror serve /srv/mirror --listen :5000 --tls-cert tls.crt --tls-key tls.key --htpasswd users
+    """
+    options = ServeOptions(listen=listen, tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd, access_log=access_log)
+    # asyncio's own TLS takes several times as long; without TLS its sendfile is better.
+    anyio.run(partial(_serve, mirrors, options), backend_options={"use_uvloop": tls_cert is not None and _has_uvloop()})
+    return ExitCode.OK
+
+
+async def _serve(mirrors: tuple[str, ...], options: ServeOptions) -> None:
+    from ..serve.serving import serve_mirrors
+
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def wait_for_signals() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    if stop.is_set():
+                        tasks.cancel_scope.cancel()
+
+                    stop.set()
+
+        tasks.start_soon(wait_for_signals)
+        await serve_mirrors(mirrors, options, say=say, ready=lambda url: say(f"serving at {url}"), stop=stop)
+        tasks.cancel_scope.cancel()
+
+
+def _has_uvloop() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("uvloop") is not None
