@@ -168,8 +168,8 @@ async def test_tags_are_found_by_globs(source: Source) -> None:
 
     tags = (await source.catalog.tags(source.repository(NOVA), "build-1[0-2]*")).tags
     assert sorted(tag.name for tag in tags) == sorted(f"build-{number}" for number in (10, 11, 12, *range(100, 130)))
-    sample = (await source.catalog.tags(source.repository(NOVA), "*", sample=True)).tags
-    assert {tag.name for tag in sample} <= {"latest", *(f"build-{number}" for number in range(130))}
+    sample = await source.catalog.some_tags(source.repository(NOVA))
+    assert {*sample} <= {"latest", *(f"build-{number}" for number in range(130))}
     assert sample
 
 

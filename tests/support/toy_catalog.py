@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -72,7 +72,10 @@ class ToyCatalog:
         digest = self.server.tags(repository.name).get(name)
         return TagAnswer(Tag(name, digest) if digest else None, self.server.now)
 
-    async def tags(self, repository: Repository, glob: str, *, sample: bool = False) -> TagList:
+    async def some_tags(self, repository: Repository) -> Collection[str]:
+        return [*self.server.tags(repository.name)]
+
+    async def tags(self, repository: Repository, glob: str) -> TagList:
         self.server.asked.append(repository.name)
         tags = self.server.tags(repository.name)
         return TagList(tuple(Tag(name, digest) for name, digest in tags.items() if fnmatchcase(name, glob)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -114,7 +114,7 @@ class Traits:
 
     `has_dates`: tags have the time of their last update. `lists_tags`: tags can be found by globs. `batch` is the
     number of repositories whose tags are best looked up together. `shows_absence`: an image that is not listed does not
-    exist any more.
+    exist any more. `hides_private`: what is private is answered like what was deleted.
     """
 
     name: str
@@ -122,6 +122,7 @@ class Traits:
     lists_tags: bool = True
     batch: int = 1
     shows_absence: bool = True
+    hides_private: bool = False
 
 
 class Catalog(Protocol):
@@ -149,12 +150,18 @@ class Catalog(Protocol):
 
         If `dated`, the answer has to come from where the time of the tag is known.
 
-        :raises NotFound, AccessDenied: if the repository was deleted, or is private.
+        :raises NotFound, AccessDenied: if the repository was deleted, or is private, as far as the catalog knows it.
         :raises CredentialsRefused: if our credentials are no longer accepted.
         """
 
-    async def tags(self, repository: Repository, glob: str, *, sample: bool = False) -> TagList:
-        """Return the living tags of `repository` that `glob` matches; a `sample` is what one request gives.
+    async def tags(self, repository: Repository, glob: str) -> TagList:
+        """Return the living tags of `repository` that `glob` matches.
+
+        :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
+        """
+
+    async def some_tags(self, repository: Repository) -> Collection[str]:
+        """Return the names of the living tags of `repository` that one request gives.
 
         :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
         """

@@ -21,7 +21,11 @@ from ..values import dataclass
 from .base import Catalog, Discovery, Traits
 
 DEFAULT = "quay"
-_MODULES = {DEFAULT: "quaymirror.catalog.quay.catalog"}
+_MODULES = {
+    DEFAULT: "quaymirror.catalog.quay.catalog",
+    "registry": "quaymirror.catalog.registry.catalog",
+    "ocidir": "quaymirror.catalog.layout.catalog",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Checker:
         except NotFound:
             return CandidateSkipped(name, "deleted since it was listed")
         except AccessDenied as error:
-            if error.status != 401:
+            if error.status != 401 or not self.catalog.traits.hides_private:
                 raise
 
             # Quay answers anonymous clients the same for a deleted repository and for a private one.

@@ -21,7 +21,7 @@ async def no_such_tag(catalog: Catalog, repositories: Iterable[Repository], sele
     names: set[str] = set()
     for repository in repositories:
         try:
-            names |= {tag.name for tag in (await catalog.tags(repository, "*", sample=True)).tags}
+            names.update(await catalog.some_tags(repository))
         except QuaymirrorError:
             continue  # a hint is not worth another error
 

@@ -140,7 +140,9 @@ def check(selections: Sequence[Selection], options: Options, *, is_prunable: boo
     for selection in selections:
         traits = traits_of(selection, options.discovery.discovery)
         if not traits.shows_absence:
-            raise ConfigError(f"--prune does not work with {traits.name}, which does not list what was deleted")
+            raise ConfigError(
+                f"--prune does not work with {traits.name}, whose listing does not prove that an image was deleted"
+            )
 
     if not is_prunable:
         raise ConfigError("--prune needs an OCI image layout as target")

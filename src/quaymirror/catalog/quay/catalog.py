@@ -8,7 +8,7 @@ Quay without limits, never appear as pulls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from ...errors import AccessDenied, CredentialsRefused, RateLimited, Scope, SelectionEmpty, UnsupportedContent
@@ -56,12 +56,13 @@ class QuayCatalog:
 
         return TagAnswer(None if digest is None else Tag(name, digest), at)
 
-    async def tags(self, repository: Repository, glob: str, *, sample: bool = False) -> TagList:
+    async def tags(self, repository: Repository, glob: str) -> TagList:
         """Return the living tags that `glob` matches; see `Catalog.tags`."""
-        if sample:
-            return await self._api.tags(repository.name, "", 1)
-
         return await matching_tags(self._api, repository.name, glob)
+
+    async def some_tags(self, repository: Repository) -> Collection[str]:
+        """Return the names of the newest tags; see `Catalog.some_tags`."""
+        return [tag.name for tag in (await self._api.tags(repository.name, "", 1)).tags]
 
     async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the organization's repositories; see `Catalog.pages`."""
@@ -95,9 +96,9 @@ class QuayCatalog:
 
 def _traits(discovery: Discovery) -> Traits:
     if discovery is Discovery.REGISTRY:
-        return Traits("--discovery registry", has_dates=False, lists_tags=False, batch=_TOKEN_BATCH)
+        return Traits("--discovery registry", has_dates=False, lists_tags=False, batch=_TOKEN_BATCH, hides_private=True)
 
-    return Traits("Quay's API", batch=_TOKEN_BATCH)
+    return Traits("Quay's API", batch=_TOKEN_BATCH, hides_private=True)
 
 
 @asynccontextmanager

@@ -1,0 +1,172 @@
+"""The pages of a list of names, as registries serve them: `n` entries each, and a `Link` to the next one.
+
+Most registries page by the last name, so that nothing is lost when names appear or disappear meanwhile. Others page by
+position: a name that disappears hides another one. Their lists are read again until nothing new is found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import field
+from urllib.parse import parse_qs, urlsplit
+
+from ...errors import NotFound, ServiceError, Unavailable
+from ...http.client import Client
+from ...http.exchange import Request, Response
+from ...http.origin import Origin, checked_url, joined, request_target
+from ...untrusted import InvalidDocument, parse_object
+from ...values import dataclass
+
+_MAX_ANSWER = 64 * 1024 * 1024
+_MAX_READINGS = 4
+_MAX_PAGES = 10_000
+# Registries refuse more than their limit, which is unknown: first the usual limit, then the smallest of all.
+_SIZES = (1000, 100)
+_LINK = re.compile(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NamePage:
+    """New names of one page, entries that break their grammar, and a text that names the next page, "" on the last."""
+
+    names: tuple[str, ...]
+    rejected: tuple[str, ...] = ()
+    cursor: str = ""
+
+
+@dataclass(slots=True)
+class NameList:
+    """A list of names in a registry: `path` of the endpoint, the `key` in its answer, and the grammar of a name."""
+
+    client: Client
+    path: str
+    key: str
+    scope: str
+    is_name: Callable[[str], bool]
+    limit: int
+    """The number of names from which on the list has no end."""
+    _seen: set[str] = field(default_factory=set)
+    _size: int = _SIZES[0]
+
+    async def pages(self) -> AsyncGenerator[NamePage]:
+        """Iterate over the pages, with each name once. Every request waits until its page is asked for.
+
+        :raises NotFound: if the registry has no such list.
+        :raises Unavailable: if the list makes no sense, has no end, or changes with every reading.
+        :raises QuaymirrorError: if the registry gives no usable answer.
+        """
+        for reading in range(_MAX_READINGS):
+            known, is_keyed = len(self._seen), True
+            target, last, turns = "", "", set[str]()
+            while True:
+                page = await self._page(target, is_first=not (reading or target))
+                if page is None:
+                    is_keyed = False  # the name from which the page went on was deleted
+                    break
+
+                new = self._new(page.names)
+                is_keyed = is_keyed and _is_keyed(page, last)
+                is_end = not page.cursor and (is_keyed or (reading > 0 and len(self._seen) == known))
+                self._check_end(page, turns)
+                yield NamePage(
+                    new, self._new(page.rejected), "" if is_end else f"{reading + (not page.cursor)} {page.cursor}"
+                )
+                if not page.cursor:
+                    break
+
+                turns.add(page.cursor)
+                target, last = page.cursor, page.names[-1] if page.names else last
+
+            if is_keyed or (reading and len(self._seen) == known):
+                return
+
+        raise Unavailable(f"{self.path}: the list changed {_MAX_READINGS} times while it was read")
+
+    async def _page(self, target: str, *, is_first: bool) -> NamePage | None:
+        """Return one page; None if it does not exist any more."""
+        try:
+            return await self._get(target or f"{self.path}?n={self._size}")
+        except NotFound:
+            if is_first:
+                raise
+
+            return None
+        except ServiceError as error:
+            if error.status != 400 or target or self._size == _SIZES[-1]:
+                raise
+
+            self._size = _SIZES[-1]
+            return await self._get(f"{self.path}?n={self._size}")
+
+    async def _get(self, target: str) -> NamePage:
+        request = Request(
+            target,
+            kind="api",
+            headers={"Accept": "application/json"},
+            scope=self.scope,
+            name=f"{self.client.origin.netloc}{self.path}",
+        )
+        return await self.client.fetch(request, limit=_MAX_ANSWER, parse=self._parse)
+
+    def _parse(self, response: Response, body: bytes) -> NamePage:
+        try:
+            entries = parse_object(body, limit=_MAX_ANSWER).get(self.key, False)
+        except InvalidDocument as error:
+            raise Unavailable(f"{response.name}: the answer {error}") from None
+
+        if entries is None:
+            entries = []  # Go writes an empty list as null
+
+        if not isinstance(entries, list):
+            raise Unavailable(f"{response.name}: the answer is not a list of {self.key}")
+
+        names = tuple(entry for entry in entries if isinstance(entry, str) and self.is_name(entry))
+        others = (entry for entry in entries if not (isinstance(entry, str) and self.is_name(entry)))
+        return NamePage(
+            names, tuple(f"an impossible name: {str(entry)[:100]!r}" for entry in others), self._next(response)
+        )
+
+    def _next(self, response: Response) -> str:
+        """Return path and query of the next page, "" without one.
+
+        :raises Unavailable: if the link leads to another host.
+        """
+        found = _LINK.search(", ".join(response.all_headers("Link")))
+        if found is None:
+            return ""
+
+        try:
+            url = joined(response.url, checked_url(found[1]))
+            there = Origin.of(url)
+        except ValueError as error:
+            raise Unavailable(f"{response.name}: the link to the next page is {error}") from None
+
+        if there != self.client.origin:
+            # Behind a proxy that terminates TLS, registries name the scheme that they see.
+            is_same_host = there.host == self.client.origin.host
+            if not is_same_host:
+                raise Unavailable(f"{response.name}: the next page is at another host, {there.netloc}: not followed")
+
+        return request_target(url)
+
+    def _new(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        new = tuple(dict.fromkeys(text for text in texts if text not in self._seen))
+        self._seen.update(new)
+        return new
+
+    def _check_end(self, page: NamePage, turns: set[str]) -> None:
+        if page.cursor in turns:
+            raise Unavailable(f"{self.path}: the list goes in circles: its next page was there before")
+
+        if len(self._seen) > self.limit or len(turns) > _MAX_PAGES:
+            raise Unavailable(
+                f"{self.path}: the list does not end: more than {min(len(self._seen), self.limit):,} names"
+            )
+
+
+def _is_keyed(page: NamePage, last: str) -> bool:
+    """Return True if the page after `page` begins after its last name, wherever that is by then."""
+    is_sorted = all(first < second for first, second in zip((last, *page.names), page.names, strict=False))
+    key = parse_qs(urlsplit(page.cursor).query).get("last", [""])[-1]
+    return is_sorted and (not page.cursor or key == (page.names[-1] if page.names else last))
