@@ -182,7 +182,7 @@ def _selection(run: PastRun) -> str:
     subject = json.loads(run.subject)
     selection = subject["selection"]
     more = f" and {len(subject['more'])} more" if subject.get("more") else ""
-    return f"{selection['organization']}/{selection['glob']}:{selection['tag']}{more}"
+    return f"{selection['organization']}/{selection['glob']}:{selection['tag']}{more}".removeprefix("/")
 
 
 def changes_text(changes: ChangeCounts | None) -> str:

@@ -33,7 +33,7 @@ def list_images(as_json: bool, **given: Any) -> int:
     if as_json:
         click.echo(json.dumps([_row(image) for image in images], indent=2))
     else:
-        for line in table([_cells(_row(image)) for image in images]):
+        for line in table([_cells(image) for image in images]):
             click.echo(line)
 
     if not images and not wanted.discovery.allow_empty:
@@ -61,11 +61,12 @@ def _row(image: PinnedImage) -> ListedImageJson:
     }
 
 
-def _cells(row: ListedImageJson) -> tuple[str, ...]:
-    """Return the columns of an image. The size of an index is unknown without a request to the registry."""
+def _cells(image: PinnedImage) -> tuple[str, ...]:
+    """Return the columns of an image. Quay does not know the size of an index, and most other catalogs know none."""
+    row, unknown = _row(image), "multi-arch" if image.source is None else "-"
     return (
         f"{row['repository']}:{row['tag']}",
         row["digest"],
         (row["updated"] or "-")[:19].replace("T", " "),
-        human_bytes(row["size"]) if row["size"] is not None else "multi-arch",
+        human_bytes(row["size"]) if row["size"] is not None else unknown,
     )

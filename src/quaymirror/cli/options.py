@@ -62,7 +62,7 @@ def make_selection(given: Mapping[str, Any]) -> Selection:
         return Selection(organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude, moment)
 
     if glob is not None or globs or tags:
-        raise ConfigError("a quay:// address is a whole selection: no GLOB or TAG can follow it")
+        raise ConfigError("an address is a whole selection: no GLOB or TAG can follow it")
 
     return Selection.parse_uri(organization, exclude=exclude, since=moment, now=now)
 

@@ -44,7 +44,7 @@ SELECTION, SOURCE = Heading.SELECTION, Heading.SOURCE
 REGISTRY_TARGET, LIMITS = Heading.REGISTRY_TARGET, Heading.LIMITS
 # The commands that ask the source, and those that pull from its registry.
 _ASK = ("list", "info", "verify")
-_PULL = ("info", "verify")
+_PULL = ("list", "info", "verify")
 # With less, the listing of a large organization would not arrive within its time limit.
 _LEAST_RATE = 1024
 _WEEK = 7 * 86_400.0

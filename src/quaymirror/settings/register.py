@@ -84,7 +84,7 @@ _WORDS = (
     ),
 )
 
-_PULL = {"heading": Heading.SOURCE, "commands": ("info", "verify")}
+_PULL = {"heading": Heading.SOURCE, "commands": ("list", "info", "verify")}
 _PUSH = {"heading": Heading.REGISTRY_TARGET, "commands": ("verify",)}
 # Options that give their value to a field of each side.
 _BOTH = (

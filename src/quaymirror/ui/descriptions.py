@@ -85,7 +85,8 @@ def subject(run: RunStarted) -> str:
     """Return the jobs of a run, if they have names, and its first selection."""
     more = f" and {run.selections - 1:,} more" if run.selections > 1 else ""
     jobs = f"{', '.join(run.jobs)}: " if run.jobs else ""
-    return one_line(f"{jobs}{run.organization}/{run.glob}:{run.tag}{more}")
+    selected = f"{run.organization}/{run.glob}:{run.tag}".removeprefix("/")  # some sources have no organizations
+    return one_line(f"{jobs}{selected}{more}")
 
 
 def stopping_text(progress: RunProgress) -> str:

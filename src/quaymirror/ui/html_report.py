@@ -58,7 +58,7 @@ def _head(document: ReportJson) -> str:
     badge = "good" if code is ExitCode.OK else "bad"
     verb = "Dry run of" if document["dry_run"] else "Mirror of"
     selections = document["selections"]
-    names = ", ".join(f"{one['organization']}/{one['glob']}:{one['tag']}" for one in selections[:3])
+    names = ", ".join(f"{one['organization']}/{one['glob']}:{one['tag']}".removeprefix("/") for one in selections[:3])
     more = f" and {len(selections) - 3} more" if len(selections) > 3 else ""
     jobs = f"jobs {', '.join(document['jobs'])} \N{MIDDLE DOT} " if document["jobs"] else ""
     started = datetime.fromisoformat(document["started"])

@@ -66,7 +66,8 @@ class NameList:
                     break
 
                 new = self._new(page.names)
-                is_keyed = is_keyed and _is_keyed(page, last)
+                # One page is read at one moment.
+                is_keyed = is_keyed and (_is_keyed(page, last) or not (target or page.cursor))
                 is_end = not page.cursor and (is_keyed or (reading > 0 and len(self._seen) == known))
                 self._check_end(page, turns)
                 yield NamePage(
