@@ -114,7 +114,7 @@ class Traits:
 
     `has_dates`: tags have the time of their last update. `lists_tags`: tags can be found by globs. `batch` is the
     number of repositories whose tags are best looked up together. `shows_absence`: an image that is not listed does not
-    exist any more. `hides_private`: what is private is answered like what was deleted.
+    exist any more. `hides_private`: it answers private repositories like deleted ones.
     """
 
     name: str
