@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from .errors import Failure, Phase, Side
@@ -337,6 +338,21 @@ class BlobsJson(TypedDict):
     bytes: int
 
 
+class DroppedSnapshotJson(TypedDict):
+    """A snapshot whose content retention gives up, and the bytes that go with it, at once or later."""
+
+    id: str
+    created: Time
+    freed_bytes: int
+
+
+class RetentionJson(TypedDict):
+    """The number of snapshots whose content is kept, and those whose content is not."""
+
+    kept: int
+    drop: list[DroppedSnapshotJson]
+
+
 class PruneJson(TypedDict):
     """The plan of `prune --json`: images to untag and to keep for now, blobs to remove now and later."""
 
@@ -346,6 +362,7 @@ class PruneJson(TypedDict):
     later: BlobsJson
     partials: FilesJson
     freed_bytes: int
+    snapshots: RetentionJson
 
 
 class LockedImageJson(TypedDict):
@@ -362,6 +379,11 @@ class LockJson(TypedDict):
     lock_version: Annotated[int, LOCK_VERSION]
     server: str
     images: list[LockedImageJson]
+
+
+def iso(moment: float) -> str:
+    """Return a POSIX time as text."""
+    return datetime.fromtimestamp(moment, UTC).isoformat()
 
 
 def error_json(error: Failure | None) -> ErrorJson | None:

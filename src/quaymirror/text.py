@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -104,3 +105,8 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [[escape_controls(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def local_time(moment: float) -> str:
+    """Return a POSIX time in the local time zone, to the minute."""
+    return f"{datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M}"

@@ -19,6 +19,7 @@ from quaymirror.store.local_storage import LocalStorage
 from quaymirror.store.reader import LayoutReader
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.repair import rebuild
+from quaymirror.store.retention import Retention
 from quaymirror.store.state import State
 from quaymirror.store.storage import INDEX, MARKER, BlobSink, Storage, blob_key
 from quaymirror.store.verify import verify_storage
@@ -226,13 +227,13 @@ async def test_leased_images_are_not_deleted_and_neither_side_waits(storage: Sto
 
 
 def _forget(storage: Storage, state: State, names: set[str]) -> None:
-    update_index(storage, [], without=names)
-    state.untag(names, [], 0.0)
+    state.untag(names)
+    update_index(storage, state)
 
 
 async def prune_all(layout: OCILayout) -> None:
     with layout.alone():
-        plan = await layout.use(partial(prune.make_plan, grace=0))
+        plan = await layout.use(partial(prune.make_plan, grace=0, retention=Retention(last=1)))
         await layout.use(partial(prune.carry_out, plan=plan))
 
 
@@ -281,7 +282,7 @@ async def test_a_lost_state_is_rebuilt_and_orphans_are_pruned(storage: Storage, 
         assert await layout.has_image(NAME.pinned(record.source), "")
         await layout.put_manifest(NAME, described(LARGE), LARGE)
         with layout.alone():
-            plan = await layout.use(partial(prune.make_plan, grace=0))
+            plan = await layout.use(partial(prune.make_plan, grace=0, retention=Retention(last=1)))
             await layout.use(partial(prune.carry_out, plan=plan))
 
     assert [orphan.digest for orphan in plan.remove] == [Digest.of(LARGE)]

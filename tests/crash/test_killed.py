@@ -250,7 +250,7 @@ async def test_a_prune_killed_at_any_step_deletes_nothing_that_is_needed_and_the
         second_night(night)
         assert (await commands.run(*words(server, start, "--full-check"))).code == 0
 
-    prune = ("--grace", "0", "--yes", "--ignore-max-delete")
+    prune = ("--grace", "0", "--yes", "--ignore-max-delete", "--keep-last", "1")
     shutil.copytree(start, tmp_path / "trial")
     trace = tmp_path / "trace"
     assert (

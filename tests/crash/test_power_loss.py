@@ -41,7 +41,7 @@ async def two_nights(mirror: Path, fsync: Fsync = Fsync.ALWAYS) -> list[Operatio
             organization.repository("new").push(TAG, small_image("new"))
             organization.repository(list(images)[-1]).delete_tag(TAG)
             # Pruned at once: the blobs of the moved and the deleted image are removed.
-            settings = settings.replace(prune=True, grace=0, max_delete=100, full_check_every=0)
+            settings = settings.replace(prune=True, grace=0, max_delete=100, keep_last=1, full_check_every=0)
             report = await quaymirror.sync(EVERYTHING, mirror, settings)
 
     assert report.exit_code == 0

@@ -16,12 +16,12 @@ import pytest
 from organizations import TAG
 
 from quaymirror.errors import ConfigError
-from quaymirror.store import history, state
+from quaymirror.store import history, schema, state
 from quaymirror.store.database import Format, open_database
 
 LEGACY = Path(__file__).parents[1] / "data" / "legacy"
 RELEASES = ["0.1.0"]
-FORMATS = {"state.db": state.FORMAT, "pushed.db": state.FORMAT, "history.db": history.FORMAT}
+FORMATS = {"state.db": schema.FORMAT, "pushed.db": schema.FORMAT, "history.db": history.FORMAT}
 TO_MIRROR = ("--to", "mirror")
 TO_REGISTRY = ("--to", legacy.TARGET, "--state", "state")
 

@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def night(server: QuayServer, mirror: Path, **changes: object) -> Report:
-    settings = Options.of(server=server.url, prune=True, max_delete=50, full_check_every=0)
+    settings = Options.of(server=server.url, prune=True, keep_last=1, max_delete=50, full_check_every=0)
     return await quaymirror.sync(EVERYTHING, mirror, settings.replace(**changes))
 
 
@@ -112,7 +112,7 @@ async def test_nothing_is_pruned_after_an_incomplete_discovery(tmp_path: Path, c
             report = await night(server, mirror, retries=0)
             assert report.exit_code in (ExitCode.UNAVAILABLE, ExitCode.PARTIAL)
             assert len(layouts.names(mirror)) == 4
-            plan = await pruning.prune_layout(mirror, PruneOptions(grace=0.0), dry_run=True)
+            plan = await pruning.prune_layout(mirror, PruneOptions(grace=0.0, keep_last=1), dry_run=True)
             assert not plan.untag
             assert "was not complete" in plan.waiting[0].uncertain_because
 
@@ -135,7 +135,7 @@ async def test_images_that_only_a_token_sees_stay_if_the_token_is_missing(tmp_pa
         assert len(layouts.names(mirror)) == 2
         for _ in range(2):
             clock.now += 8 * DAY
-            settings = Options.of(server=server.url, prune=True, max_delete=100, grace=0)
+            settings = Options.of(server=server.url, prune=True, keep_last=1, max_delete=100, grace=0)
             await quaymirror.sync(EVERYTHING, mirror, settings, observer=events.append)
 
     assert len(layouts.names(mirror)) == 2
@@ -202,7 +202,7 @@ async def test_several_selections_prune_images_that_none_of_them_finds(tmp_path:
     async with QuayServer(registry) as server:
         organization.repository(second).push("other", images[second])
         organization.repository(first).push("other", images[first])
-        settings = Options.of(server=server.url, prune=True, grace=0.0, max_delete=100, full_check_every=0)
+        settings = Options.of(server=server.url, prune=True, keep_last=1, grace=0.0, max_delete=100, full_check_every=0)
         await mirror_all([*selections, Selection("kolla", "*", "other")], mirror, settings.replace(prune=False))
         assert len(layouts.names(mirror)) == 8
         organization.repository(second).delete_tag(TAG)
@@ -264,16 +264,16 @@ async def test_the_command_shows_its_plan_and_needs_an_option_to_carry_it_out(
     before = {path: path.stat().st_mtime_ns for path in mirror.rglob("*")}
     assert await run_sync(prune, str(mirror)) == 0
     assert "within the grace period" in capsys.readouterr().out
-    assert await run_sync(prune, str(mirror), "--grace", "0", "--json") == 0
+    assert await run_sync(prune, str(mirror), "--grace", "0", "--keep-last", "1", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert [image["name"] for image in plan["untag"]] == sorted(set(layouts.names(mirror)) - kept_names(mirror, plan))
     assert plan["remove"]
     assert before == {path: path.stat().st_mtime_ns for path in mirror.rglob("*")}
-    assert await run_sync(prune, str(mirror), "--grace", "0", "--no-dry-run") == 0
+    assert await run_sync(prune, str(mirror), "--grace", "0", "--keep-last", "1", "--no-dry-run") == 0
     assert "Untagged 1 image" in capsys.readouterr().err
     assert len(layouts.names(mirror)) == 9
     assert blobs_there(mirror) == layouts.check(mirror)
-    assert await run_sync(prune, str(mirror), "--grace", "0", "--no-dry-run") == 0
+    assert await run_sync(prune, str(mirror), "--grace", "0", "--keep-last", "1", "--no-dry-run") == 0
     assert "Nothing to prune." in capsys.readouterr().err
 
 
@@ -281,7 +281,7 @@ async def test_the_command_exceeds_its_limit_only_if_told_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mirror = await gone_mirror(tmp_path)
-    command = (str(mirror), "--grace", "0", "--max-delete", "5", "--yes")
+    command = (str(mirror), "--grace", "0", "--keep-last", "1", "--max-delete", "5", "--yes")
     with pytest.raises(DiscoveryIncomplete, match="use --ignore-max-delete"):
         await run_sync(prune, *command)
 
@@ -300,18 +300,18 @@ async def test_an_unreadable_manifest_stops_pruning_unless_the_state_knows_its_b
     mirror = await gone_mirror(tmp_path)
     digest = next(iter(layouts.names(mirror).values()))
     (mirror / "blobs" / digest.replace(":", "/")).unlink()
-    plan = await pruning.prune_layout(mirror, PruneOptions(grace=0.0), dry_run=True)
+    plan = await pruning.prune_layout(mirror, PruneOptions(grace=0.0, keep_last=1), dry_run=True)
     assert plan.remove
     (mirror / ".quaymirror/state.db").unlink()
     with pytest.raises(MirrorDamaged, match=f"{digest}.*verify --repair"):
-        await pruning.prune_layout(mirror, PruneOptions(grace=0.0), dry_run=True)
+        await pruning.prune_layout(mirror, PruneOptions(grace=0.0, keep_last=1), dry_run=True)
 
 
 async def test_nothing_is_pruned_while_the_mirror_is_read(tmp_path: Path) -> None:
     registry, images = kolla(4)
     mirror, events = tmp_path / "mirror", list[Event]()
     async with QuayServer(registry) as server:
-        settings = Options.of(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
+        settings = Options.of(server=server.url, prune=True, keep_last=1, grace=0, max_delete=100, full_check_every=0)
         await quaymirror.sync(EVERYTHING, mirror, settings)
         retire(registry, next(iter(images)))
         with lock.reading(mirror / ".quaymirror"):
@@ -331,7 +331,7 @@ async def test_a_disk_that_fails_while_pruning_fails_the_run_and_loses_nothing(
     registry, images = kolla(4)
     mirror = tmp_path / "mirror"
     async with QuayServer(registry) as server:
-        settings = Options.of(server=server.url, prune=True, grace=0, max_delete=100, full_check_every=0)
+        settings = Options.of(server=server.url, prune=True, keep_last=1, grace=0, max_delete=100, full_check_every=0)
         await quaymirror.sync(EVERYTHING, mirror, settings)
         retire(registry, next(iter(images)))
 

@@ -87,7 +87,7 @@ class Recorder:
 
 def _promised(database: Path) -> dict[str, str]:
     with closing(sqlite3.connect(database)) as connection:
-        return dict(connection.execute("SELECT name, root FROM image"))
+        return dict(connection.execute("SELECT name, root FROM image JOIN version ON version.id = version"))
 
 
 @dataclass

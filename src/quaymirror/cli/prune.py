@@ -17,7 +17,7 @@ from ..settings import Options
 from ..settings.register import field_values
 from ..store.prune import PrunePlan
 from ..store.records import AbsentImage
-from ..text import escape_controls, human_bytes, human_duration
+from ..text import escape_controls, human_bytes, human_duration, local_time
 from .help import command_option, options
 from .messages import show_notice
 from .options import json_option
@@ -32,8 +32,8 @@ from .options import json_option
 def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json: bool, **given: Any) -> int:
     """Show images in TARGET that have disappeared from the source.
 
-    Nothing is removed without --yes. Only complete runs of sync show that an image has disappeared.
-    Such images are untagged, and blobs that no image has needed for half a day are deleted, with --grace 0 at once.
+    Nothing is removed without --yes. Images go if complete runs of sync have missed
+    them for --grace; blobs half a day after nothing needs them.
     """
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
     plan = anyio.run(partial(prune_layout, path, wanted, dry_run=True))
@@ -43,7 +43,7 @@ def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json:
         raise DiscoveryIncomplete(excess)
 
     if dry_run or not (yes or also_yes):
-        hint = " Use --yes to do it." if plan.untag or plan.remove or plan.partials else ""
+        hint = "" if plan.is_empty else " Use --yes to do it."
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0
 
@@ -67,6 +67,10 @@ def _show(plan: PrunePlan, *, as_json: bool) -> None:
 
     for gone in plan.waiting:
         click.echo(_line("keep", gone, gone.uncertain_because or "within the grace period"))
+
+    for dropped in plan.drop:
+        snapshot, frees = dropped.snapshot, human_bytes(dropped.frees)
+        click.echo(escape_controls(f"drop   snapshot {snapshot.id} of {local_time(snapshot.created)}, {frees}"))
 
 
 def _line(verb: str, gone: AbsentImage, why: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..selection.selection import Selection
 from ..settings import Options, PruneOptions
 from ..store.layout import OCILayout
 from ..store.records import DiscoverySnapshot, ImageRecord, PastRun
+from ..store.snapshots import SnapshotNote
 from ..store.state import State
 from ..store.storage import Storage
 from ..text import counted, human_bytes
@@ -54,24 +55,27 @@ async def record_absences(
         observer(Notice(f"nothing is pruned: {reason}"))
         return
 
-    plan = await carry_out(layout, options.prune.grace, options.prune.max_delete)
+    plan = await carry_out(layout, options.prune)
     observer(Notice(f"pruned: {summary(plan, done=True)}"))
 
 
-async def carry_out(layout: PrunableTarget, grace: float, max_delete: float) -> PrunePlan:
+async def carry_out(layout: PrunableTarget, options: PruneOptions, note: SnapshotNote | None = None) -> PrunePlan:
     """Prune a layout that is open for writing, and return the plan that was carried out.
+
+    A snapshot that this makes is described by `note`.
 
     :raises QuaymirrorError: as `prune_layout`.
     """
     from ..store import prune
 
+    note = note or prune.PRUNED
     with layout.alone():
-        plan = await layout.use(partial(prune.make_plan, grace=grace))
-        excess = plan.excess(max_delete)
+        plan = await layout.use(_planning(options, note))
+        excess = plan.excess(options.max_delete)
         if excess is not None:
             raise DiscoveryIncomplete(excess)
 
-        await layout.use(partial(prune.carry_out, plan=plan))
+        await layout.use(partial(prune.carry_out, plan=plan, note=note))
 
     return plan
 
@@ -90,11 +94,11 @@ async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, obse
         from ..store import prune
 
         async with OCILayout.inspect(path) as layout:
-            return await layout.use(partial(prune.make_plan, grace=options.grace))
+            return await layout.use(_planning(options, prune.PRUNED))
 
     async with OCILayout.open(path, observer=observer) as layout:
         started = time.time()
-        plan = await carry_out(layout, options.grace, options.max_delete)
+        plan = await carry_out(layout, options)
         await anyio.to_thread.run_sync(partial(_record_prune, path, plan, started, observer))
         return plan
 
@@ -121,6 +125,12 @@ def _record_prune(path: Path, plan: PrunePlan, started: float, observer: Observe
             history.record(run, None)
     except QuaymirrorError as error:
         observer(Notice(f"this prune is not in the history: {error.message}"))
+
+
+def _planning(options: PruneOptions, note: SnapshotNote) -> Callable[[Storage, State], PrunePlan]:
+    from ..store import prune
+
+    return partial(prune.make_plan, grace=options.grace, retention=options.retention, note=note)
 
 
 def check(selections: Sequence[Selection], options: Options, *, is_prunable: bool) -> None:
@@ -150,13 +160,15 @@ def check(selections: Sequence[Selection], options: Options, *, is_prunable: boo
 
 def summary(plan: PrunePlan, *, done: bool) -> str:
     """Return the description of a plan, as carried out if `done`."""
-    if plan.untag or plan.remove or plan.partials:
+    if not plan.is_empty:
         partials = f" and {counted(len(plan.partials), 'interrupted transfer')}" if plan.partials else ""
         text = (
             f"{'untagged' if done else 'would untag'} {counted(len(plan.untag), 'image')} and "
             f"{'deleted' if done else 'delete'} {counted(len(plan.remove), 'blob')}{partials} "
             f"({human_bytes(plan.freed_bytes)})"
         )
+        if plan.drop:
+            text += f"; {'gave' if done else 'would give'} up the content of {counted(len(plan.drop), 'snapshot')}"
     else:
         text = "nothing to prune"
 

@@ -22,6 +22,7 @@ from ..selection.parse import parse_duration
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..store.fsops import Fsync
+from ..store.retention import Retention
 from ..values import dataclass
 from .spec import (
     Group,
@@ -48,6 +49,7 @@ _PULL = ("list", "info", "verify")
 # With less, the listing of a large organization would not arrive within its time limit.
 _LEAST_RATE = 1024
 _WEEK = 7 * 86_400.0
+_MOST_KEPT = 100_000
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _FILTER = re.compile(r"[a-z][a-z0-9-]*(?:[:?].*)?")
 _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
@@ -91,6 +93,11 @@ def _command(text: str) -> None:
 
     if not words:
         raise ConfigError("not a command: it is empty")
+
+
+def _label(text: str) -> None:
+    if not text.strip() or len(text) > 100 or not text.isprintable():
+        raise ConfigError("not a label: write up to 100 printable characters")
 
 
 def _realm(text: str) -> None:
@@ -316,6 +323,22 @@ class PruneOptions(Group):
             in_file=False,
         ),
     )
+    keep_last: int = option(
+        "N", "Pruning keeps the content of the last N snapshots.", 2, least=1, most=_MOST_KEPT, commands=("prune",)
+    )
+    keep_daily: int = option("N", "And of the last one of N days.", 0, least=0, most=_MOST_KEPT, commands=("prune",))
+    keep_weekly: int = option("N", "And of the last one of N weeks.", 0, least=0, most=_MOST_KEPT, commands=("prune",))
+    keep_monthly: int = option(
+        "N", "And of the last one of N months.", 0, least=0, most=_MOST_KEPT, commands=("prune",)
+    )
+    keep_labels: tuple[str, ...] = option(
+        "--keep-label LABEL", "And of all that have this label.", (), accept=_label, commands=("prune",)
+    )
+
+    @property
+    def retention(self) -> Retention:
+        """The snapshots that pruning keeps."""
+        return Retention(self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_labels)
 
 
 PROGRESS = ("auto", "rich", "plain", "json", "none")

@@ -52,14 +52,19 @@ def name_of(entry: Mapping[str, Any]) -> str | None:
 def project(
     document: Mapping[str, Any] | None, records: Iterable[ImageRecord], *, without: Collection[str] = ()
 ) -> bytes:
-    """Return the index of `records` except those named in `without`, with the entries of other tools in `document`.
+    """Return the index of `records`, with the entries of other tools in `document`.
 
-    Entries of `records` are sorted by name, so that the same images give the same bytes. Entries without a name, or
-    with the name of an image that was not mirrored, stay as they are.
+    Entries of `records` are sorted by name, so that the same images give the same bytes. Entries that a mirror wrote
+    for the names in `without` are left out. All others stay as they are: those without a name, or with the name of an
+    image that was not mirrored.
     """
-    ours = {record.name: _entry(record) for record in records if record.name not in without}
-    known = ours.keys() | set(without)
-    others = [entry for entry in (document or {}).get("manifests", []) if name_of(entry) not in known]
+    ours = {record.name: _entry(record) for record in records}
+    left_out = set(without) - ours.keys()
+    others = [
+        entry
+        for entry in (document or {}).get("manifests", [])
+        if (name := name_of(entry)) not in ours and not (name in left_out and _is_ours(entry))
+    ]
     manifests = others + [ours[name] for name in sorted(ours)]
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {})}
     return _text(index | {"schemaVersion": 2, "manifests": manifests}) + b"\n"
@@ -71,6 +76,11 @@ def _text(index: Mapping[str, Any]) -> bytes:
     except (UnicodeEncodeError, RecursionError):
         # Entries of other tools are kept even if they have half a surrogate pair, or are nested too deep to indent.
         return json.dumps(index).encode()
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    registry, slash, rest = str(entry["annotations"].get(CONTAINERD_NAME)).partition("/")
+    return bool(registry and slash) and rest == name_of(entry)
 
 
 def _entry(record: ImageRecord) -> dict[str, Any]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
 
 from ..events import Notice, Observer, ignore
 from ..untrusted import InvalidDocument
 from . import documents
-from .records import ImageRecord
+from .state import State
 from .storage import INDEX, Storage
 
 
-def update_index(
-    storage: Storage, records: Iterable[ImageRecord], *, without: Collection[str] = (), observer: Observer = ignore
-) -> None:
-    """Write the entries of `records` to `index.json`, and remove those named in `without`; other tools' entries stay.
+def update_index(storage: Storage, state: State, *, observer: Observer = ignore) -> None:
+    """Write the images that readers shall see to `index.json`; entries of other tools stay.
 
     A damaged index is set aside first. The file is not touched if nothing changes: programs that copy the mirror
     compare modification times.
@@ -30,6 +27,6 @@ def update_index(
             storage.put(aside, text)
             observer(Notice(f"{storage}/{INDEX} {error}: set aside as {aside}, written again from the state"))
 
-    content = documents.project(document, records, without=without)
+    content = documents.project(document, state.visible_images(), without=state.former_names())
     if content != text:
         storage.replace(INDEX, content)

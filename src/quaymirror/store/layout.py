@@ -24,6 +24,7 @@ from .lock import Patience
 from .reader import LayoutReader
 from .records import ImageRecord
 from .reservation import SpaceReservation
+from .snapshots import prepare_snapshots
 from .state import State
 from .storage import BlobSink, ExclusiveLock, Storage, blob_key
 
@@ -99,6 +100,7 @@ class OCILayout:
             if notice:
                 observer(Notice(notice))
 
+            await anyio.to_thread.run_sync(prepare_snapshots, storage, state, observer)
             layout = cls(storage, state, observer=observer, checks_space=checks_space, lock=lock)
             # Images that a crash kept from the index are in the state: readers get them before the run starts.
             await layout._executor.run(layout._checkpoint)
@@ -271,6 +273,6 @@ class OCILayout:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        update_index(self._storage, self._state.images(), observer=self._observer)
+        update_index(self._storage, self._state, observer=self._observer)
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()

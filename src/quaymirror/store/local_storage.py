@@ -85,6 +85,7 @@ class LocalStorage:
         """Create the directories, and remove interrupted transfers that are not continued any more."""
         fsops.make_directory(self.root / BLOBS / "sha256")
         fsops.make_directory(self._ingest)
+        fsops.make_directory(self._own / "snapshots")
         for partial in self.partials(older_than=_STALE_SECONDS):
             self.delete(partial.key)
 
@@ -124,7 +125,10 @@ class LocalStorage:
         fsops.replace_file(Path(self._prefix + key), content, sync=self._fsync is not Fsync.NEVER)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the files in the directories below `prefix`."""
+        """Iterate over the files in the directories below `prefix`, which need not exist."""
+        if not fsops.exists(self.root / prefix):
+            return
+
         with fsops.local_errors("read", self.root / prefix), os.scandir(self._prefix + prefix) as entries:
             directories = sorted(entry.name for entry in entries if entry.is_dir())
 

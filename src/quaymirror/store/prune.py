@@ -1,28 +1,34 @@
-"""Deletion of images that are missing at the source: first their names, then blobs that no name needs any more.
+"""Deletion of images that are missing at the source, and of the content of snapshots: first names, then blobs that
+nothing needs any more.
 
-An interruption leaves too much, never too little. A name leaves the index before the state, so that a crash in between
-restores it. A blob is deleted when nothing has needed it for some time: clients that read an older index may still copy
-it.
+An interruption leaves too much, never too little. A name leaves the state before the index, which follows the state at
+the next opening. A blob is deleted when nothing has needed it for some time: clients that read an older index may still
+copy it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from ..documents import GoneJson, PruneJson
+from ..documents import GoneJson, PruneJson, iso
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest, mediatype
 from ..values import dataclass
 from .index import update_index
 from .reader import LayoutReader
-from .records import AbsentImage
+from .records import AbsentImage, Snapshot
+from .retention import Retention, freed
+from .snapshot_files import is_rebuilt
+from .snapshots import SnapshotNote, change, take_snapshot, visible_versions
 from .state import State
 from .storage import ObjectInfo, Storage, blob_key
 
 # Longer than it takes to copy an image of an older index, shorter than from one night to the next.
 READER_SECONDS = 12 * 3600.0
+PRUNED = SnapshotNote("prune")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,16 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
+class DroppedSnapshot:
+    """A snapshot whose content retention gives up, and the bytes that this frees, the other dropped ones included."""
+
+    snapshot: Snapshot
+    frees: int
+
+
+@dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """The images and blobs to delete.
+    """The images, the contents of snapshots, and the blobs to delete.
 
     `untag` are the images to delete; `waiting` those that have not been missing for long enough, or are uncertain.
     `remove` are the blobs to delete now, `later` those that have been orphans for too short a time.
@@ -47,6 +61,14 @@ class PrunePlan:
     remove: tuple[Orphan, ...]
     later: tuple[Orphan, ...]
     partials: tuple[ObjectInfo, ...]
+    drop: tuple[DroppedSnapshot, ...] = ()
+    kept: int = 0
+    """The number of snapshots whose content stays."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing would change."""
+        return not (self.untag or self.drop or self.remove or self.partials)
 
     @property
     def freed_bytes(self) -> int:
@@ -75,6 +97,13 @@ class PrunePlan:
             "later": {"blobs": len(self.later), "bytes": sum(orphan.size for orphan in self.later)},
             "partials": {"files": len(self.partials), "bytes": sum(partial.size for partial in self.partials)},
             "freed_bytes": self.freed_bytes,
+            "snapshots": {
+                "kept": self.kept,
+                "drop": [
+                    {"id": each.snapshot.id, "created": iso(each.snapshot.created), "freed_bytes": each.frees}
+                    for each in self.drop
+                ],
+            },
         }
 
 
@@ -82,19 +111,24 @@ def _absent_json(image: AbsentImage) -> GoneJson:
     return {"name": image.name, "digest": str(image.root), "gone_since": image.since}
 
 
-def make_plan(storage: Storage, state: State, *, grace: float) -> PrunePlan:
+def make_plan(
+    storage: Storage, state: State, *, grace: float, retention: Retention, note: SnapshotNote = PRUNED
+) -> PrunePlan:
     """Return the plan to delete images that have been missing at the source for `grace` seconds. It blocks.
 
-    A complete discovery must have missed them, and another one that much later. If `grace` is shorter than
-    `READER_SECONDS`, it also limits how long blobs must have been orphans.
+    A complete discovery must have missed them, and another one that much later. Held images stay. Snapshots that
+    `retention` does not keep lose their content; if images change, the new snapshot counts (see `carry_out`). If
+    `grace` is shorter than `READER_SECONDS`, it also limits how long blobs must have been orphans.
 
     :raises MirrorDamaged: if a manifest can't be read, so that the blobs it needs are unknown.
     :raises StoreError: if the disk fails.
     """
-    now, absent = time.time(), state.absent_images()
+    now, absent = time.time(), _absent(state)
     untag = tuple(i for i in absent if not i.uncertain_because and i.seen - i.since >= grace)
-    needed = _needed(storage, state, {image.name for image in untag})
     leased = _leased(storage)
+    names = {image.name for image in untag}
+    drop = _dropped(state, names, retention, note)
+    needed = _needed(storage, state, names, drop)
     delay = min(grace, READER_SECONDS)
     noticed = state.orphans()
     remove: list[Orphan] = []
@@ -104,27 +138,40 @@ def make_plan(storage: Storage, state: State, *, grace: float) -> PrunePlan:
             is_due = max(info.modified, noticed.get(digest, now)) <= now - delay and digest not in leased
             (remove if is_due else later).append(Orphan(digest, info.size))
 
+    if not is_rebuilt(storage, state):
+        # Snapshots that only their files know may need them.
+        remove, later = [], [*remove, *later]
+
     return PrunePlan(
         untag=untag,
         waiting=tuple(image for image in absent if image not in untag),
         remove=tuple(remove),
         later=tuple(later),
         partials=tuple(storage.partials(older_than=delay)),
+        drop=_with_sizes(state, drop),
+        kept=sum(each.dropped is None for each in state.snapshots()) - len(drop),
     )
 
 
-def carry_out(storage: Storage, state: State, plan: PrunePlan) -> None:
+def carry_out(storage: Storage, state: State, plan: PrunePlan, note: SnapshotNote = PRUNED) -> None:
     """Carry out `plan`. The lock must have been held since it was made, without readers. It blocks.
+
+    If images are deleted, or have changed since the latest snapshot, a snapshot is made that `note` describes.
 
     :raises StoreError: if the disk fails; the next plan includes the rest.
     """
-    names = {image.name for image in plan.untag}
+    names, now = {image.name for image in plan.untag}, time.time()
+    visible = visible_versions(state, note)
     if names:
-        update_index(storage, state.images(), without=names)
+        state.untag(names)
 
+    remaining = {name: version for name, version in visible.items() if name not in names}
+    take_snapshot(storage, state, note, versions=remaining)
+    update_index(storage, state)
+    change(storage, state, *(replace(each.snapshot, dropped=now) for each in plan.drop))
     orphans = [orphan.digest for orphan in (*plan.remove, *plan.later)]
-    if names or set(orphans) != state.orphans().keys():
-        state.untag(names, orphans, time.time())
+    if names or plan.drop or set(orphans) != state.orphans().keys():
+        state.forget_unneeded(orphans, now)
 
     for orphan in plan.remove:
         storage.delete(blob_key(orphan.digest))
@@ -141,13 +188,41 @@ def _leased(storage: Storage) -> set[Digest]:
     return {node.digest for root in roots for node in reader.walk(root, lambda *_: None)}
 
 
-def _needed(storage: Storage, state: State, without: Collection[str]) -> set[Digest]:
+def _absent(state: State) -> list[AbsentImage]:
+    held = {hold.name for hold in state.holds()}
+    return [replace(each, uncertain_because="held") if each.name in held else each for each in state.absent_images()]
+
+
+def _dropped(state: State, names: Collection[str], retention: Retention, note: SnapshotNote) -> list[Snapshot]:
+    """Return the snapshots that lose their content; a change of images makes a new one."""
+    kept = [each for each in state.snapshots() if each.dropped is None]
+    if not kept:
+        return []
+
+    is_changed = names or visible_versions(state, note) != state.member_versions(kept[-1].number)
+    new = [replace(kept[-1], number=kept[-1].number + 1, created=time.time(), label="")] if is_changed else []
+    wanted = retention.kept([*kept, *new])
+    return [each for each in kept if each.number not in wanted and each.number != state.published()]
+
+
+def _with_sizes(state: State, drop: Sequence[Snapshot]) -> tuple[DroppedSnapshot, ...]:
+    if not drop:
+        return ()
+
+    kept = [each.number for each in state.snapshots() if each.dropped is None]
+    sizes = freed(state.spans(), [*kept, kept[-1] + 1], {each.number for each in drop})
+    return tuple(DroppedSnapshot(each, sizes[each.number]) for each in drop)
+
+
+def _needed(
+    storage: Storage, state: State, without: Collection[str], without_snapshots: Sequence[Snapshot]
+) -> set[Digest]:
     """Return the blobs that images except those in `without` need, by the index or the state: either may know more.
 
     An unreadable manifest may need any blob: that fails, unless the state knows what it needs.
     """
-    recorded, reader = state.contents(without=without), LayoutReader(storage)
-    known = frozenset(digest for contents in recorded.values() for digest in contents)
+    numbers = [each.number for each in without_snapshots]
+    known, reader = state.needed(without=without, without_snapshots=numbers), LayoutReader(storage)
     needed = set(known)
 
     def unreadable(node: Descriptor, _: str | None) -> None:

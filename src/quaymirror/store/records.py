@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ..events import ChangeCounts
 from ..oci import Descriptor, Digest
@@ -21,6 +22,44 @@ class ImageRecord:
     platforms: str = ""
     run: str = ""
     mirrored: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The set of images that a mirror held after a run, or after a command that changed it.
+
+    `number` counts from 1, `created` and `dropped` are POSIX times; retention gave up the content at `dropped`, None
+    while it is kept. `run` is the id of the run, '' for none; `complete` is True if that run mirrored everything.
+    """
+
+    id: str
+    number: int
+    created: float
+    images: int
+    cause: str
+    run: str = ""
+    label: str = ""
+    protected: bool = False
+    complete: bool = True
+    dropped: float | None = None
+
+
+class Span(NamedTuple):
+    """A blob, by an id, that the snapshots with the numbers from `since` to before `until` need."""
+
+    blob: int
+    size: int
+    since: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A name that no sync moves and no pruning removes, since a POSIX time."""
+
+    name: str
+    reason: str
+    since: float
 
 
 @dataclass(frozen=True, slots=True)

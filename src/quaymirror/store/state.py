@@ -10,69 +10,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import InvalidName, StoreError
-from ..oci import Descriptor, Digest
+from ..oci import Digest
 from . import fsops
-from .database import Connection, Database, Format, Row, database_errors, open_database
+from .database import Connection, Row, database_errors, open_database
 from .records import AbsentImage, DiscoverySnapshot, ImageRecord
-
-_TABLES = """
-CREATE TABLE image (
-    name          TEXT PRIMARY KEY,   -- kolla/nova-api:2025.1-debian
-    registry      TEXT NOT NULL,      -- quay.io
-    source        TEXT NOT NULL,      -- the digest of the tag at the source
-    platforms     TEXT NOT NULL,      -- the platforms requested of an index, '' for all
-    root          TEXT NOT NULL,      -- the manifest or index that is stored
-    media_type    TEXT NOT NULL,
-    size          INTEGER NOT NULL,
-    mirrored      REAL NOT NULL,      -- POSIX time
-    run           TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE blob (
-    id            INTEGER PRIMARY KEY,
-    digest        TEXT NOT NULL UNIQUE,
-    media_type    TEXT NOT NULL,
-    size          INTEGER NOT NULL,
-    verified      REAL NOT NULL       -- POSIX time of the last verification
-);
-CREATE TABLE content (                -- everything that a root needs, itself included
-    root          TEXT NOT NULL,
-    platforms     TEXT NOT NULL,
-    blob          INTEGER NOT NULL REFERENCES blob(id),
-    PRIMARY KEY (root, platforms, blob)
-) WITHOUT ROWID;
-"""
-
-# Used by pruning.
-_PRUNING = """
-CREATE TABLE discovery (              -- the last discovery of each selection
-    scope         TEXT PRIMARY KEY,   -- quay.io kolla/*:2025.1-debian
-    complete      INTEGER NOT NULL,   -- whether it was complete
-    authenticated INTEGER NOT NULL,   -- whether this one or an earlier one used an API token
-    covered       INTEGER NOT NULL    -- number of mirrored images that the selection covers
-) WITHOUT ROWID;
-CREATE TABLE gone (                   -- images that complete discoveries did not find any more
-    name          TEXT PRIMARY KEY,
-    scope         TEXT NOT NULL,
-    since         REAL NOT NULL,      -- POSIX time of the first of these discoveries
-    seen          REAL NOT NULL       -- and of the last one
-) WITHOUT ROWID;
-CREATE TABLE orphan (                 -- blobs that no image needs
-    digest        TEXT PRIMARY KEY,
-    since         REAL NOT NULL       -- POSIX time when this was first noticed
-) WITHOUT ROWID;
-"""
-
-# For the images that need a blob: looked up for each blob that is pushed or may be deleted.
-_HOLDERS = "CREATE INDEX content_by_blob ON content (blob); CREATE INDEX image_by_root ON image (root, platforms);"
+from .schema import FORMAT
+from .snapshot_tables import IMAGES, SnapshotTables, image_of
 
 # Repositories to mount a blob from: more of them are of no use.
 _MAX_HOLDERS = 4
-# The application ID reads "QMir".
-FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS))
 
 
-class State(Database):
+class State(SnapshotTables):
     """The open state; see `Database`."""
 
     @classmethod
@@ -86,22 +35,21 @@ class State(Database):
 
     def image(self, name: str) -> ImageRecord | None:
         """Return the record of the image called `name`, None if it is missing or makes no sense."""
-        rows = self._query("SELECT * FROM image WHERE name = ?", name)
+        rows = self._query(f"{IMAGES} WHERE name = ?", name)
         return self._record(rows[0]) if rows else None
-
-    def images(self) -> list[ImageRecord]:
-        """Return every recorded image without its contents, sorted by name."""
-        rows = self._query("SELECT * FROM image ORDER BY name")
-        return [record for row in rows if (record := _image(row, ())) is not None]
 
     def usage(self) -> tuple[int, int]:
         """Return the number of recorded images, and the bytes of everything that they need."""
-        row = self._query("SELECT (SELECT count(*) FROM image), (SELECT coalesce(sum(size), 0) FROM blob)")[0]
+        query = """
+            SELECT (SELECT count(*) FROM image), (SELECT coalesce(sum(size), 0) FROM blob
+                WHERE id IN (SELECT blob FROM content JOIN image USING (version)))
+        """
+        row = self._query(query)[0]
         return row[0], row[1]
 
     def verified(self, digests: Iterable[Digest]) -> set[Digest]:
         """Return those of `digests` whose blobs were verified when they were stored, or later."""
-        query = "SELECT 1 FROM blob WHERE digest = ?"
+        query = "SELECT 1 FROM blob WHERE digest = ? AND verified > 0"
         with database_errors(self._path):
             return {digest for digest in digests if self._connection.execute(query, (str(digest),)).fetchone()}
 
@@ -110,7 +58,7 @@ class State(Database):
         query = """
             SELECT image.name FROM blob
             JOIN content ON content.blob = blob.id
-            JOIN image ON image.root = content.root AND image.platforms = content.platforms
+            JOIN image USING (version)
             WHERE blob.digest = ? LIMIT ?
         """
         found = {}
@@ -154,14 +102,14 @@ class State(Database):
         """Return the recorded images that were not found any more, sorted by name."""
         query = """
             SELECT gone.*, root, (SELECT sum(blob.size) FROM content JOIN blob ON blob.id = blob
-                WHERE content.root = image.root AND content.platforms = image.platforms) AS bytes,
-                discovery.complete, discovery.covered
-            FROM gone JOIN image USING (name) LEFT JOIN discovery USING (scope) ORDER BY name
+                WHERE content.version = image.version) AS bytes, discovery.complete, discovery.covered
+            FROM gone JOIN image USING (name) JOIN version ON version.id = image.version
+                LEFT JOIN discovery USING (scope) ORDER BY name
         """
         return [
             AbsentImage(
                 name=row["name"],
-                root=self._digest(row["root"]),
+                root=self.digest(row["root"]),
                 size=row["bytes"] or 0,
                 scope=row["scope"],
                 since=row["since"],
@@ -172,47 +120,29 @@ class State(Database):
             for row in self._query(query)
         ]
 
-    def contents(self, *, without: Iterable[str] = ()) -> dict[Digest, set[Digest]]:
-        """Return everything that the recorded images except those named in `without` need, by root."""
-        query = """
-            SELECT DISTINCT image.name, image.root, blob.digest FROM image
-            JOIN content ON content.root = image.root AND content.platforms = image.platforms
-            JOIN blob ON blob.id = content.blob
-        """
-        unwanted, needed = frozenset(without), dict[Digest, set[Digest]]()
-        with database_errors(self._path):
-            for row in self._connection.execute(query):
-                if row["name"] not in unwanted:
-                    needed.setdefault(self._digest(row["root"]), set()).add(self._digest(row["digest"]))
-
-        return needed
-
     def orphans(self) -> dict[Digest, float]:
         """Return the blobs that no image needed at the last pruning, with the time when that was first noticed."""
-        return {self._digest(row["digest"]): row["since"] for row in self._query("SELECT * FROM orphan")}
+        return {self.digest(row["digest"]): row["since"] for row in self._query("SELECT * FROM orphan")}
 
-    def untag(self, names: Iterable[str], orphans: Iterable[Digest], now: float) -> None:
-        """Delete images and everything that none of the others needs; `orphans` are all blobs that none needs."""
-        known, rows = self.orphans(), [(name,) for name in names]
+    def untag(self, names: Iterable[str]) -> None:
+        """Delete images by name."""
+        rows = [(name,) for name in names]
         with self._transaction() as connection:
+            # The index leaves out former names only: others may be those of other tools.
+            connection.executemany("INSERT INTO name (name) VALUES (?) ON CONFLICT DO NOTHING", rows)
             connection.executemany("DELETE FROM image WHERE name = ?", rows)
             connection.execute("DELETE FROM gone WHERE name NOT IN (SELECT name FROM image)")
-            connection.execute("DELETE FROM content WHERE (root, platforms) NOT IN (SELECT root, platforms FROM image)")
-            connection.execute("DELETE FROM blob WHERE id NOT IN (SELECT blob FROM content)")
+
+    def forget_unneeded(self, orphans: Iterable[Digest], now: float) -> None:
+        """Delete everything that no image and no kept snapshot needs; `orphans` are all blobs that none needs."""
+        known = self.orphans()
+        with self._transaction() as connection:
+            self.delete_unneeded(connection)
             connection.execute("DELETE FROM orphan")
             connection.executemany(
                 "INSERT INTO orphan VALUES (?, ?)",
                 [(str(digest), known.get(digest, now)) for digest in sorted(orphans)],
             )
-
-    def _digest(self, text: str) -> Digest:
-        """Used by deletion: an unreadable row must fail, because its content may still be needed."""
-        try:
-            return Digest.parse(text)
-        except InvalidName:
-            raise StoreError(
-                f"can't use {self._path}: a row of it makes no sense; move it away, then use verify --repair-state"
-            ) from None
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -220,41 +150,13 @@ class State(Database):
             yield connection
 
     def _insert(self, record: ImageRecord) -> None:
-        image = (record.name, record.registry, str(record.source), record.platforms)
-        root = (str(record.root.digest), record.root.media_type, record.root.size)
-        for node in record.contents:
-            self._connection.execute(
-                "INSERT INTO blob (digest, media_type, size, verified) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (str(node.digest), node.media_type, node.size, record.mirrored),
-            )
-            self._connection.execute(
-                "INSERT OR IGNORE INTO content SELECT ?, ?, id FROM blob WHERE digest = ?",
-                (root[0], record.platforms, str(node.digest)),
-            )
-
         self._connection.execute(
-            "INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*image, *root, record.mirrored, record.run),
+            "INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?)",
+            (record.name, self.add_version(record), record.mirrored, record.run),
         )
 
     def _record(self, row: Row) -> ImageRecord | None:
-        query = "SELECT blob.* FROM content JOIN blob ON blob.id = blob WHERE root = ? AND platforms = ?"
-        record = _image(row, self._query(query, row["root"], row["platforms"]))
+        query = "SELECT blob.* FROM content JOIN blob ON blob.id = blob WHERE version = ?"
+        record = image_of(row, self._query(query, row["version"]))
         # An image without contents, not even its root, would always be complete.
         return record if record is not None and record.root.digest in {n.digest for n in record.contents} else None
-
-
-def _image(row: Row, contents: Iterable[Row]) -> ImageRecord | None:
-    try:
-        return ImageRecord(
-            name=row["name"],
-            registry=row["registry"],
-            source=Digest.parse(row["source"]),
-            root=Descriptor(row["media_type"], Digest.parse(row["root"]), row["size"]),
-            contents=tuple(Descriptor(b["media_type"], Digest.parse(b["digest"]), b["size"]) for b in contents),
-            platforms=row["platforms"],
-            run=row["run"],
-            mirrored=row["mirrored"],
-        )
-    except InvalidName:
-        return None
