@@ -1,4 +1,4 @@
-"""The part of the state that is about sets of images: versions, snapshots, holds, and what they need."""
+"""The part of the state about sets of images: versions, snapshots, holds, and the content that they need."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class SnapshotTables(Database):
         return _records(self._query(f"{IMAGES} ORDER BY name"))
 
     def add_snapshot(self, snapshot: Snapshot, versions: Mapping[str, int], *, publishes: bool = False) -> Snapshot:
-        """Record a snapshot of `versions`, names and what they stand for; return it with its number.
+        """Record a snapshot of `versions` (by name), and return it with its number.
 
         Readers see it from now on if `publishes`, otherwise the recorded images.
         """
@@ -224,7 +224,7 @@ class SnapshotTables(Database):
         )
 
     def add_version(self, record: ImageRecord, *, verified: bool = True) -> int:
-        """Record what `record` stands for, with its contents, within a transaction; return the id.
+        """Record the version that `record` has, with its contents, within a transaction; return its id.
 
         Without `verified`, contents that are not known yet are verified before they are used.
         """
