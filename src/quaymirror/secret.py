@@ -120,3 +120,14 @@ class Credentials:
 
         pair = f"{self.username}:{self.secret.reveal()}".encode()
         return Secret(f"Basic {base64.b64encode(pair).decode()}")
+
+
+def decoded_basic(scheme: str, value: str) -> tuple[str, ...]:
+    """Return the password in the value of a `Basic` header; of other schemes nothing."""
+    if scheme.lower() != "basic":
+        return ()
+
+    try:
+        return (base64.b64decode(value).decode().partition(":")[2],)
+    except ValueError:
+        return ()

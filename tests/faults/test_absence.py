@@ -14,7 +14,7 @@ from pushing import organization
 from receiver import Breakage, Receiver
 from trouble import GLANCE, NOVA, two_images
 
-from quaymirror.testing import Fault, QuayServer, ReplaceBody, bad_gateway
+from quaymirror.testing import Fault, QuayServer, ReplaceBody, Status, bad_gateway
 
 # As Quay's nginx, or another proxy, answers while what is behind it restarts.
 PAGE = bad_gateway(404, "Not Found")
@@ -87,3 +87,93 @@ async def test_an_answer_of_the_registry_itself_counts(tmp_path: Path) -> None:
     registry.organization("kolla").repository("empty")
     async with QuayServer(registry) as server:
         await run("sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", cwd=tmp_path, check=0)
+
+
+JSON, TEXT, PAGE_TYPE = "application/json", "text/plain; charset=utf-8", "text/html"
+LOGIN = b"<html><form>Please log in</form></html>"
+# Answers that are no registry's own, whatever their status says.
+FOREIGN = {
+    "404 in plain text": Status(404, {"Content-Type": TEXT}, b"404 page not found\n"),
+    "404 without a body": Status(404),
+    "404 in JSON of a gateway": Status(404, {"Content-Type": JSON}, b'{"message": "no Route matched"}'),
+    "404 in JSON without a code": Status(404, {"Content-Type": JSON}, b"{}"),
+    "410 in HTML": Status(410, {"Content-Type": PAGE_TYPE}, LOGIN),
+    "403 in HTML": Status(403, {"Content-Type": PAGE_TYPE}, LOGIN),
+    "401 in HTML without a challenge": Status(401, {"Content-Type": PAGE_TYPE}, LOGIN),
+    "a page for a login with 200": Status(200, {"Content-Type": PAGE_TYPE}, LOGIN),
+    "200 without a body": Status(200),
+}
+
+
+def _prunes(server: QuayServer) -> list[str]:
+    words = ["sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", "--retries", "0", "--full-check"]
+    return [*words, "--prune", "--grace", "0", "--ignore-max-delete", "--report", "report.json"]
+
+
+# HEAD shows no body: there JSON counts, which is how Quay answers.
+CASES = [(where, answer) for where in ("the API's tags", "the registry's tags") for answer in FOREIGN]
+
+
+@pytest.mark.parametrize(("where", "answer"), [case for case in CASES if "API" in case[0] or "JSON" not in case[1]])
+async def test_an_answer_that_is_no_registrys_own_is_no_evidence(where: str, answer: str, tmp_path: Path) -> None:
+    path, discovery = PATHS[where]
+    async with QuayServer(two_images()) as server:
+        words = [*_prunes(server), "--discovery", discovery]
+        await run(*words, cwd=tmp_path, check=0)
+        # The registry's tags are looked up by the API as well if its answer is of no use.
+        server.faults.append(Fault(path, FOREIGN[answer]))
+        if discovery == "registry":
+            server.faults.append(Fault(PATHS["the API's tags"][0], FOREIGN[answer]))
+
+        done = await run(*words, cwd=tmp_path)
+
+    assert done.returncode in (3, 5), done.stderr
+    assert {*layouts.names(tmp_path / "mirror")} == {NOVA, GLANCE}
+    assert "no such tag" not in done.stderr
+    assert "since it was listed" not in done.stderr
+
+
+async def test_a_bare_404_to_head_is_confirmed_by_get(tmp_path: Path) -> None:
+    bare = Status(404)
+    async with QuayServer(two_images()) as server:
+        words = ["sync", "kolla", "*", "gone,2025.1-debian", "--server", server.url, "--to", "mirror"]
+        server.faults.append(Fault("^/v2/kolla/[a-z]+/manifests/gone", bare, method="HEAD"))
+        done = await run(*words, "--discovery", "registry", "--retries", "0", cwd=tmp_path, check=0)
+        asked = [(request.method, request.path) for request in server.requests if request.path.endswith("/gone")]
+
+    assert sorted(asked) == sorted(
+        (method, f"/v2/kolla/{name}/manifests/gone") for name in ("glance", "nova") for method in ("GET", "HEAD")
+    )
+    assert "failed" not in done.stderr.replace("failed           0", "")
+
+
+async def test_a_target_whose_404_is_not_its_own_lost_nothing(tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    async with QuayServer(organization(small_image("pushed"))) as server, Receiver() as target:
+        words = ["sync", "kolla", "*", TAG, "--server", server.url, "--to", target.address, "--state", state]
+        await run(*words, cwd=tmp_path, check=0)
+        for method in ("HEAD", "GET"):
+            target.breakages.append(Breakage(method, "/blobs/", lambda _: web.Response(status=404)))
+
+        verify = ["verify", target.address, "--state", state, "--retries", "0"]
+        done = await run(*verify, cwd=tmp_path)
+        target.breakages[:] = [Breakage("HEAD", "/blobs/", lambda _: web.Response(status=404))]
+        target.blobs.clear()
+        lost = await run(*verify, cwd=tmp_path)
+
+    assert "missing  sha256" not in done.stdout
+    assert done.returncode != 8
+    assert "missing  sha256" in lost.stdout
+    assert lost.returncode == 8
+
+
+ILLEGAL = [("kolla", "Nova"), ("kolla", "-nova"), ("kolla", "nova//api"), ("kolla", "nova,Glance"), ("k" * 256, "*")]
+
+
+@pytest.mark.parametrize(("name", "glob"), ILLEGAL)
+async def test_a_name_that_no_repository_can_have_is_refused_before_a_request(
+    name: str, glob: str, tmp_path: Path
+) -> None:
+    async with QuayServer(two_images()) as server:
+        await run("sync", name, glob, TAG, "--server", server.url, "--to", "mirror", cwd=tmp_path, check=2)
+        assert not server.requests

@@ -134,7 +134,7 @@ CASES: dict[str, Case] = {
         others_arrive=False,
     ),
     "HTML for a listing": Case(
-        UNAVAILABLE, "not JSON", path=LISTING, action=ReplaceBody(b"<html>", "text/html"), others_arrive=False
+        UNAVAILABLE, "page in HTML", path=LISTING, action=ReplaceBody(b"<html>", "text/html"), others_arrive=False
     ),
     "null for a listing": Case(
         UNAVAILABLE, "not a list", path=LISTING, action=ReplaceBody(b'{"repositories": null}'), others_arrive=False

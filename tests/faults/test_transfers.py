@@ -45,6 +45,7 @@ from quaymirror.testing import Status as Answer
 
 EVERYTHING = Selection("kolla", "*", TAG)
 MANIFESTS, BLOBS = r"^/v2/.*/manifests/", r"^/v2/.*/blobs/"
+GONE = Answer(404, {"Content-Type": "application/json"}, b'{"errors": [{"code": "BLOB_UNKNOWN", "message": "no"}]}')
 
 
 def one_image(*layers: int) -> Registry:
@@ -131,7 +132,7 @@ FAILING = {
         Fault(MANIFESTS, ExtraHeaders({"Content-Type": "application/vnd.oci.image.index.v1+json"})),
         UnsupportedContent,
     ),
-    "a blob that is gone": (Fault(BLOBS, Answer(404)), NotFound),
+    "a blob that is gone": (Fault(BLOBS, GONE), NotFound),
     "a redirect to something that is not HTTP": (Fault(BLOBS, Redirect("ftp://127.0.0.1/x")), UnsafeRedirect),
     "a redirect in circles": (Fault(".*", Redirect("/again"), listener="cdn"), UnsafeRedirect),
     "a manifest for others only": (Fault(MANIFESTS, Answer(403)), AccessDenied),
@@ -162,7 +163,7 @@ async def test_a_report_of_failed_images_keeps_no_exception_alive(tmp_path: Path
     gc.collect()
     before = {id(item) for item in gc.get_objects() if isinstance(item, QuaymirrorError)}
     async with QuayServer(registry) as server:
-        server.faults.append(Fault(BLOBS, Answer(404)))
+        server.faults.append(Fault(BLOBS, GONE))
         report = await mirror(server, tmp_path / "mirror", retries=0)
 
     gc.collect()
@@ -176,7 +177,7 @@ async def test_a_layer_that_one_repository_lost_comes_from_another_that_has_it(t
     names = sorted(images)
     shared = images[names[0]].blobs[1].digest
     async with QuayServer(registry) as server:
-        server.faults.append(Fault(rf"^/v2/kolla/{names[0]}/blobs/{shared}", Answer(404)))
+        server.faults.append(Fault(rf"^/v2/kolla/{names[0]}/blobs/{shared}", GONE))
         report = await mirror(server, tmp_path / "mirror")
 
     assert {outcome.reference.name for outcome in report.outcomes if outcome.error} <= {f"kolla/{names[0]}:{TAG}"}

@@ -171,7 +171,7 @@ class Receiver:
     async def _blob(self, request: Request, name: str, digest: str) -> web.Response:
         content = self.blobs[name].get(digest)
         if content is None:
-            return web.Response(status=404)
+            return refusal(404, "BLOB_UNKNOWN")
 
         return web.Response(headers={"Content-Length": str(len(content)), "Docker-Content-Digest": digest})
 
@@ -181,7 +181,7 @@ class Receiver:
 
         found = self.manifests[name].get(reference)
         if found is None:
-            return web.Response(status=404)
+            return refusal(404, "MANIFEST_UNKNOWN")
 
         headers = {"Docker-Content-Digest": _digest(found[1]), "Content-Length": str(len(found[1]))}
         return web.Response(body=found[1], headers=headers | {"Content-Type": found[0]})

@@ -40,8 +40,8 @@ class Checker:
         except NotFound:
             return CandidateSkipped(name, "deleted since it was listed")
         except AccessDenied as error:
-            if error.status != 401 or not self.catalog.traits.hides_private:
-                raise
+            if error.status != 401 or not error.codes or not self.catalog.traits.hides_private:
+                raise  # without an error of the API, a proxy may have answered
 
             # Quay answers anonymous clients the same for a deleted repository and for a private one.
             return CandidateSkipped(name, "deleted or private since it was listed")

@@ -15,10 +15,18 @@ class ConnectFailed(TransportError):
     """No connection: refused, unreachable, unknown name, or a failed TLS handshake."""
 
 
-class CertificateRefused(ConnectFailed):
-    """The TLS certificate of the host is expired or not trusted."""
+class HostUnusable(ConnectFailed):
+    """The host can't be used as it was named, and another attempt does not help: it speaks no TLS, for instance."""
 
     scope = Scope.IMAGE
+
+
+class CertificateRefused(HostUnusable):
+    """The TLS certificate of the host is expired or not trusted."""
+
+
+class NameUnknown(HostUnusable):
+    """The name service knows no address of the host."""
 
 
 class TimedOut(TransportError):

@@ -14,23 +14,39 @@ import anyio
 
 from ..errors import (
     AccessDenied,
-    CertificateRefused,
+    ConnectFailed,
     HostDown,
+    HostUnusable,
+    NameUnknown,
     NotFound,
     NotGranted,
     QuaymirrorError,
     RateLimited,
     ReadInterrupted,
     Scope,
+    ServiceError,
     Side,
     TimedOut,
     Unavailable,
     UnsafeRedirect,
 )
 from ..events import Observer, ignore
-from ..secret import Secret
+from ..secret import Secret, decoded_basic
 from ..values import dataclass
-from .answers import REDIRECTS, error_codes, is_own_answer, is_success, is_throttled, to_error
+from .answers import (
+    MAX_ERROR_BODY,
+    REDIRECTS,
+    SPEAKS_TLS,
+    ErrorBody,
+    described,
+    distorted,
+    is_proven,
+    is_success,
+    is_throttled,
+    media_type,
+    read_error,
+    to_error,
+)
 from .authorizer import Authorizer, Fixed
 from .exchange import Request, Response, Transport
 from .limiter import HostLimiter, Slot
@@ -42,7 +58,8 @@ T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
 _ERROR_BODY_SECONDS = 10.0
-_MAX_ERROR_BODY = 64 * 1024
+_ABSENT = (404, 410)
+_READING = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,8 @@ class _Hop:
     is_answer: bool = False
     """True if a challenge has been answered already."""
     redirects: int = 0
+    method: str = ""
+    """Used instead of the request's."""
 
 
 class _Errors:
@@ -152,7 +171,11 @@ class Client:
         """
         exchange = await self.send(request)
         with self._errors, exchange as response:
-            return parse(response, await self._read(response, limit))
+            body = await self._read(response, limit)
+            try:
+                return parse(response, body)
+            except QuaymirrorError as error:
+                raise distorted(error, response) from None
 
     async def _read(self, response: Response, limit: int) -> bytes:
         with anyio.move_on_after(self._timeouts.total):
@@ -181,16 +204,16 @@ class Client:
                             await self._probe(hop, limiter)
 
                         began = self._retries.clock()
+                        method = hop.method or request.method
                         response = await hop.transport.send(
-                            request.method, hop.url, hop.headers, request.body, name=hop.name, fresh=request.fresh
+                            method, hop.url, hop.headers, request.body, name=hop.name, fresh=request.fresh
                         )
                         limiter.record(response, self._retries.clock() - began)
-                except CertificateRefused as error:
-                    # No other request to the client's own host can succeed.
-                    raise error.replace(scope=limiter.health.given_up if hop.is_own else error.scope) from None
+                except HostUnusable as error:
+                    raise _permanent(error, hop, limiter) from None
 
                 exchange = Exchange(response, slot, "" if hop.is_own else hop.url)
-                if is_success(response):
+                if is_success(response) and not hop.method:
                     return exchange
 
                 hop = await self._next_hop(request, hop, exchange, limiter)
@@ -220,27 +243,41 @@ class Client:
     async def _next_hop(self, request: Request, hop: _Hop, exchange: Exchange, limiter: HostLimiter) -> _Hop:
         """Return where to send `request` next, or raise the error that its answer means."""
         with exchange as response:
+            if hop.method and response.status < 400:
+                raise Unavailable(f"{response.name}: a HEAD request is answered with 404, and GET with the content")
+
             if response.status in REDIRECTS:
-                return await self._redirected(request, hop, response)
+                return await self._redirected(request, hop, response, limiter)
+
+            if _needs_proof(request, hop, response):
+                # The answer to HEAD has no body that would show where it comes from.
+                return replace(hop, method="GET")
 
             # A challenge of another host is not the registry's, and gets no answer (CVE-2020-15157).
             if response.status != 401 or not hop.is_own or hop.is_answer:
                 raise await self._error(request, hop, response, limiter)
 
-            await _drain(response)
+            content = await _drain(response)
 
         # The slot is free again here: the token service may be behind the same limiter.
         challenge = response.all_headers("WWW-Authenticate")
         if not await self._authorizer.challenged(challenge, request.scope, hop.authorization):
-            raise AccessDenied(f"{response.name}: 401 Unauthorized: private, or needs credentials", status=401)
+            raise self._refusal(request, hop, response, content)
 
         if request.body is not None and not isinstance(request.body, bytes):
             raise ReadInterrupted(f"{response.name}: the token expired during the upload")
 
         return self._own_hop(request, await self._authorizer.header(request.scope), is_answer=True)
 
-    async def _redirected(self, request: Request, hop: _Hop, response: Response) -> _Hop:
+    async def _redirected(self, request: Request, hop: _Hop, response: Response, limiter: HostLimiter) -> _Hop:
         if not request.may_redirect:
+            if hop.is_own and not hop.origin.is_secure and response.headers.get("Location", "").startswith("https:"):
+                raise UnsafeRedirect(
+                    f"{hop.origin.netloc} redirects plain HTTP to HTTPS: write https:// instead of http://, "
+                    "or leave out ?insecure=true",
+                    scope=limiter.health.given_up,
+                )
+
             raise UnsafeRedirect(f"{response.name}: redirects elsewhere, which is not allowed for this request")
 
         if hop.redirects == _MAX_REDIRECTS:
@@ -255,16 +292,11 @@ class Client:
         if response.status >= 500 and limiter.health.is_down and not is_throttled(response):
             return HostDown(f"{response.name}: {response.status}")
 
-        error = to_error(response, error_codes(await _drain(response)), patience=self._retries.patience)
-        if not hop.is_own and response.status in ((401, 403, 404, 410) if request.location else (401, 403)):
-            # The next attempt gets a link with a new signature.
-            message = f"{response.name}: {error.status}, the link has expired or is invalid"
-            return Unavailable(message, status=error.status, codes=error.codes)
-
-        if hop.is_own and isinstance(error, NotFound) and not is_own_answer(response, error.codes):
-            # A proxy whose backend is down: Quay's nginx answered like this until May 2026.
-            message = f"{response.name}: {error.status} in HTML, which a proxy answered and no registry"
-            return Unavailable(message, status=error.status)
+        content = await _drain(response)
+        error = self._refusal(request, hop, response, content)
+        if response.status == 400 and not hop.origin.is_secure and b"HTTPS" in content:
+            # The words of nginx, Go and Apache for plain HTTP that is sent to a port for TLS.
+            raise ConnectFailed(f"{hop.origin.netloc} {SPEAKS_TLS}", scope=limiter.health.given_up)
 
         if hop.is_own and isinstance(error, AccessDenied) and (denial := self._authorizer.denial(request.scope)):
             return NotGranted(denial, status=error.status, codes=error.codes)
@@ -276,6 +308,39 @@ class Client:
             return error.replace(scope=Scope.IMAGE)
 
         return error
+
+    def _refusal(self, request: Request, hop: _Hop, response: Response, content: bytes) -> ServiceError:
+        """Return the error that the status and the body of an answer mean."""
+        body = read_error(content) if hop.is_own else replace(read_error(content), reason="")
+        if request.kind == "token" or _reveals(body.reason, hop.authorization):
+            body = replace(body, reason="")
+
+        error = to_error(response, body, patience=self._retries.patience)
+        if not hop.is_own and response.status in ((401, 403, *_ABSENT) if request.location else (401, 403)):
+            # The next attempt gets a link with a new signature.
+            message = f"{response.name}: {error.status}, the link has expired or is invalid"
+            return Unavailable(message, status=error.status, codes=error.codes)
+
+        if hop.is_own and not self._is_proven(request, response, error, body):
+            # A proxy whose backend is down: Quay's nginx answered like this until May 2026.
+            message = f"{response.name}: {error.status} {described(response)}, which a proxy answered and no registry"
+            return Unavailable(message, status=error.status)
+
+        return error
+
+    @staticmethod
+    def _is_proven(request: Request, response: Response, error: QuaymirrorError, body: ErrorBody) -> bool:
+        """Return True if an answer that says no is the server's own, or it makes no difference; see `is_proven`."""
+        if request.kind == "token" or not isinstance(error, NotFound | AccessDenied):
+            return True
+
+        if isinstance(error, NotFound) and (request.accept_any_404 or request.method not in _READING):
+            return media_type(response) != "text/html" or body.is_json
+
+        if request.method == "HEAD" and isinstance(error, NotFound):
+            return media_type(response) == "application/json" or bool(body.codes)
+
+        return is_proven(response, error, body)
 
     async def _probe(self, hop: _Hop, limiter: HostLimiter) -> None:
         """Ask a host that was down for something that doesn't depend on an image: any answer proves that it is back."""
@@ -291,6 +356,28 @@ class Client:
         return request.name or f"{self.origin.netloc}{request.path.partition('?')[0]}"
 
 
+def _needs_proof(request: Request, hop: _Hop, response: Response) -> bool:
+    is_bare = request.method == "HEAD" and hop.is_own and not hop.method and response.status in _ABSENT
+    return is_bare and not request.accept_any_404 and media_type(response) != "application/json"
+
+
+def _permanent(error: HostUnusable, hop: _Hop, limiter: HostLimiter) -> QuaymirrorError:
+    """Return the error of a host that can't be used: no other request to the client's own host can succeed."""
+    if isinstance(error, NameUnknown) and limiter.health.has_answered:
+        return error.replace(scope=Scope.ATTEMPT)  # name services fail, too
+
+    return error.replace(scope=limiter.health.given_up) if hop.is_own else error
+
+
+def _reveals(reason: str, authorization: Secret | None) -> bool:
+    """Return True if a server has put our credentials into the `reason` of its refusal."""
+    if authorization is None or not reason:
+        return False
+
+    scheme, _, value = authorization.reveal().partition(" ")
+    return any(part and part in reason for part in (value, *decoded_basic(scheme, value)))
+
+
 def _headers(request: Request, origin: Origin) -> dict[str, str]:
     condition = request.if_range
     return {
@@ -303,7 +390,7 @@ async def _drain(response: Response) -> bytes:
     """Return a small body, read to its end so that the connection can be reused; otherwise nothing."""
     try:
         with anyio.move_on_after(_ERROR_BODY_SECONDS):
-            return await response.read(_MAX_ERROR_BODY)
+            return await response.read(MAX_ERROR_BODY)
     except QuaymirrorError:
         pass
 

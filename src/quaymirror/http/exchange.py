@@ -23,6 +23,7 @@ class Request:
     - `name` replaces the path in messages, for paths that a server chose.
     - `if_range` makes the range conditional at the host that it is from, and is not shown to others.
     - `location` is the address that an earlier request like this was redirected to, and is requested directly.
+    - With `accept_any_404` nothing is concluded from a 404, so that one without the specification's error body counts.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Request:
     name: str = ""
     if_range: Validator | None = None
     location: str = ""
+    accept_any_404: bool = False
 
 
 class Response(Protocol):

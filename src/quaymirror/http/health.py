@@ -58,6 +58,11 @@ class Health:
         self.is_down: bool = False
         """True if the host fails most requests."""
 
+    @property
+    def has_answered(self) -> bool:
+        """True if the host has answered a request."""
+        return self._has_answered
+
     def pause_left(self, now: float) -> float:
         """Return the seconds until requests may be sent."""
         return max(0.0, self._closed_until - now)

@@ -7,14 +7,16 @@ translated, since their texts hold headers and signed URLs.
 from __future__ import annotations
 
 import asyncio
+import encodings.idna  # noqa: F401 - by name services: when it is needed, descriptors may have run out
 import errno
 import io
 import math
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import anyio
@@ -24,6 +26,8 @@ from ..__about__ import __version__
 from ..errors import (
     CertificateRefused,
     ConnectFailed,
+    HostUnusable,
+    NameUnknown,
     QuaymirrorError,
     ReadInterrupted,
     Scope,
@@ -40,12 +44,11 @@ from .origin import Origin, authority, request_target, shown
 from .rate import Throttle
 from .timeouts import Timeouts
 
-if TYPE_CHECKING:
-    import socket
-
 # Not similar to a browser: Quay answers 400 to browsers without its own header.
 USER_AGENT = f"quaymirror/{__version__}"
 _MAX_WRITE = 512 * 1024
+_NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+_PLAIN_HTTP = "for plain HTTP write http:// instead of https://, or add ?insecure=true"
 
 
 class AiohttpTransport:
@@ -74,7 +77,7 @@ class AiohttpTransport:
                 ttl_dns_cache=300,
                 force_close=fresh,
                 # aiodns, if installed, would be used instead and ignore nsswitch.
-                resolver=aiohttp.ThreadedResolver(),
+                resolver=_Resolver(),
                 # The user named the proxy, so it may have any address. Its own connections are not visible from here.
                 socket_factory=None if proxied else socket_factory,
                 ssl=tls if tls is not None else True,
@@ -141,6 +144,19 @@ class AiohttpTransport:
             scope.deadline = math.inf
 
         scope.deadline = anyio.current_time() + self._headers_seconds
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """Names the lack of descriptors, which the name service reports as a name that it does not know."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        try:
+            return await super().resolve(host, port, family)
+        except OSError:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            raise
 
 
 def _exact(url: str) -> URL:
@@ -281,14 +297,8 @@ def _lack(error: Exception, url: str) -> StoreError | None:
 def _translation(error: Exception, url: str, name: str) -> QuaymirrorError:
     host = Origin.of(url).netloc
     match error:
-        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return CertificateRefused(f"{host}: the TLS certificate is not trusted: {_reason(error)}")
-        case aiohttp.ClientConnectorError() if isinstance(error.os_error, AddressRefused):
-            return UnsafeRedirect(f"a server redirected to {host}, which is a private address: refused")
-        case aiohttp.ClientHttpProxyError(status=407):
-            return ConnectFailed(f"{host}: {PROXY_REFUSES}", scope=Scope.IMAGE)
-        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
-            return ConnectFailed(f"{host}: {_unconnected(error)}")
+        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError() | ssl.SSLError():
+            return _connection_error(error, host)
         case aiohttp.ConnectionTimeoutError():
             return TimedOut(f"{host}: the connection timed out")
         case TimeoutError():
@@ -300,11 +310,33 @@ def _translation(error: Exception, url: str, name: str) -> QuaymirrorError:
             return ReadInterrupted(f"{name}: the answer is not valid HTTP")
         case aiohttp.InvalidURL() | ValueError():
             return UnsafeRedirect(f"{host}: not a usable URL")
+        case aiohttp.ServerDisconnectedError() if url.startswith("http:"):
+            return ReadInterrupted(f"{name}: the connection broke before an answer (https:// is for TLS)")
         case _:
             return ReadInterrupted(f"{name}: the connection broke")
 
 
-def _unconnected(error: aiohttp.ClientError) -> str:
+def _connection_error(error: Exception, host: str) -> QuaymirrorError:
+    """Return the error for a connection that could not be made."""
+    cause = getattr(error, "os_error", None)
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return CertificateRefused(
+                f"{host}: the TLS certificate is not trusted: {_reason(error)} (--cafile names other authorities)"
+            )
+        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            return HostUnusable(f"{host} does not speak TLS as expected ({_reason(error)}): {_PLAIN_HTTP}")
+        case aiohttp.ClientConnectorDNSError() if getattr(cause, "errno", None) in _NO_SUCH_NAME:
+            return NameUnknown(f"{host}: {_unconnected(error)}")
+        case _ if isinstance(cause, AddressRefused):
+            return UnsafeRedirect(f"a server redirected to {host}, which is a private address: refused")
+        case aiohttp.ClientHttpProxyError(status=407):
+            return ConnectFailed(f"{host}: {PROXY_REFUSES}", scope=Scope.IMAGE)
+        case _:
+            return ConnectFailed(f"{host}: {_unconnected(error)}")
+
+
+def _unconnected(error: Exception) -> str:
     match error:
         case aiohttp.ClientHttpProxyError():
             return f"the proxy answered {error.status}"

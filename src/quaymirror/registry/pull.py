@@ -10,11 +10,13 @@ from ..errors import (
     DigestMismatch,
     InvalidName,
     NotFound,
+    QuaymirrorError,
     RangeRefused,
     ServiceError,
     SizeMismatch,
     UnsupportedContent,
 )
+from ..http.answers import distorted
 from ..http.client import Client, Exchange
 from ..http.dates import parse_http_date
 from ..http.exchange import Request, Response
@@ -218,9 +220,9 @@ class RegistryPuller:
 
         try:
             start = _start(exchange.response, blob, offset, blob.size if end is None else end)
-        except BaseException:
+        except QuaymirrorError as error:
             exchange.close(passed=False)
-            raise
+            raise distorted(error, exchange.response) from None
 
         return BlobStream(start, exchange)
 

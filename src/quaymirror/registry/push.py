@@ -83,9 +83,11 @@ class RegistryPusher:
     a usable answer; its docstring names only special ones.
     """
 
-    def __init__(self, client: Client, *, may_write: bool = True) -> None:
+    def __init__(self, client: Client, *, may_write: bool = True, is_evidence: bool = False) -> None:
         self._client = client
         self._may_write = may_write
+        # Content that seems absent is usually pushed. Where it counts as lost, only the registry itself may say so.
+        self._is_evidence = is_evidence
 
     @property
     def registry(self) -> str:
@@ -216,7 +218,14 @@ class RegistryPusher:
         self, repository: Repository, what: str, method: str, kind: str, *, also: Repository | None = None, **more: Any
     ) -> Request:
         """Return a request about `repository`; `also` is one to read from, and `more` fields of the request."""
-        return Request(f"/v2/{repository.name}/{what}", kind, method, scope=self._scope(repository, also), **more)
+        return Request(
+            f"/v2/{repository.name}/{what}",
+            kind,
+            method,
+            scope=self._scope(repository, also),
+            accept_any_404=not self._is_evidence,
+            **more,
+        )
 
     def _upload_request(
         self,
@@ -238,7 +247,8 @@ class RegistryPusher:
     def _about(self, upload: Upload, method: str) -> Request:
         """Return a request about an upload as a whole. Its location may contain a secret, so messages don't show it."""
         name = f"{self.registry}/v2/{upload.repository.name}/blobs/uploads/"
-        return Request(upload.location, "blobs", method, scope=self._scope(upload.repository), name=name)
+        scope = self._scope(upload.repository)
+        return Request(upload.location, "blobs", method, scope=scope, name=name, accept_any_404=True)
 
     async def _fetch(self, request: Request, parse: Callable[[Response, bytes], T]) -> T:
         return await self._client.fetch(request, limit=_MAX_ANSWER, parse=parse)

@@ -19,6 +19,7 @@ _GLOB_PARTS = re.compile(r"(?:[A-Za-z0-9._/*?-]|\[!?[A-Za-z0-9._/-]+\])+")
 _GLOB_CHARACTERS = re.compile(r"[A-Za-z0-9._/*?\[\]!-]*")
 _GLOB_RANGE = re.compile(r"(.)-(.)")
 _BRACKETS = re.compile(r"\[!?([^]]*)\]")
+_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 # A repository name has at most 255 characters; brackets make its glob longer, within reason.
 _MAX_GLOB = 1_000
 
@@ -75,6 +76,11 @@ def fault_of_glob(text: str) -> str:
 
     if not _GLOB_PARTS.fullmatch(text):
         return "write [ and ] in pairs around at least one character, and ! only right after ["
+
+    if not is_pattern(text) and not _REPOSITORY.fullmatch(text):
+        return (
+            "repositories have lower-case letters, digits, . _ - and /, and each part begins with a letter or a digit"
+        )
 
     return _fault_of_ranges(text)
 

@@ -37,7 +37,7 @@ async def verify_registry(address: RegistryAddress, context: TargetContext) -> V
     async with context.connect(
         address.origin, context.options, context.observer, namespace=address.namespace
     ) as client:
-        registry = RegistryPusher(client, may_write=False)
+        registry = RegistryPusher(client, may_write=False, is_evidence=True)
         await registry.ping()
         check = _Check(address, registry, RegistryPuller(client))
         # In batches, so that not all images wait for a connection at the same time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from ...errors import AccessDenied, CredentialsRefused, NotFound, Unavailable
@@ -78,7 +78,8 @@ class QuayAPI:
     async def find_namespace(self, name: str) -> str | None:
         """Return the kind of `name`, "organization" or "user", None if it is unknown: its listing looks the same."""
         for kind, path in (("organization", "organization"), ("user", "users")):
-            if await self._status(f"/api/v1/{path}/{quote(name)}") != 404:
+            # A user that does not exist is not found in other words than anything else: without an error code.
+            if await self._status(f"/api/v1/{path}/{quote(name)}", accept_any_404=kind == "user") != 404:
                 return kind
 
         return None
@@ -91,9 +92,9 @@ class QuayAPI:
         name = f"quaymirror-probe-{secrets.token_hex(8)}"
         return await self._status(f"/api/v1/repository/{quote(organization)}/{name}") in (200, 403, 404)
 
-    async def _status(self, path: str) -> int | None:
+    async def _status(self, path: str, *, accept_any_404: bool = False) -> int | None:
         try:
-            await self._get(path, lambda _, body: body)
+            await self._get(path, lambda _, body: body, accept_any_404=accept_any_404)
         except NotFound:
             return 404
         except AccessDenied as error:
@@ -101,8 +102,8 @@ class QuayAPI:
 
         return 200
 
-    async def _get(self, path: str, parse: Callable[[Response, bytes], T], *, patient: bool = True) -> T:
-        request = Request(path, kind="api", headers={"Accept": "application/json"}, patient=patient)
+    async def _get(self, path: str, parse: Callable[[Response, bytes], T], **more: Any) -> T:
+        request = Request(path, kind="api", headers={"Accept": "application/json"}, **more)
         return await self._client.fetch(request, limit=MAX_ANSWER, parse=parse)
 
 
