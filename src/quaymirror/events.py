@@ -132,20 +132,26 @@ class ImageStarted:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlanned:
-    """The manifests of an image are known: `blobs` of `total_bytes`, of which the target lacks `missing_bytes`."""
+    """The manifests of an image are known: `blobs` of `total_bytes`, of which the target lacks `missing_bytes`.
+
+    `own_layers` of `own_bytes` are fetched for this image, the others for images before it. Null: all.
+    """
 
     reference: Reference
     blobs: int
     total_bytes: int
     missing_bytes: int
+    own_layers: int | None = None
+    own_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BlobFinished:
-    """A blob was fetched, verified and stored."""
+    """A blob was fetched, verified and stored; `layer_of` is the image that a layer was fetched for."""
 
     digest: Digest
     size: int
+    layer_of: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +220,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The run starts no new images, and finishes those in flight."""
+    """The run starts no new images, and finishes those in flight, for a few seconds after a signal."""
 
     reason: str
+    by_signal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,16 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: max(0, length - 1)]}…"
 
 
+def shorten_middle(text: str, length: int) -> str:
+    """Return `text`, cut to `length` characters with an ellipsis in its middle: both ends of a name tell it apart."""
+    if len(text) <= length:
+        return text
+
+    head = max(0, length - 1) // 2
+    tail = max(0, length - 1 - head)
+    return f"{text[:head]}…{text[len(text) - tail :]}"[: max(0, length)]
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return a count with its noun: `1 image`, `2,000 images`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -12,6 +12,7 @@ from quaymirror.text import (
     human_rate,
     one_line,
     shorten,
+    shorten_middle,
     sparkline,
     table,
 )
@@ -113,3 +114,9 @@ def test_a_table_has_aligned_columns_without_control_characters() -> None:
 
 def test_one_line_is_of_bounded_length() -> None:
     assert len(one_line("\n" * 10_000)) == 500
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    assert shorten_middle("nova-compute-ironic", 11) == "nova-…ronic"
+    assert shorten_middle("nova", 4) == "nova"
+    assert [shorten_middle("nova", length) for length in range(4)] == ["", "…", "…a", "n…a"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import ConfigError
-from ..events import Event, ImageDerived, Observer, ignore
+from ..events import Event, ImageDerived, Notice, Observer, ignore
 from ..progress.combined import CombinedProgress
 from ..settings import OutputOptions
 from ..store.fsops import open_for_writing
@@ -35,8 +35,9 @@ def make_display(outputs: OutputOptions, progress: CombinedProgress) -> Display:
             from ..ui.dashboard import Dashboard
 
             dashboard = Dashboard(progress)
-            above = LogObserver(_logger(outputs, lambda line: dashboard.print(line.rstrip("\n")), messages_only=True))
-            return Display(above, run=dashboard.run)
+            log = LogObserver(_logger(outputs, lambda line: dashboard.print(line.rstrip("\n")), messages_only=True))
+            # The dashboard itself shows everything but notices.
+            return Display(log if outputs.verbose else lambda event: _only_notices(log, event), run=dashboard.run)
         case "plain":
             from ..ui.lines import Lines
 
@@ -51,6 +52,11 @@ def make_display(outputs: OutputOptions, progress: CombinedProgress) -> Display:
             return Display(for_run=lambda: JsonLines(_to_stdout))
         case _:
             return Display()
+
+
+def _only_notices(log: Observer, event: Event) -> None:
+    if isinstance(event, Notice):
+        log(event)
 
 
 def is_screen() -> bool:

@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from ..errors import StoreError
+from ..progress.images import received_by_image
 from ..progress.rates import Rates
 from ..progress.run import RunProgress
 from ..run.past_runs import PROGRESS_FILE
@@ -33,7 +34,9 @@ class ProgressFile:
     async def run(self) -> None:
         """Write a snapshot every second until this is cancelled."""
         while True:
-            self._rates.sample(self._progress.clock(), self._progress.meters.fetched_bytes)
+            now, meters = self._progress.clock(), self._progress.meters
+            self._rates.sample(now, meters.fetched_bytes)
+            self._rates.sample_images(now, received_by_image(self._progress.work, meters.in_flight))
             await self.write()
             await anyio.sleep(self.PERIOD_SECONDS)
 

@@ -49,7 +49,14 @@ def _sum(runs: Sequence[RunProgress], hosts: Hosts) -> RunProgress:
     for name in COUNTERS:
         setattr(total, name, reduce(operator.add, (getattr(run, name) for run in runs)))
 
+    total.finished_images.largest = sorted(
+        chain.from_iterable(run.finished_images.largest for run in runs), key=lambda image: image.bytes
+    )
     for run in runs:
+        total.samples.extend(run.samples)
+        total.work.update(run.work)
+        total.by_signal |= run.by_signal
+        total.finished_images.last.extend(run.finished_images.last)
         total.last_failures.extend(run.last_failures)
         total.last_notices.extend(run.last_notices)
 

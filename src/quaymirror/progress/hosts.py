@@ -19,10 +19,14 @@ _OTHER = "other hosts"
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A pause that a host asked for, `until` a time of the progress' clock."""
+    """A pause that a host asked for, `until` a time of the progress' clock.
+
+    `since` is the beginning of the first of several pauses between which the host did not answer.
+    """
 
     until: float
     reason: str
+    since: float = 0.0
 
 
 @dataclass(slots=True)
@@ -72,7 +76,8 @@ class Hosts(dict[str, Host]):
             case HostPaused():
                 host.pauses += 1
                 host.paused_s += event.seconds
-                host.pause = Pause(now + event.seconds, one_line(event.reason))
+                since = host.pause.since if host.pause is not None else now
+                host.pause = Pause(now + event.seconds, one_line(event.reason), since)
             case HostResumed():
                 host.pause = None
             case HostPaced():

@@ -24,10 +24,11 @@ from ..errors import (
     UnsupportedContent,
 )
 from ..events import Event, Outcome, Status
-from ..text import one_line
+from ..text import escape_controls, one_line
 from ..values import dataclass
 from .failed import FailedImage
 from .hosts import Hosts
+from .images import FinishedImages, ImageWork, new_samples
 from .meters import Meters
 
 LAST_KEPT = 10
@@ -116,8 +117,13 @@ class RunProgress:
     last_failures: deque[FailedImage] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
 
-    _work: dict[str, int | None] = field(default_factory=dict)
-    """The images in work by name, with their missing bytes as soon as they are planned."""
+    work: dict[str, ImageWork] = field(default_factory=dict)
+    """The images in work by full name, the first to be started first."""
+    finished_images: FinishedImages = field(default_factory=FinishedImages)
+    by_signal: bool = False
+    """True if a signal stops the run."""
+    samples: deque[int] = field(default_factory=new_samples)
+    """Bytes that were to be fetched for the last images."""
 
     def apply(self, event: Event) -> None:  # noqa: C901  (a flat table, one entry per class of event)
         """Fold `event` into the numbers."""
@@ -150,7 +156,7 @@ class RunProgress:
             case events.ImagePlanned():
                 self._plan(event)
             case events.BlobFinished():
-                pass  # the meters have its bytes
+                self._fetch(event)
             case events.ImageDerived():
                 self.findings[event.reference.full_name] = event.findings
             case events.ImageFinished():
@@ -160,7 +166,7 @@ class RunProgress:
             case events.Notice():
                 self.last_notices.append(one_line(event.message))
             case events.StopRequested():
-                self.stop_reason = one_line(event.reason)
+                self.stop_reason, self.by_signal = one_line(event.reason), event.by_signal
             case events.RunFinished():
                 self.finished = event
             case _:
@@ -242,22 +248,32 @@ class RunProgress:
     def _start(self, event: events.ImageStarted) -> None:
         self.started += 1
         self.in_work += 1
-        self._work[event.reference.full_name] = None
+        self.work[event.reference.full_name] = ImageWork(escape_controls(event.reference.name))
         if self.began_working is None:
             self.began_working = self.clock()
 
     def _plan(self, event: events.ImagePlanned) -> None:
-        name = event.reference.full_name
-        if name in self._work:
-            self._unplan(self._work[name])
-            self._work[name] = event.missing_bytes
+        image = self.work.get(event.reference.full_name)
+        if image is not None:
+            is_again = image.missing is not None
+            self._unplan(image)
+            image.plan(event)
             self.planned_in_work += 1
-            self.missing_in_work += event.missing_bytes
+            self.missing_in_work += image.missing or 0
+            if not is_again:
+                self.samples.append(image.bytes)
 
-    def _unplan(self, missing: int | None) -> None:
-        if missing is not None:
+    def _fetch(self, event: events.BlobFinished) -> None:
+        # The meters have the bytes of all blobs.
+        image = self.work.get(event.layer_of.full_name) if event.layer_of is not None else None
+        if image is not None:
+            image.layers_done += 1
+            image.bytes_done += event.size
+
+    def _unplan(self, image: ImageWork) -> None:
+        if image.missing is not None:
             self.planned_in_work -= 1
-            self.missing_in_work -= missing
+            self.missing_in_work -= image.missing
 
     def _finish(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -265,12 +281,17 @@ class RunProgress:
         self.fetched_by_images += outcome.bytes_fetched
         self.bytes_reused += outcome.bytes_reused
         # By name, since the digest of an image may have changed after it was started.
-        name = outcome.reference.full_name
-        if name in self._work:
+        image = self.work.pop(outcome.reference.full_name, None)
+        if image is not None:
             self.in_work -= 1
-            self._unplan(self._work.pop(name))
+            self._unplan(image)
         else:
             self.left_queue += 1
+
+        if image is None or image.missing is None:
+            self.samples.append(outcome.bytes_fetched)
+
+        self.finished_images.add(outcome)
 
         if outcome.status is Status.FAILED:
             self._fail(outcome)

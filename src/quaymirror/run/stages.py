@@ -161,7 +161,7 @@ class Stages:
     async def _watch(self, discovery: anyio.CancelScope) -> None:
         stop = self._run.stop
         await stop.wait()
-        self._run.emit(StopRequested(stop.reason or ""))
+        self._run.emit(StopRequested(stop.reason or "", stop.exit_code is not None))
         discovery.cancel()
 
     async def _watch_clock(self) -> None:

@@ -11,7 +11,7 @@ from ..catalog.base import PinnedImage
 from ..errors import AccessDenied, ContentMissing, Failure, NotFound, Phase, most_severe
 from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Platform, Reference
-from ..oci.manifest import Node
+from ..oci.manifest import Manifest, Node
 from ..progress.meters import Meters
 from ..registry.puller import ImageSource
 from ..store.records import ImageRecord
@@ -56,6 +56,7 @@ class ImagePlan:
     blobs: tuple[Descriptor, ...]
     missing: frozenset[Digest] = frozenset()
     moved: bool = False
+    configs: frozenset[Digest] = frozenset()
 
     @property
     def contents(self) -> tuple[Descriptor, ...]:
@@ -108,14 +109,7 @@ class ImageTransfer:
                 self.fetched_bytes = self._count(self.plan, context.counted)
                 return
 
-            context.observer(
-                ImagePlanned(
-                    reference,
-                    len(self.plan.blobs),
-                    self.plan.total_bytes,
-                    sum(node.size for node in self.plan.missing_nodes),
-                )
-            )
+            context.observer(self._planned(self.plan))
             self.phase = Phase.FETCH
             await self._fetch()
             try:
@@ -137,7 +131,16 @@ class ImageTransfer:
         graph = await reader.read()
         plan = ImagePlan(graph, graph.walk(), graph.blobs())
         missing = await target.missing_content(self._reference, plan.contents)
-        return ImagePlan(graph, plan.manifests, plan.blobs, frozenset(node.digest for node in missing), reader.moved)
+        configs = frozenset(node.config.digest for node in plan.manifests if isinstance(node, Manifest))
+        lacking = frozenset(node.digest for node in missing)
+        return ImagePlan(graph, plan.manifests, plan.blobs, lacking, reader.moved, configs)
+
+    def _planned(self, plan: ImagePlan) -> ImagePlanned:
+        blobs, _ = self._split_missing()
+        own = [blob for blob in blobs if blob.digest not in plan.configs]
+        missing = sum(node.size for node in plan.missing_nodes)
+        own_bytes = sum(blob.size for blob in own)
+        return ImagePlanned(self._reference, len(plan.blobs), plan.total_bytes, missing, len(own), own_bytes)
 
     def _count(self, plan: ImagePlan, counted: set[Digest]) -> int:
         """Return the bytes that would be fetched for this image; every blob is fetched for one image only."""
@@ -225,7 +228,8 @@ class ImageTransfer:
         self.slot.begun(blob.digest)
         if is_fetched:
             self.fetched_bytes += blob.size
-            context.observer(BlobFinished(blob.digest, blob.size))
+            is_layer = self.plan is not None and blob.digest not in self.plan.configs
+            context.observer(BlobFinished(blob.digest, blob.size, reference if is_layer else None))
 
     async def _publish(self, plan: ImagePlan) -> None:
         """Store the missing manifests and give the image its name."""

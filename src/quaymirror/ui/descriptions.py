@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime
+
 from .. import events
 from ..events import Event, HostPaced, Outcome, RunStarted, Status
 from ..progress.failed import FailedImage, explain
 from ..progress.forecast import expected_images, likely_images
+from ..progress.hosts import Pause
+from ..progress.rates import Speeds
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
+
+_LONG_SECONDS = 10.0
+# The part of a limit from which on it counts as reached.
+_NEARLY = 0.85
 
 
 def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one entry per class of event)
@@ -94,7 +103,43 @@ def stopping_text(progress: RunProgress) -> str:
     if progress.in_work == 0:
         return "nothing is in flight"
 
-    return f"up to 10 s for {counted(progress.in_work, 'image')} in flight; Ctrl-C again stops now"
+    if not progress.by_signal:
+        return f"finishing {counted(progress.in_work, 'image')} in flight"
+
+    return "up to 10 s for what is nearly done; Ctrl-C again stops now"
+
+
+def limiting_text(progress: RunProgress, speeds: Speeds) -> str:
+    """Return what limits the run; "" if nothing in particular is known. Pauses of hosts are not part of it."""
+    if progress.run is None or progress.finished is not None:
+        return ""
+
+    return next(_limits(progress, progress.run, speeds), "")
+
+
+def since_text(progress: RunProgress, pause: Pause, now: float) -> str:
+    """Return since when a host has not answered, "" for a short pause, which is normal while the rate adapts."""
+    if now - pause.since < _LONG_SECONDS or progress.run is None or progress.began is None:
+        return ""
+
+    moment = datetime.fromtimestamp(progress.run.started + pause.since - progress.began).astimezone()
+    return f"since {moment:%H:%M}  "
+
+
+def _limits(progress: RunProgress, run: RunStarted, speeds: Speeds) -> Iterator[str]:
+    if progress.meters.in_flight and speeds.idle >= _LONG_SECONDS:
+        yield f"nothing received for {human_duration(speeds.idle)}"
+
+    if run.limit_rate is not None and (speeds.current or 0) >= _NEARLY * run.limit_rate:
+        yield f"your limit of {human_rate(run.limit_rate)}"
+
+    unchecked = progress.checked < progress.matched
+    is_waiting = progress.in_work > progress.planned_in_work
+    for name, host in sorted(progress.hosts.items()):
+        for kind, is_needed, what in (("api", unchecked, "API"), ("manifests", is_waiting, "registry")):
+            pace = host.paces.get(kind)
+            if pace is not None and pace.rate is not None and is_needed:
+                yield f"the {what} of {name}, {pace.rate:,.{0 if pace.rate >= 10 else 1}f} requests/s"
 
 
 def pace_text(pace: HostPaced) -> str:

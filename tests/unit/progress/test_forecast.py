@@ -37,6 +37,35 @@ def test_planning_an_image_again_replaces_what_it_misses() -> None:
     assert remaining_bytes(told(*listing, events.ImageStarted(reference), *plans)) == 50
 
 
+def test_what_images_share_counts_once() -> None:
+    """The first of several images fetches the base, the others only wait for it."""
+    progress = told(run_started(), events.PageListed(1, 10, 10), events.ListingFinished(1, complete=True))
+    for number in range(10):
+        progress.apply(events.CandidateChecked("x", 1))
+        progress.apply(events.TagChecked(image(f"{number}")))
+
+    for number in range(6):
+        reference, own = image(f"{number}"), 105 if number == 0 else 5
+        progress.apply(events.ImageStarted(reference))
+        progress.apply(events.ImagePlanned(reference, 4, 105, 105, 4 if number == 0 else 1, own))
+
+    assert remaining(progress, 0) == 105 + 5 * 5 + 4 * 5
+    assert remaining(progress, 105) == 5 * 5 + 4 * 5
+
+
+def test_hosts_that_limit_requests_take_their_time() -> None:
+    progress = told(run_started(), events.PageListed(1, 100, 100), events.ListingFinished(1, complete=True))
+    for number in range(10):
+        progress.apply(events.CandidateChecked("x", 1))
+        progress.apply(events.TagChecked(image(f"{number}")))
+        progress.apply(events.ImageStarted(image(f"{number}")))
+        progress.apply(events.ImagePlanned(image(f"{number}"), 1, 10, 10))
+
+    progress.apply(events.HostPaced("quay.io", "api", 4, 2.0, 0))
+    assert seconds_left(progress, 1_000.0, 0.0) == 90 / 2
+    assert seconds_left(progress, 10.0, 0.0) == 100
+
+
 class TestWhatIsLeft:
     def progress(self, *, finished_images: int = 4, total: int = 10) -> RunProgress:
         progress = told(run_started(), events.PageListed(1, total, total), clock=Clock())

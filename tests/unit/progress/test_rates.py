@@ -1,38 +1,33 @@
+"""Rates from samples of byte counters."""
+
 from __future__ import annotations
 
 import pytest
 
-from quaymirror.progress.rates import Rates, Speeds
+from quaymirror.progress.rates import Rates
 
 
-class TestRates:
-    def test_say_nothing_in_the_first_second(self) -> None:
-        rates = Rates()
-        rates.sample(0, 0)
+def test_the_time_before_the_first_byte_does_not_count() -> None:
+    rates = Rates()
+    for second in range(60):
+        rates.sample(second, max(0, second - 40) * 100)
 
-        assert rates.speeds == Speeds()
+    assert rates.speeds.steady == pytest.approx(100)
 
-    def test_follow_the_last_seconds_and_the_last_minute(self) -> None:
-        rates, fetched = Rates(), 0
-        for second in range(101):
-            rates.sample(second, fetched)
-            fetched += 100 if second < 90 else 300
 
-        assert rates.speeds.current == 300
-        assert rates.speeds.steady == pytest.approx((50 * 100 + 10 * 300) / 60)
-        assert rates.speeds.history == pytest.approx((100.0,) * 18 + (300.0,) * 2)
+def test_the_time_without_a_byte_is_known() -> None:
+    rates = Rates()
+    for second in range(30):
+        rates.sample(second, min(second, 12) * 100)
 
-    def test_keep_a_bounded_number_of_samples_however_often_they_look(self) -> None:
-        rates = Rates()
-        for step in range(20_000):
-            rates.sample(step / 50, 0)
+    assert rates.speeds.idle == 17
 
-        assert len(rates._samples) <= 602
-        assert len(rates.speeds.history) <= 240
 
-    def test_fill_a_gap_with_its_mean(self) -> None:
-        rates = Rates()
-        rates.sample(0, 0)
-        rates.sample(30, 3_000)
+def test_each_image_has_its_own_rate_until_it_is_done() -> None:
+    rates = Rates()
+    for second in range(10):
+        rates.sample_images(second, {"slow": second * 10, "fast": second * 1_000})
 
-        assert rates.speeds.history == (100.0,) * 6
+    assert rates.speeds.images == {"slow": 10.0, "fast": 1_000.0}
+    rates.sample_images(10, {"slow": 100})
+    assert rates.speeds.images == {"slow": 10.0}

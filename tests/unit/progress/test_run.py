@@ -138,7 +138,7 @@ def test_memory_does_not_grow_with_images() -> None:
         progress.last_failures,
         progress.last_notices,
         progress.skip_reasons,
-        progress._work,
+        progress.work,
     ]
     assert all(len(texts) <= 32 for texts in kept)
     assert len(progress.hosts) <= 65

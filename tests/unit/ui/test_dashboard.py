@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,17 +16,30 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 from run_stories import HOSTILE, Run, runs
-from scene import Clock, Scene, finished, image, run_started
+from scene import MIB, Clock, Scene, finished, image, run_started
 
 from quaymirror import events
 from quaymirror.events import Status
+from quaymirror.oci import Digest
 from quaymirror.progress.combined import CombinedProgress
 from quaymirror.progress.rates import Speeds
 from quaymirror.progress.run import RunProgress
 from quaymirror.ui.dashboard import Dashboard, Frame, Screen, render
+from quaymirror.ui.dashboard.controls import Controls
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = st.tuples(st.integers(1, 220), st.integers(1, 60))
+
+
+@pytest.fixture(autouse=True)
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Show times in UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+
+    time.tzset()
 
 
 @pytest.fixture
@@ -163,14 +177,96 @@ def test_no_color_is_respected(scene: Scene) -> None:
     assert "\x1b[2m" in text
 
 
-def test_transfers_with_the_most_to_come_are_first() -> None:
-    scene = Scene(transfers=0, images=0)
-    for label, total, done in [("small", 1_000, 0), ("almost", 100_000, 99_990), ("large", 90_000, 0)]:
-        scene.transfer(label, total, done)
+def work(scene: Scene, name: str, *blobs: int, done: int = 0) -> None:
+    """Let an image fetch `blobs` of these sizes, of which the first has arrived."""
+    reference = image(name)
+    scene.progress.apply(events.ImageStarted(reference))
+    scene.progress.apply(events.ImagePlanned(reference, 9, 900 * MIB, 800 * MIB, len(blobs), sum(blobs)))
+    scene.progress.apply(events.BlobFinished(Digest.of(b""), blobs[0], reference))
+    for size in blobs[1:]:
+        scene.transfer(reference.name, size, done)
 
-    rows = [line.split()[0] for line in drawn(scene, 80, 24).lines[-3:]]
+
+def test_images_stay_in_the_order_in_which_they_began_with_their_layers() -> None:
+    scene = Scene(transfers=0, images=0)
+    scene.progress.apply(run_started())
+    for name in ("nova", "a-name-that-is-much-too-long-for-its-column-in-a-narrow-frame", "etcd"):
+        work(scene, name, 10 * MIB, 20 * MIB, 30 * MIB, done=5 * MIB)
+
+    rows = drawn(scene, 80, 24).lines[-4:]
     scene.close()
-    assert rows == ["large", "small", "almost"]
+    assert rows[0].split() == ["fetching", "3", "images,", "6", "transfers"]
+    assert [row.split()[0] for row in rows[1:]] == ["nova", "a-name-th…row-frame", "etcd"]
+    assert all(" 1 of 3 layers " in row and " 20.0 of 60.0 MiB" in row for row in rows[1:])
+
+
+def test_several_jobs_have_a_line_each_below_their_sum() -> None:
+    runs = [RunProgress(Clock()) for _ in range(3)]
+    for name, run in zip(("nightly", "weekly"), runs, strict=False):
+        run.apply(run_started(jobs=(name,)))
+        run.apply(events.CandidateChecked("x", 4))
+        run.apply(finished(image("x")))
+
+    combined = CombinedProgress(runs)
+    frame = render(combined.now(), Speeds(), width=80, height=24, now=1_000.0, runs=combined.runs)
+    jobs = [line.split() for line in frame.lines if line.startswith((" nightly", " weekly", " waiting"))]
+    assert [job[0] for job in jobs] == ["nightly", "weekly", "waiting"]
+    assert jobs[0][2:5] == ["1", "of", "4+"]
+
+
+def test_a_tall_frame_shows_the_last_and_the_largest_images(scene: Scene) -> None:
+    lines = drawn(scene, 120, 50).lines
+
+    assert any(line.split() == ["recent"] for line in lines)
+    assert any(line.startswith(" service-323  ") and "40.0 MiB fetched in 12 s" in line for line in lines)
+    assert any(line.split() == ["largest"] for line in lines)
+    assert not any(line.split() == ["recent"] for line in drawn(scene, 120, 30).lines)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "limit"),
+    [
+        (Speeds(19 * MIB, 19 * MIB), "your limit of 20.0 MiB/s"),
+        (Speeds(0.0, 0.0, idle=20.0), "nothing received for 20 s"),
+        (Speeds(5 * MIB, 5 * MIB), ""),
+    ],
+)
+def test_what_limits_the_run_is_shown(scene: Scene, speeds: Speeds, limit: str) -> None:
+    scene.progress.run = run_started(limit_rate=20 * MIB)
+    frame = render(scene.progress, speeds, width=80, height=24, now=scene.clock.now)
+
+    assert [line[10:] for line in frame.lines if line.startswith(" limit")] == ([limit] if limit else [])
+
+
+def test_a_host_that_limits_the_checks_is_shown(scene: Scene) -> None:
+    scene.progress.matched += 100
+
+    assert " limit    the API of quay.io, 4.8 requests/s" in drawn(scene, 80, 24).lines
+
+
+def test_a_stop_by_a_signal_says_how_long_it_takes(scene: Scene) -> None:
+    scene.progress.apply(events.StopRequested("interrupted", by_signal=True))
+
+    text = "interrupted; up to 10 s for what is nearly done; Ctrl-C again stops now"
+    assert f" stopping {text}" in drawn(scene, 100, 24).lines
+
+
+def test_the_title_of_the_window_and_the_taskbar_show_the_progress() -> None:
+    terminal = Terminal()
+    progress = RunProgress(Clock())
+    controls = Controls(terminal, {"TERM": "xterm-256color", "WT_SESSION": "1"})
+    progress.apply(run_started(organization="kolla\x1b"))
+    controls.begin()
+    for _ in range(2):
+        controls.show(progress)
+
+    controls.end()
+    title = "\x1b]2;quaymirror kolla\\x1b\x1b\\"
+    taskbar = "\x1b]9;4;1;0\x1b\\"
+    assert terminal.written == f"\x1b[22;2t{title}{taskbar}\x1b[23;2t\x1b]9;4;0\x1b\\"
+    plain = Terminal()
+    Controls(plain, {"TERM": "linux"}).show(progress)
+    assert plain.written == ""
 
 
 class Terminal(Console):
@@ -211,8 +307,7 @@ async def test_drawing_that_is_cancelled_gives_the_cursor_back() -> None:
         await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
 
-    assert terminal.written.endswith("\x1b[2K")
-    assert "\x1b[?25h" in terminal.written
+    assert "\x1b[2K" in terminal.written.rpartition("\x1b[?25h")[2]
 
 
 async def test_a_terminal_that_changed_its_size_is_cleared() -> None:

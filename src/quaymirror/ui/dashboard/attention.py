@@ -1,43 +1,46 @@
-"""Events that need attention: a stop, paused hosts, failures, notices."""
+"""Events that need attention: a stop, paused hosts, failures. Notices are lines above the dashboard."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
+from ...progress.failed import FailedImage
 from ...progress.hosts import Host
-from ...text import counted, human_duration
-from ..descriptions import pace_text
-from .rows import BAD, FAINT, FULL_WIDTH, WARN, Row, View
+from ...text import counted, human_duration, shorten_middle
+from ..descriptions import pace_text, since_text, stopping_text
+from .rows import BAD, FAINT, WARN, Row, View
+from .transfers import short_name
 
 _MAX_PAUSED = 3
-# From this height on hosts without limits are shown, too.
-_HOSTS_HEIGHT, _MAX_HOSTS = 40, 6
+# From this height on hosts are shown with their limits.
+_HOSTS_HEIGHT, _MAX_HOSTS = 34, 6
 
 
 def attention(view: View, room: int) -> list[Row]:
-    """Use at most a third of `room` for a stop, paused hosts, and the last failures and notices, newest first."""
+    """Use at most a third of `room` for a stop, paused hosts, and the last failures, newest first."""
     if room < 1:
         return []
 
     quota = max(1, room // 3)
     urgent = [*_stops(view), *_pauses(view)][:quota]
-    limited, unlimited = _hosts(view)
-    notices = [view.row("notice").add(notice) for notice in reversed(view.progress.last_notices)]
-    failures = [
-        view.row("failed", BAD).add(f"{failure.name}  ").add(str(failure), FAINT)
-        for failure in reversed(view.progress.last_failures)
-    ]
-    others = [*limited, *notices, *unlimited]
+    failures = [_failure(view, failure) for failure in reversed(view.progress.last_failures)]
+    others = _hosts(view)
     shown = max(quota - len(urgent) - min(len(others), quota // 4), 0)
     return [*urgent, *failures[:shown], *others][:quota]
+
+
+def _failure(view: View, failure: FailedImage) -> Row:
+    """Show the reason first; the name is what is shortened."""
+    row, name = view.row("failed", BAD), short_name(view.progress, failure.name)
+    row.add(str(failure), limit=max(row.room - 14, row.room * 2 // 3))
+    return row.add("  ").add(shorten_middle(name, max(0, row.room - 2)), FAINT)
 
 
 def _stops(view: View) -> Iterator[Row]:
     progress = view.progress
     if progress.stop_reason is not None:
-        text = f"{progress.stop_reason}; {progress.in_work:,} in flight are being finished"
-        yield view.row("stopping", WARN).add(text)
+        yield view.row("stopping", WARN).add(f"{progress.stop_reason}; {stopping_text(progress)}")
 
     if progress.listing_ended and progress.listing_broke_off:
         yield view.row("listing", WARN).add("broke off: images may be missing")
@@ -46,23 +49,22 @@ def _stops(view: View) -> Iterator[Row]:
 def _pauses(view: View) -> Iterator[Row]:
     for name, pause in view.progress.hosts.paused_at(view.now)[:_MAX_PAUSED]:
         left = human_duration(math.ceil(pause.until - view.now))
-        row = view.row("paused", WARN).add(f"{name}  {left}  ")
-        # A narrow row has room for the reason only.
-        incidents = _incidents(view.progress.hosts[name], row.room // 2) if view.width >= FULL_WIDTH else ""
-        yield row.add(pause.reason, FAINT, limit=row.room - len(incidents) - 1).end(incidents, FAINT)
+        since = since_text(view.progress, pause, view.now)
+        row = view.row("paused", WARN).add(f"{name}  {left}  {since}")
+        # The reason must not be cut off.
+        row.add(pause.reason, FAINT)
+        yield row.end(_incidents(view.progress.hosts[name], row.room - 1), FAINT)
 
 
-def _hosts(view: View) -> tuple[list[Row], list[Row]]:
-    """Return the hosts that limit the rate of requests, and in a high frame others; most incidents first."""
-    limited: list[Row] = []
-    others: list[Row] = []
-    for name, host in sorted(view.progress.hosts.items(), key=lambda named: (-named[1].incidents, named[0])):
-        if any(pace.rate is not None for pace in host.paces.values()):
-            limited.append(_host(view, name, host))
-        elif name and (host.paces or host.incidents) and view.height >= _HOSTS_HEIGHT and len(others) < _MAX_HOSTS:
-            others.append(_host(view, name, host))
+def _hosts(view: View) -> list[Row]:
+    """Return the hosts in a high frame, those with the most incidents first; paused ones are shown already."""
+    if view.height < _HOSTS_HEIGHT:
+        return []
 
-    return limited, others
+    paused = {name for name, _ in view.progress.hosts.paused_at(view.now)[:_MAX_PAUSED]}
+    hosts = sorted(view.progress.hosts.items(), key=lambda named: (-named[1].incidents, named[0]))
+    shown = [(name, host) for name, host in hosts if name and name not in paused and (host.paces or host.incidents)]
+    return [_host(view, name, host) for name, host in shown[:_MAX_HOSTS]]
 
 
 def _host(view: View, name: str, host: Host) -> Row:

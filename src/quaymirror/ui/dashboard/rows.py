@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
@@ -9,7 +11,7 @@ from rich.style import Style
 
 from ...progress.rates import Speeds
 from ...progress.run import RunProgress
-from ...text import BLOCKS, escape_controls
+from ...text import BLOCKS, escape_controls, human_bytes
 from ...values import dataclass
 
 # Few colours, from the terminal's own palette, which keeps dark and light themes readable.
@@ -104,6 +106,19 @@ class Row:
         return encodable(escape_controls(text), ascii_only=self._ascii_only)
 
 
+def add_bar(view: View, row: Row, share: float, width: int, style: Style = KNOWN) -> None:
+    """Append a bar of `width` cells, of which `share` is filled."""
+    halves = int(min(1.0, max(0.0, share)) * width * 2)
+    filled = view.glyphs.full * (halves // 2) + view.glyphs.half * (halves % 2)
+    row.add(filled, style).add(view.glyphs.rest * (width - len(filled)), FAINT)
+
+
+def of_total(done: float, total: str) -> str:
+    """Return bytes done of a `total`, without their unit if both have the same: `1.2 of 3.4 MiB`."""
+    number, _, unit = human_bytes(done).partition(" ")
+    return f"{number} of {total}" if total.endswith(f" {unit}") else f"{number} {unit} of {total}"
+
+
 def encodable(text: str, *, ascii_only: bool) -> str:
     """Return `text` in characters that a console can show which isn't UTF-8."""
     return text.replace("…", "...").encode("ascii", "backslashreplace").decode() if ascii_only else text
@@ -123,6 +138,8 @@ class View:
     height: int
     now: float
     ascii_only: bool
+    runs: Sequence[RunProgress] = ()
+    """The runs that `progress` is the sum of, if it is one."""
 
     @property
     def glyphs(self) -> Glyphs:

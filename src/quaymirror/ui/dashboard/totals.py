@@ -1,4 +1,4 @@
-"""The totals of a run: stages, images, bytes, speed."""
+"""The totals of a run: images, bytes, speed, and what limits it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from rich.style import Style
 
 from ...events import Status
-from ...progress.forecast import expected_images, likely_images, seconds_left
+from ...progress.forecast import expected_images, likely_images, seconds_left, total_bytes
+from ...progress.images import received_by_image
+from ...progress.run import RunProgress
 from ...text import counted, human_bytes, human_duration, human_rate, sparkline
-from ..descriptions import limits_text, subject, total_text
-from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View
+from ..descriptions import limiting_text, limits_text, subject, total_text
+from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, WARN, Row, View, add_bar, of_total
 
 # Failures come first, because a narrow row cuts off its end.
 _COUNTS = ((Status.FAILED, BAD), (Status.MIRRORED, GOOD), (Status.UNCHANGED, KNOWN), (Status.SKIPPED, FAINT))
+# The text after the bars of full totals.
+_TEXT = 28
 
 
 def full_totals(view: View) -> list[Row]:
@@ -23,18 +27,19 @@ def full_totals(view: View) -> list[Row]:
         _head(view),
         _route(view),
         view.row(),
-        *_stages(view),
-        view.row(),
+        *_checks(view),
         _images(view),
-        _add_retries(view, _add_counts(view, view.row(" "), _COUNTS)),
         _bytes(view),
-        _speed(view, "rate", reserved=14, width=7),
+        _add_counts(view, view.row("done"), _COUNTS),
+        _speed(view, "speed", reserved=16, width=10),
+        *_limit(view),
+        *_jobs(view),
     ]
 
 
 def small_totals(view: View) -> list[Row]:
     """Return the most important totals, as few rows as a low frame has."""
-    bar, size, speed = _images(view, ""), _short_bytes(view), _speed(view, "", reserved=12, width=1)
+    bar, size, speed = _short_images(view), _short_bytes(view), _speed(view, "", reserved=12, width=1)
     if view.height < 6:
         return [bar, _add_counts(view, view.row(), _COUNTS), size, speed]
 
@@ -68,32 +73,31 @@ def _route(view: View) -> Row:
     return row.add(route, FAINT, limit=row.room - len(limits) - 1).end(limits)
 
 
-def _stages(view: View) -> list[Row]:
+def _checks(view: View) -> list[Row]:
+    """Show the checks of repositories until they are over."""
     progress = view.progress
-    stages = [
-        ("listed", progress.listed),
-        ("matched", progress.matched),
-        ("checked", progress.checked),
-        ("queued", progress.waiting),
-        ("in flight", progress.in_work),
-        ("done", progress.done),
-    ]
-    names, counts = view.row(), view.row()
-    column = min(16, (view.width - 2 - TITLE) // (len(stages) - 1))
-    for number, (name, count) in enumerate(stages):
-        if number:
-            names.add("   ")
-            counts.column(view.glyphs.step, 3, FAINT)
+    if progress.run is None or (progress.listing_ended and progress.checked >= progress.matched):
+        return []
 
-        width = (column if number else TITLE) - 3
-        names.column(name, width, FAINT)
-        counts.column(f"{count:,}", width, STRONG if name == "done" else PLAIN)
-
-    return [names, counts]
+    more = "" if progress.listing_ended else "+"
+    row = view.row("checked")
+    text = f"{progress.checked:,} of {progress.matched:,}{more} repositories"
+    return [_with_bar(view, row, progress.checked / max(1, progress.matched), text)]
 
 
-def _images(view: View, title: str = "images") -> Row:
-    row, text = view.row(title), _fraction(view)
+def _with_bar(view: View, row: Row, share: float, text: str) -> Row:
+    add_bar(view, row, share, row.room - _TEXT - 2)
+    return row.add("  ").add(text)
+
+
+def _images(view: View) -> Row:
+    row = view.row("images")
+    _add_total_bar(view, row, row.room - _TEXT - 2)
+    return row.add("  ").add(_fraction(view))
+
+
+def _short_images(view: View) -> Row:
+    row, text = view.row(), _fraction(view)
     _add_total_bar(view, row, row.room - len(text) - 2)
     return row.end(text)
 
@@ -111,7 +115,7 @@ def _fraction(view: View) -> str:
 
 
 def _add_total_bar(view: View, row: Row, width: int) -> None:
-    """Draw failures first, so that one of thousands is visible and stays in its place."""
+    """Draw failures first, so that one of thousands is visible and stays in its place; images in work are last."""
     # During the listing the matched repositories are the better guess, and keep the bar from filling too early.
     progress = view.progress
     total = max(1, likely_images(progress), 0 if progress.listing_ended else progress.matched)
@@ -122,7 +126,16 @@ def _add_total_bar(view: View, row: Row, width: int) -> None:
         row.add(view.glyphs.full * (until - drawn), style)
         drawn = max(drawn, until)
 
-    row.add(view.glyphs.rest * (width - drawn), FAINT)
+    until = min(width, max(drawn, int(width * (end + _parts_in_work(progress)) / total)))
+    row.add(view.glyphs.full * (until - drawn), FAINT)
+    row.add(view.glyphs.rest * (width - until), FAINT)
+
+
+def _parts_in_work(progress: RunProgress) -> float:
+    """Return how many images the parts of those in work add up to."""
+    received = received_by_image(progress.work, progress.meters.in_flight)
+    parts = (min(1.0, received[name] / image.bytes) for name, image in progress.work.items() if image.bytes > 0)
+    return sum(parts)
 
 
 def _add_counts(view: View, row: Row, counts: Sequence[tuple[Status, Style]]) -> Row:
@@ -136,21 +149,33 @@ def _add_counts(view: View, row: Row, counts: Sequence[tuple[Status, Style]]) ->
     return row
 
 
-def _add_retries(view: View, row: Row) -> Row:
-    count = view.progress.hosts.retries
-    return row.end(counted(count, "retry", "retries"), FAINT) if count else row
-
-
 def _bytes(view: View) -> Row:
-    row = view.row("bytes").add(human_bytes(view.progress.bytes_fetched), STRONG)
-    row.add(" would be fetched   " if view.progress.is_dry_run else " fetched   ")
-    return row.add(human_bytes(view.progress.bytes_reused)).add(" saved by sharing")
+    progress = view.progress
+    row = view.row("bytes")
+    if progress.is_dry_run:
+        return row.add(human_bytes(progress.bytes_fetched), STRONG).add(" would be fetched")
+
+    received, total = progress.meters.fetched_bytes, total_bytes(progress)
+    share = received / total if total else 0.0
+    text = human_bytes(received) if total is None else of_total(received, _about(progress, total))
+    _with_bar(view, row, share, text)
+    saved = f"{human_bytes(progress.bytes_reused)} shared"
+    return row.end(saved, FAINT) if progress.bytes_reused else row
+
+
+def _about(progress: RunProgress, total: float) -> str:
+    is_known = progress.known_images - progress.done <= progress.planned_in_work
+    return ("" if is_known else "~") + human_bytes(total)
 
 
 def _short_bytes(view: View) -> Row:
-    row = view.row().add(human_bytes(view.progress.bytes_fetched), STRONG)
-    row.add(" to fetch  " if view.progress.is_dry_run else " fetched  ")
-    return row.add(f"{human_bytes(view.progress.bytes_reused)} saved")
+    progress = view.progress
+    total = None if progress.is_dry_run else total_bytes(progress)
+    if total is not None:
+        return view.row().add(of_total(progress.bytes_fetched, _about(progress, total)), STRONG)
+
+    row = view.row().add(human_bytes(progress.bytes_fetched), STRONG)
+    return row.add(" to fetch" if progress.is_dry_run else " fetched")
 
 
 def _speed(view: View, title: str, *, reserved: int, width: int) -> Row:
@@ -158,6 +183,33 @@ def _speed(view: View, title: str, *, reserved: int, width: int) -> Row:
     row = view.row(title).column(rate, 13, STRONG)
     history = sparkline(view.speeds.history, row.room - reserved, levels=view.glyphs.levels)
     return row.add(history, KNOWN).end(f"ETA {_eta(view):>{width}}")
+
+
+def _limit(view: View) -> list[Row]:
+    text = limiting_text(view.progress, view.speeds)
+    return [view.row("limit").add(text)] if text else []
+
+
+def _jobs(view: View) -> list[Row]:
+    """Show each of several runs in one line."""
+    if len(view.runs) < 2:
+        return []
+
+    room = max(2, view.height // 3)
+    rows = [view.row(), *(_job(view, run) for run in view.runs[:room])]
+    hidden = len(view.runs) - room
+    return rows if hidden <= 0 else [*rows, view.row().add(f"and {counted(hidden, 'more job')}", FAINT)]
+
+
+def _job(view: View, run: RunProgress) -> Row:
+    name = "" if run.run is None else ", ".join(run.run.jobs) or run.run.target
+    row = view.row().column(name or "waiting", min(30, view.width // 4), STRONG if run.run else FAINT).add("  ")
+    done, failed = f"{run.done:,} of {total_text(run)}", f"{run.failed:,} failed" if run.failed else ""
+    state = "" if run.finished is None else "ended"
+    share = run.done / likely_images(run) if likely_images(run) else 0.0
+    add_bar(view, row, share, row.room - 48, GOOD if run.finished is not None else KNOWN)
+    row.add("  ").column(done, 14).column(human_bytes(run.bytes_fetched), 12).column(failed, 12, BAD)
+    return row.end(state, FAINT)
 
 
 def _short_work(view: View) -> Row:
