@@ -31,7 +31,7 @@ def attention(view: View, room: int) -> list[Row]:
 
 
 def _failure(view: View, failure: FailedImage) -> Row:
-    """Show the reason first; the name is what is shortened."""
+    """Show the reason first; a long name is shortened."""
     row, name = view.row("failed", BAD), short_name(view.progress, failure.name)
     row.add(str(failure), limit=max(row.room - 14, row.room * 2 // 3))
     return row.add("  ").add(shorten_middle(name, max(0, row.room - 2)), FAINT)
