@@ -35,7 +35,9 @@ def schemas() -> dict[str, dict[str, Any]]:
             list[documents.InfoJson | documents.FailedInfoJson]
         ),
         "verify.schema.json": _Schema("The result of verify --json", 1).of(documents.VerificationJson),
-        "prune.schema.json": _Schema("The plan of prune --json", 1).of(documents.PruneJson),
+        "prune.schema.json": _Schema("The plan of prune --json", 1).of(
+            documents.PruneJson | list[documents.ForgottenJson]
+        ),
         "lock.schema.json": _Schema("A lock file", documents.LOCK_VERSION).of(documents.LockJson),
         "progress.schema.json": _progress(),
     }

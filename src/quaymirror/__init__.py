@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .oci import Digest, Platform, Reference, Repository
     from .progress.meters import Meters
     from .run.context import Stop
+    from .run.forgetting import LostImage, forget_lost
     from .run.info import image_infos
     from .run.jobs import Job, JobResult, run_jobs
     from .run.past_runs import JobStatus, job_statuses
@@ -67,6 +68,7 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "Limits",
+    "LostImage",
     "Meters",
     "Observer",
     "Options",
@@ -97,6 +99,7 @@ __all__ = [
     "discover",
     "errors",
     "events",
+    "forget_lost",
     "ignore",
     "image_infos",
     "job_statuses",
@@ -117,6 +120,7 @@ _MODULES = {
     "oci": ("Digest", "Platform", "Reference", "Repository"),
     "progress.meters": ("Meters",),
     "run.context": ("Stop",),
+    "run.forgetting": ("LostImage", "forget_lost"),
     "run.info": ("image_infos",),
     "run.jobs": ("Job", "JobResult", "run_jobs"),
     "run.past_runs": ("JobStatus", "job_statuses"),

@@ -304,12 +304,16 @@ class FilesJson(TypedDict):
 
 
 class VerificationJson(TypedDict):
-    """The result of `verify --json`. `fast` is true if only manifests were hashed."""
+    """The result of `verify --json`. `fast` is true if only manifests were hashed.
+
+    `refused` is the number of images of a registry that could not be checked, because access was denied.
+    """
 
     images: int
     blobs: int
     bytes: int
     fast: bool
+    refused: int
     damages: list[DamageJson]
     orphans: FilesJson
     partials: FilesJson
@@ -363,6 +367,14 @@ class PruneJson(TypedDict):
     partials: FilesJson
     freed_bytes: int
     snapshots: RetentionJson
+
+
+class ForgottenJson(TypedDict):
+    """An image that a registry has lost. `reason` is why its record is kept, null if it is forgotten."""
+
+    name: str
+    digest: str
+    reason: str | None
 
 
 class LockedImageJson(TypedDict):

@@ -35,7 +35,9 @@ class MemoryTarget:
         wanted = (reference.digest, reference.repository.registry, platforms)
         return record is not None and (record.source, record.registry, record.platforms) == wanted
 
-    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+    async def missing_content(
+        self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
+    ) -> list[Descriptor]:
         return [node for node in nodes if not self.has_content(reference, node)]
 
     def has_content(self, reference: Reference, node: Descriptor) -> bool:

@@ -67,6 +67,8 @@ class Receiver:
     `mounts`: whether it mounts. `limit`: the largest body it takes. `off_by_one`: whether it says one byte too many of
     a broken upload, as Quay does. `location`: what it makes of the path where an upload goes on. `late`: statuses with
     which it answers bodies of blobs that it has received and dropped. `forgets`: whether a broken body ends the upload.
+    `is_careless`: whether it takes manifests without their content. `issues`: whether its token service gives a token
+    for these scopes. `grants`: whether it then grants a scope.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Receiver:
         self.cuts: list[int] = []
         self.late: list[int] = []
         self.forgets = False
+        self.is_careless = False
         self.issues: Callable[[list[str]], bool] = lambda scopes: True
         self.grants: Callable[[str], bool] = lambda scope: True
         self.breakages: list[Breakage] = []
@@ -191,12 +194,14 @@ class Receiver:
         document: dict[str, Any] = json.loads(content)
         children = [child["digest"] for child in document.get("manifests", ())]
         blobs = [blob["digest"] for blob in (document.get("config"), *document.get("layers", ())) if blob]
-        if not (set(children) <= self.manifests[name].keys() and set(blobs) <= self.blobs[name].keys()):
+        has_all = set(children) <= self.manifests[name].keys() and set(blobs) <= self.blobs[name].keys()
+        if not has_all and not self.is_careless:
             return refusal(400, "MANIFEST_BLOB_UNKNOWN")
 
         stored = (request.headers["Content-Type"], content)
         self.manifests[name][reference] = self.manifests[name][_digest(content)] = stored
-        return web.Response(status=201, headers={"Docker-Content-Digest": _digest(content)})
+        headers = {"Docker-Content-Digest": _digest(content), "Location": f"/v2/{name}/manifests/{reference}"}
+        return web.Response(status=201, headers=headers)
 
     async def _upload(self, request: Request, name: str, session: str) -> web.StreamResponse:
         if request.method == "POST":
@@ -220,7 +225,7 @@ class Receiver:
         digest, source = request.query.get("mount"), request.query.get("from", "")
         if digest and self.mounts and digest in self.blobs[source]:
             self.blobs[name][digest] = self.blobs[source][digest]
-            return web.Response(status=201)
+            return web.Response(status=201, headers={"Location": f"/v2/{name}/blobs/{digest}"})
 
         session = f"session-{len(self.requests)}"
         self.uploads[session] = bytearray()
@@ -242,7 +247,8 @@ class Receiver:
             return refusal(400, "DIGEST_INVALID")
 
         self.blobs[name][digest] = bytes(held)
-        return web.Response(status=201, headers={"Docker-Content-Digest": digest})
+        headers = {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/blobs/{digest}"}
+        return web.Response(status=201, headers=headers)
 
     async def _status(self, request: Request, name: str, session: str, held: bytearray) -> web.StreamResponse:
         return self._accepted(name, session, 204)

@@ -17,10 +17,10 @@ from ..settings import Options
 from ..settings.register import field_values
 from ..store.prune import PrunePlan
 from ..store.records import AbsentImage
-from ..text import escape_controls, human_bytes, human_duration, local_time
+from ..text import counted, escape_controls, human_bytes, human_duration, local_time
 from .help import command_option, options
 from .messages import show_notice
-from .options import json_option
+from .options import json_option, make_options
 
 
 @click.command
@@ -34,7 +34,16 @@ def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json:
 
     Nothing is removed without --yes. Images go if complete runs of sync have missed
     them for --grace; blobs half a day after nothing needs them.
+
+    Of a registry (registry://HOST/PREFIX, as given to sync), show pushed images that it has lost. Those that the source
+    does not have any more are forgotten with --yes; nothing is deleted at the registry.
     """
+    if target.startswith("registry://"):
+        # Options of source and target are for registries only.
+        return _forget(
+            target, make_options(given), is_dry_run=dry_run is True or not (yes or also_yes), as_json=as_json
+        )
+
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
     plan = anyio.run(partial(prune_layout, path, wanted, dry_run=True))
     _show(plan, as_json=as_json)
@@ -49,6 +58,28 @@ def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json:
 
     done = anyio.run(partial(prune_layout, path, wanted, dry_run=False, observer=show_notice))
     click.echo(_sentence(done, done=True), err=True)
+    return 0
+
+
+def _forget(target: str, options: Options, *, is_dry_run: bool, as_json: bool) -> int:
+    from ..run.forgetting import forget_lost
+
+    images = anyio.run(partial(forget_lost, target, options, dry_run=is_dry_run, observer=show_notice))
+    if as_json:
+        click.echo(json.dumps([image.to_json() for image in images], indent=2))
+    else:
+        for image in images:
+            verb = "keep" if image.reason else "forget"
+            click.echo(escape_controls(f"{verb:<6}  {image.name}{'; ' if image.reason else ''}{image.reason}"))
+
+    gone = sum(not image.reason for image in images)
+    if not gone:
+        click.echo("Nothing to forget.", err=True)
+    elif is_dry_run:
+        click.echo(f"Would forget {counted(gone, 'image')}. Use --yes to do it.", err=True)
+    else:
+        click.echo(f"Forgot {counted(gone, 'image')}.", err=True)
+
     return 0
 
 

@@ -27,7 +27,12 @@ _PROGRESS_SECONDS = 5.0
 @click.command(cls=GroupedCommand)
 @click.argument("target")
 @command_option("--fast", is_flag=True, heading=Heading.CHECKS, help="Hash manifests only; check the sizes of blobs.")
-@command_option("--repair", is_flag=True, heading=Heading.CHECKS, help="Fetch missing and damaged blobs again.")
+@command_option(
+    "--repair",
+    is_flag=True,
+    heading=Heading.CHECKS,
+    help="Fetch missing and damaged blobs again; push to a registry what it lost.",
+)
 @command_option("--repair-state", is_flag=True, heading=Heading.CHECKS, help="First rebuild the state from the layout.")
 @json_option("Print an object with counts and every damaged blob.")
 @options("verify")
@@ -35,7 +40,8 @@ def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: b
     """Hash everything in the layout TARGET again, and report every missing or damaged blob.
 
     For a registry (registry://HOST/PREFIX, as given to sync), check that it still has everything that runs on this
-    machine pushed. The options of the source are for --repair.
+    machine pushed. The next run pushes what is missing, --repair does it at once. The options of the source are for
+    --repair.
 
     \b
     quaymirror verify /srv/mirror
@@ -66,8 +72,11 @@ def show_verdict(result: Verification) -> ExitCode:
     for noun, (count, size) in (("orphaned blob", result.orphans), ("partial file", result.partials)):
         text += f", {counted(count, noun)} ({human_bytes(size)})" if count else ""
 
-    click.echo(text, err=True)
-    return ExitCode.DAMAGED if result.damages else ExitCode.OK
+    if result.refused:
+        text += f", {counted(result.refused, 'image')} not checked: {result.refusal}"
+
+    click.echo(escape_controls(text), err=True)
+    return result.exit_code
 
 
 async def _verify(target: str, options: Options, wanted: dict[str, bool]) -> Verification:

@@ -30,6 +30,7 @@ from ..http.client import Client
 from ..http.exchange import Request, Response
 from ..http.origin import Origin, joined, request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
+from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..values import dataclass
 
 T = TypeVar("T")
@@ -79,13 +80,19 @@ class RegistryPusher:
     """A registry to push to. All errors name the target as their side.
 
     Requests without a large body are retried here. Methods of an upload send one request once, since the caller has to
-    resume. Each method raises a ServiceError if the registry rejects the request, and another QuaymirrorError without
-    a usable answer; its docstring names only special ones.
+    resume. With `denied_is_absent` content that may not be looked at counts as missing: this is how some registries
+    answer for a repository that does not exist.
+
+    Each method raises a ServiceError if the registry rejects the request, and another QuaymirrorError without a usable
+    answer; its docstring names only special ones.
     """
 
-    def __init__(self, client: Client, *, may_write: bool = True, is_evidence: bool = False) -> None:
+    def __init__(
+        self, client: Client, *, may_write: bool = True, denied_is_absent: bool = False, is_evidence: bool = False
+    ) -> None:
         self._client = client
         self._may_write = may_write
+        self._denied_is_absent = denied_is_absent
         # Content that seems absent is usually pushed. Where it counts as lost, only the registry itself may say so.
         self._is_evidence = is_evidence
 
@@ -118,14 +125,35 @@ class RegistryPusher:
         )
         return await self._unless_absent(request, _described)
 
-    async def has_blob(self, repository: Repository, blob: Descriptor) -> bool:
-        """Return True if `repository` has `blob` with its length."""
+    async def reads_back(self, repository: Repository, reference: str, digest: Digest) -> bool:
+        """Return True if the manifest `reference` exists and its bytes have `digest`."""
+        headers = {"Accept": mediatype.ACCEPT}
+        request = self._request(
+            repository, f"manifests/{reference}", "GET", "manifests", headers=headers, may_redirect=True
+        )
+        try:
+            return await self._client.fetch(
+                request, limit=MAX_MANIFEST_BYTES, parse=lambda _, body: digest.matches(body)
+            )
+        except NotFound:
+            return False
+
+    async def has_blob(self, repository: Repository, blob: Descriptor, *, any_length: bool = False) -> bool:
+        """Return True if `repository` has `blob` with its length, or with `any_length`."""
 
         def parse(response: Response, _: bytes) -> bool:
-            return response.headers.get("Content-Length", str(blob.size)) == str(blob.size)
+            return any_length or response.headers.get("Content-Length", str(blob.size)) == str(blob.size)
 
         request = self._request(repository, f"blobs/{blob.digest}", "HEAD", "blobs", may_redirect=True)
         return bool(await self._unless_absent(request, parse))
+
+    async def has_content(self, repository: Repository, node: Descriptor, *, any_length: bool = False) -> bool:
+        """Return True if `repository` has `node`; content of an unknown type may be there as a blob or a manifest."""
+        if not node.is_manifest and await self.has_blob(repository, node, any_length=any_length):
+            return True
+
+        found = await self.head_manifest(repository, str(node.digest))
+        return found is not None and found.digest == node.digest
 
     async def put_manifest(self, repository: Repository, reference: str, node: Descriptor, content: bytes) -> None:
         """Store `content`, the bytes of `node`, as `reference`, a tag or its digest.
@@ -136,9 +164,11 @@ class RegistryPusher:
         headers = {"Content-Type": node.media_type}
         request = self._request(repository, f"manifests/{reference}", "PUT", "manifests", headers=headers, body=content)
         with _refusals(f"{repository}:{reference}"):
-            stored = await self._fetch(request, _digest)
+            stored, is_usual = await self._fetch(
+                request, lambda response, _: (_digest(response, _), _is_usual(response))
+            )
 
-        if stored is None:
+        if stored is None or not is_usual:
             found = await self.head_manifest(repository, str(node.digest))
             stored = found.digest if found is not None else None
 
@@ -149,12 +179,28 @@ class RegistryPusher:
                 side=Side.TARGET,
             )
 
-    async def mount(self, repository: Repository, blob: Digest, source: Repository) -> Upload | None:
-        """Mount a `blob` of `source` in `repository`; if the registry starts an upload instead, return it."""
-        where = f"blobs/uploads/?mount={quote(str(blob))}&from={quote(source.name)}"
+    async def mount(
+        self, repository: Repository, blob: Descriptor, source: Repository, *, check: bool = False
+    ) -> Upload | None:
+        """Mount a `blob` of `source` in `repository`; if the registry starts an upload instead, return it.
+
+        With `check`, and after an unusual answer, the blob is looked for afterwards.
+
+        :raises NotFound: if it is not there then.
+        """
+        where = f"blobs/uploads/?mount={quote(str(blob.digest))}&from={quote(source.name)}"
         request = self._request(repository, where, "POST", "blobs", body=b"", also=source)
         with _refusals(str(repository)):
-            return await self._fetch(request, lambda response, _: self._begun(repository, response))
+            upload, is_usual = await self._fetch(
+                request, lambda response, _: (self._begun(repository, response), _is_usual(response))
+            )
+
+        if upload is None and (check or not is_usual) and not await self.has_blob(repository, blob):
+            raise NotFound(
+                f"{repository}: the target confirmed a mount of {blob.digest}, but does not have it", status=404
+            )
+
+        return upload
 
     async def begin(self, repository: Repository) -> Upload:
         """Start an upload."""
@@ -168,17 +214,21 @@ class RegistryPusher:
         return upload
 
     async def finish(
-        self, upload: Upload, digest: Digest, body: bytes | AsyncIterable[bytes] = b"", *, length: int = 0
+        self, upload: Upload, blob: Descriptor, body: bytes | AsyncIterable[bytes] = b"", *, length: int = 0
     ) -> None:
-        """Send the last `length` bytes of a blob, or all of them, and commit it.
+        """Send the last `length` bytes of a `blob`, or all of them, and commit it.
 
-        :raises UploadLost: if the registry has forgotten the upload.
+        :raises UploadLost: if the registry has forgotten the upload, or lacks the blob after an unusual answer.
         :raises DigestMismatch: if it received another digest.
         """
         separator = "&" if "?" in upload.location else "?"
-        path = f"{upload.location}{separator}digest={quote(str(digest))}"
-        with _refusals(f"{upload.repository}: blob {digest.short}"):
-            await self._once(self._upload_request(upload, "PUT", path, body, length), _nothing)
+        path = f"{upload.location}{separator}digest={quote(str(blob.digest))}"
+        with _refusals(f"{upload.repository}: blob {blob.digest.short}"):
+            request = self._upload_request(upload, "PUT", path, body, length)
+            is_usual = await self._once(request, lambda response, _: _is_usual(response))
+
+        if not is_usual and not await self.has_blob(upload.repository, blob):
+            raise UploadLost(f"{upload.repository}: the target confirmed {blob.digest}, but does not have it")
 
     async def append(self, upload: Upload, body: bytes | AsyncIterable[bytes], *, start: int, length: int) -> int:
         """Send `length` bytes of a blob from `start` on; return how many bytes the registry has now.
@@ -262,8 +312,7 @@ class RegistryPusher:
         except NotFound:
             return None
         except AccessDenied:
-            # Without write access this is how some registries answer for a repository that doesn't exist.
-            if self._may_write:
+            if not self._denied_is_absent:
                 raise
 
             return None
@@ -309,6 +358,11 @@ class RegistryPusher:
             ) from None
 
         return request_target(url)
+
+
+def _is_usual(response: Response) -> bool:
+    """Return True if an answer to a push is the one that the specification names: 201, or 202 for an upload."""
+    return response.status in (201, 202) and "Location" in response.headers
 
 
 def _nothing(response: Response, body: bytes) -> None:

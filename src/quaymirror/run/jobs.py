@@ -117,8 +117,8 @@ class JobResult:
         if self.failure is not None:
             codes.append(self.failure.exit_code)
 
-        if self.verification is not None and self.verification.damages:
-            codes.append(ExitCode.DAMAGED)
+        if self.verification is not None:
+            codes.append(self.verification.exit_code)
 
         return most_severe(codes)
 

@@ -28,7 +28,8 @@ async def verify(
     """Check that `target`, as given to sync, has everything that runs on this machine stored there.
 
     All blobs of an OCI image layout are hashed, with `fast` only its manifests. With `repair` missing and damaged blobs
-    are fetched again from the source; with `repair_state` the state is rebuilt from the layout first.
+    are fetched again from the source, and images of a registry that lack content are pushed again; with `repair_state`
+    the state is rebuilt from the layout first.
 
     :raises ConfigError: if `target` can't be verified like that.
     :raises LockHeld: if a run deletes blobs of the layout, or writes to it while it is to be repaired.
@@ -36,8 +37,13 @@ async def verify(
     """
     spec = find_target(target, options)
     if not spec.capabilities.repairable:
-        if fast or repair or repair_state:
-            raise ConfigError("--fast, --repair and --repair-state need an OCI image layout")
+        if fast or repair_state:
+            raise ConfigError("--fast and --repair-state need an OCI image layout")
+
+        if repair:
+            from .push_again import push_again
+
+            return await push_again(target, spec, options, observer)
 
         return await verify_target(spec, options, observer)
 

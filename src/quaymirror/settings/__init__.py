@@ -45,7 +45,9 @@ SELECTION, SOURCE = Heading.SELECTION, Heading.SOURCE
 REGISTRY_TARGET, LIMITS = Heading.REGISTRY_TARGET, Heading.LIMITS
 # The commands that ask the source, and those that pull from its registry.
 _ASK = ("list", "info", "verify")
-_PULL = ("list", "info", "verify")
+_PULL = ("list", "info", "verify", "prune")
+_READ = (*_ASK, "prune")
+_VERIFY = ("verify", "prune")
 # With less, the listing of a large organization would not arrive within its time limit.
 _LEAST_RATE = 1024
 _WEEK = 7 * 86_400.0
@@ -121,7 +123,7 @@ class SourceOptions(Group):
         DEFAULT_SERVER,
         accept=parse_server,
         common=True,
-        commands=_ASK,
+        commands=_READ,
     )
     api_token: Secret | None = None
     credentials: Credentials | None = None
@@ -163,9 +165,9 @@ class ClientOptions(Group):
     allow_realms: tuple[str, ...] = option(
         "--allow-realm HOST", "Trust the token service at this host, too.", (), accept=_realm, commands=_PULL
     )
-    cafile: Path | None = option("FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=_ASK)
+    cafile: Path | None = option("FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=_READ)
     retries: int = option(
-        "N", "How many times to retry a failed request.", 5, heading=LIMITS, least=0, most=1000, commands=_ASK
+        "N", "How many times to retry a failed request.", 5, heading=LIMITS, least=0, most=1000, commands=_READ
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -193,7 +195,7 @@ class TargetOptions(Group):
         "Directory with certificates for the target (*.crt, *.cert, *.key).",
         on_disk=existing_directory,
         heading=REGISTRY_TARGET,
-        commands=("verify",),
+        commands=_VERIFY,
         both="cert_dir",
     )
     dest_tls_verify: bool = option(
@@ -201,7 +203,7 @@ class TargetOptions(Group):
         "Whether to verify the target's certificate.",
         True,
         heading=REGISTRY_TARGET,
-        commands=("verify",),
+        commands=_VERIFY,
         both="tls_verify",
     )
     state: Path | None = option(
@@ -210,7 +212,7 @@ class TargetOptions(Group):
         on_disk=possible_directory,
         heading=REGISTRY_TARGET,
         shown_default="XDG state",
-        commands=("verify", "history", "watch"),
+        commands=("verify", "prune", "history", "watch"),
     )
     report_age: float = option(
         "DURATION",
@@ -247,7 +249,7 @@ class Limits(Group):
         common=True,
     )
     max_requests_per_second: float | None = option(
-        "N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_ASK
+        "N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_READ
     )
     max_duration: float | None = option(
         "DURATION", "Start nothing new after this time, such as 90m or 4h.", parse=_seconds

@@ -84,8 +84,8 @@ _WORDS = (
     ),
 )
 
-_PULL = {"heading": Heading.SOURCE, "commands": ("list", "info", "verify")}
-_PUSH = {"heading": Heading.REGISTRY_TARGET, "commands": ("verify",)}
+_PULL = {"heading": Heading.SOURCE, "commands": ("list", "info", "verify", "prune")}
+_PUSH = {"heading": Heading.REGISTRY_TARGET, "commands": ("verify", "prune")}
 # Options that give their value to a field of each side.
 _BOTH = (
     declare(

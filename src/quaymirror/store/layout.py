@@ -129,7 +129,9 @@ class OCILayout:
         """Return True if the pinned `reference` is complete under its name, for the same `platforms`."""
         return await self._executor.run(self._has_image, reference, platforms)
 
-    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+    async def missing_content(
+        self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
+    ) -> list[Descriptor]:
         """Return those of `nodes` that have to be fetched. Blobs that no run verified are verified, wrong ones deleted.
 
         :raises StoreError: if the missing blobs don't fit on the disk; see `SpaceReservation.reserve`.

@@ -69,6 +69,23 @@ class State(SnapshotTables):
 
         return found
 
+    def doubt(self, digests: Iterable[Digest]) -> None:
+        """Record that content is not where it was stored, until an image with it is recorded again."""
+        with self._transaction() as connection:
+            connection.executemany("UPDATE blob SET verified = 0 WHERE digest = ?", [(str(one),) for one in digests])
+
+    def doubted(self) -> frozenset[Digest]:
+        """Return the content that `doubt` was called for."""
+        return frozenset(
+            self._digest(row["digest"]) for row in self._query("SELECT digest FROM blob WHERE verified = 0")
+        )
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete the records of images, and of content that nothing else needs."""
+        self.untag(names)
+        with self._transaction() as connection:
+            self.delete_unneeded(connection)
+
     def commit(self, records: Iterable[ImageRecord]) -> None:
         """Record images, all or none of them. From then on they count as mirrored."""
         with self._transaction():

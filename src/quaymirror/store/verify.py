@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from ..documents import VerificationJson
-from ..errors import MirrorDamaged, StoreError
+from ..errors import ExitCode, MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
 from ..values import dataclass
 from .local_storage import LocalStorage
@@ -49,6 +49,21 @@ class Verification:
     orphans: tuple[int, int] = (0, 0)
     partials: tuple[int, int] = (0, 0)
     fast: bool = False
+    refused: int = 0
+    """The number of images of a registry that could not be checked, because access was denied."""
+    refusal: str = ""
+    """The reason of the first of these."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of a command that ends with this result."""
+        if self.damages:
+            return ExitCode.DAMAGED
+
+        if self.refused:
+            return ExitCode.CREDENTIALS if self.refused == self.images else ExitCode.PARTIAL
+
+        return ExitCode.OK
 
     def to_json(self) -> VerificationJson:
         """Return the result as JSON values."""
@@ -57,6 +72,7 @@ class Verification:
             "blobs": self.blobs,
             "bytes": self.bytes,
             "fast": self.fast,
+            "refused": self.refused,
             "damages": [
                 {"kind": damage.kind, "digest": str(damage.digest), "images": list(damage.images)}
                 for damage in self.damages

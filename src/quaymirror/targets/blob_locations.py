@@ -35,6 +35,7 @@ class BlobLocations:
         self._uploads: dict[Digest, anyio.Event] = {}
         self._doubted: set[Repository] = set()
         self._unmountable: set[Repository] = set()
+        self._proven: set[Repository] = set()
         self._trial = anyio.Lock()
         self._mounts, self._refusals = 0, 0
 
@@ -82,7 +83,7 @@ class BlobLocations:
             if self._location(node.digest, repository) is not None:
                 # One after the other until one succeeds: a registry that mounts nothing is asked a few times only.
                 async with nullcontext() if self._mounts else self._trial:
-                    is_mounted, upload = await self._try_mount(repository, node.digest, upload)
+                    is_mounted, upload = await self._try_mount(repository, node, upload)
 
                 if is_mounted:
                     return True, None
@@ -94,8 +95,9 @@ class BlobLocations:
         return False, upload
 
     async def _try_mount(
-        self, repository: Repository, digest: Digest, upload: Upload | None
+        self, repository: Repository, node: Descriptor, upload: Upload | None
     ) -> tuple[bool, Upload | None]:
+        digest = node.digest
         location = self._location(digest, repository)
         if location is None or not self._is_mounting:
             return False, upload
@@ -104,7 +106,9 @@ class BlobLocations:
             await self._registry.cancel(upload)
 
         try:
-            upload = await self._registry.mount(repository, digest, location)
+            # The first mount of what this run has uploaded to a repository shows whether mounts from there are true.
+            is_proven = digest in self._uploaded and location in self._proven
+            upload = await self._registry.mount(repository, node, location, check=not is_proven)
         except ServiceError as error:
             self._denied(location, error)
             return False, None
@@ -114,6 +118,7 @@ class BlobLocations:
             return False, upload
 
         self._mounts += 1
+        self._proven.add(location)
         self.add_blob(repository, digest)
         return True, None
 

@@ -120,7 +120,9 @@ class DerivedTarget:
         name, tag = reference.repository.name, reference.tag or ""
         return receipt.identity == await self._workers.run(calls.identity, destination, name, tag) != ""
 
-    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
+    async def missing_content(
+        self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
+    ) -> list[Descriptor]:
         """Return those of `nodes` that are neither staged nor at the target."""
         return [node for node in nodes if not self.has_content(reference, node)]
 

@@ -21,6 +21,7 @@ from ..values import dataclass
 from .spelling import check_spelling
 
 if TYPE_CHECKING:
+    from ..store.records import ImageRecord
     from ..store.verify import Verification
 
 
@@ -80,6 +81,29 @@ class TargetSpec(ABC):
         :raises QuaymirrorError: if the target can't be read.
         """
         raise ConfigError(f"{self} can't be verified: its images were checked when they were made")
+
+    async def recorded(self, options: Options) -> list[ImageRecord]:
+        """Return the images that runs from here have left at the target.
+
+        :raises ConfigError: if this machine has no record of them.
+        """
+        raise ConfigError(f"{self} keeps no record of its images on this machine")
+
+    async def lost(self, context: TargetContext) -> tuple[list[ImageRecord], dict[str, str]]:
+        """Return the recorded images that the target has lost, and why others are unknown, by name.
+
+        :raises ConfigError: as `recorded`.
+        :raises QuaymirrorError: if the target can't be read.
+        """
+        raise ConfigError(f"{self} keeps no record of its images on this machine")
+
+    async def forget(self, context: TargetContext, names: Sequence[str]) -> None:
+        """Delete the records of images.
+
+        :raises ConfigError: as `recorded`.
+        :raises LockHeld: if a run writes to the target.
+        """
+        raise ConfigError(f"{self} keeps no record of its images on this machine")
 
 
 @dataclass(frozen=True, slots=True)

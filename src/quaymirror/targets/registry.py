@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,6 +15,7 @@ from .kinds import TargetContext, TargetKind, TargetSpec
 from .registry_address import RegistryAddress, check_selection, parse_address
 
 if TYPE_CHECKING:
+    from ..store.records import ImageRecord
     from ..store.verify import Verification
     from .registry_target import RegistryTarget
 
@@ -51,6 +53,24 @@ class RegistrySpec(TargetSpec):
         from .registry_verify import verify_registry
 
         return await verify_registry(self.address, context)
+
+    async def recorded(self, options: Options) -> list[ImageRecord]:
+        """Return the images that runs from here have pushed."""
+        from .registry_verify import read_records
+
+        return read_records(self.address, options)
+
+    async def lost(self, context: TargetContext) -> tuple[list[ImageRecord], dict[str, str]]:
+        """Return the pushed images that the registry has lost; see `TargetSpec.lost`."""
+        from .registry_verify import lost_images
+
+        return await lost_images(self.address, context)
+
+    async def forget(self, context: TargetContext, names: Sequence[str]) -> None:
+        """Delete the records of images; at the registry nothing changes."""
+        from .registry_verify import forget_images
+
+        await forget_images(self.address, context, names)
 
 
 def _claims(text: str, _settings: Options) -> bool:

@@ -62,6 +62,11 @@ class RegistryTarget:
         self._names = TargetNames(address, context.observer)
         self._tags: dict[Reference, Digest | None] = {}
         self._contents: dict[tuple[Repository, Digest], bytes] = {}
+        self._roots: dict[str, Digest] = {}
+        self._doubted = state.doubted()
+        self._suspects: set[str] = set()
+        self._is_proven = False
+        self._proof = anyio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -79,7 +84,7 @@ class RegistryTarget:
             if read_only:
                 state, notice = _read_state(address, context.options)
             else:
-                state, notice = await _lock_state(address, context, stack)
+                state, notice = await lock_state(address, context, stack)
 
             stack.callback(state.close)
             if notice:
@@ -88,7 +93,7 @@ class RegistryTarget:
             client = await stack.enter_async_context(
                 context.connect(address.origin, context.options, context.observer, namespace=address.namespace)
             )
-            registry = RegistryPusher(client, may_write=not read_only)
+            registry = RegistryPusher(client, may_write=not read_only, denied_is_absent=read_only)
             await registry.ping()
             yield cls(address, registry, RegistryPuller(client), state, context, read_only=read_only)
 
@@ -99,7 +104,7 @@ class RegistryTarget:
         """
         place = self._names.claim(reference)
         record = await self._serial.run(self._recorded, reference, platforms)
-        if record is not None and not self._must_check:
+        if record is not None and not self._must_check and reference.name not in self._suspects:
             return True
 
         assert place.tag is not None
@@ -109,6 +114,10 @@ class RegistryTarget:
             self._locations.doubt(place.repository)
 
         wanted = record.root.digest if record is not None else None if platforms else reference.digest
+        if reference.name in self._suspects:
+            self._locations.doubt(place.repository)
+            return False
+
         if found is None or found.digest != wanted:
             return False
 
@@ -121,27 +130,30 @@ class RegistryTarget:
         self._tags.pop(place, None)
         return True
 
-    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
-        """Return those of `nodes`, the last of which is the root, that are not in the repository of the image.
+    async def missing_content(
+        self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
+    ) -> list[Descriptor]:
+        """Return those of `nodes` that are not in the repository of the image.
 
         :raises QuaymirrorError: if the registry gives no usable answer.
         """
         repository, locations = self._names.claim(reference).repository, self._locations
-        root = nodes[-1]
-        await self._look_for(repository, root)
-        if locations.has(repository, root.digest):
-            # No registry takes a manifest before the content it refers to.
-            locations.add_content(repository, [node.digest for node in nodes])
-            return []
+        is_suspect = reference.name in self._suspects
+        if root is not None:
+            self._roots[reference.name] = root.digest
+            if not is_suspect and await self._look_for(repository, root):
+                # No registry takes a manifest before the content it refers to.
+                locations.add_content(repository, [node.digest for node in nodes])
+                return []
 
         holders = await self._serial.run(self._state.holders, [node.digest for node in nodes])
         for digest, names in holders.items():
             locations.add_earlier(repository, digest, [self._address.place(name).repository for name in names])
 
-        children = [node for node in nodes[:-1] if node.is_manifest]
-        await run_all(
-            partial(self._look_for, repository, node) for node in children if not locations.has(repository, node.digest)
-        )
+        self._add_source(reference, nodes)
+        unknown = [node for node in nodes if not locations.has(repository, node.digest) and node != root]
+        look = self._look_everywhere if is_suspect else self._look_for_manifest
+        await run_all(partial(look, repository, node) for node in (nodes if is_suspect else unknown))
         missing = [node for node in nodes if not locations.has(repository, node.digest)]
         return await self._not_mountable(repository, missing) if self._read_only else missing
 
@@ -184,19 +196,16 @@ class RegistryTarget:
     async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Store a manifest by its digest.
 
+        Once the registry has shown that it stores what it is sent, the root of an image is stored by its tag only.
+
         :raises ContentMissing: if the registry lacks content that was recorded as present; the record is dropped.
         :raises QuaymirrorError: if the registry rejects it.
         """
         repository = self._repository(reference)
-        try:
-            await self._registry.put_manifest(repository, str(node.digest), node, content)
-        except ContentMissing:
-            self._locations.doubt(repository)
-            self._locations.drop(repository)
-            raise
-
         self._contents[repository, node.digest] = content
-        self._locations.add_content(repository, [node.digest])
+        if not self._is_proven or node.digest != self._roots.get(reference.name):
+            await self._put(repository, str(node.digest), node, content)
+            self._locations.add_content(repository, [node.digest])
 
     def blob_file(self, node: Descriptor) -> None:
         """Return None: blobs in a registry are not files."""
@@ -207,19 +216,66 @@ class RegistryTarget:
     async def commit(self, record: ImageRecord) -> None:
         """Tag an image whose content is present, and record that.
 
+        The first image of a run is read back, and so are the next ones until one is there.
+
+        :raises ContentMissing: if the registry lacks content that it confirmed, or that was recorded as present.
         :raises QuaymirrorError: if the registry rejects the tag.
         :raises StoreError: if the state can't be written.
         """
         place, root = self._address.place(record.name), record.root
         assert place.tag is not None
         if self._tags.pop(place, None) != root.digest:
-            await self._registry.put_manifest(place.repository, place.tag, root, await self._content(place, root))
+            await self._put(place.repository, place.tag, root, await self._content(place, root))
+
+        if not self._is_proven:
+            async with self._proof:
+                if not self._is_proven:
+                    await self._prove(place, record)
 
         await self._record(record)
+        self._suspects.discard(record.name)
+        self._roots.pop(record.name, None)
         for node in record.contents:
             self._contents.pop((place.repository, node.digest), None)
 
         self._locations.drop(place.repository)
+
+    async def _put(self, repository: Repository, name: str, node: Descriptor, content: bytes) -> None:
+        try:
+            await self._registry.put_manifest(repository, name, node, content)
+        except ContentMissing:
+            self._locations.doubt(repository)
+            self._locations.drop(repository)
+            raise
+
+    async def _prove(self, place: Reference, record: ImageRecord) -> None:
+        """Check that the registry really has an image that it has confirmed.
+
+        :raises ContentMissing: if it does not.
+        """
+        repository, lost = place.repository, []
+
+        async def look(node: Descriptor) -> None:
+            # Some registries tell wrong lengths.
+            if not await self._registry.has_content(repository, node, any_length=True):
+                lost.append(node)
+
+        assert place.tag is not None
+        if not await self._registry.reads_back(repository, place.tag, record.root.digest):
+            lost.append(record.root)
+        else:
+            await run_all(partial(look, node) for node in record.contents if node.digest != record.root.digest)
+
+        if lost:
+            self._suspects.add(record.name)
+            self._locations.doubt(repository)
+            self._locations.drop(repository)
+            # The tag may be there: without this, a later run would take the image for complete.
+            await self._serial.run(self._state.commit, [record])
+            await self._serial.run(self._state.doubt, [record.root.digest])
+            raise ContentMissing(f"{place}: the target confirmed {lost[0].digest}, but does not have it")
+
+        self._is_proven = True
 
     async def _content(self, place: Reference, root: Descriptor) -> bytes:
         """Return a manifest that was stored before, by this run or under another tag."""
@@ -235,6 +291,9 @@ class RegistryTarget:
         if record is None or (record.source, record.registry, record.platforms) != wanted:
             return None
 
+        if record.root.digest in self._doubted:
+            self._suspects.add(reference.name)
+
         if self._names.needs_history:
             self._names.load(self._state.images())
 
@@ -246,9 +305,27 @@ class RegistryTarget:
 
         self._names.record(record)
 
-    async def _look_for(self, repository: Repository, node: Descriptor) -> None:
+    def _add_source(self, reference: Reference, nodes: Sequence[Descriptor]) -> None:
+        """Mount from the source repository if it is in this registry."""
+        if reference.repository.registry == self._registry.registry:
+            for node in nodes:
+                if not node.is_manifest:
+                    self._locations.add_earlier(self._repository(reference), node.digest, [reference.repository])
+
+    async def _look_for(self, repository: Repository, node: Descriptor) -> bool:
         found = await self._registry.head_manifest(repository, str(node.digest))
-        if found is not None and found.digest == node.digest:
+        is_there = found is not None and found.digest == node.digest
+        if is_there:
+            self._locations.add_content(repository, [node.digest])
+
+        return is_there
+
+    async def _look_for_manifest(self, repository: Repository, node: Descriptor) -> None:
+        if node.is_manifest:
+            await self._look_for(repository, node)
+
+    async def _look_everywhere(self, repository: Repository, node: Descriptor) -> None:
+        if await self._registry.has_content(repository, node):
             self._locations.add_content(repository, [node.digest])
 
     async def _not_mountable(self, repository: Repository, nodes: Sequence[Descriptor]) -> list[Descriptor]:
@@ -276,9 +353,14 @@ def _read_state(address: RegistryAddress, options: Options) -> tuple[State, str 
     return State.open(state_path(address, options), read_only=True)
 
 
-async def _lock_state(
+async def lock_state(
     address: RegistryAddress, context: TargetContext, stack: AsyncExitStack
 ) -> tuple[State, str | None]:
+    """Open the state of pushes for writing, as long as `stack` is open; return it with a notice if it was damaged.
+
+    :raises LockHeld: if another run on this machine pushes there.
+    :raises StoreError: if it can't be written.
+    """
     path = state_path(address, context.options)
     fsops.make_directory(path.parent)
     try:

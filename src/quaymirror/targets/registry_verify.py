@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import field
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from ..errors import ConfigError
+from ..errors import AccessDenied, ConfigError, LockHeld, StoreError
+from ..events import Notice
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
@@ -22,7 +26,7 @@ from ..tasks import run_all
 from ..values import dataclass
 from .kinds import TargetContext
 from .registry_address import RegistryAddress
-from .registry_target import state_path
+from .registry_target import lock_state, state_path
 
 _AT_A_TIME = 16
 
@@ -30,22 +34,84 @@ _AT_A_TIME = 16
 async def verify_registry(address: RegistryAddress, context: TargetContext) -> Verification:
     """Ask a registry for all content that runs with this state have pushed.
 
+    The next run checks images with missing content again, and pushes what they lack.
+
     :raises ConfigError: without a state.
     :raises QuaymirrorError: if the registry can't be used.
     """
-    records = await anyio.to_thread.run_sync(_records, address, context.options)
+    records = await anyio.to_thread.run_sync(read_records, address, context.options)
+    async with _checking(address, context) as check:
+        await in_batches(records, check.image)
+
+    await _doubt(address, context, [record.root.digest for record in records if record.name in check.broken_images])
+    damages = [Damage(kind, digest, tuple(sorted(names))) for (kind, digest), names in sorted(check.broken.items())]
+    return Verification(
+        len(records),
+        len(check.sizes),
+        sum(check.sizes.values()),
+        tuple(damages),
+        refused=len(check.refused),
+        refusal=next(iter(check.refused.values()), ""),
+    )
+
+
+async def lost_images(address: RegistryAddress, context: TargetContext) -> tuple[list[ImageRecord], dict[str, str]]:
+    """Return the pushed images of which the registry has neither tag nor manifest, and why others are unknown, by name.
+
+    :raises QuaymirrorError: as `verify_registry`.
+    """
+    lost: list[ImageRecord] = []
+    records = await anyio.to_thread.run_sync(read_records, address, context.options)
+    async with _checking(address, context) as check:
+
+        async def look(record: ImageRecord) -> None:
+            if not await check.has_root(record):
+                lost.append(record)
+
+        await in_batches(records, look)
+
+    return [record for record in lost if record.name not in check.refused], check.refused
+
+
+async def forget_images(address: RegistryAddress, context: TargetContext, names: Sequence[str]) -> None:
+    """Delete the records of images; at the registry nothing changes.
+
+    :raises LockHeld: if a run pushes there.
+    :raises StoreError: if the state can't be written.
+    """
+    async with AsyncExitStack() as stack:
+        state, _ = await lock_state(address, context, stack)
+        stack.callback(state.close)
+        await anyio.to_thread.run_sync(state.forget, names)
+
+
+async def in_batches(records: Sequence[ImageRecord], look: Callable[[ImageRecord], Coroutine[Any, Any, None]]) -> None:
+    """Call `look` for each of `records`, in batches, so that not all wait for a connection at the same time."""
+    for start in range(0, len(records), _AT_A_TIME):
+        await run_all(partial(look, record) for record in records[start : start + _AT_A_TIME])
+
+
+@asynccontextmanager
+async def _checking(address: RegistryAddress, context: TargetContext) -> AsyncIterator[_Check]:
     async with context.connect(
         address.origin, context.options, context.observer, namespace=address.namespace
     ) as client:
         registry = RegistryPusher(client, may_write=False, is_evidence=True)
         await registry.ping()
-        check = _Check(address, registry, RegistryPuller(client))
-        # In batches, so that not all images wait for a connection at the same time.
-        for start in range(0, len(records), _AT_A_TIME):
-            await run_all(partial(check.image, record) for record in records[start : start + _AT_A_TIME])
+        yield _Check(address, registry, RegistryPuller(client))
 
-    damages = [Damage(kind, digest, tuple(sorted(names))) for (kind, digest), names in sorted(check.broken.items())]
-    return Verification(len(records), len(check.sizes), sum(check.sizes.values()), tuple(damages))
+
+async def _doubt(address: RegistryAddress, context: TargetContext, roots: Sequence[Digest]) -> None:
+    if not roots:
+        return
+
+    try:
+        async with AsyncExitStack() as stack:
+            state, _ = await lock_state(address, context, stack)
+            stack.callback(state.close)
+            await anyio.to_thread.run_sync(state.doubt, roots)
+    except (LockHeld, StoreError) as error:
+        context.observer(Notice(f"the next run will not push again what is missing: {error.message}"))
 
 
 @dataclass(slots=True)
@@ -58,29 +124,49 @@ class _Check:
     limit: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_AT_A_TIME))
     sizes: dict[Digest, int] = field(default_factory=dict)
     broken: defaultdict[tuple[str, Digest], set[str]] = field(default_factory=lambda: defaultdict(set))
+    refused: dict[str, str] = field(default_factory=dict)
+    """The reasons why images could not be checked, by name."""
+
+    @property
+    def broken_images(self) -> set[str]:
+        """The names of images that are not as they were pushed."""
+        return {name for names in self.broken.values() for name in names}
 
     async def image(self, record: ImageRecord) -> None:
         """Check the tag and the content of an image."""
         place = self.address.place(record.name)
         assert place.tag is not None
-        async with self.limit:
-            found = await self.registry.head_manifest(place.repository, place.tag)
+        try:
+            async with self.limit:
+                found = await self.registry.head_manifest(place.repository, place.tag)
 
-        if found is None or found.digest != record.root.digest:
-            self.broken["missing" if found is None else "replaced", record.root.digest].add(record.name)
+            if found is None or found.digest != record.root.digest:
+                self.broken["missing" if found is None else "replaced", record.root.digest].add(record.name)
 
-        # Of an image that a run has found at the target only the root is recorded.
-        contents = record.contents if len(record.contents) > 1 else await self._below(place, record.root)
-        await run_all(partial(self._node, place.repository, node, record.name) for node in contents)
+            # Of an image that a run has found at the target only the root is recorded.
+            contents = record.contents if len(record.contents) > 1 else await self._below(place, record.root)
+            await run_all(partial(self._node, place.repository, node, record.name) for node in contents)
+        except AccessDenied as error:
+            self.refused[record.name] = error.message
+
+    async def has_root(self, record: ImageRecord) -> bool:
+        """Return True if the tag or the manifest of an image exists, or if that can't be seen."""
+        place = self.address.place(record.name)
+        assert place.tag is not None
+        try:
+            async with self.limit:
+                return (
+                    await self.registry.head_manifest(place.repository, place.tag) is not None
+                    or await self.registry.head_manifest(place.repository, str(record.root.digest)) is not None
+                )
+        except AccessDenied as error:
+            self.refused[record.name] = error.message
+            return True
 
     async def _node(self, repository: Repository, node: Descriptor, name: str) -> None:
         self.sizes[node.digest] = node.size
         async with self.limit:
-            is_there = not node.is_manifest and await self.registry.has_blob(repository, node)
-            if not is_there:
-                # A child of an unknown type may be there as either.
-                found = await self.registry.head_manifest(repository, str(node.digest))
-                is_there = found is not None and found.digest == node.digest
+            is_there = await self.registry.has_content(repository, node)
 
         if not is_there:
             self.broken["missing", node.digest].add(name)
@@ -99,7 +185,11 @@ class _Check:
         return [node, *(below for child in children for below in child)]
 
 
-def _records(address: RegistryAddress, options: Options) -> list[ImageRecord]:
+def read_records(address: RegistryAddress, options: Options) -> list[ImageRecord]:
+    """Return the images that runs with this state have pushed, sorted by name.
+
+    :raises ConfigError: without a state.
+    """
     path = state_path(address, options)
     if not fsops.exists(path):
         raise ConfigError(f"no run found for {address}: pass the same target and --state as to sync")

@@ -288,13 +288,13 @@ class UploadSink:
 
             await self._finish(b"")
         else:
-            await self._registry.finish(self._upload, self._blob.digest, body, length=length)
+            await self._registry.finish(self._upload, self._blob, body, length=length)
             self._set_committed()
 
     async def _finish(self, content: bytes) -> None:
         assert self._upload is not None
         self._is_uncertain = True
-        await self._registry.finish(self._upload, self._blob.digest, content, length=len(content))
+        await self._registry.finish(self._upload, self._blob, content, length=len(content))
         self._set_committed()
 
     async def _send_chunks(self, body: _Body) -> None:

@@ -130,7 +130,7 @@ class ImageTransfer:
         reader = GraphReader(self._reference, context.source, target.read_manifest, context.platforms, context.meters)
         graph = await reader.read()
         plan = ImagePlan(graph, graph.walk(), graph.blobs())
-        missing = await target.missing_content(self._reference, plan.contents)
+        missing = await target.missing_content(self._reference, plan.contents, root=graph.root.descriptor)
         configs = frozenset(node.config.digest for node in plan.manifests if isinstance(node, Manifest))
         lacking = frozenset(node.digest for node in missing)
         return ImagePlan(graph, plan.manifests, plan.blobs, lacking, reader.moved, configs)

@@ -56,8 +56,10 @@ class Target(Protocol):
     async def has_image(self, reference: Reference, platforms: str) -> bool:
         """Return True if the pinned `reference` is present, complete and under its name."""
 
-    async def missing_content(self, reference: Reference, nodes: Sequence[Descriptor]) -> list[Descriptor]:
-        """Return those of `nodes` whose content is missing for `reference`."""
+    async def missing_content(
+        self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
+    ) -> list[Descriptor]:
+        """Return those of `nodes` whose content is missing for `reference`; all of them belong to `root`, if given."""
 
     def has_content(self, reference: Reference, node: Descriptor) -> bool:
         """Return True if the content of `node`, which was missing, has arrived in the meantime."""
