@@ -40,7 +40,7 @@ async def forget_lost(
 
     Those that the source does not have any more are forgotten, unless in a dry run. Nothing changes at a registry.
 
-    :raises ConfigError: if `target` is no registry, or without a record of what was pushed.
+    :raises ConfigError: if `target` is no registry, or without a record of pushed images.
     :raises LockHeld: if a run pushes there.
     :raises QuaymirrorError: if the target can't be used.
     """

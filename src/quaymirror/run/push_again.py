@@ -19,7 +19,7 @@ from .wiring import connect_target
 async def push_again(target: str, spec: TargetSpec, options: Options, observer: Observer) -> Verification:
     """Verify a registry, push the images that lost something again, and return the result after that.
 
-    :raises ConfigError: without a record of what was pushed.
+    :raises ConfigError: without a record of pushed images.
     :raises QuaymirrorError: if the target can't be used.
     """
     context = TargetContext(options, connect_target, observer)

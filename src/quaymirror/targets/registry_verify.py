@@ -34,7 +34,7 @@ _AT_A_TIME = 16
 async def verify_registry(address: RegistryAddress, context: TargetContext) -> Verification:
     """Ask a registry for all content that runs with this state have pushed.
 
-    The next run checks images with missing content again, and pushes what they lack.
+    The next run checks images with missing content again, and pushes the rest of them.
 
     :raises ConfigError: without a state.
     :raises QuaymirrorError: if the registry can't be used.
