@@ -40,8 +40,8 @@ def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: b
     """Hash everything in the layout TARGET again, and report every missing or damaged blob.
 
     For a registry (registry://HOST/PREFIX, as given to sync), check that it still has everything that runs on this
-    machine pushed. The next run pushes missing content again, --repair does it at once. The options of the source are for
-    --repair.
+    machine pushed. The next run pushes missing content again, --repair does it at once. The options of the source are
+    for --repair.
 
     \b
     quaymirror verify /srv/mirror
