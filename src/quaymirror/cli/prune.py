@@ -18,12 +18,12 @@ from ..settings.register import field_values
 from ..store.prune import PrunePlan
 from ..store.records import AbsentImage
 from ..text import counted, escape_controls, human_bytes, human_duration, local_time
-from .help import command_option, options
+from .help import GroupedCommand, command_option, options
 from .messages import show_notice
 from .options import json_option, make_options
 
 
-@click.command
+@click.command(cls=GroupedCommand)
 @click.argument("target")
 @options("prune")
 @command_option("--yes", is_flag=True, help="Do it.")
