@@ -77,7 +77,7 @@ class State(SnapshotTables):
     def doubted(self) -> frozenset[Digest]:
         """Return the content that `doubt` was called for."""
         return frozenset(
-            self._digest(row["digest"]) for row in self._query("SELECT digest FROM blob WHERE verified = 0")
+            self.digest(row["digest"]) for row in self._query("SELECT digest FROM blob WHERE verified = 0")
         )
 
     def forget(self, names: Iterable[str]) -> None:
