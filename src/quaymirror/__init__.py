@@ -13,7 +13,7 @@ change without notice. No state is global: any number of runs can go on in one p
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +104,7 @@ __all__ = [
     "image_infos",
     "job_statuses",
     "prune_layout",
+    "push",
     "run_jobs",
     "serve_mirrors",
     "sync",
@@ -186,6 +187,38 @@ async def sync(
 
     options, progress = options or Options(), RunProgress(meters=meters or Meters())
     return await run_sync(selection, target, options, observer=observer or ignore, progress=progress, stop=stop)
+
+
+async def push(
+    mirror: str | Path,
+    target: str | Path,
+    options: Options | None = None,
+    *,
+    names: Sequence[str] = (),
+    observer: Observer | None = None,
+    meters: Meters | None = None,
+    stop: Stop | None = None,
+) -> Report:
+    """Load the images of `mirror`, the path of any OCI image layout or of an oci-archive, into `target`; see `sync`.
+
+    `names` (GLOB:TAG, matched against whole names such as `kolla/nova-api:2025.1`) select images; the default is all.
+    Blobs of a mirror that are being pushed are not pruned meanwhile.
+
+    :raises ConfigError: if no layout is at `mirror`, or `target`, `names` or `options` are not legal.
+    :raises LockHeld: if another run holds the lock of `target`.
+    :raises StoreError: if `target` can't be opened.
+    """
+    from .events import ignore
+    from .progress.meters import Meters
+    from .progress.run import RunProgress
+    from .run.sync import run_sync
+    from .selection.layouts import select_images
+    from .selection.source import parse_layout
+    from .settings import Options
+
+    selections = select_images(parse_layout(str(mirror)), names)
+    options, progress = options or Options(), RunProgress(meters=meters or Meters())
+    return await run_sync(selections, target, options, observer=observer or ignore, progress=progress, stop=stop)
 
 
 def discover(

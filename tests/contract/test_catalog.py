@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import toy_catalog
+from layout_writer import LayoutWriter
 from organizations import small_image
 
 from quaymirror import Options, Selection
 from quaymirror.catalog import kinds
-from quaymirror.catalog.base import Catalog, Discovery, ListedRepository, Page, PinnedImage
+from quaymirror.catalog.base import Catalog, Discovery, ListedRepository, Page, PinnedImage, TagAnswer, TagList, Traits
 from quaymirror.discovery.checks import check_again
 from quaymirror.discovery.discover import discover
 from quaymirror.discovery.tag_cache import TagCache
@@ -106,11 +109,70 @@ async def any_registry() -> AsyncGenerator[Source]:
             yield Source(catalog, push, lambda: None, lambda: server.count("^/v2/kolla"), "", address, False)
 
 
+@asynccontextmanager
+async def layout() -> AsyncGenerator[Source]:
+    """A layout that is read when the catalog is first used, since its content is that of one moment."""
+    with TemporaryDirectory() as directory:
+        content = LayoutWriter(Path(directory))
+        lazy = LazyCatalog(content)
+
+        def push(organization: str, repository: str, tag: str, image: str) -> None:
+            content.add(f"{organization}/{repository}:{tag}", small_image(image))
+
+        async with lazy:
+            yield Source(lazy, push, lambda: None, lambda: lazy.asked, "", lazy.address, False)
+
+
+class LazyCatalog:
+    """The catalog of a layout, opened again after each change of it; `asked` counts lookups of tags."""
+
+    def __init__(self, content: LayoutWriter) -> None:
+        self.content = content
+        self.address = SourceAddress("ocidir", path=str(content.root))
+        self.traits: Traits = kinds.traits_of(Selection("", source=self.address), Discovery.AUTO)
+        self.asked = 0
+        self._stack = AsyncExitStack()
+        self._opened: tuple[int, Catalog] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._stack.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.__aexit__(*error)
+
+    async def current(self) -> Catalog:
+        if self._opened is None or self._opened[0] != self.content.changes:
+            sources = await self._stack.enter_async_context(connect(Options(), ignore))
+            self._opened = self.content.changes, (await sources.open(self.address)).catalog
+
+        return self._opened[1]
+
+    async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
+        async for page in (await self.current()).pages(organization, names=names):
+            yield page
+
+    async def explain_empty(self, organization: str) -> SelectionEmpty:
+        return await (await self.current()).explain_empty(organization)
+
+    async def tag(
+        self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
+    ) -> TagAnswer:
+        self.asked += 1
+        return await (await self.current()).tag(repository, name, batch=batch, dated=dated)
+
+    async def tags(self, repository: Repository, glob: str) -> TagList:
+        return await (await self.current()).tags(repository, glob)
+
+    async def some_tags(self, repository: Repository) -> Collection[str]:
+        return await (await self.current()).some_tags(repository)
+
+
 SOURCES: dict[str, Callable[[], AbstractAsyncContextManager[Source]]] = {
     "quay": quay,
     "quay by its registry": lambda: quay(Discovery.REGISTRY),
     "toy": toy,
     "any registry": any_registry,
+    "layout": layout,
 }
 
 

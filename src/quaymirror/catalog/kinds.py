@@ -13,6 +13,7 @@ from ..http.client import Client
 from ..http.origin import Origin
 from ..registry.pull import RegistryPuller
 from ..registry.puller import Puller
+from ..registry.source import Attempts
 from ..secret import Secret
 from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
@@ -51,6 +52,9 @@ class SourceAccess(Protocol):
     def api_token(self) -> Secret | None:
         """The token that the user gave for the API of this source."""
 
+    def attempts(self, host: str, what: str) -> Attempts:
+        """Return the attempts of an operation, which events call `what`, at a source called `host`."""
+
     async def client(self, origin: Origin, authorizer: Authorizer) -> Client:
         """Return a client of `origin`, which sends what `authorizer` says.
 
@@ -74,11 +78,13 @@ class SourceAccess(Protocol):
 class CatalogKind:
     """One kind of source. `traits` returns those of its catalog for a way of discovery.
 
-    `open` opens it for one run. The context may be left in another task than the one that entered it.
+    `open` opens it for one run. The context may be left in another task than the one that entered it. `check` raises
+    ConfigError for an address that can't be of a source, without any request.
     """
 
     traits: Callable[[Discovery], Traits]
     open: Callable[[SourceAccess], AbstractAsyncContextManager[Services]]
+    check: Callable[[SourceAddress], None] = lambda _: None
 
 
 def register(name: str, module: str) -> None:
@@ -103,8 +109,11 @@ def traits_of(selection: Selection, discovery: Discovery) -> Traits:
 def check_selection(selection: Selection, discovery: Discovery) -> None:
     """Check that the catalog of `selection` knows what it needs, before any request.
 
-    :raises ConfigError: if `--since` or a glob for tags can't work with this way of discovery.
+    :raises ConfigError: if `--since` or a glob for tags can't work with this way of discovery, or a layout is missing.
     """
+    if selection.source is not None:
+        find_kind(selection.source.kind).check(selection.source)
+
     traits = traits_of(selection, discovery)
     if selection.since is not None and not traits.has_dates:
         raise ConfigError(f"{traits.name} can't tell when a tag was updated, which --since needs")

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import ConfigError
-from ..settings.register import REGISTER
+from ..settings.register import options_of
 from ..settings.spec import Heading, OptionSpec, OptionType
 
 if TYPE_CHECKING:
@@ -114,9 +114,8 @@ def options(command: str) -> Callable[[F], F]:
     """Add the options that the register has for `command`."""
 
     def decorate(function: F) -> F:
-        for spec in reversed(list(REGISTER.values())):
-            if spec.belongs_to(command):
-                function = click.option(*spec.spellings, spec.name, cls=RegisteredOption, spec=spec)(function)
+        for spec in reversed(options_of(command)):
+            function = click.option(*spec.spellings, spec.name, cls=RegisteredOption, spec=spec)(function)
 
         return function
 

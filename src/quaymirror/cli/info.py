@@ -15,7 +15,7 @@ from ..run.info import image_infos
 from ..text import escape_controls, human_bytes
 from .help import GroupedCommand, options
 from .messages import say, show_notice
-from .options import json_option, make_options, make_selection, selection_arguments
+from .options import json_option, make_options, make_selections, selection_arguments
 
 
 @click.command(cls=GroupedCommand)
@@ -24,9 +24,9 @@ from .options import json_option, make_options, make_selection, selection_argume
 @json_option("Print an array with the fields of occystrap's info.")
 def info(as_json: bool, **given: Any) -> int:
     """Show the metadata of each image, without fetching layers."""
-    selection, wanted = make_selection(given), make_options(given)
+    selections, wanted = make_selections(given), make_options(given)
     try:
-        infos = anyio.run(partial(image_infos, selection, wanted, observer=show_notice))
+        infos = anyio.run(partial(image_infos, selections, wanted, observer=show_notice))
     except SelectionEmpty:
         if not wanted.discovery.allow_empty:
             raise
@@ -39,7 +39,7 @@ def info(as_json: bool, **given: Any) -> int:
         click.echo("\n\n".join("\n".join(_lines(info)) for info in infos))
 
     if not infos and not wanted.discovery.allow_empty:
-        raise SelectionEmpty(f"no repository matches {selection}")
+        raise SelectionEmpty(f"no repository matches {selections[0]}")
 
     failed = [info for info in infos if "error" in info]
     for info in failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..settings import Options
 from ..text import human_bytes, table
 from .help import GroupedCommand, options
 from .messages import show_notice
-from .options import json_option, make_options, make_selection, selection_arguments
+from .options import json_option, make_options, make_selections, selection_arguments
 
 
 @click.command("list", cls=GroupedCommand)
@@ -27,8 +28,8 @@ from .options import json_option, make_options, make_selection, selection_argume
 @json_option("Print an array of repository, tag, digest, size and date.")
 def list_images(as_json: bool, **given: Any) -> int:
     """Show what sync would mirror, without pulling anything."""
-    selection, wanted = make_selection(given), make_options(given)
-    images, empty = anyio.run(_find, selection, wanted)
+    selections, wanted = make_selections(given), make_options(given)
+    images, empty = anyio.run(_find, selections, wanted)
     images.sort(key=lambda image: image.reference)
     if as_json:
         click.echo(json.dumps([_row(image) for image in images], indent=2))
@@ -37,15 +38,15 @@ def list_images(as_json: bool, **given: Any) -> int:
             click.echo(line)
 
     if not images and not wanted.discovery.allow_empty:
-        raise empty or SelectionEmpty(f"no repository matches {selection}")
+        raise empty or SelectionEmpty(f"no repository matches {selections[0]}")
 
     return 0
 
 
-async def _find(selection: Selection, options: Options) -> tuple[list[PinnedImage], SelectionEmpty | None]:
+async def _find(selections: Sequence[Selection], options: Options) -> tuple[list[PinnedImage], SelectionEmpty | None]:
     """Return the images, and the reason if none exist."""
     try:
-        return [image async for image in find_images(selection, options, observer=show_notice)], None
+        return [image async for image in find_images(selections, options, observer=show_notice)], None
     except SelectionEmpty as error:
         return [], error
 

@@ -22,6 +22,7 @@ from .streams import drop_output, prepare_streams
 # start-up time.
 _COMMANDS = {
     "sync": ("quaymirror.cli.sync:sync", "Mirror every repository that matches and has the tag."),
+    "push": ("quaymirror.cli.push:push", "Load a mirror, or any OCI image layout, into a registry."),
     "run": ("quaymirror.cli.run:run", "Run the jobs of a configuration file."),
     "list": ("quaymirror.cli.listing:list_images", "Show what sync would mirror, without pulling anything."),
     "info": ("quaymirror.cli.info:info", "Show metadata of images: platform, layers, labels and more."),

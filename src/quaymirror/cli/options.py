@@ -15,6 +15,7 @@ from ..auth.files import read_secret_file, read_secret_stdin
 from ..errors import ConfigError
 from ..run.jobs import Job
 from ..secret import Credentials, Secret
+from ..selection.layouts import select_images
 from ..selection.lockfile import read_lock
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
@@ -29,7 +30,7 @@ _PASSWORD = "quaymirror.password"  # noqa: S105
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SELECTION_WORDS = ("organization", "glob", "tag", "globs", "tags", "exclude", "since")
+SELECTION_WORDS = ("organization", "glob", "tag", "globs", "tags", "exclude", "since", "select")
 
 
 def selection_arguments(function: F) -> F:
@@ -43,6 +44,22 @@ def selection_arguments(function: F) -> F:
 def json_option(text: str) -> Callable[[F], F]:
     """Add --json, whose help is `text`."""
     return command_option("--json", "as_json", is_flag=True, heading=Heading.OUTPUT, help=text)
+
+
+def make_selections(given: Mapping[str, Any]) -> tuple[Selection, ...]:
+    """Return the selections that the words in `given` mean: one, or one for each name that is selected of a layout.
+
+    :raises ConfigError: if they are illegal.
+    """
+    selection, names = make_selection(given), given.get("select") or ()
+    source = selection.source
+    if source is not None and source.is_layout:
+        return select_images(source, names, exclude=selection.exclude, since=selection.since)
+
+    if names:
+        raise ConfigError("--select is for layouts (ocidir://PATH): narrow other sources by GLOB and TAG")
+
+    return (selection,)
 
 
 def make_selection(given: Mapping[str, Any]) -> Selection:
@@ -62,7 +79,7 @@ def make_selection(given: Mapping[str, Any]) -> Selection:
         return Selection(organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude, moment)
 
     if glob is not None or globs or tags:
-        raise ConfigError("an address is a whole selection: no GLOB or TAG can follow it")
+        raise ConfigError("an address is a whole selection: no GLOB or TAG can follow it (--select narrows a layout)")
 
     return Selection.parse_uri(organization, exclude=exclude, since=moment, now=now)
 
@@ -100,7 +117,7 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
     options = make_options({name: value for name, value in given.items() if name not in OUTPUTS})
     from_lock = given.get("from_lock")
     if from_lock is None:
-        selections: tuple[Selection, ...] = (make_selection(given),)
+        selections = make_selections(given)
     elif any(given.get(name) for name in SELECTION_WORDS):
         raise ConfigError("--from-lock is a whole selection: ORG, GLOB, TAG, --exclude and --since don't go with it")
     else:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 
 from ..catalog.kinds import check_selection
-from ..errors import LockHeld, QuaymirrorError, StoreError
+from ..errors import ConfigError, LockHeld, QuaymirrorError, StoreError
 from ..events import Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
@@ -70,7 +70,10 @@ def make_run(
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, options)
     for selection in selections:
         check_selection(selection, options.discovery.discovery)
+        if spec.is_source(options.source.address_of(selection)):
+            raise ConfigError(f"{spec} is the source of the images: name another target")
 
+    selections = tuple(selection.in_repository(spec.repository) for selection in selections)
     check_credentials(selections, options)
     pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
     return Run(selections, options.replace(platforms=spec.wanted_platforms(options)), spec, engine, tuple(jobs))
@@ -112,7 +115,8 @@ async def mirror(run: Run) -> Report:
 
 
 def _open(run: Run) -> AbstractAsyncContextManager[Target]:
-    context = TargetContext(run.options, connect_target, run.emit, run.wait_for_lock)
+    is_local = all(run.options.source.address_of(selection).is_layout for selection in run.selections)
+    context = TargetContext(run.options, connect_target, run.emit, run.wait_for_lock, is_local)
     return run.spec.inspect(context) if run.options.target.dry_run else run.spec.open(context)
 
 

@@ -21,6 +21,7 @@ from ..http.limiter import HostLimiters, Runtime
 from ..http.origin import Origin, request_target
 from ..http.proxy import Proxies
 from ..http.rate import Throttle
+from ..http.retry import Attempts
 from ..http.tls import Trust, certificate_directory, tls_context
 from ..http.transport import AiohttpTransport
 from ..registry.foreign import ForeignLayers
@@ -181,6 +182,11 @@ class RunAccess:
         """The API token, if this is the Quay server that it was given for."""
         is_its_own = self.address.kind == DEFAULT and self.address.origin == self.options.source.origin
         return self.options.source.api_token if is_its_own else None
+
+    def attempts(self, host: str, what: str) -> Attempts:
+        """Return the attempts of an operation; see `SourceAccess.attempts`."""
+        policy = replace(self.options.client.retry, retries=self.options.client.retries)
+        return Attempts(policy, what, host=host, observer=self.observer)
 
     async def client(self, origin: Origin, authorizer: Authorizer) -> Client:
         """Return a client of `origin`; see `SourceAccess.client`."""

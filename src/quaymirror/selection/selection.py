@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
@@ -133,6 +133,15 @@ class Selection:
         """Return True if `repository`, a name without the organization, is selected; case counts, `*` crosses `/`."""
         # fnmatch keeps compiled patterns itself (an lru_cache), so this compiles each one once.
         return _matches_any(repository, self.globs) and not _matches_any(repository, self.exclude)
+
+    def in_repository(self, name: str) -> Selection:
+        """Return the selection where images that a layout names by their tag alone belong to the repository `name`."""
+        source = self.source
+        if source is None or not source.is_layout or not name:
+            return self
+
+        source = replace(source, repository=name)
+        return Selection("", self.globs, self.tags, self.exclude, self.since, self.pinned, source)
 
     def covers(self, name: str) -> bool:
         """Return True if the image called `name` (`kolla/nova-api:2025.1`) is selected."""

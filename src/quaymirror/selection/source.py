@@ -22,7 +22,8 @@ class SourceAddress:
     """A source of images: its `kind`, as `catalog.kinds` knows it, and where it is.
 
     `host` is HOST[:PORT]; `insecure` means plain HTTP. A layout has a `path` instead. `api` and `registry` are URLs of
-    other hosts that serve the API and the images, "" if it is `host`.
+    other hosts that serve the API and the images, "" if it is `host`. `repository` is the one of images that a layout
+    names by a tag alone, "" if nothing names it.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class SourceAddress:
     insecure: bool = False
     api: str = ""
     registry: str = ""
+    repository: str = ""
 
     @classmethod
     def of_origin(cls, kind: str, origin: Origin) -> SourceAddress:

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..secret import Credentials, Secret
+from ..selection.layouts import select_images
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
+from ..selection.source import SourceAddress
 from . import DEFAULT_TARGET, GROUPS, OutputOptions
 from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file
 
@@ -43,6 +45,14 @@ SELECTION = (
         common=True,
         accept=lambda text: Selection("org", exclude=(text,)),
         **_SELECT,
+    ),
+    declare(
+        "--select GLOB:TAG",
+        "Of a layout, select only images whose whole names match.",
+        (),
+        key="select",
+        accept=lambda text: select_images(SourceAddress("ocidir"), (text,)),
+        **(_SELECT | {"commands": ("sync", "list", "info", "push")}),
     ),
     declare(
         "--since DATE|DURATION",
@@ -126,6 +136,25 @@ _SHORTHANDS = tuple(spec.shorthand for spec in _FIELDS if spec.shorthand is not 
 REGISTER: Mapping[str, OptionSpec] = {
     spec.name: spec for spec in (*SELECTION, *_WORDS, *_FIELDS, *_SHORTHANDS, *_BOTH, *_CREDENTIALS)
 }
+
+# Options of `sync` that say nothing about a layout as the source.
+_NOT_PUSHED = frozenset(
+    (
+        *("organization", "globs", "tags", "since", "from_lock", "config", "target"),
+        *("server", "token_file", "username", "password_stdin", "src_cert_dir", "src_tls_verify"),
+        *("allow_foreign_layers", "discovery", "full_check_every", "full_check"),
+        *("limit_rate", "max_requests_per_second", "prune", "grace", "max_delete", "ignore_max_delete"),
+    )
+)
+
+
+def options_of(command: str) -> list[OptionSpec]:
+    """Return the options that a command has on the command line."""
+    if command == "push":
+        return [spec for spec in REGISTER.values() if spec.belongs_to("sync") and spec.name not in _NOT_PUSHED]
+
+    return [spec for spec in REGISTER.values() if spec.belongs_to(command)]
+
 
 OUTPUTS = {spec.name for spec in OutputOptions.specs()}
 # Options in the tables of a configuration file.

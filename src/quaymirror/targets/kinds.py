@@ -14,6 +14,7 @@ from ..http.client import Client
 from ..http.origin import Origin
 from ..oci import Platform
 from ..selection.selection import Selection
+from ..selection.source import SourceAddress
 from ..settings import Options
 from ..store.lock import Patience
 from ..transfer.target import Capabilities, Target
@@ -36,12 +37,16 @@ class ConnectRegistry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TargetContext:
-    """The means of a run to open a target. `patience` waits for another run that holds the lock; None: fail."""
+    """The means of a run to open a target. `patience` waits for another run that holds the lock; None: fail.
+
+    `has_local_source` is True if content comes from files, so that copies of it need not be kept.
+    """
 
     options: Options
     connect: ConnectRegistry
     observer: Observer = ignore
     patience: Patience | None = None
+    has_local_source: bool = False
 
 
 class TargetSpec(ABC):
@@ -55,6 +60,15 @@ class TargetSpec(ABC):
 
         :raises ConfigError: if it can't be determined.
         """
+
+    @property
+    def repository(self) -> str:
+        """The name of the repository that all images go to, "" if each goes to its own."""
+        return ""
+
+    def is_source(self, source: SourceAddress) -> bool:
+        """Return True if the images of `source` are in this very place."""
+        return False
 
     def wanted_platforms(self, options: Options) -> tuple[Platform, ...]:
         """Return the platforms to mirror of an index, () for all."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ConfigError
 from ..selection.selection import Selection
+from ..selection.source import SourceAddress
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..transfer.target import Capabilities
@@ -43,6 +45,10 @@ class LayoutSpec(TargetSpec):
     def state_directory(self, _settings: Options) -> Path:
         """Return the directory of the state, inside of the layout."""
         return self.path / ".quaymirror"
+
+    def is_source(self, source: SourceAddress) -> bool:
+        """Return True if `source` is the same directory."""
+        return source.is_layout and os.path.realpath(source.path) == os.path.realpath(self.path)
 
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
         """Open the layout for writing; see `OCILayout.open`."""

@@ -30,6 +30,11 @@ class RegistrySpec(TargetSpec):
     def __str__(self) -> str:
         return str(self.address)
 
+    @property
+    def repository(self) -> str:
+        """The repository of all images; see `TargetSpec.repository`."""
+        return self.address.repository
+
     def state_directory(self, options: Options) -> Path:
         """Return the directory of the state, which is on this machine; see `Options.state_directory`."""
         return options.state_directory(str(self))

@@ -32,6 +32,11 @@ class RegistryAddress:
         return self.path.partition("{")[0].rpartition("/")[0]
 
     @property
+    def repository(self) -> str:
+        """The repository that all images have in common, "" if each has its own."""
+        return "" if "{" in self.path or "{repo}" in self.tag else self.path
+
+    @property
     def is_one_to_one(self) -> bool:
         """Return True if no two images, of any organization, can have the same name."""
         return "{org}/{repo}" in self.path and "{tag}" in self.tag
@@ -48,7 +53,7 @@ class RegistryAddress:
 def parse_address(text: str) -> RegistryAddress:
     """Return the address `text`, `registry://HOST[:PORT][/PREFIX][?insecure=true]`.
 
-    Without `{repo}` the path is a prefix of `{org}/{repo}:{tag}`.
+    Without `{repo}` the path is a prefix of `{org}/{repo}:{tag}`, unless `:{tag}` follows: then it is one repository.
 
     :raises ConfigError: if it is no valid address.
     """
@@ -62,10 +67,10 @@ def parse_address(text: str) -> RegistryAddress:
 
     path, _, tag = path.strip("/").partition(":")
     if "{repo}" not in path + tag:
-        if tag:
+        if not tag:
+            path = f"{path}/{_DEFAULT_PATH}".lstrip("/")
+        elif "{tag}" not in tag:
             raise ConfigError(f"{text[:150]!r} gives all images the same name: add {{repo}} to it")
-
-        path = f"{path}/{_DEFAULT_PATH}".lstrip("/")
 
     scheme = "http" if is_insecure(_SCHEME, query) else "https"
     address = RegistryAddress(Origin.of(f"{scheme}://{host}"), path, tag or "{tag}")
@@ -78,6 +83,9 @@ def check_selection(address: RegistryAddress, selection: Selection, source: Sour
 
     :raises ConfigError: if they have no valid names, share them, or would replace their own source.
     """
+    if address.repository and not (selection.is_one_repository or source.is_layout):
+        raise ConfigError(f"{address} gives all repositories the same name: add {{repo}} to it")
+
     if not selection.is_one_tag and "{tag}" not in address.path + address.tag:
         raise ConfigError(f"{address} gives several tags the same name: add {{tag}} to it")
 

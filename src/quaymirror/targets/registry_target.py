@@ -57,7 +57,11 @@ class RegistryTarget:
         self._read_only = read_only
         self._must_check = context.options.target.check_target
         self._serial = SerialExecutor()
-        self._mode = UploadMode(SpoolSpace(state_path(address, context.options).parent))
+        spools = SpoolSpace(state_path(address, context.options).parent)
+        if context.has_local_source:
+            spools.disable()  # the source can be read again at no cost
+
+        self._mode = UploadMode(spools)
         self._locations = BlobLocations(registry, context.observer)
         self._names = TargetNames(address, context.observer)
         self._tags: dict[Reference, Digest | None] = {}

@@ -1,0 +1,182 @@
+"""The files of a layout: those of a directory, or the members of a tar file. Functions block."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from ...errors import ConfigError, MirrorDamaged, Scope, Side, StoreError
+from ...oci import Digest
+from ...store.fsops import open_for_reading
+from ...store.local_storage import LocalStorage
+from ...store.storage import INDEX, MARKER, blob_key
+from ...values import dataclass
+
+_GZIP, _ZSTD, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Consecutive bytes of a file: `size` of them from `start` on."""
+
+    path: Path
+    start: int
+    size: int
+
+
+class LayoutFiles(Protocol):
+    """The files of a layout by their keys, such as `index.json`."""
+
+    def locate(self, key: str) -> Location | None:
+        """Return where the bytes of a file are, None if it does not exist.
+
+        :raises MirrorDamaged: if something else is in its place.
+        """
+
+
+class DirectoryFiles:
+    """The files of a layout in a directory."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._storage = LocalStorage(root)
+
+    def locate(self, key: str) -> Location | None:
+        """Return where the bytes of a file are; see `LayoutFiles.locate`."""
+        info = self._storage.info(key)
+        return None if info is None else Location(self._root / key, 0, info.size)
+
+
+class ArchiveFiles:
+    """The files of a layout in a tar file, which must not be compressed."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the headers of all members.
+
+        :raises ConfigError: if it is no such file.
+        """
+        self._path = path
+        self._members: dict[str, Location] = {}
+        try:
+            with open_for_reading(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    self._add(member)
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise ConfigError(f"{path} is not a tar file: {_named(path)}") from error
+
+    def _add(self, member: tarfile.TarInfo) -> None:
+        name = member.name.removeprefix("./")
+        if member.isreg():
+            self._members[name] = Location(self._path, member.offset_data, member.size)
+        elif member.islnk() and (target := self._members.get(member.linkname.removeprefix("./"))):
+            self._members[name] = target
+
+    def locate(self, key: str) -> Location | None:
+        """Return where the bytes of a member are; see `LayoutFiles.locate`."""
+        return self._members.get(key)
+
+
+def check_layout(path: Path) -> None:
+    """Check that a layout seems to be at `path`, without reading much.
+
+    :raises ConfigError: if there is none.
+    """
+    try:
+        is_layout, is_file = any((path / name).is_file() for name in (MARKER, INDEX)), path.is_file()
+    except (OSError, ValueError):
+        is_layout = is_file = False
+
+    if not (is_layout or is_file):
+        raise ConfigError(f"no OCI image layout at {path}")
+
+    if is_file and (name := _named(path)):
+        raise ConfigError(f"{path} is not an oci-archive: {name}")
+
+
+def open_files(path: Path) -> LayoutFiles:
+    """Return the files of the layout at `path`.
+
+    :raises ConfigError: if there is none.
+    """
+    if not path.is_file():
+        return DirectoryFiles(path)
+
+    files = ArchiveFiles(path)
+    if files.locate(INDEX) is None:
+        is_docker = files.locate("manifest.json") is not None
+        advice = f"; `skopeo copy docker-archive:{path} oci-archive:FILE` converts it" if is_docker else ""
+        raise ConfigError(f"{path} is {'a docker-archive' if is_docker else 'a tar file'} without {INDEX}{advice}")
+
+    return files
+
+
+def read(files: LayoutFiles, key: str, limit: int) -> bytes | None:
+    """Return the content of a file, None if it does not exist or has more than `limit` bytes.
+
+    :raises MirrorDamaged: if it can't be read.
+    """
+    with naming(key):
+        place = files.locate(key)
+        if place is None or place.size > limit:
+            return None
+
+        with opened(place) as file:
+            return file.read(place.size)
+
+
+def read_content(files: LayoutFiles, digest: Digest, limit: int) -> bytes | None:
+    """Return the verified content with `digest`, None if it does not exist.
+
+    :raises MirrorDamaged: if it is damaged, or has more than `limit` bytes.
+    """
+    content = read(files, blob_key(digest), limit)
+    if content is not None and not digest.matches(content):
+        raise damaged(f"{digest} is damaged: its bytes have another digest")
+
+    return content
+
+
+@contextmanager
+def opened(place: Location, offset: int = 0) -> Iterator[BinaryIO]:
+    """Open a file for reading during the context, at `offset` of its bytes."""
+    with open_for_reading(place.path) as file:
+        file.seek(place.start + offset)
+        yield file
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Turn failures of the disk into the damage of one file: other images may be readable.
+
+    :raises MirrorDamaged: instead of a StoreError, and for the image only.
+    """
+    try:
+        yield
+    except StoreError as error:
+        raise damaged(f"{what} can't be read: {error.message}") from None
+    except MirrorDamaged as error:
+        raise error.replace(scope=Scope.IMAGE, side=Side.SOURCE) from None
+
+
+def damaged(message: str) -> MirrorDamaged:
+    """Return the error for content of a source that is missing or wrong."""
+    return MirrorDamaged(message, scope=Scope.IMAGE, side=Side.SOURCE)
+
+
+def _named(path: Path) -> str:
+    """Return the name of another format that a file has, "" if it may be a tar file."""
+    try:
+        with open_for_reading(path) as file:
+            start = file.read(512)
+    except StoreError as error:
+        return error.message
+
+    for magic, name, program in ((_GZIP, "gzip", "gunzip"), (_ZSTD, "zstd", "unzstd"), (_XZ, "xz", "unxz")):
+        if start.startswith(magic):
+            return f"it is compressed with {name}: run {program} first"
+
+    is_tar = start[257:262] == b"ustar" or not start.strip(b"\0")
+    return "" if is_tar else "it has another format; write the path of a directory, or of an uncompressed tar file"
