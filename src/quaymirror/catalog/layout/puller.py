@@ -49,7 +49,7 @@ class FileStream:
         self._closing = closing
         self.offset: int = bounds[0]
         self.is_whole: bool = False
-        """False: a range is what was requested."""
+        """False, since the stream has the requested range only."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the bytes.
