@@ -160,14 +160,22 @@ class ClientOptions(Group):
 
     heading: ClassVar[Heading] = Heading.SOURCE
     authfile: Path | None = option(
-        "FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=_PULL
+        "FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=(*_PULL, "push")
     )
     allow_realms: tuple[str, ...] = option(
-        "--allow-realm HOST", "Trust the token service at this host, too.", (), accept=_realm, commands=_PULL
+        "--allow-realm HOST", "Trust the token service at this host, too.", (), accept=_realm, commands=(*_PULL, "push")
     )
-    cafile: Path | None = option("FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=_READ)
+    cafile: Path | None = option(
+        "FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=(*_READ, "push")
+    )
     retries: int = option(
-        "N", "How many times to retry a failed request.", 5, heading=LIMITS, least=0, most=1000, commands=_READ
+        "N",
+        "How many times to retry a failed request.",
+        5,
+        heading=LIMITS,
+        least=0,
+        most=1000,
+        commands=(*_READ, "push"),
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -237,9 +245,11 @@ class Limits(Group):
 
     heading: ClassVar[Heading] = Heading.LIMITS
     concurrency: int = option(
-        "-c, --concurrency N", "Images in progress.", 16, least=1, most=1024, common=True, commands=("info",)
+        "-c, --concurrency N", "Images in progress.", 16, least=1, most=1024, common=True, commands=("info", "push")
     )
-    layer_concurrency: int = option("N", "Blobs in progress, over all images.", 64, least=1, most=1024)
+    layer_concurrency: int = option(
+        "N", "Blobs in progress, over all images.", 64, least=1, most=1024, commands=("push",)
+    )
     limit_rate: int | None = option(
         "RATE",
         "Limit all transfers to 500K, 20M, … per second.",
@@ -252,7 +262,10 @@ class Limits(Group):
         "N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_READ
     )
     max_duration: float | None = option(
-        "DURATION", "Start nothing new after this time, such as 90m or 4h.", parse=_seconds
+        "DURATION",
+        "Start nothing new after this time, such as 90m or 4h.",
+        parse=_seconds,
+        commands=("push",),
     )
 
 
@@ -269,7 +282,7 @@ class DiscoveryOptions(Group):
         shown_default="all",
         parse=Platform.parse,
         common=True,
-        commands=("info",),
+        commands=("info", "push"),
     )
     discovery: Discovery = option(
         "SOURCE",
@@ -287,11 +300,17 @@ class DiscoveryOptions(Group):
         parse=_seconds,
         shorthand=shorthand("--full-check", "Recheck every tag in this run.", 0.0),
     )
-    expect_at_least: int | None = option("N", "Fail if fewer images are found.", least=0, most=1_000_000)
-    max_missing: float | None = option(
-        "PERCENT", "Fail if more of the last run's images are missing.", least=0, most=100
+    expect_at_least: int | None = option(
+        "N", "Fail if fewer images are found.", least=0, most=1_000_000, commands=("push",)
     )
-    allow_empty: bool = flag("Succeed if nothing is selected.", heading=SELECTION, commands=_ASK)
+    max_missing: float | None = option(
+        "PERCENT",
+        "Fail if more of the last run's images are missing.",
+        least=0,
+        most=100,
+        commands=("push",),
+    )
+    allow_empty: bool = flag("Succeed if nothing is selected.", heading=SELECTION, commands=(*_ASK, "push"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

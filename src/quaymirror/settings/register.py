@@ -44,7 +44,7 @@ SELECTION = (
         (),
         common=True,
         accept=lambda text: Selection("org", exclude=(text,)),
-        **_SELECT,
+        **(_SELECT | {"commands": ("sync", "list", "info", "push")}),
     ),
     declare(
         "--select GLOB:TAG",
@@ -137,23 +137,18 @@ REGISTER: Mapping[str, OptionSpec] = {
     spec.name: spec for spec in (*SELECTION, *_WORDS, *_FIELDS, *_SHORTHANDS, *_BOTH, *_CREDENTIALS)
 }
 
-# Options of `sync` that say nothing about a layout as the source.
-_NOT_PUSHED = frozenset(
-    (
-        *("organization", "globs", "tags", "since", "from_lock", "config", "target"),
-        *("server", "token_file", "username", "password_stdin", "src_cert_dir", "src_tls_verify"),
-        *("allow_foreign_layers", "discovery", "full_check_every", "full_check"),
-        *("limit_rate", "max_requests_per_second", "prune", "grace", "max_delete", "ignore_max_delete"),
-    )
-)
+# Options of `sync` under these headings are those of `push`, too; of the others, those that say so.
+_PUSHED = frozenset({Heading.TARGET, Heading.REGISTRY_TARGET, Heading.OUTPUT})
 
 
 def options_of(command: str) -> list[OptionSpec]:
     """Return the options that a command has on the command line."""
-    if command == "push":
-        return [spec for spec in REGISTER.values() if spec.belongs_to("sync") and spec.name not in _NOT_PUSHED]
+    return [spec for spec in REGISTER.values() if spec.belongs_to(command) or (command == "push" and _is_pushed(spec))]
 
-    return [spec for spec in REGISTER.values() if spec.belongs_to(command)]
+
+def _is_pushed(spec: OptionSpec) -> bool:
+    is_argument = spec.kind is OptionType.TARGET
+    return spec.belongs_to("sync") and spec.heading in _PUSHED and not is_argument
 
 
 OUTPUTS = {spec.name for spec in OutputOptions.specs()}
