@@ -26,6 +26,7 @@ VALUES = {
     "globs": ("nova-*", "["),
     "tags": ("2025.1-*", "a b"),
     "exclude": ("*-base", "["),
+    "select": ("kolla/*:2025.1", "[:x"),
     "since": ("7d", "2025-02-30"),
     "from_lock": ("file", "missing"),
     "config": ("quaymirror.toml", "missing"),
@@ -77,6 +78,8 @@ VALUES = {
     "lock_file": ("new.lock", "missing/new.lock"),
     "metrics_textfile": ("new.prom", "directory"),
     "ping_url": ("https://hc.example/id", "hc.example/id"),
+    "report_age": ("30d", "never"),
+    "notify_command": ("cat", "'"),
     "check_space": FLAG,
     "full_check": FLAG,
     "ignore_max_delete": FLAG,
@@ -92,7 +95,17 @@ ON_COMMAND_LINE = [name for name, spec in REGISTER.items() if spec.spellings]
 IN_ENVIRONMENT = [name for name, spec in REGISTER.items() if spec.all_variables]
 IN_FILE = [name for name, spec in REGISTER.items() if spec.in_file]
 TEXTS = [name for name in IN_FILE if REGISTER[name].kind in (OptionType.TEXT, OptionType.PATH, OptionType.TARGET)]
-RUN_TABLE = {"progress", "log_file", "log_format", "report", "report_html", "lock_file", "metrics_textfile", "ping_url"}
+RUN_TABLE = {
+    "progress",
+    "log_file",
+    "log_format",
+    "report",
+    "report_html",
+    "lock_file",
+    "metrics_textfile",
+    "ping_url",
+    "notify_command",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +129,7 @@ def words(name: str, value: str) -> list[str]:
 
 
 def command(name: str) -> tuple[click.Command, list[str]]:
-    return (run, []) if name == "config" else (sync, ["kolla"])
+    return (run, []) if name == "config" else (sync, ["ocidir://directory" if name == "select" else "kolla"])
 
 
 def write(directory: Path, name: str, value: str) -> str:
