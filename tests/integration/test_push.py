@@ -6,11 +6,13 @@ import base64
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import peers
 import pytest
 import trustme
+from commands import run
 from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
@@ -22,7 +24,7 @@ from quaymirror.run.report import Report
 from quaymirror.run.verify import verify_target
 from quaymirror.secret import Credentials, Secret
 from quaymirror.targets.kinds import find_target
-from quaymirror.testing import QuayServer, Registry, SourceManifest, make_image, make_layer
+from quaymirror.testing import QuayServer, Registry, SourceManifest, digest_of, make_image, make_layer
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
@@ -368,3 +370,39 @@ async def test_a_registry_that_stays_down_fails_only_the_missing_images(tmp_path
             assert errors(again) == []
             assert again.counts == {Status.UNCHANGED: len(there), Status.MIRRORED: len(failed), Status.SKIPPED: 0}
             assert (await verify_target(find_target(address, options), options)).damages == ()
+
+
+async def test_images_move_within_a_registry_without_a_byte_of_a_blob(tmp_path: Path) -> None:
+    _, images = kolla(4)
+    with peers.DockerRegistry(tmp_path) as target:
+        for name, image in images.items():
+            peers.push(target.url, f"kolla/{name}", TAG, image)
+
+        target.forget()
+        source = f"registry://{target.host}/kolla/*:{TAG}?insecure=true"
+        words = ("sync", source, "--to", f"registry://{target.host}/promoted?insecure=true", "--state", "state")
+        await run(*words, cwd=tmp_path, check=ExitCode.OK)
+        asked = target.requests()
+        assert not [each for each in asked if each.method == "GET" and "/blobs/" in each.path]
+        assert uploads(asked) == []
+        assert set(mounts(asked)) == {201}
+        for name, image in images.items():
+            check_pulled(target.url, f"promoted/kolla/{name}:{TAG}", image, tmp_path, "--tls-verify=false")
+
+
+async def test_foreign_layers_that_a_registry_refuses_are_named_at_once(tmp_path: Path) -> None:
+    registry, layer = Registry(), make_layer("foreign", 2048)
+    document = json.loads(make_image([layer]).raw)
+    document["layers"][0]["urls"] = ["https://example.com/layer"]
+    raw = json.dumps(document).encode()
+    image = replace(make_image([layer]), raw=raw, digest=digest_of(raw))
+    registry.organization("kolla").repository("windows").push(TAG, image)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}/mirror?insecure=true"
+            words = ("sync", "kolla", "*", TAG, "--server", server.url, "--to", address, "--state", "state")
+            done = await run(*words, cwd=tmp_path, check=ExitCode.PARTIAL)
+            assert "the target refuses its foreign layers" in done.stderr
+            assert "validation.manifests.urls.allow" in done.stderr
+
+        assert len([each for each in target.requests() if each.method == "PUT" and "/manifests/" in each.path]) == 1

@@ -88,6 +88,7 @@ class Receiver:
         self.late: list[int] = []
         self.forgets = False
         self.is_careless = False
+        self.challenges = 0
         self.issues: Callable[[list[str]], bool] = lambda scopes: True
         self.grants: Callable[[str], bool] = lambda scope: True
         self.breakages: list[Breakage] = []
@@ -143,6 +144,7 @@ class Receiver:
             return web.json_response({"token": _token(scopes, self.grants)})
 
         if self.tokens and not self._is_allowed(request):
+            self.challenges += 1
             challenge = f'Bearer realm="http://{self.host}/token",service="{self.host}"'
             return web.Response(status=401, headers={"WWW-Authenticate": challenge})
 

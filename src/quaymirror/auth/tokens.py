@@ -69,6 +69,7 @@ class TokenAuth:
         self._allowed_realms = allowed_realms
         self._clock = clock
         self._tokens: dict[str, _Token] = {}
+        self._bearer: Challenge | None = None
         self._basic: Secret | None = None
         self._credentials: Credentials | None = None
         self._looked_up = False
@@ -80,7 +81,22 @@ class TokenAuth:
         self._waiting: Counter[str] = Counter()
 
     async def header(self, scope: str | None) -> Secret | None:
-        """Return the token for `scope`, None without one that is still good and allows all of it."""
+        """Return the token for `scope`, None without one that is still good and allows all of it.
+
+        Every push needs a token: once the token service is known, it is asked before the registry refuses a request.
+        """
+        header = self._header(scope)
+        if header is None and self._bearer is not None and "push" in _actions(scope):
+            with self._waiting_for(_subject(scope), scope):
+                async with self._fetching:
+                    if self._header(scope) is None:
+                        await self._renew(self._bearer, _subject(scope), (scope or "").split())
+
+            header = self._header(scope)
+
+        return header
+
+    def _header(self, scope: str | None) -> Secret | None:
         token = self._good_token(_subject(scope), (scope or "").split())
         return token.header if token is not None else self._basic
 
@@ -94,11 +110,12 @@ class TokenAuth:
         with self._waiting_for(subject, scope):
             # Requests challenged while a token is being fetched wait and share the next token.
             async with self._fetching:
-                current = await self.header(scope)
+                current = self._header(scope)
                 if current is not None and current is not refused:
                     return True  # another request got it in the meantime
 
                 if bearer := challenges.get("bearer"):
+                    self._bearer = bearer
                     await self._renew(bearer, subject, (scope or "").split())
                     return True
 
@@ -287,3 +304,8 @@ def _refresh_form(service: str, scopes: list[str], credentials: Credentials) -> 
 def _subject(scope: str | None) -> str:
     """Return the main one of the scopes of a request: the first."""
     return (scope or "").partition(" ")[0]
+
+
+def _actions(scope: str | None) -> list[str]:
+    """Return the actions of the main scope."""
+    return _subject(scope).rpartition(":")[2].split(",")

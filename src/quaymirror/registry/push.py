@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -13,14 +12,11 @@ import anyio
 
 from ..errors import (
     AccessDenied,
-    ContentMissing,
     CredentialsRefused,
     DigestMismatch,
     InvalidName,
     NotFound,
-    NotGranted,
     QuaymirrorError,
-    ReadInterrupted,
     Scope,
     ServiceError,
     Side,
@@ -32,6 +28,7 @@ from ..http.origin import Origin, joined, request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..values import dataclass
+from .refusals import UploadLost, has_foreign_layers, refusal_of_foreign_layers, refusals
 
 T = TypeVar("T")
 
@@ -42,26 +39,6 @@ _MAX_LOCATION = 8 * 1024
 _MAX_LEAST_BYTES = 64 * 1024 * 1024
 # A registry that is away must not delay the end of the run.
 _CANCEL_SECONDS = 5.0
-_LOST_UPLOAD = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
-# Quay uses the last one for a manifest whose blobs are missing, among other things.
-_CONTENT_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "MANIFEST_INVALID"})
-_WORDS = {
-    400: "the target rejects it",
-    401: "no permission to write to this repository",
-    403: "writing is forbidden: permission, quota, or read-only",
-    404: "repository not found at the target",
-    405: "the target accepts no uploads: is it read-only?",
-    409: "the tag is immutable at the target",
-    413: "it is too large for the target",
-    415: "the target rejects this media type",
-    507: "no space left at the target",
-}
-
-
-class UploadLost(ReadInterrupted):
-    """The registry has forgotten the upload, or its position: it has to start again."""
-
-    side = Side.TARGET
 
 
 @dataclass(slots=True)
@@ -163,10 +140,8 @@ class RegistryPusher:
         """
         headers = {"Content-Type": node.media_type}
         request = self._request(repository, f"manifests/{reference}", "PUT", "manifests", headers=headers, body=content)
-        with _refusals(f"{repository}:{reference}"):
-            stored, is_usual = await self._fetch(
-                request, lambda response, _: (_digest(response, _), _is_usual(response))
-            )
+        with refusals(f"{repository}:{reference}"):
+            stored, is_usual = await self._put(request, has_foreign_layers(content, node.media_type))
 
         if stored is None or not is_usual:
             found = await self.head_manifest(repository, str(node.digest))
@@ -190,7 +165,7 @@ class RegistryPusher:
         """
         where = f"blobs/uploads/?mount={quote(str(blob.digest))}&from={quote(source.name)}"
         request = self._request(repository, where, "POST", "blobs", body=b"", also=source)
-        with _refusals(str(repository)):
+        with refusals(str(repository)):
             upload, is_usual = await self._fetch(
                 request, lambda response, _: (self._begun(repository, response), _is_usual(response))
             )
@@ -205,7 +180,7 @@ class RegistryPusher:
     async def begin(self, repository: Repository) -> Upload:
         """Start an upload."""
         request = self._request(repository, "blobs/uploads/", "POST", "blobs", body=b"")
-        with _refusals(str(repository)):
+        with refusals(str(repository)):
             upload = await self._once(request, lambda response, _: self._begun(repository, response))
 
         if upload is None:
@@ -223,7 +198,7 @@ class RegistryPusher:
         """
         separator = "&" if "?" in upload.location else "?"
         path = f"{upload.location}{separator}digest={quote(str(blob.digest))}"
-        with _refusals(f"{upload.repository}: blob {blob.digest.short}"):
+        with refusals(f"{upload.repository}: blob {blob.digest.short}"):
             request = self._upload_request(upload, "PUT", path, body, length)
             is_usual = await self._once(request, lambda response, _: _is_usual(response))
 
@@ -236,7 +211,7 @@ class RegistryPusher:
         :raises UploadLost: if the registry has forgotten the upload, or has another number of bytes than `start`.
         """
         request = self._upload_request(upload, "PATCH", upload.location, body, length, start)
-        with _refusals(str(upload.repository)):
+        with refusals(str(upload.repository)):
             return await self._once(request, lambda response, _: self._moved(upload, response, start + length))
 
     async def offset(self, upload: Upload) -> int:
@@ -299,6 +274,17 @@ class RegistryPusher:
         name = f"{self.registry}/v2/{upload.repository.name}/blobs/uploads/"
         scope = self._scope(upload.repository)
         return Request(upload.location, "blobs", method, scope=scope, name=name, accept_any_404=True)
+
+    async def _put(self, request: Request, is_foreign: bool) -> tuple[Digest | None, bool]:
+        async for attempt in self._client.attempts(f"{self.registry}{request.path}"):
+            with attempt:
+                try:
+                    return await self._once(request, lambda response, _: (_digest(response, _), _is_usual(response)))
+                except ServiceError as error:
+                    # Some registries report this as a failure of their own; another attempt does not help.
+                    raise refusal_of_foreign_layers(error) if is_foreign else error from None
+
+        raise AssertionError("the last attempt succeeds or raises")
 
     async def _fetch(self, request: Request, parse: Callable[[Response, bytes], T]) -> T:
         return await self._client.fetch(request, limit=_MAX_ANSWER, parse=parse)
@@ -384,25 +370,3 @@ def _described(response: Response, body: bytes) -> Descriptor | None:
     length = response.headers.get("Content-Length", "")
     media_type = mediatype.essence(response.headers.get("Content-Type"))
     return Descriptor(media_type, digest, int(length[:18]) if length.isdecimal() else 0)
-
-
-@contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    """Name the rejected object, and the registry's reason if it gives one, in the error of a rejected request."""
-    try:
-        yield
-    except ServiceError as error:
-        if error.codes & _LOST_UPLOAD or error.status == 416:
-            raise UploadLost(error.message) from None
-
-        if "DIGEST_INVALID" in error.codes:
-            raise DigestMismatch(f"{what}: other bytes arrived ({error.message})", side=Side.TARGET) from None
-
-        if error.scope is not Scope.IMAGE or isinstance(error, NotGranted):
-            raise
-
-        message = f"{what}: {_WORDS.get(error.status, 'the target rejects it')} ({error.message})"
-        if error.codes & _CONTENT_MISSING and error.status in (400, 404):
-            raise ContentMissing(message, status=error.status, codes=error.codes) from None
-
-        raise error.replace(message) from None

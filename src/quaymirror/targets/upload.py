@@ -17,7 +17,8 @@ from ..errors import (
     StoreError,
 )
 from ..oci import Descriptor, Repository
-from ..registry.push import RegistryPusher, Upload, UploadLost
+from ..registry.push import RegistryPusher, Upload
+from ..registry.refusals import UploadLost
 from ..values import dataclass
 from .spool import Spool, SpoolSpace
 
