@@ -34,7 +34,7 @@ def _tests_by_file(cell: str) -> list[tuple[str, str]]:
 
 
 def _tests_by_path(cell: str) -> list[tuple[str, str]]:
-    """Read `test_a.py::name`, `unit/test_b.py::name`, `::name`, each in back quotes; without a path, in this directory."""
+    """Read `test_a.py::name`, `unit/test_b.py::name`, `::name`, each in back quotes; the default is this directory."""
     found: list[tuple[str, str]] = []
     for file, name in re.findall(r"`([\w/]+\.py)?::(\w+)", cell):
         path = file if "/" in file else f"faults/{file}"
