@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InvalidName, MirrorDamaged, StoreError, UnsupportedContent
@@ -56,7 +56,7 @@ class _Walk:
         if parsed is None:
             return
 
-        self.nodes[node.digest] = parsed.descriptor
+        self.nodes[node.digest] = replace(parsed.descriptor, platform=node.platform)
         if parsed.subject is not None:
             self.referrers.append((parsed.subject.digest, _referrer(parsed)))
 

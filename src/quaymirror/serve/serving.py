@@ -19,10 +19,11 @@ from ..run.verify import layout_path
 from ..store.local_storage import LocalStorage
 from ..store.storage import Lease
 from .access_log import AccessLog, Say
-from .messages import Answer, Request, error_answer
+from .live import LiveRun
 from .metrics import ServerMetrics
 from .mirror import ServedMirror
 from .options import ServeOptions
+from .pages import Pages
 from .passwords import PasswordFile
 from .registry import ServedRegistry, check_names
 from .server import HttpServer, quiet_loop
@@ -70,7 +71,9 @@ async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) ->
 
         check_names(served)
         registry = ServedRegistry(served)
-        site = Site(registry, ServerMetrics(registry), passwords=passwords, pages=_no_page)
+        runs = [LiveRun(_parse(word)[1]) for word in mirrors]
+        pages = Pages(registry, runs, address=options.listen, is_secure=options.tls_cert is not None)
+        site = Site(registry, ServerMetrics(registry), passwords=passwords, pages=pages.answer)
         log = AccessLog(say, _log_file(options.access_log, stack))
         quiet_loop(asyncio.get_running_loop())
         refresher = _Refresher(registry, leases, passwords, say)
@@ -82,6 +85,7 @@ async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) ->
             try:
                 yield server
             finally:
+                pages.stop()
                 tasks.cancel_scope.cancel()
 
 
@@ -134,10 +138,16 @@ def _without_lease(mirror: ServedMirror) -> str:
     return f"{mirror.storage} is served without a lease, so a prune may interrupt pulls: {mirror.unleased}"
 
 
-def _mirror(word: str) -> ServedMirror:
+def _parse(word: str) -> tuple[str, Path]:
+    """Return the prefix and the path of a mirror."""
     match = _PREFIXED.fullmatch(word)
     prefix, target = (match["prefix"], match["mirror"]) if match is not None else ("", word)
-    return ServedMirror(LocalStorage(layout_path(target)), prefix)
+    return prefix, layout_path(target)
+
+
+def _mirror(word: str) -> ServedMirror:
+    prefix, path = _parse(word)
+    return ServedMirror(LocalStorage(path), prefix)
 
 
 async def _load(mirror: ServedMirror, lease: Lease) -> None:
@@ -165,7 +175,3 @@ def _log_file(name: str | None, stack: ExitStack) -> IO[str] | None:
         return stack.enter_context(Path(name).open("a", encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"can't write the access log {name}: {error.strerror}") from None
-
-
-async def _no_page(request: Request) -> Answer:
-    return error_answer(404, "UNSUPPORTED", "no such page")
