@@ -105,7 +105,7 @@ def image_with(config: dict[str, object]) -> SourceManifest:
 
 
 async def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
-    config = {
+    config: dict[str, object] = {
         "os": HOSTILE,
         "created": HOSTILE,
         "config": {
@@ -116,7 +116,11 @@ async def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
         },
         "history": [{"created_by": HOSTILE}],
     }
-    odd = {"config": {"Labels": [1], "Env": {"a": 1}, "Cmd": 7}, "history": [7, {"created_by": [1]}], "os": 5}
+    odd: dict[str, object] = {
+        "config": {"Labels": [1], "Env": {"a": 1}, "Cmd": 7},
+        "history": [7, {"created_by": [1]}],
+        "os": 5,
+    }
     index = make_index([(make_artifact(HOSTILE, b"x"), None)])
     images = {"kolla/hostile:1": image_with(config), "kolla/odd:1": image_with(odd), "kolla/index:1": index}
     async with served(write_layout(tmp_path / "m", images)) as client:
@@ -190,8 +194,13 @@ async def test_a_browser_shows_a_page_at_every_width_without_complaints(tmp_path
         dom = await anyio.to_thread.run_sync(browse, [f"{client.url}{path}"], tmp_path)
         assert text_of(dom[dom.index("<h1>") :])[:60] == text_of(html[html.index("<h1>") :])[:60]
         style = (await client.get("/static/style.css")).body.decode()
-        measure = "<script>document.title = document.documentElement.scrollWidth</script></body>"
-        html = html.replace('<link rel="stylesheet" href="/static/style.css">', f"<style>{style}</style>")
+        # A window has at least 500 pixels; tables scroll inside of their own boxes.
+        measure = (
+            "<script>document.title = Math.ceil(Math.max(...[...document.querySelectorAll('body *:not(.wide *)')]"
+            ".map(one => one.getBoundingClientRect().right)))</script></body>"
+        )
+        sheet = f"<style>{style} html {{ width: 390px }}</style>"
+        html = html.replace('<link rel="stylesheet" href="/static/style.css">', sheet)
         html = re.sub(r'<script src="[^"]*" defer>', "<script>", html).replace("</body>", measure)
         (tmp_path / "page.html").write_text(html)
         narrow = ["--window-size=390,800", (tmp_path / "page.html").as_uri()]

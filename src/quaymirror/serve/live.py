@@ -41,7 +41,7 @@ class RunState:
 
     @property
     def percent(self) -> int:
-        """How much of the images that are known is done."""
+        """The share of the known images that is done."""
         return min(100, self.done * 100 // self.total) if self.total else 0
 
 

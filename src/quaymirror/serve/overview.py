@@ -46,7 +46,7 @@ class RepositoryNumbers:
 
     @property
     def changed(self) -> float:
-        """When its last image was stored (POSIX time)."""
+        """The time when its last image was stored (POSIX time)."""
         return max((image.changed for image in self.images), default=0.0)
 
 
