@@ -191,7 +191,7 @@ async def test_prune_during_a_pull_neither_waits_nor_interrupts_it(
         async with served(target) as client:
             tag = await client.get(f"/v2/kolla/{gone}/manifests/{TAG}")
             registry.organization("kolla").repository(gone).delete_tag(TAG)
-            removing = options.replace(prune=True, grace=0.0, max_delete=100.0, full_check_every=0.0)
+            removing = options.replace(prune=True, grace=0.0, max_delete=100.0, full_check_every=0.0, keep_last=1)
             for _ in range(2):
                 await quaymirror.sync(Selection("kolla", "*", TAG), target, removing)
 
@@ -205,7 +205,7 @@ async def test_prune_during_a_pull_neither_waits_nor_interrupts_it(
             assert tag.headers["docker-content-digest"] == images[gone].digest
             assert (await client.get(f"/v2/kolla/{kept}/manifests/{TAG}")).status == 200
 
-        plan = await quaymirror.prune_layout(target, PruneOptions(grace=0.0), dry_run=False)
+        plan = await quaymirror.prune_layout(target, PruneOptions(grace=0.0, keep_last=1), dry_run=False)
         assert images[gone].digest in {str(orphan.digest) for orphan in plan.remove}
 
 
