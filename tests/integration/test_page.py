@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from organizations import TAG, kolla
 
 from quaymirror.progress.timeline import Point
 from quaymirror.testing import Fault, QuayServer, Status
-from quaymirror.ui.html_report import page
+from quaymirror.ui.chart import chart
+from quaymirror.ui.html_report import page, previous_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[2J"
@@ -79,7 +81,7 @@ def browse(html: str, tmp_path: Path, script: str = "") -> str:
 
 def visible(dom: str) -> list[str]:
     body = dom[dom.index('<section class="images">') :]
-    rows = re.findall(r'<tr data-status="\w+"( hidden="")?><td>quay.io/kolla/(image-\d+)', body)
+    rows = re.findall(r'<tr data-status="\w+"( hidden="")?><td data-label="image">kolla/(image-\d+)', body)
     return [name for hidden, name in rows if not hidden]
 
 
@@ -101,7 +103,7 @@ def test_failures_come_first_and_everything_from_outside_is_escaped() -> None:
     assert html.index("Failed (1)") < html.index("Images (3)")
     assert html.count("<script>") == 1
     assert "\x1b" not in html
-    assert "source, fetch" in html
+    assert '<td data-label="side">source</td><td data-label="step">fetch</td>' in html
     assert "http://" not in html.replace("https://quay.io", "")
 
 
@@ -110,16 +112,106 @@ def test_the_chart_shows_the_run_over_time() -> None:
     html = page([document([outcome(1)])], [points])
 
     assert html.count("<polyline") == html.count("<polygon") == 1
-    assert "10 images and 19.5 KiB in 10 s" in html
+    assert "10 images in 10 s, at most 2.9 KiB/s" in html
     assert "<polyline" not in page([document([outcome(1)])], [points[:1]])
 
 
 def test_several_runs_are_one_page_with_the_worst_in_its_title() -> None:
     html = page([document([outcome(1)]), document([], exit_code=9)], [[], []])
 
-    assert html.count("<h1>") == 2
+    assert html.count("<article") == 2
+    assert html.count("<h1>2 jobs") == 1
     assert "<title>quaymirror: nothing matched</title>" in html
     assert "nothing matched" in html
+
+
+def test_several_jobs_have_contents_with_their_sum() -> None:
+    runs = [
+        document([outcome(n) for n in range(3)], jobs=["nightly"]),
+        document([outcome(9)], jobs=["w&y"], run_id="2"),
+    ]
+    html = page(runs, [[], []])
+
+    assert '<a href="#run-6fb1c0de">nightly</a>' in html
+    assert '<a href="#run-2">w&amp;y</a>' in html
+    foot = html[html.index("<tfoot>") : html.index("</tfoot>")]
+    assert '<td class="n" data-key="4" data-label="mirrored">4</td>' in foot
+    assert "235.5 MiB" in foot
+
+
+def test_images_that_are_missing_are_next_to_the_result() -> None:
+    gone = ["quay.io/kolla/etcd:a", "quay.io/kolla/redis:a"]
+    changes = {"since": "1", "started": "2026-11-23T02:00:00+00:00", "before": 9, "came": [], "moved": [], "gone": gone}
+    html = page([document([outcome(1)], changes=changes)], [[]])
+
+    assert '<span class="badge warn">2 images missing at source</span>' in html
+    assert "<li>kolla/etcd:a</li><li>kolla/redis:a</li>" in html
+
+
+def test_sizes_the_free_disk_and_urls_have_their_places() -> None:
+    error = {"type": "AccessDenied", "message": "quay.io/v2/x: 403 Forbidden: private", "side": "source", "phase": None}
+    usage = {"images": 412, "bytes": 3 * 2**30, "free_bytes": 2**40}
+    html = page([document([outcome(1, "failed", error=error)], usage=usage, bytes_fetched=0)], [[]])
+
+    assert '<b class="">3.0 GiB</b><span>in the mirror, 412 images</span>' in html
+    assert '<b class="">1.0 TiB</b><span>free on its disk</span>' in html
+    assert '<b class="">0 B</b><span>fetched</span>' in html
+    assert '<td data-label="reason">403 Forbidden: private</td>' in html
+    assert '<td data-label="request">quay.io/v2/x</td>' in html
+
+
+def test_the_chart_shows_the_limits_of_the_run() -> None:
+    limits = ["", "the API of quay.io", "the API of quay.io", "your limit of 20.0 MiB/s", ""]
+    points = [Point(10.0 * n, n, 0, n * 10_000_000, limit) for n, limit in enumerate(limits)]
+    drawn = chart(points)
+
+    assert drawn is not None
+    assert drawn["rates"] == ["1000", "750", "500", "250", "0"]
+    assert drawn["counts"] == ["4", "3", "2", "1", "0"]
+    assert [(limit["text"], limit["seconds"]) for limit in drawn["limited"]] == [
+        ("the API of quay.io", 20.0),
+        ("your limit of 20.0 MiB/s", 10.0),
+    ]
+    assert [(span["left"], span["width"]) for span in drawn["limits"]] == [("25.00", "50.00"), ("75.00", "25.00")]
+
+
+def test_a_page_links_to_the_previous_one_of_the_same_runs(tmp_path: Path) -> None:
+    days = {name: document([], started=f"2026-11-{day}T02:00:00+00:00") for name, day in (("a 1", 20), ("b", 21))}
+    for name, one in days.items():
+        (tmp_path / f"{name}.html").write_text(page([one], [[]]))
+
+    (tmp_path / "other.html").write_text(page([document([], target="/other")], [[]]))
+    (tmp_path / "foreign.html").write_bytes(b"\xff\xfe" * 10)
+    today = document([], started="2026-11-22T02:00:00+00:00")
+    assert previous_page(tmp_path / "c.html", [today]) == "b.html"
+    (tmp_path / "b.html").unlink()
+    assert previous_page(tmp_path / "c.html", [today]) == "a%201.html"
+    assert '<a href="a%201.html">' in page([today], [[]], "a%201.html")
+    assert previous_page(tmp_path / "a 1.html", [days["a 1"]]) == ""
+
+
+@pytest.mark.interop
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+def test_a_page_is_not_wider_than_a_telephone(tmp_path: Path) -> None:
+    error = {
+        "type": "NotFound",
+        "message": f"quay.io/v2/{'x' * 90}: {'gone ' * 20}",
+        "side": "source",
+        "phase": "fetch",
+    }
+    runs = [document([outcome(1), outcome(2, "failed", error=error)], target="/srv/" + "m" * 90) for _ in range(2)]
+    points = [Point(0.0, 0, 0, 0), Point(5.0, 5, 0, 5_000_000), Point(10.0, 10, 1, 20_000_000)]
+    html = page(runs, [points, points])
+    # A browser without a head has no windows as narrow as that.
+    frame = f'<body><iframe style="width:390px;height:900px;border:0" srcdoc="{escape(html)}"></iframe></body>'
+    wait = """
+        document.querySelector("iframe").addEventListener("load", event => {
+          const inside = event.target.contentDocument;
+          document.body.append(`width ${inside.documentElement.scrollWidth} of ${inside.defaultView.innerWidth}`);
+        });"""
+    found = re.search(r">width (\d+) of 390", browse(frame, tmp_path, wait))
+    assert found is not None
+    assert int(found[1]) <= 390
 
 
 @pytest.mark.interop

@@ -18,6 +18,7 @@ from ..progress.timeline import Timeline
 from ..run.jobs import Job, JobHandle
 from ..settings import OutputOptions
 from ..tasks import from_group
+from ..ui.descriptions import limit_kind
 from ..ui.summary import summary_lines, total_line
 from ..values import dataclass
 from .display import Printer, make_display, open_log, shown_progress
@@ -26,6 +27,7 @@ from .progress_file import ProgressFile
 
 # Long enough for small blobs to be stored, short enough for a person who waits; the rest resumes.
 _DRAIN_SECONDS = 10.0
+_TICK_SECONDS = 1.0
 
 _SIGNALS = {
     signal.SIGINT: ("interrupted", ExitCode.INTERRUPTED),
@@ -67,7 +69,7 @@ class RunObservers:
 
     @staticmethod
     def _handle(progress: RunProgress, observers: Sequence[Observer], directory: Path | None) -> RunHandle:
-        timeline = Timeline(progress)
+        timeline = Timeline(progress, limit_kind)
         everything: list[Observer] = [*observers, timeline]
 
         def observe(event: Event) -> None:
@@ -86,11 +88,20 @@ class RunObservers:
         """Show the runs and handle signals until this is cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._handle_signals)
+            tasks.start_soon(self._tick)
             for handle in self.handles:
                 tasks.start_soon(handle.progress_file.run)
 
             if self._display.run is not None:
                 tasks.start_soon(self._display.run)
+
+    async def _tick(self) -> None:
+        """Take points of the timelines when no events come, too."""
+        while True:
+            await anyio.sleep(_TICK_SECONDS)
+            for handle in self.handles:
+                if handle.progress.run is not None and handle.progress.finished is None:
+                    handle.timeline(None)
 
     async def close(self) -> None:
         """Write the rest when the display has ended."""
@@ -160,11 +171,9 @@ def _show_summaries(outputs: OutputOptions, runs: Sequence[RunProgress]) -> None
     if outputs.quiet or shown_progress(outputs) == "log":
         return
 
-    summaries = [lines for progress in runs if (lines := summary_lines(progress))]
+    summaries = [lines for run in runs if (lines := summary_lines(run, verbose=outputs.verbose))]
     for number, lines in enumerate(summaries):
         click.echo("\n" * bool(number) + "\n".join(lines), err=True)
-    for number, progress in enumerate(runs):
-        click.echo("\n" * bool(number) + "\n".join(summary_lines(progress, verbose=outputs.verbose)), err=True)
 
     if len(runs) > 1:
         click.echo("\n" + total_line(CombinedProgress(runs).now(), len(runs)), err=True)

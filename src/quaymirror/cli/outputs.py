@@ -42,9 +42,10 @@ def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Time
         _write(outputs.report, _json(documents[0] if len(documents) == 1 else several))
 
     if outputs.report_html is not None:
-        from ..ui.html_report import page
+        from ..ui.html_report import page, previous_page
 
-        _write(outputs.report_html, page(documents, [timeline.points for _, _, timeline in runs]))
+        points = [timeline.points for _, _, timeline in runs]
+        _write(outputs.report_html, page(documents, points, previous_page(outputs.report_html, documents)))
 
     if outputs.lock_file is not None:
         _write_lock(outputs.lock_file, [report for report, _, _ in runs])

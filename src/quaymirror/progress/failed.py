@@ -37,13 +37,17 @@ class FailedImage:
         if error is None:
             return cls(name, "failed")
 
-        message = one_line(error.message)
-        url = _URL.match(message)
-        where = "" if error.side is Side.SOURCE else error.side.value
-        return cls(name, message[url.end() :] if url else message, where, url[1] if url else "")
+        url, message = split_url(one_line(error.message))
+        return cls(name, message, "" if error.side is Side.SOURCE else error.side.value, url)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
+
+
+def split_url(message: str) -> tuple[str, str]:
+    """Return the URL that `message` begins with, "" if it begins with none, and the meaning after it."""
+    found = _URL.match(message)
+    return (found[1], message[found.end() :]) if found else ("", message)
 
 
 def explain(error: Failure) -> str:

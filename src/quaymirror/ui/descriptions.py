@@ -117,6 +117,12 @@ def limiting_text(progress: RunProgress, speeds: Speeds) -> str:
     return next(_limits(progress, progress.run, speeds), "")
 
 
+def limit_kind(progress: RunProgress, speeds: Speeds) -> str:
+    """Return what limits the run, or the host that it waits for, without numbers: one of a few texts."""
+    paused = progress.hosts.paused_at(progress.clock())
+    return f"{paused[0][0]} paused" if paused else limiting_text(progress, speeds).partition(",")[0]
+
+
 def since_text(progress: RunProgress, pause: Pause, now: float) -> str:
     """Return since when a host has not answered, "" for a short pause, which is normal while the rate adapts."""
     if now - pause.since < _LONG_SECONDS or progress.run is None or progress.began is None:

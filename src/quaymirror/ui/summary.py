@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ExitCode, SelectionEmpty
-from ..events import Status
+from ..events import ChangeCounts, Status
 from ..progress.run import RunProgress, is_lasting
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
 from .descriptions import subject
@@ -54,7 +54,11 @@ def _counts(progress: RunProgress) -> list[str]:
         rows[2] += "  " + ", ".join(f"{reason}: {count:,}" for reason, count in reasons)
 
     changes = None if progress.finished is None else progress.finished.changes
-    return [*rows, "", *([] if changes is None else [f"  {changes}"]), _bytes(progress), *_unfinished(progress)]
+    return [*rows, "", *([] if changes is None else [_changes(changes)]), _bytes(progress), *_unfinished(progress)]
+
+
+def _changes(changes: ChangeCounts) -> str:
+    return f"  {changes}" if changes != ChangeCounts() else "  nothing is new, has moved or is missing at the source"
 
 
 def _unfinished(progress: RunProgress) -> list[str]:
