@@ -1,7 +1,7 @@
-"""Pages from templates. The only importer of jinja2; import it only where a page is made.
+"""Templates of pages. The only importer of jinja2; import it only where a page is made.
 
-Everything is escaped: for HTML, and control characters as on a terminal. A template is a file of a package, called
-`NAME.html.j2`.
+Everything is escaped: for HTML, and control characters as on a terminal. Templates are in the directory `templates` of a
+package.
 """
 
 from __future__ import annotations
@@ -9,38 +9,37 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from .text import counted, escape_controls, human_bytes, human_duration, human_rate
+from .text import counted, escape_controls, human_bytes, human_duration
+
+__all__ = ["Environment", "Markup", "environment"]
 
 
-def render(package: str, name: str, **values: Any) -> str:
-    """Return the page that the template `name` of `package` makes of `values`."""
-    environment = Environment(
+def environment(package: str) -> Environment:
+    """Return the environment of the templates of `package`, with filters for numbers, sizes and durations."""
+    templates = Environment(
+        loader=PackageLoader(package),
         autoescape=True,
-        finalize=_printable,
-        keep_trailing_newline=True,
-        loader=FunctionLoader(lambda path: file_of(package, path)),
-        lstrip_blocks=True,
-        trim_blocks=True,
         undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
     )
-    environment.filters |= {
-        "bytes": human_bytes,
+    templates.filters |= {
         "counted": counted,
         "duration": human_duration,
-        "number": "{:,}".format,
-        "rate": human_rate,
+        "number": lambda value: f"{value:,}",
+        "size": human_bytes,
     }
-    environment.globals["file"] = lambda path: Markup(file_of(package, path))  # noqa: S704 - a file of our own
-    return environment.get_template(f"{name}.html.j2").render(values)
-
-
-def file_of(package: str, path: str) -> str:
-    """Return the text of a file of `package`."""
-    return resources.files(package).joinpath(path).read_text(encoding="utf-8")
+    files = resources.files(package)
+    # Files of our own.
+    templates.globals["file"] = lambda path: Markup(files.joinpath(path).read_text(encoding="utf-8"))  # noqa: S704
+    return templates
 
 
 def _printable(value: Any) -> Any:
+    """Escape control characters; `Markup` is HTML already."""
     return escape_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value

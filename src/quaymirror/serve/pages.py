@@ -1,4 +1,4 @@
-"""Pages for people: rendered here, without scripts but for the live page. The only importer of jinja2."""
+"""Pages for people: rendered here, without scripts but for the live page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 import anyio
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from ..errors import InvalidName
 from ..oci import Digest
 from ..oci.reference import is_registry_host
-from ..text import counted, escape_controls, human_bytes
+from ..pages import Markup, environment
+from ..text import escape_controls
 from .commands import pull_commands
 from .details import image_details
 from .live import LiveRun
@@ -50,22 +49,8 @@ class Pages:
         self._is_secure = is_secure
         self._streams = 0
         self._stopping = False
-        self._environment = Environment(
-            loader=PackageLoader("quaymirror.serve"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            finalize=_printable,
-            trim_blocks=True,
-            auto_reload=False,
-        )
-        self._environment.filters |= {
-            "counted": counted,
-            "date": _date,
-            "lines": _lines,
-            "link": _link,
-            "number": lambda value: f"{value:,}",
-            "size": human_bytes,
-        }
+        self._environment = environment("quaymirror.serve")
+        self._environment.filters |= {"date": _date, "lines": _lines, "link": _link}
 
     def stop(self) -> None:
         """End the streams of events."""
@@ -196,11 +181,6 @@ def _search(overview: Overview, query: str) -> list[ImageNumbers]:
 def _matches(image: ImageNumbers, glob: str) -> bool:
     names = (image.name, image.repository, image.repository.rpartition("/")[2], image.tag)
     return any(fnmatchcase(name.lower(), glob) for name in names)
-
-
-def _printable(value: Any) -> Any:
-    """Return texts without characters that change the display."""
-    return escape_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _lines(text: str) -> Markup:

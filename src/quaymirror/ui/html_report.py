@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from ..documents import ErrorJson, OutcomeJson, ReportJson
 from ..errors import ExitCode, most_severe
-from ..pages import render
+from ..pages import environment
 from ..progress.failed import split_url
 from ..progress.timeline import Point
 from ..text import counted
@@ -48,9 +48,8 @@ def page(documents: Sequence[ReportJson], timelines: Sequence[Sequence[Point]], 
         counts.update({"bytes_fetched": document["bytes_fetched"]})
         counts.update({status: count for status, count in document["images"].items() if isinstance(count, int)})
 
-    return render(
-        __package__ or "",
-        "html_report",
+    template = environment("quaymirror.ui").get_template("html_report.html")
+    return template.render(
         runs=[_run(*run) for run in zip(documents, timelines, strict=True)],
         code=int(worst),
         result=worst.meaning,
