@@ -1,7 +1,7 @@
 """Templates of pages. The only importer of jinja2; import it only where a page is made.
 
-Everything is escaped: for HTML, and control characters as on a terminal. Templates are in the directory `templates` of a
-package.
+Everything is escaped: for HTML, and control characters as on a terminal. Templates are in the directory
+`templates` of a package.
 """
 
 from __future__ import annotations

@@ -239,7 +239,6 @@ INNER_LAYERS = {
 IMPORTERS = {
     "aiohttp": {"http/transport.py", "serve/server.py", "testing"},
     "bcrypt": {"serve/passwords.py"},
-    "markupsafe": {"serve/pages.py"},
     "tenacity": {"http/retry.py"},
     "rich": {"ui/dashboard/"},
     "click": {"cli"},
