@@ -19,6 +19,7 @@ from ..http.timeouts import Timeouts
 from ..oci import Platform
 from ..secret import Credentials, Secret
 from ..selection.parse import parse_duration
+from ..selection.rename import Rename
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..store.fsops import Fsync
@@ -190,6 +191,9 @@ class TargetOptions(Group):
     filters: tuple[str, ...] = option(
         "-f, --filter SPEC", "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
     )
+    renames: tuple[Rename, ...] = option(
+        "--rename FROM=TO", "Store images under another name: 'openstack.kolla/*=kolla/*'.", (), parse=Rename.parse
+    )
     allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
     dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune",))
     fsync: Fsync = option(
@@ -311,6 +315,9 @@ class DiscoveryOptions(Group):
         commands=("push",),
     )
     allow_empty: bool = flag("Succeed if nothing is selected.", heading=SELECTION, commands=(*_ASK, "push"))
+    allow_unmatched: bool = flag(
+        "Succeed if names or tags match nothing.", heading=SELECTION, commands=(*_ASK, "push")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
+from ..oci.reference import is_registry_host
 from ..secret import Credentials, Secret
+from ..selection.labels import LabelCondition
 from ..selection.layouts import select_images
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
@@ -14,11 +18,33 @@ from ..selection.source import SourceAddress
 from . import DEFAULT_TARGET, GROUPS, OutputOptions
 from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file
 
+
+def list_file(path: Path) -> None:
+    """Raise `ConfigError` if `path` is neither a regular file nor `-`, standard input."""
+    if str(path) != "-":
+        existing_file(path)
+
+
+def registry_host(text: str) -> None:
+    """Raise `ConfigError` if `text` is no HOST[:PORT]."""
+    if not is_registry_host(text):
+        raise ConfigError(f"not a registry: {text[:100]!r}; write HOST[:PORT]")
+
+
 _SELECT = {"heading": Heading.SELECTION, "only": True, "commands": ("sync", "list", "info")}
 # The selection of a job.
 SELECTION = (
     OptionSpec(
-        name="organization", help="Organization on the server.", has_variable=False, required=True, accept=Selection
+        name="organization",
+        help="Organization on the server; a job has this, `source` or `images`.",
+        has_variable=False,
+        accept=Selection,
+    ),
+    OptionSpec(
+        name="source",
+        help="Address of another source, without GLOB and TAG: registry://HOST, for instance.",
+        has_variable=False,
+        accept=lambda text: Selection.parse_uri(text),
     ),
     declare(
         "--glob GLOB",
@@ -53,6 +79,45 @@ SELECTION = (
         key="select",
         accept=lambda text: select_images(SourceAddress("ocidir"), (text,)),
         **(_SELECT | {"commands": ("sync", "list", "info", "push")}),
+    ),
+    declare(
+        "--exclude-tag GLOB",
+        "Leave out tags that match.",
+        (),
+        name="exclude_tags",
+        accept=lambda text: Selection("org", tags=(text,)),
+        **_SELECT,
+    ),
+    declare(
+        "--newest N",
+        "Only the N newest of the selected tags of each repository.",
+        kind=OptionType.NUMBER,
+        least=1,
+        most=10_000,
+        **_SELECT,
+    ),
+    declare(
+        "--image-label CONDITION",
+        "Only images with this label: KEY, KEY=GLOB or KEY!=GLOB.",
+        (),
+        name="labels",
+        accept=LabelCondition.parse,
+        **_SELECT,
+    ),
+    declare(
+        "--images FILE",
+        "Mirror the images of a list (- for stdin), one per line.",
+        kind=OptionType.PATH,
+        common=True,
+        has_variable=False,
+        on_disk=list_file,
+        **_SELECT,
+    ),
+    declare(
+        "--default-registry HOST",
+        "Registry of lines of a list that name none; default: the server.",
+        accept=registry_host,
+        **_SELECT,
     ),
     declare(
         "--since DATE|DURATION",
