@@ -20,7 +20,8 @@ Time = Annotated[str, "date-time"]
 class SelectionJson(TypedDict):
     """A selection. `glob` and `tag` are separated by commas; `locked` is the number of images of a lock file.
 
-    `source` is the address of its source, if that is not the Quay server; then `organization` may be empty.
+    `source` is the address of its source, if that is not the Quay server; then `organization` may be empty. `images`
+    are those of a list, each `repository:tag`. `reading` says how a name with a dot was read.
     """
 
     organization: str
@@ -30,6 +31,11 @@ class SelectionJson(TypedDict):
     since: Time | None
     locked: int
     source: NotRequired[str]
+    exclude_tags: NotRequired[list[str]]
+    newest: NotRequired[int]
+    labels: NotRequired[list[str]]
+    images: NotRequired[list[str]]
+    reading: NotRequired[str]
 
 
 class ErrorJson(TypedDict):
@@ -78,6 +84,13 @@ class ChangesJson(TypedDict):
     came: list[str]
     gone: list[str]
     moved: list[str]
+
+
+class UnmatchedJson(TypedDict):
+    """A name of the selection without wildcard that matched nothing, and the nearest existing ones."""
+
+    name: str
+    nearest: list[str]
 
 
 class OutcomeJson(TypedDict):
@@ -133,6 +146,7 @@ class ReportJson(TypedDict):
     images: ImagesJson
     bytes_fetched: int
     bytes_reused: int
+    unmatched: NotRequired[list[UnmatchedJson]]
     hosts: dict[str, HostJson]
     changes: ChangesJson | None
     usage: UsageJson | None

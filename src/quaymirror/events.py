@@ -117,6 +117,17 @@ class CandidateSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class NameUnmatched:
+    """A name without wildcard matched nothing: a repository, a tag (`*:2025.1`) or an image; with the `nearest` names.
+
+    It comes after everything else of its selection.
+    """
+
+    name: str
+    nearest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ImageQueued:
     """An image waits for a worker."""
 
@@ -276,6 +287,7 @@ Event = (
     | CandidateChecked
     | CandidateSkipped
     | CheckFailed
+    | NameUnmatched
     | ImageQueued
     | ImageStarted
     | ImagePlanned

@@ -29,7 +29,7 @@ from quaymirror.auth.challenge import parse_challenges, parse_token, sort_by_gra
 from quaymirror.auth.tokens import TokenAuth
 from quaymirror.catalog.quay.api import listing_path
 from quaymirror.catalog.quay.schema import parse_page, parse_tags
-from quaymirror.cli.options import make_selection
+from quaymirror.cli.options import make_selections
 from quaymirror.config.convert import convert
 from quaymirror.config.document import Mistakes, read_config
 from quaymirror.errors import QuaymirrorError
@@ -48,7 +48,7 @@ from quaymirror.secret import Secret
 from quaymirror.selection.lockfile import read_lock
 from quaymirror.selection.parse import parse_duration, parse_since
 from quaymirror.selection.selection import Selection
-from quaymirror.settings import parse_rate
+from quaymirror.settings import Options, parse_rate
 from quaymirror.settings.register import SELECTION
 from quaymirror.store import lock, receipts
 from quaymirror.store.documents import check_oci_layout, name_of, parse_index, project
@@ -287,7 +287,8 @@ def _toml(data: bytes) -> None:
     config = read_config(_written(data, "quaymirror.toml"))
     for job in config.jobs.values():
         with _ours():
-            make_selection({spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job})
+            words = {spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job}
+            make_selections(words, Options())
 
 
 def _import(data: bytes) -> None:

@@ -109,7 +109,8 @@ def traits_of(selection: Selection, discovery: Discovery) -> Traits:
 def check_selection(selection: Selection, discovery: Discovery) -> None:
     """Check that the catalog of `selection` knows what it needs, before any request.
 
-    :raises ConfigError: if `--since` or a glob for tags can't work with this way of discovery, or a layout is missing.
+    :raises ConfigError: if `--since`, `--newest` or a glob for tags can't work with this way of discovery, or if a
+        layout is missing.
     """
     if selection.source is not None:
         find_kind(selection.source.kind).check(selection.source)
@@ -117,6 +118,9 @@ def check_selection(selection: Selection, discovery: Discovery) -> None:
     traits = traits_of(selection, discovery)
     if selection.since is not None and not traits.has_dates:
         raise ConfigError(f"{traits.name} can't tell when a tag was updated, which --since needs")
+
+    if selection.newest is not None and not traits.has_dates:
+        raise ConfigError(f"{traits.name} can't tell when a tag was updated, which --newest needs")
 
     if any(is_pattern(tag) for tag in selection.tags) and not traits.lists_tags:
         raise ConfigError(f"{traits.name} can't list tags, which a glob for tags needs")

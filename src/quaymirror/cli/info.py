@@ -24,7 +24,7 @@ from .options import json_option, make_options, make_selections, selection_argum
 @json_option("Print an array with the fields of occystrap's info.")
 def info(as_json: bool, **given: Any) -> int:
     """Show the metadata of each image, without fetching layers."""
-    selections, wanted = make_selections(given), make_options(given)
+    selections, wanted = make_selections(given, make_options(given))
     try:
         infos = anyio.run(partial(image_infos, selections, wanted, observer=show_notice))
     except SelectionEmpty:

@@ -12,7 +12,8 @@ import click
 
 from ..catalog.base import PinnedImage
 from ..documents import ListedImageJson
-from ..errors import SelectionEmpty
+from ..errors import ExitCode, SelectionEmpty
+from ..events import Event, NameUnmatched
 from ..run.info import find_images
 from ..selection.selection import Selection
 from ..settings import Options
@@ -28,8 +29,8 @@ from .options import json_option, make_options, make_selections, selection_argum
 @json_option("Print an array of repository, tag, digest, size and date.")
 def list_images(as_json: bool, **given: Any) -> int:
     """Show what sync would mirror, without pulling anything."""
-    selections, wanted = make_selections(given), make_options(given)
-    images, empty = anyio.run(_find, selections, wanted)
+    selections, wanted = make_selections(given, make_options(given))
+    images, unmatched, empty = anyio.run(_find, selections, wanted)
     images.sort(key=lambda image: image.reference)
     if as_json:
         click.echo(json.dumps([_row(image) for image in images], indent=2))
@@ -40,15 +41,25 @@ def list_images(as_json: bool, **given: Any) -> int:
     if not images and not wanted.discovery.allow_empty:
         raise empty or SelectionEmpty(f"no repository matches {selections[0]}")
 
-    return 0
+    is_partial = images and unmatched and not wanted.discovery.allow_unmatched
+    return int(ExitCode.PARTIAL if is_partial else ExitCode.OK)
 
 
-async def _find(selections: Sequence[Selection], options: Options) -> tuple[list[PinnedImage], SelectionEmpty | None]:
-    """Return the images, and the reason if none exist."""
+async def _find(
+    selections: Sequence[Selection], options: Options
+) -> tuple[list[PinnedImage], list[NameUnmatched], SelectionEmpty | None]:
+    """Return the images, the names that match nothing, and the reason if no image exists."""
+    unmatched: list[NameUnmatched] = []
+
+    def observe(event: Event) -> None:
+        show_notice(event)
+        if isinstance(event, NameUnmatched):
+            unmatched.append(event)
+
     try:
-        return [image async for image in find_images(selections, options, observer=show_notice)], None
+        return [image async for image in find_images(selections, options, observer=observe)], unmatched, None
     except SelectionEmpty as error:
-        return [], error
+        return [], unmatched, error
 
 
 def _row(image: PinnedImage) -> ListedImageJson:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..events import Event, Notice
+from ..events import Event, NameUnmatched, Notice
 from ..text import escape_controls
 
 
@@ -14,6 +14,9 @@ def say(text: str) -> None:
 
 
 def show_notice(event: Event) -> None:
-    """Print the message of a notice; an observer for commands without a display."""
+    """Print the message of a notice and names that match nothing; an observer for commands without a display."""
     if isinstance(event, Notice):
         say(event.message)
+    elif isinstance(event, NameUnmatched):
+        near = ", ".join(event.nearest)
+        say(f"unmatched: {event.name}{f'; nearest: {near}' if near else ''}")

@@ -15,14 +15,17 @@ from ..auth.files import read_secret_file, read_secret_stdin
 from ..errors import ConfigError
 from ..run.jobs import Job
 from ..secret import Credentials, Secret
+from ..selection.image_list import MAX_LIST_BYTES, ListedImages, parse_list, read_list
 from ..selection.layouts import select_images
 from ..selection.lockfile import read_lock
 from ..selection.parse import parse_since
 from ..selection.selection import Selection
+from ..selection.words import Narrowing, select_list, select_words
 from ..settings import DEFAULT_TARGET, Options, OutputOptions
-from ..settings.register import OUTPUTS, field_values
+from ..settings.register import OUTPUTS, SELECTION, field_values
 from ..settings.spec import Heading
 from .help import check_paths, command_option
+from .hints import unquoted_wildcard
 from .messages import say
 
 # The key of a context under which the password of standard input is kept.
@@ -30,12 +33,12 @@ _PASSWORD = "quaymirror.password"  # noqa: S105
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SELECTION_WORDS = ("organization", "glob", "tag", "globs", "tags", "exclude", "since", "select")
+SELECTION_WORDS = ("organization", "glob", "tag", *(spec.name for spec in SELECTION if spec.name != "organization"))
 
 
 def selection_arguments(function: F) -> F:
     """Add the arguments that select images."""
-    for name, metavar in (("tag", "[TAG]"), ("glob", "[GLOB]"), ("organization", "ORG|quay://ORG/GLOB:TAG")):
+    for name, metavar in (("tag", "[TAG]"), ("glob", "[GLOB]"), ("organization", "ORG|IMAGE|quay://ORG/GLOB:TAG")):
         function = click.argument(name, required=False, metavar=metavar)(function)
 
     return function
@@ -46,15 +49,49 @@ def json_option(text: str) -> Callable[[F], F]:
     return command_option("--json", "as_json", is_flag=True, heading=Heading.OUTPUT, help=text)
 
 
-def make_selections(given: Mapping[str, Any]) -> tuple[Selection, ...]:
-    """Return the selections that the words in `given` mean: one, or one for each name that is selected of a layout.
+def make_selections(given: Mapping[str, Any], options: Options) -> tuple[tuple[Selection, ...], Options]:
+    """Return the selections that the words in `given` mean, and `options` with the names that a list gives.
 
     :raises ConfigError: if they are illegal.
     """
-    selection, names = make_selection(given), given.get("select") or ()
-    source = selection.source
+    server, narrowing = options.source.origin, _narrowing(given)
+    words = {name: tuple(given.get(name) or ()) for name in ("globs", "tags")}
+    globs = _with(given.get("glob"), words["globs"])
+    tags = _with(given.get("tag"), words["tags"])
+    file = given.get("images")
+    sources = [name for name in ("organization", "source", "images", "from_lock") if given.get(name) is not None]
+    if not sources:
+        raise click.UsageError("Missing argument 'ORG'.")
+
+    if len(sources) > 1 or (file is not None and (globs or tags)):
+        raise ConfigError("an organization, a source, a list of images and a lock file are whole selections: give one")
+
+    if file is not None:
+        listed = read_images(Path(file), server.netloc, given.get("default_registry") or "")
+        renames = (*options.target.renames, *listed.renames)
+        return select_list(listed, server, narrowing), options.replace(renames=renames)
+
+    if source := given.get("source"):
+        selection = select_words(_at_source(source, globs, tags), (), (), server, narrowing, now=_now())
+        return _of_layout(selection, given), options
+
+    organization = given["organization"]
+    if hint := unquoted_wildcard([given.get("glob"), given.get("tag")]):
+        say(hint)
+
+    if "/" not in organization and os.path.isfile(os.path.join(organization, "oci-layout")):  # noqa: PTH113, PTH118
+        say(f"{organization} is read as an organization; for the OCI image layout of that name write ./{organization}")
+
+    return _of_layout(select_words(organization, globs, tags, server, narrowing, now=_now()), given), options
+
+
+def _of_layout(selection: Selection, given: Mapping[str, Any]) -> tuple[Selection, ...]:
+    """Return a selection for each name that is selected of a layout, of another source the selection itself."""
+    source, names = selection.source, given.get("select") or ()
     if source is not None and source.is_layout:
-        return select_images(source, names, exclude=selection.exclude, since=selection.since)
+        selected = select_images(source, names, exclude=selection.exclude, since=selection.since)
+        narrowed = {"exclude_tags": selection.exclude_tags, "newest": selection.newest, "labels": selection.labels}
+        return tuple(each.replace(**narrowed) for each in selected)
 
     if names:
         raise ConfigError("--select is for layouts (ocidir://PATH): narrow other sources by GLOB and TAG")
@@ -62,31 +99,48 @@ def make_selections(given: Mapping[str, Any]) -> tuple[Selection, ...]:
     return (selection,)
 
 
-def make_selection(given: Mapping[str, Any]) -> Selection:
-    """Return the selection that the words in `given` mean.
+def read_images(file: Path, server: str, default_registry: str) -> ListedImages:
+    """Return the images of a list in `file`, which is standard input if it is called `-`.
 
-    :raises ConfigError: if they are illegal.
+    :raises ConfigError: if it is not a list of images.
     """
-    organization, glob, tag = (given.get(name) for name in ("organization", "glob", "tag"))
-    if organization is None:
-        raise click.UsageError("Missing argument 'ORG'.")
+    if str(file) != "-":
+        return read_list(file, server, default_registry=default_registry)
 
-    globs, tags, exclude = (tuple(given.get(name) or ()) for name in ("globs", "tags", "exclude"))
-    now = datetime.now(UTC)
+    if sys.stdin is None:
+        raise ConfigError("--images -: standard input is closed")
+
+    content = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
+    return parse_list(content, "standard input", server, default_registry=default_registry)
+
+
+def _narrowing(given: Mapping[str, Any]) -> Narrowing:
     since = given.get("since")
-    moment = parse_since(since, now=now) if since is not None else None
-    if "://" not in organization:
-        return Selection(organization, _joined(glob, globs, "*"), _joined(tag, tags, "latest"), exclude, moment)
+    return Narrowing(
+        exclude=tuple(given.get("exclude") or ()),
+        since=parse_since(since, now=_now()) if since is not None else None,
+        exclude_tags=tuple(given.get("exclude_tags") or ()),
+        newest=given.get("newest"),
+        labels=tuple(given.get("labels") or ()),
+    )
 
-    if glob is not None or globs or tags:
-        raise ConfigError("an address is a whole selection: no GLOB or TAG can follow it (--select narrows a layout)")
 
-    return Selection.parse_uri(organization, exclude=exclude, since=moment, now=now)
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
-def _joined(word: str | None, others: tuple[str, ...], default: str) -> str:
-    words = others if word is None else (word, *others)
-    return ",".join(words) if words else default
+def _with(word: str | None, others: tuple[str, ...]) -> tuple[str, ...]:
+    return others if word is None else (word, *others)
+
+
+def _at_source(source: str, globs: tuple[str, ...], tags: tuple[str, ...]) -> str:
+    """Return the address of a selection at `source`, an address without globs and tags."""
+    if not globs and not tags:
+        return source
+
+    place, mark, query = source.partition("?")
+    escaped = [",".join(words).replace("?", "%3F") for words in (globs or ("*",), tags or ("latest",))]
+    return f"{place.rstrip('/')}/{escaped[0]}:{escaped[1]}{mark}{query}"
 
 
 def make_outputs(given: Mapping[str, Any]) -> OutputOptions:
@@ -117,9 +171,9 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
     options = make_options({name: value for name, value in given.items() if name not in OUTPUTS})
     from_lock = given.get("from_lock")
     if from_lock is None:
-        selections = make_selections(given)
+        selections, options = make_selections(given, options)
     elif any(given.get(name) for name in SELECTION_WORDS):
-        raise ConfigError("--from-lock is a whole selection: ORG, GLOB, TAG, --exclude and --since don't go with it")
+        raise ConfigError("--from-lock is a whole selection: ORG, GLOB, TAG and options that narrow don't go with it")
     else:
         server, selections = read_lock(from_lock)
         options = options.replace(server=given.get("server") or server or options.source.server)

@@ -15,7 +15,7 @@ from ..config.document import FILE_NAME, LocatedValue, read_config
 from ..errors import ConfigError
 from ..run.jobs import Job, run_jobs
 from ..settings import OutputOptions
-from ..settings.register import JOB_TABLE, SELECTION
+from ..settings.register import JOB_TABLE, SELECTION, SUBJECTS
 from ..settings.spec import OptionSpec
 from ..values import dataclass
 from .console import announced, report
@@ -137,4 +137,5 @@ def job_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -
     try:
         return make_job({**known, **words, **values}, (name,))
     except ConfigError as error:
-        raise ConfigError(f"{job['organization'].place}: jobs.{name}: {error.message}") from None
+        place = next(job[key].place for key in SUBJECTS if key in job)
+        raise ConfigError(f"{place}: jobs.{name}: {error.message}") from None

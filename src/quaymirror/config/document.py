@@ -16,7 +16,7 @@ from typing import Any
 
 from ..auth.files import read_config_file
 from ..errors import ConfigError
-from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
+from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION, SUBJECTS
 from ..settings.spec import OptionSpec, OptionType
 from ..targets.spelling import check_spelling
 from ..values import dataclass
@@ -150,8 +150,12 @@ class _Check:
     def _job(self, name: str, job: object) -> Iterator[Mistake]:
         yield from self._table(job, ("jobs", name), _JOB)
         if isinstance(job, dict):
-            missing = [spec.key_name for spec in _JOB if spec.required and spec.key_name not in job]
-            yield from (self._mistake(("jobs", name), f"{key!r} is missing") for key in missing)
+            given = [key for key in SUBJECTS if key in job]
+            if not given:
+                yield self._mistake(("jobs", name), "'organization' is missing (or 'source', or 'images')")
+
+            for key in given[1:]:
+                yield self._mistake(("jobs", name, key), f"a job has one of {', '.join(SUBJECTS)}")
 
     def _table(self, table: object, path: KeyPath, specs: Sequence[OptionSpec]) -> Iterator[Mistake]:
         if not isinstance(table, dict):

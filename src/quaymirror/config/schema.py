@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION
+from ..settings.register import JOB_TABLE, RUN_TABLE, SELECTION, SUBJECTS
 from ..settings.spec import OptionSpec, OptionType
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,19 +27,20 @@ def config_schema() -> dict[str, Any]:
             "jobs": {
                 "type": "object",
                 "minProperties": 1,
-                "additionalProperties": _table([*SELECTION, *JOB_TABLE], "One job."),
+                "additionalProperties": {
+                    **_table([*SELECTION, *JOB_TABLE], "One job."),
+                    "oneOf": [{"required": [key]} for key in SUBJECTS],
+                },
             },
         },
     }
 
 
 def _table(specs: Sequence[OptionSpec], description: str) -> dict[str, Any]:
-    required = [spec.key_name for spec in specs if spec.required]
     return {
         "type": "object",
         "description": description,
         "additionalProperties": False,
-        **({"required": required} if required else {}),
         "properties": {spec.key_name: _property(spec) for spec in specs},
     }
 

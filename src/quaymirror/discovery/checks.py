@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import field
 
 from ..catalog.base import Catalog, ListedRepository, PinnedImage, Tag
 from ..errors import AccessDenied, NotFound
 from ..events import CandidateSkipped, Observer, ignore
 from ..oci import Reference
 from ..selection.grammar import is_pattern
+from ..selection.labels import LabelCondition
 from ..selection.selection import Selection
 from ..values import dataclass
 from .listing import Candidate, is_older, report_rejected
 from .tag_cache import TagCache
+from .unmatched import Matches
+
+LabelCheck = Callable[[PinnedImage, Sequence[LabelCondition]], Awaitable[bool]]
+"""Returns True if the labels of an image meet conditions; raises `QuaymirrorError` if they can't be read."""
 
 NO_SUCH_TAG = "no such tag"
 
@@ -25,6 +31,8 @@ class Checker:
     selection: Selection
     cache: TagCache
     observer: Observer
+    labels: LabelCheck | None = None
+    matches: Matches = field(default_factory=Matches)
 
     async def check(self, candidate: Candidate) -> list[PinnedImage] | CandidateSkipped:
         """Return the selected images of `candidate`, at least one, or the reason for none.
@@ -35,7 +43,7 @@ class Checker:
         name = candidate.repository.name
         found: dict[str, Tag] = {}
         try:
-            for wanted in self.selection.tags:
+            for wanted in self.selection.tags_of(candidate.listed.name):
                 found |= {tag.name: tag for tag in await self._tags(candidate, wanted)}
         except NotFound:
             return CandidateSkipped(name, "deleted since it was listed")
@@ -46,18 +54,38 @@ class Checker:
             # Quay answers anonymous clients the same for a deleted repository and for a private one.
             return CandidateSkipped(name, "deleted or private since it was listed")
 
+        self.matches.found(self.selection, candidate.listed.name, found)
         if not found:
             return CandidateSkipped(name, NO_SUCH_TAG)
 
-        since = self.selection.since
-        recent = [tag for tag in found.values() if since is None or not is_older(tag.start, since)]
-        images = [
-            PinnedImage(
-                Reference(candidate.repository, tag.name, tag.digest), tag.start, tag.size, self.selection.source
-            )
-            for tag in recent
-        ]
-        return images or CandidateSkipped(name, "not updated since")
+        return await self._narrowed(candidate, found.values())
+
+    async def _narrowed(self, candidate: Candidate, tags: Iterable[Tag]) -> list[PinnedImage] | CandidateSkipped:
+        """Return the images of those of `tags` that no option leaves out, or the reason why all of them are."""
+        selection, name = self.selection, candidate.repository.name
+        wanted = [tag for tag in tags if selection.is_tag_included(tag.name)]
+        if not wanted:
+            return CandidateSkipped(name, "its tags are excluded")
+
+        since = selection.since
+        recent = [tag for tag in wanted if since is None or not is_older(tag.start, since)]
+        if not recent:
+            return CandidateSkipped(name, "not updated since")
+
+        if selection.newest is not None:
+            recent.sort(key=lambda tag: (tag.start or 0, tag.name), reverse=True)
+
+        images: list[PinnedImage] = []
+        for tag in recent:
+            reference = Reference(candidate.repository, tag.name, tag.digest)
+            image = PinnedImage(reference, tag.start, tag.size, selection.source)
+            if len(images) == selection.newest:
+                break
+
+            if self.labels is None or await self.labels(image, selection.labels):
+                images.append(image)
+
+        return images or CandidateSkipped(name, "no image with the label")
 
     async def _tags(self, candidate: Candidate, wanted: str) -> Iterable[Tag]:
         """Return the tags that `wanted`, a tag or a glob, matches."""
@@ -66,7 +94,7 @@ class Checker:
             report_rejected(candidate.repository.name, found.rejected, self.observer)
             return found.tags
 
-        dated = self.selection.since is not None
+        dated = self.selection.needs_dates
         answer = self.cache.recall(candidate, wanted, dated=dated)
         if answer is None:
             answer = await self.catalog.tag(candidate.repository, wanted, batch=candidate.batch, dated=dated)
@@ -83,7 +111,7 @@ async def check_again(
     :raises QuaymirrorError: if the server gives no usable answer.
     """
     repository, tag = image.reference.repository, image.reference.tag
-    if tag is None or any(selection.pinned for selection in selections):
+    if tag is None or _is_pinned(image, selections):
         return image
 
     source, name = image.source, repository.name
@@ -94,3 +122,12 @@ async def check_again(
     checker = Checker(catalog, Selection(organization, tags=tag, source=source), TagCache(), ignore)
     found = await checker.check(Candidate(repository, ListedRepository(name)))
     return found if isinstance(found, CandidateSkipped) else found[0]
+
+
+def _is_pinned(image: PinnedImage, selections: Sequence[Selection]) -> bool:
+    name, tag, digest = image.reference.repository.name, image.reference.tag, image.digest
+    return any(
+        (selection.prefix + pin.repository, pin.tag, pin.digest) == (name, tag, digest)
+        for selection in selections
+        for pin in selection.pinned
+    )

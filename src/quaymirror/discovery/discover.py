@@ -32,10 +32,11 @@ from ..oci import Reference, Repository
 from ..selection.selection import Selection
 from ..tasks import background, from_group
 from ..values import dataclass
-from .checks import NO_SUCH_TAG, Checker
+from .checks import NO_SUCH_TAG, Checker, LabelCheck
 from .hints import ASKED, no_such_tag
 from .listing import Candidate, find_candidates
 from .tag_cache import TagCache
+from .unmatched import Matches, find_unmatched
 
 # Candidates that are checked at a time. The limiter of the host decides how many requests really are under way.
 _CHECKERS = 16
@@ -51,27 +52,43 @@ async def discover(
     cache: TagCache | None = None,
     observer: Observer = ignore,
     strict: bool = False,
+    labels: LabelCheck | None = None,
 ) -> AsyncGenerator[PinnedImage]:
     """Iterate over the images of `selections`, each once; `registry` is the host in their references.
+
+    `labels` decides which images have the labels that a selection wants. Names without wildcard that match nothing are
+    events after everything else of their selection.
 
     Images come as soon as they are found, and failed checks are events. If `strict`, images come in the order of the
     listing, and the first failed check is raised. A selection without images does not end the others: the error of the
     first one comes at the end. To leave the iteration early, use `contextlib.aclosing`.
 
-    :raises SelectionEmpty: if a selection matches nothing.
+    :raises SelectionEmpty: if a selection matches nothing; a list of images does so only together with all others.
     :raises QuaymirrorError: if a listing breaks off, or nothing else can be found.
     """
     cache = cache or TagCache()
     taken: set[str] = set()
     empty: SelectionEmpty | None = None
+    missing: SelectionEmpty | None = None
     for selection in selections:
-        search = _Search(catalog, registry, selection, observer, strict, taken, cache)
+        search = _Search(catalog, registry, selection, observer, strict, taken, cache, labels)
         try:
             async with aclosing(search.images()) as images:
                 async for image in images:
                     yield image
         except SelectionEmpty as error:
-            empty = empty or error
+            if not selection.exact:
+                empty = empty or error
+                continue
+
+            missing = missing or error
+            if not search.matches.is_listed:
+                observer(ListingFinished(0, complete=True))
+
+            await search.report_unmatched()
+
+    if not taken:
+        empty = empty or missing
 
     if empty is not None:
         raise empty
@@ -101,10 +118,12 @@ class _Search:
     strict: bool
     taken: set[str]
     cache: TagCache
+    labels: LabelCheck | None = None
     window: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(_AHEAD, fast_acquire=True))
     """Bounds the candidates whose results the consumer does not have yet."""
     missed: list[Repository] = field(default_factory=list)
     """Repositories without the tag, as many as are read for a hint."""
+    matches: Matches = field(default_factory=Matches)
     has_results: bool = False
 
     async def images(self) -> AsyncGenerator[PinnedImage]:
@@ -167,12 +186,19 @@ class _Search:
             if self.missed and not self.has_results:
                 raise await no_such_tag(self.catalog, self.missed, self.selection)
 
+            await self.report_unmatched()
+
+    async def report_unmatched(self) -> None:
+        """Send an event for each name without wildcard that matched nothing."""
+        async for unmatched in find_unmatched(self.catalog, self.registry, self.selection, self.matches):
+            self.observer(unmatched)
+
     async def _list(
         self, candidates: MemoryObjectSendStream[_Listed], results: MemoryObjectSendStream[_Result]
     ) -> None:
         """Send the candidates with their places. If strict, an error comes after the images listed before it."""
         place = 0
-        listing = find_candidates(self.catalog, self.registry, self.selection, self.observer)
+        listing = find_candidates(self.catalog, self.registry, self.selection, self.observer, self.matches)
         try:
             async with candidates, aclosing(listing):
                 async for candidate in listing:
@@ -188,7 +214,8 @@ class _Search:
     async def _check_all(
         self, listed: MemoryObjectReceiveStream[_Listed], results: MemoryObjectSendStream[_Result]
     ) -> None:
-        checker = Checker(self.catalog, self.selection, self.cache, self.observer)
+        labels = self.labels if self.selection.labels else None
+        checker = Checker(self.catalog, self.selection, self.cache, self.observer, labels, self.matches)
         with listed:
             async for place, candidate in listed:
                 try:
@@ -212,6 +239,7 @@ class _Search:
     def _failed(self, place: int, candidate: Candidate, error: QuaymirrorError) -> _Result:
         """Return the result of a check that failed; raise `error` if nothing else can be found."""
         self.has_results = True
+        self.matches.uncertain.add(candidate.listed.name)
         if self.strict:
             return _Result(place, error=error)
 

@@ -49,10 +49,15 @@ def _some(names: Iterable[str]) -> str:
 
 def nearest(wanted: Iterable[str], names: Iterable[str]) -> str:
     """Return `; nearest: …` with the names most similar to one of `wanted`, '' if none is similar."""
+    shown = nearest_names(wanted, names)
+    return f"; nearest: {', '.join(shown)}" if shown else ""
+
+
+def nearest_names(wanted: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return a few of `names` that are similar to one of `wanted`, the most similar first."""
     literals = ["".join(literal_parts(text)) for text in wanted]
     known = sorted(names)
     close = [name for text in literals for name in get_close_matches(text, known, _SHOWN, 0.6)]
     # A glob names only a part: names that hold it are near, too.
     close += [name for text in literals if len(text) > 2 for name in known if text.strip("-._") in name]
-    shown = list(dict.fromkeys(close))[:_SHOWN]
-    return f"; nearest: {', '.join(shown)}" if shown else ""
+    return list(dict.fromkeys(close))[:_SHOWN]

@@ -15,6 +15,7 @@ from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
 from ..values import dataclass
 from .hints import no_such_repository
+from .unmatched import Matches
 
 # A listing that never ends, or repeats itself, is an error instead of a full memory.
 _MAX_REPOSITORIES = 200_000
@@ -83,15 +84,17 @@ class _Listing:
 
 
 async def find_candidates(
-    catalog: Catalog, registry: str, selection: Selection, observer: Observer
+    catalog: Catalog, registry: str, selection: Selection, observer: Observer, matches: Matches
 ) -> AsyncGenerator[Candidate]:
     """Iterate over the candidates of `selection`, each repository once, in the order of the listing.
+
+    `matches` gets the listed names.
 
     :raises SelectionEmpty: if the organization is unknown or shows nothing, or no repository matches.
     :raises CredentialsRefused: if the catalog rejects the credentials.
     :raises DiscoveryIncomplete: if the listing breaks off or makes no sense.
     """
-    listing = _Listing()
+    listing = _Listing(matches.names)
     has_matched = False
     async with aclosing(catalog.pages(selection.organization, names=_names(selection))) as pages:
         while (page := await _next(pages, selection.listed, listing.pages)) is not None:
@@ -103,11 +106,12 @@ async def find_candidates(
             matched = [repository for repository in new if selection.matches(repository.name)]
             observer(PageListed(listing.pages, len(new), len(matched), len(page.rejected)))
             has_matched = has_matched or bool(matched)
-            wanted = [repository for repository in matched if _is_wanted(repository, selection, observer)]
+            wanted = [repository for repository in matched if _is_wanted(repository, selection, observer, matches)]
             for candidate in _batched(wanted, page.at, registry, selection.prefix, catalog.traits.batch):
                 yield candidate
 
     observer(ListingFinished(listing.pages, complete=True))
+    matches.is_listed = True
     if not has_matched:
         raise no_such_repository(selection, listing.names)
 
@@ -127,13 +131,14 @@ async def _next(pages: AsyncGenerator[Page], listed: str, so_far: int) -> Page |
         raise DiscoveryIncomplete(f"can't list {listed!r}{after}: {error.message}") from error
 
 
-def _is_wanted(repository: ListedRepository, selection: Selection, observer: Observer) -> bool:
+def _is_wanted(repository: ListedRepository, selection: Selection, observer: Observer, matches: Matches) -> bool:
     """Return True unless the listing alone shows that no tag of `repository` is selected, which is an event."""
     if not repository.has_tags:
         reason = "no tags"
     elif selection.since is not None and is_older(repository.updated, selection.since):
         # A repository is as new as its newest tag: none of its tags can be newer.
         reason = "not updated since"
+        matches.uncertain.add(repository.name)
     else:
         return True
 

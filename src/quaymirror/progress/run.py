@@ -67,6 +67,8 @@ class RunProgress:
 
     outcomes: list[Outcome] = field(default_factory=list)
     failed_checks: list[events.CheckFailed] = field(default_factory=list)
+    unmatched: list[events.NameUnmatched] = field(default_factory=list)
+    """Names of the selections that matched nothing."""
     findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The findings of occystrap's check of each derived image, by its full name."""
 
@@ -149,6 +151,8 @@ class RunProgress:
                 self.candidates_skipped += 1
                 self.candidates_ruled_out += not event.looked_at
                 _count_reason(self.skip_reasons, event.reason)
+            case events.NameUnmatched():
+                self.unmatched.append(event)
             case events.ImageQueued():
                 self.queued += 1
             case events.ImageStarted():

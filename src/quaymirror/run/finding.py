@@ -7,12 +7,16 @@ from contextlib import aclosing
 
 from ..catalog.base import PinnedImage
 from ..discovery.discover import discover
+from ..discovery.label_verdicts import LabelVerdicts
 from ..discovery.tag_cache import TagCache
-from ..errors import Failure, Phase, SelectionEmpty, TargetRefused
+from ..errors import Failure, InvalidName, Phase, SelectionEmpty, TargetRefused
 from ..events import CheckFailed, Observer
+from ..oci import Reference
+from ..selection.rename import Renames
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..settings import Options
+from .image_labels import LabelFilter
 from .wiring import OpenSources
 
 
@@ -24,28 +28,39 @@ async def find_in_sources(
     observer: Observer,
     cache: TagCache | None = None,
     strict: bool = False,
+    verdicts: LabelVerdicts | None = None,
 ) -> AsyncGenerator[PinnedImage]:
     """Iterate over the images of `selections`, one source after the other; see `discover`.
 
-    An image with the name of one from another source is a failed check.
+    An image with the name of another one is a failed check. `verdicts` are those of earlier runs on labels.
 
     :raises SelectionEmpty: if a selection matches nothing, after all others.
     :raises ConfigError: if a source can't be opened.
     :raises QuaymirrorError: if a listing breaks off, or nothing else can be found.
     """
     empty: SelectionEmpty | None = None
-    names = _Names(observer)
+    missing: SelectionEmpty | None = None
+    names = _Names(observer, Renames(options.target.renames))
     for source, of_it in by_source(selections).items():
         services = await sources.open(source)
         registry = options.source.address_of(of_it[0]).registry_name
-        found = discover(of_it, services.catalog, registry, cache=cache, observer=observer, strict=strict)
+        labels = LabelFilter(services.source, options.discovery.platforms, verdicts or LabelVerdicts())
+        found = discover(
+            of_it, services.catalog, registry, cache=cache, observer=observer, strict=strict, labels=labels.check
+        )
         try:
             async with aclosing(found):
                 async for image in found:
                     if names.claim(image):
                         yield image
         except SelectionEmpty as error:
-            empty = empty or error
+            if all(selection.exact for selection in of_it):
+                missing = missing or error
+            else:
+                empty = empty or error
+
+    if names.is_empty:
+        empty = empty or missing
 
     if empty is not None:
         raise empty
@@ -60,23 +75,42 @@ def by_source(selections: Iterable[Selection]) -> dict[SourceAddress | None, lis
     return groups
 
 
+def advice(reference: Reference) -> str:
+    """Return the option that gives `reference` a name of its own."""
+    repository = reference.repository
+    return f"--rename '{repository}={repository.registry.partition(':')[0]}/{repository.name}' would separate them"
+
+
 class _Names:
     """The names that images have in a target: one name is for one image."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, renames: Renames) -> None:
         self._observer = observer
+        self._renames = renames
         self._claimed: dict[str, PinnedImage] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no image has a name."""
+        return not self._claimed
 
     def claim(self, image: PinnedImage) -> bool:
         """Return True if `image` is the first with its name, or the same image as the first."""
-        first = self._claimed.setdefault(image.reference.name, image)
+        reference = image.reference
+        try:
+            first = self._claimed.setdefault(self._renames.apply(reference).name, image)
+        except InvalidName as error:
+            self._fail(reference, f"can't be renamed: {error.message}")
+            return False
+
         if first is image:
             return True
 
         if first.digest != image.digest:
-            reference = image.reference
-            message = f"has the same name as {first.reference.full_name}: mirror one of them to another target"
-            failure = Failure.of(TargetRefused(message, phase=Phase.DISCOVER))
-            self._observer(CheckFailed(str(reference.repository), reference.tag or "", failure))
+            self._fail(reference, f"has the same name as {first.reference.full_name}: {advice(reference)}")
 
         return False
+
+    def _fail(self, reference: Reference, message: str) -> None:
+        failure = Failure.of(TargetRefused(message, phase=Phase.DISCOVER))
+        self._observer(CheckFailed(str(reference.repository), reference.tag or "", failure))

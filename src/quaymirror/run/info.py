@@ -14,19 +14,16 @@ import anyio
 
 from ..catalog.base import PinnedImage
 from ..catalog.kinds import check_selection
-from ..errors import PlatformNotFound, QuaymirrorError, UnsupportedContent
+from ..errors import QuaymirrorError
 from ..events import Observer
-from ..oci import Index, Manifest, Platform
+from ..oci import Platform
 from ..registry.puller import Puller
 from ..selection.selection import Selection
 from ..settings import Options
 from ..tasks import run_all
-from ..untrusted import InvalidDocument, parse_object
 from .finding import find_in_sources
+from .image_config import DEFAULT_PLATFORM, read_image
 from .wiring import check_credentials, connect
-
-_MAX_CONFIG_BYTES = 32 * 1024 * 1024
-_DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
 async def find_images(
@@ -62,7 +59,7 @@ async def image_infos(
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
     several = _checked(selections, options)
-    wanted = options.discovery.platforms[0] if options.discovery.platforms else _DEFAULT_PLATFORM
+    wanted = options.discovery.platforms[0] if options.discovery.platforms else DEFAULT_PLATFORM
     infos: list[dict[str, Any]] = []
     outbox, inbox = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
     async with connect(options, observer) as sources:
@@ -87,39 +84,14 @@ async def image_infos(
 async def _info(image: PinnedImage, source: Puller, wanted: Platform) -> dict[str, Any]:
     info: dict[str, Any] = {"image": image.reference.repository.name, "tag": image.reference.tag}
     try:
-        manifest, config = await _fetch(image, source, wanted)
+        node, config = await read_image(image, source, wanted)
+        manifest = json.loads(node.raw)
         info |= _of_manifest(manifest) | _of_config(config)
         _add_layers(info, manifest, config)
     except QuaymirrorError as error:
         info |= {"error": error.message}
 
     return info
-
-
-async def _fetch(image: PinnedImage, source: Puller, wanted: Platform) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    reference = image.reference
-    node = await source.manifest(reference.repository, image.digest)
-    if isinstance(node, Index):
-        children = (child for child in node.manifests if child.platform and child.platform.matches(wanted))
-        child = next(children, None)
-        if child is None:
-            raise PlatformNotFound(f"{reference.name} has no image for {wanted}")
-
-        node = await source.manifest(reference.repository, child.digest, expected=child)
-
-    if not isinstance(node, Manifest):
-        raise UnsupportedContent(f"{reference.name} is an index of indexes")
-
-    if node.config.size > _MAX_CONFIG_BYTES:
-        raise UnsupportedContent(f"{reference.name} has a config of {node.config.size:,} bytes")
-
-    content = await source.blob(reference.repository, node.config)
-    try:
-        config = parse_object(content, limit=_MAX_CONFIG_BYTES, nan_is_text=True)
-    except InvalidDocument as error:
-        raise UnsupportedContent(f"{reference.name}: its config {error}") from None
-
-    return json.loads(node.raw), config
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import anyio.to_thread
 from ..catalog.kinds import traits_of
 from ..errors import ConfigError, DiscoveryIncomplete, QuaymirrorError
 from ..events import Notice, Observer, Outcome, ignore
+from ..selection.rename import Renames
 from ..selection.selection import Selection
 from ..settings import Options, PruneOptions
 from ..store.layout import OCILayout
@@ -144,7 +146,10 @@ def check(selections: Sequence[Selection], options: Options, *, is_prunable: boo
     if any(selection.since is not None for selection in selections):
         raise ConfigError("--prune and --since exclude each other: old images would look deleted")
 
-    if any(selection.pinned for selection in selections):
+    if any(selection.labels for selection in selections):
+        raise ConfigError("--prune and --image-label exclude each other: images without the label would look deleted")
+
+    if all(selection.pinned for selection in selections):
         raise ConfigError("--prune and --from-lock exclude each other: a lock file does not list the source")
 
     for selection in selections:
@@ -182,11 +187,12 @@ def _record(
     _storage: Storage, state: State, *, selection: Selection, options: Options, found: Sequence[Outcome] | None
 ) -> bool:
     registry = options.source.address_of(selection).registry_name
-    present = frozenset(outcome.reference.name for outcome in found or ())
-    covered = {record.name for record in state.images() if _covers(selection, registry, record)}
+    renames = Renames(options.target.renames)
+    present = frozenset(renames.apply(outcome.reference).name for outcome in found or ())
+    covered = {record.name for record in state.images() if _covers(selection, registry, record, renames)}
     return state.record_discovery(
         DiscoverySnapshot(
-            scope=" ".join([registry, str(selection), *(f"!{glob}" for glob in selection.exclude)]),
+            scope=_scope(registry, selection),
             found=present & covered,
             absent=frozenset(covered - present) if found is not None else frozenset(),
             complete=found is not None,
@@ -196,11 +202,22 @@ def _record(
     )
 
 
+def _scope(registry: str, selection: Selection) -> str:
+    """Return the text that identifies a selection; a list is called by its hash."""
+    words = str(selection)
+    if selection.exact:
+        pairs = " ".join(f"{repository}:{tag}" for repository, tag in selection.exact)
+        words = f"{selection.prefix}{selection.names}:{selection.tag_names} {sha256(pairs.encode()).hexdigest()[:16]}"
+
+    return " ".join([registry, words, *(f"!{glob}" for glob in selection.exclude)])
+
+
 def _sees_all(selection: Selection, options: Options) -> bool:
     """Return True if the listing of `selection` shows that an image does not exist any more."""
-    is_partial = selection.since is not None or bool(selection.pinned)
+    is_partial = selection.since is not None or bool(selection.pinned) or bool(selection.labels)
     return not is_partial and traits_of(selection, options.discovery.discovery).shows_absence
 
 
-def _covers(selection: Selection, registry: str, record: ImageRecord) -> bool:
-    return record.registry == registry and selection.covers(record.name)
+def _covers(selection: Selection, registry: str, record: ImageRecord, renames: Renames) -> bool:
+    name = renames.restore(registry, record.name) if renames else record.name
+    return record.registry == registry and name is not None and selection.covers(name)

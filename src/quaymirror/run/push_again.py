@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ..events import Notice, Observer
+from ..selection.lockfile import tags_of
 from ..selection.selection import Pin, Selection
 from ..selection.source import SourceAddress
 from ..settings import Options
@@ -50,7 +51,7 @@ def selections_of(records: Iterable[ImageRecord], options: Options) -> list[Sele
         pins[source, organization].append(Pin(name, tag, record.source))
 
     return [
-        Selection(organization, "*", sorted({pin.tag for pin in of_it}), pinned=sorted(of_it), source=source)
+        Selection(organization, "*", tags_of(of_it), pinned=sorted(of_it), source=source)
         for (source, organization), of_it in pins.items()
     ]
 

@@ -31,7 +31,7 @@ from ..errors import (
     StoreError,
     most_severe,
 )
-from ..events import ChangeCounts, CheckFailed, Outcome, Status
+from ..events import ChangeCounts, CheckFailed, NameUnmatched, Outcome, Status
 from ..progress.hosts import Host
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
@@ -68,6 +68,7 @@ class Report:
     signal: ExitCode | None = None
     dry_run: bool = False
     allow_empty: bool = False
+    allow_unmatched: bool = False
 
     @property
     def outcomes(self) -> Sequence[Outcome]:
@@ -78,6 +79,11 @@ class Report:
     def failed_checks(self) -> Sequence[CheckFailed]:
         """Repositories whose tags could not be checked; each counts as a failed image."""
         return self.progress.failed_checks
+
+    @property
+    def unmatched(self) -> Sequence[NameUnmatched]:
+        """Names without wildcard that matched nothing."""
+        return self.progress.unmatched
 
     @property
     def rejected(self) -> int:
@@ -171,7 +177,8 @@ class Report:
             yield ExitCode.CREDENTIALS
 
         # An unreadable entry of the listing may have been selected.
-        if self.progress.failed or self.rejected or not (self.complete or is_empty):
+        is_lacking = self.unmatched and self.outcomes and not self.allow_unmatched
+        if self.progress.failed or self.rejected or is_lacking or not (self.complete or is_empty):
             yield ExitCode.PARTIAL
 
         if (is_empty or not self.outcomes) and not self.allow_empty:
@@ -216,6 +223,7 @@ class Report:
             "images": images_json(self),
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": self.bytes_reused,
+            "unmatched": [{"name": one.name, "nearest": list(one.nearest)} for one in self.unmatched],
             "hosts": {name: host.to_json() for name, host in self.hosts.items()},
             "changes": self.changes.to_json() if self.changes else None,
             "usage": usage_json(self.usage),
@@ -258,6 +266,7 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usa
         signal=run.stop.exit_code,
         dry_run=run.options.target.dry_run,
         allow_empty=run.options.discovery.allow_empty,
+        allow_unmatched=run.options.discovery.allow_unmatched,
     )
     if not report.complete or run.fatal is not None:
         return report
@@ -300,14 +309,29 @@ def selection_json(selection: Selection) -> SelectionJson:
     """Return a selection as JSON values."""
     document: SelectionJson = {
         "organization": selection.organization,
-        "glob": ",".join(selection.globs),
-        "tag": ",".join(selection.tags),
+        "glob": selection.names if selection.exact else ",".join(selection.globs),
+        "tag": selection.tag_names if selection.exact else ",".join(selection.tags),
         "exclude": list(selection.exclude),
         "since": selection.since.isoformat() if selection.since else None,
         "locked": len(selection.pinned),
     }
     if selection.source is not None:
         document["source"] = str(selection.source)
+
+    if selection.exclude_tags:
+        document["exclude_tags"] = list(selection.exclude_tags)
+
+    if selection.newest is not None:
+        document["newest"] = selection.newest
+
+    if selection.labels:
+        document["labels"] = list(map(str, selection.labels))
+
+    if selection.exact:
+        document["images"] = [f"{repository}:{tag}" for repository, tag in selection.exact]
+
+    if selection.reading:
+        document["reading"] = selection.reading
 
     return document
 

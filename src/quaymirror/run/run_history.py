@@ -12,6 +12,7 @@ from typing import cast
 import anyio
 import anyio.to_thread
 
+from ..discovery.label_verdicts import LabelVerdicts
 from ..discovery.tag_cache import TagCache
 from ..documents import ReportJson
 from ..errors import StoreError
@@ -27,9 +28,13 @@ from .report import Report, selection_json
 
 @dataclass(slots=True)
 class RunHistory:
-    """The open history of a target. `tags` is the cache for discovery, `earlier` the report to compare with, if any."""
+    """The open history of a target.
+
+    `tags` is the cache for discovery, `labels` has the verdicts on labels, `earlier` is the report to compare with.
+    """
 
     tags: TagCache
+    labels: LabelVerdicts
     earlier: ReportJson | None
     _history: History
     _subject: str
@@ -38,13 +43,15 @@ class RunHistory:
     _read_only: bool = False
 
     async def save_tags(self) -> None:
-        """Store the new tag checks.
+        """Store the new tag checks and verdicts on labels.
 
         :raises StoreError: if the disk fails.
         """
-        new = self.tags.take_new()
+        new, verdicts = self.tags.take_new(), self.labels.take_new()
         if not self._read_only:
             await anyio.to_thread.run_sync(self._history.learn, new)
+            if verdicts:
+                await anyio.to_thread.run_sync(self._history.learn_labels, verdicts)
 
     async def begin(self, run: Run) -> None:
         """Store that `run` has begun, so that the history shows it even if it is killed.
@@ -103,7 +110,9 @@ async def open_history(
         # Reports of earlier versions have the same outcomes.
         earlier = cast("ReportJson | None", await anyio.to_thread.run_sync(history.last_complete, subject))
         tags = TagCache(checks, full_check_seconds=options.discovery.full_check_every)
-        yield RunHistory(tags, earlier, history, subject, observer, options.target.report_age, read_only)
+        has_labels = any(selection.labels for selection in selections)
+        labels = LabelVerdicts(await anyio.to_thread.run_sync(history.label_verdicts) if has_labels else ())
+        yield RunHistory(tags, labels, earlier, history, subject, observer, options.target.report_age, read_only)
     finally:
         history.close()
 

@@ -14,6 +14,7 @@ from ..catalog.base import PinnedImage
 from ..discovery.checks import check_again
 from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, StoreError
 from ..events import CandidateSkipped, ImageFinished, ImageQueued, ImageStarted, Outcome, StopRequested
+from ..selection.rename import Renames
 from ..selection.source import SourceAddress
 from ..tasks import from_group
 from ..transfer.image import TransferContext
@@ -45,6 +46,7 @@ class Stages:
         self._sources = sources
         self._target = target
         self._history = history
+        self._renames = Renames(run.options.target.renames)
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
 
     async def run_all(self) -> None:
@@ -74,7 +76,15 @@ class Stages:
     async def _discover(self, images: MemoryObjectSendStream[PinnedImage]) -> None:
         """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
         run = self._run
-        found = find_in_sources(self._sources, run.selections, run.options, cache=self._history.tags, observer=run.emit)
+        history = self._history
+        found = find_in_sources(
+            self._sources,
+            run.selections,
+            run.options,
+            cache=history.tags,
+            observer=run.emit,
+            verdicts=history.labels,
+        )
         try:
             async with aclosing(found):
                 async for image in found:
@@ -133,6 +143,7 @@ class Stages:
                 observer=run.emit,
                 sharing=engine.sharing,
                 platforms=options.discovery.platforms,
+                renames=self._renames,
                 run_id=run.run_id,
                 counted=engine.counted if options.target.dry_run else None,
             )

@@ -22,6 +22,7 @@ from ..targets.layout import LayoutSpec
 from ..transfer.target import Target
 from . import pruning
 from .context import Run, Stop
+from .exact_names import check_names
 from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
@@ -75,6 +76,7 @@ def make_run(
 
     selections = tuple(selection.in_repository(spec.repository) for selection in selections)
     check_credentials(selections, options)
+    check_names(selections, options)
     pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
     return Run(selections, options.replace(platforms=spec.wanted_platforms(options)), spec, engine, tuple(jobs))
 
@@ -89,6 +91,9 @@ async def mirror(run: Run) -> Report:
                 history = await stack.enter_async_context(opening)
                 await history.begin(run)
                 run.emit(_started(run))
+                if run.options.target.dry_run:
+                    _show_readings(run)
+
                 async with _shared(run, target) as (engine, sources):
                     await Stages(run, engine, sources, target, history).run_all()
 
@@ -167,6 +172,12 @@ def _usage(storage: Storage, state: State) -> Usage:
     return Usage(images, size, None if space is None else space[0])
 
 
+def _show_readings(run: Run) -> None:
+    """Say how names with a dot were read."""
+    for reading in dict.fromkeys(selection.reading for selection in run.selections if selection.reading):
+        run.emit(Notice(reading))
+
+
 def _started(run: Run) -> RunStarted:
     selection, limits = run.selections[0], run.options.limits
     addresses = distinct(run.options.source.address_of(each) for each in run.selections)
@@ -174,8 +185,8 @@ def _started(run: Run) -> RunStarted:
         run_id=run.run_id,
         server=", ".join(address.host or str(address) for address in addresses),
         organization=selection.organization,
-        glob=",".join(selection.globs),
-        tag=",".join(selection.tags),
+        glob=selection.names,
+        tag=selection.tag_names,
         target=str(run.spec),
         started=run.started,
         dry_run=run.options.target.dry_run,

@@ -23,8 +23,7 @@ _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 # A repository name has at most 255 characters; brackets make its glob longer, within reason.
 _MAX_GLOB = 1_000
 
-# No `?`: after the tag it begins the query of an address.
-_TAG_GLOB_PARTS = re.compile(r"(?:[A-Za-z0-9._*-]|\[!?[A-Za-z0-9._-]+\])+")
+_TAG_GLOB_PARTS = re.compile(r"(?:[A-Za-z0-9._*?-]|\[!?[A-Za-z0-9._-]+\])+")
 _MAX_TAG_GLOB = 500
 _WILDCARDS = re.compile(r"[*?[]")
 _LITERAL = re.compile(r"[A-Za-z0-9._-]+")
@@ -57,7 +56,7 @@ def fault_of_tag(text: str) -> str:
         return _fault_of_ranges(text)
 
     hint = "tags have 1 to 128 letters, digits, . _ - and don't begin with . or -"
-    return f"{hint}; globs for them have * and [a-z]" if is_pattern(text) else hint
+    return f"{hint}; globs for them have * ? and [a-z]" if is_pattern(text) else hint
 
 
 def fault_of_glob(text: str) -> str:

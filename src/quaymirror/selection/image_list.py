@@ -12,7 +12,7 @@ from ..values import dataclass
 from .references import PastedReference, read_reference
 from .rename import Rename
 
-_MAX_BYTES = 16 * 1024 * 1024
+MAX_LIST_BYTES = 16 * 1024 * 1024
 _MAX_LINES = 100_000
 # Columns of tables, as docker, podman and crictl print them: two spaces or more are between two headings.
 _HEADING = re.compile(r"\S+(?: \S+)*")
@@ -38,7 +38,7 @@ def read_list(file: Path, server: str, *, default_registry: str = "") -> ListedI
 
     :raises ConfigError: if it can't be read, or has a line that names no image.
     """
-    content = read_config_file(file, limit=_MAX_BYTES)
+    content = read_config_file(file, limit=MAX_LIST_BYTES)
     return parse_list(content, str(file), server, default_registry=default_registry)
 
 
@@ -51,6 +51,9 @@ def parse_list(content: bytes, name: str, server: str, *, default_registry: str 
 
     :raises ConfigError: if a line names no image, or no line does; `name` is that of the list in messages.
     """
+    if len(content) > MAX_LIST_BYTES:
+        raise ConfigError(f"{name} is too large for a list of images: more than {MAX_LIST_BYTES:,} bytes")
+
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:

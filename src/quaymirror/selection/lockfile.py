@@ -52,12 +52,13 @@ def read_lock(file: Path) -> tuple[str | None, tuple[Selection, ...]]:
         source = parse_source(server) if is_source(server) else None
         for image in document["images"]:
             # Names in a file are checked like those of a server.
-            Reference(Repository("localhost", image["repository"]), image["tag"])
+            tag, digest = image["tag"] or None, Digest.parse(image["digest"])
+            Reference(Repository("localhost", image["repository"]), tag, digest)
             organization, name = "", image["repository"]
             if source is None or source.has_organizations:
                 organization, _, name = name.partition("/")
 
-            pins.setdefault(organization, []).append(Pin(name, image["tag"], Digest.parse(image["digest"])))
+            pins.setdefault(organization, []).append(Pin(name, tag, digest))
     except InvalidDocument as error:
         raise ConfigError(f"{file} is not a lock file: it {error}") from None
     except (KeyError, TypeError, AttributeError, InvalidName) as error:
@@ -67,6 +68,11 @@ def read_lock(file: Path) -> tuple[str | None, tuple[Selection, ...]]:
         raise ConfigError(f"{file} locks no images")
 
     return server if source is None else None, tuple(
-        Selection(organization, "*", sorted({pin.tag for pin in of_it}), pinned=sorted(of_it), source=source)
+        Selection(organization, "*", tags_of(of_it), pinned=sorted(of_it), source=source)
         for organization, of_it in sorted(pins.items())
     )
+
+
+def tags_of(pins: Iterable[Pin]) -> list[str]:
+    """Return the tags of `pins`, `*` if none has one."""
+    return sorted({pin.tag for pin in pins if pin.tag is not None}) or ["*"]

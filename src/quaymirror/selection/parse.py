@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
 
 from ..errors import ConfigError
+from ..values import dataclass
 from .grammar import quoted
 
 SCHEME = "quay://"
@@ -16,6 +18,10 @@ _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
 _MOMENT = re.compile(rf"{_DATE}(?:T{_TIME}(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})?)?")
 _DURATION = re.compile(r"([0-9]+)([mhdw])")
+# The query at the end of an address; a `?` in it is written %3F.
+_QUERY = re.compile(r"\?([a-z-]+=[^?]*)\Z")
+_KEYS = ("since", "newest", "exclude-tag", "image-label")
+_KNOWN = f"one of {', '.join(_KEYS)}"
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
@@ -24,10 +30,58 @@ def split_words(words: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(words.split(",") if isinstance(words, str) else words)
 
 
-def split_address(text: str, *, now: datetime) -> tuple[str, str, str, datetime | None]:
-    """Return organization, globs, tags and `since` of a `quay://` address, not checked yet; see `Selection.parse_uri`.
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """The part of an address that narrows its selection, not checked yet."""
 
-    :raises ConfigError: if it has another form, or its query makes no sense.
+    since: str | None = None
+    newest: int | None = None
+    exclude_tags: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+def split_narrowing(text: str) -> tuple[str, Narrowing]:
+    """Return the address `text` without the keys that narrow the selection, and their values.
+
+    :raises ConfigError: if a key is repeated that can be given once, or has no usable value.
+    """
+    query = _QUERY.search(text)
+    if query is None:
+        return text, Narrowing()
+
+    values: dict[str, list[str]] = {}
+    others = []
+    for part in query[1].split("&"):
+        key, _, value = part.partition("=")
+        if key in _KEYS:
+            values.setdefault(key, []).append(unquote(value))
+        else:
+            others.append(part)
+
+    if others and text.startswith(SCHEME):
+        raise ConfigError(f"unknown query: {quoted(others[0])} in {quoted(text)}; write {_KNOWN}")
+
+    for key in ("since", "newest"):
+        if len(values.get(key, ())) > 1:
+            raise ConfigError(f"{key} is given twice: {quoted(text)}; write it once")
+
+    newest = values.get("newest", [None])[0]
+    if newest is not None and not (newest.isascii() and newest.isdigit() and int(newest[:9]) > 0):
+        raise ConfigError(f"newest is a number of tags, not {quoted(newest)}")
+
+    rest = f"?{'&'.join(others)}" if others else ""
+    return text[: query.start()] + rest, Narrowing(
+        values.get("since", [None])[0],
+        int(newest) if newest is not None else None,
+        tuple(values.get("exclude-tag", ())),
+        tuple(values.get("image-label", ())),
+    )
+
+
+def split_address(text: str) -> tuple[str, str, str]:
+    """Return organization, globs and tags of a `quay://` address, not checked yet; see `Selection.parse_uri`.
+
+    :raises ConfigError: if it has another form, or an unknown query.
     """
     if "@" in text:
         # Not quoted: a password may stand before it.
@@ -37,10 +91,12 @@ def split_address(text: str, *, now: datetime) -> tuple[str, str, str, datetime 
         raise ConfigError(f"not a quay:// address: {quoted(text)}; write {_FORM}")
 
     path, query = _split_query(text.removeprefix(SCHEME))
+    if query is not None:
+        raise ConfigError(f"unknown query: {quoted(query)} in {quoted(text)}; write {_KNOWN}")
+
     name, _, tags = path.rpartition(":") if ":" in path else (path, "", "latest")
     organization, _, globs = name.partition("/") if "/" in name else (name, "", "*")
-    since = None if query is None else parse_since(_since_of_query(query, text), now=now)
-    return organization, globs, tags, since
+    return organization, globs, tags
 
 
 def parse_since(text: str, *, now: datetime) -> datetime:
@@ -102,15 +158,3 @@ def _split_query(text: str) -> tuple[str, str | None]:
     before, equals, _ = text.partition("=")
     start = before.rfind("?") if equals else text.find("?", text.rfind(":")) if ":" in text else -1
     return (text, None) if start < 0 else (text[:start], text[start + 1 :])
-
-
-def _since_of_query(query: str, text: str) -> str:
-    parts = query.split("&")
-    for part in parts:
-        if not part.startswith("since="):
-            raise ConfigError(f"unknown query: {quoted(part)} in {quoted(text)}; only ?since=YYYY-MM-DD is known")
-
-    if len(parts) > 1:
-        raise ConfigError(f"since is given twice: {quoted(text)}; write it once")
-
-    return query.removeprefix("since=")

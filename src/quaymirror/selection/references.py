@@ -128,7 +128,7 @@ def _of_web_page(text: str, server: str) -> PastedReference:
         # Not quoted: a password may stand in it.
         raise ConfigError(f"not the web page of a repository: {parts.hostname or ''}{quoted(parts.path)}; {advice}")
 
-    tag = (parse_qs(parts.query).get("tag") or [None])[0]
+    tag = next(iter(parse_qs(parts.query).get("tag", ())), None)
     host = parts.netloc.lower()
     reading = f"{host} was read as a registry"
     name = page["name"] if tag is None or ":" in page["name"] else f"{page['name']}:{tag}"

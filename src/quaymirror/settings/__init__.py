@@ -315,9 +315,7 @@ class DiscoveryOptions(Group):
         commands=("push",),
     )
     allow_empty: bool = flag("Succeed if nothing is selected.", heading=SELECTION, commands=(*_ASK, "push"))
-    allow_unmatched: bool = flag(
-        "Succeed if names or tags match nothing.", heading=SELECTION, commands=(*_ASK, "push")
-    )
+    allow_unmatched: bool = flag("Succeed if names or tags match nothing.", heading=SELECTION, commands=(*_ASK, "push"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

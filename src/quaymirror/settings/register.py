@@ -32,6 +32,8 @@ def registry_host(text: str) -> None:
 
 
 _SELECT = {"heading": Heading.SELECTION, "only": True, "commands": ("sync", "list", "info")}
+# A job has one of these keys.
+SUBJECTS = ("organization", "source", "images")
 # The selection of a job.
 SELECTION = (
     OptionSpec(

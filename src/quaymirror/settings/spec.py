@@ -86,7 +86,6 @@ class OptionSpec:
     has_variable: bool = True
     in_file: bool = True
     key: str = ""
-    required: bool = False
     secret: bool = False
     commands: tuple[str, ...] = ()
     only: bool = False

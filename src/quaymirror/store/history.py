@@ -6,6 +6,7 @@ It may be lost without harm: then the next run checks every tag, and has no earl
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -17,7 +18,7 @@ from ..events import ChangeCounts
 from ..oci import Digest
 from ..untrusted import InvalidDocument, parse_object
 from .database import Database, Format, Row, open_database
-from .records import PastRun, TagCheck, Usage
+from .records import LabelVerdict, PastRun, TagCheck, Usage
 
 _TABLES = """
 CREATE TABLE tag (                    -- the last check of each tag
@@ -58,6 +59,15 @@ ALTER TABLE run ADD COLUMN stored_bytes INTEGER;
 ALTER TABLE run ADD COLUMN free_bytes INTEGER;
 ALTER TABLE run ADD COLUMN remark TEXT NOT NULL DEFAULT '';        -- the first problem, or the result of a prune
 """
+_LABELS = """
+CREATE TABLE label_verdict (          -- whether the labels of an image meet conditions; a digest never changes them
+    digest        TEXT NOT NULL,
+    conditions    TEXT NOT NULL,      -- the platform and the conditions, one per line
+    holds         INTEGER NOT NULL,
+    decided       REAL NOT NULL,      -- POSIX time
+    PRIMARY KEY (digest, conditions)
+) WITHOUT ROWID;
+"""
 _INSERT_TAG = (
     "INSERT OR REPLACE INTO tag VALUES"
     " (:registry, :repository, :tag, :last_modified, :checked, :digest, :start, :size, :expires)"
@@ -75,7 +85,7 @@ _OVERSIZE = """
     WHERE total > ?)
 """
 # The application ID reads "QMhi".
-FORMAT = Format(0x514D6869, (_TABLES, _LINES))
+FORMAT = Format(0x514D6869, (_TABLES, _LINES, _LABELS))
 
 REPORT_SECONDS = 400 * 86_400.0
 # Reports of thousands of images per night would outgrow the mirror; older runs keep their line only.
@@ -84,6 +94,8 @@ _MAX_REPORT = 512 * 1024 * 1024
 _MAX_TEXT = 64 * 1024
 # A tag that was not checked for this long is not selected any more.
 _TAG_SECONDS = 90 * 24 * 3600
+# Labels of images that are still selected are then read again.
+_VERDICT_SECONDS = 400 * 24 * 3600
 
 
 class History(Database):
@@ -111,6 +123,22 @@ class History(Database):
         with self._transaction() as connection:
             connection.executemany(_INSERT_TAG, rows)
             connection.execute("DELETE FROM tag WHERE checked < ?", (oldest,))
+
+    def label_verdicts(self) -> list[LabelVerdict]:
+        """Return the verdicts on labels."""
+        rows = self._query("SELECT digest, conditions, holds FROM label_verdict")
+        return [verdict for row in rows if (verdict := _verdict(row)) is not None]
+
+    def learn_labels(self, verdicts: Iterable[LabelVerdict]) -> None:
+        """Store `verdicts`, and delete those that are too old."""
+        now = time.time()
+        rows = [(str(each.digest), each.conditions, each.holds, now) for each in verdicts]
+        if not rows:
+            return
+
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO label_verdict VALUES (?, ?, ?, ?)", rows)
+            connection.execute("DELETE FROM label_verdict WHERE decided < ?", (now - _VERDICT_SECONDS,))
 
     def begin(self, run: PastRun) -> None:
         """Store that a run has begun. It counts as killed if `record` does not follow."""
@@ -164,6 +192,13 @@ class History(Database):
 def _row(check: TagCheck) -> dict[str, Any]:
     row = {field.name: getattr(check, field.name) for field in fields(check)}
     return row | {"digest": None if check.digest is None else str(check.digest)}
+
+
+def _verdict(row: Row) -> LabelVerdict | None:
+    try:
+        return LabelVerdict(Digest.parse(row["digest"]), row["conditions"], bool(row["holds"]))
+    except InvalidName:
+        return None  # rows have no checksum: the labels are read again
 
 
 def _tag_check(row: Row) -> TagCheck | None:

@@ -123,6 +123,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelVerdict:
+    """The decision whether the labels of the image with `digest` meet `conditions`, a text."""
+
+    digest: Digest
+    conditions: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PastRun:
     """One line of the history. `images` counts outcomes by status; `started` is POSIX time, `elapsed` in seconds.
 

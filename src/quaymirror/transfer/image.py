@@ -14,6 +14,7 @@ from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Manifest, Node
 from ..progress.meters import Meters
 from ..registry.puller import ImageSource
+from ..selection.rename import Renames
 from ..store.records import ImageRecord
 from ..values import dataclass
 from .blob import fetch_blob
@@ -27,7 +28,7 @@ from .target import Target
 
 @dataclass(frozen=True, slots=True)
 class TransferContext:
-    """The source, the target and the limits of all transfers of a run.
+    """The source, the target and the limits of all transfers of a run; `renames` give images their names there.
 
     In a dry run `counted` holds the content that images before would have fetched; otherwise it is None.
     """
@@ -40,6 +41,7 @@ class TransferContext:
     observer: Observer
     sharing: BlobSharing = field(default_factory=BlobSharing)
     platforms: tuple[Platform, ...] = ()
+    renames: Renames = field(default_factory=Renames)
     run_id: str = ""
     counted: set[Digest] | None = None
 
@@ -88,6 +90,8 @@ class ImageTransfer:
     """The content of the image; None if the target has it already."""
     phase: Phase = Phase.RESOLVE
     fetched_bytes: int = 0
+    _named: Reference = field(init=False)
+    """The image under its name in the target."""
     _own: set[Digest] = field(default_factory=set)
     """Blobs whose transfer was started for this image."""
 
@@ -99,7 +103,8 @@ class ImageTransfer:
         :raises QuaymirrorError: if the image can't be mirrored; `phase` says where.
         """
         context, reference = self.context, self.image.reference
-        if await context.target.has_image(reference, platforms_key(context.platforms)):
+        self._named = context.renames.apply(reference)
+        if await context.target.has_image(self._named, platforms_key(context.platforms)):
             return
 
         for is_last in (False, True):
@@ -130,7 +135,7 @@ class ImageTransfer:
         reader = GraphReader(self._reference, context.source, target.read_manifest, context.platforms, context.meters)
         graph = await reader.read()
         plan = ImagePlan(graph, graph.walk(), graph.blobs())
-        missing = await target.missing_content(self._reference, plan.contents, root=graph.root.descriptor)
+        missing = await target.missing_content(self._named, plan.contents, root=graph.root.descriptor)
         configs = frozenset(node.config.digest for node in plan.manifests if isinstance(node, Manifest))
         lacking = frozenset(node.digest for node in missing)
         return ImagePlan(graph, plan.manifests, plan.blobs, lacking, reader.moved, configs)
@@ -177,14 +182,14 @@ class ImageTransfer:
         others: list[Descriptor] = []
         for blob in sorted(self.plan.blobs, key=lambda blob: -blob.size):
             if blob.digest in self.plan.missing:
-                key = self.context.target.dedup_key(self._reference, blob)
+                key = self.context.target.dedup_key(self._named, blob)
                 (others if self.context.flights.is_under_way(key) else own).append(blob)
 
         return own, others
 
     def _keyed(self, blobs: Sequence[Descriptor]) -> dict[Hashable, Descriptor]:
         """Return those of `blobs` that are still missing, by their deduplication keys."""
-        target, reference = self.context.target, self._reference
+        target, reference = self.context.target, self._named
         return {target.dedup_key(reference, blob): blob for blob in blobs if not target.has_content(reference, blob)}
 
     def _remaining(
@@ -213,7 +218,7 @@ class ImageTransfer:
         """Bring a blob to the target. This can outlive the image: others may wait for it."""
         blob = progress.blob
         self._own.add(blob.digest)
-        context, target, reference = self.context, self.context.target, self.image.reference
+        context, target, reference = self.context, self.context.target, self._named
         is_fetched = False
         # It may have arrived for another image in the meantime.
         if not target.has_content(reference, blob):
@@ -241,7 +246,7 @@ class ImageTransfer:
 
         self.phase = Phase.COMMIT
         record = ImageRecord(
-            name=self._reference.name,
+            name=self._named.name,
             registry=self._reference.repository.registry,
             source=self.image.digest,
             root=plan.graph.root.descriptor,
@@ -257,9 +262,9 @@ class ImageTransfer:
 
         async def put() -> None:
             # Another repository may have the very same image.
-            if not target.has_content(self._reference, descriptor):
-                await target.put_manifest(self._reference, descriptor, node.raw)
+            if not target.has_content(self._named, descriptor):
+                await target.put_manifest(self._named, descriptor, node.raw)
 
-        failure = await self.context.flights.run(target.dedup_key(self._reference, descriptor), put)
+        failure = await self.context.flights.run(target.dedup_key(self._named, descriptor), put)
         if failure is not None:
             raise failure.error()

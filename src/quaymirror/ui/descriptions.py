@@ -30,6 +30,8 @@ def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one
             word, text = "failed", failure_text(FailedImage.of(event), with_url=True)
         case events.CandidateSkipped():
             word, text = "skipped", f"{event.repository}: {event.reason}"
+        case events.NameUnmatched():
+            word, text = "unmatched", unmatched_text(event)
         case events.TagChecked():
             word, text = "found", event.reference.name
         case events.HostPaused():
@@ -56,6 +58,12 @@ def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one
             word, text = "", ""
 
     return word, one_line(text)
+
+
+def unmatched_text(event: events.NameUnmatched) -> str:
+    """Return a name that matched nothing, with the nearest existing ones."""
+    near = ", ".join(event.nearest)
+    return f"{event.name}; nearest: {near}" if near else event.name
 
 
 def failure_text(failed: FailedImage, *, with_url: bool) -> str:

@@ -6,8 +6,9 @@ from ..errors import ExitCode, SelectionEmpty
 from ..events import ChangeCounts, Status
 from ..progress.run import RunProgress, is_lasting
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
-from .descriptions import subject
+from .descriptions import subject, unmatched_text
 
+_ALLOW = "correct the unmatched names, or pass --allow-unmatched"
 _RESUMABLE = frozenset({ExitCode.UNAVAILABLE, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 
 
@@ -19,7 +20,8 @@ def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
     if _found_nothing(progress):
         return []  # the error says all of it
 
-    blocks = [_head(progress), _counts(progress), _failures(progress, verbose), _next_steps(progress)]
+    parts = [_head(progress), _counts(progress), _failures(progress, verbose), _unmatched(progress)]
+    blocks = [*parts, _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
         lines += ["", *block] if lines else block
@@ -102,6 +104,12 @@ def _failures(progress: RunProgress, verbose: bool) -> list[str]:
     return [f"failed ({progress.failed:,}):", *rows, *([f"  and {more:,} more"] if more > 0 else [])]
 
 
+def _unmatched(progress: RunProgress) -> list[str]:
+    """Return the names that matched nothing; all of them: each is a name that the user wrote."""
+    names = [escape_controls(unmatched_text(one)) for one in progress.unmatched]
+    return [f"unmatched ({len(names):,}):", *(f"  {name}" for name in names)] if names else []
+
+
 def _next_steps(progress: RunProgress) -> list[str]:
     steps = list(dict.fromkeys(filter(None, _advice(progress))))
     return ["next:", *(f"  {step}" for step in steps)] if steps else []
@@ -118,6 +126,7 @@ def _advice(progress: RunProgress) -> list[str]:
         f"{unread} of the listing could not be read, selected or not" if progress.rejected else "",
         # An error is a line of its own.
         f"the run was stopped before its end: {progress.stop_reason}" if stopped and error is None else "",
+        _ALLOW if progress.unmatched and code is ExitCode.PARTIAL else "",
         *sorted(progress.advice),
         # Of denied access, each failure says which side it is about; the last line says where another run helps.
         "" if code is ExitCode.PARTIAL or (code is ExitCode.CREDENTIALS and progress.advice) else code.advice,

@@ -1,0 +1,54 @@
+"""The config of an image, read from its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..catalog.base import PinnedImage
+from ..errors import PlatformNotFound, UnsupportedContent
+from ..oci import Index, Manifest, Platform
+from ..registry.puller import Puller
+from ..untrusted import InvalidDocument, parse_object
+
+MAX_CONFIG_BYTES = 32 * 1024 * 1024
+DEFAULT_PLATFORM = Platform("linux", "amd64")
+
+
+async def read_image(image: PinnedImage, source: Puller, wanted: Platform) -> tuple[Manifest, Mapping[str, Any]]:
+    """Return the manifest and the config of `image`, of an index those for the platform `wanted`.
+
+    :raises PlatformNotFound: if an index has no image for it.
+    :raises UnsupportedContent: if the image has no readable config.
+    :raises QuaymirrorError: if it can't be fetched.
+    """
+    reference = image.reference
+    node = await source.manifest(reference.repository, image.digest)
+    if isinstance(node, Index):
+        children = (child for child in node.manifests if child.platform and child.platform.matches(wanted))
+        child = next(children, None)
+        if child is None:
+            raise PlatformNotFound(f"{reference.name} has no image for {wanted}")
+
+        node = await source.manifest(reference.repository, child.digest, expected=child)
+
+    if not isinstance(node, Manifest):
+        raise UnsupportedContent(f"{reference.name} is an index of indexes")
+
+    return node, await read_config(reference.name, node, image, source)
+
+
+async def read_config(name: str, node: Manifest, image: PinnedImage, source: Puller) -> Mapping[str, Any]:
+    """Return the config of the manifest `node` of `image`, which messages call `name`.
+
+    :raises UnsupportedContent: if it is no readable config.
+    :raises QuaymirrorError: if it can't be fetched.
+    """
+    if node.config.size > MAX_CONFIG_BYTES:
+        raise UnsupportedContent(f"{name} has a config of {node.config.size:,} bytes")
+
+    content = await source.blob(image.reference.repository, node.config)
+    try:
+        return parse_object(content, limit=MAX_CONFIG_BYTES, nan_is_text=True)
+    except InvalidDocument as error:
+        raise UnsupportedContent(f"{name}: its config {error}") from None
