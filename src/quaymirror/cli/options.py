@@ -38,7 +38,7 @@ SELECTION_WORDS = ("organization", "glob", "tag", *(spec.name for spec in SELECT
 
 def selection_arguments(function: F) -> F:
     """Add the arguments that select images."""
-    for name, metavar in (("tag", "[TAG]"), ("glob", "[GLOB]"), ("organization", "ORG|IMAGE|quay://ORG/GLOB:TAG")):
+    for name, metavar in (("tag", "[TAG]"), ("glob", "[GLOB]"), ("organization", "ORG|IMAGE|ADDRESS")):
         function = click.argument(name, required=False, metavar=metavar)(function)
 
     return function

@@ -131,7 +131,13 @@ def _usable(resolved: Mapping[str, ResolvedValue], table: str) -> dict[str, Any]
 
 def job_of(context: click.Context, name: str, job: Mapping[str, LocatedValue]) -> Job:
     """Return the job that a table of the file means."""
-    words = {spec.name: job[spec.key_name].value for spec in SELECTION if spec.key_name in job}
+    words = {spec.name: spec.value(job[spec.key_name].value) for spec in SELECTION if spec.key_name in job}
+    for spec in SELECTION:
+        try:
+            spec.check_disk(words.get(spec.name))
+        except ConfigError as error:
+            raise ConfigError(f"{job[spec.key_name].place}: jobs.{name}.{spec.key_name}: {error.message}") from None
+
     known = {param: value for param, value in context.params.items() if param not in ("jobs", "config")}
     values = _usable(resolve(context, job, JOB_TABLE), f"jobs.{name}")
     try:

@@ -260,7 +260,6 @@ class Limits(Group):
         parse=parse_rate,
         least=_LEAST_RATE,
         most=2**50,
-        common=True,
     )
     max_requests_per_second: float | None = option(
         "N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_READ

@@ -108,7 +108,7 @@ SELECTION = (
     ),
     declare(
         "--images FILE",
-        "Mirror the images of a list (- for stdin), one per line.",
+        "Mirror the images of a list; - is standard input.",
         kind=OptionType.PATH,
         common=True,
         has_variable=False,

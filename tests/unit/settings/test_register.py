@@ -16,7 +16,7 @@ from quaymirror.cli.run import run
 from quaymirror.cli.sync import sync
 from quaymirror.config.document import read_config
 from quaymirror.settings import Options
-from quaymirror.settings.register import REGISTER
+from quaymirror.settings.register import REGISTER, SUBJECTS
 from quaymirror.settings.spec import OptionSpec, OptionType
 
 FLAG = ("true", "maybe")
@@ -28,6 +28,14 @@ VALUES = {
     "exclude": ("*-base", "["),
     "select": ("kolla/*:2025.1", "[:x"),
     "since": ("7d", "2025-02-30"),
+    "source": ("quay://kolla", "quay://Kolla"),
+    "exclude_tags": ("*-aarch64", "a b"),
+    "newest": ("3", "0"),
+    "labels": ("build-date=2025*", "=x"),
+    "images": ("file", "missing"),
+    "default_registry": ("quay.io", "quay.io/kolla"),
+    "renames": ("kolla/*=mirror/*", "kolla"),
+    "allow_unmatched": FLAG,
     "from_lock": ("file", "missing"),
     "config": ("quaymirror.toml", "missing"),
     "target": ("elsewhere", "s3://bucket"),
@@ -137,8 +145,8 @@ def write(directory: Path, name: str, value: str) -> str:
     spec = REGISTER[name]
     item = value if is_literal(spec, value) else json.dumps(value)
     line = f"{spec.key_name} = " + (f"[{item}]" if spec.many else item)
-    if name == "organization":
-        text, key = f"[jobs.x]\n{line}\n", "jobs.x.organization"
+    if name in SUBJECTS:
+        text, key = f"[jobs.x]\n{line}\n", f"jobs.x.{name}"
     elif name in RUN_TABLE:
         text, key = f'[run]\n{line}\n[jobs.x]\norganization = "kolla"\n', f"run.{spec.key_name}"
     else:

@@ -26,6 +26,7 @@ EVERY_EVENT: list[events.Event] = [
     events.TagChecked(NOVA),
     events.CheckFailed("quay.io/kolla/x", "2025.1-*", DOWN),
     events.CandidateSkipped("kolla/old", "no such tag"),
+    events.NameUnmatched("kolla/nvoa", ("kolla/nova",)),
     events.ImageQueued(NOVA),
     events.ImageStarted(NOVA),
     events.ImagePlanned(NOVA, 12, 400, 60),
