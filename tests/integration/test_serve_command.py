@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -30,8 +31,12 @@ import quaymirror
 from quaymirror import Options, PruneOptions, Selection
 from quaymirror.errors import ConfigError
 from quaymirror.serve.passwords import PasswordFile
+from quaymirror.store.layout import OCILayout
+from quaymirror.store.snapshots import SnapshotNote, take_snapshot
 from quaymirror.testing import QuayServer
 
+# The evening of 3 March 2026 in most of the world's time zones.
+NIGHT = 1_772_535_600.0
 USERS = "mirror:" + bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode() + "\n"
 
 
@@ -207,6 +212,57 @@ async def test_prune_during_a_pull_neither_waits_nor_interrupts_it(
 
         plan = await quaymirror.prune_layout(target, PruneOptions(grace=0.0, keep_last=1), dry_run=False)
         assert images[gone].digest in {str(orphan.digest) for orphan in plan.remove}
+
+
+async def test_earlier_images_are_served_by_day_and_by_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, images = kolla(3)
+    first, second = sorted(images)[:2]
+    target, repository = tmp_path / "mirror", registry.organization("kolla").repository(first)
+    async with QuayServer(registry) as source:
+        options = Options.of(server=source.url, full_check_every=0.0)
+        monkeypatch.setattr("time.time", lambda: NIGHT)
+        await quaymirror.sync(Selection("kolla", "*", TAG), target, options)
+        await snapshot(target)
+        monkeypatch.setattr("time.time", lambda: NIGHT + 86_400)
+        repository.push(TAG, images[second])
+        await quaymirror.sync(Selection("kolla", "*", TAG), target, options)
+        await snapshot(target)
+
+    path, days = f"/v2/kolla/{first}/manifests/{TAG}", [f"2026-03-0{number}" for number in (2, 3, 4)]
+    async with served(target) as client:
+        assert (await client.get(path)).body == images[second].raw
+        assert (await client.get(f"{path}.at.{days[2]}")).body == images[second].raw
+        answer = await client.get(f"{path}.at.{days[1]}")
+        assert (answer.body, answer.headers["docker-content-digest"]) == (images[first].raw, images[first].digest)
+        for digest, blob in images[first].all_blobs().items():
+            assert (await client.get(f"/v2/kolla/{first}/blobs/{digest}")).body == blob.data
+
+        for day in (days[0], "2026-13-01", "2027-01-01", "x", ""):
+            assert (await client.get(f"{path}.at.{day}")).code == "MANIFEST_UNKNOWN"
+
+        page = (await client.get("/snapshots")).body.decode()
+        latest, earliest = re.findall(r'href="/snapshots/(\w+)"', page)
+        page = (await client.get(f"/snapshots/{latest}")).body.decode()
+        assert "Moved (1)" in page
+        assert f'<a href="/images/kolla/{first}:{TAG}">' in page
+        assert "New (3)" in (await client.get(f"/snapshots/{earliest}")).body.decode()
+        assert (await client.get("/snapshots/none")).status == 404
+        assert (await client.get(f"/images/kolla/{first}:{TAG}.at.{days[1]}")).status == 200
+
+    for at in (earliest, days[1]):
+        async with served(target, at=at) as client:
+            assert (await client.get(path)).body == images[first].raw
+            assert f"as of {at}" in (await client.get("/")).body.decode()
+
+    done = await run("serve", str(target), "--at", "2020-01-01", cwd=tmp_path, check=2)
+    assert "no snapshot '2020-01-01': the nearest is" in done.stderr
+
+
+async def snapshot(target: Path) -> None:
+    async with OCILayout.open(target) as layout:
+        await layout.use(partial(take_snapshot, note=SnapshotNote("sync")))
 
 
 async def test_a_mirror_that_can_not_be_written_is_served_without_a_lease(

@@ -214,6 +214,7 @@ INNER_LAYERS = {
     "serve": (
         "published",
         "contents",
+        "earlier",
         "mirror",
         "content",
         "registry",

@@ -23,6 +23,7 @@ from .messages import say
 @command_option("--tls-cert", metavar="FILE", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
 @command_option("--tls-key", metavar="FILE", type=click.Path(path_type=Path), help="Its key (PEM).")
 @command_option("--htpasswd", metavar="FILE", type=click.Path(path_type=Path), help="Users who may pull (htpasswd -B).")
+@command_option("--at", metavar="DATE|ID", help="Serve an earlier set of images: a snapshot, or that of a day.")
 @command_option("--access-log", metavar="FILE", help="Append a JSON line per request; - for standard output.")
 def serve(
     mirrors: tuple[str, ...],
@@ -30,19 +31,23 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     htpasswd: Path | None,
+    at: str | None,
     access_log: str | None,
 ) -> int:
     """Serve mirrors as a read-only registry, with pages for people, until SIGTERM or Ctrl-C.
 
     Clients pull images by the names that they have in the mirror: HOST:PORT/kolla/nova-api:2025.1-debian. New images
-    appear by themselves, and neither sync nor prune interrupts a pull. With several mirrors, PREFIX= puts a prefix
-    before the names of one. Files of certificates and users are read again when they change.
+    appear by themselves, and neither sync nor prune interrupts a pull. TAG.at.2026-03-03 is the image that TAG named at
+    the end of that day. With several mirrors, PREFIX= puts a prefix before the names of one. Files of certificates and
+    users are read again when they change.
 
     \b
     quaymirror serve /srv/mirror
     quaymirror serve /srv/mirror --listen :5000 --tls-cert tls.crt --tls-key tls.key --htpasswd users
     """
-    options = ServeOptions(listen=listen, tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd, access_log=access_log)
+    options = ServeOptions(
+        listen=listen, tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd, at=at, access_log=access_log
+    )
     # asyncio's own TLS takes several times as long; without TLS its sendfile is better.
     anyio.run(partial(_serve, mirrors, options), backend_options={"use_uvloop": tls_cert is not None and _has_uvloop()})
     return ExitCode.OK

@@ -114,7 +114,7 @@ class Api:
         if ":" in reference:
             digest = Digest.parse(reference)
         else:
-            named = repository.image(reference)
+            named = await self._registry.image(repository, reference)
             if named is None:
                 return None
 

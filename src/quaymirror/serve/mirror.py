@@ -13,7 +13,8 @@ from ..oci import Descriptor, Digest
 from ..store.reader import LayoutReader
 from ..store.storage import INDEX, Lease, ObjectInfo, Storage
 from .contents import Contents, read_contents
-from .published import Published
+from .earlier import EarlierSets
+from .published import Image, Published
 
 # Clients that resolved a tag before the image was replaced pull the rest of it by digest.
 RETIRED_SECONDS = 3600.0
@@ -34,13 +35,21 @@ class Found:
 class ServedMirror:
     """The images of one layout. Methods that read manifests block; one thread at a time may call them.
 
-    `prefix` stands before the names of its repositories. `problem` is why its index can't be read now, `unleased` why
-    its images can't be leased, both empty if they can.
+    `prefix` stands before the names of its repositories; `earlier` has the images of earlier days. `problem` is why its
+    index can't be read now, `unleased` why its images can't be leased, both empty if they can.
     """
 
-    def __init__(self, storage: Storage, prefix: str = "", *, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        prefix: str = "",
+        *,
+        earlier: EarlierSets | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self.storage = storage
         self.prefix = prefix
+        self.earlier = earlier
         self.published = Published()
         self.problem = ""
         self.unleased = ""
@@ -48,6 +57,7 @@ class ServedMirror:
         self._reader = LayoutReader(storage)
         self._clock = clock
         self._stamp: ObjectInfo | None = None
+        self._lease: Lease | None = None
         self._contents: dict[Digest, Contents] = {}
         self._loose: Mapping[Digest, frozenset[Descriptor]] | None = None
         self._repositories: dict[str, _Repository] = {}
@@ -59,6 +69,7 @@ class ServedMirror:
         The images of `lease` are those that clients may still pull. If it can't be renewed now, because blobs are being
         deleted, the earlier images stay. A failure is kept in `problem`, and the earlier images stay.
         """
+        self._lease = lease
         try:
             stamp = self.storage.info(INDEX)
             if stamp is None:
@@ -119,6 +130,24 @@ class ServedMirror:
             found = self._view(repository).find(digest)
 
         return found or self._find_retired(repository, digest)
+
+    def image_of_day(self, repository: str, tag: str) -> Image | None:
+        """Return the image that `TAG.at.YYYY-MM-DD` means, None if it is not known any more.
+
+        It is leased, and its content is found from now on.
+
+        :raises StoreError: if the disk fails, or blobs are being deleted.
+        """
+        image = self.earlier.image(repository, tag) if self.earlier is not None else None
+        if image is None:
+            return None
+
+        if self.find_now(repository, image.root.digest) is None:
+            self._retired.setdefault(repository, {})[image.root] = self._clock() + RETIRED_SECONDS
+            if self._lease is not None and not self._renew(self._lease):
+                raise StoreError(f"{self.storage}: blobs are being deleted; try again")
+
+        return image
 
     def referrers(self, repository: str, subject: Digest) -> list[Mapping[str, Any]]:
         """Return the descriptors of the referrers of `subject` in a repository, sorted by digest."""

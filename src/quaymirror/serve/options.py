@@ -18,7 +18,8 @@ class ServeOptions:
     """The address of a server, and its access rules.
 
     `tls_cert` and `tls_key` are PEM files; `htpasswd` has the users with their bcrypt hashes. All three are read again
-    when they change. `access_log` gets a JSON line per request. `stop_seconds` is how long transfers may take to end.
+    when they change. `at` is the snapshot that is served, by id or date, instead of the current images. `access_log`
+    gets a JSON line per request. `stop_seconds` is how long transfers may take to end.
 
     :raises ConfigError: if a value is not legal.
     """
@@ -28,6 +29,7 @@ class ServeOptions:
     tls_key: Path | None = None
     htpasswd: Path | None = None
     access_log: str | None = None
+    at: str | None = None
     max_connections: int = 10_000
     idle_seconds: float = 75.0
     stall_seconds: float = 300.0

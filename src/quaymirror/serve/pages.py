@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +30,7 @@ _POLICY = (
     "base-uri 'none'; frame-ancestors 'none'"
 )
 _STATIC = {"/static/style.css": "text/css; charset=utf-8", "/static/live.js": "text/javascript; charset=utf-8"}
-_NAVIGATION = [("/", "Images"), ("/run", "Current run")]
+_NAVIGATION = [("/", "Images"), ("/snapshots", "Snapshots"), ("/run", "Current run")]
 _MAX_FOUND = 500
 _MAX_QUERY = 200
 _EVENT_SECONDS = 1.0
@@ -40,13 +41,20 @@ class Pages:
     """The handler of everything outside of `/v2/`."""
 
     def __init__(
-        self, registry: ServedRegistry, runs: Sequence[LiveRun] = (), *, address: str = "", is_secure: bool = False
+        self,
+        registry: ServedRegistry,
+        runs: Sequence[LiveRun] = (),
+        *,
+        address: str = "",
+        is_secure: bool = False,
+        at: str = "",
     ) -> None:
         self._registry = registry
         self._overviews = Overviews(registry)
         self._runs = runs
         self._address = address
         self._is_secure = is_secure
+        self._at = at
         self._streams = 0
         self._stopping = False
         self._environment = environment("quaymirror.serve")
@@ -71,6 +79,9 @@ class Pages:
 
         if path == "/run/events":
             return self._events()
+
+        if path == "/snapshots" or path.startswith("/snapshots/"):
+            return await self._snapshots(request, path.removeprefix("/snapshots").removeprefix("/"))
 
         if path.startswith("/images/"):
             return await self._image_or_repository(request, path.removeprefix("/images/"))
@@ -104,7 +115,7 @@ class Pages:
             full, _, tag = name.rpartition(":")
 
         repository = self._registry.repository(full)
-        named = repository.image(tag) if repository is not None and tag else None
+        named = await self._registry.image(repository, tag) if repository is not None and tag else None
         try:
             root = named[1].root.digest if named is not None else Digest.parse(digest)
             chosen = Digest.parse(request.query["image"]) if "image" in request.query else None
@@ -121,6 +132,26 @@ class Pages:
 
         commands = pull_commands(self._host(request), full, tag, str(root), is_secure=self._is_secure)
         return self._page(request, "image.html", name=name, repository=full, details=details, commands=commands)
+
+    async def _snapshots(self, request: Request, snapshot_id: str) -> Answer:
+        """Return the list of snapshots of all mirrors, or the changes of one."""
+        sets = [(mirror, mirror.earlier) for mirror in self._registry.mirrors if mirror.earlier is not None]
+        if not snapshot_id:
+            lists = [
+                (str(mirror.storage), await self._registry.in_thread(mirror, earlier.snapshots))
+                for mirror, earlier in sets
+            ]
+            return self._page(request, "snapshots.html", lists=lists)
+
+        for mirror, earlier in sets:
+            changes = await self._registry.in_thread(mirror, partial(earlier.changes, snapshot_id))
+            if changes is not None:
+                names = mirror.full_name
+                parts = [("New", changes.new), ("Moved", changes.moved), ("Removed", changes.removed)]
+                shown = [(title, [names(name) for name in found]) for title, found in parts if found]
+                return self._page(request, "snapshot.html", snapshot=changes.snapshot, changes=shown)
+
+        return self._missing(request)
 
     def _events(self) -> Answer:
         if self._streams >= _MAX_STREAMS:
@@ -154,7 +185,7 @@ class Pages:
             here=request.path,
             q=request.query.get("q", "")[:_MAX_QUERY],
             address=self._host(request),
-            at="",
+            at=self._at,
             **values,
         )
         headers = {

@@ -104,6 +104,19 @@ class ServedRegistry:
 
         return None
 
+    async def image(self, repository: Repository, tag: str) -> tuple[Place, Image] | None:
+        """Return the image with a tag, None if there is none. `TAG.at.YYYY-MM-DD` is TAG at the end of that day."""
+        named = repository.image(tag)
+        if named is not None or ".at." not in tag:
+            return named
+
+        for place in repository.places:
+            image = await self.in_thread(place.mirror, lambda: place.mirror.image_of_day(place.name, tag))  # noqa: B023
+            if image is not None:
+                return place, image
+
+        return None
+
     async def referrers(self, repository: Repository, subject: Digest) -> list[Mapping[str, Any]]:
         """Return the descriptors of the referrers of `subject`, sorted by digest."""
         found: dict[str, Mapping[str, Any]] = {}

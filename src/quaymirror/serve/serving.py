@@ -16,9 +16,10 @@ import anyio.to_thread
 
 from ..errors import ConfigError, QuaymirrorError
 from ..run.verify import layout_path
-from ..store.local_storage import LocalStorage
+from ..store.snapshots import open_at
 from ..store.storage import Lease
 from .access_log import AccessLog, Say
+from .earlier import EarlierSets
 from .live import LiveRun
 from .metrics import ServerMetrics
 from .mirror import ServedMirror
@@ -62,7 +63,7 @@ async def serve_mirrors(
 @asynccontextmanager
 async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) -> AsyncIterator[HttpServer]:
     """Serve `mirrors` during the context; see `serve_mirrors`."""
-    served = [_mirror(word) for word in mirrors]
+    served = [await anyio.to_thread.run_sync(_mirror, word, options.at) for word in mirrors]
     passwords = PasswordFile(options.htpasswd) if options.htpasswd is not None else None
     with ExitStack() as stack:
         leases = [stack.enter_context(mirror.storage.leasing()) for mirror in served]
@@ -72,7 +73,9 @@ async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) ->
         check_names(served)
         registry = ServedRegistry(served)
         runs = [LiveRun(_parse(word)[1]) for word in mirrors]
-        pages = Pages(registry, runs, address=options.listen, is_secure=options.tls_cert is not None)
+        pages = Pages(
+            registry, runs, address=options.listen, is_secure=options.tls_cert is not None, at=options.at or ""
+        )
         site = Site(registry, ServerMetrics(registry), passwords=passwords, pages=pages.answer)
         log = AccessLog(say, _log_file(options.access_log, stack))
         quiet_loop(asyncio.get_running_loop())
@@ -145,9 +148,9 @@ def _parse(word: str) -> tuple[str, Path]:
     return prefix, layout_path(target)
 
 
-def _mirror(word: str) -> ServedMirror:
+def _mirror(word: str, at: str | None) -> ServedMirror:
     prefix, path = _parse(word)
-    return ServedMirror(LocalStorage(path), prefix)
+    return ServedMirror(open_at(path, at), prefix, earlier=EarlierSets(path))
 
 
 async def _load(mirror: ServedMirror, lease: Lease) -> None:
