@@ -118,6 +118,8 @@ def test_the_examples_are_valid(tmp_path: Path) -> None:
 
     tomllib.loads((EXAMPLES / "use-the-mirror/hosts.toml").read_text())
     tomllib.loads((EXAMPLES / "use-the-mirror/registries.conf").read_text())
+    tomllib.loads((EXAMPLES / "use-the-mirror/hosts-only-mirror.toml").read_text())
+    assert yaml.safe_load((EXAMPLES / "use-the-mirror/registries.yaml").read_text())["mirrors"]["quay.io"]["endpoint"]
 
 
 def test_every_shell_completes_commands_options_and_jobs(tmp_path: Path) -> None:

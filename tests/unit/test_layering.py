@@ -225,6 +225,7 @@ INNER_LAYERS = {
         "metrics",
         "passwords",
         "options",
+        "nginx",
         "overview",
         "details",
         "live",

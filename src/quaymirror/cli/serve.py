@@ -11,6 +11,7 @@ import click
 
 from ..errors import ExitCode
 from ..serve.options import DEFAULT_LISTEN, ServeOptions
+from ..text import counted
 from .help import command_option
 from .messages import say
 
@@ -25,6 +26,12 @@ from .messages import say
 @command_option("--htpasswd", metavar="FILE", type=click.Path(path_type=Path), help="Users who may pull (htpasswd -B).")
 @command_option("--at", metavar="DATE|ID", help="Serve an earlier set of images: a snapshot, or that of a day.")
 @command_option("--access-log", metavar="FILE", help="Append a JSON line per request; - for standard output.")
+@command_option(
+    "--write-nginx",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Serve nothing: write a configuration of nginx for the images of one mirror to DIR.",
+)
 def serve(
     mirrors: tuple[str, ...],
     listen: str,
@@ -33,6 +40,7 @@ def serve(
     htpasswd: Path | None,
     at: str | None,
     access_log: str | None,
+    write_nginx: Path | None,
 ) -> int:
     """Serve mirrors as a read-only registry, with pages for people, until SIGTERM or Ctrl-C.
 
@@ -48,8 +56,22 @@ def serve(
     options = ServeOptions(
         listen=listen, tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd, at=at, access_log=access_log
     )
+    if write_nginx is not None:
+        return _write_nginx(mirrors, write_nginx, options)
+
     # asyncio's own TLS takes several times as long; without TLS its sendfile is better.
     anyio.run(partial(_serve, mirrors, options), backend_options={"use_uvloop": tls_cert is not None and _has_uvloop()})
+    return ExitCode.OK
+
+
+def _write_nginx(mirrors: tuple[str, ...], directory: Path, options: ServeOptions) -> int:
+    from ..serve.serving import write_nginx_files
+
+    if len(mirrors) != 1 or options.htpasswd is not None or options.tls_cert is not None:
+        raise click.UsageError("--write-nginx is for one mirror, without --htpasswd and --tls-cert")
+
+    count = anyio.run(write_nginx_files, mirrors[0], directory, options)
+    say(f"{counted(count, 'image')} in {directory / 'nginx.conf'}: include it in the block http of nginx")
     return ExitCode.OK
 
 

@@ -153,6 +153,10 @@ class ServedMirror:
         """Return the descriptors of the referrers of `subject` in a repository, sorted by digest."""
         return self._view(repository).referrers.get(subject, [])
 
+    def subjects(self, repository: str) -> list[str]:
+        """Return the digests that have referrers in a repository, sorted."""
+        return sorted(map(str, self._view(repository).referrers))
+
     def contents(self, root: Descriptor) -> Contents:
         """Return everything that an image needs."""
         found = self._contents.get(root.digest)

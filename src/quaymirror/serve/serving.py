@@ -18,11 +18,13 @@ from ..errors import ConfigError, QuaymirrorError
 from ..run.verify import layout_path
 from ..store.snapshots import open_at
 from ..store.storage import Lease
+from ..tasks import background
 from .access_log import AccessLog, Say
 from .earlier import EarlierSets
 from .live import LiveRun
 from .metrics import ServerMetrics
 from .mirror import ServedMirror
+from .nginx import write_nginx
 from .options import ServeOptions
 from .pages import Pages
 from .passwords import PasswordFile
@@ -60,6 +62,25 @@ async def serve_mirrors(
         await (stop or anyio.Event()).wait()
 
 
+async def write_nginx_files(mirror: str, directory: Path, options: ServeOptions | None = None) -> int:
+    """Write a configuration of nginx that serves the images that `mirror` has now, without access rules.
+
+    Return the number of images. Of `options`, `listen` and `at` are used.
+
+    :raises ConfigError: if a mirror, an option or a path can't be used.
+    :raises StoreError: if the disk fails.
+    """
+    options = options or ServeOptions()
+    served = await anyio.to_thread.run_sync(_mirror, mirror, options.at)
+    await anyio.to_thread.run_sync(served.refresh)
+    if served.problem:
+        raise ConfigError(f"can't serve {served.storage}: {served.problem}")
+
+    check_names([served])
+    root = _parse(mirror)[1]
+    return await anyio.to_thread.run_sync(write_nginx, served, root, directory, options.listen)
+
+
 @asynccontextmanager
 async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) -> AsyncIterator[HttpServer]:
     """Serve `mirrors` during the context; see `serve_mirrors`."""
@@ -80,16 +101,14 @@ async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) ->
         log = AccessLog(say, _log_file(options.access_log, stack))
         quiet_loop(asyncio.get_running_loop())
         refresher = _Refresher(registry, leases, passwords, say)
-        async with HttpServer(site, options, log) as server, anyio.create_task_group() as tasks:
+        async with HttpServer(site, options, log) as server, background(partial(refresher.run, server)):
             if options.warning:
                 say(options.warning)
 
-            tasks.start_soon(refresher.run, server)
             try:
                 yield server
             finally:
                 pages.stop()
-                tasks.cancel_scope.cancel()
 
 
 class _Refresher:
