@@ -40,7 +40,8 @@ def _failure(view: View, failure: FailedImage) -> Row:
 def _stops(view: View) -> Iterator[Row]:
     progress = view.progress
     if progress.stop_reason is not None:
-        yield view.row("stopping", WARN).add(f"{progress.stop_reason}; {stopping_text(progress)}")
+        reason = "" if progress.by_signal else f"{progress.stop_reason}; "
+        yield view.row("stopping", WARN).add(f"{reason}{stopping_text(progress)}")
 
     if progress.listing_ended and progress.listing_broke_off:
         yield view.row("listing", WARN).add("broke off: images may be missing")

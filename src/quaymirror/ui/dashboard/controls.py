@@ -66,7 +66,8 @@ class Controls:
         try:
             yield
         finally:
-            self._write(_END if self._is_synchronized else "")
+            # In the first column, an echoed ^C does not wrap, which would move the frame.
+            self._write(f"\r{_END}" if self._is_synchronized else "")
 
     def _write(self, text: str) -> None:
         if text:
