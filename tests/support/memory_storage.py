@@ -25,6 +25,7 @@ class MemorySink:
     node: Descriptor
     content: bytearray = field(default_factory=bytearray)
     committed: bool = False
+    admit: Callable[[], None] | None = None
 
     @property
     def offset(self) -> int:

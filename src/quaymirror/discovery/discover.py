@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import field
 
 import anyio
+from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ..catalog.base import Catalog, PinnedImage
@@ -28,6 +29,7 @@ from ..events import (
     TagChecked,
     ignore,
 )
+from ..http.retry import before_waits
 from ..oci import Reference, Repository
 from ..selection.selection import Selection
 from ..tasks import background, from_group
@@ -179,7 +181,7 @@ class _Search:
                     tasks.start_soon(self._list, candidates, results)
                     with listed:
                         for _ in range(_CHECKERS):
-                            tasks.start_soon(self._check_all, listed.clone(), results)
+                            tasks.start_soon(self._check_all, tasks, listed.clone(), results)
             except BaseExceptionGroup as group:
                 raise from_group(group) or group from None
 
@@ -212,11 +214,23 @@ class _Search:
             await results.send(_Result(place, error=error))
 
     async def _check_all(
-        self, listed: MemoryObjectReceiveStream[_Listed], results: MemoryObjectSendStream[_Result]
+        self,
+        tasks: TaskGroup,
+        listed: MemoryObjectReceiveStream[_Listed],
+        results: MemoryObjectSendStream[_Result],
     ) -> None:
+        """Check candidates; while one waits for another attempt, another task goes on in its place."""
         labels = self.labels if self.selection.labels else None
         checker = Checker(self.catalog, self.selection, self.cache, self.observer, labels, self.matches)
-        with listed:
+        is_replaced = False
+
+        def give_way() -> None:
+            nonlocal is_replaced
+            if not is_replaced:
+                is_replaced = True
+                tasks.start_soon(self._check_all, tasks, listed.clone(), results)
+
+        with listed, before_waits(give_way):
             async for place, candidate in listed:
                 try:
                     images = self._found(candidate, await checker.check(candidate))
@@ -224,6 +238,9 @@ class _Search:
                     await results.send(self._failed(place, candidate, error))
                 else:
                     await results.send(_Result(place, images))
+
+                if is_replaced:
+                    return
 
     def _found(self, candidate: Candidate, found: list[PinnedImage] | CandidateSkipped) -> list[PinnedImage]:
         if not isinstance(found, CandidateSkipped):

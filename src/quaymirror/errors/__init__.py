@@ -17,6 +17,7 @@ from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_o
 from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
 from .run import (
     DiscoveryIncomplete,
+    DoesNotFit,
     EmitFailed,
     LockHeld,
     MirrorDamaged,
@@ -59,6 +60,7 @@ __all__ = [
     "CredentialsRefused",
     "DigestMismatch",
     "DiscoveryIncomplete",
+    "DoesNotFit",
     "EmitFailed",
     "ExitCode",
     "Failure",

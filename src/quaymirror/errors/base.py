@@ -90,6 +90,7 @@ class _Properties(TypedDict, total=False):
     status: int | None
     codes: frozenset[str] | None
     retry_after: float | None
+    retries: int | None
 
 
 class QuaymirrorError(Exception):
@@ -98,6 +99,7 @@ class QuaymirrorError(Exception):
     Each class has defaults for its properties; the caller passes those that it knows better. `status` is the HTTP
     status (0 without an answer that matters), `codes` are the error codes of the registry, such as `BLOB_UNKNOWN`
     (OCI distribution-spec, "Error Codes"), `retry_after` is the pause in seconds that the server asked for, if any.
+    `retries` limits the retries after errors of this class in one operation, None if only the policy does.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.UNAVAILABLE
@@ -109,6 +111,7 @@ class QuaymirrorError(Exception):
     status: int = 0
     codes: frozenset[str] = frozenset()
     retry_after: float | None = None
+    retries: int | None = None
 
     def __init__(self, message: str, **properties: Unpack[_Properties]) -> None:
         super().__init__(message)
@@ -149,6 +152,7 @@ class Failure:
     status: int = 0
     codes: frozenset[str] = frozenset()
     retry_after: float | None = None
+    retries: int | None = None
 
     @classmethod
     def of(cls, error: QuaymirrorError, *, phase: Phase | None = None) -> Failure:

@@ -8,6 +8,8 @@ from .base import QuaymirrorError, Scope
 class ContentError(QuaymirrorError):
     """The received bytes are wrong."""
 
+    retries = 2
+
 
 class DigestMismatch(ContentError):
     """The bytes don't have the requested digest."""

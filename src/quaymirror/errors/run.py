@@ -50,6 +50,14 @@ class StoreError(QuaymirrorError):
     side = Side.STORE
 
 
+class DoesNotFit(QuaymirrorError):
+    """An image, or one of its blobs, is larger than the free space: it fails alone, since smaller ones may fit."""
+
+    exit_code = ExitCode.PARTIAL
+    side = Side.STORE
+    phase: Phase | None = Phase.STORE
+
+
 def from_system(error: BaseException) -> StoreError | None:
     """Return the error for a failure of the system that was not expected where it happened, None if it is none.
 

@@ -30,7 +30,9 @@ class NameUnknown(HostUnusable):
 
 
 class TimedOut(TransportError):
-    """The host sent nothing for too long."""
+    """The host sent nothing for too long, or too little."""
+
+    retries = 1  # each of them takes a minute
 
 
 class ReadInterrupted(TransportError):

@@ -60,6 +60,12 @@ _MAX_REDIRECTS = 5
 _ERROR_BODY_SECONDS = 10.0
 _ABSENT = (404, 410)
 _READING = ("GET", "HEAD")
+# New links for one that is refused.
+_MAX_LINKS = 2
+# For 429 of a host that a server named: retries for about a minute; a longer pause once, if it is not too long.
+_MAX_LIMITED = 6
+_SHORT_SECONDS = 10.0
+_LONG_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +153,10 @@ class Client:
         self._timeouts = timeouts or Timeouts()
         self._observer = observer
 
-    def attempts(self, what: str) -> Attempts:
-        """Return the attempts of one operation, which events call `what`."""
-        return Attempts(self._retries, what, host=self.origin.netloc, observer=self._observer)
+    def attempts(self, what: str, *, brief: bool = False) -> Attempts:
+        """Return the attempts of one operation, which events call `what`; if `brief`, at most two."""
+        policy = replace(self._retries, retries=min(1, self._retries.retries)) if brief else self._retries
+        return Attempts(policy, what, host=self.origin.netloc, observer=self._observer)
 
     async def fetch(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
         """Return what `parse` makes of the response and its body of at most `limit` bytes, with retries.
@@ -200,7 +207,7 @@ class Client:
                 limiter = self._limiters(hop.origin.netloc, request.kind)
                 try:
                     with Slot(limiter) as slot:
-                        if await limiter.admit(slot, patient=request.patient):
+                        if await limiter.admit(slot, patient=request.patient, waits=request.waits):
                             await self._probe(hop, limiter)
 
                         began = self._retries.clock()
@@ -304,8 +311,12 @@ class Client:
         if isinstance(error, AccessDenied) and response.status == 401 and self._authorizer.allows(request.scope):
             return error.replace(scope=Scope.ATTEMPT)  # the token service and the registry contradict each other
 
-        if isinstance(error, RateLimited) and not request.patient and error.scope is Scope.ATTEMPT:
-            return error.replace(scope=Scope.IMAGE)
+        if isinstance(error, RateLimited):
+            if limiter.health.is_named:
+                return _of_named_host(error, limiter)
+
+            if not request.patient and error.scope is Scope.ATTEMPT:
+                return error.replace(scope=Scope.IMAGE)
 
         return error
 
@@ -319,7 +330,7 @@ class Client:
         if not hop.is_own and response.status in ((401, 403, *_ABSENT) if request.location else (401, 403)):
             # The next attempt gets a link with a new signature.
             message = f"{response.name}: {error.status}, the link has expired or is invalid"
-            return Unavailable(message, status=error.status, codes=error.codes)
+            return Unavailable(message, status=error.status, codes=error.codes, retries=_MAX_LINKS)
 
         if hop.is_own and not self._is_proven(request, response, error, body):
             # A proxy whose backend is down: Quay's nginx answered like this until May 2026.
@@ -376,6 +387,14 @@ def _reveals(reason: str, authorization: Secret | None) -> bool:
 
     scheme, _, value = authorization.reveal().partition(" ")
     return any(part and part in reason for part in (value, *decoded_basic(scheme, value)))
+
+
+def _of_named_host(error: RateLimited, limiter: HostLimiter) -> RateLimited:
+    """Return the error for a host that a server named, which may be closed as a whole or for this link only."""
+    pause = error.retry_after or 0.0
+    is_lost = pause > _LONG_SECONDS and limiter.host.pause_left < pause / 2  # no other request confirms it
+    scope = Scope.IMAGE if is_lost or error.scope is Scope.RUN else error.scope
+    return error.replace(scope=scope, retries=_MAX_LIMITED if pause <= _SHORT_SECONDS else 1)
 
 
 def _headers(request: Request, origin: Origin) -> dict[str, str]:

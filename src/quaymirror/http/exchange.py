@@ -19,6 +19,7 @@ class Request:
     - `may_redirect` allows the answer to come from another host, which gets no credentials.
     - A `body` other than `bytes` can be sent only once and needs its `Content-Length` in `headers`.
     - Unless `patient`, the request fails instead of waiting for a host that limits requests per second.
+    - Unless it `waits`, it fails with HostDown while the host is paused, so that the caller can wait without its slot.
     - A `fresh` request uses a new connection: behind one address there may be several servers, one of them broken.
     - `name` replaces the path in messages, for paths that a server chose.
     - `if_range` makes the range conditional at the host that it is from, and is not shown to others.
@@ -34,6 +35,7 @@ class Request:
     may_redirect: bool = False
     body: bytes | AsyncIterable[bytes] | None = None
     patient: bool = True
+    waits: bool = True
     fresh: bool = False
     name: str = ""
     if_range: Validator | None = None

@@ -1,7 +1,11 @@
 """Per-host health: pauses requested by the host, and a failure budget before it is treated as down.
 
-A host that fails most requests is *down*: then one request at a time probes it, at growing intervals, and all others
-wait. This bounds the cost of an outage on both sides, and waiting uses up no retries.
+A host that fails most requests is *down* until it answers a request that depends on no image: one task at a time sends
+that, at growing intervals, and all others wait. This bounds the cost of an outage on both sides, and waiting uses up no
+retries. A host that answers it at once was not down: for a while, failures then concern the requested content only.
+
+A host that a server named, such as a CDN, can fail images and never ends the run; and since one link may be the reason
+of its answer, it is paused for long only if several requests in a row are answered so.
 """
 
 from __future__ import annotations
@@ -26,12 +30,19 @@ _NEVER_SEEN_PATIENCE = 30.0
 _SAME_SECONDS = 0.5
 # Failures older than this start a new incident.
 _FORGET_SECONDS = 120.0
+# For so long after an answer to a probe, failures concern the requested content only.
+_PROVEN_SECONDS = 60.0
+# For a host that a server named: the complaints in a row that make it pause, or be given up, and the pause before.
+_CONFIRMED = 2
+_GIVEN_UP = 10
+_UNCONFIRMED_SECONDS = 1.0
 
 
 class Health:
     """The health of one host, as a function of the times and results of requests to it.
 
     `patience` is for how many seconds the run waits for it to come back, `given_up` the scope of the error afterwards.
+    `is_named` is True for a host that a server named.
     """
 
     def __init__(
@@ -40,10 +51,12 @@ class Health:
         *,
         patience: float = 900.0,
         given_up: Scope = Scope.RUN,
+        is_named: bool = False,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = name
         self.given_up = given_up
+        self.is_named = is_named
         self._patience = patience
         self._uniform = uniform
         self._closed_until = float("-inf")
@@ -55,6 +68,9 @@ class Health:
         self._incident_since: float | None = None
         self._reason = ""
         self._is_probing = False
+        self._answered_at = float("-inf")
+        self._proven_until = float("-inf")
+        self._complaints = 0
         self.is_down: bool = False
         """True if the host fails most requests."""
 
@@ -89,12 +105,20 @@ class Health:
     def pause(self, now: float, seconds: float, reason: str) -> bool:
         """Record that the host asked for a pause; return True if that is news."""
         self._note_incident(now, reason)
-        return self._close(now, seconds)
+        self._complaints += 1
+        enough = _CONFIRMED if seconds <= self._patience else _GIVEN_UP
+        is_confirmed = not self.is_named or self._complaints >= enough
+        return self._close(now, seconds if is_confirmed else min(seconds, _UNCONFIRMED_SECONDS))
 
-    def record_success(self) -> bool:
+    def record_success(self, now: float) -> bool:
         """Record a proper answer; return True if the host was down."""
         was_down, self.is_down = self.is_down, False
+        if was_down:
+            self._proven_until = now + _PROVEN_SECONDS
+
         self._has_answered = True
+        self._answered_at = now
+        self._complaints = 0
         self._failures_in_a_row = 0
         self._incident_since = None
         self._credit = min(_CREDIT, (_CREDIT_AFTER_OUTAGE if was_down else self._credit) + _EARNED)
@@ -103,20 +127,27 @@ class Health:
 
         return was_down
 
-    def record_failure(self, now: float, reason: str) -> float:
-        """Record a request without a usable answer; return the seconds of a pause that starts now, 0 for none."""
+    def record_failure(self, now: float, reason: str, *, silent_since: float | None = None) -> float:
+        """Record a request without a usable answer; return the seconds of a pause that starts now, 0 for none.
+
+        `silent_since` is the time of the request if no answer came at all.
+        """
         self._note_incident(now, reason)
-        self._credit -= 1
-        seconds = 0.0
-        if self.is_down or self._credit < 0 or self._is_silent(now):
-            if not self.is_down or self._is_probing:
-                self._outages += 1
-                pause = self._uniform(0.5, 1) * min(_MAX_PROBE_INTERVAL, 2.0**self._outages)
-                seconds = pause if self._close(now, pause) else 0.0
+        if self.is_down:
+            return self._record_outage(now) if self._is_probing else 0.0
 
-            self.is_down = True
+        is_silent = silent_since is not None and self._answered_at < silent_since
+        if now >= self._proven_until or is_silent:
+            self._credit -= 1
+            # The next request probes it at once.
+            self.is_down = self._credit < 0 or self._is_silent(now) or is_silent
 
-        return seconds
+        return 0.0
+
+    def _record_outage(self, now: float) -> float:
+        self._outages += 1
+        pause = self._uniform(0.5, 1) * min(_MAX_PROBE_INTERVAL, 2.0**self._outages)
+        return pause if self._close(now, pause) else 0.0
 
     def _is_silent(self, now: float) -> bool:
         """Count a failure; return whether a host that has answered before only fails since a while."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from ..errors import HostDown, RateLimited, Scope, TransportError
+from ..errors import HostDown, RateLimited, Scope, TimedOut, TransportError
 from ..events import HostPaced, HostPaused, HostResumed, Observer, ignore
 from ..values import dataclass
 from .answers import is_throttled, retry_after
@@ -29,6 +29,10 @@ from .window import Window
 _NOTABLE = 1.25
 # Without Retry-After: about what the server's leaky bucket needs to take a small burst again.
 _PAUSE_SECONDS = 1.0
+# A request that holds a slot for a blob waits no longer than a moment; it comes back after this time if another request
+# is probing the host.
+_MOMENT_SECONDS = 1.5
+_LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +113,17 @@ class Host:
         """Seconds until requests may be sent."""
         return self.health.pause_left(self._runtime.clock())
 
-    async def wait_until_available(self) -> bool:
+    async def wait_until_available(self, *, waits: bool = True) -> bool:
         """Wait until a request may be sent; return True if it has to find out whether the host is back.
 
         :raises RateLimited, Unavailable: as `Health.delay`.
+        :raises HostDown: with the time to wait, unless the caller `waits` for more than a moment.
         """
         while (delay := self.health.delay(self._runtime.clock())) > 0:
+            if not waits and delay > _MOMENT_SECONDS:
+                seconds = _LOOK_SECONDS if delay == float("inf") else delay
+                raise HostDown(f"{self.health.name} is not available", retry_after=seconds)
+
             if delay == float("inf"):
                 await self._changed.wait()
             else:
@@ -139,13 +148,13 @@ class Host:
 
     def record_success(self) -> None:
         """Record a proper answer."""
-        if self.health.record_success():
+        if self.health.record_success(self._runtime.clock()):
             self._changed.send()
             self._report_resumed()
 
-    def record_failure(self, reason: str) -> None:
-        """Record a request without a usable answer."""
-        if seconds := self.health.record_failure(self._runtime.clock(), reason):
+    def record_failure(self, reason: str, *, silent_since: float | None = None) -> None:
+        """Record a request without a usable answer; see `Health.record_failure`."""
+        if seconds := self.health.record_failure(self._runtime.clock(), reason, silent_since=silent_since):
             self._report_paused(seconds, reason)
 
     def _report_paused(self, seconds: float, reason: str) -> None:
@@ -164,13 +173,14 @@ class Slot:
     As a context it is left on an error only; otherwise it is held until `leave`.
     """
 
-    __slots__ = ("_limiter", "is_counted", "is_probe", "is_trial")
+    __slots__ = ("_limiter", "is_counted", "is_probe", "is_trial", "since")
 
     def __init__(self, limiter: HostLimiter) -> None:
         self._limiter = limiter
         self.is_counted: bool = False
         self.is_probe: bool = False
         self.is_trial: bool = False
+        self.since: float = 0.0
 
     def leave(self, *, passed: bool = True) -> None:
         """Record the end of the request, and whether it `passed`. A second call does nothing."""
@@ -188,7 +198,7 @@ class Slot:
             try:
                 # HostDown means that the answer to a probe has been recorded already.
                 if isinstance(error, TransportError) and not isinstance(error, HostDown):
-                    self._limiter.record_failure(error)
+                    self._limiter.record_failure(error, since=self.since)
             finally:
                 self.leave(passed=False)
 
@@ -221,14 +231,15 @@ class HostLimiter:
         """The number of requests that may start per second, None for no limit."""
         return self._cubic.rate(self._runtime.clock())
 
-    async def admit(self, slot: Slot, *, patient: bool = True) -> bool:
+    async def admit(self, slot: Slot, *, patient: bool = True, waits: bool = True) -> bool:
         """Wait until the request of `slot` may start; return True if it has to find out whether the host is back.
 
+        :raises HostDown: unless the request `waits` while the host is paused or down.
         :raises RateLimited: if the host limits requests per second, unless the request is `patient`.
         :raises QuaymirrorError: if the host has been unavailable for too long; see `Health.delay`.
         """
         while True:
-            slot.is_probe = await self.host.wait_until_available()
+            slot.is_probe = await self.host.wait_until_available(waits=waits)
             try:
                 await self._take_turn(slot, patient=patient)
             except BaseException:
@@ -237,6 +248,7 @@ class HostLimiter:
 
             # If a pause began in the meantime, other requests may need the slot.
             if self.host.pause_left == 0:
+                slot.since = self._runtime.clock()
                 return slot.is_probe
 
             slot.leave()
@@ -318,12 +330,12 @@ class HostLimiter:
 
             self._report()
 
-    def record_failure(self, error: TransportError) -> None:
-        """Record a request without an answer.
+    def record_failure(self, error: TransportError, *, since: float = 0.0) -> None:
+        """Record a request without an answer, which began at `since`.
 
         :raises HostDown: instead of `error`, if the host is down.
         """
-        self.host.record_failure(error.message)
+        self.host.record_failure(error.message, silent_since=since if isinstance(error, TimedOut) else None)
         if self.health.is_down and error.scope is Scope.ATTEMPT:
             raise HostDown(error.message) from None
 
@@ -353,13 +365,22 @@ def _differ(now: float | None, known: float | None) -> bool:
 class HostLimiters:
     """The limiter of each host and class of endpoints, created on first use.
 
-    `patience` is for how many seconds a host is waited for, `given_up` the scope of the error afterwards.
+    `patience` is for how many seconds a host is waited for, `given_up` the scope of the error afterwards. With `own`,
+    other hosts were named by servers, and fail images only.
     """
 
-    def __init__(self, runtime: Runtime | None = None, *, patience: float = 900.0, given_up: Scope = Scope.RUN) -> None:
+    def __init__(
+        self,
+        runtime: Runtime | None = None,
+        *,
+        patience: float = 900.0,
+        given_up: Scope = Scope.RUN,
+        own: set[str] | None = None,
+    ) -> None:
         self._runtime = runtime or Runtime()
         self._patience = patience
         self._given_up = given_up
+        self._own = own
         self._limiters: dict[tuple[str, str], HostLimiter] = {}
         self._hosts: dict[str, Host] = {}
 
@@ -368,14 +389,21 @@ class HostLimiters:
 
         This includes hosts that are known here, since an image decides how often they are requested.
         """
-        return HostLimiters(self._runtime, patience=self._patience, given_up=Scope.IMAGE)
+        return HostLimiters(self._runtime, patience=self._patience, own=set())
+
+    def trust(self, host: str) -> None:
+        """Add a host that the user named, before the first request to it."""
+        if self._own is not None:
+            self._own.add(host)
 
     def __call__(self, host: str, kind: str) -> HostLimiter:
         """Return the limiter for `kind` of endpoints at `host`, `host[:port]`."""
         key = (host, kind)
         if key not in self._limiters:
             if host not in self._hosts:
-                health = Health(host, patience=self._patience, given_up=self._given_up)
+                is_named = self._own is not None and host not in self._own
+                given_up = Scope.IMAGE if is_named else self._given_up
+                health = Health(host, patience=self._patience, given_up=given_up, is_named=is_named)
                 self._hosts[host] = Host(health, self._runtime)
 
             self._limiters[key] = HostLimiter(self._hosts[host], KINDS[kind], kind=kind, runtime=self._runtime)

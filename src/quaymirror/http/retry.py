@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import field
 from typing import TYPE_CHECKING, TypeGuard
 
 import anyio
 
-from ..errors import AccessDenied, ContentError, HostDown, QuaymirrorError, RateLimited, Scope, StoreError
+from ..errors import ContentError, HostDown, QuaymirrorError, RateLimited, Scope, StoreError, TimedOut
 from ..events import Observer, RetryScheduled, ignore
 from ..values import dataclass
 
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState
 
-# For wrong bytes, and for a registry that contradicts its own token service.
-_MAX_REFETCHES = 2
+_on_wait: ContextVar[Callable[[], None]] = ContextVar("on_wait", default=lambda: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,16 @@ class RetryPolicy:
     patience: float = 900.0
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
+
+
+@contextmanager
+def before_waits(call: Callable[[], None]) -> Iterator[None]:
+    """Call `call` before each wait for another attempt, of operations in this context and in tasks that it starts."""
+    token = _on_wait.set(call)
+    try:
+        yield
+    finally:
+        _on_wait.reset(token)
 
 
 def prepare() -> None:
@@ -60,18 +71,19 @@ class Attempts:
         self._what = what
         self._observer = observer
         self._failures = 0
-        self._refetches = 0
+        self._limited: dict[type[QuaymirrorError], int] = {}
         self._waited = 0.0
         self._error: QuaymirrorError | None = None
         self._has_ended = False
         self._tenacity: AsyncIterator[AttemptManager] | None = None
         self._manager: AttemptManager | None = None
         self.is_refetch: bool = False
-        """True if the last attempt ended with wrong bytes."""
+        """True if the next attempt needs another connection: this one brought wrong bytes, or too few of them."""
 
     def progress(self) -> None:
-        """Forget earlier failures, because the operation has achieved something new."""
+        """Forget earlier failures, because the operation has achieved something new; but not those of wrong bytes."""
         self._failures = 0
+        self._limited.pop(TimedOut, None)
         self._waited = 0.0
 
     def __aiter__(self) -> Attempts:
@@ -100,6 +112,7 @@ class Attempts:
 
     async def _wait_after(self, error: QuaymirrorError) -> None:
         """Wait until the next attempt, or raise `error` after the last one."""
+        _on_wait.get()()
         if self._tenacity is None:
             self._tenacity = self._start()
             self._manager = await anext(self._tenacity)
@@ -128,7 +141,7 @@ class Attempts:
     def _give_up(self, state: RetryCallState) -> bool:
         # tenacity has computed the wait before it calls this.
         error = _error(state)
-        self.is_refetch = isinstance(error, ContentError)
+        self.is_refetch = isinstance(error, ContentError | TimedOut)
         self._waited += state.upcoming_sleep
         if isinstance(error, HostDown):
             return False  # the limiter waits for the host, and gives up
@@ -136,13 +149,13 @@ class Attempts:
         if self._waited > self._policy.patience:
             return True
 
+        if error.retries is not None:
+            count = self._limited[type(error)] = self._limited.get(type(error), 0) + 1
+            if count > error.retries:
+                return True
+
         if isinstance(error, RateLimited):
             return False
-
-        if isinstance(error, ContentError | AccessDenied):
-            self._refetches += 1
-            if self._refetches > _MAX_REFETCHES:
-                return True
 
         self._failures += 1
         return self._failures > self._policy.retries
@@ -150,7 +163,9 @@ class Attempts:
     def _pause(self, state: RetryCallState) -> float:
         error = _error(state)
         if isinstance(error, HostDown):
-            return 0.0
+            # Not all requests start at once afterwards.
+            pause = error.retry_after or 0.0
+            return pause + random.uniform(0, min(pause / 10, 1.0))
 
         if isinstance(error, RateLimited):
             if error.retry_after is not None:
@@ -164,9 +179,10 @@ class Attempts:
         return random.uniform(0, min(self._policy.cap, self._policy.base * 2.0 ** min(self._failures, 16)))
 
     def _announce(self, state: RetryCallState) -> None:
-        self._observer(
-            RetryScheduled(self._what, state.attempt_number, state.upcoming_sleep, _error(state).message, self._host)
-        )
+        error = _error(state)
+        if not isinstance(error, HostDown) or error.retry_after is None:  # the pause of a host is reported once
+            event = RetryScheduled(self._what, state.attempt_number, state.upcoming_sleep, error.message, self._host)
+            self._observer(event)
 
 
 def _error(state: RetryCallState) -> QuaymirrorError:

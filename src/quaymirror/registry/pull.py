@@ -85,9 +85,9 @@ class RegistryPuller:
         self._client = client
         self._foreign = foreign or ForeignLayers(client.origin)
 
-    def attempts(self, what: str) -> Attempts:
-        """Return the attempts for one blob, which events call `what`."""
-        return self._client.attempts(what)
+    def attempts(self, what: str, *, brief: bool = False) -> Attempts:
+        """Return the attempts for one blob, which events call `what`; if `brief`, at most two."""
+        return self._client.attempts(what, brief=brief)
 
     async def manifest(self, repository: Repository, digest: Digest, *, expected: Descriptor | None = None) -> Node:
         """Return the manifest or index with `digest`; `expected` is its descriptor in an index.
@@ -239,7 +239,7 @@ def _manifest(repository: Repository, name: str | Digest, accept: str = "") -> R
 
 def _blob(repository: Repository, blob: Descriptor) -> Request:
     path = f"/v2/{repository.name}/blobs/{blob.digest}"
-    return Request(path, kind="blobs", scope=_scope(repository), may_redirect=True)
+    return Request(path, kind="blobs", scope=_scope(repository), may_redirect=True, waits=False)
 
 
 def _parsed(response: Response, body: bytes, digest: Digest, expected: Descriptor | None = None) -> Node:

@@ -59,8 +59,8 @@ class Attempts(Protocol):
 class BlobSource(Protocol):
     """A source that blobs are fetched from."""
 
-    def attempts(self, what: str) -> Attempts:
-        """Return the attempts of an operation, which messages call `what`."""
+    def attempts(self, what: str, *, brief: bool = False) -> Attempts:
+        """Return the attempts of an operation, which messages call `what`; if `brief`, at most two."""
 
     async def open(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -14,6 +15,7 @@ from ..catalog.base import PinnedImage
 from ..discovery.checks import check_again
 from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, StoreError
 from ..events import CandidateSkipped, ImageFinished, ImageQueued, ImageStarted, Outcome, StopRequested
+from ..http.retry import before_waits
 from ..selection.rename import Renames
 from ..selection.source import SourceAddress
 from ..tasks import from_group
@@ -21,6 +23,7 @@ from ..transfer.image import TransferContext
 from ..transfer.single_flight import SingleFlight
 from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
+from ..values import dataclass
 from .context import Run
 from .finding import find_in_sources
 from .mirror_image import ImageMirror
@@ -30,11 +33,22 @@ from .wiring import OpenSources
 
 # Images in progress per fetch slot; the extra ones only wait for layers that are already being fetched.
 _WAITING = 4
+# Images that wait for another attempt have their place taken, unless they are so many that memory matters.
+_MOST_REPLACED = 1000
 
 
 def worker_count(concurrency: int, target: Target) -> int:
     """Return the number of images in progress. With a concurrency of 1, images are mirrored one after the other."""
     return concurrency if target.capabilities.staging or concurrency == 1 else concurrency * _WAITING
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An image in progress: its slot, and whether another worker has taken its place."""
+
+    slot: ImageSlot
+    is_replaced: bool = False
+    is_over: bool = False
 
 
 class Stages:
@@ -48,6 +62,7 @@ class Stages:
         self._history = history
         self._renames = Renames(run.options.target.renames)
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
+        self._replaced = 0
 
     async def run_all(self) -> None:
         """Run discovery and workers to their end, or until the run is asked to stop.
@@ -103,6 +118,7 @@ class Stages:
     def _start_workers(self, tasks: TaskGroup) -> MemoryObjectSendStream[PinnedImage]:
         """Start the workers and return the stream of images for them."""
         options = self._run.options
+        self._tasks = tasks
         self._flights: SingleFlight[Hashable] = SingleFlight(tasks)
         found, images = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
         with images:
@@ -124,11 +140,27 @@ class Stages:
 
                     run.emit(ImageStarted(image.reference))
                     mirror = ImageMirror(image)
-                    async for transfer in mirror.transfers(context, slot, self._check_again):
-                        with mirror.recording(transfer):
-                            await transfer.run()
+                    waiting = _Waiting(slot)
+                    with before_waits(partial(self._give_way, waiting, inbox)):
+                        async for transfer in mirror.transfers(context, slot, self._check_again):
+                            with mirror.recording(transfer):
+                                await transfer.run()
 
                 self._finish(mirror.outcome())
+                if waiting.is_replaced:
+                    waiting.is_over = True
+                    self._replaced -= 1
+                    return
+
+                waiting.is_over = True
+
+    def _give_way(self, image: _Waiting, inbox: MemoryObjectReceiveStream[PinnedImage]) -> None:
+        """Let another image begin while this one waits for another attempt: healthy images wait for none that fails."""
+        image.slot.release()
+        if not image.is_over and not image.is_replaced and self._replaced < _MOST_REPLACED:
+            image.is_replaced = True
+            self._replaced += 1
+            self._tasks.start_soon(self._work, inbox.clone())
 
     async def _context(self, source: SourceAddress | None) -> TransferContext:
         """Return the context of all transfers from `source`, which discovery has opened."""

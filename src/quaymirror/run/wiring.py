@@ -124,6 +124,7 @@ async def open_connection(
     trust = _trust(origin, options, side)
     proxies = Proxies.of(options.client.environment)
     limiters, bandwidth = limits or _limits(options, observer, side)
+    limiters.trust(origin.netloc)
 
     def foreign_proxy(url: str) -> str | None:
         if not guard.allows(Origin.of(url).host):
@@ -271,13 +272,13 @@ def _limits(options: Options, observer: Observer, side: Side) -> SideLimits:
     retry, limits = options.client.retry, options.limits
     runtime = Runtime(observer, retry.clock, retry.sleep)
     if side is Side.TARGET:
-        return HostLimiters(runtime, patience=retry.patience, given_up=Scope.IMAGE), None
+        return HostLimiters(runtime, patience=retry.patience, given_up=Scope.IMAGE, own=set()), None
 
     if limits.max_requests_per_second is not None:
         runtime = replace(runtime, total=Throttle(limits.max_requests_per_second, clock=retry.clock, sleep=retry.sleep))
 
     bandwidth = limits.limit_rate and Throttle(limits.limit_rate, clock=retry.clock, sleep=retry.sleep)
-    return HostLimiters(runtime, patience=retry.patience), bandwidth or None
+    return HostLimiters(runtime, patience=retry.patience, own=set()), bandwidth or None
 
 
 def _trust(origin: Origin, options: Options, side: Side) -> Trust:

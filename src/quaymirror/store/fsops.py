@@ -293,12 +293,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def free_bytes(path: Path) -> tuple[int, int]:
-    """Return the free bytes of the file system of `path`, and the size of the blocks that it allocates."""
+def free_bytes(path: Path) -> tuple[int, int, int]:
+    """Return the free bytes of the file system of `path`, the size of the blocks that it allocates, and all bytes."""
     with local_errors("look at the space of", path):
         status = os.statvfs(path)
 
-    return status.f_bavail * status.f_frsize, status.f_frsize
+    return status.f_bavail * status.f_frsize, status.f_frsize, status.f_blocks * status.f_frsize
 
 
 @contextmanager

@@ -102,6 +102,8 @@ class Ingest:
         """True if one call writes and renames it."""
         self.committed: bool = False
         """True if the blob is stored under its digest."""
+        self.admit: Callable[[], None] | None = None
+        """Called once before the first byte is written; its errors end the transfer."""
         self._size = descriptor.size
         self._paths = paths
         self._file: int | None = None
@@ -210,6 +212,10 @@ class Ingest:
 
     def store(self, start: int, end: int, chunks: list[bytes]) -> None:
         """Write `chunks` at their offset, from any thread, and hash all bytes that follow the hashed ones."""
+        admit, self.admit = self.admit, None
+        if admit is not None:
+            admit()
+
         if self._file is None:
             # A small blob is not resumed: the file of a crash is replaced.
             self._file = fsops.open_part(self._paths.partial, os.O_TRUNC)

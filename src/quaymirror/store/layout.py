@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -134,7 +135,7 @@ class OCILayout:
     ) -> list[Descriptor]:
         """Return those of `nodes` that have to be fetched. Blobs that no run verified are verified, wrong ones deleted.
 
-        :raises StoreError: if the missing blobs don't fit on the disk; see `SpaceReservation.reserve`.
+        :raises DoesNotFit: if the missing blobs don't fit on the disk.
         """
         return await self._executor.run(self._missing, nodes)
 
@@ -165,11 +166,13 @@ class OCILayout:
         """Open the sink of a blob; see `Storage.sink`."""
         try:
             async with self._storage.sink(node) as sink:
+                if self._space is not None:
+                    sink.admit = partial(self._space.admit, node)
+
                 yield sink
                 if sink.committed:
                     self._fresh.add(node.digest)
         finally:
-            # A transfer that failed reserves no space any more: the blob may be smaller than its manifest claims.
             if self._space is not None:
                 self._space.release(node.digest)
 
@@ -221,7 +224,7 @@ class OCILayout:
         verified = self._state.verified(node.digest for node in nodes)
         missing = [node for node in nodes if not self._is_present(node, verified)]
         if self._space is not None:
-            self._space.reserve(missing)
+            self._space.check(missing)
 
         return missing
 

@@ -21,7 +21,7 @@ from .executor import ExecutorPool
 from .fsops import Fsync
 from .ingest import BATCH_BYTES, BlobPaths, Ingest
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked, reading
-from .storage import BLOBS, MARKER, ObjectInfo, blob_key
+from .storage import BLOBS, MARKER, ObjectInfo, Space, blob_key
 
 T = TypeVar("T")
 
@@ -182,9 +182,9 @@ class LocalStorage:
             case Fsync.NEVER:
                 pass
 
-    def free_space(self) -> tuple[int, int]:
-        """Return the free space of the file system, and the size of its blocks."""
-        return fsops.free_bytes(self.root)
+    def free_space(self) -> Space:
+        """Return the space of the file system; its unit is the size of a block."""
+        return Space(*fsops.free_bytes(self.root))
 
     def stored_bytes(self, node: Descriptor) -> int:
         """Return the size of a blob if its file exists, otherwise what its partial file occupies."""

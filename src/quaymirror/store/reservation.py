@@ -1,72 +1,95 @@
-"""Reservation of free space for the images in progress: a run fails early instead of filling the disk."""
+"""Reservation of free space for the blobs that are being written: a run ends early instead of filling the disk.
+
+Sizes are claims of manifests, so no claim takes space from others: an image that claims more than is free fails alone,
+and a blob counts only once its bytes arrive, by which time the server has confirmed its size.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Sequence
 
-from ..errors import Scope, StoreError
+from ..errors import DoesNotFit, StoreError
 from ..oci import Descriptor, Digest
-from .storage import Storage
+from .storage import Space, Storage
 
-# Sizes are claims of manifests: one image that claims too much must not end the run. If this many images in a row are
-# each larger than the free space, the disk is full.
-_MISFITS = 3
+# With less than this share of a file system free, and less than these bytes, it counts as full.
+_FULL_SHARE = 20
+_FULL_BYTES = 1024**3
+# A blob reserves this much ahead, or as much as it has received: one that stays away must not fill the disk on paper.
+_AHEAD_BYTES = 64 * 1024**2
+_AHEAD_SHARE = 16
 
 
 class SpaceReservation:
-    """The blobs that are going to be stored. `reserve` is called by one thread, `release` by any."""
+    """The blobs that are being written; safe for use by several threads."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._expected: dict[Digest, Descriptor] = {}
-        self._released: deque[Digest] = deque()
-        self._misfits = 0
+        self._writing: dict[Digest, Descriptor] = {}
+        self._lock = threading.Lock()
 
-    def release(self, digest: Digest) -> None:
-        """End the reservation of a blob whose transfer ended, whether or not it succeeded."""
-        self._released.append(digest)
+    def check(self, nodes: Sequence[Descriptor]) -> None:
+        """Check that the missing `nodes` of one image can fit.
 
-    def reserve(self, nodes: Sequence[Descriptor]) -> None:
-        """Reserve space for `nodes`.
+        :raises DoesNotFit: if they can't. On a full disk this is left to `admit`, which knows the true sizes.
+        """
+        space = self._storage.free_space()
+        if space is None or sum(_allocated(node.size, space) for node in nodes) <= space.free:
+            return
 
-        :raises StoreError: if they don't fit by themselves (scope IMAGE), or not beside the reserved space (RUN).
+        # Parts that are stored already are only subtracted if it matters: that takes two system calls per blob.
+        needed = sum(self._remaining(node, space) for node in nodes)
+        if needed > space.free and (needed > space.total or not _is_full(space, space.free)):
+            raise DoesNotFit(
+                f"the image needs {needed:,} more bytes, but only {space.free:,} are free on the disk of "
+                f"{self._storage}: free some space, or use --no-space-check"
+            )
+
+    def admit(self, node: Descriptor) -> None:
+        """Reserve space for a blob whose bytes have begun to arrive.
+
+        :raises DoesNotFit: if it does not fit beside the others that are being written.
+        :raises StoreError: if that is so because the disk is full.
         """
         space = self._storage.free_space()
         if space is None:
             return
 
-        free, unit = space
-        while self._released:
-            self._expected.pop(self._released.popleft(), None)
+        with self._lock:
+            others = [other for digest, other in self._writing.items() if digest != node.digest]
+            self._writing[node.digest] = node
 
-        expected = self._expected | {node.digest: node for node in nodes}
-        # Parts that are stored already are only subtracted if it matters: that takes two system calls per blob.
-        if sum(_allocated(node.size, unit) for node in expected.values()) <= free:
-            self._expected, self._misfits = expected, 0
+        free = space.free
+        if sum(_allocated(each.size, space) for each in (node, *others)) <= free:
             return
 
-        remaining = {
-            digest: _allocated(max(0, node.size - self._storage.stored_bytes(node)), unit)
-            for digest, node in expected.items()
-        }
-        self._check_alone(sum(remaining[node.digest] for node in nodes), free)
-        self._expected = {digest: node for digest, node in expected.items() if remaining[digest]}
-        needed = sum(remaining.values())
+        free -= sum(self._expected(other, space) for other in others)
+        needed = self._remaining(node, space)
         if needed > free:
-            raise StoreError(
-                f"{self._storage} needs {needed:,} more bytes for the images in progress, but only {free:,} are free: "
-                "free some space, or use --no-space-check"
+            kind = StoreError if _is_full(space, free) and needed <= space.total else DoesNotFit
+            raise kind(
+                f"{self._storage} needs {needed:,} more bytes for the images in progress, but only {max(0, free):,} "
+                "are free: free some space, or use --no-space-check"
             )
 
-    def _check_alone(self, needed: int, free: int) -> None:
-        self._misfits = self._misfits + 1 if needed > free else 0
-        if 0 < self._misfits < _MISFITS:
-            raise StoreError(
-                f"the image needs {needed:,} more bytes, but only {free:,} are free on the disk of {self._storage}",
-                scope=Scope.IMAGE,
-            )
+    def release(self, digest: Digest) -> None:
+        """End the reservation of a blob whose transfer ended, whether or not it succeeded."""
+        with self._lock:
+            self._writing.pop(digest, None)
+
+    def _remaining(self, node: Descriptor, space: Space) -> int:
+        return _allocated(max(0, node.size - self._storage.stored_bytes(node)), space)
+
+    def _expected(self, node: Descriptor, space: Space) -> int:
+        """Return the bytes that a blob is expected to need soon."""
+        remaining = self._remaining(node, space)
+        return min(remaining, max(node.size - remaining, min(_AHEAD_BYTES, space.free // _AHEAD_SHARE)))
 
 
-def _allocated(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
+def _is_full(space: Space, free: int) -> bool:
+    return free < min(space.total // _FULL_SHARE, _FULL_BYTES)
+
+
+def _allocated(size: int, space: Space) -> int:
+    return -(-size // space.unit) * space.unit

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from ..oci import Descriptor, Digest
 from ..values import dataclass
@@ -28,6 +28,14 @@ class ObjectInfo:
     key: str
     size: int
     modified: float
+
+
+class Space(NamedTuple):
+    """The space of a storage in bytes: the free part, the unit of its allocation, and the whole."""
+
+    free: int
+    unit: int
+    total: int
 
 
 class ExclusiveLock(Protocol):
@@ -56,6 +64,9 @@ class BlobSink(Sink, Protocol):
 
     committed: bool
     """True if the blob is stored."""
+
+    admit: Callable[[], None] | None
+    """Called once before the first byte is written, in a thread; its errors end the transfer."""
 
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`."""
@@ -115,8 +126,8 @@ class Storage(Protocol):
     def flush(self, digests: Collection[Digest]) -> None:
         """Make the committed blobs with `digests` durable."""
 
-    def free_space(self) -> tuple[int, int] | None:
-        """Return the free space in bytes and the unit of its allocation, None if the space is not limited."""
+    def free_space(self) -> Space | None:
+        """Return the space, None if it is not limited."""
 
     def stored_bytes(self, node: Descriptor) -> int:
         """Return how many bytes of a blob are stored: its size, or those of an interrupted transfer."""

@@ -26,7 +26,7 @@ async def fetch_blob(progress: BlobProgress, source: BlobSource, sink: Sink, slo
     :raises StoreError: if the disk fails.
     """
     blob = progress.blob
-    attempts = source.attempts(progress.title)
+    attempts = source.attempts(progress.title, brief=progress.job.has_failed)
     await fetch_segments(source, sink, slots, progress)
     progress.achieved = sink.offset
     async for attempt in attempts:

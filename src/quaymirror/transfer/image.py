@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from functools import partial
 
 from ..catalog.base import PinnedImage
-from ..errors import AccessDenied, ContentMissing, Failure, NotFound, Phase, most_severe
+from ..errors import ContentMissing, Failure, Phase, QuaymirrorError, Scope, Side, most_severe
 from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Manifest, Node
@@ -30,7 +31,8 @@ from .target import Target
 class TransferContext:
     """The source, the target and the limits of all transfers of a run; `renames` give images their names there.
 
-    In a dry run `counted` holds the content that images before would have fetched; otherwise it is None.
+    In a dry run `counted` holds the content that images before would have fetched; otherwise it is None. `failed` are
+    the blobs that the repository of an image did not bring.
     """
 
     source: ImageSource
@@ -44,6 +46,7 @@ class TransferContext:
     renames: Renames = field(default_factory=Renames)
     run_id: str = ""
     counted: set[Digest] | None = None
+    failed: set[Digest] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +210,13 @@ class ImageTransfer:
         return self._keyed([blob for blob in blobs.values() if blob.digest not in self._own])
 
     def _is_final(self, blob: Descriptor, failure: Failure) -> bool:
-        # If the repository of another image does not have the blob any more, that of this one may.
-        return blob.digest in self._own or not failure.is_a(NotFound, AccessDenied)
+        # The repository of another image may lack the blob or have wrong bytes, and that of this image the right ones.
+        is_from_elsewhere = failure.side is Side.SOURCE and blob.digest not in self._own
+        return failure.scope is Scope.RUN or not is_from_elsewhere
 
     def _fetching(self, blob: Descriptor) -> Callable[[], Awaitable[None]]:
-        job = BlobJob(self._reference.repository, blob, self._reference.name, self.slot.ticket)
+        has_failed = blob.digest in self.context.failed
+        job = BlobJob(self._reference.repository, blob, self._reference.name, self.slot.ticket, has_failed)
         return partial(self._fetch_blob, BlobProgress(job, self.context.meters))
 
     async def _fetch_blob(self, progress: BlobProgress) -> None:
@@ -227,7 +232,9 @@ class ImageTransfer:
                     # Within the sink's context: otherwise two images that need the same blob could block each other.
                     async with context.sharing.exclusive(blob.digest):
                         if not await context.sharing.copy(blob, sink, borrower=target):
-                            await fetch_blob(progress, context.source, sink, context.slots)
+                            with self._noting_failure(blob):
+                                await fetch_blob(progress, context.source, sink, context.slots)
+
                             is_fetched = True
 
         self.slot.begun(blob.digest)
@@ -235,6 +242,14 @@ class ImageTransfer:
             self.fetched_bytes += blob.size
             is_layer = self.plan is not None and blob.digest not in self.plan.configs
             context.observer(BlobFinished(blob.digest, blob.size, reference if is_layer else None))
+
+    @contextmanager
+    def _noting_failure(self, blob: Descriptor) -> Iterator[None]:
+        try:
+            yield
+        except QuaymirrorError:
+            self.context.failed.add(blob.digest)
+            raise
 
     async def _publish(self, plan: ImagePlan) -> None:
         """Store the missing manifests and give the image its name."""

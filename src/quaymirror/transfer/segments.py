@@ -126,7 +126,7 @@ class SegmentFetcher:
 
     async def _fetch(self) -> bool:
         """Fetch the next segment, with retries; return False after the last one."""
-        attempts = self.source.attempts(self.progress.title)
+        attempts = self.source.attempts(self.progress.title, brief=self.progress.job.has_failed)
         segment: Segment | None = None
         location = None  # the first attempt requests the URL of the last redirect, if there was one
         async for attempt in attempts:

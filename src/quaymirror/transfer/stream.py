@@ -25,13 +25,15 @@ _SLOW_SECONDS = 60.0
 class BlobJob:
     """A blob of `repository` to fetch: a message, so that it can be sent to another thread or process.
 
-    `label` is its image in messages, `ticket` the number of the image's slot.
+    `label` is its image in messages, `ticket` the number of the image's slot. If it `has_failed` from another
+    repository, with all retries, this one is tried briefly: otherwise each of many images would take as long.
     """
 
     repository: Repository
     blob: Descriptor
     label: str
     ticket: int = 0
+    has_failed: bool = False
 
 
 class BlobProgress:

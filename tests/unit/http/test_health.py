@@ -54,6 +54,7 @@ async def test_a_host_that_was_down_is_back_when_it_answers_and_not_when_it_is_a
             host.record_failure("refused")
 
         assert await host.wait_until_available()
+        host.record_failure("refused")
         assert not [event for event in events if isinstance(event, HostResumed)]
         host.record_success()
 
@@ -197,16 +198,65 @@ def test_the_delay_is_a_function_of_time_and_of_what_was_recorded() -> None:
 def test_only_one_request_probes_a_host_that_is_down() -> None:
     health = Health("quay.io", uniform=lambda low, high: high)
     pauses = [health.record_failure(100.0, "refused") for _ in range(21)]
-    assert pauses == [0.0] * 20 + [2.0]
-    assert health.delay(103.0) == 0
+    assert pauses == [0.0] * 21
+    assert health.delay(100.0) == 0
+    assert health.admit()
+    assert health.record_failure(100.0, "refused") == 2.0
+    health.probe_finished()
+    assert health.delay(101.0) == 1.0
     assert health.admit()
     assert health.delay(103.0) == float("inf")
     health.probe_finished()
     assert health.delay(103.0) == 0
     assert health.admit()
-    assert health.record_success()
-    assert not health.record_success()
+    assert health.record_success(100.0)
+    assert not health.record_success(100.0)
     assert health.delay(103.0) == 0
+
+
+def test_the_failures_of_a_host_that_answers_a_probe_concern_what_was_requested() -> None:
+    health = Health("quay.io")
+    for _ in range(21):
+        health.record_failure(100.0, "answered 500")
+
+    assert health.admit()
+    health.record_success(100.0)
+    health.probe_finished()
+    for _ in range(100):
+        assert health.record_failure(130.0, "answered 500") == 0.0
+
+    assert not health.admit()
+    for _ in range(21):
+        health.record_failure(170.0, "answered 500")
+
+    assert health.admit(), "the answer was long ago"
+
+
+def test_a_host_that_answers_nothing_during_a_request_is_probed() -> None:
+    health = Health("quay.io")
+    health.record_success(100.0)
+    health.record_failure(160.0, "silence", silent_since=90.0)
+    assert not health.is_down, "it answered another request"
+    health.record_failure(160.0, "silence", silent_since=101.0)
+    assert health.is_down
+
+
+def test_one_link_to_a_cdn_that_is_limited_does_not_close_the_cdn() -> None:
+    health = Health("cdn", given_up=Scope.IMAGE, is_named=True)
+    health.pause(100.0, 86_400, "answered 429")
+    assert health.pause_left(100.0) == 1.0
+    health.record_success(102.0)
+    health.pause(103.0, 300, "answered 429")
+    assert health.pause_left(103.0) == 1.0
+    health.pause(104.0, 300, "answered 429")
+    assert health.pause_left(104.0) == 300
+    for _ in range(10):
+        health.pause(104.0, 86_400, "answered 429")
+
+    with pytest.raises(RateLimited) as caught:
+        health.delay(105.0)
+
+    assert caught.value.scope is Scope.IMAGE
 
 
 @given(st.lists(st.sampled_from(["success", "failure", "pause", "probe"]), max_size=200))
@@ -216,7 +266,7 @@ def test_whatever_happens_a_host_that_answers_well_is_not_down(happenings: list[
         now += 0.1
         match what:
             case "success":
-                health.record_success()
+                health.record_success(100.0)
                 assert not health.is_down
             case "failure":
                 health.record_failure(now, "502")

@@ -319,7 +319,7 @@ async def test_a_probe_that_is_answered_with_an_error_counts_as_one_failure() ->
                 await send()
 
     pauses = [event.seconds for event in events if isinstance(event, HostPaused)]
-    assert pauses == [2.0, 4.0, 8.0, 16.0]
+    assert pauses == [2.0, 4.0, 8.0]
 
 
 async def test_a_cancelled_wait_takes_no_slot() -> None:

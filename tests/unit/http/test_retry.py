@@ -134,9 +134,15 @@ async def test_a_host_that_is_down_uses_up_no_attempts() -> None:
     assert sum(script.waits) == 0
 
 
-@given(
-    st.integers(0, 20), st.lists(st.sampled_from([Unavailable, ReadInterrupted, TimedOut, ConnectFailed]), max_size=30)
-)
+async def test_a_minute_of_silence_is_waited_for_twice() -> None:
+    script = Script(*(TimedOut("nothing") for _ in range(9)))
+    with pytest.raises(TimedOut):
+        await script.run()
+
+    assert script.calls == 2
+
+
+@given(st.integers(0, 20), st.lists(st.sampled_from([Unavailable, ReadInterrupted, ConnectFailed]), max_size=30))
 async def test_never_more_tries_than_promised_and_no_wait_beyond_the_cap(
     retries: int, kinds: list[type[QuaymirrorError]]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -13,6 +14,7 @@ import pytest
 
 from quaymirror.errors import (
     DigestMismatch,
+    DoesNotFit,
     LockHeld,
     MirrorDamaged,
     ReadInterrupted,
@@ -130,8 +132,8 @@ async def test_an_incomplete_image_fails_alone_in_its_group(tmp_path: Path) -> N
     assert set(layouts.names(tmp_path / "m")) == {"kolla/nova:whole"}
 
 
-def with_room(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(fsops, "free_bytes", lambda _: (size, 4096))
+def with_room(monkeypatch: pytest.MonkeyPatch, size: int, total: int = 16_000_000) -> None:
+    monkeypatch.setattr(fsops, "free_bytes", lambda _: (size, 4096, total))
 
 
 async def test_stored_parts_are_not_looked_up_if_everything_fits(
@@ -148,26 +150,44 @@ async def test_stored_parts_are_not_looked_up_if_everything_fits(
 async def test_a_blob_needs_no_space_for_the_part_that_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_room(monkeypatch, 400_000)
+    with_room(monkeypatch, 400_000, 4_000_000)
     node = described(LARGE)
     async with OCILayout.open(tmp_path / "m") as layout:
-        with pytest.raises(StoreError, match="needs 1,503,232 more bytes"):
+        with pytest.raises(DoesNotFit, match="needs 1,503,232 more bytes"):
             await layout.missing_content(NAME, [node])
 
         (tmp_path / "m/.quaymirror/ingest" / f"sha256-{node.digest.encoded}.part").write_bytes(LARGE[:1_200_000])
         assert await layout.missing_content(NAME, [node]) == [node]
 
 
-async def test_images_that_fit_one_by_one_but_not_together_end_the_run(
+@pytest.mark.parametrize(
+    ("total", "kind"), [(16_000_000, DoesNotFit), (160_000_000, StoreError)], ids=["alone", "the disk is full"]
+)
+async def test_a_blob_that_does_not_fit_beside_those_being_written_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, kind: type[Exception]
+) -> None:
+    with_room(monkeypatch, 1_900_000, total)
+    async with OCILayout.open(tmp_path / "m") as layout:
+        first, second = described(LARGE), described(LARGE + b"x")
+        assert await layout.missing_content(NAME, [first]) == [first]
+        assert await layout.missing_content(NAME, [second]) == [second]
+        async with layout.sink(NAME, first) as sink:
+            await sink.write(LARGE[:1_000_000])  # all that it needs soon are the other 500 kB
+            with pytest.raises(kind, match="for the images in progress"):
+                async with layout.sink(NAME, second) as other:
+                    await other.write(LARGE + b"x")
+
+
+async def test_a_blob_of_which_nothing_arrives_takes_no_space_from_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_room(monkeypatch, 2_000_000)
+    with_room(monkeypatch, 2_500_000)
+    claim = replace(described(b"claim"), size=2_400_000)
     async with OCILayout.open(tmp_path / "m") as layout:
-        await layout.missing_content(NAME, [described(LARGE)])
-        with pytest.raises(StoreError, match="for the images in progress") as caught:
-            await layout.missing_content(NAME, [described(LARGE + b"x")])
-
-    assert caught.value.scope is Scope.RUN
+        assert await layout.missing_content(NAME, [claim]) == [claim]
+        async with layout.sink(NAME, claim) as sink:
+            await sink.prepare()
+            await store(layout, NAME, b"config", LARGE)
 
 
 async def test_a_link_in_the_place_of_a_blob_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class GoneSource:
     requests: Counter[tuple[str, Digest]] = field(default_factory=Counter)
     may_answer: dict[tuple[str, Digest], anyio.Event] = field(default_factory=dict)
 
-    def attempts(self, what: str) -> Attempts:
+    def attempts(self, what: str, *, brief: bool = False) -> Attempts:
         return Attempts(RetryPolicy(), what)
 
     async def root(self, reference: Reference) -> tuple[Manifest, bool]:

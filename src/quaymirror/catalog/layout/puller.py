@@ -31,6 +31,7 @@ class FileStream:
     """The bytes of a blob from `offset` to before `end`, read from a file. As a context, it closes itself."""
 
     location: str = ""
+    host: str = ""
     validator: Validator | None = None
     held: float = 0.0
 
@@ -48,6 +49,7 @@ class FileStream:
         self._left = bounds[1] - bounds[0] - len(first)
         self._closing = closing
         self.offset: int = bounds[0]
+        self.end: int = bounds[1]
         self.is_whole: bool = False
         """False, since the stream has the requested range only."""
 
@@ -93,7 +95,7 @@ class LayoutPuller:
         self._attempts = attempts
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
-    def attempts(self, what: str) -> Attempts:
+    def attempts(self, what: str, *, brief: bool = False) -> Attempts:
         """Return the attempts of one transfer; see `BlobSource.attempts`."""
         return self._attempts(what)
 
