@@ -16,11 +16,13 @@ from trouble import Impatient, messages, mirror
 
 from quaymirror.errors import ExitCode
 from quaymirror.http.retry import RetryPolicy
+from quaymirror.progress import speeds
 from quaymirror.testing import (
     Action,
     Blob,
     CorruptBody,
     CutBody,
+    DribbleBody,
     Fault,
     Hold,
     QuayServer,
@@ -183,3 +185,42 @@ async def test_sizes_that_images_claim_take_no_space_from_others(claim: str, tmp
 
     assert report.exit_code is ExitCode.PARTIAL, messages(report)
     assert len(layouts.names(tmp_path / "mirror")) == 8
+
+
+@pytest.mark.parametrize(
+    ("times", "code"), [(1, ExitCode.OK), (None, ExitCode.PARTIAL)], ids=["one connection", "every connection"]
+)
+async def test_a_body_much_slower_than_the_others_of_its_host_is_reopened_once(
+    times: int | None, code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speeds, "_SLOW_SECONDS", 0.4)
+    registry = Registry()
+    for name in ("bad", "good-0", "good-1", "good-2"):
+        registry.organization("kolla").repository(name).push(TAG, small_image(name, 600_000))
+
+    layer = small_image("bad", 600_000).blobs[1].digest.partition(":")[2]
+    async with QuayServer(registry) as server:
+        server.faults.append(fault := Fault(layer, DribbleBody(1000, 0.05), listener="cdn", times=times))
+        report = await mirror(server, tmp_path / "mirror")
+        peers = {request.peer for request in server.requests if layer in request.path and request.listener == "cdn"}
+
+    assert report.exit_code is code, messages(report)
+    assert len(layouts.names(tmp_path / "mirror")) == (4 if code is ExitCode.OK else 3)
+    assert fault.fired == times or fault.fired == 2
+    assert len(peers) == 2
+    assert code is ExitCode.OK or "others from there" in messages(report)[0]
+
+
+async def test_no_body_is_given_up_if_all_are_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over a slow link: below the least speed, but so are the others."""
+    monkeypatch.setattr(speeds, "_SLOW_SECONDS", 0.4)
+    monkeypatch.setattr(speeds, "_LEAST_SECONDS", 0.05)
+    monkeypatch.setattr(speeds, "_SLOW_BYTES_PER_SECOND", 10_000_000)
+    registry = Registry()
+    for name in ("one", "two", "three"):
+        registry.organization("kolla").repository(name).push(TAG, small_image(name, 60_000))
+
+    async with QuayServer(registry, bandwidth=40_000) as server:
+        report = await mirror(server, tmp_path / "mirror")
+
+    assert report.exit_code is ExitCode.OK, messages(report)

@@ -74,7 +74,7 @@ async def test_from_a_server_that_is_near_the_rest_comes_in_one(
 
     assert report.exit_code is ExitCode.OK, messages(report)
     ranges = [request.headers["range"] for request in asked(server)]
-    assert ranges == [f"bytes=0-{PIECE - 1}", f"bytes={PIECE}-"]
+    assert ranges == [f"bytes=0-{PIECE - 1}", f"bytes={PIECE}-{LAYER.size - 1}"]
     assert sent(server) == LAYER.size
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from quaymirror.cli.main import main
 from quaymirror.errors import ExitCode
 from quaymirror.events import StopRequested
 from quaymirror.run.report import Report
-from quaymirror.testing import Fault, Hold, QuayServer, Registry
+from quaymirror.testing import DribbleBody, Fault, Hold, QuayServer, Registry
 from quaymirror.testing import Status as Answer
 
 EVERYTHING = Selection("kolla", "*", TAG)
@@ -330,7 +331,10 @@ async def test_an_organization_that_shrinks_suddenly_fails_the_run_but_what_is_t
     assert layouts.names(tmp_path / "mirror")[f"kolla/image-0001:{TAG}"] == small_image("moved").digest
 
 
-async def test_a_run_that_may_take_no_longer_finishes_what_is_in_flight_and_leaves_the_rest(tmp_path: Path) -> None:
+async def test_a_run_that_may_take_no_longer_finishes_what_is_in_flight_and_leaves_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quaymirror.run.sync._OVERTIME_SHARE", 30.0)  # on a busy machine
     clock = Clock()
     registry = Registry(now=clock)
     for number in range(50):
@@ -354,6 +358,27 @@ async def test_a_run_that_may_take_no_longer_finishes_what_is_in_flight_and_leav
     assert not first.counts[Status.FAILED]
     assert second.counts[Status.UNCHANGED] == 1
     assert second.counts[Status.MIRRORED] == 49
+
+
+async def test_a_run_ends_some_time_after_its_limit_whatever_is_in_flight(tmp_path: Path) -> None:
+    registry = Registry()
+    for name in ("fast", "slow"):
+        registry.organization("kolla").repository(name).push(TAG, small_image(name, 400_000))
+
+    layer = small_image("slow", 400_000).blobs[1].digest.partition(":")[2]
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault(layer, DribbleBody(2048, 0.1)))
+        began = time.monotonic()
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url, max_duration=1.0))
+        assert 1.0 < time.monotonic() - began < 8, "without the limit 20 s"
+        server.faults.clear()
+        server.reset_records()
+        again = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", Options.of(server=server.url))
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert report.stopped == "the time limit was reached"
+    assert report.counts[Status.MIRRORED] == 1
+    assert again.exit_code is ExitCode.OK
 
 
 async def test_every_run_is_in_the_history_with_its_outcomes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from ..oci.digest import Digest
 from ..values import dataclass
+from .speeds import Speeds
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +26,8 @@ class Meters:
     def __init__(self, fetched_bytes: int = 0, in_flight: Iterable[Meter] = ()) -> None:
         self.fetched_bytes = fetched_bytes
         """Received bytes of blobs and manifests, those of failed attempts included."""
+        self.speeds: Speeds = Speeds()
+        """The speeds of the transfers, by host."""
         self._open = {id(meter): meter for meter in in_flight}
 
     @contextmanager

@@ -34,11 +34,16 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
 
+# Answers of servers that don't support ranges, or not this one, although they have the blob.
+_NO_RANGES = frozenset({400, 405, 416, 501})
+
+
 @dataclass(frozen=True, slots=True)
 class BlobStream:
-    """The bytes of a blob from `offset` on, as they arrive. Leaving it as a context closes it."""
+    """The bytes of a blob from `offset` to before `end`, as they arrive. Leaving it as a context closes it."""
 
     offset: int
+    end: int
     exchange: Exchange
 
     def __enter__(self) -> BlobStream:
@@ -51,6 +56,11 @@ class BlobStream:
     def location(self) -> str:
         """The address that the registry redirected to, "" if it did not."""
         return self.exchange.location
+
+    @property
+    def host(self) -> str:
+        """The host that sends them."""
+        return Origin.of(self.exchange.response.url).netloc
 
     @property
     def is_whole(self) -> bool:
@@ -71,7 +81,7 @@ class BlobStream:
         """The validator for requests of the rest, None if the server sent no strong one."""
         response = self.exchange.response
         etag = response.headers.get("ETag", "")
-        return Validator(Origin.of(response.url).netloc, etag) if _STRONG_ETAG.fullmatch(etag) else None
+        return Validator(self.host, etag) if _STRONG_ETAG.fullmatch(etag) else None
 
 
 class RegistryPuller:
@@ -213,18 +223,18 @@ class RegistryPuller:
         except NotFound as error:
             exchange = await self._foreign.send(blob, request, error)
         except ServiceError as error:
-            if error.status != 416:
+            if error.status not in _NO_RANGES or not request.headers:
                 raise
 
-            raise RangeRefused(f"{blob.digest}: the server has no bytes from {offset:,} on") from None
+            raise RangeRefused(f"{blob.digest}: {error.status} for the bytes from {offset:,} on") from None
 
         try:
-            start = _start(exchange.response, blob, offset, blob.size if end is None else end)
+            start, end = _bounds(exchange.response, blob, offset, blob.size if end is None else end)
         except QuaymirrorError as error:
             exchange.close(passed=False)
             raise distorted(error, exchange.response) from None
 
-        return BlobStream(start, exchange)
+        return BlobStream(start, end, exchange)
 
 
 def _manifest(repository: Repository, name: str | Digest, accept: str = "") -> Request:
@@ -272,22 +282,21 @@ def check_expected(actual: Descriptor, expected: Descriptor, repository: Reposit
 
 
 def _range(offset: int, end: int | None, size: int) -> dict[str, str]:
-    if end is not None and end < size:
-        return {"Range": f"bytes={offset}-{end - 1}"}
+    # Closed at its end: some registries answer 416 to a range without one.
+    last = size if end is None else end
+    return {"Range": f"bytes={offset}-{last - 1}"} if offset or last < size else {}
 
-    return {"Range": f"bytes={offset}-"} if offset else {}
 
-
-def _start(response: Response, blob: Descriptor, offset: int, end: int) -> int:
-    """Return where the body of `response` starts in the blob (RFC 9110, 14.4 and 15.3.7)."""
+def _bounds(response: Response, blob: Descriptor, offset: int, end: int) -> tuple[int, int]:
+    """Return where the body of `response` starts and ends in the blob (RFC 9110, 14.4 and 15.3.7)."""
     if response.status == 206 and (offset or end < blob.size):
         fields = response.all_headers("Content-Range")
         match = _CONTENT_RANGE.fullmatch(fields[0].strip()) if len(fields) == 1 else None
-        is_other = match is None or int(match[1]) != offset or int(match[2]) >= end
+        is_other = match is None or int(match[1]) != offset or not offset <= int(match[2]) < end
         if match is None or is_other or match[3] not in ("*", str(blob.size)):
             raise RangeRefused(f"{blob.digest}: asked for the bytes from {offset:,} on, got another range")
 
-        return offset
+        return offset, int(match[2]) + 1
 
     if response.status != 200:
         raise RangeRefused(f"{blob.digest}: answered {response.status}")
@@ -296,4 +305,4 @@ def _start(response: Response, blob: Descriptor, offset: int, end: int) -> int:
     if length.isdecimal() and int(length[:19]) != blob.size:
         raise SizeMismatch(f"{blob.digest}: the server has {length[:19]} bytes of it, not {blob.size}")
 
-    return 0
+    return 0, blob.size

@@ -18,6 +18,14 @@ class BlobStream(Protocol):
         """The position of the first byte."""
 
     @property
+    def end(self) -> int:
+        """The position after the last byte that the source announced: it may send less than was requested."""
+
+    @property
+    def host(self) -> str:
+        """The host that sends the bytes."""
+
+    @property
     def location(self) -> str:
         """The URL that the source redirected to, "" if it didn't."""
 

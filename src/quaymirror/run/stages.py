@@ -72,7 +72,6 @@ class Stages:
         discovery = anyio.CancelScope()
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(self._watch, discovery)
-            watchers.start_soon(self._watch_clock)
             try:
                 async with anyio.create_task_group() as tasks:
                     watchers.start_soon(self._watch_at_once, tasks.cancel_scope)
@@ -206,12 +205,6 @@ class Stages:
         await stop.wait()
         self._run.emit(StopRequested(stop.reason or "", stop.exit_code is not None))
         discovery.cancel()
-
-    async def _watch_clock(self) -> None:
-        limit = self._run.options.limits.max_duration
-        if limit is not None:
-            await anyio.sleep(limit)
-            self._run.stop.request("the time limit was reached")
 
     async def _watch_at_once(self, everything: anyio.CancelScope) -> None:
         await self._run.stop.wait_at_once()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+
+import anyio
 
 from ..catalog.kinds import check_selection
 from ..errors import ConfigError, LockHeld, QuaymirrorError, StoreError
@@ -19,6 +22,7 @@ from ..store.state import State
 from ..store.storage import Storage
 from ..targets.kinds import TargetContext, common_target
 from ..targets.layout import LayoutSpec
+from ..tasks import background
 from ..transfer.target import Target
 from . import pruning
 from .context import Run, Stop
@@ -28,6 +32,11 @@ from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
 from .stages import Stages
 from .wiring import OpenSources, check_credentials, connect_target
+
+_TIME_IS_UP = "the time limit was reached"
+# A run ends this much after its time limit at the latest.
+_OVERTIME_SHARE = 0.1
+_MOST_OVERTIME_SECONDS = 600.0
 
 
 async def run_sync(
@@ -85,6 +94,7 @@ async def mirror(run: Run) -> Report:
     """Mirror the images of `run`; see `run_sync`."""
     begun, history, usage = time.monotonic(), None, None
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(background(partial(_watch_clock, run)))
         try:
             async with _open(run) as target:
                 opening = open_history(run.state_directory, run.selections, run.options, run.emit)
@@ -117,6 +127,16 @@ async def mirror(run: Run) -> Report:
     totals, changes = run.progress.totals(), report.change_counts
     run.emit(RunFinished(report.elapsed, int(report.exit_code), report.fatal, report.complete, totals, changes))
     return report
+
+
+async def _watch_clock(run: Run) -> None:
+    """Start nothing new after the time limit; some time later, drop the transfers that are still in flight, too."""
+    limit = run.options.limits.max_duration
+    if limit is not None:
+        await anyio.sleep(limit)
+        run.stop.request(_TIME_IS_UP)
+        await anyio.sleep(min(_MOST_OVERTIME_SECONDS, limit * _OVERTIME_SHARE))
+        run.stop.at_once(_TIME_IS_UP)
 
 
 def _open(run: Run) -> AbstractAsyncContextManager[Target]:

@@ -266,7 +266,7 @@ class Limits(Group):
     )
     max_duration: float | None = option(
         "DURATION",
-        "Start nothing new after this time, such as 90m or 4h.",
+        "Start nothing new after this time, such as 4h; end soon after it.",
         parse=_seconds,
         commands=("push",),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ..errors.transport import RangeRefused
+from ..errors.base import QuaymirrorError
+from ..errors.transport import ReadInterrupted
 from ..progress.meters import Meter
 from ..registry.source import Attempts, BlobSource, BlobStream
 from ..store.sink import Sink
@@ -36,25 +37,36 @@ async def fetch_blob(progress: BlobProgress, source: BlobSource, sink: Sink, slo
             if sink.offset < blob.size or not blob.size:
                 async with slots.blob(blob.digest, progress.job.ticket), _recovering(sink, progress, attempts):
                     with progress.meter(sink.offset) as meter:
-                        offset, validator = sink.offset, progress.validator if sink.offset else None
-                        stream = await source.open(
-                            progress, offset=offset, fresh=attempts.is_refetch, if_range=validator
-                        )
-                        await _receive(stream, sink, progress, meter)
+                        location = ""
+                        while True:  # a server may send less than the whole rest
+                            offset = 0 if progress.refuses_ranges else sink.offset
+                            stream = await source.open(
+                                progress,
+                                offset=offset,
+                                fresh=attempts.is_refetch,
+                                if_range=progress.validator if offset else None,
+                                location=location,
+                            )
+                            await _receive(stream, sink, progress, meter)
+                            if sink.offset >= blob.size:
+                                break
+
+                            location = stream.location
+                            await sink.prepare()
 
             await sink.commit()
 
 
 @asynccontextmanager
 async def _recovering(sink: Sink, progress: BlobProgress, attempts: Attempts) -> AsyncIterator[None]:
-    """Start over if the source refuses to continue; forget failures if much has arrived."""
+    """Request the whole blob if the source refuses to continue; forget failures if much has arrived."""
     try:
         yield
-    except RangeRefused:
-        await sink.reset()
+    except QuaymirrorError as error:
+        progress.range_failed(error)
         raise
     finally:
-        if sink.offset - progress.achieved >= PROGRESS_BYTES:
+        if sink.offset - progress.achieved >= PROGRESS_BYTES and not progress.is_slow:
             progress.achieved = sink.offset
             attempts.progress()
 
@@ -67,4 +79,8 @@ async def _receive(stream: BlobStream, sink: Sink, progress: BlobProgress, meter
             await sink.prepare()
 
         meter.done = sink.offset
-        await sink.receive(progress.chunks(stream, meter))
+        try:
+            await sink.receive(progress.chunks(stream, meter))
+        except ReadInterrupted:
+            if not progress.is_part(stream, sink.offset):
+                raise

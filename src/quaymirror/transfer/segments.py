@@ -15,8 +15,8 @@ from dataclasses import field
 
 import anyio
 
-from ..errors.base import Scope
-from ..errors.transport import RangeRefused, TransportError
+from ..errors.base import QuaymirrorError, Scope
+from ..errors.transport import RangeRefused, ReadInterrupted, TransportError
 from ..progress.meters import Meter
 from ..registry.source import Attempts, BlobSource, BlobStream
 from ..store.sink import Segment, SegmentedSink, Sink
@@ -151,25 +151,37 @@ class SegmentFetcher:
     async def _receive(self, segment: Segment, attempts: Attempts, location: str) -> None:
         start, requested = segment.offset, time.monotonic()
         try:
-            stream = await self.source.open(
-                self.progress,
-                offset=start,
-                end=segment.end,
-                fresh=attempts.is_refetch,
-                location=location,
-            )
-            with stream:
-                self.progress.location = stream.location
-                if stream.is_whole:
-                    await self._receive_whole(stream)
-                else:
+            while segment.offset < segment.end:  # a server may send less than all of it
+                stream = await self.source.open(
+                    self.progress,
+                    offset=segment.offset,
+                    end=segment.end,
+                    fresh=attempts.is_refetch,
+                    location=location,
+                )
+                with stream:
+                    self.progress.location = location = stream.location
+                    if stream.is_whole:
+                        return await self._receive_whole(stream)
+
                     self._answered_after(time.monotonic() - requested)
-                    await segment.receive(self.progress.chunks(stream, self._shown_meter()))
-        except RangeRefused as error:
-            raise error.replace(scope=Scope.IMAGE) from None  # another attempt would get the same answer
+                    await self._receive_part(segment, stream)
+        except QuaymirrorError as error:
+            if not self.progress.range_failed(error):
+                raise
+
+            # Another attempt would get the same answer.
+            raise RangeRefused(error.message, scope=Scope.IMAGE) from None
         finally:
-            if segment.offset - start >= PROGRESS_BYTES:
+            if segment.offset - start >= PROGRESS_BYTES and not self.progress.is_slow:
                 attempts.progress()
+
+    async def _receive_part(self, segment: Segment, stream: BlobStream) -> None:
+        try:
+            await segment.receive(self.progress.chunks(stream, self._shown_meter()))
+        except ReadInterrupted:
+            if not self.progress.is_part(stream, segment.offset):
+                raise
 
     def _answered_after(self, seconds: float) -> None:
         """Record that the server supports ranges, and the latency of the first segment."""

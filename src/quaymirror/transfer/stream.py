@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from ..errors.transport import TimedOut
+from ..errors.base import QuaymirrorError
+from ..errors.transport import RangeRefused, TimedOut
 from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
 from ..oci.reference import Repository
@@ -16,9 +16,10 @@ from ..values import dataclass
 
 # Retries start over after this many new bytes: if any byte counted, a server could prolong a transfer for ever.
 PROGRESS_BYTES = 1024 * 1024
-# A body that is slower for this long comes from a server that stalls, not over a slow link.
-_SLOW_BYTES_PER_SECOND = 1024
-_SLOW_SECONDS = 60.0
+# Answers of 500 to a range after which the whole blob is requested.
+_REFUSALS = 2
+# A server may send less than was requested, but so little at a time would be requests without end.
+_LEAST_PART_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,38 @@ class BlobProgress:
         """The validator for a request for the rest, None if the source gave none."""
         self.location = ""
         """The URL that the source redirected to."""
+        self.is_slow = False
+        """True if the last body was given up since it came too slowly: then its bytes are no progress."""
         self._meters = meters
         self._trusts_validators = True
+        self._refusals = 0
+
+    @property
+    def refuses_ranges(self) -> bool:
+        """True if the source does not answer requests for a range: it has to send the whole blob."""
+        return self._refusals >= _REFUSALS
+
+    def range_failed(self, error: QuaymirrorError) -> bool:
+        """Record the error of a request that may have had a range; return True if the whole blob is wanted now.
+
+        Bytes that have arrived are kept until the source sends all of them.
+        """
+        if isinstance(error, RangeRefused):
+            self._refusals = _REFUSALS
+        elif error.status == 500:
+            self._refusals += 1
+
+        return self.refuses_ranges
+
+    def is_part(self, stream: BlobStream, offset: int) -> bool:
+        """Return True if `stream` ended at `offset` as it had announced, before the end of the request."""
+        if not offset == stream.end < self.blob.size:
+            return False
+
+        if stream.end - stream.offset < _LEAST_PART_BYTES:
+            self._refusals = _REFUSALS
+
+        return not self.refuses_ranges
 
     @contextmanager
     def meter(self, done: int) -> Iterator[Meter]:
@@ -67,6 +98,7 @@ class BlobProgress:
 
     def answered(self, stream: BlobStream, offset: int) -> None:
         """Record the answer to a request for the bytes from `offset` on."""
+        self._refusals = 0
         if self.validator is not None and stream.offset != offset:
             self._trusts_validators = False
 
@@ -78,31 +110,12 @@ class BlobProgress:
         :raises TimedOut: if they come too slowly.
         :raises TransportError: if they end early.
         """
-        watch = _SpeedWatch(str(self.blob.digest))
-        async for chunk in stream.chunks():
-            self._meters.fetched_bytes += len(chunk)
-            yield chunk
-            meter.done += len(chunk)
-            watch.received(len(chunk), held=stream.held)
-
-
-class _SpeedWatch:
-    """Detects a body that trickles, and so never triggers the stall timeout."""
-
-    def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name = name
-        self._clock = clock
-        self._since = clock()
-        self._bytes = 0
-
-    def received(self, count: int, *, held: float) -> None:
-        """Count bytes; `held` are the seconds in all that this side has waited before reading on."""
-        self._bytes += count
-        elapsed = self._clock() - self._since - held
-        if elapsed < _SLOW_SECONDS:
-            return
-
-        if self._bytes < _SLOW_BYTES_PER_SECOND * elapsed:
-            raise TimedOut(f"{self._name}: only {self._bytes:,} bytes in {elapsed:.0f} s")
-
-        self._since, self._bytes = self._clock() - held, 0
+        self.is_slow = False
+        with self._meters.speeds.watch(stream.host, str(self.blob.digest)) as watch:
+            async for chunk in stream.chunks():
+                self._meters.fetched_bytes += len(chunk)
+                yield chunk
+                meter.done += len(chunk)
+                if not watch.received(len(chunk), held=stream.held):
+                    self.is_slow = True
+                    raise TimedOut(watch.complaint)

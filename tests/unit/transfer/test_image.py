@@ -57,10 +57,11 @@ class GoneSource:
 class WholeBlob:
     """A blob that is sent from its start."""
 
-    offset, location, is_whole, validator, held = 0, "", True, None, 0.0
+    offset, location, host, is_whole, validator, held = 0, "", "", True, None, 0.0
 
     def __init__(self, content: bytes) -> None:
         self._content = content
+        self.end = len(content)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self._content
