@@ -90,3 +90,15 @@ async def test_an_account_that_may_push_some_images_is_a_partial_failure(tmp_pat
         assert report.exit_code is ExitCode.PARTIAL
         assert sum(outcome.error is None for outcome in report.outcomes) == 3  # 1, 10 and 11
         assert TAG in target.manifests["kolla/image-1"]
+
+
+async def test_a_dry_run_asks_once_for_each_image_and_once_for_each_repository(tmp_path: Path) -> None:
+    credentials = Credentials("robot", Secret("pw"))
+    async with QuayServer(organization(*IMAGES)) as server, Receiver(tokens=True) as target:
+        report = await push(server, target, tmp_path, dest_credentials=credentials, dry_run=True)
+        assert report.exit_code is ExitCode.OK
+        asked = [request for request in target.requests if request.path not in ("/v2/", "/token")]
+        assert len(asked) <= 2 * len(IMAGES)
+        assert target.challenges == 1
+        blobs = {digest: len(blob.data) for image in IMAGES for digest, blob in image.all_blobs().items()}
+        assert report.bytes_fetched == sum(blobs.values()) + sum(len(image.raw) for image in IMAGES)

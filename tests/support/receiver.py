@@ -162,16 +162,14 @@ class Receiver:
 
     def _is_allowed(self, request: Request) -> bool:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        granted = _scopes(token)
+        granted = _granted(token)
         route = _ROUTE.fullmatch(request.path)
         if route is None:
             return bool(token)
 
-        needed = {f"repository:{route['name']}:pull,push"}
-        if source := request.query.get("from"):
-            needed.add(f"repository:{source}:pull")
-
-        return needed <= granted
+        actions = {"pull"} if request.method in ("GET", "HEAD") else {"pull", "push"}
+        source = request.query.get("from", route["name"])
+        return actions <= granted.get(route["name"], set()) and "pull" in granted.get(source, set())
 
     async def _blob(self, request: Request, name: str, digest: str) -> web.Response:
         content = self.blobs[name].get(digest)
@@ -300,9 +298,10 @@ def _token(scopes: list[str], grants: Callable[[str], bool]) -> str:
     return f"e30.{base64.urlsafe_b64encode(json.dumps({'access': access}).encode()).decode()}.c2ln"
 
 
-def _scopes(token: str) -> set[str]:
+def _granted(token: str) -> dict[str, set[str]]:
+    """Return the actions that a token allows, by repository."""
     access = json.loads(base64.urlsafe_b64decode(token.split(".")[1]))["access"] if token else []
-    return {f"{entry['type']}:{entry['name']}:{','.join(entry['actions'])}" for entry in access}
+    return {entry["name"]: set(entry["actions"]) for entry in access}
 
 
 def _digest(content: bytes) -> str:

@@ -51,7 +51,8 @@ class _Token:
 class TokenAuth:
     """The authorizer for one registry: no token until it asks for one, then as few as possible.
 
-    `find_credentials` is called once, and only after a challenge: a public mirror never asks a keychain.
+    With `asks_ahead` every request gets a token once the registry has asked for one. `find_credentials` is called
+    once, and only after a challenge: a public mirror never asks a keychain.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class TokenAuth:
         ask: TokenService,
         find_credentials: Callable[[], Awaitable[Credentials | None]],
         allowed_realms: frozenset[str] = frozenset(),
+        asks_ahead: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._origin = origin
         self._ask = ask
         self._find_credentials = find_credentials
         self._allowed_realms = allowed_realms
+        self._asks_ahead = asks_ahead
         self._clock = clock
         self._tokens: dict[str, _Token] = {}
         self._bearer: Challenge | None = None
@@ -83,10 +86,10 @@ class TokenAuth:
     async def header(self, scope: str | None) -> Secret | None:
         """Return the token for `scope`, None without one that is still good and allows all of it.
 
-        Every push needs a token: once the token service is known, it is asked before the registry refuses a request.
+        With `asks_ahead`, the token service, once it is known, is asked before the registry refuses a request.
         """
         header = self._header(scope)
-        if header is None and self._bearer is not None and "push" in _actions(scope):
+        if header is None and self._asks_ahead and self._bearer is not None and scope:
             with self._waiting_for(_subject(scope), scope):
                 async with self._fetching:
                     if self._header(scope) is None:
@@ -304,8 +307,3 @@ def _refresh_form(service: str, scopes: list[str], credentials: Credentials) -> 
 def _subject(scope: str | None) -> str:
     """Return the main one of the scopes of a request: the first."""
     return (scope or "").partition(" ")[0]
-
-
-def _actions(scope: str | None) -> list[str]:
-    """Return the actions of the main scope."""
-    return _subject(scope).rpartition(":")[2].split(",")

@@ -80,6 +80,8 @@ class Connection:
             ask=self._ask_for_token,
             find_credentials=partial(self._find_credentials, credentials, namespace),
             allowed_realms=frozenset(self.options.client.allow_realms),
+            # Public repositories of a source need no token, but every push does.
+            asks_ahead=self.side is Side.TARGET,
             clock=self.options.client.retry.clock,
         )
 

@@ -35,7 +35,7 @@ class BlobLocations:
         self._uploads: dict[Digest, anyio.Event] = {}
         self._doubted: set[Repository] = set()
         self._unmountable: set[Repository] = set()
-        self._proven: set[Repository] = set()
+        self._is_proven = False
         self._trial = anyio.Lock()
         self._mounts, self._refusals = 0, 0
 
@@ -106,8 +106,8 @@ class BlobLocations:
             await self._registry.cancel(upload)
 
         try:
-            # The first mount of what this run has uploaded to a repository shows whether mounts from there are true.
-            is_proven = digest in self._uploaded and location in self._proven
+            # The first mount of a blob that this run has uploaded shows whether the registry really mounts.
+            is_proven = self._is_proven and digest in self._uploaded
             upload = await self._registry.mount(repository, node, location, check=not is_proven)
         except ServiceError as error:
             self._denied(location, error)
@@ -118,7 +118,7 @@ class BlobLocations:
             return False, upload
 
         self._mounts += 1
-        self._proven.add(location)
+        self._is_proven = True
         self.add_blob(repository, digest)
         return True, None
 

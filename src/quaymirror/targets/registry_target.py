@@ -69,6 +69,7 @@ class RegistryTarget:
         self._roots: dict[str, Digest] = {}
         self._doubted = state.doubted()
         self._suspects: set[str] = set()
+        self._empty: set[Repository] = set()
         self._is_proven = False
         self._proof = anyio.Lock()
 
@@ -145,7 +146,9 @@ class RegistryTarget:
         is_suspect = reference.name in self._suspects
         if root is not None:
             self._roots[reference.name] = root.digest
-            if not is_suspect and await self._look_for(repository, root):
+            # Without its tag an image is hardly ever there.
+            may_be_there = self._tags.get(self._address.place(reference.name), root.digest) is not None
+            if may_be_there and not is_suspect and await self._look_for(repository, root):
                 # No registry takes a manifest before the content it refers to.
                 locations.add_content(repository, [node.digest for node in nodes])
                 return []
@@ -333,15 +336,27 @@ class RegistryTarget:
             self._locations.add_content(repository, [node.digest])
 
     async def _not_mountable(self, repository: Repository, nodes: Sequence[Descriptor]) -> list[Descriptor]:
-        """Return what would have to be fetched from the source, for a dry run."""
-        present: set[Digest] = set()
+        """Return what would have to be fetched from the source, for a dry run.
+
+        A repository that lacks the largest blob of an image is taken for empty: one request shows that.
+        """
+        missing = self._locations.not_mountable(nodes)
+        blobs = sorted((node for node in missing if not node.is_manifest), key=lambda node: -node.size)
+        if not blobs or repository in self._empty:
+            return missing
+
+        first, *others = blobs
+        if not await self._registry.has_blob(repository, first):
+            self._empty.add(repository)
+            return missing
+
+        present = {first.digest}
 
         async def look(node: Descriptor) -> None:
             if await self._registry.has_blob(repository, node):
                 present.add(node.digest)
 
-        missing = self._locations.not_mountable(nodes)
-        await run_all(partial(look, node) for node in missing if not node.is_manifest)
+        await run_all(partial(look, node) for node in others)
         return [node for node in missing if node.digest not in present]
 
 
