@@ -353,7 +353,7 @@ async def test_a_registry_that_stays_down_fails_only_the_missing_images(tmp_path
     registry, images = kolla(30, layer_size=300_000)
     with peers.DockerRegistry(tmp_path) as target:
         async with QuayServer(registry) as server:
-            server.on_request = lambda _: target.kill() if server.count("", listener="cdn") == 20 else None
+            server.on_request = lambda _: target.kill() if server.count("", listener="cdn") == 60 else None
             address = f"registry://{target.host}?insecure=true"
             options = settings(server, tmp_path, retries=0, retry=RetryPolicy(patience=1.0), concurrency=2)
             report = await quaymirror.sync(EVERYTHING, address, options)
