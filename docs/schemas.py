@@ -38,6 +38,8 @@ def schemas() -> dict[str, dict[str, Any]]:
         "prune.schema.json": _Schema("The plan of prune --json", 1).of(
             documents.PruneJson | list[documents.ForgottenJson]
         ),
+        "export.schema.json": _Schema("The export of export --json", 1).of(documents.ExportJson),
+        "import.schema.json": _Schema("The result of import --json", 1).of(documents.ImportJson),
         "lock.schema.json": _Schema("A lock file", documents.LOCK_VERSION).of(documents.LockJson),
         "progress.schema.json": _progress(),
     }

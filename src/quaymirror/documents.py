@@ -380,6 +380,7 @@ class PruneJson(TypedDict):
     later: BlobsJson
     partials: FilesJson
     freed_bytes: int
+    kept_for_imports_bytes: int
     snapshots: RetentionJson
 
 
@@ -389,6 +390,48 @@ class ForgottenJson(TypedDict):
     name: str
     digest: str
     reason: str | None
+
+
+class PartJson(TypedDict):
+    """The file of a part, and its size in bytes."""
+
+    file: str
+    size: int
+
+
+class CountJson(TypedDict):
+    """A number of blobs."""
+
+    blobs: int
+
+
+class ExportJson(TypedDict):
+    """An export: the names of its images, the blobs that it carries and assumes at the receiver, and its parts."""
+
+    version: int
+    id: str
+    images: list[str]
+    carried: BlobsJson
+    assumed: CountJson
+    parts: list[PartJson]
+
+
+class ImportJson(TypedDict):
+    """The result of an import: names of images by outcome, and everything that is missing.
+
+    `waiting` has the numbers of the parts that an image waits for, `lacking` the images that need a digest which the
+    sender assumed here.
+    """
+
+    version: int
+    exports: list[str]
+    imported: list[str]
+    unchanged: list[str]
+    waiting: dict[str, list[int]]
+    lacking: dict[str, list[str]]
+    problems: list[str]
+    stored: BlobsJson
+    exit_code: int
 
 
 class LockedImageJson(TypedDict):

@@ -36,6 +36,7 @@ LAYERS = (
     "registry",
     "selection",
     "store",
+    "carry",
     "catalog",
     "settings",
     "transfer",

@@ -180,7 +180,8 @@ def summary(plan: PrunePlan, *, done: bool) -> str:
     waiting = counted(len(plan.waiting), "more image is", "more images are")
     later = counted(len(plan.later), "more blob is", "more blobs are")
     text += f"; {waiting} missing, but within the grace period or uncertain" if plan.waiting else ""
-    return text + (f"; {later} deleted later" if plan.later else "")
+    text += f"; {later} deleted later" if plan.later else ""
+    return text + (f", {human_bytes(plan.promised_bytes)} kept for an import" if plan.promised_bytes else "")
 
 
 def _record(

@@ -16,7 +16,7 @@ import anyio.to_thread
 from ..errors import MirrorDamaged, Phase, StoreError, TargetRefused, from_os_error
 from ..oci import Descriptor, Digest
 from ..untrusted import InvalidDocument
-from . import documents, fsops, leases
+from . import documents, fsops, leases, promises
 from .executor import ExecutorPool
 from .fsops import Fsync
 from .ingest import BATCH_BYTES, BlobPaths, Ingest
@@ -86,7 +86,7 @@ class LocalStorage:
         fsops.make_directory(self.root / BLOBS / "sha256")
         fsops.make_directory(self._ingest)
         fsops.make_directory(self._own / "snapshots")
-        for partial in self.partials(older_than=_STALE_SECONDS):
+        for partial in promises.abandoned(self, older_than=_STALE_SECONDS):
             self.delete(partial.key)
 
     def info(self, key: str) -> ObjectInfo | None:
@@ -122,7 +122,11 @@ class LocalStorage:
 
     def replace(self, key: str, content: bytes) -> None:
         """Replace a file by another one under its name."""
-        fsops.replace_file(Path(self._prefix + key), content, sync=self._fsync is not Fsync.NEVER)
+        path = Path(self._prefix + key)
+        if not fsops.exists(path.parent):
+            fsops.make_directory(path.parent)
+
+        fsops.replace_file(path, content, sync=self._fsync is not Fsync.NEVER)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Iterate over the files in the directories below `prefix`, which need not exist."""

@@ -18,6 +18,7 @@ from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest, mediatype
 from ..values import dataclass
 from .index import update_index
+from .promises import abandoned, expired, promised
 from .reader import LayoutReader
 from .records import AbsentImage, Snapshot
 from .retention import Retention, freed
@@ -64,6 +65,8 @@ class PrunePlan:
     drop: tuple[DroppedSnapshot, ...] = ()
     kept: int = 0
     """The number of snapshots whose content stays."""
+    promised_bytes: int = 0
+    """The size of the blobs in `later` that an import needs."""
 
     @property
     def is_empty(self) -> bool:
@@ -104,6 +107,7 @@ class PrunePlan:
                     for each in self.drop
                 ],
             },
+            "kept_for_imports_bytes": self.promised_bytes,
         }
 
 
@@ -125,7 +129,8 @@ def make_plan(
     """
     now, absent = time.time(), _absent(state)
     untag = tuple(i for i in absent if not i.uncertain_because and i.seen - i.since >= grace)
-    leased = _leased(storage)
+    kept_for_imports = promised(storage)
+    kept = _leased(storage) | kept_for_imports
     names = {image.name for image in untag}
     drop = _dropped(state, names, retention, note)
     needed = _needed(storage, state, names, drop)
@@ -135,7 +140,7 @@ def make_plan(
     later: list[Orphan] = []
     for info, digest in LayoutReader(storage).list_blobs():
         if digest is not None and digest not in needed:
-            is_due = max(info.modified, noticed.get(digest, now)) <= now - delay and digest not in leased
+            is_due = max(info.modified, noticed.get(digest, now)) <= now - delay and digest not in kept
             (remove if is_due else later).append(Orphan(digest, info.size))
 
     if not is_rebuilt(storage, state):
@@ -147,9 +152,10 @@ def make_plan(
         waiting=tuple(image for image in absent if image not in untag),
         remove=tuple(remove),
         later=tuple(later),
-        partials=tuple(storage.partials(older_than=delay)),
+        partials=tuple(abandoned(storage, older_than=delay)),
         drop=_with_sizes(state, drop),
         kept=sum(each.dropped is None for each in state.snapshots()) - len(drop),
+        promised_bytes=sum(orphan.size for orphan in later if orphan.digest in kept_for_imports),
     )
 
 
@@ -176,8 +182,8 @@ def carry_out(storage: Storage, state: State, plan: PrunePlan, note: SnapshotNot
     for orphan in plan.remove:
         storage.delete(blob_key(orphan.digest))
 
-    for partial in plan.partials:
-        storage.delete(partial.key)
+    for key in (*(partial.key for partial in plan.partials), *expired(storage)):
+        storage.delete(key)
 
 
 def _leased(storage: Storage) -> set[Digest]:

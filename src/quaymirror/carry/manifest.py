@@ -1,0 +1,278 @@
+"""The manifest of an export: its images, the blobs that they need, and the parts that carry them.
+
+Every part has the same manifest, so each of them can be checked on its own, in any order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, NoReturn
+
+import zstandard
+
+from ..errors import ConfigError, InvalidName, UnsupportedContent
+from ..oci import Descriptor, Digest, Reference, Repository
+from ..store.records import ImageRecord
+from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass
+
+VERSION = 1
+# Half a million images.
+MAX_BYTES = 512 * 1024 * 1024
+_HEADER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The bytes of a blob from `start` to before `end`, in the part with the number `part`, from 1."""
+
+    part: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedBlob:
+    """A blob, and the stretches that carry it, in order; none if the receiver is assumed to have it."""
+
+    node: Descriptor
+    stretches: tuple[Stretch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An export. `created` is POSIX time; `images` have their contents; `parts` is the number of parts.
+
+    `inventories` are the identifiers of those that it answers, and `since` is the export that the receiver is assumed
+    to have imported, "" for none.
+    """
+
+    id: str
+    created: float
+    parts: int
+    images: tuple[ImageRecord, ...]
+    blobs: tuple[CarriedBlob, ...]
+    inventories: tuple[str, ...] = ()
+    since: str = ""
+
+    @cached_property
+    def by_digest(self) -> Mapping[Digest, CarriedBlob]:
+        """The blobs by their digests."""
+        return {blob.node.digest: blob for blob in self.blobs}
+
+    @property
+    def carried_bytes(self) -> int:
+        """The bytes of all blobs that it carries."""
+        return sum(blob.node.size for blob in self.blobs if blob.stretches)
+
+    def to_bytes(self) -> bytes:
+        """Return it as JSON; the same export has the same bytes."""
+        number = {blob.node.digest: index for index, blob in enumerate(self.blobs)}
+        document = {
+            "version": VERSION,
+            "id": self.id,
+            "created": datetime.fromtimestamp(self.created, UTC).isoformat(timespec="seconds"),
+            "parts": self.parts,
+            "inventories": list(self.inventories),
+            "since": self.since,
+            "images": [
+                {
+                    "name": image.name,
+                    "registry": image.registry,
+                    "source": str(image.source),
+                    "platforms": image.platforms,
+                    "root": number[image.root.digest],
+                    "needs": [number[node.digest] for node in image.contents],
+                }
+                for image in self.images
+            ],
+            "blobs": [
+                {
+                    "digest": str(blob.node.digest),
+                    "size": blob.node.size,
+                    "mediaType": blob.node.media_type,
+                    "in": [[stretch.part, stretch.start, stretch.end] for stretch in blob.stretches],
+                }
+                for blob in self.blobs
+            ],
+        }
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, text: bytes) -> Manifest:
+        """Return the manifest in `text`.
+
+        :raises ConfigError: if it is not one, is of a newer version, or contradicts itself.
+        """
+        try:
+            document = parse_object(text, limit=MAX_BYTES)
+            if document.get("version") != VERSION:
+                raise ConfigError(
+                    f"version {document.get('version')!r:.20} of an export is not known: update quaymirror"
+                )
+
+            blobs = tuple(_blob(entry, document["parts"]) for entry in document["blobs"])
+            manifest = cls(
+                id=_identifier(document["id"]),
+                created=datetime.fromisoformat(document["created"]).timestamp(),
+                parts=int(document["parts"]),
+                images=tuple(_image(entry, blobs) for entry in document["images"]),
+                blobs=blobs,
+                inventories=tuple(map(_identifier, document["inventories"])),
+                since=document["since"] and _identifier(document["since"]),
+            )
+        except (InvalidDocument, InvalidName, UnsupportedContent, KeyError, TypeError, ValueError, IndexError) as error:
+            raise ConfigError(f"the manifest of the export makes no sense ({_reason(error)})") from None
+
+        if len(manifest.by_digest) != len(blobs) or len({image.name for image in manifest.images}) != len(
+            manifest.images
+        ):
+            raise ConfigError("the manifest of the export has an entry twice, or none")
+
+        return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first member of a part: the export, the number of the part, and the digest of the manifest."""
+
+    id: str
+    part: int
+    parts: int
+    manifest: Digest
+
+    def to_bytes(self) -> bytes:
+        """Return it as JSON."""
+        fields = {
+            "quaymirrorExport": VERSION,
+            "id": self.id,
+            "part": self.part,
+            "parts": self.parts,
+            "manifest": str(self.manifest),
+        }
+        return json.dumps(fields, indent=1).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, text: bytes) -> Header:
+        """Return the header in `text`.
+
+        :raises ConfigError: if it is not one, or is of a newer version.
+        """
+        try:
+            document = parse_object(text, limit=_HEADER_BYTES)
+            version = document["quaymirrorExport"]
+            if version != VERSION:
+                raise ConfigError(f"version {version!r:.20} of an export is not known: update quaymirror")
+
+            part, parts = int(document["part"]), int(document["parts"])
+            if not 1 <= part <= parts:
+                raise ConfigError(f"part {part} of {parts} makes no sense")
+
+            return cls(_identifier(document["id"]), part, parts, Digest.parse(document["manifest"]))
+        except (InvalidDocument, InvalidName, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"its header makes no sense ({_reason(error)})") from None
+
+
+def compress(content: bytes) -> bytes:
+    """Return `content`, compressed by zstd; the same content gives the same bytes."""
+    return zstandard.ZstdCompressor(level=10).compress(content)
+
+
+def decompress(content: bytes, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of a zstd frame.
+
+    :raises ConfigError: if it is damaged, or has more than `limit` bytes.
+    """
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(content) as reader:
+            found = reader.read(limit + 1)
+    except zstandard.ZstdError:
+        raise ConfigError("it is damaged: it can't be decompressed") from None
+
+    if len(found) > limit:
+        raise ConfigError(f"it has more than {limit:,} bytes when it is decompressed")
+
+    return found
+
+
+def reference_of(record: ImageRecord) -> Reference:
+    """Return the reference of an image by its name in a mirror.
+
+    :raises InvalidName: if the name is not that of an image.
+    """
+    name, at, digest = record.name.partition("@")
+    if at:
+        return Reference(Repository(record.registry, name), None, Digest.parse(digest))
+
+    repository, _, tag = record.name.rpartition(":")
+    return Reference(Repository(record.registry, repository), tag, record.source)
+
+
+def _blob(entry: Any, parts: int) -> CarriedBlob:
+    node = Descriptor.parse(entry, where="blobs")
+    stretches = tuple(Stretch(*map(_whole, stretch)) for stretch in entry["in"])
+    position = 0
+    for stretch in stretches:
+        if not 1 <= stretch.part <= parts or stretch.start != position or stretch.end < position:
+            _refuse(f"the stretches of {node.digest} don't follow one another")
+
+        position = stretch.end
+
+    if stretches and position != node.size:
+        _refuse(f"the stretches of {node.digest} are not all of it")
+
+    return CarriedBlob(node, stretches)
+
+
+def _image(entry: Any, blobs: tuple[CarriedBlob, ...]) -> ImageRecord:
+    record = ImageRecord(
+        name=entry["name"],
+        registry=entry["registry"],
+        source=Digest.parse(entry["source"]),
+        root=blobs[_whole(entry["root"])].node,
+        contents=tuple(blobs[_whole(index)].node for index in entry["needs"]),
+        platforms=entry["platforms"],
+    )
+    reference_of(record)
+    if not isinstance(record.platforms, str):
+        _refuse("platforms is not a text")
+
+    return record
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or value < 0:
+        _refuse("a number is not whole")
+
+    return value
+
+
+def _identifier(value: object) -> str:
+    if not isinstance(value, str) or len(value) != 32 or set(value) - set("0123456789abcdef"):
+        _refuse("an identifier has not 32 hexadecimal digits")
+
+    return value
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case KeyError():
+            return f"{error.args[0]} is missing"
+        case InvalidName() | UnsupportedContent():
+            return error.message
+        case InvalidDocument() | ValueError():
+            return str(error)
+        case _:
+            return "a field has another type"
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise ValueError(problem)
+
+
+def needed_blobs(images: Iterable[ImageRecord]) -> list[Descriptor]:
+    """Return the contents of `images`, each once, in the order in which images become complete."""
+    return list({node.digest: node for image in images for node in image.contents}.values())

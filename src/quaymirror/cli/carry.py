@@ -1,0 +1,222 @@
+"""`quaymirror inventory`, `export` and `import`: a mirror that is carried on media."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import click
+
+from ..carry.export import CarryProgress, ExportOptions, ExportResult, export_mirror
+from ..carry.plan import parse_media_size
+from ..carry.receive import ImportOptions, ImportResult, import_parts
+from ..carry.take_stock import request_missing, take_inventory
+from ..errors import ConfigError, ExitCode
+from ..run.verify import layout_path
+from ..store.fsops import Fsync
+from ..tasks import background
+from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
+from .help import GroupedCommand, command_option
+from .messages import say, show_notice
+from .options import json_option
+
+_PROGRESS_SECONDS = 5.0
+_PATH = click.Path(path_type=Path)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _fsync_option(function: F) -> F:
+    return command_option(
+        "--fsync",
+        type=click.Choice([each.value for each in Fsync]),
+        default=Fsync.ALWAYS.value,
+        show_default=True,
+        help="Survive power loss: sync each file (always), each commit (batch), never.",
+    )(function)
+
+
+def _media_size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    try:
+        return parse_media_size(text) if text is not None else None
+    except ConfigError as error:
+        raise click.BadParameter(error.message) from None
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("mirror")
+@command_option("--names", is_flag=True, help="Also name the images, for people.")
+@command_option("--missing", is_flag=True, help="Write a request for what the imports of MIRROR wait for instead.")
+def inventory(mirror: str, names: bool, missing: bool) -> int:
+    """Write what MIRROR has to standard output, for `quaymirror export --have`.
+
+    The blobs that it names are not pruned until an import answers it, at most for 30 days.
+
+    \b
+    quaymirror inventory /srv/mirror > far.inventory
+    """
+    path = layout_path(mirror)
+    if missing:
+        found = anyio.run(request_missing, path)
+    else:
+        found = anyio.run(partial(take_inventory, path, names=names, observer=show_notice))
+
+    if sys.stdout.isatty():
+        click.echo(escape_controls(found.to_text()).replace("\\x0a", "\n"), nl=False)
+    else:
+        sys.stdout.buffer.write(found.to_bytes())
+
+    what = "missing" if missing else "here"
+    say(f"{counted(len(found.digests), 'blob')} {what}, inventory {found.id[:8]}")
+    return ExitCode.OK
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("mirror")
+@command_option("--to", "to", required=True, metavar="DIR", type=_PATH, help="Directory for the parts.")
+@command_option("--have", multiple=True, metavar="FILE", type=_PATH, help="Inventory of a receiver.  [repeatable]")
+@command_option("--since-export", default="", metavar="ID", help="Assume that the receiver imported this one.")
+@command_option("--select", multiple=True, metavar="GLOB:TAG", help="Export these images only.  [repeatable]")
+@command_option(
+    "--media-size", metavar="SIZE", callback=_media_size, help="Size of a part: 4.7G, 4GiB, dvd, dvd-dl, bd or fat32."
+)
+@command_option("--sign", "key", metavar="KEY", type=_PATH, help="Sign with this SSH key, by ssh-keygen.")
+@command_option("--wait-for-medium", is_flag=True, help="Wait for another medium when DIR is full.")
+@command_option("--dry-run", is_flag=True, help="Show the parts and their sizes; write nothing.")
+@_fsync_option
+@json_option("Print an object with the parts and their sizes.")
+def export(
+    mirror: str,
+    to: Path,
+    have: tuple[Path, ...],
+    since_export: str,
+    select: tuple[str, ...],
+    media_size: int | None,
+    key: Path | None,
+    wait_for_medium: bool,
+    dry_run: bool,
+    fsync: str,
+    as_json: bool,
+) -> int:
+    """Write the images of MIRROR, without what the receiver has, to parts that media can carry.
+
+    A repeated command continues an export that broke off. An export of everything in one part is also an `oci-archive`
+    that other tools read.
+
+    \b
+    quaymirror export /srv/mirror --to /media/usb --have far.inventory
+    quaymirror export /srv/mirror --to /media/dvd --media-size dvd --sign ~/.ssh/id_ed25519 --wait-for-medium
+    """
+    if have and since_export:
+        raise click.UsageError("--have and --since-export don't go together: an inventory is better")
+
+    wanted = ExportOptions(
+        have=have,
+        since=since_export,
+        select=select,
+        media_size=media_size,
+        key=key,
+        wait_for_medium=wait_for_medium,
+        dry_run=dry_run,
+        fsync=Fsync(fsync),
+    )
+    result = anyio.run(_export, layout_path(mirror), to, wanted)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        for path, size in result.files:
+            note = "  written earlier" if path in result.kept else ""
+            click.echo(escape_controls(f"{human_bytes(size):>10}  {path}{note}"))
+
+    _show_export(result, dry_run)
+    return ExitCode.OK
+
+
+async def _export(mirror: Path, to: Path, wanted: ExportOptions) -> ExportResult:
+    async with _shown("written") as progress:
+        return await export_mirror(mirror, to, wanted, observer=show_notice, progress=progress)
+
+
+def _show_export(result: ExportResult, dry_run: bool) -> None:
+    manifest = result.manifest
+    text = f"export {manifest.id[:8]}: {counted(len(manifest.images), 'image')}, {human_bytes(manifest.carried_bytes)}"
+    assumed = f"; {counted(result.assumed, 'blob')} assumed at the receiver" if result.assumed else ""
+    say(f"{text} in {counted(manifest.parts, 'part')}{assumed}{' (dry run)' if dry_run else ''}")
+
+
+@click.command("import", cls=GroupedCommand)
+@click.argument("parts", nargs=-1, required=True, metavar="PART...", type=_PATH)
+@click.argument("target")
+@command_option("--allowed-signers", metavar="FILE", type=_PATH, help="Signers to trust, as for ssh-keygen.")
+@command_option("--allow-unsigned", is_flag=True, help="Import without a signature, or without checking its signer.")
+@command_option("--allow-older", is_flag=True, help="Import an export that is older than the newest one here.")
+@_fsync_option
+@json_option("Print an object with the images by outcome, and everything that is missing.")
+def import_(
+    parts: tuple[Path, ...],
+    target: str,
+    allowed_signers: Path | None,
+    allow_unsigned: bool,
+    allow_older: bool,
+    fsync: str,
+    as_json: bool,
+) -> int:
+    """Store the parts of an export, files or directories of them, in the mirror TARGET.
+
+    Parts may come in any order, repeatedly, and from several exports. Each image appears as soon as it is complete.
+
+    \b
+    quaymirror import /media/usb /srv/mirror --allowed-signers signers
+    """
+    wanted = ImportOptions(
+        allowed_signers=allowed_signers,
+        allow_unsigned=allow_unsigned,
+        allow_older=allow_older,
+        fsync=Fsync(fsync),
+    )
+    result = anyio.run(_import, parts, Path(target.removeprefix("ocidir://")), wanted)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+
+    for line in result.describe():
+        say(line)
+
+    say(
+        f"{counted(len(result.imported), 'image')} imported, {len(result.unchanged):,} unchanged, "
+        f"{len(result.waiting):,} waiting; {counted(result.blobs, 'blob')} stored ({human_bytes(result.bytes)})"
+    )
+    return result.exit_code
+
+
+async def _import(parts: tuple[Path, ...], target: Path, wanted: ImportOptions) -> ImportResult:
+    async with _shown("read") as progress:
+        return await import_parts(parts, target, wanted, observer=show_notice, progress=progress)
+
+
+@asynccontextmanager
+async def _shown(verb: str) -> AsyncIterator[CarryProgress]:
+    """Show the progress every few seconds during the context."""
+    progress = CarryProgress()
+    async with background(partial(_show_progress, progress, verb)):
+        yield progress
+
+
+async def _show_progress(progress: CarryProgress, verb: str) -> None:
+    begun = time.monotonic()
+    while True:
+        await anyio.sleep(_PROGRESS_SECONDS)
+        seen = replace(progress)
+        if seen.total_bytes and seen.bytes:
+            rate = seen.bytes / (time.monotonic() - begun)
+            left = human_duration((seen.total_bytes - seen.bytes) / rate)
+            done = f"{human_bytes(seen.bytes)} of {human_bytes(seen.total_bytes)}"
+            say(f"part {seen.part} of {seen.parts}: {done} {verb}, {human_rate(rate)}, {left} left")
