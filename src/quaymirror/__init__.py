@@ -22,6 +22,11 @@ from .__about__ import __version__
 
 if TYPE_CHECKING:
     from . import errors, events
+    from .carry.export import ExportOptions, ExportResult, export_mirror
+    from .carry.inventory import Inventory
+    from .carry.progress import CarryProgress
+    from .carry.receive import ImportOptions, ImportResult, import_parts
+    from .carry.take_stock import request_missing, take_inventory
     from .catalog.base import PinnedImage
     from .errors import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side
     from .events import Event, Observer, Outcome, Status, ignore
@@ -56,14 +61,20 @@ if TYPE_CHECKING:
     from .store.verify import Verification
 
 __all__ = [
+    "CarryProgress",
     "ClientOptions",
     "Credentials",
     "Digest",
     "DiscoveryOptions",
     "Event",
     "ExitCode",
+    "ExportOptions",
+    "ExportResult",
     "Failure",
     "Fsync",
+    "ImportOptions",
+    "ImportResult",
+    "Inventory",
     "Job",
     "JobResult",
     "JobStatus",
@@ -99,20 +110,29 @@ __all__ = [
     "discover",
     "errors",
     "events",
+    "export_mirror",
     "forget_lost",
     "ignore",
     "image_infos",
+    "import_parts",
     "job_statuses",
     "prune_layout",
     "push",
+    "request_missing",
     "run_jobs",
     "serve_mirrors",
     "sync",
+    "take_inventory",
     "verify",
 ]
 
 # Names are imported when they are used: all of them together take most of the start-up time of `quaymirror --help`.
 _MODULES = {
+    "carry.export": ("ExportOptions", "ExportResult", "export_mirror"),
+    "carry.inventory": ("Inventory",),
+    "carry.progress": ("CarryProgress",),
+    "carry.receive": ("ImportOptions", "ImportResult", "import_parts"),
+    "carry.take_stock": ("request_missing", "take_inventory"),
     "catalog.base": ("PinnedImage",),
     "errors": ("ExitCode", "Failure", "Phase", "QuaymirrorError", "Scope", "Side"),
     "events": ("Event", "Observer", "Outcome", "Status", "ignore"),

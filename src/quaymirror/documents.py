@@ -427,6 +427,7 @@ class ImportJson(TypedDict):
     exports: list[str]
     imported: list[str]
     unchanged: list[str]
+    held: list[str]
     waiting: dict[str, list[int]]
     lacking: dict[str, list[str]]
     problems: list[str]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import anyio
@@ -19,12 +18,15 @@ from ..documents import ExportJson
 from ..errors import ConfigError, InvalidName, MirrorDamaged, SelectionEmpty, StoreError
 from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest
+from ..oci.reference import is_registry_host
+from ..selection.layouts import select_images
+from ..selection.source import SourceAddress
 from ..store import documents, fsops
 from ..store.fsops import Fsync
-from ..store.layout import OCILayout
 from ..store.local_storage import LocalStorage
 from ..store.reader import LayoutReader
 from ..store.records import ImageRecord
+from ..store.snapshots import open_at, snapshot_images
 from ..store.storage import INDEX, MARKER, blob_key
 from ..values import dataclass
 from . import signatures
@@ -32,6 +34,7 @@ from .inventory import Inventory, parse_inventory
 from .manifest import CarriedBlob, Header, Manifest, compress, needed_blobs, reference_of
 from .parts import HEADER, MANIFEST, SIGNATURE, HashedFile, PartWriter, file_name, stretch_name
 from .plan import RECORD, member_size, padded, place
+from .progress import CarryProgress
 from .records import CarryRecords
 
 _MEDIUM_SECONDS = 2.0
@@ -39,27 +42,19 @@ _MEDIUM_SECONDS = 2.0
 _RESERVE = 256 * 1024
 
 
-@dataclass(slots=True)
-class CarryProgress:
-    """The progress of an export or an import, in bytes of blobs and in parts."""
-
-    bytes: int = 0
-    total_bytes: int = 0
-    part: int = 0
-    parts: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """Options of an export. `media_size` is the size of a part in bytes, None for one part.
 
     `have` are inventories of receivers; only blobs that all of them have are left out. `since` is an earlier export
-    that the receiver is assumed to have imported. `key` signs the manifest. `select` are globs for whole names.
+    that the receiver is assumed to have imported. `key` signs the manifest. `select` are names as of `select_images`.
+    `at` is a snapshot as of `find_snapshot`, None for what readers see now.
     """
 
     have: tuple[Path, ...] = ()
     since: str = ""
     select: tuple[str, ...] = ()
+    at: str | None = None
     media_size: int | None = None
     key: Path | None = None
     wait_for_medium: bool = False
@@ -125,17 +120,18 @@ class _Export:
         self._options = options
         self._observer = observer
         self._progress = progress
+        self._selections = select_images(SourceAddress("ocidir"), options.select)
         self._storage = LocalStorage(mirror)
         self._reader = LayoutReader(self._storage)
         self._records = CarryRecords(mirror)
+        self._label = ""
 
     async def run(self) -> ExportResult:
         """Plan and write; see `export_mirror`."""
-        async with OCILayout.inspect(self._mirror) as layout:
-            known = {record.name: record for record in await layout.use(lambda _, state: state.images())}
-
+        self._storage = await anyio.to_thread.run_sync(open_at, self._mirror, self._options.at)
+        self._reader = LayoutReader(self._storage)
         with ExitStack() as stack:
-            images = await anyio.to_thread.run_sync(self._leased_images, stack, known)
+            images = await anyio.to_thread.run_sync(self._leased_images, stack)
             manifest, signature, sizes = await anyio.to_thread.run_sync(self._plan, images)
             names = [file_name(manifest.id, part, manifest.parts) for part in range(1, manifest.parts + 1)]
             files = tuple((self._to / name, size) for name, size in zip(names, sizes, strict=True))
@@ -149,8 +145,9 @@ class _Export:
             await self._write(manifest, signature, files, kept)
             return ExportResult(manifest, files, kept)
 
-    def _leased_images(self, stack: ExitStack, known: dict[str, ImageRecord]) -> list[ImageRecord]:
+    def _leased_images(self, stack: ExitStack) -> list[ImageRecord]:
         """Return the selected images of the published set, which are not pruned while `stack` is open."""
+        known, self._label = _described(self._mirror, self._options.at)
         lease = None
         with suppress(StoreError):  # nothing is pruned on media that are read-only
             lease = stack.enter_context(self._storage.leasing())
@@ -176,11 +173,11 @@ class _Export:
     def _images(self, known: dict[str, ImageRecord]) -> list[ImageRecord]:
         found = []
         for name, root in sorted(self._reader.index_entries(), key=lambda entry: entry[0]):
-            if not root.is_manifest or not _is_selected(name, self._options.select):
+            if not root.is_manifest or not self._is_selected(name):
                 continue
 
             record = known.get(name)
-            if record is None or record.root.digest != root.digest:
+            if record is None or record.root.digest != root.digest or not is_registry_host(record.registry):
                 record = ImageRecord(name, "localhost", root.digest, root, ())
 
             try:
@@ -192,6 +189,10 @@ class _Export:
             found.append(replace(record, root=root, contents=tuple(self._contents(name, root))))
 
         return found
+
+    def _is_selected(self, name: str) -> bool:
+        repository, _, tag = name.partition("@")[0].rpartition(":") if "@" not in name else name.partition("@")
+        return any(each.matches(repository) and each.matches_tag(tag) for each in self._selections)
 
     def _contents(self, name: str, root: Descriptor) -> Iterable[Descriptor]:
         def unreadable(node: Descriptor, reason: str | None) -> None:
@@ -218,6 +219,7 @@ class _Export:
             blobs=tuple(CarriedBlob(node) for node in nodes),
             inventories=tuple(inventory.id for inventory in inventories),
             since=since,
+            label=self._label,
         )
         manifest = self._placed(manifest, carried)
         unfinished = next((each for each in self._records.exports() if self._is_same(each, manifest)), None)
@@ -370,8 +372,14 @@ class _Export:
         self._progress.bytes += size
 
 
-def _is_selected(name: str, globs: Sequence[str]) -> bool:
-    return not globs or any(fnmatchcase(name, glob) for glob in globs)
+def _described(mirror: Path, at: str | None) -> tuple[dict[str, ImageRecord], str]:
+    """Return what the state knows about the images by their names, and the label of the snapshot."""
+    try:
+        snapshot, records = snapshot_images(mirror, at or "latest")
+    except ConfigError:
+        return {}, ""  # a layout of another tool, or of an earlier release
+
+    return {record.name: record for record in records}, snapshot.label
 
 
 def _read_inventory(path: Path) -> Inventory:

@@ -23,6 +23,7 @@ VERSION = 1
 # Half a million images.
 MAX_BYTES = 512 * 1024 * 1024
 _HEADER_BYTES = 64 * 1024
+_MAX_LABEL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Manifest:
     """An export. `created` is POSIX time; `images` have their contents; `parts` is the number of parts.
 
     `inventories` are the identifiers of those that it answers, and `since` is the export that the receiver is assumed
-    to have imported, "" for none.
+    to have imported, "" for none. `label` is that of the snapshot.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Manifest:
     blobs: tuple[CarriedBlob, ...]
     inventories: tuple[str, ...] = ()
     since: str = ""
+    label: str = ""
 
     @cached_property
     def by_digest(self) -> Mapping[Digest, CarriedBlob]:
@@ -78,6 +80,7 @@ class Manifest:
             "parts": self.parts,
             "inventories": list(self.inventories),
             "since": self.since,
+            "label": self.label,
             "images": [
                 {
                     "name": image.name,
@@ -123,6 +126,7 @@ class Manifest:
                 blobs=blobs,
                 inventories=tuple(map(_identifier, document["inventories"])),
                 since=document["since"] and _identifier(document["since"]),
+                label=str(document["label"])[:_MAX_LABEL],
             )
         except (InvalidDocument, InvalidName, UnsupportedContent, KeyError, TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"the manifest of the export makes no sense ({_reason(error)})") from None

@@ -32,14 +32,15 @@ from ..store.lock import Patience
 from ..store.promises import forget, promise
 from ..store.reader import LayoutReader
 from ..store.records import ImageRecord
+from ..store.snapshots import SnapshotNote, take_snapshot
 from ..store.state import State
 from ..store.storage import BlobSink, Storage
 from ..tasks import from_group
 from ..text import counted
 from ..values import dataclass
-from .export import CarryProgress
 from .manifest import Manifest, reference_of
 from .parts import CHUNK_BYTES, Member, PartReader, is_part
+from .progress import CarryProgress
 from .records import CarryRecords
 
 # Blobs in progress: while one is hashed and synced, the next one is read.
@@ -68,6 +69,7 @@ class ImportResult:
     exports: list[str] = field(default_factory=list)
     imported: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     waiting: dict[str, tuple[int, ...]] = field(default_factory=dict)
     lacking: dict[Digest, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -86,6 +88,7 @@ class ImportResult:
             "exports": self.exports,
             "imported": self.imported,
             "unchanged": self.unchanged,
+            "held": self.held,
             "waiting": {name: list(parts) for name, parts in self.waiting.items()},
             "lacking": {str(digest): names for digest, names in self.lacking.items()},
             "problems": self.problems,
@@ -100,6 +103,9 @@ class ImportResult:
             if parts:
                 numbers = ", ".join(map(str, parts))
                 yield f"{counted(count, 'image')} {'waits' if count == 1 else 'wait'} for part {numbers}"
+
+        if self.held:
+            yield f"{counted(len(self.held), 'held image')} stay as they were: {self.held[0]}, …; see quaymirror unhold"
 
         if self.lacking:
             names = sorted({name for images in self.lacking.values() for name in images})
@@ -263,8 +269,8 @@ class _Import:
 
     async def _complete(self, manifest: Manifest) -> None:
         """Commit the images of `manifest` that are complete, and end the import if all of them are."""
-        waits = False
-        records = {record.name: record for record in await self._layout.use(lambda _, state: state.images())}
+        waits, imported = False, len(self._result.imported)
+        records, held = await self._layout.use(_known)
         for image in manifest.images:
             lacking = await self._layout.missing_content(reference_of(image), image.contents)
             if lacking:
@@ -277,6 +283,10 @@ class _Import:
                 self._result.unchanged.append(image.name)
                 continue
 
+            if image.name in held:
+                self._result.held.append(image.name)
+                continue
+
             try:
                 await self._layout.use(partial(_check_contents, image))
             except QuaymirrorError as error:
@@ -286,6 +296,10 @@ class _Import:
 
             await self._layout.commit(replace(image, mirrored=time.time(), run=manifest.id[:8]))
             self._result.imported.append(image.name)
+
+        if len(self._result.imported) > imported:
+            note = SnapshotNote("import", manifest.id[:8], manifest.label, complete=not waits)
+            await self._layout.use(partial(take_snapshot, note=note))
 
         if not waits:
             await self._layout.use(partial(self._finish, manifest))
@@ -308,6 +322,11 @@ class _Import:
                 self._result.lacking.setdefault(node.digest, []).append(image.name)
 
         self._result.waiting[image.name] = tuple(sorted(parts - read or parts))
+
+
+def _known(_: Storage, state: State) -> tuple[dict[str, ImageRecord], set[str]]:
+    """Return the images by their names, and the names that are held."""
+    return {record.name: record for record in state.images()}, {hold.name for hold in state.holds()}
 
 
 def _open_all(parts: Sequence[Path], stack: ExitStack, problems: list[str]) -> list[PartReader]:

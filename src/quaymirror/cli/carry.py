@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import anyio
 import click
 
-from ..carry.export import CarryProgress, ExportOptions, ExportResult, export_mirror
+from ..carry.export import ExportOptions, ExportResult, export_mirror
 from ..carry.plan import parse_media_size
+from ..carry.progress import CarryProgress
 from ..carry.receive import ImportOptions, ImportResult, import_parts
 from ..carry.take_stock import request_missing, take_inventory
 from ..errors import ConfigError, ExitCode
@@ -24,25 +24,12 @@ from ..run.verify import layout_path
 from ..store.fsops import Fsync
 from ..tasks import background
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
-from .help import GroupedCommand, command_option
+from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .options import json_option
 
 _PROGRESS_SECONDS = 5.0
 _PATH = click.Path(path_type=Path)
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _fsync_option(function: F) -> F:
-    return command_option(
-        "--fsync",
-        type=click.Choice([each.value for each in Fsync]),
-        default=Fsync.ALWAYS.value,
-        show_default=True,
-        help="Survive power loss: sync each file (always), each commit (batch), never.",
-    )(function)
 
 
 def _media_size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
@@ -85,26 +72,26 @@ def inventory(mirror: str, names: bool, missing: bool) -> int:
 @command_option("--to", "to", required=True, metavar="DIR", type=_PATH, help="Directory for the parts.")
 @command_option("--have", multiple=True, metavar="FILE", type=_PATH, help="Inventory of a receiver.  [repeatable]")
 @command_option("--since-export", default="", metavar="ID", help="Assume that the receiver imported this one.")
-@command_option("--select", multiple=True, metavar="GLOB:TAG", help="Export these images only.  [repeatable]")
+@command_option("--at", metavar="SNAPSHOT", help="Export the images of this snapshot: an id, or a date.")
 @command_option(
     "--media-size", metavar="SIZE", callback=_media_size, help="Size of a part: 4.7G, 4GiB, dvd, dvd-dl, bd or fat32."
 )
 @command_option("--sign", "key", metavar="KEY", type=_PATH, help="Sign with this SSH key, by ssh-keygen.")
 @command_option("--wait-for-medium", is_flag=True, help="Wait for another medium when DIR is full.")
-@command_option("--dry-run", is_flag=True, help="Show the parts and their sizes; write nothing.")
-@_fsync_option
+@options("export")
 @json_option("Print an object with the parts and their sizes.")
 def export(
     mirror: str,
     to: Path,
     have: tuple[Path, ...],
     since_export: str,
+    at: str | None,
     select: tuple[str, ...],
     media_size: int | None,
     key: Path | None,
     wait_for_medium: bool,
-    dry_run: bool,
-    fsync: str,
+    dry_run: bool | None,
+    fsync: Fsync | None,
     as_json: bool,
 ) -> int:
     """Write the images of MIRROR, without what the receiver has, to parts that media can carry.
@@ -126,8 +113,9 @@ def export(
         media_size=media_size,
         key=key,
         wait_for_medium=wait_for_medium,
-        dry_run=dry_run,
-        fsync=Fsync(fsync),
+        dry_run=dry_run is True,
+        at=at,
+        fsync=fsync or Fsync.ALWAYS,
     )
     result = anyio.run(_export, layout_path(mirror), to, wanted)
     if as_json:
@@ -137,7 +125,7 @@ def export(
             note = "  written earlier" if path in result.kept else ""
             click.echo(escape_controls(f"{human_bytes(size):>10}  {path}{note}"))
 
-    _show_export(result, dry_run)
+    _show_export(result, wanted.dry_run)
     return ExitCode.OK
 
 
@@ -159,7 +147,7 @@ def _show_export(result: ExportResult, dry_run: bool) -> None:
 @command_option("--allowed-signers", metavar="FILE", type=_PATH, help="Signers to trust, as for ssh-keygen.")
 @command_option("--allow-unsigned", is_flag=True, help="Import without a signature, or without checking its signer.")
 @command_option("--allow-older", is_flag=True, help="Import an export that is older than the newest one here.")
-@_fsync_option
+@options("import")
 @json_option("Print an object with the images by outcome, and everything that is missing.")
 def import_(
     parts: tuple[Path, ...],
@@ -167,7 +155,7 @@ def import_(
     allowed_signers: Path | None,
     allow_unsigned: bool,
     allow_older: bool,
-    fsync: str,
+    fsync: Fsync | None,
     as_json: bool,
 ) -> int:
     """Store the parts of an export, files or directories of them, in the mirror TARGET.
@@ -181,7 +169,7 @@ def import_(
         allowed_signers=allowed_signers,
         allow_unsigned=allow_unsigned,
         allow_older=allow_older,
-        fsync=Fsync(fsync),
+        fsync=fsync or Fsync.ALWAYS,
     )
     result = anyio.run(_import, parts, Path(target.removeprefix("ocidir://")), wanted)
     if as_json:

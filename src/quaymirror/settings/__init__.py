@@ -195,9 +195,13 @@ class TargetOptions(Group):
         "--rename FROM=TO", "Store images under another name: 'openstack.kolla/*=kolla/*'.", (), parse=Rename.parse
     )
     allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
-    dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune",))
+    dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune", "export"))
     fsync: Fsync = option(
-        "WHEN", "Survive power loss: sync each file (always), each commit (batch), never.", Fsync.ALWAYS, choices=Fsync
+        "WHEN",
+        "Survive power loss: sync each file (always), each commit (batch), never.",
+        Fsync.ALWAYS,
+        choices=Fsync,
+        commands=("export", "import"),
     )
     check_space: bool = option("--no-space-check", "Don't check free disk space first.", True, inverted=True)
     wait: bool = flag("Wait for another run on the same target to end.")

@@ -80,7 +80,7 @@ SELECTION = (
         (),
         key="select",
         accept=lambda text: select_images(SourceAddress("ocidir"), (text,)),
-        **(_SELECT | {"commands": ("sync", "list", "info", "push")}),
+        **(_SELECT | {"commands": ("sync", "list", "info", "push", "export")}),
     ),
     declare(
         "--exclude-tag GLOB",
