@@ -64,7 +64,7 @@ def make_inventory(digests: Iterable[Digest], *, is_request: bool = False, remar
 def parse_inventory(content: bytes) -> Inventory:
     """Return the inventory in `content`.
 
-    :raises ConfigError: if it is not one; the message says what is wrong, not where it is from.
+    :raises ConfigError: if it is not one; the message has the reason without a place.
     """
     if content.startswith(_ZSTD):
         content = decompress(content, MAX_BYTES)

@@ -49,7 +49,7 @@ _BLOBS = 2
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """Options of an import: the file of signers that are trusted, and what is imported without one."""
+    """Options of an import: the file of trusted signers, and permissions to do without them."""
 
     allowed_signers: Path | None = None
     allow_unsigned: bool = False
@@ -130,7 +130,7 @@ async def import_parts(
 
     Parts may come in any order, repeatedly, and from several exports; images that need more wait for a later call.
 
-    :raises ConfigError: if a file is not a part, is not signed or older than what is here, unless `options` allow it,
+    :raises ConfigError: if a file is not a part, is not signed, or is older than the newest import, unless `options` allow it,
         or if a signature is wrong; nothing is written then.
     :raises LockHeld: if another run works on the mirror.
     :raises StoreError: if the mirror can't be written.
@@ -237,7 +237,7 @@ class _Import:
             self._result.bytes += node.size
 
     async def _receive_stretch(self, reader: PartReader, member: Member, sink: BlobSink) -> None:
-        """Write what is missing of a stretch, and store the blob if nothing else is."""
+        """Write the missing bytes of a stretch, and store the blob if nothing else is."""
         segments = sink.segments()
         if segments is None:
             raise ReadInterrupted("a blob that is too small for it is cut")
