@@ -130,8 +130,8 @@ async def import_parts(
 
     Parts may come in any order, repeatedly, and from several exports; images that need more wait for a later call.
 
-    :raises ConfigError: if a file is not a part, is not signed, or is older than the newest import, unless `options` allow it,
-        or if a signature is wrong; nothing is written then.
+    :raises ConfigError: if a file is not a part, or if it is not signed or is older than the newest import, unless
+        `options` allow it, or if a signature is wrong; nothing is written then.
     :raises LockHeld: if another run works on the mirror.
     :raises StoreError: if the mirror can't be written.
     """
