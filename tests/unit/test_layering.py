@@ -91,6 +91,7 @@ INNER_LAYERS = {
         "receipts",
         "documents",
         "storage",
+        "promises",
         "ingest",
         "local_storage",
         "reader",
