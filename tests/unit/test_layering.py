@@ -21,6 +21,7 @@ LAYERS = (
     "testing",
     "__about__",
     "values",
+    "zstd",
     "errors",
     "secret",
     "text",
@@ -200,6 +201,7 @@ INNER_LAYERS = {
         "info",
         "listing",
         "observers",
+        "carry",
         "prune",
         "serve",
         "verify",
@@ -269,7 +271,7 @@ IMPORTERS = {
     "occystrap": {"emit/"},
     "prometheus_client": {"run/metrics.py", "serve/metrics.py"},
     "yaml": {"config/convert.py"},
-    "zstandard": {"emit/inflate.py", "testing"},
+    "zstandard": {"zstd.py", "testing"},
 }
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 

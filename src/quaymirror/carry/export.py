@@ -29,9 +29,10 @@ from ..store.records import ImageRecord
 from ..store.snapshots import open_at, snapshot_images
 from ..store.storage import INDEX, MARKER, blob_key
 from ..values import dataclass
+from ..zstd import compress
 from . import signatures
 from .inventory import Inventory, parse_inventory
-from .manifest import CarriedBlob, Header, Manifest, compress, needed_blobs, reference_of
+from .manifest import CarriedBlob, Header, Manifest, needed_blobs, reference_of
 from .parts import HEADER, MANIFEST, SIGNATURE, HashedFile, PartWriter, file_name, stretch_name
 from .plan import RECORD, member_size, padded, place
 from .progress import CarryProgress

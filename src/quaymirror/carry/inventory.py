@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest
 from ..values import dataclass
-from .manifest import compress, decompress
+from ..zstd import compress
+from .manifest import decompress
 
 _INVENTORY, _REQUEST = "# quaymirror inventory 1", "# quaymirror request 1"
 _ZSTD = b"\x28\xb5\x2f\xfd"

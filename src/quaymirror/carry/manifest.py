@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NoReturn
 
-import zstandard
-
+from .. import zstd
 from ..errors import ConfigError, InvalidName, UnsupportedContent
 from ..oci import Descriptor, Digest, Reference, Repository
 from ..store.records import ImageRecord
@@ -180,26 +179,15 @@ class Header:
             raise ConfigError(f"its header makes no sense ({_reason(error)})") from None
 
 
-def compress(content: bytes) -> bytes:
-    """Return `content`, compressed by zstd; the same content gives the same bytes."""
-    return zstandard.ZstdCompressor(level=10).compress(content)
-
-
 def decompress(content: bytes, limit: int = MAX_BYTES) -> bytes:
     """Return the content of a zstd frame.
 
     :raises ConfigError: if it is damaged, or has more than `limit` bytes.
     """
     try:
-        with zstandard.ZstdDecompressor().stream_reader(content) as reader:
-            found = reader.read(limit + 1)
-    except zstandard.ZstdError:
-        raise ConfigError("it is damaged: it can't be decompressed") from None
-
-    if len(found) > limit:
-        raise ConfigError(f"it has more than {limit:,} bytes when it is decompressed")
-
-    return found
+        return zstd.decompress(content, limit)
+    except zstd.InvalidZstd as error:
+        raise ConfigError(f"it {error}") from None
 
 
 def reference_of(record: ImageRecord) -> Reference:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..store import fsops
-from .manifest import Manifest, compress, decompress
+from ..zstd import compress
+from .manifest import Manifest, decompress
 
 _LATEST = "latest"
 

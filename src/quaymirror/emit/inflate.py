@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .. import zstd
 from ..errors import DigestMismatch, Phase, Scope, UnsupportedContent
 from ..oci import Digest
 from ..store import fsops
@@ -21,8 +22,6 @@ _CHUNK_BYTES = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
-# Every decoder must support a window of 8 MiB; images use up to 128 (zstd --long).
-_ZSTD_WINDOW_BYTES = 128 * 1024 * 1024
 # Layers are typically compressed to a third. Only zeros are compressed to a thousandth; such layers are small.
 _MAX_RATIO = 200
 _ALWAYS_FINE_BYTES = 1024 * 1024 * 1024
@@ -125,11 +124,7 @@ def _gunzip_member(member: Any, data: bytes, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstd(file: BinaryIO) -> Iterator[bytes]:
-    import zstandard
-
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
     try:
-        with decompressor.stream_reader(file, read_across_frames=True, closefd=False) as reader:
-            yield from iter(partial(reader.read, _CHUNK_BYTES), b"")
-    except zstandard.ZstdError:
+        yield from zstd.read_chunks(file)
+    except zstd.InvalidZstd:
         raise UnsupportedContent("a layer is not valid zstd", phase=Phase.STORE) from None
