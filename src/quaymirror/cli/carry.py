@@ -101,7 +101,7 @@ def export(
 
     \b
     quaymirror export /srv/mirror --to /media/usb --have far.inventory
-    quaymirror export /srv/mirror --to /media/dvd --media-size dvd --sign ~/.ssh/id_ed25519 --wait-for-medium
+    quaymirror export /srv/mirror --to /media/dvd --media-size dvd --wait-for-medium
     """
     if have and since_export:
         raise click.UsageError("--have and --since-export don't go together: an inventory is better")
