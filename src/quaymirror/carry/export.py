@@ -319,7 +319,7 @@ class _Export:
 
     def _check_place(self, needed: int) -> None:
         fsops.make_directory(self._to)
-        free, _ = fsops.free_bytes(self._to)
+        free = fsops.free_bytes(self._to)[0]
         if needed > free and not self._options.wait_for_medium:
             raise StoreError(
                 f"{self._to} has {free:,} bytes free, and the parts need {needed:,}: "
