@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ..events import Notice, Observer
 from ..selection.lockfile import tags_of
+from ..selection.rename import Renames, split_name
 from ..selection.selection import Pin, Selection
 from ..selection.source import SourceAddress
 from ..settings import Options
@@ -44,8 +45,9 @@ async def push_again(target: str, spec: TargetSpec, options: Options, observer: 
 def selections_of(records: Iterable[ImageRecord], options: Options) -> list[Selection]:
     """Return selections of exactly the recorded images, at the registries that they came from."""
     pins: defaultdict[tuple[SourceAddress | None, str], list[Pin]] = defaultdict(list)
+    renames = Renames(options.target.renames)
     for record in records:
-        repository, _, tag = record.name.rpartition(":")
+        repository, tag = split_name(renames.restore(record.registry, record.name) or record.name)
         source = source_of(record, options)
         organization, name = ("", repository) if source is not None else repository.split("/", 1)
         pins[source, organization].append(Pin(name, tag, record.source))

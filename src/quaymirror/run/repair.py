@@ -14,6 +14,7 @@ from ..oci import Descriptor, Reference, Repository
 from ..oci.manifest import MAX_DEPTH
 from ..progress.meters import Meters
 from ..registry.puller import Puller
+from ..selection.rename import Renames, split_name
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.state import State
@@ -109,8 +110,9 @@ def _reference(_storage: Storage, state: State, *, name: str, options: Options) 
     if record is not None and record.registry != registry:
         return None
 
-    repository, _, tag = name.rpartition(":")
+    renames = Renames(options.target.renames)
+    repository, tag = split_name(renames.restore(registry, name) or name)
     try:
-        return Reference(Repository(registry, repository), tag)
+        return Reference(Repository(registry, repository), tag, record.source if record and tag is None else None)
     except InvalidName:
         return None

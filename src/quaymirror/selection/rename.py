@@ -160,3 +160,9 @@ def _fill(template: str, values: Iterable[str]) -> str:
 @lru_cache(maxsize=1024)
 def _pattern(glob: str) -> re.Pattern[str]:
     return re.compile("(.*)".join(re.escape(part) for part in glob.split("*")), re.DOTALL)
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """Return repository and tag of an image's name in a mirror; one that is named by its digest has no tag."""
+    repository, mark, rest = _split(name)
+    return repository, rest if mark == ":" else None

@@ -192,7 +192,11 @@ class TargetOptions(Group):
         "-f, --filter SPEC", "Apply an occystrap filter (for dir://, tar:// and so on).", (), accept=_filter
     )
     renames: tuple[Rename, ...] = option(
-        "--rename FROM=TO", "Store images under another name: 'openstack.kolla/*=kolla/*'.", (), parse=Rename.parse
+        "--rename FROM=TO",
+        "Store images under another name: 'openstack.kolla/*=kolla/*'.",
+        (),
+        parse=Rename.parse,
+        commands=("verify", "push"),
     )
     allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
     dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune", "export"))

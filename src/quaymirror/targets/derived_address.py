@@ -88,6 +88,9 @@ def parse_derived(text: str, selection: Selection, options: Options) -> DerivedA
 
     :raises ConfigError: if it is invalid, can't tell two images apart, or needs `--allow-extract`.
     """
+    if any(pin.tag is None for pin in selection.pinned):
+        raise ConfigError(f"{text[:100]} needs a tag for each image: {selection} selects one by its digest alone")
+
     scheme, _, rest = text.partition("://")
     scheme = _ALIASES.get(scheme, scheme)
     rest, _, query = rest.partition("?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError, InvalidName
 from ..http.origin import Origin
-from ..oci import Reference, Repository
+from ..oci import Digest, Reference, Repository
 from ..oci.reference import is_registry_host
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress, is_insecure
@@ -44,8 +44,15 @@ class RegistryAddress:
     def place(self, name: str) -> Reference:
         """Return the name in this registry of the image `name` (`kolla/nova-api:2025.1-debian`).
 
+        An image without a tag (`kolla/nova-api@sha256:…`) has none there either.
+
         :raises InvalidName: if it is no valid name.
         """
+        repository, mark, digest = name.partition("@")
+        if mark:
+            path = fill(self.path, values_of(f"{repository}:"))
+            return Reference(Repository(self.origin.netloc, path), None, Digest.parse(digest))
+
         values = values_of(name)
         return Reference(Repository(self.origin.netloc, fill(self.path, values)), fill(self.tag, values))
 

@@ -112,8 +112,8 @@ class RegistryTarget:
         if record is not None and not self._must_check and reference.name not in self._suspects:
             return True
 
-        assert place.tag is not None
-        found = await self._registry.head_manifest(place.repository, place.tag)
+        name = place.tag or str(place.digest if record is None else record.root.digest)
+        found = await self._registry.head_manifest(place.repository, name)
         self._tags[place] = None if found is None else found.digest
         if record is not None and (found is None or found.digest != record.root.digest):
             self._locations.doubt(place.repository)
@@ -230,8 +230,7 @@ class RegistryTarget:
         :raises StoreError: if the state can't be written.
         """
         place, root = self._address.place(record.name), record.root
-        assert place.tag is not None
-        if self._tags.pop(place, None) != root.digest:
+        if self._tags.pop(place, None) != root.digest and place.tag is not None:
             await self._put(place.repository, place.tag, root, await self._content(place, root))
 
         if not self._is_proven:
@@ -267,8 +266,8 @@ class RegistryTarget:
             if not await self._registry.has_content(repository, node, any_length=True):
                 lost.append(node)
 
-        assert place.tag is not None
-        if not await self._registry.reads_back(repository, place.tag, record.root.digest):
+        name = place.tag or str(record.root.digest)
+        if not await self._registry.reads_back(repository, name, record.root.digest):
             lost.append(record.root)
         else:
             await run_all(partial(look, node) for node in record.contents if node.digest != record.root.digest)

@@ -135,10 +135,10 @@ class _Check:
     async def image(self, record: ImageRecord) -> None:
         """Check the tag and the content of an image."""
         place = self.address.place(record.name)
-        assert place.tag is not None
         try:
             async with self.limit:
-                found = await self.registry.head_manifest(place.repository, place.tag)
+                name = place.tag or str(record.root.digest)
+                found = await self.registry.head_manifest(place.repository, name)
 
             if found is None or found.digest != record.root.digest:
                 self.broken["missing" if found is None else "replaced", record.root.digest].add(record.name)
@@ -152,11 +152,11 @@ class _Check:
     async def has_root(self, record: ImageRecord) -> bool:
         """Return True if the tag or the manifest of an image exists, or if that can't be seen."""
         place = self.address.place(record.name)
-        assert place.tag is not None
         try:
             async with self.limit:
+                name = place.tag or str(record.root.digest)
                 return (
-                    await self.registry.head_manifest(place.repository, place.tag) is not None
+                    await self.registry.head_manifest(place.repository, name) is not None
                     or await self.registry.head_manifest(place.repository, str(record.root.digest)) is not None
                 )
         except AccessDenied as error:

@@ -108,6 +108,7 @@ def _run(document: ReportJson, points: Sequence[Point]) -> dict[str, Any]:
         "ending": _ending(document),
         "host": host,
         "failures": [_failure(outcome, host) for outcome in outcomes if outcome["status"] == "failed"],
+        "unmatched": document.get("unmatched", []),
         "changes": changes,
         "changed_since": _minute(changes["started"]) if changes is not None else "",
         "missing": len(changes["gone"]) if changes is not None else 0,
