@@ -96,7 +96,8 @@ class UnmatchedJson(TypedDict):
 class OutcomeJson(TypedDict):
     """The outcome of one image, `registry/repository:tag`. The digest is null if it is not known.
 
-    Derived images have `findings`: those of the check of the result.
+    Derived images have `findings`: those of the check of the result. `accepted` is true for images whose failure is
+    accepted.
     """
 
     reference: str
@@ -108,6 +109,7 @@ class OutcomeJson(TypedDict):
     elapsed_s: float
     error: ErrorJson | None
     findings: NotRequired[list[str]]
+    accepted: NotRequired[bool]
 
 
 class UsageJson(TypedDict):
@@ -444,11 +446,12 @@ class LockedImageJson(TypedDict):
 
 
 class LockJson(TypedDict):
-    """A lock file: the digests that the selected tags of a server had."""
+    """A lock file: the digests that the selected tags of a server had, for `platforms` if some were chosen."""
 
     lock_version: Annotated[int, LOCK_VERSION]
     server: str
     images: list[LockedImageJson]
+    platforms: NotRequired[list[str]]
 
 
 def iso(moment: float) -> str:

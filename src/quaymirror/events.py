@@ -128,6 +128,14 @@ class NameUnmatched:
 
 
 @dataclass(frozen=True, slots=True)
+class TagsRejected:
+    """Tags of a repository were left out, because no tag can have such a name."""
+
+    repository: str
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImageQueued:
     """An image waits for a worker."""
 
@@ -224,9 +232,10 @@ class HostPaced:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A line for people."""
+    """A line for people. One that is `lasting` belongs to the result of the run: the summary has it, too."""
 
     message: str
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +297,7 @@ Event = (
     | CandidateSkipped
     | CheckFailed
     | NameUnmatched
+    | TagsRejected
     | ImageQueued
     | ImageStarted
     | ImagePlanned

@@ -35,6 +35,9 @@ class MemoryTarget:
         wanted = (reference.digest, reference.repository.registry, platforms)
         return record is not None and (record.source, record.registry, record.platforms) == wanted
 
+    async def stored_digest(self, reference: Reference) -> Digest | None:
+        return reference.digest
+
     async def missing_content(
         self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
     ) -> list[Descriptor]:

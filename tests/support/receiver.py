@@ -84,6 +84,7 @@ class Receiver:
         self.limit = limit
         self.off_by_one = off_by_one
         self.location: Callable[[str], str] = lambda path: path
+        self.ping: Callable[[], web.Response] = lambda: web.json_response({})
         self.cuts: list[int] = []
         self.late: list[int] = []
         self.forgets = False
@@ -149,7 +150,7 @@ class Receiver:
             return web.Response(status=401, headers={"WWW-Authenticate": challenge})
 
         if request.path == "/v2/":
-            return web.json_response({})
+            return self.ping()
 
         route = _ROUTE.fullmatch(request.path)
         assert route is not None, request

@@ -163,7 +163,9 @@ INNER_LAYERS = {
         "words",
     ),
     "run": (
+        "accepted",
         "changes",
+        "listing",
         "mirror_image",
         "pruning",
         "wiring",

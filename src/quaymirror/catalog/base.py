@@ -55,7 +55,8 @@ class Page:
 class Tag:
     """A living tag. `size` is in bytes, None for an index or if unknown.
 
-    `start` and `expires` are POSIX times, None if unknown, or if it never expires.
+    `start` and `expires` are POSIX times, None if unknown, or if it never expires. `is_index` is None if unknown; an
+    index `is_sparse` if the source declares that it has only some of the children.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Tag:
     start: int | None = None
     size: int | None = None
     expires: int | None = None
+    is_index: bool | None = None
+    is_sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class PinnedImage:
 
     `updated` is the POSIX time since when the tag points there, `size` the size of its compressed layers in bytes.
     Either is None if the catalog does not know it; `size` also for an index. `source` is where it was found, None for
-    the Quay server of the options.
+    the Quay server of the options. `is_index` and `is_sparse` are as in `Tag`.
 
     :raises ValueError: if the reference has no digest.
     """
@@ -96,6 +99,8 @@ class PinnedImage:
     updated: int | None = None
     size: int | None = None
     source: SourceAddress | None = None
+    is_index: bool | None = None
+    is_sparse: bool = False
 
     def __post_init__(self) -> None:
         if self.reference.digest is None:

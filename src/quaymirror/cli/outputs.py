@@ -59,7 +59,7 @@ def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Time
 def _write_lock(file: Path, reports: Sequence[Report]) -> None:
     if all(report.complete and not report.failed_checks for report in reports):
         found = [(report.server, [outcome.reference for outcome in report.outcomes]) for report in reports]
-        _write(file, _json(lock_document(found)))
+        _write(file, _json(lock_document(found, [name for report in reports for name in report.platforms])))
     else:
         say(f"{file} is not written: not everything selected was found")
 

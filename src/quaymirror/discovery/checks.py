@@ -7,7 +7,7 @@ from dataclasses import field
 
 from ..catalog.base import Catalog, ListedRepository, PinnedImage, Tag
 from ..errors import AccessDenied, NotFound
-from ..events import CandidateSkipped, Observer, ignore
+from ..events import CandidateSkipped, Observer, TagsRejected, ignore
 from ..oci import Reference
 from ..selection.grammar import is_pattern
 from ..selection.labels import LabelCondition
@@ -33,6 +33,8 @@ class Checker:
     observer: Observer
     labels: LabelCheck | None = None
     matches: Matches = field(default_factory=Matches)
+    dated: bool = False
+    """Ask where everything about a tag is known."""
 
     async def check(self, candidate: Candidate) -> list[PinnedImage] | CandidateSkipped:
         """Return the selected images of `candidate`, at least one, or the reason for none.
@@ -78,7 +80,7 @@ class Checker:
         images: list[PinnedImage] = []
         for tag in recent:
             reference = Reference(candidate.repository, tag.name, tag.digest)
-            image = PinnedImage(reference, tag.start, tag.size, selection.source)
+            image = PinnedImage(reference, tag.start, tag.size, selection.source, tag.is_index, tag.is_sparse)
             if len(images) == selection.newest:
                 break
 
@@ -92,9 +94,12 @@ class Checker:
         if is_pattern(wanted):
             found = await self.catalog.tags(candidate.repository, wanted)
             report_rejected(candidate.repository.name, found.rejected, self.observer)
+            if found.rejected:
+                self.observer(TagsRejected(candidate.repository.name, len(found.rejected)))
+
             return found.tags
 
-        dated = self.selection.needs_dates
+        dated = self.dated or self.selection.needs_dates
         answer = self.cache.recall(candidate, wanted, dated=dated)
         if answer is None:
             answer = await self.catalog.tag(candidate.repository, wanted, batch=candidate.batch, dated=dated)
@@ -119,7 +124,7 @@ async def check_again(
     if source is None or source.has_organizations:
         organization, _, name = name.partition("/")
 
-    checker = Checker(catalog, Selection(organization, tags=tag, source=source), TagCache(), ignore)
+    checker = Checker(catalog, Selection(organization, tags=tag, source=source), TagCache(), ignore, dated=True)
     found = await checker.check(Candidate(repository, ListedRepository(name)))
     return found if isinstance(found, CandidateSkipped) else found[0]
 

@@ -200,7 +200,8 @@ class _Search:
     ) -> None:
         """Send the candidates with their places. If strict, an error comes after the images listed before it."""
         place = 0
-        listing = find_candidates(self.catalog, self.registry, self.selection, self.observer, self.matches)
+        known = self.cache.repositories
+        listing = find_candidates(self.catalog, self.registry, self.selection, self.observer, self.matches, known)
         try:
             async with candidates, aclosing(listing):
                 async for candidate in listing:

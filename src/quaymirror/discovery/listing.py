@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Container, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import field
 from datetime import datetime
@@ -84,11 +84,17 @@ class _Listing:
 
 
 async def find_candidates(
-    catalog: Catalog, registry: str, selection: Selection, observer: Observer, matches: Matches
+    catalog: Catalog,
+    registry: str,
+    selection: Selection,
+    observer: Observer,
+    matches: Matches,
+    known: Container[str] = (),
 ) -> AsyncGenerator[Candidate]:
     """Iterate over the candidates of `selection`, each repository once, in the order of the listing.
 
-    `matches` gets the listed names.
+    `matches` gets the listed names. One of the `known` repositories, which images were mirrored from, is a candidate
+    even if it is listed without tags.
 
     :raises SelectionEmpty: if the organization is unknown or shows nothing, or no repository matches.
     :raises CredentialsRefused: if the catalog rejects the credentials.
@@ -106,7 +112,13 @@ async def find_candidates(
             matched = [repository for repository in new if selection.matches(repository.name)]
             observer(PageListed(listing.pages, len(new), len(matched), len(page.rejected)))
             has_matched = has_matched or bool(matched)
-            wanted = [repository for repository in matched if _is_wanted(repository, selection, observer, matches)]
+            prefix = f"{registry}/{selection.prefix}"
+            # That a repository has no tags any more takes more than one answer.
+            wanted = [
+                each
+                for each in matched
+                if (not each.has_tags and prefix + each.name in known) or _is_wanted(each, selection, observer, matches)
+            ]
             for candidate in _batched(wanted, page.at, registry, selection.prefix, catalog.traits.batch):
                 yield candidate
 

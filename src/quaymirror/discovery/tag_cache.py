@@ -29,6 +29,8 @@ class TagCache:
         self._known = {(check.registry, check.repository, check.tag): check for check in checks}
         self._full_check_seconds = full_check_seconds
         self._new: list[TagCheck] = []
+        self.repositories = {f"{check.registry}/{check.repository}" for check in self._known.values() if check.digest}
+        """Repositories, with their registries, that had a selected tag in an earlier run."""
 
     def recall(self, candidate: Candidate, tag: str, *, dated: bool = False) -> TagAnswer | None:
         """Return the answer of an earlier check, None unless the listing of `candidate` shows that it is still true.

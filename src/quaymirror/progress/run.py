@@ -117,6 +117,8 @@ class RunProgress:
     retryable: int = 0
     """Failures that another run may not have."""
     last_failures: deque[FailedImage] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
+    notes: list[str] = field(default_factory=list)
+    """Notices that belong to the result."""
     last_notices: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
 
     work: dict[str, ImageWork] = field(default_factory=dict)
@@ -147,6 +149,8 @@ class RunProgress:
                 self.tags_expected += event.images
             case events.CheckFailed():
                 self._fail_check(event)
+            case events.TagsRejected():
+                self.rejected += event.rejected
             case events.CandidateSkipped():
                 self.candidates_skipped += 1
                 self.candidates_ruled_out += not event.looked_at
@@ -168,7 +172,7 @@ class RunProgress:
             case events.RetryScheduled() | events.HostPaused() | events.HostResumed() | events.HostPaced():
                 self.hosts.apply(event, self.clock())
             case events.Notice():
-                self.last_notices.append(one_line(event.message))
+                self._notice(event)
             case events.StopRequested():
                 self.stop_reason, self.by_signal = one_line(event.reason), event.by_signal
             case events.RunFinished():
@@ -248,6 +252,12 @@ class RunProgress:
             return self.finished.elapsed
 
         return 0.0 if self.began is None else max(0.0, now - self.began)
+
+    def _notice(self, event: events.Notice) -> None:
+        text = one_line(event.message)
+        self.last_notices.append(text)
+        if event.lasting and text not in self.notes and len(self.notes) < LAST_KEPT:
+            self.notes.append(text)
 
     def _start(self, event: events.ImageStarted) -> None:
         self.started += 1

@@ -72,6 +72,8 @@ class RegistryPusher:
         self._denied_is_absent = denied_is_absent
         # Content that seems absent is usually pushed. Where it counts as lost, only the registry itself may say so.
         self._is_evidence = is_evidence
+        self.takes_sparse: bool = True
+        """False if the registry has announced that it takes no index without all of its children."""
 
     @property
     def registry(self) -> str:
@@ -84,7 +86,7 @@ class RegistryPusher:
         :raises CredentialsRefused: if it doesn't, or requires credentials.
         """
         try:
-            await self._client.fetch(Request("/v2/", kind="manifests"), limit=_MAX_ANSWER, parse=_nothing)
+            self.takes_sparse = await self._fetch(Request("/v2/", kind="manifests"), _takes_sparse)
         except AccessDenied as error:
             raise CredentialsRefused(
                 f"the target {self.registry} rejects the credentials, or needs some: --dest-username, or an auth file",
@@ -349,6 +351,11 @@ class RegistryPusher:
 def _is_usual(response: Response) -> bool:
     """Return True if an answer to a push is the one that the specification names: 201, or 202 for an upload."""
     return response.status in (201, 202) and "Location" in response.headers
+
+
+def _takes_sparse(response: Response, _: bytes) -> bool:
+    """Return False if a Quay announces that it does not."""
+    return response.headers.get("X-Sparse-Manifest-Support", "").strip().lower() != "false"
 
 
 def _nothing(response: Response, body: bytes) -> None:

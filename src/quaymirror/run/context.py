@@ -18,6 +18,7 @@ from ..selection.selection import Selection
 from ..settings import Options
 from ..targets.kinds import TargetSpec
 from ..values import dataclass
+from .accepted import AcceptedFailures
 from .shared import Engine
 
 # The period of checks whether another run has ended.
@@ -78,6 +79,7 @@ class Run:
     started: float = field(default_factory=time.time)
     fatal: Failure | None = None
     empty: Failure | None = None
+    accepted: AcceptedFailures = field(default_factory=AcceptedFailures)
     is_waiting: bool = False
     failure: Failure | None = None
     close: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint

@@ -27,12 +27,12 @@ from .wiring import check_credentials, connect
 
 
 async def find_images(
-    selections: Selection | Sequence[Selection], options: Options, *, observer: Observer
+    selections: Selection | Sequence[Selection], options: Options, *, observer: Observer, strict: bool = True
 ) -> AsyncGenerator[PinnedImage]:
     """Iterate over the images of `selections`; see `quaymirror.discover`."""
     wanted = _checked(selections, options)
     async with connect(options, observer) as sources:
-        found = find_in_sources(sources, wanted, options, observer=observer, strict=True)
+        found = find_in_sources(sources, wanted, options, observer=observer, strict=strict)
         async with aclosing(found):
             async for image in found:
                 yield image

@@ -44,7 +44,7 @@ class ImageMirror:
 
         if isinstance(found, CandidateSkipped):
             self._outcome = Outcome(self.image.reference, Status.SKIPPED, reason=found.reason)
-        elif found.reference != self.image.reference:
+        elif found.reference != self.image.reference or found.is_sparse != self.image.is_sparse:
             yield ImageTransfer(found, context, slot)
 
     @contextmanager
@@ -59,7 +59,7 @@ class ImageMirror:
             if self._outcome is None:
                 self._outcome = Outcome(reference, Status.FAILED, error=Failure.of(error, phase=transfer.phase))
         else:
-            self._outcome = _success(transfer, moved=self._outcome is not None)
+            self._outcome = _success(transfer, moved=reference != self.image.reference)
 
     def outcome(self) -> Outcome:
         """Return the one outcome."""
@@ -73,10 +73,15 @@ class ImageMirror:
 
 def _success(transfer: ImageTransfer, *, moved: bool) -> Outcome:
     reference, plan, fetched = transfer.image.reference, transfer.plan, transfer.fetched_bytes
+    if transfer.stored is not None:
+        reference = reference.pinned(transfer.stored)
+
     if plan is None:
         return Outcome(reference, Status.UNCHANGED)
 
-    reason = _MOVED if moved or plan.moved else None
+    reasons = [_MOVED] * (moved or plan.moved) + [f"sparse: the source lacks {', '.join(plan.graph.missing)}"] * bool(
+        plan.graph.missing
+    )
     # Content that the target lost in the meantime was fetched twice.
     reused = max(0, plan.total_bytes - fetched)
-    return Outcome(reference, Status.MIRRORED, fetched, reused, reason=reason)
+    return Outcome(reference, Status.MIRRORED, fetched, reused, reason="; ".join(reasons) or None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -40,6 +40,7 @@ from ..settings import Options
 from ..store.records import Usage
 from ..text import counted
 from ..values import dataclass
+from .accepted import AcceptedFailures
 from .changes import Changes, compare, shrinkage
 from .context import Run
 
@@ -69,6 +70,8 @@ class Report:
     dry_run: bool = False
     allow_empty: bool = False
     allow_unmatched: bool = False
+    accepted: AcceptedFailures = field(default_factory=AcceptedFailures)
+    platforms: Sequence[str] = ()
 
     @property
     def outcomes(self) -> Sequence[Outcome]:
@@ -148,7 +151,7 @@ class Report:
         if self.fatal is not None:
             return self.fatal.message if self.exit_code is not ExitCode.OK else ""
 
-        if failures:
+        if failures and self.exit_code is not ExitCode.OK:
             more = f", and {self.progress.failed - 1:,} more" if self.progress.failed > 1 else ""
             return f"{failures[0].message}: {failures[0].name}{more}"
 
@@ -156,6 +159,16 @@ class Report:
             return f"stopped: {self.stopped}"
 
         return "" if not self.rejected else f"{counted(self.rejected, 'entry', 'entries')} of the listing unreadable"
+
+    @property
+    def _failed(self) -> Iterator[Outcome | CheckFailed]:
+        yield from (outcome for outcome in self.outcomes if outcome.status is Status.FAILED)
+        yield from self.failed_checks
+
+    @property
+    def accepted_failures(self) -> int:
+        """The number of failures that the user accepts."""
+        return sum(map(self.accepted.covers, self._failed))
 
     @property
     def _is_empty(self) -> bool:
@@ -178,7 +191,8 @@ class Report:
 
         # An unreadable entry of the listing may have been selected.
         is_lacking = self.unmatched and self.outcomes and not self.allow_unmatched
-        if self.progress.failed or self.rejected or is_lacking or not (self.complete or is_empty):
+        has_failed = any(not self.accepted.covers(failed) for failed in self._failed)
+        if has_failed or self.rejected or is_lacking or not (self.complete or is_empty):
             yield ExitCode.PARTIAL
 
         if (is_empty or not self.outcomes) and not self.allow_empty:
@@ -187,7 +201,8 @@ class Report:
     @property
     def _is_refused(self) -> bool:
         """True if no image could be mirrored, and denied access was the only reason."""
-        errors = [*(outcome.error for outcome in self.outcomes), *(check.error for check in self.failed_checks)]
+        images: list[Outcome | CheckFailed] = [*self.outcomes, *self.failed_checks]
+        errors = [image.error for image in images if not self.accepted.covers(image)]
         return bool(errors) and all(
             error is not None
             and error.is_a(AccessDenied, CredentialsRefused, RealmRefused)
@@ -198,7 +213,7 @@ class Report:
     def to_json(self) -> ReportJson:
         """Return the report as JSON values; docs/reference/report.schema.json describes the format."""
         selections = [selection_json(selection) for selection in self.selections]
-        outcomes = [*map(self._outcome, self.outcomes), *map(_failed_check, self.failed_checks)]
+        outcomes = [*map(self._outcome, self.outcomes), *map(self._failed_check, self.failed_checks)]
         return {
             "schema_version": REPORT_VERSION,
             "run_id": self.run_id,
@@ -246,7 +261,14 @@ class Report:
         if findings is not None:
             document["findings"] = list(findings)
 
+        if self.accepted.names(outcome):
+            document["accepted"] = True
+
         return document
+
+    def _failed_check(self, failed: CheckFailed) -> OutcomeJson:
+        document = _check_json(failed)
+        return {**document, "accepted": True} if self.accepted.names(failed) else document
 
 
 def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usage | None = None) -> Report:
@@ -267,6 +289,8 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usa
         dry_run=run.options.target.dry_run,
         allow_empty=run.options.discovery.allow_empty,
         allow_unmatched=run.options.discovery.allow_unmatched,
+        accepted=run.accepted,
+        platforms=[str(platform) for platform in run.options.discovery.platforms],
     )
     if not report.complete or run.fatal is not None:
         return report
@@ -336,7 +360,7 @@ def selection_json(selection: Selection) -> SelectionJson:
     return document
 
 
-def _failed_check(failed: CheckFailed) -> OutcomeJson:
+def _check_json(failed: CheckFailed) -> OutcomeJson:
     """Return a failed check in the form of an outcome, without the digest, which is unknown."""
     return {
         "reference": f"{failed.repository}:{failed.tag}",

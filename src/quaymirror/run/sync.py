@@ -23,8 +23,10 @@ from ..store.storage import Storage
 from ..targets.kinds import TargetContext, common_target
 from ..targets.layout import LayoutSpec
 from ..tasks import background
+from ..text import counted
 from ..transfer.target import Target
-from . import pruning
+from . import listing, pruning
+from .accepted import read_accepted
 from .context import Run, Stop
 from .exact_names import check_names
 from .report import Report, make_report
@@ -37,6 +39,8 @@ _TIME_IS_UP = "the time limit was reached"
 # A run ends this much after its time limit at the latest.
 _OVERTIME_SHARE = 0.1
 _MOST_OVERTIME_SECONDS = 600.0
+# Names that one notice has.
+_SHOWN = 5
 
 
 async def run_sync(
@@ -87,7 +91,11 @@ def make_run(
     check_credentials(selections, options)
     check_names(selections, options)
     pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
-    return Run(selections, options.replace(platforms=spec.wanted_platforms(options)), spec, engine, tuple(jobs))
+    listing.check(selections, options)
+    wanted = options.replace(platforms=spec.wanted_platforms(options))
+    run = Run(selections, wanted, spec, engine, tuple(jobs))
+    run.accepted = read_accepted(options.discovery.accept_failed)
+    return run
 
 
 async def mirror(run: Run) -> Report:
@@ -104,6 +112,10 @@ async def mirror(run: Run) -> Report:
                 if run.options.target.dry_run:
                     _show_readings(run)
 
+                if note := listing.anonymous(run.selections, run.options):
+                    run.emit(Notice(note, lasting=True))
+
+                history.tags.repositories |= await _mirrored_repositories(target)
                 async with _shared(run, target) as (engine, sources):
                     await Stages(run, engine, sources, target, history).run_all()
 
@@ -121,6 +133,7 @@ async def mirror(run: Run) -> Report:
             run.abort(error)
 
         report = make_report(run, history.earlier if history else None, time.monotonic() - begun, usage)
+        _note_results(run, report)
         if history is not None:
             await history.record(report)
 
@@ -137,6 +150,24 @@ async def _watch_clock(run: Run) -> None:
         run.stop.request(_TIME_IS_UP)
         await anyio.sleep(min(_MOST_OVERTIME_SECONDS, limit * _OVERTIME_SHARE))
         run.stop.at_once(_TIME_IS_UP)
+
+
+def _note_results(run: Run, report: Report) -> None:
+    """Report which failures are accepted, and which accepted ones did not happen."""
+    file = run.accepted.file
+    if report.accepted_failures:
+        run.emit(Notice(f"{counted(report.accepted_failures, 'failure')} accepted: see {file}", lasting=True))
+
+    if recovered := run.accepted.recovered(report.outcomes):
+        more = f" and {len(recovered) - _SHOWN:,} more" if len(recovered) > _SHOWN else ""
+        names = ", ".join(recovered[:_SHOWN])
+        run.emit(Notice(f"no failure any more: {names}{more}; remove from {file}", lasting=True))
+
+
+async def _mirrored_repositories(target: Target) -> set[str]:
+    """Return the repositories, with their registries, that the images of a layout are from."""
+    layout = target.prunable()
+    return set() if layout is None else await layout.use(lambda _, state: state.repositories())
 
 
 def _open(run: Run) -> AbstractAsyncContextManager[Target]:

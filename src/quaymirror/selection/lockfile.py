@@ -16,8 +16,10 @@ from .source import SourceAddress, is_source, parse_source
 _MAX_BYTES = 256 * 1024 * 1024
 
 
-def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> LockJson:
+def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]], platforms: Iterable[str] = ()) -> LockJson:
     """Return the lock of `runs`, each the source and the pinned references that were found there, as JSON values.
+
+    With one of the `platforms`, the digests are those of the images for it.
 
     :raises ConfigError: if they are of several sources: a lock file is for one.
     """
@@ -33,7 +35,8 @@ def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]]) -> LockJson:
     images: list[LockedImageJson] = [
         {"repository": name, "tag": tag, "digest": digest} for (name, tag), digest in sorted(found.items())
     ]
-    return {"lock_version": LOCK_VERSION, "server": servers.pop(), "images": images}
+    document: LockJson = {"lock_version": LOCK_VERSION, "server": servers.pop(), "images": images}
+    return {**document, "platforms": sorted(set(platforms))} if platforms else document
 
 
 def read_lock(file: Path) -> tuple[str | None, tuple[Selection, ...]]:

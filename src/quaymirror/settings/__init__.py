@@ -55,6 +55,7 @@ _WEEK = 7 * 86_400.0
 _MOST_KEPT = 100_000
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _FILTER = re.compile(r"[a-z][a-z0-9-]*(?:[:?].*)?")
+_NOTHING = re.compile("0+[smhdw]?")
 _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 
@@ -75,7 +76,7 @@ def _seconds(text: str) -> float:
 
 
 def _seconds_or_none(text: str) -> float:
-    return 0.0 if text == "0" else _seconds(text)
+    return 0.0 if _NOTHING.fullmatch(text) else _seconds(text)
 
 
 def _ping_url(text: str) -> None:
@@ -321,6 +322,10 @@ class DiscoveryOptions(Group):
         most=100,
         commands=("push",),
     )
+    accept_failed: Path | None = option(
+        "FILE", "Images that may fail, one reference per line; globs work.", on_disk=existing_file
+    )
+    require_private: bool = flag("Fail unless the listing is made with an API token.", heading=SELECTION)
     allow_empty: bool = flag("Succeed if nothing is selected.", heading=SELECTION, commands=(*_ASK, "push"))
     allow_unmatched: bool = flag("Succeed if names or tags match nothing.", heading=SELECTION, commands=(*_ASK, "push"))
 

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from ..errors import MirrorDamaged, QuaymirrorError, Scope, StoreError
 from ..events import Notice, Observer, ignore
-from ..oci import Descriptor, Digest, Reference
+from ..oci import Descriptor, Digest, Reference, mediatype
 from . import fsops
 from .commits import GroupCommit
 from .executor import SerialExecutor
@@ -130,6 +130,11 @@ class OCILayout:
         """Return True if the pinned `reference` is complete under its name, for the same `platforms`."""
         return await self._executor.run(self._has_image, reference, platforms)
 
+    async def stored_digest(self, reference: Reference) -> Digest | None:
+        """Return the digest that the name of `reference` has in the index, None if it is missing."""
+        record = await self._executor.run(self._state.image, reference.name)
+        return None if record is None else record.root.digest
+
     async def missing_content(
         self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
     ) -> list[Descriptor]:
@@ -206,6 +211,10 @@ class OCILayout:
         self._report_replacement(record, reference)
         wanted = (reference.digest, reference.repository.registry, platforms)
         is_same = (record.source, record.registry, record.platforms) == wanted
+        if record.root.digest == reference.digest and record.registry == reference.repository.registry:
+            # A lock file names the image for one platform itself.
+            is_same = is_same or record.root.media_type not in mediatype.INDEXES
+
         return is_same and all(self._reader.has(node) for node in record.contents)
 
     def _report_replacement(self, record: ImageRecord, reference: Reference) -> None:

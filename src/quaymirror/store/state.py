@@ -115,6 +115,11 @@ class State(SnapshotTables):
 
         return counts
 
+    def repositories(self) -> set[str]:
+        """Return the repositories, with their registries, that the recorded images are from."""
+        rows = self._query("SELECT registry, name FROM image JOIN version ON version.id = image.version")
+        return {f"{row['registry']}/{row['name'].partition('@')[0].rpartition(':')[0]}" for row in rows}
+
     def absent_images(self) -> list[AbsentImage]:
         """Return the recorded images that were not found any more, sorted by name."""
         query = """

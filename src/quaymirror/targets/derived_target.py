@@ -120,6 +120,9 @@ class DerivedTarget:
         name, tag = reference.repository.name, reference.tag or ""
         return receipt.identity == await self._workers.run(calls.identity, destination, name, tag) != ""
 
+    async def stored_digest(self, reference: Reference) -> None:
+        """Return None: derived images have digests of their own."""
+
     async def missing_content(
         self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None
     ) -> list[Descriptor]:

@@ -38,7 +38,10 @@ class RegistryTarget:
     The state says what earlier runs have pushed; it is trusted until the registry contradicts it.
     """
 
-    capabilities: Capabilities = Capabilities()
+    @property
+    def capabilities(self) -> Capabilities:
+        """The properties of the registry, as far as it has announced them."""
+        return Capabilities(takes_sparse=self._registry.takes_sparse)
 
     def __init__(
         self,
@@ -134,6 +137,11 @@ class RegistryTarget:
 
         self._tags.pop(place, None)
         return True
+
+    async def stored_digest(self, reference: Reference) -> Digest | None:
+        """Return the digest that was pushed for `reference`, None if no run recorded one."""
+        record = await self._serial.run(self._state.image, reference.name)
+        return None if record is None else record.root.digest
 
     async def missing_content(
         self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None

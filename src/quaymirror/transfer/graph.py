@@ -21,13 +21,25 @@ class ImageGraph:
     """The content of one image.
 
     `nodes` are the manifests by digest. `referrers` are manifests whose subject is `root` or one below it, by the
-    digest of the subject. `children` are children of an index that the registry has as blobs.
+    digest of the subject. `children` are children of an index that the registry has as blobs, `missing` the platforms
+    that the source lacks of an index which it declares to be sparse.
     """
 
     root: Node
     nodes: Mapping[Digest, Node]
     children: Mapping[Digest, Descriptor] = field(default_factory=dict)
     referrers: Mapping[Digest, tuple[Node, ...]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def is_sparse(self) -> bool:
+        """True if the root is an index that has not all of its children here."""
+        if not isinstance(self.root, Index):
+            return False
+
+        return any(
+            child.digest not in self.nodes and child.digest not in self.children for child in self.root.manifests
+        )
 
     def walk(self) -> tuple[Node, ...]:
         """Return all manifests, each once, in the order to store them: children, the parent, then its referrers.
@@ -66,7 +78,8 @@ def platforms_key(platforms: Iterable[Platform]) -> str:
 class GraphReader:
     """Reads the graph of one image; manifests that the target has come from there, by `read_stored`.
 
-    `moved` is True if the tag points elsewhere by now, or nowhere.
+    `moved` is True if the tag points elsewhere by now, or nowhere. `missing` are the platforms that the source lacks,
+    of an index that it declares to be sparse.
     """
 
     reference: Reference
@@ -74,7 +87,9 @@ class GraphReader:
     read_stored: Callable[[Digest], Awaitable[bytes | None]]
     platforms: Sequence[Platform]
     meters: Meters
+    is_sparse: bool = False
     moved: bool = False
+    missing: list[str] = field(default_factory=list)
     _found: dict[Digest, Node] = field(default_factory=dict)
     _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
     _children: int = 0
@@ -96,7 +111,7 @@ class GraphReader:
                 root = await self._node(chosen[0])
 
         await self._descend(root, depth=1)
-        graph = ImageGraph(root, self._found, self._blobs)
+        graph = ImageGraph(root, self._found, self._blobs, missing=tuple(sorted(self.missing)))
         count = len(graph.blobs())
         if count > manifest.MAX_IMAGE_BLOBS:
             raise UnsupportedContent(f"{self.reference}: {count:,} blobs; the limit is {manifest.MAX_IMAGE_BLOBS:,}")
@@ -159,13 +174,25 @@ class GraphReader:
                 raise NotFound(f"{child.digest} is too large for a manifest")
 
             node = await self._node(child)
-        except NotFound:
+        except NotFound as error:
             if child.is_manifest:
-                raise
-
-            self._blobs[child.digest] = child
+                self._miss(child, error)
+            else:
+                self._blobs[child.digest] = child
         else:
             await self._descend(node, depth=depth)
+
+    def _miss(self, child: Descriptor, error: NotFound) -> None:
+        """Leave out a child of an index that its source declares to be sparse.
+
+        :raises NotFound: if the source has not declared that.
+        """
+        name = str(child.platform or child.digest)
+        if not self.is_sparse:
+            message = f"{error.message}: the source lacks {name} of the index; --platform mirrors the others"
+            raise error.replace(message)
+
+        self.missing.append(name)
 
     def _chosen(self, index: Index) -> tuple[Descriptor, ...]:
         chosen = tuple(
@@ -174,7 +201,8 @@ class GraphReader:
             if child.platform is not None and any(child.platform.matches(wanted) for wanted in self.platforms)
         )
         if not chosen:
-            raise PlatformNotFound(f"{self.reference.name} is not available for {platforms_key(self.platforms)}")
+            # Reasons are counted, so the name of the image is not in it.
+            raise PlatformNotFound(f"not available for {platforms_key(self.platforms)}")
 
         return chosen
 

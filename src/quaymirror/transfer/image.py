@@ -9,7 +9,16 @@ from dataclasses import field
 from functools import partial
 
 from ..catalog.base import PinnedImage
-from ..errors import ContentMissing, Failure, Phase, QuaymirrorError, Scope, Side, most_severe
+from ..errors import (
+    ContentMissing,
+    Failure,
+    Phase,
+    QuaymirrorError,
+    Scope,
+    Side,
+    UnsupportedContent,
+    most_severe,
+)
 from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Manifest, Node
@@ -93,6 +102,8 @@ class ImageTransfer:
     """The content of the image; None if the target has it already."""
     phase: Phase = Phase.RESOLVE
     fetched_bytes: int = 0
+    stored: Digest | None = None
+    """The digest in the target, if it can be another one than the tag's: with one platform that of the image for it."""
     _named: Reference = field(init=False)
     """The image under its name in the target."""
     _own: set[Digest] = field(default_factory=set)
@@ -108,11 +119,21 @@ class ImageTransfer:
         context, reference = self.context, self.image.reference
         self._named = context.renames.apply(reference)
         if await context.target.has_image(self._named, platforms_key(context.platforms)):
+            if len(context.platforms) == 1:
+                self.stored = await context.target.stored_digest(self._named)
+
             return
 
         for is_last in (False, True):
             self.phase = Phase.RESOLVE
             self.plan = await self._make_plan()
+            self.stored = self.plan.graph.root.descriptor.digest
+            if self.plan.graph.is_sparse and not context.target.capabilities.takes_sparse:
+                raise UnsupportedContent(
+                    "the target takes no index without all of its children: mirror one --platform, or all of them",
+                    side=Side.TARGET,
+                )
+
             if context.counted is not None:
                 self.fetched_bytes = self._count(self.plan, context.counted)
                 return
@@ -135,7 +156,14 @@ class ImageTransfer:
 
     async def _make_plan(self) -> ImagePlan:
         context, target = self.context, self.context.target
-        reader = GraphReader(self._reference, context.source, target.read_manifest, context.platforms, context.meters)
+        reader = GraphReader(
+            self._reference,
+            context.source,
+            target.read_manifest,
+            context.platforms,
+            context.meters,
+            self.image.is_sparse,
+        )
         graph = await reader.read()
         plan = ImagePlan(graph, graph.walk(), graph.blobs())
         missing = await target.missing_content(self._named, plan.contents, root=graph.root.descriptor)

@@ -29,6 +29,8 @@ class Capabilities:
     """Damaged content can be found by its hash and fetched again."""
     staging: bool = False
     """Blobs occupy temporary space until their image is complete."""
+    takes_sparse: bool = True
+    """An index may lack some of its children."""
     atomic_publish: bool = True
     """An image appears under its name complete, or not at all."""
 
@@ -55,6 +57,9 @@ class Target(Protocol):
 
     async def has_image(self, reference: Reference, platforms: str) -> bool:
         """Return True if the pinned `reference` is present, complete and under its name."""
+
+    async def stored_digest(self, reference: Reference) -> Digest | None:
+        """Return the digest under which the image is stored, None if it can't be told."""
 
     async def missing_content(
         self, reference: Reference, nodes: Sequence[Descriptor], *, root: Descriptor | None = None

@@ -20,7 +20,7 @@ def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
     if _found_nothing(progress):
         return []  # the error says all of it
 
-    parts = [_head(progress), _counts(progress), _failures(progress, verbose), _unmatched(progress)]
+    parts = [_head(progress), _counts(progress), _notes(progress), _failures(progress, verbose), _unmatched(progress)]
     blocks = [*parts, _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
@@ -89,6 +89,10 @@ def _bytes(progress: RunProgress) -> str:
     return f"{text}, in {human_duration(elapsed)} ({human_rate(fetched / elapsed)})" if elapsed > 0 else text
 
 
+def _notes(progress: RunProgress) -> list[str]:
+    return ["notes:", *(f"  {note}" for note in progress.notes)] if progress.notes else []
+
+
 def _failures(progress: RunProgress, verbose: bool) -> list[str]:
     """Return the reasons, each with the images that failed for it."""
     if not progress.failures:
@@ -123,7 +127,7 @@ def _advice(progress: RunProgress) -> list[str]:
     return [
         "run it without --dry-run to mirror this" if progress.is_dry_run and code is ExitCode.OK else "",
         "the listing broke off: images that are not named here may be missing" if progress.listing_broke_off else "",
-        f"{unread} of the listing could not be read, selected or not" if progress.rejected else "",
+        f"{unread} of the source could not be read, selected or not" if progress.rejected else "",
         # An error is a line of its own.
         f"the run was stopped before its end: {progress.stop_reason}" if stopped and error is None else "",
         _ALLOW if progress.unmatched and code is ExitCode.PARTIAL else "",

@@ -68,6 +68,8 @@ VALUES = {
     "expect_at_least": ("3", "3.5"),
     "max_missing": ("5", "101"),
     "allow_empty": FLAG,
+    "accept_failed": ("file", "missing"),
+    "require_private": FLAG,
     "prune": FLAG,
     "grace": ("0", "now"),
     "max_delete": ("50", "-5"),

@@ -25,6 +25,7 @@ EVERY_EVENT: list[events.Event] = [
     events.CandidateChecked("kolla/nova", 1),
     events.TagChecked(NOVA),
     events.CheckFailed("quay.io/kolla/x", "2025.1-*", DOWN),
+    events.TagsRejected("kolla/x", 2),
     events.CandidateSkipped("kolla/old", "no such tag"),
     events.NameUnmatched("kolla/nvoa", ("kolla/nova",)),
     events.ImageQueued(NOVA),

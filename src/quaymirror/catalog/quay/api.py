@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from ...errors import AccessDenied, CredentialsRefused, NotFound, Unavailable
+from ...errors import (
+    AccessDenied,
+    CredentialsRefused,
+    NotFound,
+    QuaymirrorError,
+    Scope,
+    ServiceError,
+    Unavailable,
+)
 from ...http.client import Client
 from ...http.dates import parse_http_date
 from ...http.exchange import Request, Response
@@ -36,12 +44,45 @@ class QuayAPI:
         :raises CredentialsRefused: if the server shows no listing to anonymous clients, or to this token.
         """
         path = listing_path(organization, cursor)
+
+        def parse(answer: Response, body: bytes) -> ListingPage:
+            return parse_page(body, organization, at=_time(answer))
+
         try:
-            return await self._get(path, lambda answer, body: parse_page(body, organization, at=_time(answer)))
+            # A 404 that is no page of a proxy may come from a server without this API.
+            return await self._get(path, parse, accept_any_404=cursor is None)
+        except NotFound as error:
+            await self._explain_absence(organization, error)
+            return await self._get(path, parse)
+        except Unavailable as error:
+            if cursor is None and error.status in (200, 404):
+                await self._explain_absence(organization, error)
+
+            raise
         except AccessDenied as error:
             who = "this token" if self.has_token else "anonymous clients; --token-file would name an API token"
             message = f"the server does not show its repositories to {who}: {error.message}"
             raise CredentialsRefused(message, status=error.status) from None
+
+    async def _explain_absence(self, organization: str, error: ServiceError) -> None:
+        """Raise an error that names another kind of selection if the server is a registry; `error` is its answer."""
+        origin = self._client.origin
+        try:
+            is_registry = await self._client.fetch_once(
+                Request("/v2/", kind="api"), limit=MAX_ANSWER, parse=_is_registry
+            )
+        except AccessDenied as refusal:
+            is_registry = refusal.status == 401
+        except QuaymirrorError:
+            is_registry = False
+
+        if is_registry:
+            query = "" if origin.is_secure else "?insecure=true"
+            raise error.replace(
+                f"{origin.netloc} is a registry, but answers as one without Quay's API ({error.message}): "
+                f"name repositories as registry://{origin.netloc}/{organization}/REPO:TAG{query}",
+                scope=Scope.IMAGE,
+            )
 
     async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:
         """Return the living tag called `tag` of `repository` (with its organization); see `Catalog.tag`.
@@ -72,6 +113,11 @@ class QuayAPI:
             if self.has_token and error.status == 401:
                 # For a valid token the status would be 403 or 404.
                 raise CredentialsRefused(f"the API token is no longer accepted: {error.message}", status=401) from None
+
+            if self.has_token and "insufficient_scope" in error.codes:
+                raise error.replace(
+                    f"{error.message}; the API token needs the scope repo:read, and its user the right to read this"
+                ) from None
 
             raise
 
@@ -105,6 +151,10 @@ class QuayAPI:
     async def _get(self, path: str, parse: Callable[[Response, bytes], T], **more: Any) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"}, **more)
         return await self._client.fetch(request, limit=MAX_ANSWER, parse=parse)
+
+
+def _is_registry(answer: Response, body: bytes) -> bool:
+    return "Docker-Distribution-Api-Version" in answer.headers or body.strip() in (b"", b"{}", b"true")
 
 
 def listing_path(organization: str, cursor: str | None) -> str:

@@ -142,6 +142,8 @@ def _tag(entry: dict[str, Any]) -> Tag | str:
         start=_time(entry.get("start_ts")),
         size=size if type(size) is int and 0 <= size <= _LARGEST else None,
         expires=_time(entry.get("end_ts")),
+        is_index=is_index if isinstance(is_index := entry.get("is_manifest_list"), bool) else None,
+        is_sparse=entry.get("is_sparse") is True,
     )
 
 
