@@ -211,7 +211,7 @@ class OCILayout:
         self._report_replacement(record, reference)
         wanted = (reference.digest, reference.repository.registry, platforms)
         is_same = (record.source, record.registry, record.platforms) == wanted
-        if record.root.digest == reference.digest and record.registry == reference.repository.registry:
+        if (record.root.digest, record.registry, "") == wanted:
             # A lock file names the image for one platform itself.
             is_same = is_same or record.root.media_type not in mediatype.INDEXES
 
