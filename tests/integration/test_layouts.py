@@ -274,6 +274,16 @@ async def test_a_source_is_never_its_own_target_and_other_contradictions_are_usa
         assert message in done.stderr, words
 
 
+async def test_derived_images_have_the_organization_of_each_image(tmp_path: Path) -> None:
+    writer = layout(tmp_path / "layout", kolla_nova="a", other_nova="b")
+    report = await push(writer.root, f"tar://{tmp_path}/{{org}}/{{repo}}.tar", f"*:{TAG}")
+    assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.tar")} == {
+        "kolla/nova.tar",
+        "other/nova.tar",
+    }
+
+
 async def test_push_is_a_command_with_a_report_and_a_dry_run(tmp_path: Path) -> None:
     layout(tmp_path / "layout")
     done = await run("push", "layout", "copy", "kolla/n*:*", "--dry-run", "--progress", "plain", cwd=tmp_path, check=0)

@@ -79,6 +79,21 @@ async def test_two_sources_with_one_name_are_a_failure_of_the_second(tmp_path: P
         assert f"has the same name as {quay.url.removeprefix('http://')}/kolla/nova:{TAG}" in failed.error.message
 
 
+async def test_a_source_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
+    async with QuayServer(one_image("kolla", "nova", "nova")) as quay:
+        down = Selection.parse_uri("registry://127.0.0.1:1/*:latest?insecure=true")
+        notices: list[str] = []
+        report = await run_sync(
+            [down, Selection("kolla", tags=TAG)],
+            tmp_path / "mirror",
+            Options.of(server=quay.url, retries=0),
+            observer=lambda event: notices.append(str(event)),
+        )
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (1, ExitCode.UNAVAILABLE)
+        assert not report.is_whole
+        assert any("the other sources go on" in notice for notice in notices)
+
+
 async def test_a_username_is_for_one_host(tmp_path: Path) -> None:
     selections = [Selection("kolla"), Selection.parse_uri("registry://registry.example/kolla/nova:1")]
     options = Options.of(credentials=Credentials("robot", Secret("password")))

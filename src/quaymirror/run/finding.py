@@ -9,8 +9,8 @@ from ..catalog.base import PinnedImage
 from ..discovery.discover import discover
 from ..discovery.label_verdicts import LabelVerdicts
 from ..discovery.tag_cache import TagCache
-from ..errors import Failure, InvalidName, Phase, SelectionEmpty, TargetRefused
-from ..events import CheckFailed, Observer
+from ..errors import Failure, InvalidName, Phase, QuaymirrorError, SelectionEmpty, TargetRefused
+from ..events import CheckFailed, Notice, Observer
 from ..oci import Reference
 from ..selection.rename import Renames
 from ..selection.selection import Selection
@@ -32,38 +32,39 @@ async def find_in_sources(
 ) -> AsyncGenerator[PinnedImage]:
     """Iterate over the images of `selections`, one source after the other; see `discover`.
 
-    An image with the name of another one is a failed check. `verdicts` are those of earlier runs on labels.
+    An image with the name of another one is a failed check. `verdicts` are those of earlier runs on labels. Unless
+    `strict`, a source that fails does not end the others: its error comes at the end.
 
     :raises SelectionEmpty: if a selection matches nothing, after all others.
     :raises ConfigError: if a source can't be opened.
     :raises QuaymirrorError: if a listing breaks off, or nothing else can be found.
     """
-    empty: SelectionEmpty | None = None
-    missing: SelectionEmpty | None = None
-    names = _Names(observer, Renames(options.target.renames))
-    for source, of_it in by_source(selections).items():
-        services = await sources.open(source)
-        registry = options.source.address_of(of_it[0]).registry_name
-        labels = LabelFilter(services.source, options.discovery.platforms, verdicts or LabelVerdicts())
-        found = discover(
-            of_it, services.catalog, registry, cache=cache, observer=observer, strict=strict, labels=labels.check
-        )
+    names, errors = _Names(observer, Renames(options.target.renames)), _Errors()
+    groups = by_source(selections)
+    for source, of_it in groups.items():
+        address = options.source.address_of(of_it[0])
+        registry = address.registry_name
         try:
+            services = await sources.open(source)
+            labels = LabelFilter(services.source, options.discovery.platforms, verdicts or LabelVerdicts())
+            found = discover(
+                of_it, services.catalog, registry, cache=cache, observer=observer, strict=strict, labels=labels.check
+            )
             async with aclosing(found):
                 async for image in found:
                     if names.claim(image):
                         yield image
         except SelectionEmpty as error:
-            if all(selection.exact for selection in of_it):
-                missing = missing or error
-            else:
-                empty = empty or error
+            errors.add_empty(error, of_it)
+        except QuaymirrorError as error:
+            if strict or len(groups) == 1:
+                raise
 
-    if names.is_empty:
-        empty = empty or missing
+            observer(Notice(f"{address}: {error.message}; the other sources go on"))
+            errors.failure = errors.failure or error
 
-    if empty is not None:
-        raise empty
+    if error := errors.first(is_empty=names.is_empty):
+        raise error
 
 
 def by_source(selections: Iterable[Selection]) -> dict[SourceAddress | None, list[Selection]]:
@@ -79,6 +80,26 @@ def advice(reference: Reference) -> str:
     """Return the option that gives `reference` a name of its own."""
     repository = reference.repository
     return f"--rename '{repository}={repository.registry.partition(':')[0]}/{repository.name}' would separate them"
+
+
+class _Errors:
+    """The errors of sources that did not end the others."""
+
+    def __init__(self) -> None:
+        self.failure: QuaymirrorError | None = None
+        self._empty: SelectionEmpty | None = None
+        self._missing: SelectionEmpty | None = None
+
+    def add_empty(self, error: SelectionEmpty, selections: Iterable[Selection]) -> None:
+        """Record that `selections` match nothing. Exact images are reported one by one."""
+        if all(selection.exact for selection in selections):
+            self._missing = self._missing or error
+        else:
+            self._empty = self._empty or error
+
+    def first(self, *, is_empty: bool) -> QuaymirrorError | None:
+        """Return the error to raise, None without one; `is_empty` if no image was found at all."""
+        return self.failure or self._empty or (self._missing if is_empty else None)
 
 
 class _Names:

@@ -13,7 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from ..catalog.base import PinnedImage
 from ..discovery.checks import check_again
-from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, StoreError
+from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, Side, StoreError
 from ..events import CandidateSkipped, ImageFinished, ImageQueued, ImageStarted, Outcome, StopRequested
 from ..http.retry import before_waits
 from ..selection.rename import Renames
@@ -25,7 +25,7 @@ from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
 from ..values import dataclass
 from .context import Run
-from .finding import find_in_sources
+from .finding import by_source, find_in_sources
 from .mirror_image import ImageMirror
 from .run_history import RunHistory
 from .shared import Engine
@@ -107,7 +107,7 @@ class Stages:
         except SelectionEmpty as error:
             run.empty = Failure.of(error)
         except QuaymirrorError as error:
-            run.abort(error)
+            self._end(error)
 
         try:
             await self._history.save_tags()
@@ -189,7 +189,14 @@ class Stages:
         run, outcome = self._run, self._collapse_repeated_error(outcome)
         run.emit(ImageFinished(outcome))
         if outcome.error is not None and outcome.error.scope is Scope.RUN:
-            run.abort(outcome.error.error())
+            self._end(outcome.error.error())
+
+    def _end(self, error: QuaymirrorError) -> None:
+        """End the run because of `error`; if that is one of several sources, the images of the others go on."""
+        if error.side is Side.SOURCE and len(by_source(self._run.selections)) > 1:
+            self._run.fail(error)
+        else:
+            self._run.abort(error)
 
     def _collapse_repeated_error(self, outcome: Outcome) -> Outcome:
         """Shorten a failure of the disk that has ended the run already: every image in flight fails with it."""

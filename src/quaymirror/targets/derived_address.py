@@ -99,7 +99,8 @@ def parse_derived(text: str, selection: Selection, options: Options) -> DerivedA
 
     host, path = _host_and_path(scheme, rest)
     if "{org}" in host + path or "{tag}" in host + path:
-        values = {"{org}": selection.organization} | ({"{tag}": selection.tags[0]} if selection.is_one_tag else {})
+        organization = {"{org}": selection.organization} if selection.organization else {}
+        values = organization | ({"{tag}": selection.tags[0]} if selection.is_one_tag else {})
         host, path = fill(host, values), fill(path, values)
 
     _check_elsewhere(host, path, selection, options)
@@ -208,9 +209,13 @@ def _platform(options: Options) -> Platform:
     return platforms[0]
 
 
+def _has_placeholder(part: str) -> bool:
+    return any(placeholder in part for placeholder in ("{org}", "{repo}", "{tag}"))
+
+
 def _directory_before(path: str, scheme: str) -> Path:
     """Return the common directory of all images: neither a placeholder nor the name of a file is in it."""
     parts = Path(path).parts
-    common = next((number for number, part in enumerate(parts) if "{repo}" in part or "{tag}" in part), len(parts))
+    common = next((number for number, part in enumerate(parts) if _has_placeholder(part)), len(parts))
     directory = Path(*parts[:common])
     return directory.parent if common == len(parts) and scheme != "dir" else directory
