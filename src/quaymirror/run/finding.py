@@ -63,8 +63,8 @@ async def find_in_sources(
             observer(Notice(f"{address}: {error.message}; the other sources go on"))
             errors.failure = errors.failure or error
 
-    if error := errors.first(is_empty=names.is_empty):
-        raise error
+    if (first := errors.first(is_empty=names.is_empty)) is not None:
+        raise first
 
 
 def by_source(selections: Iterable[Selection]) -> dict[SourceAddress | None, list[Selection]]:
