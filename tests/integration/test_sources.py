@@ -127,7 +127,6 @@ async def test_a_lock_file_of_another_source_leads_back_there(tmp_path: Path) ->
     [
         ("registry://", "not a registry"),
         ("registry://user:secret@host/a:b", "takes no credentials"),
-        ("registry://host/a:b?since=7d", "has no option 'since'"),
         ("registry://host/a:b?insecure=maybe", "insecure is true or false"),
         ("registry://host/[:b", "not a valid glob"),
         ("registry://host/a:b:c", "not a tag"),
