@@ -25,6 +25,7 @@ class ServerMetrics:
         self._seconds = Histogram(
             "quaymirror_serve_seconds", "Durations of requests.", ("kind",), buckets=_BUCKETS, registry=self._registry
         )
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._connections = Gauge("quaymirror_serve_connections", "Open connections.", registry=self._registry)
         self._images = Gauge("quaymirror_serve_images", "Published images.", ("mirror",), registry=self._registry)
         self._loaded = Gauge(
@@ -39,9 +40,14 @@ class ServerMetrics:
 
     def add(self, kind: str, record: Record) -> None:
         """Count a request."""
-        self._requests.labels(kind, str(record.status)).inc()
+        children = self._children.get((kind, record.status))
+        if children is None:  # looking them up takes longer than counting
+            children = self._requests.labels(kind, str(record.status)), self._seconds.labels(kind)
+            self._children[kind, record.status] = children
+
+        children[0].inc()
+        children[1].observe(record.seconds)
         self._bytes.inc(record.bytes)
-        self._seconds.labels(kind).observe(record.seconds)
 
     def text(self, connections: int) -> bytes:
         """Return all metrics in the text format."""
