@@ -565,3 +565,104 @@ async def test_an_import_that_is_killed_at_any_step_is_completed_by_the_next(
             assert done.code == 0, done.stderr
             assert layouts.names(far) == expected
             shutil.rmtree(far)
+
+
+async def test_a_docker_archive_is_imported_with_new_digests(near: Near, tmp_path: Path) -> None:
+    import peers
+
+    peers.require("skopeo")
+    name = min(layouts.names(near.path))
+    archive = tmp_path / "saved.tar"
+    peers.skopeo("copy", "--quiet", f"oci:{near.path}:{name}", f"docker-archive:{archive}:quay.io/{name}")
+    await run("import", "saved.tar", "far", "--fsync", "never", cwd=tmp_path, check=0)
+    assert list(layouts.names(tmp_path / "far")) == [name]
+    check_whole(tmp_path / "far", {})
+    assert (await quaymirror.verify(str(tmp_path / "far"), Options())).damages == ()
+    before, after = (peers.skopeo_inspect("--config", f"oci:{each}:{name}") for each in (near.path, tmp_path / "far"))
+    assert after["rootfs"] == before["rootfs"]
+
+
+async def test_an_oci_archive_is_imported(near: Near, tmp_path: Path) -> None:
+    archive = tmp_path / "layout.tar"
+    command = ["tar", "cf", str(archive), "-C", str(near.path), "oci-layout", "index.json", "blobs"]
+    subprocess.run(command, check=True)
+    await run("import", "layout.tar", "far", "--fsync", "never", cwd=tmp_path, check=0)
+    assert layouts.names(tmp_path / "far") == layouts.names(near.path)
+
+
+async def test_a_docker_archive_with_equal_layers_and_a_missing_one(tmp_path: Path) -> None:
+    import hashlib
+    import io
+
+    def write(path: Path, *, complete: bool) -> None:
+        layer = b"\0" * 10_240
+        config = json.dumps(
+            {"rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()] * 2}}
+        )
+        listed = [{"Config": "c.json", "RepoTags": ["quay.io/kolla/x:1"], "Layers": ["a/layer.tar", "b/layer.tar"]}]
+        with tarfile.open(path, "w") as tar:
+            for name, content in (("manifest.json", json.dumps(listed).encode()), ("c.json", config.encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+            member = tarfile.TarInfo("a/layer.tar")
+            member.size = len(layer)
+            tar.addfile(member, io.BytesIO(layer))
+            if complete:
+                link = tarfile.TarInfo("b/layer.tar")
+                link.type, link.linkname = tarfile.SYMTYPE, "../a/layer.tar"
+                tar.addfile(link)
+
+    write(tmp_path / "good.tar", complete=True)
+    await run("import", "good.tar", "far", cwd=tmp_path, check=0)
+    assert list(layouts.names(tmp_path / "far")) == ["kolla/x:1"]
+    write(tmp_path / "bad.tar", complete=False)
+    done = await run("import", "bad.tar", "far2", cwd=tmp_path, check=2)
+    assert "lacks 'b/layer.tar'" in done.stderr
+
+
+# ---- media
+
+
+@pytest.mark.parametrize("limit", [4 * MIB, 17 * MIB])
+async def test_a_medium_that_is_full_leaves_no_half_part(
+    large: list[Path], near: Near, tmp_path: Path, limit: int
+) -> None:
+    """The limit on the size of files stands for a file system such as FAT32, or a full one."""
+    import sys
+
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.argv[0] = 'quaymirror';"
+        "from quaymirror.cli.main import entry; entry()"
+    )
+    words = ["export", str(near.path), "--to", "small", "--media-size", "16MiB", "--fsync", "never"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    if limit < 16 * MIB:
+        assert done.returncode == 6
+        assert "file too large" in done.stderr.lower()
+        assert list((tmp_path / "small").iterdir()) == []
+    else:
+        assert done.returncode == 0
+
+
+async def test_a_fat32_medium_carries_the_parts(large: list[Path], near: Near, tmp_path: Path) -> None:
+    import peers
+
+    peers.require("mkfs.vfat", everywhere=False)
+    peers.require("mcopy", everywhere=False)
+    image = tmp_path / "usb.img"
+    with image.open("wb") as file:
+        file.truncate(64 * MIB)
+
+    subprocess.run(["mkfs.vfat", "-F", "32", str(image)], check=True, capture_output=True)
+    subprocess.run(["mcopy", "-i", str(image), *map(str, large), "::"], check=True)
+    back = tmp_path / "back"
+    back.mkdir()
+    subprocess.run(["mcopy", "-n", "-i", str(image), "::/*", str(back)], check=True)
+    assert (await receive([back], tmp_path / "far")).exit_code == 0
+    assert layouts.names(tmp_path / "far") == layouts.names(near.path)

@@ -191,7 +191,7 @@ def _no_json(path: Path) -> None:
         (Path.mkdir, 2, "no OCI image layout at"),
         (_gzip, 2, "run gunzip first"),
         (_other, 2, "it has another format"),
-        (_docker_archive, 2, "skopeo copy docker-archive:"),
+        (_docker_archive, 2, "manifest.json is not JSON"),
         (_no_index, 8, "index.json is missing"),
         (_mirror_without_index, 8, "--repair-state` writes it again"),
         (_no_json, 8, "is not JSON"),

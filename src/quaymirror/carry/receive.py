@@ -329,6 +329,19 @@ def _known(_: Storage, state: State) -> tuple[dict[str, ImageRecord], set[str]]:
     return {record.name: record for record in state.images()}, {hold.name for hold in state.holds()}
 
 
+def is_archive(path: Path) -> bool:
+    """Return True if `path` is a file that is no part of an export: an oci-archive or docker-archive, perhaps.
+
+    :raises StoreError: if it can't be read.
+    """
+    with fsops.local_errors("read", path):
+        if path.is_dir():
+            return False
+
+    with fsops.open_for_reading(path) as file:
+        return not is_part(file)
+
+
 def _open_all(parts: Sequence[Path], stack: ExitStack, problems: list[str]) -> list[PartReader]:
     """Open all parts; damaged ones are problems, unless all of them are.
 

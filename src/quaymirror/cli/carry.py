@@ -17,16 +17,19 @@ import click
 from ..carry.export import ExportOptions, ExportResult, export_mirror
 from ..carry.plan import parse_media_size
 from ..carry.progress import CarryProgress
-from ..carry.receive import ImportOptions, ImportResult, import_parts
+from ..carry.receive import ImportOptions, ImportResult, import_parts, is_archive
 from ..carry.take_stock import request_missing, take_inventory
 from ..errors import ConfigError, ExitCode
+from ..run.jobs import run_jobs
 from ..run.verify import layout_path
+from ..settings import OutputOptions
 from ..store.fsops import Fsync
 from ..tasks import background
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
+from .console import announced, report
 from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
-from .options import json_option
+from .options import json_option, make_job
 
 _PROGRESS_SECONDS = 5.0
 _PATH = click.Path(path_type=Path)
@@ -161,10 +164,16 @@ def import_(
     """Store the parts of an export, files or directories of them, in the mirror TARGET.
 
     Parts may come in any order, repeatedly, and from several exports. Each image appears as soon as it is complete.
+    A single PART may also be an oci-archive, or a docker-archive, whose images get new digests.
 
     \b
     quaymirror import /media/usb /srv/mirror --allowed-signers signers
     """
+    if len(parts) == 1 and is_archive(parts[0]):
+        jobs = [make_job({"organization": f"ocidir://{parts[0]}", "target": target, "fsync": fsync})]
+        with announced(OutputOptions()) as watch:
+            return report(OutputOptions(), anyio.run(run_jobs, jobs, watch))
+
     wanted = ImportOptions(
         allowed_signers=allowed_signers,
         allow_unsigned=allow_unsigned,

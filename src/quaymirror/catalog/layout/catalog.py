@@ -21,7 +21,8 @@ from ...untrusted import InvalidDocument
 from ..base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, Traits
 from ..kinds import CatalogKind, Services, SourceAccess
 from .entries import LayoutImages, parse_images
-from .files import LayoutFiles, check_layout, open_files, read, read_content
+from .files import LayoutFiles, check_layout, read, read_content
+from .opening import open_files
 from .puller import LayoutPuller
 
 _TRAITS = Traits("ocidir://", has_dates=False, shows_absence=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -20,11 +22,12 @@ _GZIP, _ZSTD, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Consecutive bytes of a file: `size` of them from `start` on."""
+    """Consecutive bytes of a file: `size` of them from `start` on; or `content` that is in no file."""
 
-    path: Path
+    path: Path | None
     start: int
     size: int
+    content: bytes = b""
 
 
 class LayoutFiles(Protocol):
@@ -73,6 +76,11 @@ class ArchiveFiles:
             self._members[name] = Location(self._path, member.offset_data, member.size)
         elif member.islnk() and (target := self._members.get(member.linkname.removeprefix("./"))):
             self._members[name] = target
+        elif member.issym():
+            # `docker save` stores equal layers once.
+            target_name = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+            if target := self._members.get(target_name):
+                self._members[name] = target
 
     def locate(self, key: str) -> Location | None:
         """Return where the bytes of a member are; see `LayoutFiles.locate`."""
@@ -94,23 +102,6 @@ def check_layout(path: Path) -> None:
 
     if is_file and (name := _named(path)):
         raise ConfigError(f"{path} is not an oci-archive: {name}")
-
-
-def open_files(path: Path) -> LayoutFiles:
-    """Return the files of the layout at `path`.
-
-    :raises ConfigError: if there is none.
-    """
-    if not path.is_file():
-        return DirectoryFiles(path)
-
-    files = ArchiveFiles(path)
-    if files.locate(INDEX) is None:
-        is_docker = files.locate("manifest.json") is not None
-        advice = f"; `skopeo copy docker-archive:{path} oci-archive:FILE` converts it" if is_docker else ""
-        raise ConfigError(f"{path} is {'a docker-archive' if is_docker else 'a tar file'} without {INDEX}{advice}")
-
-    return files
 
 
 def read(files: LayoutFiles, key: str, limit: int) -> bytes | None:
@@ -142,6 +133,10 @@ def read_content(files: LayoutFiles, digest: Digest, limit: int) -> bytes | None
 @contextmanager
 def opened(place: Location, offset: int = 0) -> Iterator[BinaryIO]:
     """Open a file for reading during the context, at `offset` of its bytes."""
+    if place.path is None:
+        yield BytesIO(place.content[offset:])
+        return
+
     with open_for_reading(place.path) as file:
         file.seek(place.start + offset)
         yield file
