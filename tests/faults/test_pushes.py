@@ -13,6 +13,7 @@ import quaymirror
 from quaymirror import Options, Status
 from quaymirror.errors import ExitCode, Side
 from quaymirror.events import Event, Notice
+from quaymirror.progress.failed import FailedImage
 from quaymirror.run.report import Report
 from quaymirror.testing import CorruptBody, CutBody, Fault, IgnoreRange, QuayServer, make_image, make_layer
 
@@ -256,3 +257,27 @@ async def test_one_token_is_requested_for_several_repositories_and_covers_mounts
         assert server.blob_bytes() == sum(
             len(data) for data in {digest: blob.data for i in images for digest, blob in i.all_blobs().items()}.values()
         )
+
+
+REASONS = {
+    "a quota": ("PUT", UPLOADS, 403, "Quota has been exceeded", "writing is forbidden"),
+    "no project": ("POST", UPLOADS, 404, "project mirror not found", "create its project"),
+    "a media type": ("PUT", "/manifests/", 415, "no such type here", "this media type"),
+    "no permission": ("POST", UPLOADS, 401, "action: push", "no permission to write"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+async def test_the_sentence_of_the_registry_is_one_reason_for_all_images(name: str, tmp_path: Path) -> None:
+    method, path, status, sentence, words = REASONS[name]
+    images = [small_image(str(number)) for number in range(3)]
+    async with QuayServer(organization(*images)) as server, Receiver() as target:
+        target.breakages.append(Breakage(method, path, refuse(status, text=sentence), nth=0))
+        report = await push(server, target, tmp_path)
+
+    (reason,) = {str(FailedImage.of(outcome)) for outcome in report.outcomes}
+    assert reason.startswith("target: ")
+    assert words in reason
+    assert sentence in reason
+    advice = {outcome.error.advice for outcome in report.outcomes if outcome.error}
+    assert all("--dest-username" in one for one in advice) is (name == "no permission")

@@ -51,14 +51,14 @@ class Breakage:
         return self.nth in (0, self.seen)
 
 
-def refusal(status: int, code: str) -> web.Response:
+def refusal(status: int, code: str, text: str = "no") -> web.Response:
     """Return an error as registries word it."""
-    return web.json_response({"errors": [{"code": code, "message": "no", "detail": {}}]}, status=status)
+    return web.json_response({"errors": [{"code": code, "message": text, "detail": {}}]}, status=status)
 
 
-def refuse(status: int, code: str = "DENIED") -> Reaction:
+def refuse(status: int, code: str = "DENIED", text: str = "no") -> Reaction:
     """Answer with an error of a registry."""
-    return lambda _: refusal(status, code)
+    return lambda _: refusal(status, code, text)
 
 
 class Receiver:

@@ -186,8 +186,11 @@ class Failure:
     def advice(self) -> str:
         """Advice on what to do next, "" if nothing in particular."""
         advice = self.kind.advice or (self.exit_code.advice if self.scope is Scope.RUN else "")
-        is_access = self.side is Side.TARGET and advice == ExitCode.CREDENTIALS.advice
-        return _TARGET_ACCESS if is_access else advice
+        if self.side is Side.TARGET and advice == ExitCode.CREDENTIALS.advice:
+            # With 403, other credentials help less often: the reason can be a quota.
+            return "" if self.status == 403 else _TARGET_ACCESS
+
+        return advice
 
 
 T = TypeVar("T", ExitCode, QuaymirrorError, Failure)

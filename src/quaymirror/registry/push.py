@@ -200,7 +200,7 @@ class RegistryPusher:
         """
         separator = "&" if "?" in upload.location else "?"
         path = f"{upload.location}{separator}digest={quote(str(blob.digest))}"
-        with refusals(f"{upload.repository}: blob {blob.digest.short}"):
+        with refusals(f"{upload.repository}@{blob.digest}"):
             request = self._upload_request(upload, "PUT", path, body, length)
             is_usual = await self._once(request, lambda response, _: _is_usual(response))
 

@@ -24,7 +24,7 @@ _WORDS = {
     400: "the target rejects it",
     401: "no permission to write to this repository",
     403: "writing is forbidden: permission, quota, or read-only",
-    404: "repository not found at the target",
+    404: "repository not found at the target: create its project or organization there",
     405: "the target accepts no uploads: is it read-only?",
     409: "the tag is immutable at the target",
     413: "it is too large for the target",
@@ -65,11 +65,17 @@ def refusal_of_foreign_layers(error: ServiceError) -> ServiceError:
     if not error.codes & _CONTENT_MISSING or error.status not in _FOREIGN_REFUSED:
         return error
 
+    url = error.message.partition(": ")[0]
     return ForeignLayersRefused(
-        f"the target refuses its foreign layers, which have URLs elsewhere ({error.message}): allow these URLs at the "
-        "target (docker-registry: validation.manifests.urls.allow), or leave the image out (--exclude)",
+        f"{url}: the target refuses its foreign layers, which have URLs elsewhere ({_answer(error)}): allow these URLs "
+        "there (docker-registry: validation.manifests.urls.allow), or leave the image out (--exclude)",
         status=error.status,
     )
+
+
+def _answer(error: ServiceError) -> str:
+    """Return the status and the registry's sentence, without the URL that the message begins with."""
+    return error.message.partition(": ")[2] or error.message
 
 
 @contextmanager
@@ -87,7 +93,8 @@ def refusals(what: str) -> Iterator[None]:
         if error.scope is not Scope.IMAGE or isinstance(error, NotGranted | ForeignLayersRefused):
             raise
 
-        message = f"{what}: {_WORDS.get(error.status, 'the target rejects it')} ({error.message})"
+        # Images that fail for one reason have the same text after the first colon.
+        message = f"{what}: {_WORDS.get(error.status, 'the target rejects it')} ({_answer(error)})"
         if error.codes & _CONTENT_MISSING and error.status in (400, 404):
             raise ContentMissing(message, status=error.status, codes=error.codes) from None
 
