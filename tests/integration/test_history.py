@@ -12,6 +12,7 @@ import pytest
 from commands import run
 from organizations import TAG, kolla, small_image
 
+from quaymirror import Job, Selection, job_statuses
 from quaymirror.events import ChangeCounts
 from quaymirror.store.history import History
 from quaymirror.store.records import PastRun, Usage
@@ -186,15 +187,24 @@ def test_400_nights_take_bounded_space(tmp_path: Path) -> None:
         {"reference": f"quay.io/kolla/image-{number}:{TAG}", "digest": f"sha256:{number * 7919**9:064x}"[:71]}
         for number in range(500)
     ]
-    past, _ = History.open(tmp_path)
+    job = Job((Selection("kolla"),), str(tmp_path / "mirror"), names=("nightly",))
+    home = job.state_directory
+    home.mkdir(parents=True)
+    past, _ = History.open(home)
     sizes = []
     with closing(past):
         for night in range(400):
-            past.begin(past_run(night))
+            run = past_run(night, jobs=("nightly",), exit_code=3 if night % 20 == 5 else 0)
+            past.begin(run)
             if night % 50 != 7:
-                past.record(past_run(night), {"outcomes": outcomes}, keep_seconds=100 * DAY)
+                past.record(run, {"outcomes": outcomes}, keep_seconds=100 * DAY)
 
-            sizes.append((tmp_path / "history.db").stat().st_size)
+            sizes.append((home / "history.db").stat().st_size)
+            if night % 50 in (5, 7, 8):
+                (status,) = job_statuses([job])
+                assert status.state == {5: "failed" if night % 20 == 5 else "ok", 7: "killed", 8: "ok"}[night % 50]
+                succeeded = night - {5: night % 20 == 5, 7: 1, 8: 0}[night % 50]
+                assert status.last_success == past_run(succeeded).started + 60
 
         runs = past.runs()
         assert len(runs) == 400

@@ -22,7 +22,7 @@ from quaymirror.run.sync import run_sync as mirror_all
 from quaymirror.secret import Secret
 from quaymirror.selection.selection import Pin
 from quaymirror.store import lock, state
-from quaymirror.store.prune import READER_SECONDS
+from quaymirror.store.prune import READER_SECONDS, PruneProgress
 from quaymirror.testing import Fault, QuayServer, Registry, ReplaceBody, bad_gateway
 
 EVERYTHING = Selection("kolla", "*", TAG)
@@ -357,3 +357,15 @@ async def test_an_invalid_entry_of_the_listing_may_be_any_image(tmp_path: Path, 
         assert report.rejected == 1
 
     assert len(layouts.names(mirror)) == 2
+
+
+async def test_the_progress_of_a_prune_is_known(tmp_path: Path) -> None:
+    registry, _ = kolla(3)
+    async with QuayServer(registry) as server:
+        await quaymirror.sync(EVERYTHING, tmp_path, Options.of(server=server.url))
+
+    progress = PruneProgress()
+    await quaymirror.prune_layout(tmp_path, PruneOptions(), dry_run=True, progress=progress)
+    assert progress == PruneProgress("reading manifests", 3, 3)
+    await quaymirror.prune_layout(tmp_path, PruneOptions(), dry_run=False, progress=progress)
+    assert progress == PruneProgress("deleting files", 0, 0)

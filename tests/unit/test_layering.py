@@ -195,6 +195,7 @@ INNER_LAYERS = {
         "display",
         "help",
         "messages",
+        "progress_line",
         "hints",
         "progress_file",
         "streams",

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
 from ..errors import DiscoveryIncomplete
+from ..events import Event
 from ..run.pruning import prune_layout, summary
 from ..run.verify import layout_path
-from ..settings import Options
+from ..settings import Options, PruneOptions
 from ..settings.register import field_values
-from ..store.prune import PrunePlan
+from ..store.prune import PrunePlan, PruneProgress
 from ..store.records import AbsentImage
 from ..text import counted, escape_controls, human_bytes, human_duration, local_time
 from .help import GroupedCommand, command_option, options
 from .messages import show_notice
 from .options import json_option, make_options
+from .progress_line import Counter, clear_line, progress_line
 
 
 @click.command(cls=GroupedCommand)
@@ -45,7 +48,7 @@ def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json:
         )
 
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
-    plan = anyio.run(partial(prune_layout, path, wanted, dry_run=True))
+    plan = anyio.run(partial(_prune, path, wanted, dry_run=True))
     _show(plan, as_json=as_json)
     excess = plan.excess(wanted.max_delete)
     if excess is not None:
@@ -56,9 +59,25 @@ def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json:
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0
 
-    done = anyio.run(partial(prune_layout, path, wanted, dry_run=False, observer=show_notice))
+    done = anyio.run(partial(_prune, path, wanted, dry_run=False))
     click.echo(_sentence(done, done=True), err=True)
     return 0
+
+
+async def _prune(path: Path, options: PruneOptions, *, dry_run: bool) -> PrunePlan:
+    progress = PruneProgress()
+    async with progress_line(partial(_update, progress)):
+        return await prune_layout(path, options, dry_run=dry_run, observer=_show_notice, progress=progress)
+
+
+def _show_notice(event: Event) -> None:
+    clear_line()
+    show_notice(event)
+
+
+def _update(progress: PruneProgress, counter: Counter) -> None:
+    counter.done, counter.total = progress.done, progress.total
+    counter.text = f"{progress.step}, {progress.done:,} of {progress.total:,}" if progress.total else progress.step
 
 
 def _forget(target: str, options: Options, *, is_dry_run: bool, as_json: bool) -> int:

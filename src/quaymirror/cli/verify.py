@@ -15,13 +15,11 @@ from ..run import verify as library
 from ..settings import Options
 from ..settings.spec import Heading
 from ..store.verify import Progress, Verification
-from ..tasks import background
 from ..text import counted, escape_controls, human_bytes
 from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .options import json_option, make_options
-
-_PROGRESS_SECONDS = 5.0
+from .progress_line import Counter, clear_line, progress_line
 
 
 @click.command(cls=GroupedCommand)
@@ -81,21 +79,17 @@ def show_verdict(result: Verification) -> ExitCode:
 
 async def _verify(target: str, options: Options, wanted: dict[str, bool]) -> Verification:
     progress = Progress()
-    async with background(partial(_show_progress, progress)):
+    async with progress_line(partial(_update, progress)):
         return await library.verify(target, options, **wanted, observer=_show, progress=progress)
 
 
-async def _show_progress(progress: Progress) -> None:
-    while True:
-        await anyio.sleep(_PROGRESS_SECONDS)
-        if progress.total_blobs:
-            say(
-                f"{progress.blobs:,} of {progress.total_blobs:,} blobs, "
-                f"{human_bytes(progress.bytes)} of {human_bytes(progress.total_bytes)}"
-            )
+def _update(progress: Progress, counter: Counter) -> None:
+    counter.done, counter.total, counter.is_bytes = progress.bytes, progress.total_bytes, True
+    counter.text = f"{progress.blobs:,} of {counted(progress.total_blobs, 'blob')}" if progress.total_blobs else ""
 
 
 def _show(event: Event) -> None:
+    clear_line()
     show_notice(event)
     if isinstance(event, BlobFinished):
         say(f"fetched again: {event.digest}")

@@ -28,7 +28,7 @@ from ..text import counted, human_bytes
 from ..transfer.target import PrunableTarget
 
 if TYPE_CHECKING:
-    from ..store.prune import PrunePlan
+    from ..store.prune import PrunePlan, PruneProgress
 
 
 async def record_absences(
@@ -61,7 +61,12 @@ async def record_absences(
     observer(Notice(f"pruned: {summary(plan, done=True)}"))
 
 
-async def carry_out(layout: PrunableTarget, options: PruneOptions, note: SnapshotNote | None = None) -> PrunePlan:
+async def carry_out(
+    layout: PrunableTarget,
+    options: PruneOptions,
+    note: SnapshotNote | None = None,
+    progress: PruneProgress | None = None,
+) -> PrunePlan:
     """Prune a layout that is open for writing, and return the plan that was carried out.
 
     A snapshot that this makes is described by `note`.
@@ -72,18 +77,27 @@ async def carry_out(layout: PrunableTarget, options: PruneOptions, note: Snapsho
 
     note = note or prune.PRUNED
     with layout.alone():
-        plan = await layout.use(_planning(options, note))
+        plan = await layout.use(_planning(options, note, progress))
         excess = plan.excess(options.max_delete)
         if excess is not None:
             raise DiscoveryIncomplete(excess)
 
-        await layout.use(partial(prune.carry_out, plan=plan, note=note))
+        await layout.use(partial(prune.carry_out, plan=plan, note=note, progress=progress))
 
     return plan
 
 
-async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, observer: Observer = ignore) -> PrunePlan:
+async def prune_layout(
+    path: Path,
+    options: PruneOptions,
+    *,
+    dry_run: bool,
+    observer: Observer = ignore,
+    progress: PruneProgress | None = None,
+) -> PrunePlan:
     """Prune the layout at `path`, and return the plan that was carried out, or would be in a dry run.
+
+    `progress` is kept up to date in the meantime.
 
     :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted; a dry run
         does not check that.
@@ -96,11 +110,11 @@ async def prune_layout(path: Path, options: PruneOptions, *, dry_run: bool, obse
         from ..store import prune
 
         async with OCILayout.inspect(path) as layout:
-            return await layout.use(_planning(options, prune.PRUNED))
+            return await layout.use(_planning(options, prune.PRUNED, progress))
 
     async with OCILayout.open(path, observer=observer) as layout:
         started = time.time()
-        plan = await carry_out(layout, options)
+        plan = await carry_out(layout, options, progress=progress)
         await anyio.to_thread.run_sync(partial(_record_prune, path, plan, started, observer))
         return plan
 
@@ -129,10 +143,12 @@ def _record_prune(path: Path, plan: PrunePlan, started: float, observer: Observe
         observer(Notice(f"this prune is not in the history: {error.message}"))
 
 
-def _planning(options: PruneOptions, note: SnapshotNote) -> Callable[[Storage, State], PrunePlan]:
+def _planning(
+    options: PruneOptions, note: SnapshotNote, progress: PruneProgress | None
+) -> Callable[[Storage, State], PrunePlan]:
     from ..store import prune
 
-    return partial(prune.make_plan, grace=options.grace, retention=options.retention, note=note)
+    return partial(prune.make_plan, grace=options.grace, retention=options.retention, note=note, progress=progress)
 
 
 def check(selections: Sequence[Selection], options: Options, *, is_prunable: bool) -> None:

@@ -115,8 +115,27 @@ def _absent_json(image: AbsentImage) -> GoneJson:
     return {"name": image.name, "digest": str(image.root), "gone_since": image.since}
 
 
+@dataclass(slots=True)
+class PruneProgress:
+    """The progress of a prune, for sampling: the current step, and how much of it is done. 0 in all: not known yet."""
+
+    step: str = ""
+    done: int = 0
+    total: int = 0
+
+    def begin(self, step: str, total: int) -> None:
+        """Begin a step."""
+        self.step, self.done, self.total = step, 0, total
+
+
 def make_plan(
-    storage: Storage, state: State, *, grace: float, retention: Retention, note: SnapshotNote = PRUNED
+    storage: Storage,
+    state: State,
+    *,
+    grace: float,
+    retention: Retention,
+    note: SnapshotNote = PRUNED,
+    progress: PruneProgress | None = None,
 ) -> PrunePlan:
     """Return the plan to delete images that have been missing at the source for `grace` seconds. It blocks.
 
@@ -133,7 +152,7 @@ def make_plan(
     kept = _leased(storage) | kept_for_imports
     names = {image.name for image in untag}
     drop = _dropped(state, names, retention, note)
-    needed = _needed(storage, state, names, drop)
+    needed = _needed(storage, state, names, drop, progress or PruneProgress())
     delay = min(grace, READER_SECONDS)
     noticed = state.orphans()
     remove: list[Orphan] = []
@@ -159,7 +178,13 @@ def make_plan(
     )
 
 
-def carry_out(storage: Storage, state: State, plan: PrunePlan, note: SnapshotNote = PRUNED) -> None:
+def carry_out(
+    storage: Storage,
+    state: State,
+    plan: PrunePlan,
+    note: SnapshotNote = PRUNED,
+    progress: PruneProgress | None = None,
+) -> None:
     """Carry out `plan`. The lock must have been held since it was made, without readers. It blocks.
 
     If images are deleted, or have changed since the latest snapshot, a snapshot is made that `note` describes.
@@ -184,6 +209,11 @@ def carry_out(storage: Storage, state: State, plan: PrunePlan, note: SnapshotNot
 
     for key in (*(partial.key for partial in plan.partials), *expired(storage)):
         storage.delete(key)
+    progress = progress or PruneProgress()
+    progress.begin("deleting files", len(plan.remove) + len(plan.partials))
+    for key in (*(blob_key(orphan.digest) for orphan in plan.remove), *(partial.key for partial in plan.partials)):
+        storage.delete(key)
+        progress.done += 1
 
 
 def _leased(storage: Storage) -> set[Digest]:
@@ -221,7 +251,11 @@ def _with_sizes(state: State, drop: Sequence[Snapshot]) -> tuple[DroppedSnapshot
 
 
 def _needed(
-    storage: Storage, state: State, without: Collection[str], without_snapshots: Sequence[Snapshot]
+    storage: Storage,
+    state: State,
+    without: Collection[str],
+    without_snapshots: Sequence[Snapshot],
+    progress: PruneProgress,
 ) -> set[Digest]:
     """Return the blobs that images except those in `without` need, by the index or the state: either may know more.
 
@@ -235,7 +269,10 @@ def _needed(
         if node.digest not in known:
             raise MirrorDamaged(f"{node.digest} in {storage} is missing or damaged: use verify --repair first")
 
-    for name, root in reader.index_entries():
+    entries = list(reader.index_entries())
+    progress.begin("reading manifests", len(entries))
+    for name, root in entries:
+        progress.done += 1
         if name not in without:
             needed.update(node.digest for node in reader.walk(root, unreadable))
 
