@@ -22,7 +22,7 @@ _BAR_CELLS = 20
 
 
 class Counter:
-    """What is done of a total, for sampling; in bytes, and in words for people."""
+    """A count of a total, for sampling, and the same in words for people; `is_bytes` if it counts bytes."""
 
     def __init__(self) -> None:
         self.text = ""

@@ -204,14 +204,14 @@ def carry_out(
     if names or plan.drop or set(orphans) != state.orphans().keys():
         state.forget_unneeded(orphans, now)
 
-    for orphan in plan.remove:
-        storage.delete(blob_key(orphan.digest))
-
-    for key in (*(partial.key for partial in plan.partials), *expired(storage)):
-        storage.delete(key)
     progress = progress or PruneProgress()
-    progress.begin("deleting files", len(plan.remove) + len(plan.partials))
-    for key in (*(blob_key(orphan.digest) for orphan in plan.remove), *(partial.key for partial in plan.partials)):
+    keys = [
+        *(blob_key(orphan.digest) for orphan in plan.remove),
+        *(partial.key for partial in plan.partials),
+        *expired(storage),
+    ]
+    progress.begin("deleting files", len(keys))
+    for key in keys:
         storage.delete(key)
         progress.done += 1
 
