@@ -244,3 +244,25 @@ def test_lists_of_other_tools_are_read(tool: str) -> None:
 def test_a_list_with_a_bad_line_says_which(content: str) -> None:
     with pytest.raises(ConfigError, match=r"^list(:1:)? "):
         parse_list(content.encode("latin-1"), "list", "quay.io")
+
+
+async def test_check_says_which_images_of_a_list_are_missing(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    (first, one), *_ = images.items()
+    (tmp_path / "have").write_text(f"kolla/{first}:{TAG}\nkolla/{first}@{one.digest}\n")
+    (tmp_path / "want").write_text(f"kolla/{first}:{TAG}\nkolla/none:1\nkolla/{first}@sha256:{'0' * 64}\n")
+    async with QuayServer(registry) as server, Receiver() as target:
+        for to in ("mirror", target.address):
+            options = ["--server", server.url, "--rename", "kolla/*=mine/*"]
+            sync = ["sync", "--images", "have", "--to", to, "--state", str(tmp_path / "state")]
+            await run(*sync, *options, cwd=tmp_path, check=0)
+            server.requests.clear()
+            found = await run("check", "--images", "have", to, *options, cwd=tmp_path, check=0)
+            lacking = await run("check", "--images", "want", to, *options, cwd=tmp_path, check=3)
+            assert not server.requests
+            assert found.stdout == ""
+            assert lacking.stdout.splitlines() == [
+                f"missing  {server.host}/kolla/none:1",
+                f"missing  {server.host}/kolla/{first}@sha256:{'0' * 64}",
+            ]
+            assert "3 images: 2 missing" in lacking.stderr

@@ -28,6 +28,7 @@ _COMMANDS = {
     "info": ("quaymirror.cli.info:info", "Show metadata of images: platform, layers, labels and more."),
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; report missing and damaged blobs."),
     "serve": ("quaymirror.cli.serve:serve", "Serve mirrors as a read-only registry, with pages for people."),
+    "check": ("quaymirror.cli.check:check", "Report which images of a list a mirror or a registry lacks."),
     "watch": ("quaymirror.cli.watch:watch", "Show the progress of a run in another process."),
     "history": ("quaymirror.cli.history:history", "Show earlier runs, and the images of one run."),
     "status": ("quaymirror.cli.status:status", "Show all jobs of a configuration file at a glance."),

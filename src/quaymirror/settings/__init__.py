@@ -47,6 +47,8 @@ REGISTRY_TARGET, LIMITS = Heading.REGISTRY_TARGET, Heading.LIMITS
 # The commands that ask the source, and those that pull from its registry.
 _ASK = ("list", "info", "verify")
 _PULL = ("list", "info", "verify", "prune")
+# Those that log in to a registry with the user's stored credentials.
+_LOGIN = (*_PULL, "push", "check")
 _READ = (*_ASK, "prune")
 _VERIFY = ("verify", "prune")
 # With less, the listing of a large organization would not arrive within its time limit.
@@ -125,7 +127,7 @@ class SourceOptions(Group):
         DEFAULT_SERVER,
         accept=parse_server,
         common=True,
-        commands=_READ,
+        commands=(*_READ, "check"),
     )
     api_token: Secret | None = None
     credentials: Credentials | None = None
@@ -162,13 +164,20 @@ class ClientOptions(Group):
 
     heading: ClassVar[Heading] = Heading.SOURCE
     authfile: Path | None = option(
-        "FILE", "Auth file to use instead of docker's and podman's.", on_disk=existing_file, commands=(*_PULL, "push")
+        "FILE",
+        "Auth file to use instead of docker's and podman's.",
+        on_disk=existing_file,
+        commands=_LOGIN,
     )
     allow_realms: tuple[str, ...] = option(
-        "--allow-realm HOST", "Trust the token service at this host, too.", (), accept=_realm, commands=(*_PULL, "push")
+        "--allow-realm HOST",
+        "Trust the token service at this host, too.",
+        (),
+        accept=_realm,
+        commands=_LOGIN,
     )
     cafile: Path | None = option(
-        "FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=(*_READ, "push")
+        "FILE", "CA certificates to trust, PEM.", on_disk=existing_file, commands=(*_READ, "push", "check")
     )
     retries: int = option(
         "N",
@@ -177,7 +186,7 @@ class ClientOptions(Group):
         heading=LIMITS,
         least=0,
         most=1000,
-        commands=(*_READ, "push"),
+        commands=(*_READ, "push", "check"),
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -197,7 +206,7 @@ class TargetOptions(Group):
         "Store images under another name: 'openstack.kolla/*=kolla/*'.",
         (),
         parse=Rename.parse,
-        commands=("verify", "push"),
+        commands=("verify", "push", "check"),
     )
     allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
     dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune", "export"))
@@ -216,7 +225,7 @@ class TargetOptions(Group):
         "Directory with certificates for the target (*.crt, *.cert, *.key).",
         on_disk=existing_directory,
         heading=REGISTRY_TARGET,
-        commands=_VERIFY,
+        commands=(*_VERIFY, "check"),
         both="cert_dir",
     )
     dest_tls_verify: bool = option(
@@ -224,7 +233,7 @@ class TargetOptions(Group):
         "Whether to verify the target's certificate.",
         True,
         heading=REGISTRY_TARGET,
-        commands=_VERIFY,
+        commands=(*_VERIFY, "check"),
         both="tls_verify",
     )
     state: Path | None = option(

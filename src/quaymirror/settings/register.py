@@ -31,7 +31,8 @@ def registry_host(text: str) -> None:
         raise ConfigError(f"not a registry: {text[:100]!r}; write HOST[:PORT]")
 
 
-_SELECT = {"heading": Heading.SELECTION, "only": True, "commands": ("sync", "list", "info")}
+_SELECTING = ("sync", "list", "info")
+_SELECT = {"heading": Heading.SELECTION, "only": True, "commands": _SELECTING}
 # A job has one of these keys.
 SUBJECTS = ("organization", "source", "images")
 # The selection of a job.
@@ -113,13 +114,13 @@ SELECTION = (
         common=True,
         has_variable=False,
         on_disk=list_file,
-        **_SELECT,
+        **(_SELECT | {"commands": (*_SELECTING, "check")}),
     ),
     declare(
         "--default-registry HOST",
         "Registry of lines of a list that name none; default: the server.",
         accept=registry_host,
-        **_SELECT,
+        **(_SELECT | {"commands": (*_SELECTING, "check")}),
     ),
     declare(
         "--since DATE|DURATION",
@@ -162,7 +163,8 @@ _WORDS = (
 )
 
 _PULL = {"heading": Heading.SOURCE, "commands": ("list", "info", "verify", "prune")}
-_PUSH = {"heading": Heading.REGISTRY_TARGET, "commands": ("verify", "prune")}
+_EITHER = {"heading": Heading.SOURCE, "commands": ("list", "info", "verify", "prune", "check")}
+_PUSH = {"heading": Heading.REGISTRY_TARGET, "commands": ("verify", "prune", "check")}
 # Options that give their value to a field of each side.
 _BOTH = (
     declare(
@@ -170,10 +172,10 @@ _BOTH = (
         "Directory with certificates for source and target.",
         kind=OptionType.PATH,
         on_disk=existing_directory,
-        **_PULL,
+        **_EITHER,
     ),
     declare(
-        "--tls-verify BOOL", "Whether to verify the certificates of source and target.", kind=OptionType.FLAG, **_PULL
+        "--tls-verify BOOL", "Whether to verify the certificates of source and target.", kind=OptionType.FLAG, **_EITHER
     ),
 )
 

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..events import Observer, ignore
 from ..http.client import Client
 from ..http.origin import Origin
-from ..oci import Platform
+from ..oci import Platform, Reference
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..settings import Options
@@ -87,6 +87,14 @@ class TargetSpec(ABC):
     @abstractmethod
     def inspect(self, context: TargetContext) -> AbstractAsyncContextManager[Target]:
         """Open the target for reading; it need not exist. Errors are as of `open`."""
+
+    async def has_images(self, context: TargetContext, references: Sequence[Reference]) -> list[bool]:
+        """Return for each of `references`, under its name in the target, if the target has it, with its digest if any.
+
+        :raises ConfigError: if that can't be told.
+        :raises QuaymirrorError: if the target can't be read.
+        """
+        raise ConfigError(f"{self} can't be checked: name a mirror (PATH) or a registry (registry://HOST)")
 
     async def verify(self, context: TargetContext) -> Verification:
         """Check everything that runs have left at the target.

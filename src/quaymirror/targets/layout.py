@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ConfigError
+from ..oci import Reference
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..settings import Options
 from ..store.layout import OCILayout
+from ..store.reader import LayoutReader
+from ..store.state import State
+from ..store.storage import Storage
 from ..transfer.target import Capabilities
 from ..values import dataclass
 from .kinds import TargetContext, TargetKind, TargetSpec
@@ -64,6 +69,24 @@ class LayoutSpec(TargetSpec):
     def inspect(self, _context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
         """Open the layout for reading; see `OCILayout.inspect`."""
         return LayoutTarget.inspect(self.path)
+
+    async def has_images(self, _context: TargetContext, references: Sequence[Reference]) -> list[bool]:
+        """Return if the layout has each image, by its state, or by its index for images of other tools."""
+
+        def look(storage: Storage, state: State) -> list[bool]:
+            entries = {name: node.digest for name, node in LayoutReader(storage).index_entries()}
+            records = {record.name: record.source for record in state.images()}
+            return [
+                reference.name in entries
+                and reference.digest in (None, entries[reference.name], records.get(reference.name))
+                for reference in references
+            ]
+
+        if not (self.path / "oci-layout").is_file():
+            raise ConfigError(f"no OCI image layout at {self.path}")
+
+        async with LayoutTarget.inspect(self.path) as layout:
+            return await layout.use(look)
 
     async def verify(self, _context: TargetContext) -> Verification:
         """Read and hash everything in the layout."""

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from ..oci import Reference
 from ..selection.selection import Selection
 from ..settings import Options
 from ..transfer.target import Capabilities
@@ -52,6 +53,12 @@ class RegistrySpec(TargetSpec):
         from .registry_target import RegistryTarget
 
         return RegistryTarget.open(self.address, context, read_only=read_only)
+
+    async def has_images(self, context: TargetContext, references: Sequence[Reference]) -> list[bool]:
+        """Return if the registry has each image, by one request for each."""
+        from .registry_verify import has_images
+
+        return await has_images(self.address, context, references)
 
     async def verify(self, context: TargetContext) -> Verification:
         """Ask the registry for everything that runs from here have pushed."""

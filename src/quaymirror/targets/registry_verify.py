@@ -91,6 +91,27 @@ async def in_batches(records: Sequence[ImageRecord], look: Callable[[ImageRecord
         await run_all(partial(look, record) for record in records[start : start + _AT_A_TIME])
 
 
+async def has_images(address: RegistryAddress, context: TargetContext, references: Sequence[Reference]) -> list[bool]:
+    """Return for each of `references` if the registry has it under its name, with its digest if it has one.
+
+    :raises QuaymirrorError: if the registry can't be used.
+    """
+    found: dict[Reference, bool] = {}
+    async with _checking(address, context) as check:
+
+        async def look(reference: Reference) -> None:
+            place = address.place(reference.name)
+            async with check.limit:
+                there = await check.registry.head_manifest(place.repository, place.tag or str(place.digest))
+
+            found[reference] = there is not None and reference.digest in (None, there.digest)
+
+        for start in range(0, len(references), _AT_A_TIME):
+            await run_all(partial(look, reference) for reference in references[start : start + _AT_A_TIME])
+
+    return [found[reference] for reference in references]
+
+
 @asynccontextmanager
 async def _checking(address: RegistryAddress, context: TargetContext) -> AsyncIterator[_Check]:
     async with context.connect(
