@@ -120,6 +120,15 @@ async def test_a_damaged_image_is_named_and_the_others_go_on(tmp_path: Path, dam
     assert "/copy" not in message
 
 
+async def test_images_without_tags_are_copied_under_their_digests(tmp_path: Path) -> None:
+    writer, image = layout(tmp_path / "layout"), small_image("pinned")
+    writer.add(f"kolla/nova@{image.digest}", image)
+    report = await push(writer.root, tmp_path / "copy")
+    assert (report.counts[Status.MIRRORED], report.exit_code) == (3, ExitCode.OK)
+    names = {entry["annotations"]["org.opencontainers.image.ref.name"] for entry in _index(tmp_path / "copy")}
+    assert f"kolla/nova@{image.digest}" in names
+
+
 async def test_entries_without_names_are_left_out_and_make_the_run_partial(tmp_path: Path) -> None:
     writer = layout(tmp_path / "layout")
     writer.add(None, small_image("nameless"))

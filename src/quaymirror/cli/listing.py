@@ -108,7 +108,7 @@ def _cells(image: PinnedImage) -> tuple[str, ...]:
     """Return the columns of an image. Quay does not know the size of an index, and most other catalogs know none."""
     row, unknown = _row(image), "multi-arch" if image.is_index else "-"
     return (
-        f"{row['repository']}:{row['tag']}",
+        image.reference.name,
         row["digest"],
         (row["updated"] or "-")[:19].replace("T", " "),
         human_bytes(row["size"]) if row["size"] is not None else unknown,

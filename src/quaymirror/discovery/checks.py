@@ -79,7 +79,9 @@ class Checker:
 
         images: list[PinnedImage] = []
         for tag in recent:
-            reference = Reference(candidate.repository, tag.name, tag.digest)
+            # An image that a layout names by its digest has no tag.
+            named = None if tag.name.startswith("@") else tag.name
+            reference = Reference(candidate.repository, named, tag.digest)
             image = PinnedImage(reference, tag.start, tag.size, selection.source, tag.is_index, tag.is_sparse)
             if len(images) == selection.newest:
                 break

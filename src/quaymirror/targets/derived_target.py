@@ -215,8 +215,11 @@ class DerivedTarget:
     def _claim(self, reference: Reference) -> Destination:
         """Return the destination of an image.
 
-        :raises EmitFailed: if it is that of another one: names may differ only in a `/`.
+        :raises EmitFailed: if it is that of another one: names may differ only in a `/`; or if the image has no tag.
         """
+        if reference.tag is None:
+            raise EmitFailed(f"{reference.name} has no tag, which a derived image needs")
+
         destination = self._address.destination(reference)
         unique = destination.path
         if destination.scheme == "dir":

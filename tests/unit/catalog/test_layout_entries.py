@@ -73,6 +73,7 @@ def test_a_tag_alone_needs_a_repository() -> None:
         entry(ref="UPPER/case:1"),
         entry(ref="a/b:" + "x" * 200),
         entry(ref="kolla/nova@sha256:" + "0" * 64),
+        entry(ref="kolla/nova@sha256:0"),
         entry(ref="") | {"size": -1},
         {"annotations": {REF: 7}, "mediaType": 1},
         {"annotations": []},
@@ -83,6 +84,15 @@ def test_entries_that_name_no_image_are_left_out(wrong: dict[str, Any]) -> None:
     assert [*found.images] == ["kolla/nova"]
     assert len(found.rejected) == 1
     assert len(found.rejected[0]) < 250
+
+
+def test_images_may_be_named_by_their_digests() -> None:
+    digest = str(Digest.of(b"x"))
+    names = {"ref": f"kolla/nova@{digest}", "full": f"quay.io/kolla/nova@{digest}"}
+    for given in (names, {"ref": names["ref"]}):
+        found = parse_images(index(entry(**given)), none)
+        assert found.rejected == []
+        assert [*found.images["kolla/nova"]] == [f"@{digest}"]
 
 
 def test_a_name_of_two_images_is_left_out_and_one_that_is_repeated_is_not() -> None:

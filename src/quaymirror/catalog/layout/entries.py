@@ -24,7 +24,10 @@ ReadIndex = Callable[[Digest], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """The name of an image: its registry ("" if unknown), repository ("" if only the tag is known), and tag."""
+    """The name of an image: its registry ("" if unknown), repository ("" if only the tag is known), and tag.
+
+    For an image that is named by its digest, `tag` is an `@` and the digest.
+    """
 
     registry: str
     repository: str
@@ -94,20 +97,17 @@ def _name_of(entry: Mapping[str, Any], repository: str) -> ImageName:
 
     :raises UnsupportedContent: if it has none that an image can have in a registry.
     """
-    digest, short, full = (
-        str(entry.get("digest"))[:100],
-        *(_annotation(entry, key) for key in (REF_NAME, CONTAINERD_NAME)),
-    )
+    short, full = _annotation(entry, REF_NAME), _annotation(entry, CONTAINERD_NAME)
+    digest = str(entry.get("digest"))[:150]
     if short is None and full is None:
         raise UnsupportedContent(f"an entry without a name: {digest}")
 
     # Other tools give one of these names, or both; then the full one tells the registry.
-    names = [name for text in (full, short) if text is not None and (name := parse_name(text)) is not None]
-    name = next((name for name in names if name.repository), None)
-    if name is not None and (short is None or full is None or _agree(short, name)):
+    own, whole = (_parsed(text, digest) for text in (short, full))
+    name = whole if whole is not None and whole.repository else own
+    if name is not None and name.repository and (short is None or full is None or _agree(short, name)):
         return name
 
-    own = parse_name(short or "")
     if own is None:
         raise UnsupportedContent(f"an impossible name: {(short or full or '')[:100]!r}")
 
@@ -119,21 +119,41 @@ def _name_of(entry: Mapping[str, Any], repository: str) -> ImageName:
     )
 
 
+def _parsed(text: str | None, digest: str) -> ImageName | None:
+    """Return the parts of a name, None if no image with this digest can be called like that."""
+    name = None if text is None else parse_name(text)
+    return None if name is None or name.tag not in (name.tag.lstrip("@"), f"@{digest}") else name
+
+
 def _agree(short: str, name: ImageName) -> bool:
     """Return True if the short name of an entry does not contradict its full one, `name`."""
-    return short in (name.tag, f"{name.repository}:{name.tag}", f"{name.registry}/{name.repository}:{name.tag}")
+    full = f"{name.repository}{name.tag if name.tag.startswith('@') else f':{name.tag}'}"
+    return short in (name.tag, full, f"{name.registry}/{full}")
 
 
 def parse_name(text: str) -> ImageName | None:
     """Return the parts of the name of an image, None if no image can be called like that."""
-    path, colon, tag = text.rpartition(":")
-    if not colon and is_tag(text):
+    if is_tag(text):
         return ImageName("", "", text)
+
+    path, mark, digest = text.partition("@")
+    path, _, tag = (path, ":", f"@{digest}") if mark else text.rpartition(":")
 
     host, slash, rest = path.partition("/")
     has_host = bool(slash) and is_registry_host(host) and _is_host(host, rest)
     registry, repository = (host, rest) if has_host else ("", path)
-    return ImageName(registry, repository, tag) if is_repository_name(repository) and is_tag(tag) else None
+    is_valid = is_repository_name(repository) and (is_digest(digest) if mark else is_tag(tag))
+    return ImageName(registry, repository, tag) if is_valid else None
+
+
+def is_digest(text: str) -> bool:
+    """Return True if `text` is a digest."""
+    try:
+        Digest.parse(text)
+    except InvalidName:
+        return False
+
+    return True
 
 
 def _is_host(text: str, rest: str) -> bool:
