@@ -16,7 +16,7 @@ _GROUPS = nox.project.load_toml("pyproject.toml")
 # Independent clients and servers that quaymirror is tested against: program and Debian package.
 _PEERS = {"skopeo": "skopeo", "docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
 # Those that take long to install.
-_LARGE_PEERS = {"chromium": "chromium", "containerd": "containerd"}
+_LARGE_PEERS = {"chromium": "chromium", "containerd": "containerd", "podman": "podman", "nginx": "nginx"}
 # Further programs for the benchmarks: servers, and tools that measure the physical limit.
 _LAB = {
     "nginx": "nginx",

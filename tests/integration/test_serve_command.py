@@ -251,6 +251,13 @@ async def test_earlier_images_are_served_by_day_and_by_snapshot(
         assert (await client.get("/snapshots/none")).status == 404
         assert (await client.get(f"/images/kolla/{first}:{TAG}.at.{days[1]}")).status == 200
 
+    write_layout_without(target, f"kolla/{first}")
+    async with served(target) as client:
+        assert (await client.get(f"/v2/kolla/{first}/tags/list")).code == "NAME_UNKNOWN"
+        assert (await client.get(f"{path}.at.{days[1]}")).body == images[first].raw
+        for digest, blob in images[first].all_blobs().items():
+            assert (await client.get(f"/v2/kolla/{first}/blobs/{digest}")).body == blob.data
+
     for at in (earliest, days[1]):
         async with served(target, at=at) as client:
             assert (await client.get(path)).body == images[first].raw
@@ -258,6 +265,12 @@ async def test_earlier_images_are_served_by_day_and_by_snapshot(
 
     done = await run("serve", str(target), "--at", "2020-01-01", cwd=tmp_path, check=2)
     assert "no snapshot '2020-01-01': the nearest is" in done.stderr
+
+
+def write_layout_without(root: Path, repository: str) -> None:
+    index = json.loads((root / "index.json").read_text())
+    kept = [entry for entry in index["manifests"] if f"{repository}:" not in json.dumps(entry)]
+    (root / "index.json").write_text(json.dumps(index | {"manifests": kept}))
 
 
 async def snapshot(target: Path) -> None:

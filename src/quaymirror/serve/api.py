@@ -79,6 +79,9 @@ class Api:
 
         namespace = request.query.get("ns", "")
         repository = self._registry.repository(name, namespace if is_registry_host(namespace) else "")
+        if repository is None and kind == "manifests":
+            repository = await self._registry.repository_of_day(name, rest)
+
         if repository is None:
             return self._unavailable() or error_answer(404, "NAME_UNKNOWN", "this registry has no such repository")
 

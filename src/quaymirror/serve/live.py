@@ -26,7 +26,7 @@ _FRESH_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A run as a page shows it: `state` is `running`, `ended`, `silent` or `none`."""
+    """A run as a page shows it: `state` is `running`, `ended`, `failed`, `silent` or `none`."""
 
     mirror: str
     state: str
@@ -78,7 +78,8 @@ class LiveRun:
         text = progress_text(progress, snapshot.speeds, snapshot.clock)
         state = "running"
         if progress.finished is not None:
-            state, text = "ended", f"ended {human_duration(age)} ago with exit code {snapshot.exit_code}: {text}"
+            state = "failed" if snapshot.exit_code else "ended"
+            text = f"ended {human_duration(age)} ago with exit code {snapshot.exit_code}: {text}"
         elif age > _SILENCE_SECONDS:
             state, text = "silent", f"no sign of life for {human_duration(age)}: it has ended, or was killed"
 

@@ -92,17 +92,14 @@ class ServedMirror:
         return "/".join(filter(None, (self.prefix, repository)))
 
     def own_name(self, full_name: str) -> str | None:
-        """Return the name that a repository has in this mirror, None if it has no such repository."""
+        """Return the name that a repository would have in this mirror, None if it has another prefix."""
         if not self.prefix:
-            name = full_name
-        elif full_name == self.prefix:
-            name = ""
-        elif full_name.startswith(f"{self.prefix}/"):
-            name = full_name[len(self.prefix) + 1 :]
-        else:
-            return None
+            return full_name
 
-        return name if self.has(name) else None
+        if full_name == self.prefix:
+            return ""
+
+        return full_name[len(self.prefix) + 1 :] if full_name.startswith(f"{self.prefix}/") else None
 
     def has(self, repository: str) -> bool:
         """Return True if a repository has images, or had some a while ago."""

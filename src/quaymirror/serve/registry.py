@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -73,9 +74,19 @@ class ServedRegistry:
             for mirror in self.mirrors
             if namespace and mirror.has(name) and mirror.has_from(name, namespace)
         ]
-        named = [self._place(mirror, own) for mirror in self.mirrors if (own := mirror.own_name(name)) is not None]
+        owned = ((mirror, mirror.own_name(name)) for mirror in self.mirrors)
+        named = [self._place(mirror, own) for mirror, own in owned if own is not None and mirror.has(own)]
         places = tuple(dict.fromkeys((*preferred, *named)))
         return Repository(name, places, namespace if preferred else "") if places else None
+
+    async def repository_of_day(self, name: str, tag: str) -> Repository | None:
+        """Return a repository that has no images any more, if `tag` (`TAG.at.YYYY-MM-DD`) means one that it had."""
+        for mirror in self.mirrors:
+            own = mirror.own_name(name)
+            if own is not None and ".at." in tag:
+                await self.in_thread(mirror, partial(mirror.image_of_day, own, tag))
+
+        return self.repository(name)
 
     def names(self) -> list[str]:
         """Return the names of all repositories with images, sorted."""
@@ -98,7 +109,7 @@ class ServedRegistry:
                 return place, found
 
         for place in repository.places:
-            found = await self.in_thread(place.mirror, lambda: place.mirror.find(place.name, digest))  # noqa: B023
+            found = await self.in_thread(place.mirror, partial(place.mirror.find, place.name, digest))
             if found is not None:
                 return place, found
 
@@ -111,7 +122,7 @@ class ServedRegistry:
             return named
 
         for place in repository.places:
-            image = await self.in_thread(place.mirror, lambda: place.mirror.image_of_day(place.name, tag))  # noqa: B023
+            image = await self.in_thread(place.mirror, partial(place.mirror.image_of_day, place.name, tag))
             if image is not None:
                 return place, image
 
@@ -121,7 +132,7 @@ class ServedRegistry:
         """Return the descriptors of the referrers of `subject`, sorted by digest."""
         found: dict[str, Mapping[str, Any]] = {}
         for place in repository.places:
-            entries = await self.in_thread(place.mirror, lambda: place.mirror.referrers(place.name, subject))  # noqa: B023
+            entries = await self.in_thread(place.mirror, partial(place.mirror.referrers, place.name, subject))
             found |= {str(entry["digest"]): entry for entry in entries}
 
         return [found[digest] for digest in sorted(found)]
