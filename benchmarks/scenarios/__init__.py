@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from lab.scenario import Scenario
 
-from . import cold, dashboard, derived, discovery, durability, memory, nightly, profile, registry, serve, wan
+from . import carry, cold, dashboard, derived, discovery, durability, memory, nightly, profile, registry, serve, wan
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (cold, wan, discovery, nightly, registry, serve, derived, memory, dashboard, durability, profile)
+    for module in (
+        cold,
+        wan,
+        discovery,
+        nightly,
+        registry,
+        serve,
+        carry,
+        derived,
+        memory,
+        dashboard,
+        durability,
+        profile,
+    )
 }

@@ -666,3 +666,33 @@ async def test_a_fat32_medium_carries_the_parts(large: list[Path], near: Near, t
     subprocess.run(["mcopy", "-n", "-i", str(image), "::/*", str(back)], check=True)
     assert (await receive([back], tmp_path / "far")).exit_code == 0
     assert layouts.names(tmp_path / "far") == layouts.names(near.path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+async def test_after_a_night_of_a_thousand_images_the_second_trip_carries_only_the_changes(tmp_path: Path) -> None:
+    registry, images = kolla(1000)
+    far, first = tmp_path / "far", tmp_path / "first"
+    async with QuayServer(registry) as server:
+        near = Near(server, registry, tmp_path / "near")
+        await near.night()
+        await export(near.path, first)
+        await receive([first], far)
+        have = await inventory(far, tmp_path / "have")
+        for name in list(images)[:30]:
+            near.push(name, 100, 40_000)
+
+        await near.night()
+
+    lacking = layouts.check(near.path) - blobs_there(far)
+    needed = sum((near.path / "blobs" / digest.replace(":", "/")).stat().st_size for digest in lacking)
+    second = await export(near.path, tmp_path / "second", have=(have,))
+    assert carried(second) == lacking
+    assert second.manifest.carried_bytes == needed
+    # The list of images is the rest of it; it grows with their number only.
+    [(path, size)] = second.files
+    with tarfile.open(path) as tar:
+        assert size - needed <= tar.getmember("manifest.json.zst").size + 1024 * (len(lacking) + 30)
+
+    assert (await receive([tmp_path / "second"], far)).exit_code == 0
+    assert layouts.names(far) == layouts.names(near.path)
