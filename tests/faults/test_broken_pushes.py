@@ -96,7 +96,7 @@ async def test_a_source_that_breaks_every_body_sends_each_byte_about_once_to_a_r
             assert peers.skopeo("inspect", "--raw", "--tls-verify=false", reference).encode() == image.raw
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
+@pytest.mark.parametrize("status", [429, 503, pytest.param(500, marks=pytest.mark.soak)])
 async def test_a_target_that_is_busy_after_a_body_costs_the_source_nothing(status: int, tmp_path: Path) -> None:
     async with source(*IMAGES) as server, Receiver() as target:
         target.late = [status] * 6
@@ -119,7 +119,7 @@ async def test_a_target_that_does_not_continue_an_upload_gets_all_of_it_again(tm
         check(target, IMAGES[0])
 
 
-@pytest.mark.parametrize("operation", ["open", "write"])
+@pytest.mark.parametrize("operation", ["write", pytest.param("open", marks=pytest.mark.soak)])
 async def test_without_space_for_copies_blobs_are_fetched_again(operation: str, tmp_path: Path) -> None:
     async with source(*IMAGES) as server, Receiver() as target:
         target.cuts = [3_000_000]
