@@ -35,6 +35,9 @@ def schemas() -> dict[str, dict[str, Any]]:
             list[documents.InfoJson | documents.FailedInfoJson]
         ),
         "verify.schema.json": _Schema("The result of verify --json", 1).of(documents.VerificationJson),
+        "snapshots.schema.json": _Schema("The snapshots of snapshots --json", 1).of(list[documents.SnapshotJson]),
+        "diff.schema.json": _Schema("The differences of diff --json", 1).of(documents.DiffJson),
+        "hold.schema.json": _Schema("The held names of hold --json", 1).of(list[documents.HoldJson]),
         "prune.schema.json": _Schema("The plan of prune --json", 1).of(
             documents.PruneJson | list[documents.ForgottenJson]
         ),

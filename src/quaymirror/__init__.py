@@ -41,6 +41,16 @@ if TYPE_CHECKING:
     from .run.past_runs import JobStatus, job_statuses
     from .run.pruning import prune_layout
     from .run.report import Report
+    from .run.snapshots import (
+        ListedSnapshot,
+        Rollback,
+        diff_snapshots,
+        hold_names,
+        list_snapshots,
+        protect_snapshot,
+        roll_back,
+        unhold_names,
+    )
     from .run.verify import verify
     from .secret import Credentials, Secret
     from .selection.selection import Selection
@@ -53,11 +63,13 @@ if TYPE_CHECKING:
         Options,
         OutputOptions,
         PruneOptions,
+        PublishOptions,
         SourceOptions,
         TargetOptions,
     )
     from .store.fsops import Fsync
     from .store.prune import PrunePlan
+    from .store.records import Snapshot
     from .store.verify import Verification
 
 __all__ = [
@@ -79,6 +91,7 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "Limits",
+    "ListedSnapshot",
     "LostImage",
     "Meters",
     "Observer",
@@ -90,16 +103,19 @@ __all__ = [
     "Platform",
     "PruneOptions",
     "PrunePlan",
+    "PublishOptions",
     "QuaymirrorError",
     "Reference",
     "Report",
     "Repository",
     "RetryPolicy",
+    "Rollback",
     "Scope",
     "Secret",
     "Selection",
     "ServeOptions",
     "Side",
+    "Snapshot",
     "SourceOptions",
     "Status",
     "Stop",
@@ -107,23 +123,29 @@ __all__ = [
     "Timeouts",
     "Verification",
     "__version__",
+    "diff_snapshots",
     "discover",
     "errors",
     "events",
     "export_mirror",
     "forget_lost",
+    "hold_names",
     "ignore",
     "image_infos",
     "import_parts",
     "job_statuses",
+    "list_snapshots",
     "missing_images",
+    "protect_snapshot",
     "prune_layout",
     "push",
     "request_missing",
+    "roll_back",
     "run_jobs",
     "serve_mirrors",
     "sync",
     "take_inventory",
+    "unhold_names",
     "verify",
 ]
 
@@ -149,6 +171,16 @@ _MODULES = {
     "run.past_runs": ("JobStatus", "job_statuses"),
     "run.pruning": ("prune_layout",),
     "run.report": ("Report",),
+    "run.snapshots": (
+        "ListedSnapshot",
+        "Rollback",
+        "diff_snapshots",
+        "hold_names",
+        "list_snapshots",
+        "protect_snapshot",
+        "roll_back",
+        "unhold_names",
+    ),
     "run.verify": ("verify",),
     "secret": ("Credentials", "Secret"),
     "selection.selection": ("Selection",),
@@ -161,10 +193,12 @@ _MODULES = {
         "Options",
         "OutputOptions",
         "PruneOptions",
+        "PublishOptions",
         "SourceOptions",
         "TargetOptions",
     ),
     "store.fsops": ("Fsync",),
+    "store.records": ("Snapshot",),
     "store.prune": ("PrunePlan",),
     "store.verify": ("Verification",),
 }

@@ -127,7 +127,8 @@ class ReportJson(TypedDict):
     processed; `error` ended the run early, `stopped` is the reason of a requested stop. `bytes_fetched` are all
     received bytes, those of failed attempts and images included, in a dry run the ones that would be fetched;
     `bytes_reused` are those that images needed and did not fetch. `usage` is that of the target after the run, null if
-    it is not known. `outcomes` are sorted by reference.
+    it is not known. Tags of `moved_in_run` moved during the run; those of `left_moved` had moved again at its end, so
+    that the set is not consistent. `outcomes` are sorted by reference.
     """
 
     schema_version: Annotated[int, REPORT_VERSION]
@@ -152,6 +153,8 @@ class ReportJson(TypedDict):
     hosts: dict[str, HostJson]
     changes: ChangesJson | None
     usage: UsageJson | None
+    moved_in_run: NotRequired[list[str]]
+    left_moved: NotRequired[list[str]]
     outcomes: list[OutcomeJson]
 
 
@@ -356,6 +359,54 @@ class BlobsJson(TypedDict):
 
     blobs: int
     bytes: int
+
+
+class SnapshotJson(TypedDict):
+    """A snapshot of `snapshots --json`. `own_bytes` are those that nothing else needs.
+
+    `content_removed` is the time when retention gave up its content, null while it is kept; `complete` is false if the
+    run did not mirror everything.
+    """
+
+    id: str
+    created: Time
+    images: int
+    bytes: int
+    own_bytes: int
+    cause: str
+    run: str | None
+    label: str | None
+    protected: bool
+    complete: bool
+    content_removed: Time | None
+
+
+class SnapshotIdJson(TypedDict):
+    """The id of a snapshot, and when it was made."""
+
+    id: str
+    created: Time
+
+
+DiffJson = TypedDict(
+    "DiffJson",
+    {
+        "from": SnapshotIdJson | None,
+        "to": SnapshotIdJson | None,
+        "came": list[str],
+        "moved": list[str],
+        "gone": list[str],
+    },
+)
+"""The differences between two snapshots, or a mirror and its source (null); names are `repository:tag`."""
+
+
+class HoldJson(TypedDict):
+    """A held name of `hold --json`."""
+
+    name: str
+    reason: str
+    since: Time
 
 
 class DroppedSnapshotJson(TypedDict):

@@ -7,6 +7,7 @@ more than the chunk: see `progress.meters`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 
 from .errors import Failure
@@ -21,6 +22,11 @@ class Status(Enum):
     UNCHANGED = "unchanged"
     SKIPPED = "skipped"
     FAILED = "failed"
+
+
+HELD = "held"
+"""The reason of an image whose name is held."""
+HELD_MOVED = "held, and the source has another image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,10 @@ class Outcome:
     elapsed: float = 0.0
     reason: str | None = None
     error: Failure | None = None
+
+    def remarked(self, reason: str) -> Outcome:
+        """Return a copy with this reason."""
+        return replace(self, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +200,14 @@ class ImageFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagesMoved:
+    """The tags of images moved during the run, by full names. They are mirrored again, or left if `is_left`."""
+
+    names: tuple[str, ...]
+    is_left: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RetryScheduled:
     """A request failed and will be retried in `wait` seconds; `attempt` counts from 1."""
 
@@ -307,6 +325,7 @@ Event = (
     | RetryScheduled
     | HostPaused
     | HostResumed
+    | ImagesMoved
     | HostPaced
     | Notice
     | StopRequested

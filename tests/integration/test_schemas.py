@@ -56,6 +56,8 @@ async def test_the_documents_of_a_mirror_fit_their_schemas(tmp_path: Path) -> No
     validator("lock").validate(json.loads((tmp_path / "lock.json").read_text()))
     validator("progress").validate(json.loads((mirror / ".quaymirror" / "live.json").read_text()))
     validator("history").validate(await quaymirror("history", "--to", "mirror", "--json"))
+    validator("snapshots").validate(await quaymirror("snapshots", "mirror", "--json"))
+    validator("hold").validate(await quaymirror("hold", "mirror", "kolla/*:*", "--json"))
     validator("prune").validate(await quaymirror("prune", "mirror", "--grace", "0", "--max-delete", "100", "--json"))
     validator("verify").validate(await quaymirror("verify", "mirror", "--json"))
     blob = next((mirror / "blobs" / "sha256").iterdir())

@@ -31,10 +31,13 @@ from .progress_line import Counter, clear_line, progress_line
     heading=Heading.CHECKS,
     help="Fetch missing and damaged blobs again; push to a registry what it lost.",
 )
+@command_option("--at", metavar="ID|DATE", heading=Heading.CHECKS, help="Check this snapshot of a layout.")
 @command_option("--repair-state", is_flag=True, heading=Heading.CHECKS, help="First rebuild the state from the layout.")
 @json_option("Print an object with counts and every damaged blob.")
 @options("verify")
-def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: bool, **given: Any) -> int:
+def verify(
+    target: str, fast: bool, repair: bool, repair_state: bool, at: str | None, as_json: bool, **given: Any
+) -> int:
     """Hash everything in the layout TARGET again, and report every missing or damaged blob.
 
     For a registry (registry://HOST/PREFIX, as given to sync), check that it still has everything that runs on this
@@ -45,7 +48,7 @@ def verify(target: str, fast: bool, repair: bool, repair_state: bool, as_json: b
     quaymirror verify /srv/mirror
     quaymirror verify /srv/mirror --repair
     """
-    wanted = {"fast": fast, "repair": repair, "repair_state": repair_state}
+    wanted = {"fast": fast, "repair": repair, "repair_state": repair_state, "at": at}
     result = anyio.run(_verify, target, make_options(given), wanted)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
@@ -77,7 +80,7 @@ def show_verdict(result: Verification) -> ExitCode:
     return result.exit_code
 
 
-async def _verify(target: str, options: Options, wanted: dict[str, bool]) -> Verification:
+async def _verify(target: str, options: Options, wanted: dict[str, Any]) -> Verification:
     progress = Progress()
     async with progress_line(partial(_update, progress)):
         return await library.verify(target, options, **wanted, observer=_show, progress=progress)

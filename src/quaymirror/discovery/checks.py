@@ -43,6 +43,7 @@ class Checker:
         :raises QuaymirrorError: if the server gives no usable answer.
         """
         name = candidate.repository.name
+        self.cache.note(candidate)
         found: dict[str, Tag] = {}
         try:
             for wanted in self.selection.tags_of(candidate.listed.name):

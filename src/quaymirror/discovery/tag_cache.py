@@ -31,6 +31,19 @@ class TagCache:
         self._new: list[TagCheck] = []
         self.repositories = {f"{check.registry}/{check.repository}" for check in self._known.values() if check.digest}
         """Repositories, with their registries, that had a selected tag in an earlier run."""
+        self._candidates: dict[str, Candidate] = {}
+
+    def note(self, candidate: Candidate) -> None:
+        """Remember that the tags of `candidate` are checked after this listing of it."""
+        self._candidates[str(candidate.repository)] = candidate
+
+    def may_have_moved(self, candidate: Candidate) -> bool:
+        """Return True unless this listing shows that no tag has moved since the candidate was noted."""
+        before, listed = self._candidates.get(str(candidate.repository)), candidate.listed
+        if before is None or listed.stamp is None or before.listed.stamp != listed.stamp:
+            return True
+
+        return before.at is not None and listed.updated is not None and listed.updated + _MARGIN_SECONDS >= before.at
 
     def recall(self, candidate: Candidate, tag: str, *, dated: bool = False) -> TagAnswer | None:
         """Return the answer of an earlier check, None unless the listing of `candidate` shows that it is still true.

@@ -109,6 +109,13 @@ class RunProgress:
     """Bytes that finished images fetched, or would fetch in a dry run; `bytes_reused` they did not have to fetch."""
     bytes_reused: int = 0
 
+    moved_in_run: dict[str, None] = field(default_factory=dict)
+    """The images, by full name, whose tags moved during the run; those in `left_moved` had moved at its end."""
+    left_moved: dict[str, None] = field(default_factory=dict)
+    held: int = 0
+    """Images whose names are held; of `held_moved` the source has another image."""
+    held_moved: int = 0
+
     hosts: Hosts = field(default_factory=Hosts)
     failures: list[FailedImage] = field(default_factory=list)
     """The first failed images by name, independent of the order of events."""
@@ -171,6 +178,8 @@ class RunProgress:
                 self._finish(event.outcome)
             case events.RetryScheduled() | events.HostPaused() | events.HostResumed() | events.HostPaced():
                 self.hosts.apply(event, self.clock())
+            case events.ImagesMoved():
+                (self.left_moved if event.is_left else self.moved_in_run).update(dict.fromkeys(event.names))
             case events.Notice():
                 self._notice(event)
             case events.StopRequested():
@@ -289,9 +298,23 @@ class RunProgress:
             self.planned_in_work -= 1
             self.missing_in_work -= image.missing
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _record(self, outcome: Outcome) -> None:
+        """Record the outcome of an image, instead of an earlier one if its tag moved during the run."""
+        name = outcome.reference.full_name
+        if name in self.moved_in_run:
+            places = enumerate(self.outcomes)
+            place = next((place for place, each in places if each.reference.full_name == name), None)
+            if place is not None:
+                self.images[self.outcomes.pop(place).status] -= 1
+                self.failures = [failure for failure in self.failures if failure.name != name]
+
         self.outcomes.append(outcome)
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._record(outcome)
         self.images[outcome.status] += 1
+        self.held += outcome.reason in (events.HELD, events.HELD_MOVED)
+        self.held_moved += outcome.reason == events.HELD_MOVED
         self.fetched_by_images += outcome.bytes_fetched
         self.bytes_reused += outcome.bytes_reused
         # By name, since the digest of an image may have changed after it was started.

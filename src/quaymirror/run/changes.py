@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from ..documents import ChangesJson, ReportJson
 from ..events import ChangeCounts, Outcome
@@ -41,6 +41,27 @@ class Changes:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The difference between two sets of images: the names that came, went, or stand for another digest."""
+
+    came: tuple[str, ...]
+    gone: tuple[str, ...]
+    moved: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.came or self.gone or self.moved)
+
+
+def difference(then: Mapping[str, str], now: Mapping[str, str]) -> Difference:
+    """Return the difference between two sets of images, which are digests by name."""
+    return Difference(
+        came=tuple(sorted(now.keys() - then.keys())),
+        gone=tuple(sorted(then.keys() - now.keys())),
+        moved=tuple(sorted(name for name, digest in now.items() if then.get(name, digest) != digest)),
+    )
+
+
 def compare(earlier: ReportJson, outcomes: Iterable[Outcome], unchecked: Collection[str] = ()) -> Changes:
     """Compare `outcomes` with the report of an earlier run that saw everything.
 
@@ -49,13 +70,14 @@ def compare(earlier: ReportJson, outcomes: Iterable[Outcome], unchecked: Collect
     then = {entry["reference"]: entry["digest"] for entry in earlier["outcomes"] if entry["digest"]}
     seen = {outcome.reference.full_name: outcome.reference.digest for outcome in outcomes}
     now = {name: str(digest) for name, digest in seen.items() if digest is not None}
+    found = difference(then, now)
     return Changes(
         since=earlier["run_id"],
         started=earlier["started"],
         before=len(then),
-        came=tuple(sorted(name for name in now if name not in then)),
-        gone=tuple(sorted(name for name in then if name not in seen and name.rpartition(":")[0] not in unchecked)),
-        moved=tuple(sorted(name for name, digest in now.items() if then.get(name, digest) != digest)),
+        came=found.came,
+        gone=tuple(name for name in found.gone if name not in seen and name.rpartition(":")[0] not in unchecked),
+        moved=found.moved,
     )
 
 

@@ -38,10 +38,12 @@ async def record_absences(
     observer: Observer,
     *,
     found: Sequence[Outcome] | None,
-) -> None:
-    """Record which images of `selections` were `found`, None if discovery was incomplete; prune if the options say so.
+) -> bool:
+    """Record which images of `selections` were `found`, None if discovery was incomplete.
 
-    :raises QuaymirrorError: as `prune_layout`.
+    Return True if the options ask for pruning, and the discovery allows it.
+
+    :raises StoreError: if the disk fails.
     """
     counts = True
     # With --since or from a lock file a run does not see everything that exists.
@@ -50,15 +52,13 @@ async def record_absences(
         counts &= await layout.use(partial(_record, selection=selection, options=options, found=found))
 
     if not options.prune.prune or not seeing:
-        return
+        return False
 
     if not counts:
         reason = "this discovery was not complete" if found is None else "an earlier run saw more, with an API token"
         observer(Notice(f"nothing is pruned: {reason}"))
-        return
 
-    plan = await carry_out(layout, options.prune)
-    observer(Notice(f"pruned: {summary(plan, done=True)}"))
+    return counts
 
 
 async def carry_out(

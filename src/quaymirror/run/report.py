@@ -242,6 +242,8 @@ class Report:
             "hosts": {name: host.to_json() for name, host in self.hosts.items()},
             "changes": self.changes.to_json() if self.changes else None,
             "usage": usage_json(self.usage),
+            "moved_in_run": sorted(self.progress.moved_in_run),
+            "left_moved": sorted(self.progress.left_moved),
             "outcomes": sorted(outcomes, key=lambda outcome: (outcome["reference"], str(outcome["digest"]))),
         }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -14,8 +15,20 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from ..catalog.base import PinnedImage
 from ..discovery.checks import check_again
 from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, Side, StoreError
-from ..events import CandidateSkipped, ImageFinished, ImageQueued, ImageStarted, Outcome, StopRequested
+from ..events import (
+    HELD_MOVED,
+    CandidateSkipped,
+    ImageFinished,
+    ImageQueued,
+    ImagesMoved,
+    ImageStarted,
+    Notice,
+    Outcome,
+    Status,
+    StopRequested,
+)
 from ..http.retry import before_waits
+from ..oci import Digest
 from ..selection.rename import Renames
 from ..selection.source import SourceAddress
 from ..tasks import from_group
@@ -24,12 +37,17 @@ from ..transfer.single_flight import SingleFlight
 from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
 from ..values import dataclass
+from .consistency import Relisting
 from .context import Run
 from .finding import by_source, find_in_sources
 from .mirror_image import ImageMirror
+from .publication import Publication
 from .run_history import RunHistory
 from .shared import Engine
 from .wiring import OpenSources
+
+Feed = Callable[[MemoryObjectSendStream[PinnedImage]], Awaitable[None]]
+"""Sends the images of a pass to the workers."""
 
 # Images in progress per fetch slot; the extra ones only wait for layers that are already being fetched.
 _WAITING = 4
@@ -54,13 +72,23 @@ class _Waiting:
 class Stages:
     """Discovery and workers of a run whose target and history are open."""
 
-    def __init__(self, run: Run, engine: Engine, sources: OpenSources, target: Target, history: RunHistory) -> None:
+    def __init__(
+        self,
+        run: Run,
+        engine: Engine,
+        sources: OpenSources,
+        target: Target,
+        history: RunHistory,
+        publication: Publication | None = None,
+    ) -> None:
         self._run = run
+        self._publication = publication
         self._engine = engine
         self._sources = sources
         self._target = target
         self._history = history
         self._renames = Renames(run.options.target.renames)
+        self._known: dict[str, Digest | None] = {}
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
 
@@ -69,23 +97,61 @@ class Stages:
 
         :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
         """
+        relisting = Relisting(self._run, self._sources, self._history.tags)
         discovery = anyio.CancelScope()
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(self._watch, discovery)
             try:
-                async with anyio.create_task_group() as tasks:
-                    watchers.start_soon(self._watch_at_once, tasks.cancel_scope)
-                    images = self._start_workers(tasks)
-                    with images, discovery:
-                        await self._discover(images)
+                await relisting.settle()
+                await self._run_pass(watchers, discovery, self._discover)
+                await self._follow_moves(watchers, relisting)
+            except QuaymirrorError as error:
+                self._run.abort(error)
             except BaseExceptionGroup as group:
-                error = from_group(group)
-                if error is None:
+                failure = from_group(group)
+                if failure is None:
                     raise
 
-                self._run.abort(error)
+                self._run.abort(failure)
 
             watchers.cancel_scope.cancel()
+
+    async def _run_pass(self, watchers: TaskGroup, feeding: anyio.CancelScope, feed: Feed) -> None:
+        """Mirror the images that `feed` sends."""
+        async with anyio.create_task_group() as tasks:
+            watchers.start_soon(self._watch_at_once, tasks.cancel_scope)
+            self._contexts.clear()  # their flights end with the tasks
+            images = self._start_workers(tasks)
+            with images, feeding:
+                await feed(images)
+
+    async def _follow_moves(self, watchers: TaskGroup, relisting: Relisting) -> None:
+        """List again after a run that mirrored something, and mirror the images that moved, until none has."""
+        run, deadline = self._run, time.monotonic() + self._run.options.publishing.settle_timeout
+        while run.progress.images[Status.MIRRORED] and run.stop.reason is None and not run.options.target.dry_run:
+            try:
+                moved = await relisting.moved(self._known)
+            except QuaymirrorError as error:
+                run.emit(Notice(f"can't tell which tags moved during the run: {error.message}"))
+                return
+
+            if not moved:
+                return
+
+            is_left = time.monotonic() >= deadline
+            run.emit(ImagesMoved(tuple(image.reference.full_name for image in moved), is_left))
+            if is_left:
+                return
+
+            feeding = anyio.CancelScope()
+            watchers.start_soon(self._cancel_on_stop, feeding)
+            await self._run_pass(watchers, feeding, partial(self._send, moved))
+
+    async def _send(self, found: Sequence[PinnedImage], images: MemoryObjectSendStream[PinnedImage]) -> None:
+        for image in found:
+            self._known[image.reference.full_name] = image.digest
+            await images.send(image)
+            self._run.emit(ImageQueued(image.reference))
 
     async def _discover(self, images: MemoryObjectSendStream[PinnedImage]) -> None:
         """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
@@ -102,6 +168,7 @@ class Stages:
         try:
             async with aclosing(found):
                 async for image in found:
+                    self._known[image.reference.full_name] = image.digest
                     await images.send(image)
                     run.emit(ImageQueued(image.reference))
         except SelectionEmpty as error:
@@ -137,6 +204,11 @@ class Stages:
                     if run.stop.reason is not None:
                         return
 
+                    judged = await self._judge(image)
+                    if judged is not None:
+                        self._finish(judged)
+                        continue
+
                     run.emit(ImageStarted(image.reference))
                     mirror = ImageMirror(image)
                     waiting = _Waiting(slot)
@@ -145,7 +217,7 @@ class Stages:
                             with mirror.recording(transfer):
                                 await transfer.run()
 
-                self._finish(mirror.outcome())
+                self._finish(await self._noted(mirror.outcome()))
                 if waiting.is_replaced:
                     waiting.is_over = True
                     self._replaced -= 1
@@ -181,6 +253,25 @@ class Stages:
 
         return self._contexts[source]
 
+    async def _judge(self, image: PinnedImage) -> Outcome | None:
+        """Return the outcome of an image that must not be mirrored, None for all others."""
+        if self._publication is None:
+            return None
+
+        try:
+            return await self._publication.judge(image.reference)
+        except QuaymirrorError as error:
+            return Outcome(image.reference, Status.FAILED, error=Failure.of(error))
+
+    async def _noted(self, outcome: Outcome) -> Outcome:
+        if self._publication is None or self._run.options.target.dry_run:
+            return outcome
+
+        try:
+            return await self._publication.note(outcome)
+        except StoreError:
+            return outcome  # the image is committed; the next call that needs the disk reports it
+
     async def _check_again(self, image: PinnedImage) -> PinnedImage | CandidateSkipped:
         services = await self._sources.open(image.source)
         return await check_again(image, self._run.selections, services.catalog)
@@ -188,6 +279,9 @@ class Stages:
     def _finish(self, outcome: Outcome) -> None:
         run, outcome = self._run, self._collapse_repeated_error(outcome)
         run.emit(ImageFinished(outcome))
+        if outcome.status in (Status.MIRRORED, Status.UNCHANGED) and outcome.reason != HELD_MOVED:
+            self._known[outcome.reference.full_name] = outcome.reference.digest
+
         if outcome.error is not None and outcome.error.scope is Scope.RUN:
             self._end(outcome.error.error())
 
@@ -212,6 +306,10 @@ class Stages:
         await stop.wait()
         self._run.emit(StopRequested(stop.reason or "", stop.exit_code is not None))
         discovery.cancel()
+
+    async def _cancel_on_stop(self, feeding: anyio.CancelScope) -> None:
+        await self._run.stop.wait()
+        feeding.cancel()
 
     async def _watch_at_once(self, everything: anyio.CancelScope) -> None:
         await self._run.stop.wait_at_once()

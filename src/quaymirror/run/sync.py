@@ -24,11 +24,12 @@ from ..targets.kinds import TargetContext, common_target
 from ..targets.layout import LayoutSpec
 from ..tasks import background
 from ..text import counted
-from ..transfer.target import Target
+from ..transfer.target import PrunableTarget, Target
 from . import listing, pruning
 from .accepted import read_accepted
 from .context import Run, Stop
 from .exact_names import check_names
+from .publication import Publication
 from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
@@ -90,6 +91,9 @@ def make_run(
     selections = tuple(selection.in_repository(spec.repository) for selection in selections)
     check_credentials(selections, options)
     check_names(selections, options)
+    if options.publishing.dated_tags is not None and not spec.capabilities.adds_tags:
+        raise ConfigError("--dated-tags needs a registry as target; a layout keeps earlier images as snapshots")
+
     pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
     listing.check(selections, options)
     wanted = options.replace(platforms=spec.wanted_platforms(options))
@@ -116,11 +120,15 @@ async def mirror(run: Run) -> Report:
                     run.emit(Notice(note, lasting=True))
 
                 history.tags.repositories |= await _mirrored_repositories(target)
+                layout = target.prunable()
+                publication = None if layout is None else await Publication.begin(run, layout)
                 async with _shared(run, target) as (engine, sources):
-                    await Stages(run, engine, sources, target, history).run_all()
+                    await Stages(run, engine, sources, target, history, publication).run_all()
 
                 await history.save_tags()
-                await _settle(run, target, history)
+                if layout is not None and publication is not None and not run.options.target.dry_run:
+                    await _settle(run, layout, publication, history)
+
                 usage = await _measure(target)
         except LockHeld:
             if run.stop.reason is None:
@@ -192,20 +200,24 @@ async def _shared(run: Run, target: Target) -> AsyncIterator[tuple[Engine, OpenS
         yield engine, OpenSources(run.options, run.emit, engine.sources, stack)
 
 
-async def _settle(run: Run, target: Target, history: RunHistory) -> None:
-    """Record the images that are gone from the source, and prune them if the options say so."""
-    prunable = target.prunable()
-    if prunable is None or run.options.target.dry_run:
-        return
-
+async def _settle(run: Run, layout: PrunableTarget, publication: Publication, history: RunHistory) -> None:
+    """Record the images that are gone from the source, publish the set, and prune if the options say so."""
     report = make_report(run, history.earlier, 0.0)
     found = report.outcomes if report.is_whole else None
     try:
-        await pruning.record_absences(prunable, run.selections, run.options, run.emit, found=found)
+        is_certain = await pruning.record_absences(layout, run.selections, run.options, run.emit, found=found)
+        if is_certain and not publication.obstacle(report):
+            # New and removed images are one snapshot.
+            plan = await pruning.carry_out(layout, run.options.prune, publication.snapshot_note(report))
+            run.emit(Notice(f"pruned: {pruning.summary(plan, done=True)}"))
+            return
     except LockHeld as error:
         run.emit(Notice(f"nothing is pruned: {error.message}"))
     except QuaymirrorError as error:
         run.fail(error)
+        report = make_report(run, history.earlier, 0.0)
+
+    await publication.publish(report)
 
 
 async def _measure(target: Target) -> Usage | None:

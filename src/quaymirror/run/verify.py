@@ -9,7 +9,8 @@ from ..events import Notice, Observer, ignore
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
-from ..store.verify import Progress, Verification, verify_layout
+from ..store.snapshots import open_at
+from ..store.verify import Progress, Verification, verify_layout, verify_storage
 from ..targets.kinds import TargetContext, TargetSpec, find_target
 from .repair import repair as repair_layout
 from .wiring import connect_target
@@ -22,6 +23,7 @@ async def verify(
     fast: bool = False,
     repair: bool = False,
     repair_state: bool = False,
+    at: str | None = None,
     observer: Observer = ignore,
     progress: Progress | None = None,
 ) -> Verification:
@@ -29,12 +31,18 @@ async def verify(
 
     All blobs of an OCI image layout are hashed, with `fast` only its manifests. With `repair` missing and damaged blobs
     are fetched again from the source, and images of a registry that lack content are pushed again; with `repair_state`
-    the state is rebuilt from the layout first.
+    the state is rebuilt from the layout first. With `at` it is the snapshot of a layout that this means.
 
     :raises ConfigError: if `target` can't be verified like that.
     :raises LockHeld: if a run deletes blobs of the layout, or writes to it while it is to be repaired.
     :raises QuaymirrorError: if the target can't be read.
     """
+    if at is not None:
+        if repair or repair_state:
+            raise ConfigError("--at is for reading: --repair and --repair-state don't go with it")
+
+        return await verify_storage(open_at(layout_path(target), at), fast=fast, progress=progress)
+
     spec = find_target(target, options)
     if not spec.capabilities.repairable:
         if fast or repair_state:

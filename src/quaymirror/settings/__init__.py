@@ -17,6 +17,7 @@ from ..http.origin import Origin, parse_server, without_user
 from ..http.retry import RetryPolicy
 from ..http.timeouts import Timeouts
 from ..oci import Platform
+from ..oci.reference import is_tag
 from ..secret import Credentials, Secret
 from ..selection.parse import parse_duration
 from ..selection.rename import Rename
@@ -104,6 +105,12 @@ def _command(text: str) -> None:
 def _label(text: str) -> None:
     if not text.strip() or len(text) > 100 or not text.isprintable():
         raise ConfigError("not a label: write up to 100 printable characters")
+
+
+def _dated_tags(text: str) -> None:
+    example = text.replace("{tag}", "latest").replace("{date}", "2026-03-03")
+    if not {"{tag}", "{date}"} <= set(re.findall(r"\{[^}]*\}", text)) or not is_tag(example):
+        raise ConfigError(f"not a template of tags: {text[:100]!r}; write {{tag}}-{{date}}")
 
 
 def _realm(text: str) -> None:
@@ -339,6 +346,38 @@ class DiscoveryOptions(Group):
     allow_unmatched: bool = flag("Succeed if names or tags match nothing.", heading=SELECTION, commands=(*_ASK, "push"))
 
 
+PUBLISH = ("each", "end")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishOptions(Group):
+    """The set of images that a run makes, and when readers see it. Times are in seconds."""
+
+    heading: ClassVar[Heading] = Heading.PUBLISHING
+    publish: str = option(
+        "WHEN", "Show each image when it is complete, or the whole set at the end.", "each", choices=PUBLISH
+    )
+    max_failed: int = option("N", "With --publish end: publish with up to N failed images.", 0, least=0, most=1_000_000)
+    snapshot_label: str | None = option("LABEL", "Label of the snapshot that the run makes.", accept=_label)
+    settle: float = option(
+        "DURATION", "First wait until the newest push is this old.", 0.0, shown_default="0", parse=_seconds_or_none
+    )
+    settle_timeout: float = option(
+        "DURATION", "How long to wait for tags that still move.", 1800.0, shown_default="30m", parse=_seconds_or_none
+    )
+    dated_tags: str | None = option(
+        "TEMPLATE",
+        "Give each image that changes a second tag in a registry, such as {tag}-{date}.",
+        accept=_dated_tags,
+    )
+    refuse_older: bool = flag("Keep the newer image if a tag goes back to an earlier one.")
+
+    @property
+    def at_end(self) -> bool:
+        """True if readers see the set at the end."""
+        return self.publish == "end"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneOptions(Group):
     """Removal of images that have disappeared from the source. `grace` is in seconds."""
@@ -439,6 +478,7 @@ class Options:
     target: TargetOptions = field(default_factory=TargetOptions)
     limits: Limits = field(default_factory=Limits)
     discovery: DiscoveryOptions = field(default_factory=DiscoveryOptions)
+    publishing: PublishOptions = field(default_factory=PublishOptions)
     prune: PruneOptions = field(default_factory=PruneOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
 

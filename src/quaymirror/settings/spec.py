@@ -25,6 +25,7 @@ class Heading(StrEnum):
     TARGET = "Target"
     REGISTRY_TARGET = "Target that is a registry"
     CHECKS = "Checks and repair"
+    PUBLISHING = "Sets of images"
     PRUNING = "Pruning"
     SOURCE = "Source"
     LIMITS = "Limits"

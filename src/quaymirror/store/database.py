@@ -50,6 +50,7 @@ class Database:
     def __init__(self, connection: Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._is_changing = False
 
     def close(self) -> None:
         """Close the database."""
@@ -60,9 +61,23 @@ class Database:
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all changes of the context durable together, or none of them."""
+        with self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with database_errors(self._path), self._connection:
-            yield self._connection
+        if self._is_changing:
+            yield self._connection  # a part of the transaction around it
+            return
+
+        self._is_changing = True
+        try:
+            with database_errors(self._path), self._connection:
+                yield self._connection
+        finally:
+            self._is_changing = False
 
 
 def open_database(

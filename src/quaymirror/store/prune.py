@@ -22,7 +22,7 @@ from .promises import abandoned, expired, promised
 from .reader import LayoutReader
 from .records import AbsentImage, Snapshot
 from .retention import Retention, freed
-from .snapshot_files import is_rebuilt
+from .snapshot_files import forget_checkout, is_rebuilt
 from .snapshots import SnapshotNote, change, take_snapshot, visible_versions
 from .state import State
 from .storage import ObjectInfo, Storage, blob_key
@@ -200,6 +200,9 @@ def carry_out(
     take_snapshot(storage, state, note, versions=remaining)
     update_index(storage, state)
     change(storage, state, *(replace(each.snapshot, dropped=now) for each in plan.drop))
+    for each in plan.drop:
+        forget_checkout(storage, each.snapshot)
+
     orphans = [orphan.digest for orphan in (*plan.remove, *plan.later)]
     if names or plan.drop or set(orphans) != state.orphans().keys():
         state.forget_unneeded(orphans, now)

@@ -14,7 +14,7 @@ from ..values import dataclass
 from .reader import LayoutReader
 from .records import Hold, ImageRecord, Snapshot
 from .state import State
-from .storage import Storage
+from .storage import BLOBS, INDEX, MARKER, Storage
 
 SNAPSHOTS = ".quaymirror/snapshots"
 _HOLDS = f"{SNAPSHOTS}/holds.json"
@@ -59,17 +59,31 @@ def write_holds(storage: Storage, state: State) -> None:
     :raises StoreError: if the disk fails.
     """
     document = {"holds_version": _VERSION, "holds": [asdict(hold) for hold in state.holds()]}
-    storage.replace(_HOLDS, json.dumps(document, indent=1).encode() + b"\n")
+    text = json.dumps(document, indent=1).encode() + b"\n"
+    if storage.read(_HOLDS) != text:
+        storage.replace(_HOLDS, text)
 
 
 def complete_files(storage: Storage, state: State) -> None:
-    """Write the file of the latest snapshot if a crash kept it from being written. It blocks.
+    """Write the files of the latest snapshot and of holds if a crash kept them from being written. It blocks.
 
     :raises StoreError: if the disk fails.
     """
     latest = state.latest_snapshot()
     if latest is not None and storage.info(_key(latest)) is None:
         write_snapshot(storage, state, latest)
+
+    if state.holds() or storage.info(_HOLDS) is not None:
+        write_holds(storage, state)
+
+
+def forget_checkout(storage: Storage, snapshot: Snapshot) -> None:
+    """Remove the checkout of a dropped snapshot: without its content it is no layout. It blocks.
+
+    :raises StoreError: if the disk fails.
+    """
+    for name in (INDEX, MARKER, BLOBS):
+        storage.delete(f"{SNAPSHOTS}/{snapshot.id}/{name}")
 
 
 def is_rebuilt(storage: Storage, state: State) -> bool:
@@ -81,7 +95,8 @@ def rebuild_snapshots(storage: Storage, state: State) -> int:
     """Record the snapshots that files know and the state has lost, and the holds; return their number. It blocks.
 
     A snapshot whose content is not complete any more stays as a record. Files that can't be read are left out, with
-    those that continue them. Blobs are verified before an image uses them.
+    those that continue them. The images of the latest one are recorded; a run verifies them before it calls them
+    complete.
 
     :raises StoreError: if the disk fails.
     """
@@ -101,6 +116,7 @@ def rebuild_snapshots(storage: Storage, state: State) -> int:
         state.restore_snapshot(file.snapshot, images.values())
         last, count = number, count + 1
 
+    state.restore_images()
     _rebuild_holds(storage, state)
     return count
 

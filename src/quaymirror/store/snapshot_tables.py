@@ -126,6 +126,13 @@ class SnapshotTables(Database):
         self.add_snapshot(snapshot, versions)
         self.publish(published)
 
+    def restore_images(self) -> None:
+        """Record the images of the latest snapshot whose contents are known."""
+        latest = self.latest_snapshot()
+        versions = self.member_versions(latest.number) if latest else {}
+        known = self.contents_of(versions.values())
+        self.replace_images({name: version for name, version in versions.items() if known[version]})
+
     def update_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
         """Record new labels, protections and times of drops."""
         with self._transaction() as connection:
@@ -165,13 +172,14 @@ class SnapshotTables(Database):
         with self._transaction() as connection:
             connection.executemany("DELETE FROM hold WHERE name = ?", [(name,) for name in names])
 
-    def held_before(self, name: str, root: Digest) -> bool:
-        """Return True if an earlier snapshot had `root` under `name`."""
+    def held_before(self, name: str, source: Digest) -> bool:
+        """Return True if earlier snapshots had the image with this digest at the source, and the latest one has not."""
         query = """
-            SELECT 1 FROM member JOIN name ON name.id = member.name JOIN version ON version.id = member.version
-            WHERE name.name = ? AND version.root = ? AND until < ? LIMIT 1
+            SELECT max(until) FROM member JOIN name ON name.id = member.name JOIN version ON version.id = member.version
+            WHERE name.name = ?1 AND ?2 IN (version.source, version.root) AND (version.source IN ('', ?2))
         """
-        return bool(self._query(query, name, str(root), _OPEN))
+        until = self._query(query, name, str(source))[0][0]
+        return until is not None and until < _OPEN
 
     def contents_of(self, versions: Iterable[int]) -> dict[int, list[Descriptor]]:
         """Return everything that each of `versions` needs, as far as it is still recorded."""
@@ -192,7 +200,7 @@ class SnapshotTables(Database):
         query = f"""
             {_NEEDED} SELECT digest, size FROM blob WHERE id IN (SELECT blob FROM content JOIN needed USING (version))
         """  # noqa: S608
-        with database_errors(self._path), self._connection:
+        with self._transaction():
             _leave_out(self._connection, without, without_snapshots)
             rows = self._connection.execute(query).fetchall()
             return {self.digest(row["digest"]): row["size"] for row in rows}

@@ -42,6 +42,20 @@ def prepare_snapshots(storage: Storage, state: State, observer: Observer = ignor
         take_snapshot(storage, state, SnapshotNote("upgrade"))
 
 
+def hold_back(storage: Storage, state: State, *, until_end: bool) -> None:
+    """Let readers see the present set until a snapshot is made if `until_end`, otherwise each image. It blocks.
+
+    :raises StoreError: if the disk fails.
+    """
+    if not until_end:
+        state.publish(None)
+    elif state.published() is None:
+        # An earlier run that was killed may have published more than its last snapshot has.
+        take_snapshot(storage, state, SnapshotNote("interrupted run", complete=False))
+        latest = state.latest_snapshot()
+        state.publish(latest.number if latest else 0)
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotNote:
     """The description of a snapshot that may be made: its cause, the run, its label, and if that mirrored everything.
@@ -63,11 +77,17 @@ def visible_versions(state: State, note: SnapshotNote) -> dict[str, int]:
 
 
 def take_snapshot(
-    storage: Storage, state: State, note: SnapshotNote, *, versions: Mapping[str, int] | None = None
+    storage: Storage,
+    state: State,
+    note: SnapshotNote,
+    *,
+    versions: Mapping[str, int] | None = None,
+    writes_file: bool = True,
 ) -> Snapshot | None:
     """Make a snapshot of `versions`, by default of the recorded images, which readers see from now on. It blocks.
 
-    Return None if it would be the same as the latest one, which then gets the label if it has none.
+    Return None if it would be the same as the latest one, which then gets the label if it has none. Within a
+    transaction its file is not written.
 
     :raises StoreError: if the disk fails.
     """
@@ -92,7 +112,9 @@ def take_snapshot(
         complete=note.complete,
     )
     snapshot = state.add_snapshot(unnumbered, wanted, publishes=is_ahead)
-    write_snapshot(storage, state, snapshot)
+    if writes_file:
+        write_snapshot(storage, state, snapshot)
+
     return snapshot
 
 
@@ -129,13 +151,13 @@ def find_snapshot(snapshots: Sequence[Snapshot], at: str, *, now: float | None =
         return found[0]
 
     if found:
-        raise ConfigError(f"{at[:50]!r} begins {counted(len(found), 'id')} of snapshots: {_shown(found[0], found[1])}")
+        raise ConfigError(f"{at[:50]!r} begins {counted(len(found), 'id')} of snapshots: {shown(found[0], found[1])}")
 
     if at == "previous":
-        raise ConfigError(f"there is no snapshot before the first one, {_shown(snapshots[0])}")
+        raise ConfigError(f"there is no snapshot before the first one, {shown(snapshots[0])}")
 
     nearest = _similar(snapshots, at)
-    raise ConfigError(f"no snapshot {at[:50]!r}: the nearest is {_shown(nearest)}; see quaymirror snapshots")
+    raise ConfigError(f"no snapshot {at[:50]!r}: the nearest is {shown(nearest)}; see quaymirror snapshots")
 
 
 def open_at(path: Path, at: str | None) -> LocalStorage:
@@ -153,7 +175,7 @@ def open_at(path: Path, at: str | None) -> LocalStorage:
 
     snapshot, records = snapshot_images(path, at)
     if snapshot.dropped is not None:
-        raise ConfigError(f"the content of snapshot {_shown(snapshot)} was removed on {_day(snapshot.dropped)}")
+        raise ConfigError(f"the content of snapshot {shown(snapshot)} was removed on {_day(snapshot.dropped)}")
 
     return SnapshotStorage(path, documents.project(None, records))
 
@@ -227,7 +249,8 @@ def _similar(snapshots: Sequence[Snapshot], at: str) -> Snapshot:
     return ids[close[0]] if close else snapshots[-1]
 
 
-def _shown(*snapshots: Snapshot) -> str:
+def shown(*snapshots: Snapshot) -> str:
+    """Return ids and dates for messages."""
     return ", ".join(
         f"{each.id} of {datetime.fromtimestamp(each.created).astimezone():%Y-%m-%d %H:%M}" for each in snapshots
     )

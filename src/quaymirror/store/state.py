@@ -7,7 +7,7 @@ not the truth about bytes: a verified blob counts only if its file exists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ..oci import Digest
@@ -34,7 +34,7 @@ class State(SnapshotTables):
         return cls(connection, path), notice
 
     def image(self, name: str) -> ImageRecord | None:
-        """Return the record of the image called `name`, None if it is missing or makes no sense."""
+        """Return the record of the image called `name`, None if it is missing, makes no sense, or is not verified."""
         rows = self._query(f"{IMAGES} WHERE name = ?", name)
         return self._record(rows[0]) if rows else None
 
@@ -168,7 +168,8 @@ class State(SnapshotTables):
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with fsops.step("commit", self._path), super()._transaction() as connection:
+        context = nullcontext() if self._is_changing else fsops.step("commit", self._path)
+        with context, super()._transaction() as connection:
             yield connection
 
     def _insert(self, record: ImageRecord) -> None:
@@ -179,6 +180,7 @@ class State(SnapshotTables):
 
     def _record(self, row: Row) -> ImageRecord | None:
         query = "SELECT blob.* FROM content JOIN blob ON blob.id = blob WHERE version = ?"
-        record = image_of(row, self._query(query, row["version"]))
+        contents = self._query(query, row["version"])
+        record = image_of(row, contents) if all(blob["verified"] for blob in contents) else None
         # An image without contents, not even its root, would always be complete.
         return record if record is not None and record.root.digest in {n.digest for n in record.contents} else None

@@ -171,6 +171,9 @@ def common_target(text: str, selections: Sequence[Selection], options: Options) 
 
     :raises ConfigError: as `parse_target`, or if it names several.
     """
+    if "{date}" in text:
+        raise ConfigError(f"{{date}} in the target {text[:100]!r}: use --dated-tags '{{tag}}-{{date}}' for a registry")
+
     specs = [parse_target(text, selection, options) for selection in selections]
     if any(spec != specs[0] for spec in specs):
         raise ConfigError(f"{text} is a different target for each selection: run the selections one by one")

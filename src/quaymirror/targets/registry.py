@@ -26,7 +26,7 @@ class RegistrySpec(TargetSpec):
     """A registry at an address."""
 
     address: RegistryAddress
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    capabilities: ClassVar[Capabilities] = Capabilities(adds_tags=True)
 
     def __str__(self) -> str:
         return str(self.address)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -27,6 +28,7 @@ from ..transfer.target import Capabilities
 from .blob_locations import BlobLocations
 from .kinds import TargetContext
 from .names import TargetNames
+from .placeholders import fill
 from .registry_address import RegistryAddress
 from .spool import SpoolSpace
 from .upload import UploadMode, UploadSink
@@ -41,7 +43,7 @@ class RegistryTarget:
     @property
     def capabilities(self) -> Capabilities:
         """The properties of the registry, as far as it has announced them."""
-        return Capabilities(takes_sparse=self._registry.takes_sparse)
+        return Capabilities(adds_tags=True, takes_sparse=self._registry.takes_sparse)
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class RegistryTarget:
         self._state = state
         self._read_only = read_only
         self._must_check = context.options.target.check_target
+        self._dated_tags = context.options.publishing.dated_tags
         self._serial = SerialExecutor()
         spools = SpoolSpace(state_path(address, context.options).parent)
         if context.has_local_source:
@@ -241,6 +244,8 @@ class RegistryTarget:
         if self._tags.pop(place, None) != root.digest and place.tag is not None:
             await self._put(place.repository, place.tag, root, await self._content(place, root))
 
+            await self._add_dated_tag(place, root)
+
         if not self._is_proven:
             async with self._proof:
                 if not self._is_proven:
@@ -290,6 +295,13 @@ class RegistryTarget:
             raise ContentMissing(f"{place}: the target confirmed {lost[0].digest}, but does not have it")
 
         self._is_proven = True
+
+    async def _add_dated_tag(self, place: Reference, root: Descriptor) -> None:
+        """Give an image that changed its second tag, if the options say so."""
+        if self._dated_tags is not None:
+            assert place.tag is not None
+            values = {"{tag}": place.tag, "{date}": f"{datetime.now().astimezone():%Y-%m-%d}"}
+            await self._put(place.repository, fill(self._dated_tags, values), root, await self._content(place, root))
 
     async def _content(self, place: Reference, root: Descriptor) -> bytes:
         """Return a manifest that was stored before, by this run or under another tag."""

@@ -31,6 +31,8 @@ class Capabilities:
     """Blobs occupy temporary space until their image is complete."""
     takes_sparse: bool = True
     """An index may lack some of its children."""
+    adds_tags: bool = False
+    """An image can have another tag besides its own."""
     atomic_publish: bool = True
     """An image appears under its name complete, or not at all."""
 

@@ -36,6 +36,9 @@ def describe(event: Event) -> tuple[str, str]:  # noqa: C901  (a flat table, one
             word, text = "found", event.reference.name
         case events.HostPaused():
             word, text = "paused", f"{event.host} for {human_duration(event.seconds)}: {event.reason}"
+        case events.ImagesMoved(names, is_left):
+            verb = "have moved again, and are not checked any more" if is_left else "moved during the run"
+            word, text = "moved", f"{counted(len(names), 'tag')} {verb}: {', '.join(names)}"
         case events.HostResumed():
             word, text = "resumed", event.host
         case events.HostPaced():

@@ -55,7 +55,7 @@ def level_of(event: Event) -> int:
             return logging.WARNING if event.seconds >= _LONG_PAUSE_SECONDS else logging.INFO
         case events.Notice() | events.StopRequested():
             return logging.WARNING
-        case events.RunStarted() | events.HostResumed():
+        case events.RunStarted() | events.HostResumed() | events.ImagesMoved():
             return logging.INFO
         case _:
             return logging.DEBUG

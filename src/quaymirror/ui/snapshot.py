@@ -22,7 +22,7 @@ from .validation import built, expect_printable, parsed
 VERSION = 4
 _MAX_BYTES = 16 * 1024 * 1024
 # Results, which have no bounded size, and fields that only the run itself needs.
-_OWN = {"clock", "meters", "outcomes", "failed_checks", "findings"}
+_OWN = {"clock", "meters", "outcomes", "failed_checks", "findings", "moved_in_run", "left_moved"}
 PROGRESS_FIELDS = {name: hint for name, hint in get_type_hints(RunProgress).items() if name not in _OWN}
 
 

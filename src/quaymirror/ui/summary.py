@@ -55,6 +55,14 @@ def _counts(progress: RunProgress) -> list[str]:
     if reasons:
         rows[2] += "  " + ", ".join(f"{reason}: {count:,}" for reason, count in reasons)
 
+    if progress.held:
+        moved = f", of {progress.held_moved:,} of them the source has another image" if progress.held_moved else ""
+        rows.append(f"  held       {progress.held:>7,}{moved}")
+
+    for names, verb in ((progress.moved_in_run, "moved during the run"), (progress.left_moved, "had moved at its end")):
+        if names:
+            rows += ["", f"  {verb} ({len(names):,}):", *(f"    {escape_controls(name)}" for name in names)]
+
     changes = None if progress.finished is None else progress.finished.changes
     return [*rows, "", *([] if changes is None else [_changes(changes)]), _bytes(progress), *_unfinished(progress)]
 

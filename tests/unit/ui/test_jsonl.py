@@ -37,6 +37,7 @@ EVERY_EVENT: list[events.Event] = [
     events.RetryScheduled("layer", 1, 2.5, "reset", "quay.io"),
     events.HostPaused("quay.io", 30.0, "429"),
     events.HostResumed("quay.io"),
+    events.ImagesMoved(("quay.io/kolla/nova-api:2025.1",), is_left=True),
     events.HostPaced("quay.io", "api", 4, 4.8125, 3),
     events.Notice("look"),
     events.StopRequested("Ctrl-C"),

@@ -1,0 +1,325 @@
+"""Sets of images over several nights: snapshots, rollback, holds, retention, and publication at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import commands
+import layouts
+import peers
+import pytest
+from organizations import TAG, kolla, small_image
+
+import quaymirror
+from quaymirror import Event, Options, Report, Selection, Status
+from quaymirror.errors import ExitCode
+from quaymirror.events import ImageFinished
+from quaymirror.testing import Fault, QuayServer, Registry, bad_gateway
+
+EVERYTHING = Selection("kolla", "*", TAG)
+
+
+async def night(server: QuayServer, mirror: Path, **options: Any) -> Report:
+    return await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url, full_check_every=0, **options))
+
+
+def push(registry: Registry, name: str, seed: str) -> str:
+    """Move the tag of an image, and return its name in a mirror."""
+    registry.organization("kolla").repository(name).push(TAG, small_image(seed))
+    return f"kolla/{name}:{TAG}"
+
+
+async def snapshots(mirror: Path, *words: str) -> list[dict[str, Any]]:
+    done = await commands.run("snapshots", str(mirror), "--json", *words, cwd=mirror.parent, check=0)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+async def test_a_broken_build_is_rolled_back_held_over_the_nights_and_released_on_friday(tmp_path: Path) -> None:
+    registry, images = kolla(6)
+    mirror = tmp_path / "mirror"
+    broken, other = sorted(images)[:2]
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        monday = layouts.names(mirror)
+        name = push(registry, broken, "tuesday, broken")
+        push(registry, other, "tuesday, good")
+        await night(server, mirror)
+        assert layouts.names(mirror) != monday
+        await commands.run("rollback", "mirror", "--to", "previous", cwd=tmp_path, check=0)
+        assert layouts.names(mirror) == monday
+        for day in ("wednesday", "thursday"):
+            push(registry, broken, day)
+            report = await night(server, mirror, prune=True)
+            assert report.exit_code is ExitCode.OK
+            assert layouts.names(mirror) == monday
+            assert (report.progress.held, report.progress.held_moved) == (len(images), 2)
+
+        await commands.run("unhold", "mirror", "*:*", cwd=tmp_path, check=0)
+        report = await night(server, mirror)
+        assert report.progress.held == 0
+
+    friday = layouts.names(mirror)
+    assert friday[name] == small_image("thursday").digest
+    assert [each["cause"] for each in await snapshots(mirror)] == ["sync", "sync", "rollback", "sync"]
+    done = await commands.run("diff", "mirror", "--exit-code", cwd=tmp_path, check=3)
+    assert done.stdout.splitlines() == [f"moved  kolla/{each}:{TAG}" for each in (broken, other)]
+
+
+async def test_a_rollback_of_selected_names_leaves_the_others_and_a_removed_image_returns(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    mirror = tmp_path / "mirror"
+    first, second, gone, *_ = sorted(images)
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        before = layouts.names(mirror)
+        moved = [push(registry, name, f"new {name}") for name in (first, second)]
+        registry.organization("kolla").repository(gone).delete_tag(TAG)
+        await night(server, mirror, prune=True, grace=0, max_delete=100)
+        await night(server, mirror, prune=True, grace=0, max_delete=100)
+        after = layouts.names(mirror)
+        assert f"kolla/{gone}:{TAG}" not in after
+        selected = ("--select", moved[0], "--select", f"kolla/{gone}:*")
+        await commands.run("rollback", "mirror", "--to", "previous", *selected, cwd=tmp_path, check=0)
+        held = await commands.run("hold", "mirror", "--json", cwd=tmp_path, check=0)
+        assert [each["name"] for each in json.loads(held.stdout)] == sorted([moved[0], f"kolla/{gone}:{TAG}"])
+        # What the source has lost stays as long as it is held.
+        await night(server, mirror, prune=True, grace=0, max_delete=100)
+        await night(server, mirror, prune=True, grace=0, max_delete=100)
+
+    names = layouts.names(mirror)
+    assert names == before | {moved[1]: after[moved[1]]}
+    layouts.check(mirror)
+
+
+async def test_damage_in_the_snapshot_stops_a_rollback_before_anything_changes(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    mirror, name = tmp_path / "mirror", min(images)
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        digest = layouts.names(mirror)[f"kolla/{name}:{TAG}"]
+        push(registry, name, "new")
+        await night(server, mirror)
+
+    blob = mirror / "blobs" / digest.replace(":", "/")
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[::-1])
+    before = layouts.names(mirror)
+    done = await commands.run("rollback", "mirror", "--to", "previous", cwd=tmp_path, check=8)
+    assert digest in done.stderr
+    assert layouts.names(mirror) == before
+    held = await commands.run("hold", "mirror", "--json", cwd=tmp_path, check=0)
+    assert json.loads(held.stdout) == []
+
+
+async def test_retention_keeps_two_snapshots_protected_ones_and_labels_and_a_record_of_the_others(
+    tmp_path: Path,
+) -> None:
+    registry, images = kolla(3)
+    mirror, name = tmp_path / "mirror", min(images)
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        for number in range(5):
+            push(registry, name, f"night {number}")
+            label = {"snapshot_label": "release"} if number == 1 else {}
+            await night(server, mirror, **label)
+
+    found = await snapshots(mirror, "--protect", (await snapshots(mirror))[1]["id"][:5])
+    assert all(each["own_bytes"] for each in found)
+    prune = ("prune", "mirror", "--grace", "0", "--keep-label", "release")
+    plan = json.loads((await commands.run(*prune, "--json", cwd=tmp_path, check=0)).stdout)
+    assert [each["id"] for each in plan["snapshots"]["drop"]] == [found[0]["id"], found[3]["id"]]
+    assert plan["freed_bytes"] == sum(each["freed_bytes"] for each in plan["snapshots"]["drop"])
+    await commands.run(*prune, "--yes", cwd=tmp_path, check=0)
+    after = await snapshots(mirror)
+    assert [each["content_removed"] is not None for each in after] == [True, False, False, True, False, False]
+    assert [(each["images"], each["label"]) for each in after] == [(3, "release" if n == 2 else None) for n in range(6)]
+    done = await commands.run("rollback", "mirror", "--to", found[0]["id"], cwd=tmp_path, check=2)
+    assert "was removed" in done.stderr
+    for each in after[1:3]:
+        await commands.run("rollback", "mirror", "--to", each["id"], cwd=tmp_path, check=0)
+        layouts.check(mirror)
+
+
+async def test_with_publish_end_a_failed_image_keeps_the_last_set_and_the_next_run_publishes(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    mirror = tmp_path / "mirror"
+    first, second, *_ = sorted(images)
+    async with QuayServer(registry) as server:
+        await night(server, mirror, publish="end")
+        before = layouts.names(mirror)
+        push(registry, first, "new first")
+        push(registry, second, "new second")
+        server.faults[:] = [Fault(f"/v2/kolla/{second}/", bad_gateway())]
+        report = await night(server, mirror, publish="end", retries=0)
+        assert report.exit_code is ExitCode.PARTIAL
+        assert layouts.names(mirror) == before
+        # Another command does not publish it, either.
+        await commands.run("hold", "mirror", f"kolla/{first}:*", cwd=tmp_path, check=0)
+        await commands.run("unhold", "mirror", "*", cwd=tmp_path, check=0)
+        assert layouts.names(mirror) == before
+        report = await night(server, mirror, publish="end", retries=0, max_failed=1)
+        assert layouts.names(mirror) == before | {f"kolla/{first}:{TAG}": small_image("new first").digest}
+        server.faults.clear()
+        await night(server, mirror, publish="end")
+
+    assert layouts.names(mirror)[f"kolla/{second}:{TAG}"] == small_image("new second").digest
+    assert len(await snapshots(mirror)) == 3
+
+
+async def test_a_tag_that_goes_back_is_reported_and_refused_on_request(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    mirror, repository = tmp_path / "mirror", min(images)
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        name = push(registry, repository, "newer")
+        await night(server, mirror)
+        registry.organization("kolla").repository(repository).push(TAG, images[repository])
+        report = await night(server, mirror, refuse_older=True)
+        assert report.exit_code is ExitCode.PARTIAL
+        assert layouts.names(mirror)[name] == small_image("newer").digest
+        report = await night(server, mirror)
+        (outcome,) = [outcome for outcome in report.outcomes if outcome.reference.name == name]
+        assert outcome.reason == "went back to an image that the mirror held before"
+
+    assert layouts.names(mirror)[name] == images[repository].digest
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("2001-01-01", "the nearest is"),
+        ("2999-01-01", "the nearest is"),
+        ("2026-03-03T06:00", "no time zone"),
+        ("zzzz", "the nearest is"),
+        ("previous", "no snapshot before the first one"),
+    ],
+)
+async def test_unknown_snapshots_are_refused_with_the_nearest_one(at: str, words: str, tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    async with QuayServer(registry) as server:
+        await night(server, tmp_path / "mirror")
+
+    done = await commands.run("rollback", "mirror", "--to", at, cwd=tmp_path, check=2)
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+async def test_a_lost_state_is_rebuilt_from_the_files_of_snapshots_and_nothing_is_pruned_before(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    mirror, name = tmp_path / "mirror", min(images)
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        push(registry, name, "second")
+        await night(server, mirror)
+        await commands.run("hold", "mirror", f"kolla/{name}:*", "--reason", "a bug", cwd=tmp_path, check=0)
+        before = await snapshots(mirror)
+        (mirror / ".quaymirror/state.db").unlink()
+        plan = await commands.run("prune", "mirror", "--grace", "0", "--json", cwd=tmp_path, check=0)
+        assert json.loads(plan.stdout)["remove"] == []
+        done = await commands.run("prune", "mirror", "--grace", "0", "--yes", cwd=tmp_path, check=0)
+        assert "2 snapshots" in done.stderr
+        assert await snapshots(mirror) == before
+        held = await commands.run("hold", "mirror", "--json", cwd=tmp_path, check=0)
+        assert [each["reason"] for each in json.loads(held.stdout)] == ["a bug"]
+        await night(server, mirror)
+        await commands.run("rollback", "mirror", "--to", before[0]["id"], cwd=tmp_path, check=0)
+
+    assert layouts.names(mirror) == {f"kolla/{each}:{TAG}": image.digest for each, image in images.items()}
+    layouts.check(mirror)
+
+
+@dataclass
+class Clock:
+    """The server's clock."""
+
+    now: float = 1_790_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_tags_that_move_during_the_run_are_mirrored_again_and_named_with_few_requests(tmp_path: Path) -> None:
+    clock = Clock()
+    registry, moved = Registry(now=clock), dict[str, str]()
+    names = [f"image-{number:03}" for number in range(150)]
+    for name in names:
+        registry.organization("kolla").repository(name).push(TAG, small_image("same"))
+
+    def move(event: Event) -> None:
+        if isinstance(event, ImageFinished) and len(moved) < 4:
+            name = names[len(moved)]
+            moved[push(registry, name, f"newer {name}")] = small_image(f"newer {name}").digest
+
+        clock.now += 60
+
+    mirror = tmp_path / "mirror"
+    clock.now += 3600
+    async with QuayServer(registry) as server:
+        report = await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url), observer=move)
+        listings = server.count("/api/v1/repository$")
+        checks = server.count("/tag/")
+
+    assert report.exit_code is ExitCode.OK
+    assert layouts.names(mirror) == {f"kolla/{name}:{TAG}": small_image("same").digest for name in names} | moved
+    found = report.to_json()["moved_in_run"]
+    assert {name.partition("/")[2] for name in found} <= moved.keys()
+    assert found
+    assert len(report.outcomes) == len(names) == report.counts[Status.MIRRORED]
+    assert listings in (4, 6), "two pages for each listing"
+    assert checks <= len(names) + 8
+    assert len(await snapshots(mirror)) == 1
+
+
+async def two_nights(tmp_path: Path) -> tuple[Path, dict[str, str], dict[str, str]]:
+    """Return a mirror with two snapshots, and the images of each."""
+    registry, images = kolla(3)
+    mirror = tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        first = layouts.names(mirror)
+        push(registry, min(images), "second")
+        await night(server, mirror)
+
+    return mirror, first, layouts.names(mirror)
+
+
+async def test_a_checkout_is_a_layout_with_the_blobs_of_the_mirror(tmp_path: Path) -> None:
+    mirror, first, second = await two_nights(tmp_path)
+    done = await commands.run("checkout", "mirror", "previous", cwd=tmp_path, check=0)
+    assert layouts.names(tmp_path / done.stdout.strip()) == first
+    layouts.check(mirror / ".quaymirror/snapshots/previous")
+    await commands.run("checkout", "mirror", "latest", "elsewhere/deep", cwd=tmp_path, check=0)
+    assert layouts.names(tmp_path / "elsewhere/deep") == second
+    layouts.check(tmp_path / "elsewhere/deep")
+    refused = await commands.run("checkout", "mirror", "latest", ".", cwd=tmp_path, check=2)
+    assert "contains other files" in refused.stderr
+    blob = mirror / "blobs" / next(iter(first.values())).replace(":", "/")
+    blob.unlink()
+    done = await commands.run("checkout", "mirror", "previous", cwd=tmp_path, check=8)
+    assert blob.name in done.stderr
+
+
+async def test_verify_reads_the_content_of_an_earlier_snapshot(tmp_path: Path) -> None:
+    mirror, first, second = await two_nights(tmp_path)
+    (moved,) = {digest for name, digest in first.items() if second[name] != digest}
+    await commands.run("verify", "mirror", "--at", "previous", cwd=tmp_path, check=0)
+    (mirror / "blobs" / moved.replace(":", "/")).unlink()
+    await commands.run("verify", "mirror", cwd=tmp_path, check=0)
+    done = await commands.run("verify", "mirror", "--at", "previous", cwd=tmp_path, check=8)
+    assert moved in done.stdout
+
+
+@pytest.mark.interop
+async def test_skopeo_and_podman_read_a_checkout(tmp_path: Path) -> None:
+    peers.require("skopeo")
+    mirror, first, _ = await two_nights(tmp_path)
+    await commands.run("checkout", "mirror", "previous", cwd=tmp_path, check=0)
+    checkout = mirror / ".quaymirror/snapshots/previous"
+    for name, digest in first.items():
+        document = json.loads(layouts.blob(mirror, digest))
+        if document.get("mediaType", "").startswith("application/vnd.oci.image.manifest"):
+            peers.skopeo("copy", "-q", f"oci:{checkout}:{name}", f"dir:{tmp_path / digest.replace(':', '-')}")
