@@ -87,7 +87,7 @@ class Publication:
         if not report.complete:
             return "the run did not see everything"
 
-        failed = report.progress.failed
+        failed = report.progress.failed - report.accepted_failures
         return f"{counted(failed, 'image')} failed, more than --max-failed" if failed > options.max_failed else ""
 
     async def publish(self, report: Report) -> bool:
