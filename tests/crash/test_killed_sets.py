@@ -1,0 +1,137 @@
+"""`kill -9` at every step of a publication, a rollback and a retention: readers see whole sets only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import layouts
+import pytest
+import pytest_asyncio
+from crashes import KILLED, Zygote, zygote
+from organizations import TAG, small_image
+
+from quaymirror.testing import QuayServer, Registry
+
+
+@pytest_asyncio.fixture
+async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
+    async with zygote(tmp_path / "streams") as ready:
+        yield ready
+
+
+def push(registry: Registry, day: str) -> None:
+    """Move every tag: the images of a day fit together only."""
+    for name in ("keystone", "nova"):
+        registry.organization("kolla").repository(name).push(TAG, small_image(f"{name} {day}"))
+
+
+def images(day: str) -> dict[str, str]:
+    return {f"kolla/{name}:{TAG}": small_image(f"{name} {day}").digest for name in ("keystone", "nova")}
+
+
+def night(server: QuayServer, mirror: Path, *more: str) -> tuple[str, ...]:
+    one = ("--concurrency", "1", "--layer-concurrency", "1", "--progress", "none", "--full-check")
+    return ("sync", "kolla", "*", TAG, "--server", server.url, "--to", str(mirror), "--publish", "end", *one, *more)
+
+
+async def steps_of(commands: Zygote, trace: Path, *words: str) -> int:
+    done = await commands.run(*words, hook={"trace": {"file": str(trace)}})
+    assert done.code == 0, done.stderr
+    return len(trace.read_text().splitlines())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("step", [15, pytest.param(1, marks=pytest.mark.soak)])
+async def test_a_run_killed_before_its_end_publishes_nothing_nor_does_the_opening_of_the_next_one(
+    step: int, tmp_path: Path, commands: Zygote
+) -> None:
+    registry, start = Registry(), tmp_path / "start"
+    push(registry, "monday")
+    async with QuayServer(registry) as server:
+        assert (await commands.run(*night(server, start))).code == 0
+        push(registry, "tuesday")
+        shutil.copytree(start, tmp_path / "trial")
+        steps = await steps_of(commands, tmp_path / "trace", *night(server, tmp_path / "trial"))
+        published = 0
+        for number in range(0, steps, step):
+            mirror = tmp_path / f"mirror-{number}"
+            shutil.copytree(start, mirror)
+            hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
+            await commands.run(*night(server, mirror), hook=hook)
+            seen = layouts.names(mirror)
+            assert seen in (images("monday"), images("tuesday"))
+            published += seen == images("tuesday")
+            layouts.check(mirror)
+            # An opening for writing publishes no part of the set, either.
+            assert (await commands.run("hold", str(mirror), "kolla/nova:*")).code == 0
+            assert (await commands.run("unhold", str(mirror), "*")).code == 0
+            assert layouts.names(mirror) in (images("monday"), images("tuesday"))
+            assert (await commands.run(*night(server, mirror))).code == 0
+            assert layouts.names(mirror) == images("tuesday")
+            shutil.rmtree(mirror)
+
+        assert published < steps / step / 2
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.soak)])
+async def test_a_rollback_killed_at_any_step_is_done_or_not_begun(step: int, tmp_path: Path, commands: Zygote) -> None:
+    registry, start = Registry(), tmp_path / "start"
+    push(registry, "monday")
+    async with QuayServer(registry) as server:
+        assert (await commands.run(*night(server, start))).code == 0
+        push(registry, "tuesday")
+        assert (await commands.run(*night(server, start))).code == 0
+
+    monday = json.loads((await commands.run("snapshots", str(start), "--json")).stdout)[0]["id"]
+    shutil.copytree(start, tmp_path / "trial")
+    steps = await steps_of(commands, tmp_path / "trace", "rollback", str(tmp_path / "trial"), "--to", monday)
+    for number in range(0, steps, step):
+        mirror = tmp_path / f"mirror-{number}"
+        shutil.copytree(start, mirror)
+        hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
+        assert (await commands.run("rollback", str(mirror), "--to", monday, hook=hook)).code == KILLED
+        assert layouts.names(mirror) in (images("monday"), images("tuesday"))
+        # What is decided in the state shows with the next opening, in the index and in the files.
+        assert (await commands.run("unhold", str(mirror), "none/*")).code == 2
+        held = json.loads((await commands.run("hold", str(mirror), "--json")).stdout)
+        assert len(held) == (2 if layouts.names(mirror) == images("monday") else 0)
+        (mirror / ".quaymirror/state.db").unlink()
+        assert (await commands.run("rollback", str(mirror), "--to", monday)).code == 0
+        assert layouts.names(mirror) == images("monday")
+        layouts.check(mirror)
+        shutil.rmtree(mirror)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.soak)])
+async def test_a_retention_killed_at_any_step_takes_nothing_from_kept_snapshots(
+    step: int, tmp_path: Path, commands: Zygote
+) -> None:
+    registry, start = Registry(), tmp_path / "start"
+    async with QuayServer(registry) as server:
+        for day in ("monday", "tuesday", "wednesday"):
+            push(registry, day)
+            assert (await commands.run(*night(server, start))).code == 0
+
+    prune = ("--grace", "0", "--yes")
+    shutil.copytree(start, tmp_path / "trial")
+    steps = await steps_of(commands, tmp_path / "trace", "prune", str(tmp_path / "trial"), *prune)
+    for number in range(0, steps, step):
+        mirror = tmp_path / f"mirror-{number}"
+        shutil.copytree(start, mirror)
+        hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
+        assert (await commands.run("prune", str(mirror), *prune, hook=hook)).code == KILLED
+        for at in ("latest", "previous"):
+            assert (await commands.run("verify", str(mirror), "--at", at)).code == 0
+
+        assert (await commands.run("prune", str(mirror), *prune)).code == 0
+        found = json.loads((await commands.run("snapshots", str(mirror), "--json")).stdout)
+        assert [each["content_removed"] is None for each in found] == [False, True, True]
+        assert (await commands.run("rollback", str(mirror), "--to", "previous")).code == 0
+        assert layouts.names(mirror) == images("tuesday")
+        layouts.check(mirror)
+        shutil.rmtree(mirror)
