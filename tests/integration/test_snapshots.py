@@ -323,3 +323,23 @@ async def test_skopeo_and_podman_read_a_checkout(tmp_path: Path) -> None:
         document = json.loads(layouts.blob(mirror, digest))
         if document.get("mediaType", "").startswith("application/vnd.oci.image.manifest"):
             peers.skopeo("copy", "-q", f"oci:{checkout}:{name}", f"dir:{tmp_path / digest.replace(':', '-')}")
+
+
+async def test_diff_with_the_source_shows_the_work_of_the_next_sync(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    mirror = tmp_path / "mirror"
+    moved, gone = sorted(images)[:2]
+    async with QuayServer(registry) as server:
+        await night(server, mirror)
+        done = await commands.run("diff", "mirror", "--source", "--exit-code", cwd=tmp_path, check=0)
+        assert done.stdout == ""
+        push(registry, moved, "newer")
+        push(registry, "new", "new")
+        registry.organization("kolla").repository(gone).delete_tag(TAG)
+        done = await commands.run("diff", "mirror", "--source", "--exit-code", cwd=tmp_path, check=3)
+
+    assert done.stdout.splitlines() == [
+        f"new    kolla/new:{TAG}",
+        f"moved  kolla/{moved}:{TAG}",
+        f"gone   kolla/{gone}:{TAG}",
+    ]

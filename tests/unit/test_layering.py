@@ -196,6 +196,7 @@ INNER_LAYERS = {
         "verify",
         "jobs",
         "past_runs",
+        "source_diff",
     ),
     "cli": (
         "display",

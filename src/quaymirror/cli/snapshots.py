@@ -9,17 +9,18 @@ from pathlib import Path
 import anyio
 import click
 
-from ..documents import DiffJson, HoldJson, SnapshotJson, iso
+from ..documents import DiffJson, HoldJson, SnapshotIdJson, SnapshotJson, iso
 from ..errors import ExitCode
 from ..run import snapshots as library
 from ..run.changes import Difference
 from ..run.checkout import check_out
+from ..run.source_diff import diff_source
 from ..run.verify import layout_path
 from ..store.records import Snapshot
 from ..text import counted, escape_controls, human_bytes, local_time, table
 from .help import command_option
 from .messages import show_notice
-from .options import json_option
+from .options import json_option, make_options
 
 _HEAD = ("id", "created", "images", "size", "own", "cause", "label", "")
 
@@ -59,20 +60,32 @@ def snapshots(mirror: str, protect: str | None, unprotect: str | None, as_json: 
 
 @click.command
 @click.argument("mirror")
-@click.argument("a", required=False, default="previous", metavar="[A]")
-@click.argument("b", required=False, default="latest", metavar="[B]")
+@click.argument("a", required=False, metavar="[A]")
+@click.argument("b", required=False, metavar="[B]")
+@command_option("--source", "with_source", is_flag=True, help="Compare MIRROR with the source of its last run.")
 @command_option("--exit-code", is_flag=True, help="End with 3 if anything differs.")
 @json_option("Print an object with the names that came, moved and are gone.")
-def diff(mirror: str, a: str, b: str, exit_code: bool, as_json: bool) -> int:
+def diff(mirror: str, a: str | None, b: str | None, with_source: bool, exit_code: bool, as_json: bool) -> int:
     """Show the images of MIRROR that are new, moved or gone in snapshot B, compared with A.
 
-    A is the previous snapshot by default, and B the latest one.
+    A is the previous snapshot by default, and B the latest one. With --source, new and moved images are those that a
+    sync would mirror, and gone ones are missing at the source.
 
     \b
     quaymirror diff /srv/mirror
     quaymirror diff /srv/mirror 2026-03-03 latest --exit-code
     """
-    first, second, found = library.diff_snapshots(layout_path(mirror), a, b)
+    path = layout_path(mirror)
+    first: Snapshot | None = None
+    second: Snapshot | None = None
+    if with_source:
+        if a is not None:
+            raise click.UsageError("--source compares the mirror as it is now: no snapshot can follow it")
+
+        found = anyio.run(partial(diff_source, path, make_options({}), observer=show_notice))
+    else:
+        first, second, found = library.diff_snapshots(path, a or "previous", b or "latest")
+
     if as_json:
         click.echo(json.dumps(_diff_json(first, second, found), indent=2))
     else:
@@ -187,15 +200,19 @@ def _cells(listed: library.ListedSnapshot) -> tuple[str, ...]:
     )
 
 
+def _id_json(snapshot: Snapshot | None) -> SnapshotIdJson | None:
+    return None if snapshot is None else {"id": snapshot.id, "created": iso(snapshot.created)}
+
+
 def _diff_lines(found: Difference) -> list[str]:
     kinds = (("new", found.came), ("moved", found.moved), ("gone", found.gone))
     return [escape_controls(f"{kind:<5}  {name}") for kind, names in kinds for name in names]
 
 
-def _diff_json(first: Snapshot, second: Snapshot, found: Difference) -> DiffJson:
+def _diff_json(first: Snapshot | None, second: Snapshot | None, found: Difference) -> DiffJson:
     return {
-        "from": {"id": first.id, "created": iso(first.created)},
-        "to": {"id": second.id, "created": iso(second.created)},
+        "from": _id_json(first),
+        "to": _id_json(second),
         "came": list(found.came),
         "moved": list(found.moved),
         "gone": list(found.gone),

@@ -206,7 +206,7 @@ def _record(
     registry = options.source.address_of(selection).registry_name
     renames = Renames(options.target.renames)
     present = frozenset(renames.apply(outcome.reference).name for outcome in found or ())
-    covered = {record.name for record in state.images() if _covers(selection, registry, record, renames)}
+    covered = {record.name for record in state.images() if covers(selection, registry, record, renames)}
     return state.record_discovery(
         DiscoverySnapshot(
             scope=_scope(registry, selection),
@@ -235,6 +235,7 @@ def _sees_all(selection: Selection, options: Options) -> bool:
     return not is_partial and traits_of(selection, options.discovery.discovery).shows_absence
 
 
-def _covers(selection: Selection, registry: str, record: ImageRecord, renames: Renames) -> bool:
+def covers(selection: Selection, registry: str, record: ImageRecord, renames: Renames) -> bool:
+    """Return True if `selection` of images in `registry` selects the name of `record`."""
     name = renames.restore(registry, record.name) if renames else record.name
     return record.registry == registry and name is not None and selection.covers(name)
