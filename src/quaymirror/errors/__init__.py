@@ -14,7 +14,7 @@ neither header values nor the query of a URL.
 """
 
 from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe, reason_of
-from .content import ContentError, DigestMismatch, OlderImage, PlatformNotFound, SizeMismatch, UnsupportedContent
+from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
 from .run import (
     DiscoveryIncomplete,
     DoesNotFit,
@@ -72,7 +72,6 @@ __all__ = [
     "NameUnknown",
     "NotFound",
     "NotGranted",
-    "OlderImage",
     "Phase",
     "PlatformNotFound",
     "QuaymirrorError",

@@ -27,9 +27,5 @@ class UnsupportedContent(ContentError):
     """A manifest of a kind that can't be mirrored, or one that violates the image specification."""
 
 
-class OlderImage(ContentError):
-    """A tag went back to an image that the mirror held before, and `--refuse-older` keeps the newer one."""
-
-
 class PlatformNotFound(ContentError):
     """An index has none of the requested platforms."""

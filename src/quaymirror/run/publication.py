@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from ..errors import Failure, OlderImage
+from ..errors import ContentError, Failure
 from ..events import HELD, HELD_MOVED, Notice, Outcome, Status
 from ..oci import Digest, Reference
 from ..selection.rename import Renames
@@ -19,6 +19,10 @@ from .context import Run
 from .report import Report
 
 WENT_BACK = "went back to an image that the mirror held before"
+
+
+class OlderImage(ContentError):
+    """A tag went back to an image that the mirror held before, and `--refuse-older` keeps the newer one."""
 
 
 class Publication:
