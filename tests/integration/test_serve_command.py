@@ -24,8 +24,8 @@ import bcrypt
 import pytest
 import trustme
 from commands import run
-from organizations import TAG, kolla
-from serving import served
+from organizations import TAG, kolla, small_image
+from serving import served, write_layout
 
 import quaymirror
 from quaymirror import Options, PruneOptions, Selection
@@ -41,12 +41,8 @@ USERS = "mirror:" + bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode() + "\n"
 
 
 @pytest.fixture
-async def mirror(tmp_path: Path) -> Path:
-    registry, _ = kolla(3)
-    async with QuayServer(registry) as server:
-        await quaymirror.sync(Selection("kolla", "*", TAG), tmp_path / "mirror", Options.of(server=server.url))
-
-    return tmp_path / "mirror"
+def mirror(tmp_path: Path) -> Path:
+    return write_layout(tmp_path / "mirror", {f"kolla/{name}:{TAG}": small_image(name) for name in "abc"})
 
 
 @contextmanager
@@ -108,8 +104,9 @@ async def test_options_that_can_not_be_used_are_refused(
 
 
 async def test_a_missing_mirror_is_refused(tmp_path: Path) -> None:
-    done = await run("serve", "missing", cwd=tmp_path, check=2)
-    assert done.stderr == "quaymirror: no OCI image layout at missing\n"
+    with pytest.raises(ConfigError, match=r"no OCI image layout at .*missing"):
+        async with served(tmp_path / "missing"):
+            pass
 
 
 async def test_tls_and_users(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,8 +260,9 @@ async def test_earlier_images_are_served_by_day_and_by_snapshot(
             assert (await client.get(path)).body == images[first].raw
             assert f"as of {at}" in (await client.get("/")).body.decode()
 
-    done = await run("serve", str(target), "--at", "2020-01-01", cwd=tmp_path, check=2)
-    assert "no snapshot '2020-01-01': the nearest is" in done.stderr
+    with pytest.raises(ConfigError, match="no snapshot '2020-01-01': the nearest is"):
+        async with served(target, at="2020-01-01"):
+            pass
 
 
 def write_layout_without(root: Path, repository: str) -> None:
@@ -281,6 +279,7 @@ async def snapshot(target: Path) -> None:
 async def test_a_mirror_that_can_not_be_written_is_served_without_a_lease(
     mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (mirror / ".quaymirror").mkdir()
     (mirror / ".quaymirror" / "leases").write_text("not a directory")
     async with served(mirror) as client:
         assert (await client.get("/v2/_catalog")).status == 200
@@ -323,11 +322,8 @@ async def test_many_idle_connections_slow_readers_and_nonsense(mirror: Path, tmp
 
 
 async def test_a_client_that_does_not_read_is_broken_off(tmp_path: Path) -> None:
-    registry, images = kolla(1, layer_size=10_000_000)
-    async with QuayServer(registry) as source:
-        await quaymirror.sync(Selection("kolla", "*", TAG), tmp_path / "m", Options.of(server=source.url))
-
-    [(name, image)] = images.items()
+    name, image = "one", small_image("one", 10_000_000)
+    write_layout(tmp_path / "m", {f"kolla/{name}:{TAG}": image})
     large = max(image.all_blobs().values(), key=lambda blob: blob.size)
     async with served(tmp_path / "m", stall_seconds=0.2) as client:
         with socket.create_connection(("127.0.0.1", int(client.url.rpartition(":")[2]))) as slow:
@@ -341,14 +337,10 @@ async def test_a_client_that_does_not_read_is_broken_off(tmp_path: Path) -> None
 
 
 async def test_a_blob_that_is_cut_during_a_transfer_breaks_the_connection_off(tmp_path: Path) -> None:
-    registry, images = kolla(1, layer_size=10_000_000)
-    async with QuayServer(registry) as source:
-        await quaymirror.sync(Selection("kolla", "*", TAG), tmp_path / "m", Options.of(server=source.url))
-
-    [(name, image)] = images.items()
+    name, image = "one", small_image("one", 10_000_000)
+    write_layout(tmp_path / "m", {f"kolla/{name}:{TAG}": image})
     large = max(image.all_blobs().values(), key=lambda blob: blob.size)
     path = tmp_path / "m" / "blobs" / "sha256" / large.digest.removeprefix("sha256:")
-    path.chmod(0o644)
     async with served(tmp_path / "m") as client:
 
         def read() -> bytes:
