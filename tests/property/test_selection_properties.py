@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quaymirror.errors import ConfigError
+from quaymirror.selection.grammar import fault_of_glob
 from quaymirror.selection.parse import parse_since
 from quaymirror.selection.selection import Selection
 
@@ -24,6 +25,7 @@ TAGS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", fullmatch=True)
 GLOBS = st.lists(
     st.sampled_from(["nova", "-", ".", "a", "0", "*", "?", "[a-z]", "[!0-9]", "[-_]", "a/b"]), min_size=1, max_size=8
 ).map("".join)
+GLOBS = GLOBS.filter(lambda text: not fault_of_glob(text))  # no repository has such a name
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,5}(/[a-z0-9][a-z0-9._-]{0,5})?", fullmatch=True)
 MOMENTS = st.datetimes(max_value=datetime(2025, 7, 1), timezones=st.just(UTC))
 SELECTIONS = st.builds(
