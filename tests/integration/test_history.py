@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from commands import run
 from organizations import TAG, kolla, small_image
 
 from quaymirror import Job, Selection, job_statuses
+from quaymirror.cli.main import main
 from quaymirror.events import ChangeCounts
-from quaymirror.store.history import History
+from quaymirror.store.database import Format, open_database
+from quaymirror.store.history import FORMAT, History
 from quaymirror.store.records import PastRun, Usage
 from quaymirror.testing import Fault, QuayServer, Status
 
@@ -49,8 +52,15 @@ def past_run(night: int, **changes: Any) -> PastRun:
     return PastRun(**values | changes)
 
 
-async def history(cwd: Path, *words: str) -> Any:
-    return json.loads((await run("history", *words, "--json", cwd=cwd, check=0)).stdout)
+def shown(*words: str) -> str:
+    """Return the output of a command that needs no process of its own."""
+    result = CliRunner().invoke(main, words, standalone_mode=False)
+    assert result.exception is None
+    return result.stdout
+
+
+def history(*words: str) -> Any:
+    return json.loads(shown("history", *words, "--json"))
 
 
 async def test_what_changed_is_in_the_summary_the_history_and_its_runs(tmp_path: Path) -> None:
@@ -68,16 +78,16 @@ async def test_what_changed_is_in_the_summary_the_history_and_its_runs(tmp_path:
     assert "missing at source" not in first.stderr
     assert "  +1 new  ~1 moved  -1 missing at source\n" in second.stderr
     assert "exit code 0, +1 new  ~1 moved  -1 missing at source" in (tmp_path / "log.txt").read_text()
-    rows = await history(tmp_path, "--to", "mirror")
+    rows = history("--to", str(tmp_path / "mirror"))
     assert [row["changes"] for row in rows] == [{"new": 1, "moved": 1, "missing": 1}, None]
     assert rows[0]["usage"]["images"] == 5
     assert rows[0]["usage"]["bytes"] > rows[1]["usage"]["bytes"] > 0
     assert rows[0]["usage"]["free_bytes"] > 0
-    table = (await run("history", "--to", "mirror", cwd=tmp_path, check=0)).stdout
+    table = shown("history", "--to", str(tmp_path / "mirror"))
     assert "+1 ~1 -1" in table
-    shown = (await run("history", rows[0]["id"], "--to", "mirror", cwd=tmp_path, check=0)).stdout.splitlines()
-    assert [line.split()[:2] for line in shown[2:5]] == [["+", "new"], ["~", "moved"], ["-", "missing"]]
-    assert shown[4].endswith(f"kolla/{names[1]}:{TAG}")
+    lines = shown("history", rows[0]["id"], "--to", str(tmp_path / "mirror")).splitlines()
+    assert [line.split()[:2] for line in lines[2:5]] == [["+", "new"], ["~", "moved"], ["-", "missing"]]
+    assert lines[4].endswith(f"kolla/{names[1]}:{TAG}")
 
 
 async def test_runs_that_were_killed_and_prunes_are_in_the_history(tmp_path: Path) -> None:
@@ -93,17 +103,19 @@ async def test_runs_that_were_killed_and_prunes_are_in_the_history(tmp_path: Pat
         past.begin(past_run(0, subject=killed.subject, started=killed.started + 3600))
 
     (home / "live.json").unlink()
-    rows = await history(tmp_path, "--to", "mirror")
+    rows = history("--to", str(tmp_path / "mirror"))
     assert [(row["kind"], row["exit_code"]) for row in rows] == [("sync", None), ("prune", 0), ("sync", 0)]
     assert rows[1]["remark"] == "nothing to prune"
-    lines = (await run("history", "--to", "mirror", cwd=tmp_path, check=0)).stdout.splitlines()
+    lines = shown("history", "--to", str(tmp_path / "mirror")).splitlines()
     assert "killed" in lines[1]
     assert "nothing to prune" in lines[2]
     done = await run("history", "00000000", "--to", "mirror", cwd=tmp_path, check=2)
     assert "was killed" in done.stderr
 
 
-async def test_the_status_shows_every_job_with_its_first_problem(tmp_path: Path) -> None:
+async def test_the_status_shows_every_job_with_its_first_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry, images = kolla(3)
     async with QuayServer(registry) as server:
         (tmp_path / "quaymirror.toml").write_text(CONFIG.format(server=server.url, tag=TAG))
@@ -112,19 +124,21 @@ async def test_the_status_shows_every_job_with_its_first_problem(tmp_path: Path)
         registry.organization("kolla").repository(min(images)).push(TAG, small_image("moved"))
         await run("run", "nightly", "--full-check", cwd=tmp_path, check=3, env={"QUAYMIRROR_SERVER": ""})
         asked = len(server.requests)
-        done = await run("status", cwd=tmp_path, check=0, env={"QUAYMIRROR_SERVER": ""})
-        found = await run("status", "--json", cwd=tmp_path, check=0, env={"QUAYMIRROR_SERVER": ""})
+        monkeypatch.delenv("QUAYMIRROR_SERVER", raising=False)
+        table, found = (
+            shown("status", "--config", str(tmp_path / "quaymirror.toml"), *more) for more in ([], ["--json"])
+        )
         assert len(server.requests) == asked
 
-    nightly, never = json.loads(found.stdout)
+    nightly, never = json.loads(found)
     assert (nightly["job"], nightly["state"], nightly["exit_code"]) == ("nightly", "failed", 3)
     assert nightly["problem"] == f"403 Forbidden: private, or needs credentials: kolla/{min(images)}:{TAG}"
     assert nightly["last_success"] < nightly["last_run"]
     assert nightly["usage"]["images"] == 3
     assert (never["state"], never["last_run"], never["age"]) == ("never ran", None, None)
-    lines = done.stdout.splitlines()
+    lines = table.splitlines()
     assert [line.split()[0] for line in lines] == ["job", "nightly", "403", "never"]
-    rows = await history(tmp_path, "--config", "quaymirror.toml")
+    rows = history("--config", str(tmp_path / "quaymirror.toml"))
     assert [(row["jobs"], row["target"]) for row in rows] == [(["nightly"], str(tmp_path / "mirror"))] * 2
 
 
@@ -139,19 +153,13 @@ async def test_a_history_that_is_damaged_does_not_hide_the_other_jobs(tmp_path: 
 
 
 def test_a_history_of_an_earlier_format_is_readable_before_it_is_migrated(tmp_path: Path) -> None:
-    past, _ = History.open(tmp_path)
-    with closing(past):
-        past.record(past_run(1), {"run_id": "1"})
-
     path = tmp_path / "history.db"
-    with closing(sqlite3.connect(path)) as connection:
-        for column in ("kind", "jobs", "ended", "new", "moved", "missing", "remark"):
-            connection.execute(f"ALTER TABLE run DROP COLUMN {column}")
-
-        for column in ("stored_images", "stored_bytes", "free_bytes"):
-            connection.execute(f"ALTER TABLE run DROP COLUMN {column}")
-
-        connection.execute("PRAGMA user_version = 1")
+    connection, _ = open_database(path, Format(FORMAT.application_id, FORMAT.steps[:1]))
+    run = past_run(1)
+    columns = (run.id, run.subject, run.started, run.elapsed, run.exit_code, 1, json.dumps(run.images), 0)
+    with closing(connection), connection:
+        report = zlib.compress(b'{"run_id": "1"}')
+        connection.execute(f"INSERT INTO run VALUES ({', '.join('?' * 9)})", (*columns, report))
 
     before = path.read_bytes()
     past, notice = History.open(tmp_path, read_only=True)

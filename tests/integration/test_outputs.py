@@ -123,6 +123,7 @@ async def test_metrics_keep_the_time_of_the_last_success(tmp_path: Path) -> None
     assert first[success] == second[success]
 
 
+@pytest.mark.interop
 async def test_metrics_of_jobs_in_one_file_do_not_erase_each_other(tmp_path: Path) -> None:
     registry, images = kolla(3)
     (tmp_path / "quaymirror.toml").write_text(
