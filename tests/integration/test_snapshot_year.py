@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from quaymirror.oci import Descriptor, Digest, mediatype
@@ -91,7 +92,7 @@ async def test_a_year_of_nights_takes_five_megabytes_and_any_day_is_found_quickl
     for each in kept:
         assert not (await verify_storage(open_at(mirror, each.id))).damages
 
-    now = fastest(lambda: snapshot_images(mirror, "latest"))
+    now = await anyio.to_thread.run_sync(fastest, lambda: snapshot_images(mirror, "latest"))
     for each in (snapshots[1], snapshots[100], snapshots[200]):
         then = await anyio.to_thread.run_sync(fastest, lambda each=each: snapshot_images(mirror, each.id))
         assert len(snapshot_images(mirror, each.id)[1]) == IMAGES
