@@ -98,6 +98,9 @@ def open_database(
         # SQLite would wait forever for a writer of a pipe.
         raise StoreError(f"can't use {path}: not a file", phase=Phase.COMMIT)
 
+    if not read_only:
+        fsops.unshare(path)
+
     with database_errors(path):
         try:
             return _connect(path, form, read_only=read_only, sync=sync), None

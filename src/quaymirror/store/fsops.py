@@ -91,9 +91,52 @@ def make_directory(path: Path) -> None:
 
 
 def open_part(path: Path, flags: int = 0) -> int:
-    """Open `path` for reading and writing, creating it; symbolic links are refused. `flags` are those of `os.open`."""
+    """Open `path` for reading and writing, creating it; symbolic links are refused. `flags` are those of `os.open`.
+
+    With O_TRUNC it is a new file.
+    """
+    if not flags & os.O_TRUNC:
+        unshare(path)
+
     with local_errors("open", path), step("open", path):
-        return os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        return _open_file(path, flags | os.O_RDWR)
+
+
+def _open_file(path: Path, flags: int) -> int:
+    """Open `path`, creating it; what O_TRUNC would empty may have other names, and is replaced."""
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    if not flags & os.O_TRUNC:
+        return os.open(path, flags, 0o644)
+
+    try:
+        return os.open(path, flags | os.O_EXCL, 0o644)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags | os.O_EXCL, 0o644)
+
+
+def unshare(path: Path) -> None:
+    """Replace a file that has further names, as in a copy made of hard links, by a file of its own."""
+    with local_errors("copy", path), suppress(FileNotFoundError):
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink < 2:
+            return
+
+        import shutil
+
+        temporary = path.with_name(f".{path.name}.own")
+        with _removed_on_failure(temporary), step("copy", path):
+            temporary.unlink(missing_ok=True)
+            shutil.copy2(path, temporary)
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+            temporary.replace(path)
+
+        sync_directory(path.parent)
 
 
 def open_unnamed(directory: Path) -> int:
@@ -225,8 +268,7 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True, suffix: str =
     temporary = path.with_name(f".{path.name}.{suffix}")
     with local_errors("write", path), _removed_on_failure(temporary):
         with step("open", temporary):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(temporary, flags, 0o644)
+            descriptor = _open_file(temporary, os.O_WRONLY | os.O_TRUNC)
 
         try:
             _write(descriptor, [content], temporary)

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
+from ..errors import MirrorDamaged
 from ..events import Notice, Observer, ignore
+from ..oci import Descriptor
 from ..untrusted import InvalidDocument
 from . import documents
+from .reader import LayoutReader
 from .state import State
 from .storage import INDEX, Storage
 
 
-def update_index(storage: Storage, state: State, *, observer: Observer = ignore) -> None:
+def incomplete_roots(storage: Storage, state: State) -> frozenset[str]:
+    """Return the roots of recorded images with missing content, as after a backup of the state was restored."""
+    reader = LayoutReader(storage)
+    return state.roots_with(node.digest for node in state.blobs() if not _has(reader, node))
+
+
+def _has(reader: LayoutReader, node: Descriptor) -> bool:
+    try:
+        return reader.has(node)
+    except MirrorDamaged:
+        return False
+
+
+def update_index(
+    storage: Storage, state: State, *, incomplete: Collection[str] = (), observer: Observer = ignore
+) -> frozenset[str]:
     """Write the images that readers shall see to `index.json`; entries of other tools stay.
+
+    Images whose roots are `incomplete` are left out; their names are returned.
 
     A damaged index is set aside first. The file is not touched if nothing changes: programs that copy the mirror
     compare modification times.
@@ -27,6 +48,11 @@ def update_index(storage: Storage, state: State, *, observer: Observer = ignore)
             storage.put(aside, text)
             observer(Notice(f"{storage}/{INDEX} {error}: set aside as {aside}, written again from the state"))
 
-    content = documents.project(document, state.visible_images(), without=state.former_names())
+    images = state.visible_images()
+    left_out = frozenset(image.name for image in images if incomplete and str(image.root.digest) in incomplete)
+    records = [image for image in images if image.name not in left_out]
+    content = documents.project(document, records, without={*state.former_names(), *left_out})
     if content != text:
         storage.replace(INDEX, content)
+
+    return left_out

@@ -15,11 +15,12 @@ import anyio.to_thread
 from ..errors import MirrorDamaged, QuaymirrorError, Scope, StoreError
 from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest, Reference, mediatype
+from ..tasks import background
 from . import fsops
 from .commits import GroupCommit
 from .executor import SerialExecutor
 from .fsops import Fsync
-from .index import update_index
+from .index import incomplete_roots, update_index
 from .local_storage import LocalStorage
 from .lock import Patience
 from .reader import LayoutReader
@@ -27,7 +28,7 @@ from .records import ImageRecord
 from .reservation import SpaceReservation
 from .snapshots import prepare_snapshots
 from .state import State
-from .storage import BlobSink, ExclusiveLock, Storage, blob_key
+from .storage import INDEX, BlobSink, ExclusiveLock, Storage, blob_key
 
 T = TypeVar("T")
 
@@ -65,6 +66,8 @@ class OCILayout:
         self._commits = GroupCommit(self._executor, self._commit)
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
+        # Of recorded images that are not whole on the disk.
+        self._incomplete_roots: frozenset[str] = frozenset()
         # Verified in this run, but in no committed image yet: the state doesn't know them.
         self._fresh: set[Digest] = set()
         # Registries whose images are being replaced by those of another one.
@@ -104,7 +107,8 @@ class OCILayout:
             await anyio.to_thread.run_sync(prepare_snapshots, storage, state, observer)
             layout = cls(storage, state, observer=observer, checks_space=checks_space, lock=lock)
             # Images that a crash kept from the index are in the state: readers get them before the run starts.
-            await layout._executor.run(layout._checkpoint)
+            await layout._executor.run(layout._first_checkpoint)
+            await stack.enter_async_context(background(layout._checkpoint_regularly))
             try:
                 yield layout
             finally:
@@ -286,7 +290,33 @@ class OCILayout:
         if self._since_checkpoint >= _CHECKPOINT_IMAGES or seconds >= _CHECKPOINT_SECONDS:
             self._checkpoint()
 
-    def _checkpoint(self) -> None:
-        update_index(self._storage, self._state, observer=self._observer)
+    def _first_checkpoint(self) -> None:
+        self._incomplete_roots = incomplete_roots(self._storage, self._state)
+        if left_out := self._checkpoint():
+            count = f"{len(left_out):,} image{'s' if len(left_out) > 1 else ''}"
+            self._observer(
+                Notice(
+                    f"{self._storage}: {count} of the state, such as {min(left_out)}, lack content on the disk "
+                    f"and are not in {INDEX}: a run that selects them completes them"
+                )
+            )
+
+    async def _checkpoint_regularly(self) -> None:
+        """Write the index also while no image is committed: a large one may take hours."""
+        while True:
+            await anyio.sleep(_CHECKPOINT_SECONDS)
+            await self._executor.run(self._checkpoint_if_due)
+
+    def _checkpoint_if_due(self) -> None:
+        if self._since_checkpoint and time.monotonic() - self._last_checkpoint >= _CHECKPOINT_SECONDS:
+            self._checkpoint()
+
+    def _checkpoint(self) -> frozenset[str]:
+        """Write the index; return the names of recorded images that are left out, since they are incomplete."""
+        if self._incomplete_roots:
+            self._incomplete_roots = incomplete_roots(self._storage, self._state)
+
+        left_out = update_index(self._storage, self._state, incomplete=self._incomplete_roots, observer=self._observer)
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
+        return left_out

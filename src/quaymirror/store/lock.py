@@ -15,12 +15,12 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import LockHeld, StoreError
 from ..untrusted import parse_object
-from .fsops import exists, local_errors, opened, read_file
+from .fsops import exists, local_errors, opened, read_file, unshare
 
 WRITERS = "lock"
 READERS = "readers"
@@ -59,6 +59,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[Lock]:
 
     :raises LockHeld: if another process holds it.
     """
+    _unshare(path)
     with opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, "open") as descriptor:
         _take(descriptor, path, shared=shared)
         if path.name == WRITERS:
@@ -68,6 +69,21 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[Lock]:
                 os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
         yield Lock(descriptor, path)
+
+
+def _unshare(path: Path) -> None:
+    """Give a lock a file of its own if a copy of the mirror has the same one, unless a process holds that."""
+    if _has_more_names(path):
+        with suppress(LockHeld), opened(path, os.O_RDWR | os.O_NOFOLLOW, "open") as descriptor:
+            _take(descriptor, path, shared=False)
+            unshare(path)
+
+
+def _has_more_names(path: Path) -> bool:
+    with local_errors("open", path), suppress(FileNotFoundError):
+        return os.lstat(path).st_nlink > 1
+
+    return False
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from ..documents import GoneJson, PruneJson, iso
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest, mediatype
 from ..values import dataclass
-from .index import update_index
+from .index import incomplete_roots, update_index
 from .promises import abandoned, expired, promised
 from .reader import LayoutReader
 from .records import AbsentImage, Snapshot
@@ -198,7 +198,7 @@ def carry_out(
 
     remaining = {name: version for name, version in visible.items() if name not in names}
     take_snapshot(storage, state, note, versions=remaining)
-    update_index(storage, state)
+    update_index(storage, state, incomplete=incomplete_roots(storage, state))
     change(storage, state, *(replace(each.snapshot, dropped=now) for each in plan.drop))
     for each in plan.drop:
         forget_checkout(storage, each.snapshot)

@@ -7,10 +7,11 @@ not the truth about bytes: a verified blob counts only if its file exists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from ..oci import Digest
+from ..errors import InvalidName
+from ..oci import Descriptor, Digest
 from . import fsops
 from .database import Connection, Row, database_errors, open_database
 from .records import AbsentImage, DiscoverySnapshot, ImageRecord
@@ -52,6 +53,22 @@ class State(SnapshotTables):
         query = "SELECT 1 FROM blob WHERE digest = ? AND verified > 0"
         with database_errors(self._path):
             return {digest for digest in digests if self._connection.execute(query, (str(digest),)).fetchone()}
+
+    def blobs(self) -> Iterator[Descriptor]:
+        """Iterate over the blobs that were stored for recorded images."""
+        for row in self._query("SELECT digest, media_type, size FROM blob"):
+            with suppress(InvalidName):
+                yield Descriptor(row["media_type"], Digest.parse(row["digest"]), row["size"])
+
+    def roots_with(self, digests: Iterable[Digest]) -> frozenset[str]:
+        """Return the digests of the roots of all images that need any of `digests`."""
+        query = """
+            SELECT DISTINCT version.root FROM blob
+            JOIN content ON content.blob = blob.id
+            JOIN version ON version.id = content.version
+            WHERE blob.digest = ?
+        """
+        return frozenset(row["root"] for one in digests for row in self._query(query, str(one)))
 
     def holders(self, digests: Iterable[Digest]) -> dict[Digest, list[str]]:
         """Return the names of a few images that need each of `digests`, for those that any image needs."""
