@@ -7,25 +7,26 @@ from collections.abc import Collection
 
 from ..errors import MirrorDamaged
 from ..events import Notice, Observer, ignore
-from ..oci import Descriptor
 from ..untrusted import InvalidDocument
 from . import documents
-from .reader import LayoutReader
 from .state import State
-from .storage import INDEX, Storage
+from .storage import BLOBS, INDEX, Storage
 
 
 def incomplete_roots(storage: Storage, state: State) -> frozenset[str]:
     """Return the roots of recorded images with missing content, as after a backup of the state was restored."""
-    reader = LayoutReader(storage)
-    return state.roots_with(node.digest for node in state.blobs() if not _has(reader, node))
+    # Without values of their own: every run looks at all blobs of its mirror.
+    sizes = state.blob_sizes()
+    return state.roots_with(digest for digest, size in sizes.items() if not _has(storage, digest, size))
 
 
-def _has(reader: LayoutReader, node: Descriptor) -> bool:
+def _has(storage: Storage, digest: str, size: int) -> bool:
     try:
-        return reader.has(node)
+        info = storage.info(f"{BLOBS}/{digest.replace(':', '/', 1)}")
     except MirrorDamaged:
         return False
+
+    return info is not None and info.size == size
 
 
 def update_index(

@@ -7,11 +7,10 @@ not the truth about bytes: a verified blob counts only if its file exists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from ..errors import InvalidName
-from ..oci import Descriptor, Digest
+from ..oci import Digest
 from . import fsops
 from .database import Connection, Row, database_errors, open_database
 from .records import AbsentImage, DiscoverySnapshot, ImageRecord
@@ -54,13 +53,11 @@ class State(SnapshotTables):
         with database_errors(self._path):
             return {digest for digest in digests if self._connection.execute(query, (str(digest),)).fetchone()}
 
-    def blobs(self) -> Iterator[Descriptor]:
-        """Iterate over the blobs that were stored for recorded images."""
-        for row in self._query("SELECT digest, media_type, size FROM blob"):
-            with suppress(InvalidName):
-                yield Descriptor(row["media_type"], Digest.parse(row["digest"]), row["size"])
+    def blob_sizes(self) -> dict[str, int]:
+        """Return the sizes of all blobs that were stored for recorded images, by digest."""
+        return {row["digest"]: row["size"] for row in self._query("SELECT digest, size FROM blob")}
 
-    def roots_with(self, digests: Iterable[Digest]) -> frozenset[str]:
+    def roots_with(self, digests: Iterable[str]) -> frozenset[str]:
         """Return the digests of the roots of all images that need any of `digests`."""
         query = """
             SELECT DISTINCT version.root FROM blob
@@ -68,7 +65,7 @@ class State(SnapshotTables):
             JOIN version ON version.id = content.version
             WHERE blob.digest = ?
         """
-        return frozenset(row["root"] for one in digests for row in self._query(query, str(one)))
+        return frozenset(row["root"] for one in digests for row in self._query(query, one))
 
     def holders(self, digests: Iterable[Digest]) -> dict[Digest, list[str]]:
         """Return the names of a few images that need each of `digests`, for those that any image needs."""
