@@ -266,3 +266,15 @@ async def test_check_says_which_images_of_a_list_are_missing(tmp_path: Path) -> 
                 f"missing  {server.host}/kolla/{first}@sha256:{'0' * 64}",
             ]
             assert "3 images: 2 missing" in lacking.stderr
+
+
+async def test_a_single_arch_image_without_the_wanted_platform_is_reported(tmp_path: Path) -> None:
+    registry = Registry()
+    registry.organization("kolla").repository("web").push("1", small_image("web"))
+    async with QuayServer(registry) as server:
+        words = ["sync", "kolla/web:1", "--platform", "linux/arm64", "--server", server.url, "--report", "report.json"]
+        done = await run(*words, cwd=tmp_path, check=0)
+
+    assert "kolla/web:1 is for linux/amd64 only, not for linux/arm64: mirrored as it is" in done.stderr
+    (outcome,) = json.loads((tmp_path / "report.json").read_text())["outcomes"]
+    assert outcome["reason"] == "for linux/amd64 only, not for linux/arm64"

@@ -83,7 +83,10 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
 async def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     registry, images = kolla(4)
     for name in ("nova-api", "nova-compute"):
-        registry.organization("kolla").repository(name).push(TAG, next(iter(images.values())))
+        for organization, tag in (("kolla", TAG), ("openstack.kolla", "2025.1-debian-bookworm")):
+            registry.organization(organization).repository(name).push(tag, next(iter(images.values())))
+
+    (tmp_path / "images.txt").write_text("openstack.kolla/nova-api:2025.1-debian-bookworm\n")
 
     lines = [
         line.partition("  #")[0].replace("/srv/", f"{tmp_path}/")
@@ -101,7 +104,7 @@ async def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
             here = line.replace("registry://registry.example/mirror", f"'{address}'")
             await anyio.to_thread.run_sync(partial(shell, here, tmp_path, QUAYMIRROR_SERVER=server.url))
 
-        assert target.count("PUT", r"/v2/mirror/kolla/.*/manifests/") > 0
+        assert target.count("PUT", r"/v2/mirror/openstack.kolla/.*/manifests/") > 0
 
 
 async def test_the_python_of_the_how_to_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

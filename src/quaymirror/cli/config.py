@@ -82,7 +82,7 @@ def schema() -> int:
 @config.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 def import_(file: Path) -> int:
-    """Convert skopeo's sync YAML or a regsync.yml into a configuration file.
+    """Convert a file of skopeo, regsync, image-syncer, hauler, oc-mirror or imgpkg into a configuration file.
 
     The file is printed on stdout; parts that can't be converted are listed on stderr and in the file.
     """

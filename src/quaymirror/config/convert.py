@@ -1,4 +1,6 @@
-"""Conversion of skopeo's sync YAML and regsync.yml into jobs. The only importer of PyYAML.
+"""Conversion of files of other tools into jobs: skopeo, regsync, image-syncer, lists. The only importer of PyYAML.
+
+A list of hauler, oc-mirror or imgpkg stays the file that it is: the job names it.
 
 Parts that a job can't express are listed, never dropped silently.
 """
@@ -14,6 +16,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..selection.image_list import parse_list
 from ..text import escape_controls
 from ..values import dataclass
 
@@ -38,41 +41,63 @@ class _Found:
     """Repositories by server, organization, tags, target and platforms; and the parts that are left out."""
 
     repositories: dict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(default_factory=dict)
+    renames: dict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(default_factory=dict)
+    lists: list[str] = field(default_factory=list)
     defaults: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, image: str, tags: tuple[str, ...], *, target: str = "", platforms: tuple[str, ...] = ()) -> None:
-        """Add `image` (`HOST/ORG/REPO`), or the reason why it is left out."""
-        host, _, name = image.partition("/")
-        organization, _, repository = name.partition("/")
-        if _NO_QUAY.match(host) or ("." not in host.partition(":")[0] and host.partition(":")[0] != "localhost"):
-            self.left_out.append(f"{image}: not on a Quay server")
-        elif not organization or not repository:
+    def add(
+        self, image: str, tags: tuple[str, ...], *, target: str = "", platforms: tuple[str, ...] = (), name: str = ""
+    ) -> None:
+        """Add `image` (`HOST/ORG/REPO`), stored as `name` if given, or the reason why it is left out."""
+        host, _, path = image.partition("/")
+        organization, _, repository = path.partition("/")
+        if "." not in host.partition(":")[0] and host.partition(":")[0] != "localhost":
+            self.left_out.append(f"{image}: no registry in its name")
+            return
+
+        if not organization or not repository:
             self.left_out.append(f"{image}: no organization in its name")
+            return
+
+        if _NO_QUAY.match(host):
+            host = "registry-1.docker.io" if host in ("docker.io", "index.docker.io") else host
+            key = (host, "", tags, target, platforms)
+            self.repositories.setdefault(key, []).append(path)
         else:
-            self.repositories.setdefault((host, organization, tags, target, platforms), []).append(repository)
+            key = (host, organization, tags, target, platforms)
+            self.repositories.setdefault(key, []).append(repository)
+
+        if name and name != path:
+            self.renames.setdefault(key, []).append(f"{path}={name}")
 
 
 def convert(text: str, name: str) -> Converted:
     """Convert `text`, the content of the file called `name`.
 
-    :raises ConfigError: if its format is neither skopeo's nor regsync's.
+    :raises ConfigError: if its format is unknown.
     """
     try:
-        document = yaml.safe_load(text)
+        documents = [each for each in yaml.safe_load_all(text) if each is not None]
     except (yaml.YAMLError, *_YAML_SLIPS) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise ConfigError(f"{place}: not YAML") from None
 
     found = _Found()
-    if isinstance(document, dict) and isinstance(document.get("sync"), list):
+    document = documents[0] if documents else None
+    if any(isinstance(each, str) or (isinstance(each, dict) and "kind" in each) for each in documents):
+        _list(documents, text, name, found)
+    elif isinstance(document, dict) and document and all("/" in str(key) for key in document):
+        for source, target in document.items():
+            _image_syncer(str(source), [str(each) for each in _items(target)], found)
+    elif isinstance(document, dict) and isinstance(document.get("sync"), list):
         _regsync(document, found)
     elif isinstance(document, dict) and document and all(isinstance(value, dict) for value in document.values()):
         for host, registry in document.items():
             _skopeo(str(host), registry, found)
     else:
-        raise ConfigError(f"{name} is neither skopeo's sync YAML nor a regsync.yml")
+        raise ConfigError(f"{name} is neither a file of skopeo, regsync, image-syncer, oc-mirror or imgpkg, nor a list")
 
     left_out = tuple(map(escape_controls, found.left_out))
     return Converted(_toml(found, left_out, name), left_out)
@@ -86,7 +111,7 @@ def _skopeo(host: str, registry: Mapping[str, Any], found: _Found) -> None:
         names = [str(tag) for tag in _items(tags)]
         digests = [tag for tag in names if _DIGEST.fullmatch(tag)]
         found.left_out += [
-            f"{host}/{repository}@{digest}: images by digest belong in a lock file" for digest in digests
+            f"{host}/{repository}@{digest}: images by digest belong in a list: images = FILE" for digest in digests
         ]
         if len(digests) < len(names) or not names:
             found.add(f"{host}/{repository}", tuple(tag for tag in names if tag not in digests) or ("*",))
@@ -175,7 +200,7 @@ def _step(step: Mapping[str, Any], found: _Found) -> None:
         image, colon, tag = source.rpartition(":")
         image, tag = (image, tag) if colon and "/" not in tag else (source, "latest")
         if "@" in source:
-            found.left_out.append(f"{source}: images by digest belong in a lock file")
+            found.left_out.append(f"{source}: images by digest belong in a list: images = FILE")
         else:
             found.add(image, (tag,), target=_target(image, target.removesuffix(f":{tag}"), found), platforms=platforms)
     elif kind == "repository":
@@ -218,7 +243,7 @@ def _target(source: str, target: str, found: _Found) -> str:
         return f"registry://{target.removesuffix(f'/{name}')}"
 
     if name:
-        found.left_out.append(f"{source}: its name at the target, {target}: there it is HOST/PREFIX/{name}")
+        found.left_out.append(f'{source}: its name at the target, {target}: write rename = ["{name}=NAME"]')
         return f"registry://{target.partition('/')[0]}"
 
     return f"registry://{target}"
@@ -227,6 +252,44 @@ def _target(source: str, target: str, found: _Found) -> str:
 def _ignored(place: str, table: Mapping[str, Any], known: set[str]) -> list[str]:
     hints = ((key, _REGSYNC_IGNORED.get(key, "unknown")) for key in table if key not in known)
     return [f"{place}: {key}" + (f": {hint}" if hint else "") for key, hint in hints]
+
+
+# ---- image-syncer
+
+
+def _image_syncer(source: str, targets: list[str], found: _Found) -> None:
+    image, _, wanted = source.partition(":") if "@" not in source else (source, "", "")
+    if "@" in source:
+        found.left_out.append(f"{source}: images by digest belong in a list: images = FILE")
+        return
+
+    for target in targets or [""]:
+        host, _, place = target.partition("/")
+        name, _, tag = place.partition(":")
+        more: dict[str, Any] = {"target": f"registry://{host}" if host else "", "name": name}
+        if tag:
+            found.left_out.append(f"{source}: its tag at the target, {tag}: add :TAG to both sides of rename")
+
+        if wanted.startswith("/") and wanted.endswith("/"):
+            _by_regex(image, wanted.strip("/"), found, **more)
+        else:
+            found.add(image, tuple(wanted.split(",")) if wanted else ("*",), **more)
+
+
+# ---- lists: hauler, oc-mirror, imgpkg
+
+
+def _list(documents: list[Any], text: str, name: str, found: _Found) -> None:
+    """Add a job for a list, which stays as it is; other parts of its file are left out."""
+    parse_list(text.encode(), name, "quay.io")
+    found.lists.append(name)
+    for document in documents:
+        kind = document.get("kind") if isinstance(document, dict) else "Images"
+        if kind == "ImageSetConfiguration":
+            mirror = _mapping(document.get("mirror"))
+            found.left_out += [f"mirror.{key}: not images of a list" for key in mirror if key != "additionalImages"]
+        elif kind not in ("Images", "ImagesLock"):
+            found.left_out.append(f"{kind}: not a list of images")
 
 
 # ---- writing
@@ -238,13 +301,19 @@ def _toml(found: _Found, left_out: tuple[str, ...], name: str) -> str:
     if found.defaults:
         lines += ["", "[defaults]", *(f"{key} = {json.dumps(value)}" for key, value in found.defaults.items())]
 
+    for name in found.lists:
+        lines += ["", "[jobs.images]", f"images = {json.dumps(name, ensure_ascii=False)}"]
+
     taken: set[str] = set()
     for (host, organization, tags, target, platforms), repositories in found.repositories.items():
-        title = next(title for title in _titles(organization, tags) if title not in taken)
+        title = next(title for title in _titles(organization or host, tags) if title not in taken)
         taken.add(title)
-        values: dict[str, Any] = {"server": f"https://{host}"} if host != "quay.io" else {}
-        values |= {"organization": organization, "repositories": sorted(set(repositories)), "tags": list(tags)}
+        values: dict[str, Any] = {"server": f"https://{host}"} if organization and host != "quay.io" else {}
+        values |= {"organization": organization} if organization else {"source": f"registry://{host}"}
+        values |= {"repositories": sorted(set(repositories)), "tags": list(tags)}
         values |= ({"to": target} if target else {}) | ({"platform": list(platforms)} if platforms else {})
+        renames = found.renames.get((host, organization, tags, target, platforms))
+        values |= {"rename": renames} if renames else {}
         lines += ["", f"[jobs.{json.dumps(title, ensure_ascii=False)}]"]
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 

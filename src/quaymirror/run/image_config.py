@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..catalog.base import PinnedImage
-from ..errors import PlatformNotFound, UnsupportedContent
+from ..errors import PlatformNotFound, QuaymirrorError, UnsupportedContent
 from ..oci import Index, Manifest, Platform
+from ..oci.manifest import Node
 from ..registry.puller import Puller
 from ..untrusted import InvalidDocument, parse_object
 
@@ -52,3 +53,16 @@ async def read_config(name: str, node: Manifest, image: PinnedImage, source: Pul
         return parse_object(content, limit=MAX_CONFIG_BYTES, nan_is_text=True)
     except InvalidDocument as error:
         raise UnsupportedContent(f"{name}: its config {error}") from None
+
+
+async def platform_of(image: PinnedImage, node: Node, source: Puller) -> Platform | None:
+    """Return the platform of a single-arch image whose manifest is `node`, None of an index, or if it is unknown."""
+    if not isinstance(node, Manifest):
+        return None
+
+    try:
+        config = await read_config(image.reference.name, node, image, source)
+        names = [config.get("os"), config.get("architecture"), config.get("variant")]
+        return Platform.parse("/".join(name for name in names if isinstance(name, str) and name))
+    except QuaymirrorError:
+        return None  # the image is mirrored: a remark is not worth an error

@@ -24,6 +24,8 @@ class ImageMirror:
 
     image: PinnedImage
     started: float = field(default_factory=time.monotonic)
+    remark: str | None = None
+    """A remark about an image that is mirrored."""
     _outcome: Outcome | None = None
 
     async def transfers(
@@ -64,7 +66,9 @@ class ImageMirror:
     def outcome(self) -> Outcome:
         """Return the one outcome."""
         assert self._outcome is not None
-        return replace(self._outcome, elapsed=time.monotonic() - self.started)
+        is_mirrored = self._outcome.status is Status.MIRRORED
+        reason = self._outcome.reason or (self.remark if is_mirrored else None)
+        return replace(self._outcome, reason=reason, elapsed=time.monotonic() - self.started)
 
     def _is_missing_at_source(self) -> bool:
         failure = self._outcome.error if self._outcome is not None else None

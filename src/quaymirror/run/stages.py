@@ -32,7 +32,7 @@ from ..oci import Digest
 from ..selection.rename import Renames
 from ..selection.source import SourceAddress
 from ..tasks import from_group
-from ..transfer.image import TransferContext
+from ..transfer.image import ImageTransfer, TransferContext
 from ..transfer.single_flight import SingleFlight
 from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
@@ -40,6 +40,7 @@ from ..values import dataclass
 from .consistency import Relisting
 from .context import Run
 from .finding import by_source, find_in_sources
+from .image_config import platform_of
 from .mirror_image import ImageMirror
 from .publication import Publication
 from .run_history import RunHistory
@@ -89,6 +90,7 @@ class Stages:
         self._history = history
         self._renames = Renames(run.options.target.renames)
         self._known: dict[str, Digest | None] = {}
+        self._has_other_platform = False
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
 
@@ -216,6 +218,7 @@ class Stages:
                         async for transfer in mirror.transfers(context, slot, self._check_again):
                             with mirror.recording(transfer):
                                 await transfer.run()
+                                mirror.remark = await self._platform_remark(transfer)
 
                 self._finish(await self._noted(mirror.outcome()))
                 if waiting.is_replaced:
@@ -271,6 +274,27 @@ class Stages:
             return await self._publication.note(outcome)
         except StoreError:
             return outcome  # the image is committed; the next call that needs the disk reports it
+
+    async def _platform_remark(self, transfer: ImageTransfer) -> str | None:
+        """Return a remark about a new single-arch image that is for none of the wanted platforms; the first is shown.
+
+        The config is read again for that, since it is small, and only if platforms are wanted.
+        """
+        wanted, plan, image = self._run.options.discovery.platforms, transfer.plan, transfer.image
+        if not wanted or plan is None or self._target.capabilities.staging:
+            return None
+
+        source = (await self._sources.open(image.source)).source
+        found = await platform_of(image, plan.graph.root, source)
+        if found is None or any(found.matches(platform) for platform in wanted):
+            return None
+
+        names = ", ".join(map(str, wanted))
+        if not self._has_other_platform:
+            self._has_other_platform = True
+            self._run.emit(Notice(f"{image.reference.name} is for {found} only, not for {names}: mirrored as it is"))
+
+        return f"for {found} only, not for {names}"
 
     async def _check_again(self, image: PinnedImage) -> PinnedImage | CandidateSkipped:
         services = await self._sources.open(image.source)

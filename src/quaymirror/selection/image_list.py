@@ -20,6 +20,9 @@ _COLUMNS = frozenset({"IMAGE", "REPOSITORY"})
 _TABLE = frozenset({"CONTAINER ID", "IMAGE ID", "COMMAND", "NAMES", "TAG", "CONTAINER"})
 # `- name: IMAGE`, `"nova_api_image_full": "IMAGE",` and the like.
 _KEYED = re.compile(r"""(?:-\s+)?(?:["']?[A-Za-z_][\w.-]*["']?:\s+)?["']?(?P<image>[^\s"',]+)["']?,?""")
+# The YAML of imgpkg, hauler and oc-mirror: only these keys name images.
+_KIND = re.compile(r"kind:\s*[\"']?(?:ImagesLock|Images|ImageSetConfiguration)\b")
+_IMAGE_KEY = re.compile(r"""\s*(?:-\s+)?(?:image|name):\s+["']?(?P<image>[^\s"'#]*/[^\s"'#]*)["']?\s*(?:#.*)?""")
 _UNNAMED = re.compile(r"(?:sha256:)?[0-9a-f]{12}(?:[0-9a-f]{52})?|<none>(?::.*)?")
 _DESTINATION = re.compile(r"(?:[a-z0-9]+://)?(?P<name>.*)", re.DOTALL)
 
@@ -89,7 +92,14 @@ def parse_list(content: bytes, name: str, server: str, *, default_registry: str 
 def _entries(lines: list[str]) -> Iterator[tuple[int, str]]:
     """Yield the text that names an image in each line, with the number of the line."""
     columns: dict[str, tuple[int, int | None]] | None = None
+    is_document = any(_KIND.match(line) for line in lines)
     for number, line in enumerate(lines, 1):
+        if is_document:
+            if found_image := _IMAGE_KEY.fullmatch(line):
+                yield number, found_image["image"]
+
+            continue
+
         text = line.partition(" #")[0].strip()
         if not text or text.startswith("#") or text in ("---", "[", "]"):
             continue

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from quaymirror.config.convert import convert
 from quaymirror.errors import ConfigError
+from quaymirror.selection.image_list import parse_list
 
 SKOPEO = """\
 quay.io:
@@ -62,8 +63,9 @@ def test_skopeo_images_with_the_same_tags_are_one_job() -> None:
         {"organization": "coreos", "repositories": ["etcd"], "tags": ["*"]},
         {"organization": "kolla", "repositories": ["glance"], "tags": ["2025.1-*"]},
         {"organization": "kolla", "repositories": ["cinder"], "tags": ["*2025.1*"]},
+        {"source": "registry://registry-1.docker.io", "repositories": ["library/busybox"], "tags": ["*"]},
     ]
-    for part in ("flannel", "keystone", "credentials", "tls-verify", "docker.io/library/busybox"):
+    for part in ("flannel", "keystone", "credentials", "tls-verify"):
         assert any(part in line for line in left_out)
 
 
@@ -103,3 +105,57 @@ def test_no_document_breaks_the_conversion(value: Any) -> None:
     for document in (value, {"sync": [value]}, {"quay.io": value}, {"quay.io": {"images": value}}):
         with contextlib.suppress(ConfigError):
             tomllib.loads(convert(yaml.safe_dump(document), "file.yml").toml)
+
+
+LISTS = {
+    "hauler": "# images\nquay.io/kolla/nova-api:1\nghcr.io/a/b:2\n",
+    "hauler manifest": (
+        "apiVersion: content.hauler.cattle.io/v1\nkind: Images\nmetadata:\n  name: mine\n"
+        "spec:\n  images:\n    - name: quay.io/kolla/nova-api:1\n    - name: ghcr.io/a/b:2\n---\n"
+        "kind: Charts\nmetadata: {name: charts}\n"
+    ),
+    "oc-mirror": (
+        "kind: ImageSetConfiguration\napiVersion: mirror.openshift.io/v2alpha1\nmirror:\n"
+        "  operators:\n    - catalog: registry.redhat.io/redhat/redhat-operator-index:v4.15\n"
+        "  additionalImages:\n    - name: quay.io/kolla/nova-api:1\n    - name: ghcr.io/a/b:2\n"
+    ),
+    "imgpkg": (
+        "---\napiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n"
+        "- annotations:\n    kbld.carvel.dev/id: quay.io/kolla/nova-api:1\n  image: quay.io/kolla/nova-api:1\n"
+        "- image: ghcr.io/a/b:2\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", LISTS)
+def test_a_list_stays_a_file_that_a_job_names(tool: str) -> None:
+    document, left_out = jobs(LISTS[tool])
+    assert document["jobs"] == {"images": {"images": "file.yml"}}
+    listed = parse_list(LISTS[tool].encode(), "x", "quay.io")
+    assert [str(image) for image in listed.images] == ["kolla/nova-api:1", "ghcr.io/a/b:2"]
+    assert left_out == {
+        "hauler manifest": ("Charts: not a list of images",),
+        "oc-mirror": ("mirror.operators: not images of a list",),
+    }.get(tool, ())
+
+
+def test_image_syncer_expresses_renaming() -> None:
+    document, left_out = jobs(
+        "quay.io/kolla/nova-api:1,2: mirror.example/mine/nova\n"
+        "quay.io/kolla/cinder: mirror.example/kolla/cinder\n"
+        "ghcr.io/a/b:/v.*/: [mirror.example/a/b]\n"
+        "quay.io/kolla/x@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: mirror.example/x/y\n"
+    )
+    one, two, three = document["jobs"].values()
+    to = "registry://mirror.example"
+    assert one == {
+        "organization": "kolla",
+        "repositories": ["nova-api"],
+        "tags": ["1", "2"],
+        "to": to,
+        "rename": ["kolla/nova-api=mine/nova"],
+    }
+    assert two == {"organization": "kolla", "repositories": ["cinder"], "tags": ["*"], "to": to}
+    assert three == {"source": "registry://ghcr.io", "repositories": ["a/b"], "tags": ["v*"], "to": to}
+    (line,) = left_out
+    assert line.endswith("images by digest belong in a list: images = FILE")
