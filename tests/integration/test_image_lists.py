@@ -278,3 +278,22 @@ async def test_a_single_arch_image_without_the_wanted_platform_is_reported(tmp_p
     assert "kolla/web:1 is for linux/amd64 only, not for linux/arm64: mirrored as it is" in done.stderr
     (outcome,) = json.loads((tmp_path / "report.json").read_text())["outcomes"]
     assert outcome["reason"] == "for linux/amd64 only, not for linux/arm64"
+
+
+@pytest.mark.soak
+async def test_the_second_night_of_a_thousand_images_with_a_label_asks_for_no_manifest(tmp_path: Path) -> None:
+    registry = Registry()
+    organization = registry.organization("kolla")
+    for number in range(1000):
+        image = labelled(str(number), team="net" if number % 100 == 0 else "compute")
+        organization.repository(f"image-{number}").push("1", image)
+
+    async with QuayServer(registry) as server:
+        words = ["sync", "kolla", "*", "1", "--image-label", "team=net", "--server", server.url]
+        await run(*words, cwd=tmp_path, check=0)
+        server.requests.clear()
+        await run(*words, cwd=tmp_path, check=0)
+        later = [request.path for request in server.requests]
+
+    assert len(names_in(tmp_path / "mirror")) == 10
+    assert not [path for path in later if path.startswith("/v2/")]

@@ -66,6 +66,28 @@ MISTAKES = (
     Mistake("sync kolla nova-apy {tag}", "no repository of kolla matches nova-apy; nearest: nova-api", 9),
     Mistake("sync kolla nova-* 2025.1-ubuntu", "has the tag 2025.1-ubuntu; nearest: 2025.1-debian", 9),
     Mistake("sync kolla nova-* zed", "no repository of kolla has the tag zed; existing: 2025.1-debian", 9),
+    # References, lists and names
+    Mistake("sync kolla/nova-*:1", "a wildcard in a reference to one image: 'kolla/nova-*:1'; write ORG GLOB TAG"),
+    Mistake("sync kolla/Nova:1", "'kolla/Nova' is not a repository name; write [registry/]repository[:tag][@digest]"),
+    Mistake("sync kolla/nova-api 1", "is a whole selection: no GLOB or TAG can follow it"),
+    Mistake("sync https://quay.io/kolla", "write https://quay.io/repository/ORG/REPO, or ORG/REPO:TAG"),
+    Mistake("sync kolla/nova-apx:{tag}", "no repository of kolla matches nova-apx; nearest: nova-api", 9),
+    Mistake("sync --images none", "Invalid value for '--images': no such file: 'none'"),
+    Mistake("sync --images list", "list:2: not an image: 'nova api'", files={"list": "kolla/a:1\nnova api\n"}),
+    Mistake("sync --images list", "list names no image: write one per line", files={"list": "# nothing\n"}),
+    Mistake("sync kolla --images list", "are whole selections: give one", files={"list": "kolla/a:1\n"}),
+    Mistake(
+        "sync --images list",
+        "would have the same name, kolla/a:1: --rename 'ghcr.io/kolla/a=ghcr.io/kolla/a' would separate them",
+        files={"list": "kolla/a:1\nghcr.io/kolla/a:1\n"},
+    ),
+    Mistake("sync kolla --rename kolla", "not a rule for names: 'kolla'; write FROM=TO"),
+    Mistake("sync kolla --newest 0", "must be between 1 and 10,000, not 0"),
+    Mistake("sync kolla --newest 2 --discovery registry", "can't tell when a tag was updated, which --newest needs"),
+    Mistake("sync kolla --image-label =x", "not a condition on a label: '=x'; write KEY, KEY=GLOB or KEY!=GLOB"),
+    Mistake("sync kolla --prune --image-label x", "--prune and --image-label exclude each other"),
+    Mistake("check mirror", "Missing option '--images'"),
+    Mistake("check --images list nowhere", "no OCI image layout at nowhere", files={"list": "kolla/a:1\n"}),
     # Targets
     Mistake(
         "sync kolla --to localhost:5000/x", "a host with a port; write registry://localhost:5000/x, or ./localhost"
