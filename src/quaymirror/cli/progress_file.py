@@ -30,6 +30,7 @@ class ProgressFile:
         self._progress = progress
         self._rates = Rates()
         self._has_ended = False
+        self._place: tuple[int, int] | None = None
 
     async def run(self) -> None:
         """Write a snapshot every second until this is cancelled."""
@@ -46,7 +47,10 @@ class ProgressFile:
         Errors are ignored: the run itself reports a failing disk.
         """
         progress = self._progress
-        if self._directory is None or progress.run is None or progress.is_dry_run or self._has_ended:
+        if self._directory is None or not self._is_in_place(self._directory):
+            return  # another directory may have replaced the mirror
+
+        if progress.run is None or progress.is_dry_run or self._has_ended:
             return
 
         self._has_ended = progress.finished is not None
@@ -56,3 +60,13 @@ class ProgressFile:
         )
         with suppress(StoreError):
             await anyio.to_thread.run_sync(write)
+
+    def _is_in_place(self, directory: Path) -> bool:
+        try:
+            status = directory.stat()
+        except OSError:
+            return False
+
+        place = (status.st_dev, status.st_ino)
+        self._place = self._place or place
+        return place == self._place

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
 from pathlib import Path
 
-from ..errors import ConfigError
+import anyio
+import anyio.to_thread
+
+from ..errors import ConfigError, QuaymirrorError
 from ..events import Notice, Observer, ignore
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.repair import Rebuilt, rebuild
 from ..store.snapshots import open_at
+from ..store.state import State
 from ..store.verify import Progress, Verification, verify_layout, verify_storage
 from ..targets.kinds import TargetContext, TargetSpec, find_target
 from .repair import repair as repair_layout
@@ -31,7 +37,8 @@ async def verify(
 
     All blobs of an OCI image layout are hashed, with `fast` only its manifests. With `repair` missing and damaged blobs
     are fetched again from the source, and images of a registry that lack content are pushed again; with `repair_state`
-    the state is rebuilt from the layout first. With `at` it is the snapshot of a layout that this means.
+    the state is rebuilt from the layout first. With `at` it is the snapshot of a layout that this means. Damage that is
+    found and not repaired is recorded: the next run fetches it again.
 
     :raises ConfigError: if `target` can't be verified like that.
     :raises LockHeld: if a run deletes blobs of the layout, or writes to it while it is to be repaired.
@@ -66,7 +73,27 @@ async def verify(
     if repair:
         return await repair_layout(path, options, observer, progress)
 
-    return await verify_layout(path, fast=fast, progress=progress)
+    result = await verify_layout(path, fast=fast, progress=progress)
+    await anyio.to_thread.run_sync(_remember, path, result, observer)
+    return result
+
+
+def _remember(path: Path, result: Verification, observer: Observer) -> None:
+    """Record damaged blobs in the state, so that the next run fetches them again. A failure is reported."""
+    damaged = [damage.digest for damage in result.damages if damage.kind == "damaged"]
+    state_path = path / ".quaymirror" / "state.db"
+    if not damaged or not state_path.is_file():
+        return
+
+    try:
+        state, notice = State.open(state_path, read_only=True)
+        state.close()
+        if notice is None:
+            state, _ = State.open(state_path)
+            with closing(state):
+                state.record_damage(damaged, time.time())
+    except QuaymirrorError as error:
+        observer(Notice(f"the next run does not know what is damaged: {error.message}"))
 
 
 async def verify_target(spec: TargetSpec, options: Options, observer: Observer = ignore) -> Verification:

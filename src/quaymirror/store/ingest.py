@@ -35,11 +35,15 @@ InThread = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class BlobPaths:
-    """The `partial` file and the `final` name of a blob; the file is synced before it is renamed if `syncs`."""
+    """The `partial` file and the `final` name of a blob; the file is synced before it is renamed if `syncs`.
+
+    `check` is called before a file is created or renamed, and raises an error if that must not happen any more.
+    """
 
     partial: Path
     final: Path
     syncs: bool
+    check: Callable[[], None] = lambda: None
 
     @property
     def ranges(self) -> Path:
@@ -218,6 +222,7 @@ class Ingest:
 
         if self._file is None:
             # A small blob is not resumed: the file of a crash is replaced.
+            self._paths.check()
             self._file = fsops.open_part(self._paths.partial, os.O_TRUNC)
 
         fsops.write_all(self._file, chunks, self._paths.partial, offset=start)
@@ -285,6 +290,7 @@ class Ingest:
         if self._hasher.hexdigest() != self.digest.encoded or written != self._size:
             return False
 
+        self._paths.check()
         if not self._paths.final.parent.exists():
             fsops.make_directory(self._paths.final.parent)
 

@@ -44,6 +44,8 @@ class LocalStorage:
         # Its own threads: those of the default limiter may all be waiting for a call that needs the disk.
         self._limiter = anyio.CapacityLimiter(_THREADS)
         self._pool = ExecutorPool(_THREADS)
+        # Called before anything is written: another directory may be in the place of this one.
+        self._check_place: Callable[[], None] = lambda: None
 
     def __str__(self) -> str:
         return str(self.root)
@@ -122,6 +124,7 @@ class LocalStorage:
 
     def replace(self, key: str, content: bytes) -> None:
         """Replace a file by another one under its name."""
+        self._check_place()
         path = Path(self._prefix + key)
         if not fsops.exists(path.parent):
             fsops.make_directory(path.parent)
@@ -142,6 +145,7 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         """Remove a file if it exists."""
+        self._check_place()
         fsops.remove(Path(self._prefix + key))
 
     @asynccontextmanager
@@ -150,8 +154,9 @@ class LocalStorage:
 
         A part that is not committed stays for the next attempt, unless it is small.
         """
+        self._check_place()
         partial = self._partial(node)
-        paths = BlobPaths(partial, self.path(node.digest), syncs=self._fsync is Fsync.ALWAYS)
+        paths = BlobPaths(partial, self.path(node.digest), syncs=self._fsync is Fsync.ALWAYS, check=self._check_place)
         is_small = node.size <= BATCH_BYTES
         ingest = Ingest(node, paths, self._pool.run if is_small else self.in_thread)
         try:
@@ -177,6 +182,7 @@ class LocalStorage:
 
     def flush(self, digests: Collection[Digest]) -> None:
         """Sync the directories of the blobs, or the file system."""
+        self._check_place()
         match self._fsync:
             case Fsync.ALWAYS:
                 for algorithm in {digest.algorithm for digest in digests}:
@@ -214,7 +220,9 @@ class LocalStorage:
             fsops.replace_file(self.root / MARKER, documents.OCI_LAYOUT)
 
         fsops.make_directory(self._own)
-        async with patiently_locked(self._own / WRITERS, patience):
+        async with patiently_locked(self._own / WRITERS, patience, directory=self.root) as directory:
+            assert directory is not None
+            self._check_place = directory.check
             with locked(self._own / READERS, shared=True) as readers:
                 yield _WriterLock(readers, self._own / leases.DIRECTORY)
 

@@ -86,16 +86,62 @@ def _has_more_names(path: Path) -> bool:
     return False
 
 
+class DirectoryLock:
+    """A directory that is held alone, by itself: a lock file in it can be deleted, and then have a second holder."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._status = os.fstat(descriptor)
+        self._path = path
+
+    def check(self) -> None:
+        """Check that the directory still is where it was.
+
+        :raises StoreError: if it was moved away or replaced, so that what is written would go elsewhere.
+        """
+        try:
+            is_same = os.path.samestat(self._status, self._path.stat())
+        except OSError:
+            is_same = False
+
+        if not is_same:
+            raise StoreError(f"{self._path} was moved or replaced during the run: nothing is written into its place")
+
+
+@contextmanager
+def directory_locked(path: Path) -> Iterator[DirectoryLock]:
+    """Hold the directory at `path` alone during the context, where the file system can lock directories: NFS can't.
+
+    :raises LockHeld: if another process holds it.
+    """
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY, "open") as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockHeld(f"{path} is in use by another run") from None
+        except OSError:
+            pass  # the lock file alone has to do
+
+        yield DirectoryLock(descriptor, path)
+
+
 @asynccontextmanager
-async def patiently_locked(path: Path, patience: Patience | None) -> AsyncIterator[None]:
-    """Hold the lock at `path` alone during the context; call `patience` while another process holds it.
+async def patiently_locked(
+    path: Path, patience: Patience | None, *, directory: Path | None = None
+) -> AsyncIterator[DirectoryLock | None]:
+    """Hold the lock at `path`, and a `directory`, alone during the context.
+
+    `patience` is called while another process holds them.
 
     :raises LockHeld: if another process holds it, and there is no `patience`.
     """
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(locked(path))
+                with ExitStack() as both:
+                    both.enter_context(locked(path))
+                    held = None if directory is None else both.enter_context(directory_locked(directory))
+                    stack.push(both.pop_all())
+
                 break
             except LockHeld as error:
                 if patience is None:
@@ -103,7 +149,7 @@ async def patiently_locked(path: Path, patience: Patience | None) -> AsyncIterat
 
                 await patience(error)
 
-        yield
+        yield held
 
 
 @contextmanager

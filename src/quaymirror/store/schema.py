@@ -157,5 +157,12 @@ CREATE TABLE verdict (                -- the judgement of a signature policy abo
 ) WITHOUT ROWID;
 """
 
+_DAMAGE = """
+CREATE TABLE damage (                 -- blobs that a verification found damaged, until they are fetched again
+    digest        TEXT PRIMARY KEY,
+    found         REAL NOT NULL       -- POSIX time
+) WITHOUT ROWID;
+"""
+
 # The application ID reads "QMir".
-FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS))
+FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _DAMAGE))

@@ -7,9 +7,10 @@ not the truth about bytes: a verified blob counts only if its file exists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from ..errors import InvalidName
 from ..oci import Digest
 from . import fsops
 from .database import Connection, Row, database_errors, open_database
@@ -133,6 +134,26 @@ class State(SnapshotTables):
         """Return the repositories, with their registries, that the recorded images are from."""
         rows = self._query("SELECT registry, name FROM image JOIN version ON version.id = image.version")
         return {f"{row['registry']}/{row['name'].partition('@')[0].rpartition(':')[0]}" for row in rows}
+
+    def damaged(self) -> set[Digest]:
+        """Return the blobs that verifications found damaged, and that were not stored again since."""
+        found = set()
+        for row in self._query("SELECT digest FROM damage"):
+            with suppress(InvalidName):  # the content is read again whenever it is verified
+                found.add(Digest.parse(row["digest"]))
+
+        return found
+
+    def record_damage(self, digests: Iterable[Digest], found: float) -> None:
+        """Record that a verification found these blobs damaged."""
+        with self._transaction() as connection:
+            rows = [(str(digest), found) for digest in digests]
+            connection.executemany("INSERT OR REPLACE INTO damage VALUES (?, ?)", rows)
+
+    def forget_damage(self, digests: Iterable[Digest]) -> None:
+        """Record that these blobs are right again."""
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM damage WHERE digest = ?", [(str(digest),) for digest in digests])
 
     def absent_images(self) -> list[AbsentImage]:
         """Return the recorded images that were not found any more, sorted by name."""
