@@ -96,7 +96,7 @@ class DirectoryLock:
     def check(self) -> None:
         """Check that the directory still is where it was.
 
-        :raises StoreError: if it was moved away or replaced, so that what is written would go elsewhere.
+        :raises StoreError: if it was moved away or replaced, so that files would be written elsewhere.
         """
         try:
             is_same = os.path.samestat(self._status, self._path.stat())
