@@ -21,7 +21,7 @@ from organizations import TAG, kolla, small_image
 from prometheus_client.parser import text_string_to_metric_families
 
 from quaymirror.testing import Fault, Hold, QuayServer, Status
-from quaymirror.text import human_bytes
+from quaymirror.text import counted, human_bytes
 from quaymirror.ui.snapshot import read_snapshot
 
 STATUSES = ("mirrored", "unchanged", "skipped", "failed")
@@ -95,7 +95,16 @@ def check_page(report: dict[str, Any], html: str) -> None:
         "skipped": str(report["images"]["skipped"]),
         fetched: human_bytes(report["bytes_fetched"]),
         "saved by sharing": human_bytes(report["bytes_reused"]),
+        **sizes_of(report["usage"]),
     }
+
+
+def sizes_of(usage: dict[str, Any] | None) -> dict[str, str]:
+    if usage is None:
+        return {}
+
+    stored = f"in the mirror, {counted(usage['images'], 'image')}"
+    return {stored: human_bytes(usage["bytes"]), "free on its disk": human_bytes(usage["free_bytes"])}
 
 
 async def check_watch_and_history(report: dict[str, Any], summary: str, directory: Path) -> None:
