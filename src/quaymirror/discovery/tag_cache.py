@@ -38,9 +38,12 @@ class TagCache:
         self._candidates[str(candidate.repository)] = candidate
 
     def may_have_moved(self, candidate: Candidate) -> bool:
-        """Return True unless this listing shows that no tag has moved since the candidate was noted."""
+        """Return True if this listing shows that a tag has, or may have, moved since the candidate was noted."""
         before, listed = self._candidates.get(str(candidate.repository)), candidate.listed
-        if before is None or listed.stamp is None or before.listed.stamp != listed.stamp:
+        if listed.stamp is None:
+            return False  # the listing can't show it
+
+        if before is None or before.listed.stamp != listed.stamp:
             return True
 
         return before.at is not None and listed.updated is not None and listed.updated + _MARGIN_SECONDS >= before.at

@@ -42,8 +42,9 @@ class Relisting:
         :raises QuaymirrorError: if a listing breaks off, or a tag can't be checked.
         """
         moved: dict[str, PinnedImage] = {}
+        failed = {check.repository for check in self._run.progress.failed_checks}
         async for selection, catalog, candidate in self._candidates():
-            if not self._cache.may_have_moved(candidate):
+            if str(candidate.repository) in failed or not self._cache.may_have_moved(candidate):
                 continue
 
             found = await Checker(catalog, selection, self._cache, self._pass_on).check(candidate)
