@@ -172,7 +172,9 @@ def fetch(url: str, path: str, user: str, context: ssl.SSLContext) -> tuple[int,
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n# none\n", "mirror", "mirror:plain", ":x", USERS.replace("$04$", "$31$"), "\xff"]
+    "text",
+    ["", "\n# none\n", "mirror", "mirror:plain", ":x", USERS.replace("$04$", "$31$"), "\xff"],
+    ids=["empty", "comment", "no password", "plain", "no name", "too slow", "not UTF-8"],  # salts are random
 )
 def test_password_files_that_can_not_be_used_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "users").write_text(text, encoding="latin-1")
