@@ -16,7 +16,15 @@ _GROUPS = nox.project.load_toml("pyproject.toml")
 # Independent clients and servers that quaymirror is tested against: program and Debian package.
 _PEERS = {"skopeo": "skopeo", "docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
 # Those that take long to install.
-_LARGE_PEERS = {"chromium": "chromium", "containerd": "containerd", "podman": "podman", "nginx": "nginx"}
+_LARGE_PEERS = {
+    "chromium": "chromium",
+    "containerd": "containerd",
+    "podman": "podman",
+    "nginx": "nginx",
+    "promtool": "prometheus",
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
+}
 # Further programs for the benchmarks: servers, and tools that measure the physical limit.
 _LAB = {
     "nginx": "nginx",
@@ -81,7 +89,27 @@ def peers(session: nox.Session) -> None:
     """Run the tests against real registries and clients alone, with those that are too large for every run."""
     _install_debian(session, _PEERS | _LARGE_PEERS)
     _install(session, "test")
-    session.run("pytest", "-m", "interop", *session.posargs)
+    session.run("pytest", "-m", "interop", *session.posargs, env=_base_of_container(session))
+
+
+def _base_of_container(session: nox.Session) -> dict[str, str]:
+    """Make the root file system and the wheels for the image of examples/container, once; needs root on Debian."""
+    if os.geteuid() != 0 or not all(map(_is_here, ("mmdebstrap", "buildah", "/usr/bin/python3"))):
+        return {}
+
+    directory = Path(session.create_tmp()).resolve()
+    root, wheels = directory / "root.tar", directory / "wheels"
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    if not root.exists():
+        options = ("--variant=apt", "--include=python3,python3-venv,ca-certificates")
+        made = directory / "new.tar"
+        session.run("mmdebstrap", *options, release["VERSION_CODENAME"], str(made), external=True, silent=True)
+        made.rename(root)
+
+    session.run("/usr/bin/python3", "-m", "venv", str(directory / "venv"), external=True)
+    words = ("wheel", "--quiet", "--wheel-dir", str(wheels), ".", "hatchling")
+    session.run(str(directory / "venv/bin/pip"), *words, external=True)
+    return {"PEERS_ROOTFS": str(root), "PEERS_WHEELS": str(wheels)}
 
 
 @nox.session

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,8 +14,10 @@ from pathlib import Path
 import layouts
 import peers
 import pytest
+import yaml
 from commands import run
 from organizations import TAG, kolla
+from serving import served
 
 from quaymirror.testing import QuayServer, SourceManifest
 
@@ -75,15 +79,38 @@ async def test_hosts_toml_lets_containerd_take_an_image_of_quay_io_from_the_mirr
     assert {image.digest, *image.all_blobs()} <= set(content.split())
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_systemd_understands_the_units(tmp_path: Path) -> None:
-    for unit in (EXAMPLES / "systemd").iterdir():
-        text = unit.read_text().replace("/usr/local/bin/quaymirror", "/bin/true").replace("man:quaymirror(1)", "")
-        (tmp_path / unit.name).write_text(text)
+def copied_units(directory: Path) -> list[str]:
+    """Copy the units, with a program that exists everywhere; return their paths."""
+    units = [unit for unit in (EXAMPLES / "systemd").iterdir() if unit.suffix in {".service", ".socket", ".timer"}]
+    for unit in units:
+        (directory / unit.name).write_text(unit.read_text().replace("/usr/local/bin/quaymirror", "/bin/true"))
 
-    command = ["systemd-analyze", "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "quaymirror" not in done.stderr
+    drop_ins = "quaymirror.service.d"
+    shutil.copytree(EXAMPLES / "systemd" / drop_ins, directory / drop_ins)
+    return [str(directory / unit.name) for unit in units]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_understands_the_units_and_finds_them_protected(tmp_path: Path) -> None:
+    units = copied_units(tmp_path)
+    verify = ["systemd-analyze", "verify", "--man=no", *units]
+    done = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for unit in units:
+        if unit.endswith(".service"):
+            security = ["systemd-analyze", "security", "--offline=true", "--threshold=40", unit]
+            done = subprocess.run(security, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stdout
+
+
+def test_the_units_may_write_where_the_how_to_writes() -> None:
+    service = (EXAMPLES / "systemd/quaymirror.service").read_text()
+    writable = ["/var/lib/quaymirror", *re.findall(r"[ =-](/\S+)", re.findall(r"(?m)^ReadWritePaths=.*", service)[0])]
+    page = (EXAMPLES.parent / "docs/how-to/nightly.md").read_text()
+    written = re.findall(r'(?m)^(?:report|metrics-textfile|to) = "(/.+)"', page)
+    assert len(written) == 3
+    for path in written:
+        assert any(Path(path).is_relative_to(directory) for directory in writable), path
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -101,6 +128,7 @@ def test_the_timer_elapses_every_night() -> None:
     [
         ("github-actions.yml", ["--builtin-schema", "vendor.github-workflows"]),
         ("gitlab-ci.yml", ["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"]),
+        ("../compose/compose.yaml", ["--builtin-schema", "vendor.compose-spec"]),
     ],
 )
 def test_pipelines_fit_the_schemas_of_their_services(file: str, schema: list[str]) -> None:
@@ -118,12 +146,114 @@ def test_the_cron_job_fits_the_schemas_of_kubernetes() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_cron_job_fits_the_restricted_level_of_pod_security() -> None:
+    documents = list(yaml.safe_load_all((EXAMPLES / "kubernetes/cronjob.yaml").read_text()))
+    job = next(one for one in documents if one["kind"] == "CronJob")["spec"]
+    pod = job["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    for container in pod["containers"]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+    allowed = {
+        "configMap",
+        "secret",
+        "emptyDir",
+        "persistentVolumeClaim",
+        "projected",
+        "downwardAPI",
+        "csi",
+        "ephemeral",
+    }
+    assert all({*volume} - {"name"} <= allowed for volume in pod["volumes"])
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    assert job["timeZone"]
+    assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 4 * 3600
+    names = {
+        one["metadata"]["name"] for one in documents if one["kind"] in {"ConfigMap", "Secret", "PersistentVolumeClaim"}
+    }
+    assert names == {"quaymirror"}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_alerts_fire_when_they_should() -> None:
+    for words in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts.test.yml")):
+        command = ["promtool", *words]
+        done = subprocess.run(
+            command, cwd=EXAMPLES / "prometheus", capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_alerts_and_the_dashboard_use_metrics_that_exist(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    async with QuayServer(registry) as server:
+        words = ("sync", "kolla", "*", TAG, "--server", server.url, "--to", "m", "--metrics-textfile", "m.prom")
+        await run(*words, cwd=tmp_path, check=0)
+
+    async with served(tmp_path / "m") as client:
+        await client.get("/v2/")
+        texts = [(tmp_path / "m.prom").read_text(), (await client.get("/metrics")).body.decode()]
+
+    written = {name for text in texts for name in re.findall(r"(?m)^(?:# HELP )?(quaymirror_\w+)", text)}
+    # Those of runs with pauses, which this one did not have, are declared, too.
+    assert "quaymirror_paused_seconds" in written
+    for file in ("prometheus/alerts.yml", "grafana/quaymirror.json"):
+        used = set(re.findall(r"quaymirror_[a-z_]+", (EXAMPLES / file).read_text()))
+        assert len(used) >= 8
+        assert used <= written
+
+    dashboard = json.loads((EXAMPLES / "grafana/quaymirror.json").read_text())
+    assert all(panel["targets"] and panel["gridPos"] for panel in dashboard["panels"])
+
+
+@pytest.mark.soak
+def test_the_recipe_builds_an_image_whose_user_can_write_to_the_mirror_only(tmp_path: Path) -> None:
+    """`nox -s peers` makes the root file system and the wheels, so that no registry is needed."""
+    root, wheels = (os.environ.get(f"PEERS_{name}", "") for name in ("ROOTFS", "WHEELS"))
+    if not root or not wheels:
+        pytest.skip("`nox -s peers` makes the root file system")
+
+    storage = [f"--root={tmp_path}/storage", f"--runroot={tmp_path}/run", "--storage-driver=vfs"]
+
+    def buildah(*words: str) -> str:
+        command = [peers.require("buildah", everywhere=False), *storage, *words]
+        done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=170, check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout.strip()
+
+    (tmp_path / "Base").write_text("FROM scratch\nADD root.tar /\n")
+    (tmp_path / "root.tar").hardlink_to(root)
+    buildah("bud", "-q", "-t", "base", "-f", f"{tmp_path}/Base", str(tmp_path))
+    recipe = ["--layers", "--isolation=chroot", "--format=docker", "--pull-never", "--build-arg=BASE=localhost/base"]
+    recipe += ["--build-arg=PIP_NO_INDEX=1", "--build-arg=PIP_FIND_LINKS=/wheels", f"--volume={wheels}:/wheels:ro"]
+    recipe += ["-f", "examples/container/Containerfile", "."]
+    buildah("bud", "-q", *recipe[:-3], "--target=serve", "-t", "served", *recipe[-3:])
+    buildah("bud", "-q", *recipe[:-3], "-t", "quaymirror", *recipe[-3:])
+    image = json.loads(buildah("inspect", "--type=image", "served"))["Docker"]["config"]
+    assert image["User"] == "10001:10001"
+    assert image["Healthcheck"]["Test"][0] == "CMD"
+    assert image["Cmd"][:2] == ["serve", "/mirror"]
+
+    name = buildah("from", "--pull-never", "quaymirror")
+    inside = ["run", "--isolation=chroot", name, "--"]
+    assert buildah(*inside, "id", "-u") == "10001"
+    buildah(*inside, "quaymirror", "demo", "--count", "2", "--to", "/mirror/demo", "--progress", "plain")
+    assert "kolla/" in buildah(*inside, "quaymirror", "list", "ocidir:///mirror/demo")
+    search = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o -type d -writable -print"
+    writable = {line for line in buildah(*inside, "sh", "-c", search).splitlines() if not line.startswith("/mirror")}
+    assert {path for path in writable if not path.startswith(("/tmp", "/var/tmp", "/run/lock"))} == set()
+
+
 async def test_pipelines_use_existing_commands(tmp_path: Path) -> None:
     """Every command line of the examples is understood, up to where it would ask quay.io."""
     text = (EXAMPLES / "quaymirror.toml").read_text()
-    (tmp_path / "quaymirror.toml").write_text(text.replace("/var/lib/quaymirror", str(tmp_path)))
+    (tmp_path / "quaymirror.toml").write_text(re.sub('"/(?:var/lib|srv)/', f'"{tmp_path}/', text))
     texts = [path.read_text() for path in EXAMPLES.rglob("*") if path.is_file()]
-    lines = {line for text in texts for line in re.findall(r"(?m)(?:^|[ /])quaymirror (run .*)$", text)}
+    lines = {line for text in texts for line in re.findall(r"(?m)(?:^|[ /])quaymirror (run [^&\n]*)", text)}
     assert len(lines) >= 3
     for line in lines:
         words = [word if "/" not in word else str(tmp_path / Path(word).name) for word in line.split()]

@@ -357,3 +357,30 @@ async def test_a_blob_that_is_cut_during_a_transfer_breaks_the_connection_off(tm
 
         with suppress(ConnectionResetError):
             assert len(await anyio.to_thread.run_sync(read)) < large.size
+
+
+def test_the_socket_of_a_unit_is_served(mirror: Path) -> None:
+    # As systemd does it: the socket is descriptor 3, and the variables name the process.
+    started = f'LISTEN_PID=$$ LISTEN_FDS=1 exec "{sys.executable}" -m quaymirror serve "$1" --listen systemd 3<&$2'
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        words = ["bash", "-c", started, "bash", str(mirror), str(listening.fileno())]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, pass_fds=[listening.fileno()]) as process:
+            try:
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+                with urllib.request.urlopen(f"{url}/v2/_catalog", timeout=20) as answer:
+                    assert json.load(answer)["repositories"] == ["kolla/a", "kolla/b", "kolla/c"]
+
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=20)
+            finally:
+                process.kill()
+
+    assert process.returncode == 0
+    assert f"serving at {url}" in said
+    assert "the socket of systemd is served without TLS" in said
+
+
+async def test_without_a_socket_of_a_unit_the_message_says_so(mirror: Path) -> None:
+    for env in ({}, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}):
+        done = await run("serve", str(mirror), "--listen", "systemd", cwd=mirror, env=env, check=2)
+        assert "systemd passed no socket" in done.stderr

@@ -107,7 +107,8 @@ def test_every_command_that_is_shown_is_one(file: str, line: str) -> None:
 
 def test_the_examples_are_valid(tmp_path: Path) -> None:
     read_config(EXAMPLES / "quaymirror.toml")
-    config_map, cron_job = yaml.safe_load_all((EXAMPLES / "kubernetes/cronjob.yaml").read_text())
+    read_config(EXAMPLES / "compose/quaymirror.toml")
+    config_map, *_, cron_job = yaml.safe_load_all((EXAMPLES / "kubernetes/cronjob.yaml").read_text())
     (tmp_path / "quaymirror.toml").write_text(config_map["data"]["quaymirror.toml"])
     read_config(tmp_path / "quaymirror.toml")
     (container,) = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]

@@ -19,7 +19,11 @@ from .messages import say
 @click.command
 @click.argument("mirrors", metavar="[PREFIX=]MIRROR...", nargs=-1, required=True)
 @command_option(
-    "--listen", metavar="HOST:PORT", default=DEFAULT_LISTEN, show_default=True, help="Address to listen at."
+    "--listen",
+    metavar="HOST:PORT",
+    default=DEFAULT_LISTEN,
+    show_default=True,
+    help="Address to listen at; systemd for the socket of its unit.",
 )
 @command_option("--tls-cert", metavar="FILE", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
 @command_option("--tls-key", metavar="FILE", type=click.Path(path_type=Path), help="Its key (PEM).")

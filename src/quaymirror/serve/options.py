@@ -10,6 +10,8 @@ from pathlib import Path
 from ..errors import ConfigError
 
 DEFAULT_LISTEN = "127.0.0.1:5000"
+# The value of `listen` for the socket of a unit of systemd.
+SYSTEMD = "systemd"
 _LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
 
 
@@ -17,9 +19,10 @@ _LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):
 class ServeOptions:
     """The address of a server, and its access rules.
 
-    `tls_cert` and `tls_key` are PEM files; `htpasswd` has the users with their bcrypt hashes. All three are read again
-    when they change. `at` is the snapshot that is served, by id or date, instead of the current images. `access_log`
-    gets a JSON line per request. `stop_seconds` is how long transfers may take to end.
+    `listen` is `HOST:PORT`, or `systemd` for the socket that a unit passes. `tls_cert` and `tls_key` are PEM files;
+    `htpasswd` has the users with their bcrypt hashes. All three are read again when they change. `at` is the snapshot
+    that is served, by id or date, instead of the current images. `access_log` gets a JSON line per request.
+    `stop_seconds` is how long transfers may take to end.
 
     :raises ConfigError: if a value is not legal.
     """
@@ -36,7 +39,9 @@ class ServeOptions:
     stop_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        address(self.listen)
+        if self.listen != SYSTEMD:
+            address(self.listen)
+
         if (self.tls_cert is None) is not (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together")
 
@@ -46,17 +51,17 @@ class ServeOptions:
     @property
     def warning(self) -> str:
         """A warning for an address that other machines can reach, empty if it is protected enough."""
-        host, _ = address(self.listen)
-        if _is_loopback(host):
+        if self.listen != SYSTEMD and _is_loopback(address(self.listen)[0]):
             return ""
 
+        place = "the socket of systemd" if self.listen == SYSTEMD else self.listen
         if self.tls_cert is None:
             danger = "pulls can be changed on the way" if self.htpasswd is None else "passwords are sent in clear text"
             hint = "use --tls-cert and --tls-key, or a proxy in front"
-            return f"{self.listen} is served without TLS, so {danger}: {hint}"
+            return f"{place} is served without TLS, so {danger}: {hint}"
 
         if self.htpasswd is None:
-            return f"{self.listen} is served to all who can reach it: use --htpasswd if that is not meant"
+            return f"{place} is served to all who can reach it: use --htpasswd if that is not meant"
 
         return ""
 

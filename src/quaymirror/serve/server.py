@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from ..errors import ConfigError, reason_of
 from .access_log import AccessLog, Record
 from .messages import Answer, BlobPart, Request, error_answer
-from .options import ServeOptions, address
+from .options import SYSTEMD, ServeOptions, address
 from .site import Site
 
 # One call of sendfile; a client that takes longer for it than `stall_seconds` is too slow.
@@ -84,9 +84,11 @@ class HttpServer:
         self._server = _Server(self._handle, most, keepalive_timeout=options.idle_seconds)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=options.stop_seconds)
         await self._runner.setup()
-        host, port = address(options.listen)
         try:
-            await web.TCPSite(self._runner, host or None, port, ssl_context=self._tls, backlog=_BACKLOG).start()
+            await self._place(options.listen).start()
+        except ConfigError:
+            await self._runner.cleanup()
+            raise
         except (OSError, UnicodeError) as error:
             await self._runner.cleanup()
             reason = reason_of(error) if isinstance(error, OSError) else "not a host name"
@@ -98,6 +100,16 @@ class HttpServer:
         """Stop listening, let transfers end for a while, and close all connections."""
         assert self._runner is not None
         await self._runner.cleanup()
+
+    def _place(self, listen: str) -> web.BaseSite:
+        assert self._runner is not None
+        if listen == SYSTEMD:
+            from .listening import passed_socket
+
+            return web.SockSite(self._runner, passed_socket(), ssl_context=self._tls, backlog=_BACKLOG)
+
+        host, port = address(listen)
+        return web.TCPSite(self._runner, host or None, port, ssl_context=self._tls, backlog=_BACKLOG)
 
     def refresh(self) -> None:
         """Read the certificate again if its files have changed.
