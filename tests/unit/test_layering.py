@@ -250,6 +250,7 @@ INNER_LAYERS = {
         "commands",
         "pages",
         "site",
+        "listening",
         "server",
         "serving",
     ),
