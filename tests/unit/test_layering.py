@@ -29,6 +29,7 @@ LAYERS = (
     "untrusted",
     "tasks",
     "oci",
+    "trust",
     "events",
     "documents",
     "progress",
@@ -74,6 +75,20 @@ INNER_LAYERS = {
         "proxy",
         "transport",
         "ping",
+    ),
+    "trust": (
+        "names",
+        "identity",
+        "requirements",
+        "policy",
+        "keys",
+        "payload",
+        "bundle",
+        "log_entries",
+        "gpg",
+        "keyless",
+        "evidence",
+        "judge",
     ),
     "store": (
         "records",
@@ -275,6 +290,8 @@ INNER_LAYERS = {
 # The only importers of a third-party library.
 IMPORTERS = {
     "aiohttp": {"http/transport.py", "serve/server.py", "testing"},
+    "cryptography": {"trust/keys.py"},
+    "sigstore": {"trust/keyless.py"},
     "bcrypt": {"serve/passwords.py"},
     "tenacity": {"http/retry.py"},
     "rich": {"ui/dashboard/"},

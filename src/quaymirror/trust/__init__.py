@@ -1,0 +1,1 @@
+"""Signatures of images, judged by a policy (containers-policy.json); nothing here makes a request."""
