@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -46,9 +46,6 @@ from .publication import Publication
 from .run_history import RunHistory
 from .shared import Engine
 from .wiring import OpenSources
-
-Feed = Callable[[MemoryObjectSendStream[PinnedImage]], Awaitable[None]]
-"""Sends the images of a pass to the workers."""
 
 # Images in progress per fetch slot; the extra ones only wait for layers that are already being fetched.
 _WAITING = 4
@@ -105,7 +102,10 @@ class Stages:
             watchers.start_soon(self._watch, discovery)
             try:
                 await relisting.settle()
-                await self._run_pass(watchers, discovery, self._discover)
+                async with anyio.create_task_group() as tasks:
+                    with self._start_workers(tasks, watchers) as images, discovery:
+                        await self._discover(images)
+
                 await self._follow_moves(watchers, relisting)
             except QuaymirrorError as error:
                 self._run.abort(error)
@@ -117,15 +117,6 @@ class Stages:
                 self._run.abort(failure)
 
             watchers.cancel_scope.cancel()
-
-    async def _run_pass(self, watchers: TaskGroup, feeding: anyio.CancelScope, feed: Feed) -> None:
-        """Mirror the images that `feed` sends."""
-        async with anyio.create_task_group() as tasks:
-            watchers.start_soon(self._watch_at_once, tasks.cancel_scope)
-            self._contexts.clear()  # their flights end with the tasks
-            images = self._start_workers(tasks)
-            with images, feeding:
-                await feed(images)
 
     async def _follow_moves(self, watchers: TaskGroup, relisting: Relisting) -> None:
         """List again after a run that mirrored something, and mirror the images that moved, until none has."""
@@ -147,7 +138,9 @@ class Stages:
 
             feeding = anyio.CancelScope()
             watchers.start_soon(self._cancel_on_stop, feeding)
-            await self._run_pass(watchers, feeding, partial(self._send, moved))
+            async with anyio.create_task_group() as tasks:
+                with self._start_workers(tasks, watchers) as images, feeding:
+                    await self._send(moved, images)
 
     async def _send(self, found: Sequence[PinnedImage], images: MemoryObjectSendStream[PinnedImage]) -> None:
         for image in found:
@@ -183,8 +176,10 @@ class Stages:
         except StoreError as error:
             run.abort(error)
 
-    def _start_workers(self, tasks: TaskGroup) -> MemoryObjectSendStream[PinnedImage]:
+    def _start_workers(self, tasks: TaskGroup, watchers: TaskGroup) -> MemoryObjectSendStream[PinnedImage]:
         """Start the workers and return the stream of images for them."""
+        watchers.start_soon(self._watch_at_once, tasks.cancel_scope)
+        self._contexts.clear()  # their flights end with the tasks
         options = self._run.options
         self._tasks = tasks
         self._flights: SingleFlight[Hashable] = SingleFlight(tasks)
