@@ -51,6 +51,8 @@ async def test_a_repair_knows_the_server_from_the_state(tmp_path: Path) -> None:
     async with QuayServer(two_images()) as server:
         await run(*words(server), cwd=tmp_path, check=0)
         damage(tmp_path / "mirror")
+        # What a verification has found stays known, and repairable.
+        await run("verify", "mirror", cwd=tmp_path, check=8)
         await run("verify", "mirror", "--repair", cwd=tmp_path, check=0)
 
     layouts.check(tmp_path / "mirror")

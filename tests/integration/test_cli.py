@@ -269,5 +269,8 @@ async def test_a_registry_is_filled_and_verified_from_the_command_line(tmp_path:
         )
         (damage,) = json.loads(damaged.stdout)["damages"]
         assert damage == {"kind": "missing", "digest": images[name].digest, "images": [f"kolla/{name}:{TAG}"]}
+        verified = ("verify", target.address, "--state", str(tmp_path / "state"))
+        again = await run(*verified, cwd=tmp_path, check=8)
+        assert again.stdout == f"missing  {images[name].digest}  needed by kolla/{name}:{TAG}\n"
         await run("sync", "kolla", "*", TAG, *options, "--verify-target", cwd=tmp_path, check=0)
         assert target.manifests[f"kolla/{name}"][TAG] == lost

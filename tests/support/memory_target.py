@@ -66,6 +66,12 @@ class MemoryTarget:
 
         self.images[record.name] = record
 
+    async def recover_manifest(self, reference: Reference, digest: Digest) -> None:
+        return None
+
+    async def publish(self) -> None:
+        return None
+
     def blob_file(self, node: Descriptor) -> None:
         return None
 

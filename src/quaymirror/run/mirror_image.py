@@ -15,6 +15,7 @@ from ..transfer.slots import ImageSlot
 from ..values import dataclass
 
 _MOVED = "its tag has moved since it was found"
+_RECOVERED = "missing at the source: taken from the target"
 CheckAgain = Callable[[PinnedImage], Awaitable[PinnedImage | CandidateSkipped]]
 
 
@@ -83,9 +84,10 @@ def _success(transfer: ImageTransfer, *, moved: bool) -> Outcome:
     if plan is None:
         return Outcome(reference, Status.UNCHANGED)
 
-    reasons = [_MOVED] * (moved or plan.moved) + [f"sparse: the source lacks {', '.join(plan.graph.missing)}"] * bool(
-        plan.graph.missing
-    )
+    reasons = [_MOVED] * (moved or plan.moved) + [_RECOVERED] * plan.recovered
+    if plan.graph.missing:
+        reasons.append(f"sparse: the source lacks {', '.join(plan.graph.missing)}")
+
     # Content that the target lost in the meantime was fetched twice.
     reused = max(0, plan.total_bytes - fetched)
     return Outcome(reference, Status.MIRRORED, fetched, reused, reason="; ".join(reasons) or None)

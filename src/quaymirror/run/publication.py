@@ -79,33 +79,41 @@ class Publication:
         is_complete = report.complete and not report.progress.failed
         return SnapshotNote("sync", self._run.run_id, label, is_complete, of_images=True)
 
-    def obstacle(self, report: Report) -> str:
-        """Return the reason why readers must not see the set of the run, "" if they may."""
-        options = self._run.options.publishing
-        if not options.at_end:
-            return ""
-
-        if report.fatal is not None:
-            return "the run failed"
-
-        if not report.complete:
-            return "the run did not see everything"
-
-        failed = report.progress.failed - report.accepted_failures
-        return f"{counted(failed, 'image')} failed, more than --max-failed" if failed > options.max_failed else ""
-
     async def publish(self, report: Report) -> bool:
         """Let readers see the set of the run, and make a snapshot of it; return False if there is an obstacle.
 
         :raises StoreError: if the disk fails.
         """
-        obstacle = self.obstacle(report)
-        if obstacle:
-            self._run.emit(Notice(f"nothing was published, the last complete set stays: {obstacle}"))
+        if not may_publish(self._run, report):
             return False
 
         await self._layout.use(partial(_publish, note=self.snapshot_note(report)))
         return True
+
+
+def obstacle(run: Run, report: Report) -> str:
+    """Return the reason why readers must not see the set of the run, "" if they may."""
+    options = run.options.publishing
+    if not options.at_end:
+        return ""
+
+    if report.fatal is not None:
+        return "the run failed"
+
+    if not report.complete:
+        return "the run did not see everything"
+
+    failed = report.progress.failed - report.accepted_failures
+    return f"{counted(failed, 'image')} failed, more than --max-failed" if failed > options.max_failed else ""
+
+
+def may_publish(run: Run, report: Report) -> bool:
+    """Return True if readers may see the set of the run; otherwise say why not."""
+    reason = obstacle(run, report)
+    if reason:
+        run.emit(Notice(f"nothing was published, the last complete set stays: {reason}"))
+
+    return not reason
 
 
 def _publish(storage: Storage, state: State, *, note: SnapshotNote) -> None:

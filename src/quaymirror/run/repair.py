@@ -142,7 +142,7 @@ def _servers(path: Path) -> dict[str, SourceAddress]:
 
 def _reference(_storage: Storage, state: State, *, name: str, options: Options) -> Reference | None:
     """Return the reference of an image at its source, by default at the server of the options."""
-    record = state.image(name)
+    record = state.image(name, doubted=True)
     registry = options.source.origin.netloc if record is None else record.registry
 
     renames = Renames(options.target.renames)

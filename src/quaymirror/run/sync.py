@@ -20,7 +20,7 @@ from ..settings import Options
 from ..store.records import Usage
 from ..store.state import State
 from ..store.storage import Storage
-from ..targets.kinds import TargetContext, common_target
+from ..targets.kinds import TargetContext, TargetSpec, common_target
 from ..targets.layout import LayoutSpec
 from ..tasks import background
 from ..text import counted
@@ -29,7 +29,7 @@ from . import listing, pruning
 from .accepted import read_accepted
 from .context import Run, Stop
 from .exact_names import check_names
-from .publication import Publication
+from .publication import Publication, may_publish, obstacle
 from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
@@ -91,15 +91,29 @@ def make_run(
     selections = tuple(selection.in_repository(spec.repository) for selection in selections)
     check_credentials(selections, options)
     check_names(selections, options)
-    if options.publishing.dated_tags is not None and not spec.capabilities.adds_tags:
-        raise ConfigError("--dated-tags needs a registry as target; a layout keeps earlier images as snapshots")
-
+    _check_publishing(spec, options)
     pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
     listing.check(selections, options)
     wanted = options.replace(platforms=spec.wanted_platforms(options))
     run = Run(selections, wanted, spec, engine, tuple(jobs))
     run.accepted = read_accepted(options.discovery.accept_failed)
     return run
+
+
+def _check_publishing(spec: TargetSpec, options: Options) -> None:
+    """Check that the target can publish as the options say.
+
+    :raises ConfigError: otherwise.
+    """
+    capabilities, publishing = spec.capabilities, options.publishing
+    if publishing.dated_tags is not None and not capabilities.adds_tags:
+        raise ConfigError("--dated-tags needs a registry as target; a layout keeps earlier images as snapshots")
+
+    if publishing.at_end and not capabilities.publishes_at_end:
+        raise ConfigError("--publish end needs a layout (PATH) or a registry as target: other images appear one by one")
+
+    if publishing.refuse_older and not capabilities.prunable:
+        raise ConfigError("--refuse-older needs a layout (PATH) as target: its snapshots show the earlier images")
 
 
 async def mirror(run: Run) -> Report:
@@ -128,6 +142,8 @@ async def mirror(run: Run) -> Report:
                 await history.save_tags()
                 if layout is not None and publication is not None and not run.options.target.dry_run:
                     await _settle(run, layout, publication, history)
+                elif run.options.publishing.at_end and not run.options.target.dry_run:
+                    await _publish(run, target, history)
 
                 usage = await _measure(target)
         except LockHeld:
@@ -206,7 +222,7 @@ async def _settle(run: Run, layout: PrunableTarget, publication: Publication, hi
     found = report.outcomes if report.is_whole else None
     try:
         is_certain = await pruning.record_absences(layout, run.selections, run.options, run.emit, found=found)
-        if is_certain and not publication.obstacle(report):
+        if is_certain and not obstacle(run, report):
             # New and removed images are one snapshot.
             plan = await pruning.carry_out(layout, run.options.prune, publication.snapshot_note(report))
             run.emit(Notice(f"pruned: {pruning.summary(plan, done=True)}"))
@@ -218,6 +234,15 @@ async def _settle(run: Run, layout: PrunableTarget, publication: Publication, hi
         report = make_report(run, history.earlier, 0.0)
 
     await publication.publish(report)
+
+
+async def _publish(run: Run, target: Target, history: RunHistory) -> None:
+    """Give the images of a run to a registry their names, if there is no obstacle."""
+    if may_publish(run, make_report(run, history.earlier, 0.0)):
+        try:
+            await target.publish()
+        except QuaymirrorError as error:
+            run.fail(error)
 
 
 async def _measure(target: Target) -> Usage | None:

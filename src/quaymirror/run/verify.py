@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -91,7 +90,7 @@ def _remember(path: Path, result: Verification, observer: Observer) -> None:
         if notice is None:
             state, _ = State.open(state_path)
             with closing(state):
-                state.record_damage(damaged, time.time())
+                state.doubt(damaged)
     except QuaymirrorError as error:
         observer(Notice(f"the next run does not know what is damaged: {error.message}"))
 

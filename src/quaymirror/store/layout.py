@@ -70,8 +70,6 @@ class OCILayout:
         self._incomplete_roots: frozenset[str] = frozenset()
         # Verified in this run, but in no committed image yet: the state doesn't know them.
         self._fresh: set[Digest] = set()
-        # Found damaged by a verification: they are read again before they count.
-        self._suspects = state.damaged()
         # Registries whose images are being replaced by those of another one.
         self._replaced: set[str] = set()
 
@@ -221,8 +219,7 @@ class OCILayout:
             # A lock file names the image for one platform itself.
             is_same = is_same or record.root.media_type not in mediatype.INDEXES
 
-        is_sound = not self._suspects or self._suspects.isdisjoint(node.digest for node in record.contents)
-        return is_same and is_sound and all(self._reader.has(node) for node in record.contents)
+        return is_same and all(self._reader.has(node) for node in record.contents)
 
     def _report_replacement(self, record: ImageRecord, reference: Reference) -> None:
         """Report once if images replace those of another registry: names here are without the registry."""
@@ -248,11 +245,11 @@ class OCILayout:
         if not self._reader.has(node):
             return False  # nothing is deleted: the blob may be stored by another thread at this moment
 
-        is_suspect = node.digest in self._suspects
-        if (node.digest in verified and not is_suspect) or node.digest in self._fresh:
+        if node.digest in verified or node.digest in self._fresh:
             return True
 
-        # After a crash before the commit, or from another tool: blobs that no state knows are read once.
+        # After a crash before the commit, or from another tool: blobs that no state knows are read once. Those in which
+        # a verification has found damage are read again.
         if self._reader.adopt(node):
             self._fresh.add(node.digest)
             return True
@@ -289,10 +286,6 @@ class OCILayout:
         self._storage.flush(digests)
         self._state.commit(records)
         self._fresh -= digests
-        if healed := self._suspects & digests:
-            self._state.forget_damage(healed)
-            self._suspects -= healed
-
         self._since_checkpoint += len(records)
         seconds = time.monotonic() - self._last_checkpoint
         if self._since_checkpoint >= _CHECKPOINT_IMAGES or seconds >= _CHECKPOINT_SECONDS:

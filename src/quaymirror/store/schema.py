@@ -21,7 +21,7 @@ CREATE TABLE blob (
     digest        TEXT NOT NULL UNIQUE,
     media_type    TEXT NOT NULL,
     size          INTEGER NOT NULL,
-    verified      REAL NOT NULL       -- POSIX time of the last verification
+    verified      REAL NOT NULL       -- POSIX time of the last verification, 0 if it is in doubt
 );
 CREATE TABLE content (                -- everything that a root needs, itself included
     root          TEXT NOT NULL,
@@ -157,12 +157,5 @@ CREATE TABLE verdict (                -- the judgement of a signature policy abo
 ) WITHOUT ROWID;
 """
 
-_DAMAGE = """
-CREATE TABLE damage (                 -- blobs that a verification found damaged, until they are fetched again
-    digest        TEXT PRIMARY KEY,
-    found         REAL NOT NULL       -- POSIX time
-) WITHOUT ROWID;
-"""
-
 # The application ID reads "QMir".
-FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _DAMAGE))
+FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS))

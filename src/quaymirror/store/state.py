@@ -7,10 +7,9 @@ not the truth about bytes: a verified blob counts only if its file exists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from ..errors import InvalidName
 from ..oci import Digest
 from . import fsops
 from .database import Connection, Row, database_errors, open_database
@@ -34,10 +33,13 @@ class State(SnapshotTables):
 
         return cls(connection, path), notice
 
-    def image(self, name: str) -> ImageRecord | None:
-        """Return the record of the image called `name`, None if it is missing, makes no sense, or is not verified."""
+    def image(self, name: str, *, doubted: bool = False) -> ImageRecord | None:
+        """Return the record of the image called `name`, None if it is missing or makes no sense.
+
+        An image with content that is in doubt, or was never verified, is returned only with `doubted`.
+        """
         rows = self._query(f"{IMAGES} WHERE name = ?", name)
-        return self._record(rows[0]) if rows else None
+        return self._record(rows[0], doubted=doubted) if rows else None
 
     def usage(self) -> tuple[int, int]:
         """Return the number of recorded images, and the bytes of everything that they need."""
@@ -85,7 +87,7 @@ class State(SnapshotTables):
         return found
 
     def doubt(self, digests: Iterable[Digest]) -> None:
-        """Record that content is not where it was stored, until an image with it is recorded again."""
+        """Record that content was found damaged or missing, until an image with it is recorded again."""
         with self._transaction() as connection:
             connection.executemany("UPDATE blob SET verified = 0 WHERE digest = ?", [(str(one),) for one in digests])
 
@@ -134,26 +136,6 @@ class State(SnapshotTables):
         """Return the repositories, with their registries, that the recorded images are from."""
         rows = self._query("SELECT registry, name FROM image JOIN version ON version.id = image.version")
         return {f"{row['registry']}/{row['name'].partition('@')[0].rpartition(':')[0]}" for row in rows}
-
-    def damaged(self) -> set[Digest]:
-        """Return the blobs that verifications found damaged, and that were not stored again since."""
-        found = set()
-        for row in self._query("SELECT digest FROM damage"):
-            with suppress(InvalidName):  # the content is read again whenever it is verified
-                found.add(Digest.parse(row["digest"]))
-
-        return found
-
-    def record_damage(self, digests: Iterable[Digest], found: float) -> None:
-        """Record that a verification found these blobs damaged."""
-        with self._transaction() as connection:
-            rows = [(str(digest), found) for digest in digests]
-            connection.executemany("INSERT OR REPLACE INTO damage VALUES (?, ?)", rows)
-
-    def forget_damage(self, digests: Iterable[Digest]) -> None:
-        """Record that these blobs are right again."""
-        with self._transaction() as connection:
-            connection.executemany("DELETE FROM damage WHERE digest = ?", [(str(digest),) for digest in digests])
 
     def absent_images(self) -> list[AbsentImage]:
         """Return the recorded images that were not found any more, sorted by name."""
@@ -213,9 +195,9 @@ class State(SnapshotTables):
             (record.name, self.add_version(record), record.mirrored, record.run),
         )
 
-    def _record(self, row: Row) -> ImageRecord | None:
+    def _record(self, row: Row, *, doubted: bool) -> ImageRecord | None:
         query = "SELECT blob.* FROM content JOIN blob ON blob.id = blob WHERE version = ?"
         contents = self._query(query, row["version"])
-        record = image_of(row, contents) if all(blob["verified"] for blob in contents) else None
+        record = image_of(row, contents) if doubted or all(blob["verified"] for blob in contents) else None
         # An image without contents, not even its root, would always be complete.
         return record if record is not None and record.root.digest in {n.digest for n in record.contents} else None

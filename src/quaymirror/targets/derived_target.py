@@ -154,6 +154,12 @@ class DerivedTarget:
             await sink.write(content)
             await sink.commit()
 
+    async def publish(self) -> None:
+        """Return: each image has its name when it is complete."""
+
+    async def recover_manifest(self, reference: Reference, digest: Digest) -> None:
+        """Return None: derived images have no manifests of the source."""
+
     def blob_file(self, node: Descriptor) -> None:
         """Return None: staged blobs are temporary."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ConfigError
-from ..oci import Reference
+from ..oci import Digest, Reference
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..settings import Options
@@ -30,7 +30,13 @@ _SCHEME = "ocidir"
 class LayoutTarget(OCILayout):
     """A layout that a run mirrors to."""
 
-    capabilities: Capabilities = Capabilities(prunable=True, shares_blobs=True, repairable=True)
+    capabilities: Capabilities = Capabilities(prunable=True, shares_blobs=True, repairable=True, publishes_at_end=True)
+
+    async def recover_manifest(self, reference: Reference, digest: Digest) -> None:
+        """Return None: `read_manifest` finds every manifest that is here."""
+
+    async def publish(self) -> None:
+        """Return: a run publishes the set of a layout together with its snapshot."""
 
     def prunable(self) -> OCILayout:
         """Return the layout itself."""

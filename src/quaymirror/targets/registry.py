@@ -26,7 +26,7 @@ class RegistrySpec(TargetSpec):
     """A registry at an address."""
 
     address: RegistryAddress
-    capabilities: ClassVar[Capabilities] = Capabilities(adds_tags=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(adds_tags=True, publishes_at_end=True)
 
     def __str__(self) -> str:
         return str(self.address)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 import anyio
 
-from ..errors import ContentMissing, LockHeld, Side
+from ..errors import ContentMissing, LockHeld, NotFound, Side
 from ..events import Notice
 from ..oci import Descriptor, Digest, Reference, Repository
 from ..registry.pull import RegistryPuller
@@ -28,9 +27,9 @@ from ..transfer.target import Capabilities
 from .blob_locations import BlobLocations
 from .kinds import TargetContext
 from .names import TargetNames
-from .placeholders import fill
 from .registry_address import RegistryAddress
 from .spool import SpoolSpace
+from .tagging import Tagging
 from .upload import UploadMode, UploadSink
 
 
@@ -43,7 +42,7 @@ class RegistryTarget:
     @property
     def capabilities(self) -> Capabilities:
         """The properties of the registry, as far as it has announced them."""
-        return Capabilities(adds_tags=True, takes_sparse=self._registry.takes_sparse)
+        return Capabilities(adds_tags=True, publishes_at_end=True, takes_sparse=self._registry.takes_sparse)
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class RegistryTarget:
         self._state = state
         self._read_only = read_only
         self._must_check = context.options.target.check_target
-        self._dated_tags = context.options.publishing.dated_tags
+        self._tagging = Tagging(self._put, reader, context.options.publishing)
         self._serial = SerialExecutor()
         spools = SpoolSpace(state_path(address, context.options).parent)
         if context.has_local_source:
@@ -71,7 +70,6 @@ class RegistryTarget:
         self._locations = BlobLocations(registry, context.observer)
         self._names = TargetNames(address, context.observer)
         self._tags: dict[Reference, Digest | None] = {}
-        self._contents: dict[tuple[Repository, Digest], bytes] = {}
         self._roots: dict[str, Digest] = {}
         self._doubted = state.doubted()
         self._suspects: set[str] = set()
@@ -143,7 +141,7 @@ class RegistryTarget:
 
     async def stored_digest(self, reference: Reference) -> Digest | None:
         """Return the digest that was pushed for `reference`, None if no run recorded one."""
-        record = await self._serial.run(self._state.image, reference.name)
+        record = await self._serial.run(partial(self._state.image, reference.name, doubted=True))
         return None if record is None else record.root.digest
 
     async def missing_content(
@@ -157,8 +155,9 @@ class RegistryTarget:
         is_suspect = reference.name in self._suspects
         if root is not None:
             self._roots[reference.name] = root.digest
-            # Without its tag an image is hardly ever there.
-            may_be_there = self._tags.get(self._address.place(reference.name), root.digest) is not None
+            # Without its tag an image is hardly ever there, unless a run has ended before it set the tags.
+            tag = self._tags.get(self._address.place(reference.name), root.digest)
+            may_be_there = tag is not None or self._tagging.waits
             if may_be_there and not is_suspect and await self._look_for(repository, root):
                 # No registry takes a manifest before the content it refers to.
                 locations.add_content(repository, [node.digest for node in nodes])
@@ -185,6 +184,16 @@ class RegistryTarget:
 
     async def read_manifest(self, digest: Digest) -> None:
         """Return None: manifests come from the source."""
+
+    async def recover_manifest(self, reference: Reference, digest: Digest) -> bytes | None:
+        """Return a manifest of the image's repository, None if it is not there.
+
+        :raises QuaymirrorError: if the registry gives no usable answer.
+        """
+        try:
+            return (await self._reader.manifest(self._repository(reference), digest)).raw
+        except NotFound:
+            return None
 
     @asynccontextmanager
     async def sink(self, reference: Reference, node: Descriptor) -> AsyncIterator[UploadSink | None]:
@@ -214,14 +223,16 @@ class RegistryTarget:
     async def put_manifest(self, reference: Reference, node: Descriptor, content: bytes) -> None:
         """Store a manifest by its digest.
 
-        Once the registry has shown that it stores what it is sent, the root of an image is stored by its tag only.
+        Once the registry has shown that it stores what it is sent, the root of an image is stored by its tag only,
+        unless tags wait for the end of the run.
 
         :raises ContentMissing: if the registry lacks content that was recorded as present; the record is dropped.
         :raises QuaymirrorError: if the registry rejects it.
         """
         repository = self._repository(reference)
-        self._contents[repository, node.digest] = content
-        if not self._is_proven or node.digest != self._roots.get(reference.name):
+        self._tagging.keep(repository, node.digest, content)
+        is_tagged_now = self._is_proven and not self._tagging.waits
+        if not is_tagged_now or node.digest != self._roots.get(reference.name):
             await self._put(repository, str(node.digest), node, content)
             self._locations.add_content(repository, [node.digest])
 
@@ -232,7 +243,7 @@ class RegistryTarget:
         """Return None: images are not removed."""
 
     async def commit(self, record: ImageRecord) -> None:
-        """Tag an image whose content is present, and record that.
+        """Tag an image whose content is present, and record that; or do so in `publish`, as the options say.
 
         The first image of a run is read back, and so are the next ones until one is there.
 
@@ -241,23 +252,39 @@ class RegistryTarget:
         :raises StoreError: if the state can't be written.
         """
         place, root = self._address.place(record.name), record.root
-        if self._tags.pop(place, None) != root.digest and place.tag is not None:
-            await self._put(place.repository, place.tag, root, await self._content(place, root))
-
-            await self._add_dated_tag(place, root)
+        needs_tag = self._tags.pop(place, None) != root.digest and place.tag is not None
+        waits = needs_tag and self._tagging.waits
+        if needs_tag and not waits:
+            await self._tagging.set(place, root)
 
         if not self._is_proven:
             async with self._proof:
                 if not self._is_proven:
-                    await self._prove(place, record)
+                    await self._prove(place, record, by_tag=not waits)
 
-        await self._record(record)
-        self._suspects.discard(record.name)
+        if waits:
+            self._tagging.wait(place, record)
+        else:
+            await self._finish(record)
+
         self._roots.pop(record.name, None)
         for node in record.contents:
-            self._contents.pop((place.repository, node.digest), None)
+            if not waits or node != root:
+                self._tagging.drop(place.repository, node.digest)
 
         self._locations.drop(place.repository)
+
+    async def publish(self) -> None:
+        """Set the tags that wait for the end of the run, and record the images.
+
+        :raises QuaymirrorError: if some of the tags can't be set; the next run sets them.
+        :raises StoreError: if the state can't be written.
+        """
+        await self._tagging.publish(self._finish)
+
+    async def _finish(self, record: ImageRecord) -> None:
+        await self._record(record)
+        self._suspects.discard(record.name)
 
     async def _put(self, repository: Repository, name: str, node: Descriptor, content: bytes) -> None:
         try:
@@ -267,7 +294,7 @@ class RegistryTarget:
             self._locations.drop(repository)
             raise
 
-    async def _prove(self, place: Reference, record: ImageRecord) -> None:
+    async def _prove(self, place: Reference, record: ImageRecord, *, by_tag: bool) -> None:
         """Check that the registry really has an image that it has confirmed.
 
         :raises ContentMissing: if it does not.
@@ -279,7 +306,7 @@ class RegistryTarget:
             if not await self._registry.has_content(repository, node, any_length=True):
                 lost.append(node)
 
-        name = place.tag or str(record.root.digest)
+        name = (place.tag if by_tag else None) or str(record.root.digest)
         if not await self._registry.reads_back(repository, name, record.root.digest):
             lost.append(record.root)
         else:
@@ -296,23 +323,11 @@ class RegistryTarget:
 
         self._is_proven = True
 
-    async def _add_dated_tag(self, place: Reference, root: Descriptor) -> None:
-        """Give an image that changed its second tag, if the options say so."""
-        if self._dated_tags is not None:
-            assert place.tag is not None
-            values = {"{tag}": place.tag, "{date}": f"{datetime.now().astimezone():%Y-%m-%d}"}
-            await self._put(place.repository, fill(self._dated_tags, values), root, await self._content(place, root))
-
-    async def _content(self, place: Reference, root: Descriptor) -> bytes:
-        """Return a manifest that was stored before, by this run or under another tag."""
-        content = self._contents.get((place.repository, root.digest))
-        return content if content is not None else (await self._reader.manifest(place.repository, root.digest)).raw
-
     def _repository(self, reference: Reference) -> Repository:
         return self._address.place(reference.name).repository
 
     def _recorded(self, reference: Reference, platforms: str) -> ImageRecord | None:
-        record = self._state.image(reference.name)
+        record = self._state.image(reference.name, doubted=True)
         wanted = (reference.digest, reference.repository.registry, platforms)
         if record is None or (record.source, record.registry, record.platforms) != wanted:
             return None

@@ -217,6 +217,6 @@ def read_records(address: RegistryAddress, options: Options) -> list[ImageRecord
 
     state, _ = State.open(path, read_only=True)
     try:
-        return [record for image in state.images() if (record := state.image(image.name)) is not None]
+        return [record for image in state.images() if (record := state.image(image.name, doubted=True)) is not None]
     finally:
         state.close()

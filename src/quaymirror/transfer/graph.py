@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
 
-from ..errors import NotFound, PlatformNotFound, UnsupportedContent
+from ..errors import AccessDenied, NotFound, PlatformNotFound, QuaymirrorError, UnsupportedContent
 from ..oci import Descriptor, Digest, Index, Manifest, Platform, Reference, manifest
 from ..oci.manifest import Node
 from ..progress.meters import Meters
@@ -78,8 +78,9 @@ def platforms_key(platforms: Iterable[Platform]) -> str:
 class GraphReader:
     """Reads the graph of one image; manifests that the target has come from there, by `read_stored`.
 
-    `moved` is True if the tag points elsewhere by now, or nowhere. `missing` are the platforms that the source lacks,
-    of an index that it declares to be sparse.
+    Manifests that the source has lost come from `recover`; `recovered` is True if one did. `moved` is True if the tag
+    points elsewhere by now, or nowhere. `missing` are the platforms that the source lacks, of an index that it declares
+    to be sparse.
     """
 
     reference: Reference
@@ -88,7 +89,9 @@ class GraphReader:
     platforms: Sequence[Platform]
     meters: Meters
     is_sparse: bool = False
+    recover: Callable[[Digest], Awaitable[bytes | None]] | None = None
     moved: bool = False
+    recovered: bool = False
     missing: list[str] = field(default_factory=list)
     _found: dict[Digest, Node] = field(default_factory=dict)
     _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
@@ -124,11 +127,27 @@ class GraphReader:
         content = await self.read_stored(digest)
         node: Node | None = None if content is None else manifest.parse_stored(content, digest)
         if node is None:
-            node, self.moved = await self.source.root(self.reference)
-            self.meters.fetched_bytes += len(node.raw)
+            try:
+                node, self.moved = await self.source.root(self.reference)
+            except (NotFound, AccessDenied) as error:
+                node = manifest.parse_stored(await self._recover(digest, error), digest)
+            else:
+                self.meters.fetched_bytes += len(node.raw)
 
         self._found[digest] = node
         return node
+
+    async def _recover(self, digest: Digest, error: QuaymirrorError) -> bytes:
+        """Return a manifest that the source has lost.
+
+        :raises QuaymirrorError: the `error` of the source, if the target lacks it as well.
+        """
+        content = None if self.recover is None else await self.recover(digest)
+        if content is None:
+            raise error
+
+        self.recovered = True
+        return content
 
     async def _node(self, expected: Descriptor) -> Node:
         digest, repository = expected.digest, self.reference.repository
@@ -141,10 +160,21 @@ class GraphReader:
             # Its descriptor in another index may have been right; this one has to be right, too.
             check_expected(node.descriptor, expected, repository)
         else:
-            node = await self.source.manifest(repository, digest, expected=expected)
-            self.meters.fetched_bytes += len(node.raw)
+            node = await self._fetch(expected)
 
         self._found[digest] = node
+        return node
+
+    async def _fetch(self, expected: Descriptor) -> Node:
+        try:
+            node = await self.source.manifest(self.reference.repository, expected.digest, expected=expected)
+        except (NotFound, AccessDenied) as error:
+            if not expected.is_manifest:
+                raise  # it can be a blob
+
+            return manifest.parse_child(await self._recover(expected.digest, error), "", expected)
+
+        self.meters.fetched_bytes += len(node.raw)
         return node
 
     async def _descend(self, node: Node, *, depth: int) -> None:

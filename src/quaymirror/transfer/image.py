@@ -62,7 +62,8 @@ class TransferContext:
 class ImagePlan:
     """The content of one image: `manifests` in the order to store them, `blobs`, and what the target lacks.
 
-    `moved` is True if the tag points elsewhere by now, or nowhere.
+    `moved` is True if the tag points elsewhere by now, or nowhere. `recovered` is True if the source lacks a manifest
+    that the target has.
     """
 
     graph: ImageGraph
@@ -71,6 +72,7 @@ class ImagePlan:
     missing: frozenset[Digest] = frozenset()
     moved: bool = False
     configs: frozenset[Digest] = frozenset()
+    recovered: bool = False
 
     @property
     def contents(self) -> tuple[Descriptor, ...]:
@@ -163,13 +165,14 @@ class ImageTransfer:
             context.platforms,
             context.meters,
             self.image.is_sparse,
+            partial(target.recover_manifest, self._named),
         )
         graph = await reader.read()
         plan = ImagePlan(graph, graph.walk(), graph.blobs())
         missing = await target.missing_content(self._named, plan.contents, root=graph.root.descriptor)
         configs = frozenset(node.config.digest for node in plan.manifests if isinstance(node, Manifest))
         lacking = frozenset(node.digest for node in missing)
-        return ImagePlan(graph, plan.manifests, plan.blobs, lacking, reader.moved, configs)
+        return ImagePlan(graph, plan.manifests, plan.blobs, lacking, reader.moved, configs, reader.recovered)
 
     def _planned(self, plan: ImagePlan) -> ImagePlanned:
         blobs, _ = self._split_missing()

@@ -33,6 +33,8 @@ class Capabilities:
     """An index may lack some of its children."""
     adds_tags: bool = False
     """An image can have another tag besides its own."""
+    publishes_at_end: bool = False
+    """Readers can go on seeing the earlier images until a run has ended."""
     atomic_publish: bool = True
     """An image appears under its name complete, or not at all."""
 
@@ -77,6 +79,9 @@ class Target(Protocol):
     async def read_manifest(self, digest: Digest) -> bytes | None:
         """Return the verified content of a manifest, None if the target can't provide it."""
 
+    async def recover_manifest(self, reference: Reference, digest: Digest) -> bytes | None:
+        """Return a manifest of `reference` that the source has lost; None if the target lacks it, too."""
+
     def sink(self, reference: Reference, node: Descriptor) -> AbstractAsyncContextManager[Sink | None]:
         """Open the sink of a blob; None if the blob arrived without a transfer from the source."""
 
@@ -85,6 +90,9 @@ class Target(Protocol):
 
     async def commit(self, record: ImageRecord) -> None:
         """Give an image its name. It is durable when this returns."""
+
+    async def publish(self) -> None:
+        """Give the images their names that wait for the end of the run; see `Capabilities.publishes_at_end`."""
 
     def blob_file(self, node: Descriptor) -> Path | None:
         """Return the file with the content of `node` for other targets to copy, None if it can't be shared."""

@@ -9,6 +9,8 @@ from ..text import counted, escape_controls, human_bytes, human_duration, human_
 from .descriptions import subject, unmatched_text
 
 _ALLOW = "correct the unmatched names, or pass --allow-unmatched"
+# Images that are named for each remark.
+_NAMED = 10
 _RESUMABLE = frozenset({ExitCode.UNAVAILABLE, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 
 
@@ -20,8 +22,8 @@ def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
     if _found_nothing(progress):
         return []  # the error says all of it
 
-    parts = [_head(progress), _counts(progress), _notes(progress), _failures(progress, verbose), _unmatched(progress)]
-    blocks = [*parts, _next_steps(progress)]
+    parts = [_head(progress), _counts(progress), _notes(progress), _remarks(progress)]
+    blocks = [*parts, _failures(progress, verbose), _unmatched(progress), _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
         lines += ["", *block] if lines else block
@@ -99,6 +101,21 @@ def _bytes(progress: RunProgress) -> str:
 
 def _notes(progress: RunProgress) -> list[str]:
     return ["notes:", *(f"  {note}" for note in progress.notes)] if progress.notes else []
+
+
+def _remarks(progress: RunProgress) -> list[str]:
+    """Return the remarks about mirrored images, each with the first images that it is about."""
+    images: dict[str, list[str]] = {}
+    for outcome in progress.outcomes:
+        if outcome.status is Status.MIRRORED and outcome.reason:
+            images.setdefault(escape_controls(outcome.reason), []).append(escape_controls(outcome.reference.name))
+
+    lines = []
+    for remark, names in sorted(images.items()):
+        lines += [f"  {remark} ({len(names):,}):", *(f"    {name}" for name in sorted(names)[:_NAMED])]
+        lines += [f"    and {len(names) - _NAMED:,} more"] if len(names) > _NAMED else []
+
+    return ["remarks:", *lines] if lines else []
 
 
 def _failures(progress: RunProgress, verbose: bool) -> list[str]:
