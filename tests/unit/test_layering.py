@@ -146,6 +146,7 @@ INNER_LAYERS = {
         "names",
         "blob_locations",
         "spool",
+        "tagging",
         "upload",
         "registry_target",
         "registry_verify",
