@@ -9,7 +9,7 @@ from collections.abc import Container
 from functools import partial
 from typing import Any
 
-__all__ = ["InvalidDocument", "parse_object"]
+__all__ = ["InvalidDocument", "parse_array", "parse_object"]
 
 
 class InvalidDocument(ValueError):
@@ -27,25 +27,41 @@ def parse_object(
     :raises InvalidDocument: if it is larger, not UTF-8, not JSON (RFC 8259), nested too
         deeply, not an object, or has a key twice in one object, of which parsers choose different values.
     """
+    value = _parse(document, limit, nan_is_text=nan_is_text, unique=unique)
+    if isinstance(value, dict):
+        return value
+
+    raise InvalidDocument("is not a JSON object")
+
+
+def parse_array(document: bytes | str, *, limit: int, nan_is_text: bool = False) -> list[Any] | None:
+    """Return the JSON array that `document` holds, None for `null`, as which Go writes an empty one.
+
+    :raises InvalidDocument: as `parse_object`, for a document that is neither.
+    """
+    value = _parse(document, limit, nan_is_text=nan_is_text, unique=None)
+    if value is None or isinstance(value, list):
+        return value
+
+    raise InvalidDocument("is not a JSON array")
+
+
+def _parse(document: bytes | str, limit: int, *, nan_is_text: bool, unique: Container[str] | None) -> object:
     if len(document) > limit:
         raise InvalidDocument(f"has {len(document):,} bytes; the limit is {limit:,}")
 
-    value: object = None
-    problem = "is not a JSON object"
+    problem = "is not JSON"
     try:
         # json would also guess UTF-16 and UTF-32, which no other tool accepts.
         text = document if isinstance(document, str) else document.decode()
         number = _finite_or_text if nan_is_text else _finite
-        value = json.loads(
+        return json.loads(
             text, object_pairs_hook=partial(_checked, unique=unique), parse_constant=number, parse_float=number
         )
     except InvalidDocument as error:
         problem = str(error)
     except (ValueError, RecursionError):
-        problem = "is not JSON"
-
-    if isinstance(value, dict):
-        return value
+        pass
 
     # Raised outside of the handlers: the errors of json hold the whole text, which may contain secrets.
     raise InvalidDocument(problem)

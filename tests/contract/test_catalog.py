@@ -15,7 +15,7 @@ import toy_catalog
 from layout_writer import LayoutWriter
 from organizations import small_image
 
-from quaymirror import Options, Selection
+from quaymirror import Credentials, Options, Secret, Selection
 from quaymirror.catalog import kinds
 from quaymirror.catalog.base import Catalog, Discovery, ListedRepository, Page, PinnedImage, TagAnswer, TagList, Traits
 from quaymirror.discovery.checks import check_again
@@ -26,7 +26,15 @@ from quaymirror.events import CandidateSkipped, ignore
 from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.run.wiring import connect
 from quaymirror.selection.source import SourceAddress
-from quaymirror.testing import QuayServer, Registry
+from quaymirror.testing import (
+    ForeignServer,
+    GitHubServer,
+    GitLabServer,
+    HarborServer,
+    HubServer,
+    QuayServer,
+    Registry,
+)
 
 kinds.register("toy", "toy_catalog")
 
@@ -167,12 +175,65 @@ class LazyCatalog:
         return await (await self.current()).some_tags(repository)
 
 
+TOKEN = Credentials("mirror", Secret("personal-token"))
+
+
+async def foreign(
+    server: ForeignServer, clock: list[float], address: str, lookups: str, *, has_stamps: bool = True
+) -> AsyncGenerator[Source]:
+    """Yield a catalog of `server`, at `address` with its host in place of `{}`."""
+
+    def push(organization: str, repository: str, tag: str, content: str) -> None:
+        server.registry.organization(organization).repository(repository).push(tag, small_image(content))
+
+    def advance() -> None:
+        clock[0] += 3600
+
+    async with server:
+        source = Selection.parse_uri(address.replace("{}", server.host)).source
+        async with connect(Options.of(credentials=TOKEN), ignore) as sources:
+            catalog = (await sources.open(source)).catalog
+
+            def asked() -> int:
+                return sum(request.status != 401 for request in server.recorder.matching(lookups))
+
+            yield Source(catalog, push, advance, asked, "kolla", source, has_stamps)
+
+
+def foreign_source(kind: str) -> AbstractAsyncContextManager[Source]:
+    clock = [1_790_000_000.0]
+    registry = Registry(now=lambda: clock[0])
+    accounts = {"mirror": "personal-token"}
+    urls = "api=http://{}&registry=http://{}"
+    opened = {
+        "harbor": lambda: foreign(
+            HarborServer(registry, accounts=accounts), clock, "harbor://{}/kolla/*:latest?insecure=true", "/artifacts"
+        ),
+        "hub": lambda: foreign(HubServer(registry, accounts=accounts), clock, f"hub://kolla/*:latest?{urls}", "/tags/"),
+        "ghcr": lambda: foreign(
+            GitHubServer(registry, accounts=accounts), clock, f"ghcr://kolla/*:latest?{urls}", "^/v2/kolla"
+        ),
+        "gitlab": lambda: foreign(
+            GitLabServer(registry, accounts=accounts),
+            clock,
+            f"gitlab://{{}}/kolla/*:latest?insecure=true&{urls}",
+            "^/v2/kolla/.*/manifests",
+            has_stamps=False,
+        ),
+    }
+    return asynccontextmanager(opened[kind])()
+
+
 SOURCES: dict[str, Callable[[], AbstractAsyncContextManager[Source]]] = {
     "quay": quay,
     "quay by its registry": lambda: quay(Discovery.REGISTRY),
     "toy": toy,
     "any registry": any_registry,
     "layout": layout,
+    "harbor": lambda: foreign_source("harbor"),
+    "hub": lambda: foreign_source("hub"),
+    "ghcr": lambda: foreign_source("ghcr"),
+    "gitlab": lambda: foreign_source("gitlab"),
 }
 
 

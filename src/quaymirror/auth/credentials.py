@@ -19,6 +19,9 @@ from .helper import ask_helper
 
 __all__ = ["CredentialStore"]
 
+# docker and podman call Docker Hub by other names than that of its registry.
+_ALIASES = {"registry-1.docker.io": ("docker.io", "index.docker.io")}
+
 T = TypeVar("T")
 
 
@@ -79,10 +82,17 @@ class CredentialStore:
         if normal is None:
             raise ConfigError("a registry is written host[:port], without scheme, user and path")
 
+        for name in (normal, *_ALIASES.get(normal, ())):
+            if (found := await self._find_at(name, repository)) is not None:
+                return found
+
+        return None
+
+    async def _find_at(self, registry: str, repository: str | None) -> Credentials | None:
         for location in self._locations:
             load = partial(AuthFile.load, location.path, is_required=location.is_required)
             file = await self._files[location].run(partial(to_thread.run_sync, load))
-            credentials = await self._find_in(file, normal, repository) if file is not None else None
+            credentials = await self._find_in(file, registry, repository) if file is not None else None
             if credentials is not None:
                 return credentials
 

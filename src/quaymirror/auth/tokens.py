@@ -33,6 +33,8 @@ _MARGIN_SECONDS = 15.0
 # More make a header that Quay's nginx refuses.
 _MAX_SCOPES = 30
 _CLIENT_ID = "quaymirror"
+# Token services on other hosts that belong to the registry.
+_KNOWN_REALMS = {"registry-1.docker.io": {"auth.docker.io"}, "registry.gitlab.com": {"gitlab.com"}}
 
 
 TokenService = Callable[[str, Secret | None, Secret | None], Awaitable[bytes]]
@@ -274,7 +276,8 @@ class TokenAuth:
         if self._origin.is_secure and not target.is_secure:
             raise RealmRefused(f"{name} uses a token service over plain HTTP, which is refused")
 
-        if target.netloc != name and not {target.host, target.netloc} & self._allowed_realms:
+        allowed = self._allowed_realms | _KNOWN_REALMS.get(name, set())
+        if target.netloc != name and not {target.host, target.netloc} & allowed:
             raise RealmRefused(
                 f"{name} uses a token service on another host ({target.netloc}), which is blocked by default: "
                 f"add --allow-realm {target.netloc} if you trust it"

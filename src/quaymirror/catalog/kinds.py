@@ -9,12 +9,13 @@ from typing import Protocol
 
 from ..errors import ConfigError
 from ..http.authorizer import Authorizer
+from ..http.budget import PullBudget
 from ..http.client import Client
 from ..http.origin import Origin
 from ..registry.pull import RegistryPuller
 from ..registry.puller import Puller
 from ..registry.source import Attempts
-from ..secret import Secret
+from ..secret import Credentials, Secret
 from ..selection.grammar import is_pattern
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
@@ -26,6 +27,10 @@ _MODULES = {
     DEFAULT: "quaymirror.catalog.quay.catalog",
     "registry": "quaymirror.catalog.registry.catalog",
     "ocidir": "quaymirror.catalog.layout.catalog",
+    "harbor": "quaymirror.catalog.harbor",
+    "hub": "quaymirror.catalog.hub",
+    "ghcr": "quaymirror.catalog.ghcr",
+    "gitlab": "quaymirror.catalog.gitlab",
 }
 
 
@@ -52,6 +57,20 @@ class SourceAccess(Protocol):
     def api_token(self) -> Secret | None:
         """The token that the user gave for the API of this source."""
 
+    @property
+    def has_explicit_credentials(self) -> bool:
+        """True if the user gave credentials, or an auth file, for this run."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock of the run, in seconds."""
+
+    async def api_credentials(self, namespace: str) -> Credentials | None:
+        """Return the credentials for the API of this source: given, or stored for it or its registry.
+
+        :raises ConfigError: if an auth file or a credential helper is broken.
+        """
+
     def attempts(self, host: str, what: str) -> Attempts:
         """Return the attempts of an operation, which events call `what`, at a source called `host`."""
 
@@ -61,8 +80,10 @@ class SourceAccess(Protocol):
         :raises ConfigError: if a file of certificates is invalid.
         """
 
-    async def puller(self, origin: Origin) -> RegistryPuller:
+    async def puller(self, origin: Origin, budget: PullBudget | None = None) -> RegistryPuller:
         """Return a client of the registry at `origin`, with the credentials that the user gave or stored for it.
+
+        It pulls no manifest beyond `budget`.
 
         :raises ConfigError: if a file of certificates is invalid.
         """

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..text import escape_controls, shorten
 from ..untrusted import InvalidDocument, parse_object
-from .dates import parse_retry_after
+from .dates import parse_reset, parse_retry_after
 from .exchange import Response
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -100,13 +100,24 @@ def is_success(response: Response) -> bool:
 
 
 def is_throttled(response: Response) -> bool:
-    """Return True if the server asks for fewer requests."""
-    return response.status == 429 or (response.status == 503 and "Retry-After" in response.headers)
+    """Return True if the server asks for fewer requests. GitHub may do it with 403."""
+    status = response.status
+    is_used_up = status == 403 and response.headers.get("X-RateLimit-Remaining") == "0"
+    return status == 429 or (status == 503 and "Retry-After" in response.headers) or is_used_up
 
 
 def retry_after(response: Response) -> float | None:
-    """Return the pause in seconds that the server asks for, None if it names none."""
-    return parse_retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
+    """Return the pause in seconds that the server asks for, None if it names none.
+
+    Docker Hub and GitHub name the POSIX time of its end in fields of their own.
+    """
+    headers = response.headers
+    date = headers.get("Date")
+    if (seconds := parse_retry_after(headers.get("Retry-After"), date=date)) is not None:
+        return seconds
+
+    is_used_up = headers.get("X-RateLimit-Remaining") == "0"
+    return parse_reset(headers.get("X-Retry-After") or (headers.get("X-RateLimit-Reset") if is_used_up else ""), date)
 
 
 def media_type(response: Response) -> str:

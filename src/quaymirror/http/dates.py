@@ -29,3 +29,12 @@ def parse_retry_after(value: str | None, *, date: str | None = None) -> float | 
 
     until = parse_http_date(text)
     return None if until is None else max(0.0, (until - (parse_http_date(date) or datetime.now(UTC))).total_seconds())
+
+
+def parse_reset(value: str | None, date: str | None) -> float | None:
+    """Return the seconds until a POSIX time, counted as by `parse_retry_after`; None if it is not usable."""
+    text = (value or "").strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+
+    return max(0.0, int(text) - (parse_http_date(date) or datetime.now(UTC)).timestamp())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from ..catalog.kinds import DEFAULT, Services, find_kind
 from ..errors import ConfigError, Scope, Side, UnsafeRedirect
 from ..events import Observer
 from ..http.authorizer import Authorizer, Fixed
+from ..http.budget import BudgetedClient, PullBudget
 from ..http.client import Client
 from ..http.exchange import Request, Transport
 from ..http.guard import AddressGuard
@@ -51,9 +52,10 @@ class Connection:
     observer: Observer
     side: Side
 
-    def client(self, at: Origin, authorizer: Authorizer) -> Client:
+    def client(self, at: Origin, authorizer: Authorizer, budget: PullBudget | None = None) -> Client:
         """Return a client of `at`. Origins other than the server's own must have an address that servers may name."""
-        return Client(
+        make = Client if budget is None else BudgetedClient.of(budget)
+        return make(
             at,
             direct=self.direct if at == self.origin else self.foreign,
             foreign=self.foreign,
@@ -73,13 +75,18 @@ class Connection:
         """Return the connection as a run with `options` uses it; `observer` gets its retries."""
         return replace(self, options=options, observer=observer)
 
-    def token_auth(self, credentials: Credentials | None, namespace: str) -> TokenAuth:
-        """Return the authorizer for the registry: with `credentials` or those that the user stored for `namespace`."""
+    def token_auth(
+        self, credentials: Credentials | None, namespace: str, realms: frozenset[str] = frozenset()
+    ) -> TokenAuth:
+        """Return the authorizer for the registry: with `credentials` or those that the user stored for `namespace`.
+
+        Token services at the hosts `realms` are trusted, too.
+        """
         return TokenAuth(
             self.origin,
             ask=self._ask_for_token,
             find_credentials=partial(self._find_credentials, credentials, namespace),
-            allowed_realms=frozenset(self.options.client.allow_realms),
+            allowed_realms=realms.union(self.options.client.allow_realms),
             # Public repositories of a source need no token, but every push does.
             asks_ahead=self.side is Side.TARGET,
             clock=self.options.client.retry.clock,
@@ -196,18 +203,48 @@ class RunAccess:
         connection = await self.connections.get(origin)
         return connection.of_run(self.options, self.observer).client(origin, authorizer)
 
-    async def registry_client(self, origin: Origin) -> Client:
+    @property
+    def has_explicit_credentials(self) -> bool:
+        """True if the user gave credentials, or an auth file, for this run."""
+        return self.options.source.credentials is not None or self.options.client.authfile is not None
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock of the run, in seconds."""
+        return self.options.client.retry.clock
+
+    async def api_credentials(self, namespace: str) -> Credentials | None:
+        """Return the credentials for the API of this source; see `SourceAccess.api_credentials`."""
+        if self.options.source.credentials is not None:
+            return self.options.source.credentials
+
+        from ..auth.credentials import CredentialStore
+
+        client, api = self.options.client, Origin.of(self.address.api_url).netloc
+        store = CredentialStore(authfile=client.authfile, env=client.environment)
+        # The API at its usual host belongs to the registry; any other host gets what is stored for it.
+        hosts = [api] if self.address.api else [self.address.registry_name, api]
+        for host in dict.fromkeys(hosts):
+            if (found := await store.find(host, namespace or None)) is not None:
+                return found
+
+        return None
+
+    async def registry_client(self, origin: Origin, budget: PullBudget | None = None) -> Client:
         """Return a client of the registry at `origin`; see `SourceAccess.registry_client`."""
         connection = (await self.connections.get(origin)).of_run(self.options, self.observer)
+        # GitLab is the token service of its registry. The user named both hosts.
+        realms = frozenset([Origin.of(self.address.api_url).netloc] if self.address.kind == "gitlab" else [])
         # Credentials may be stored for a single organization.
-        authorizer = ByNamespace(partial(connection.token_auth, self.options.source.credentials))
-        return connection.client(origin, authorizer)
+        authorizer = ByNamespace(partial(connection.token_auth, self.options.source.credentials, realms=realms))
+        return connection.client(origin, authorizer, budget)
 
-    async def puller(self, origin: Origin) -> RegistryPuller:
+    async def puller(self, origin: Origin, budget: PullBudget | None = None) -> RegistryPuller:
         """Return a client that pulls from the registry at `origin`; see `SourceAccess.puller`."""
         connection = (await self.connections.get(origin)).of_run(self.options, self.observer)
         untrusted = connection.untrusted_client if self.options.source.allow_foreign_layers else None
-        return RegistryPuller(await self.registry_client(origin), foreign=ForeignLayers(origin, untrusted))
+        client = await self.registry_client(origin, budget)
+        return RegistryPuller(client, foreign=ForeignLayers(origin, untrusted))
 
 
 class OpenSources:

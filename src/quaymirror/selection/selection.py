@@ -14,7 +14,7 @@ from ..oci import Digest
 from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
 from .labels import LabelCondition
 from .parse import SCHEME, parse_since, split_address, split_narrowing, split_words
-from .source import SourceAddress, is_source, parse_layout, parse_registry
+from .source import SourceAddress, is_catalog, is_source, parse_catalog, parse_layout, parse_registry
 
 # Names that are written out where room is short.
 _SHOWN = 4
@@ -150,6 +150,8 @@ class Selection:
         source: SourceAddress | None = None
         if text.startswith("ocidir://"):
             organization, globs, tags, source = "", "*", "*", parse_layout(text)
+        elif is_catalog(text):
+            source, organization, globs, tags = parse_catalog(text)
         elif is_source(text):
             organization, (source, globs, tags) = "", parse_registry(text)
         else:
@@ -262,7 +264,7 @@ class Selection:
             return str(source) if names == "*:*" else f"{source} ({names})"
 
         query = query.replace("?", "&") if source.query else query
-        return f"{source.kind}://{source.host}/{names}{source.query}{query}"
+        return f"{source.start}{names}{source.query}{query}"
 
     def _query(self) -> str:
         values = [("since", _spelled(self.since))] if self.since is not None else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ConfigError
 from ..http.origin import Origin, authority
@@ -13,6 +13,17 @@ from .grammar import quoted
 
 # Kinds of sources whose repositories belong to no organization.
 _WITHOUT_ORGANIZATIONS = frozenset({"registry", "ocidir"})
+# Registries with an API of their own at another host: the URLs of both.
+_SERVICES = {
+    "hub": ("https://hub.docker.com", "https://registry-1.docker.io"),
+    "ghcr": ("https://api.github.com", "https://ghcr.io"),
+}
+_OPTIONS = {
+    "harbor": {"insecure"},
+    "hub": {"api", "registry"},
+    "ghcr": {"api", "registry"},
+    "gitlab": {"api", "registry", "insecure"},
+}
 _YES, _NO = frozenset({"", "1", "true", "yes"}), frozenset({"0", "false", "no"})
 _LAYOUT = "ocidir://"
 
@@ -41,15 +52,23 @@ class SourceAddress:
 
     @property
     def origin(self) -> Origin:
-        """The origin of the host; the source must have one."""
-        return Origin.of(f"{'http' if self.insecure else 'https'}://{self.host}")
+        """The origin of the images; the source must have a host."""
+        if self.registry:
+            return Origin.of(authority(self.registry))
+
+        # GitLab's own default: a host name of its own for the registry.
+        host = f"registry.{self.host}" if self.kind == "gitlab" else self.host
+        return Origin.of(f"{'http' if self.insecure else 'https'}://{host}")
+
+    @property
+    def api_url(self) -> str:
+        """The URL of the API, without a slash at the end."""
+        own = f"{'http' if self.insecure else 'https'}://{self.host}"
+        return (self.api or _SERVICES.get(self.kind, (own,))[0]).rstrip("/")
 
     @property
     def registry_name(self) -> str:
         """The host in references to its images; `localhost` for those of a layout that don't have one."""
-        if self.registry:
-            return Origin.of(authority(self.registry)).netloc
-
         return self.origin.netloc if self.host else "localhost"
 
     @property
@@ -66,7 +85,12 @@ class SourceAddress:
         if self.is_layout:
             return f"{_LAYOUT}{self.path}"
 
-        return str(self.origin) if self.kind == "quay" else f"{self.kind}://{self.host}{self.query}"
+        return str(self.origin) if self.kind == "quay" else f"{self.start.removesuffix('/')}{self.query}"
+
+    @property
+    def start(self) -> str:
+        """The start of an address of this source, up to its names."""
+        return f"{self.kind}://" if self.kind in _SERVICES else f"{self.kind}://{self.host}/"
 
     @property
     def query(self) -> str:
@@ -77,8 +101,14 @@ class SourceAddress:
 
 
 def is_source(text: str) -> bool:
-    """Return True if `text` is an address of `parse_registry` or `parse_layout`."""
-    return text.startswith(("registry://", _LAYOUT))
+    """Return True if `text` is an address of another source than Quay."""
+    return text.startswith(("registry://", _LAYOUT)) or is_catalog(text)
+
+
+def is_catalog(text: str) -> bool:
+    """Return True if `text` is an address of `parse_catalog`."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme in _OPTIONS
 
 
 def parse_layout(text: str) -> SourceAddress:
@@ -114,6 +144,75 @@ def parse_registry(text: str) -> tuple[SourceAddress, str, str]:
     return SourceAddress(scheme, host, insecure=is_insecure(scheme, query)), globs or "*", tags or "latest"
 
 
+def parse_catalog(text: str) -> tuple[SourceAddress, str, str, str]:
+    """Return source, organization, globs and tags of an address of Harbor, Docker Hub, GitHub or GitLab.
+
+    It is written `harbor://HOST/PROJECT/GLOB:TAG`, `hub://NAMESPACE/GLOB:TAG`, `ghcr://OWNER/GLOB:TAG` or
+    `gitlab://HOST/GROUP/GLOB:TAG`. The names are not checked yet.
+
+    :raises ConfigError: if it has another form, or an unknown option.
+    """
+    scheme, _, rest = text.partition("://")
+    rest, _, query = rest.partition("?")
+    first = {"harbor": "HOST/PROJECT", "gitlab": "HOST/GROUP", "hub": "NAMESPACE", "ghcr": "OWNER"}[scheme]
+    form = f"write {scheme}://{first}/GLOB:TAG"
+    if "@" in text:
+        # Not quoted: a password may stand before it.
+        raise ConfigError(f"an '@' in the address: it takes no credentials and no digest; {form}")
+
+    options = _options(scheme, query)
+    if scheme in _SERVICES:
+        found = Origin.of(authority(options.get("registry") or _SERVICES[scheme][1]))
+        address = SourceAddress(scheme, found.netloc, api=options.get("api", ""), registry=options.get("registry", ""))
+    else:
+        host, _, rest = rest.partition("/")
+        if not is_registry_host(host):
+            raise ConfigError(f"not a host: {quoted(host)}; {form}")
+
+        address = SourceAddress(
+            scheme,
+            Origin.of(f"https://{host}").netloc,
+            insecure=options.get("insecure") == "true",
+            api=options.get("api", ""),
+            registry=options.get("registry", ""),
+        )
+
+    name, _, tags = rest.rpartition(":") if ":" in rest else (rest, "", "latest")
+    organization, _, globs = name.partition("/")
+    if scheme in _SERVICES and ("." in organization or ":" in organization or organization == "localhost"):
+        raise ConfigError(f"{scheme}:// takes no host, as {quoted(organization)} looks like; {form}")
+
+    if not organization:
+        raise ConfigError(f"{first.rpartition('/')[2]} is missing in {quoted(text)}; {form}")
+
+    # GitHub and GitLab ignore case in owners; names of images have no capital letters.
+    organization = organization.lower() if scheme in ("ghcr", "gitlab") else organization
+    return address, organization, globs or "*", tags or "latest"
+
+
+def _options(scheme: str, query: str) -> dict[str, str]:
+    """Return the checked options in the `query` of an address with `scheme`."""
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := set(options) - _OPTIONS[scheme]:
+        known = ", ".join(sorted(_OPTIONS[scheme]))
+        raise ConfigError(f"{scheme}:// has no option {min(unknown)[:50]!r}; it has {known}")
+
+    for key in options.keys() & {"api", "registry"}:
+        parts = urlsplit(options[key])
+        try:
+            Origin.of(options[key])
+        except ValueError as error:
+            raise ConfigError(f"{key} is not a URL: {error}; write {key}=https://HOST") from None
+
+        if parts.query or parts.fragment or (key == "registry" and parts.path.strip("/")):
+            raise ConfigError(f"{key} has more than a host; write {key}=https://HOST")
+
+    if "insecure" in options:
+        options["insecure"] = "true" if is_insecure(scheme, f"insecure={options['insecure']}") else "false"
+
+    return options
+
+
 def parse_source(text: str) -> SourceAddress:
     """Return the source that `text`, as `str` gives it, names.
 
@@ -123,6 +222,9 @@ def parse_source(text: str) -> SourceAddress:
         return parse_layout(text)
 
     address, query, options = text.partition("?")
+    if is_catalog(text):
+        return parse_catalog(f"{address}{'' if address.endswith('/') else '/'}any/*{query}{options}")[0]
+
     return parse_registry(f"{address}/*{query}{options}")[0]
 
 

@@ -10,6 +10,8 @@
     async with QuayServer(registry) as server:
         ...  # use server.url; look at server.requests
 
+Smaller servers imitate Harbor, Docker Hub, GitHub and GitLab, from the documents of these services.
+
 It imitates the behaviour of quay.io that surprises clients, and misbehaves as each `Fault` specifies. It is independent
 of the rest of quaymirror, so that a mistake there can't hide behind the same mistake here.
 """
@@ -36,6 +38,11 @@ from quaymirror.testing.faults import (
     bad_gateway,
     too_many_requests,
 )
+from quaymirror.testing.foreign import ForeignServer, Override
+from quaymirror.testing.github import GitHubServer
+from quaymirror.testing.gitlab import GitLabServer
+from quaymirror.testing.harbor import HarborServer
+from quaymirror.testing.hub import HubServer
 from quaymirror.testing.images import (
     Blob,
     Layer,
@@ -64,12 +71,18 @@ __all__ = [
     "DribbleBody",
     "ExtraHeaders",
     "Fault",
+    "ForeignServer",
+    "GitHubServer",
+    "GitLabServer",
+    "HarborServer",
     "Hold",
+    "HubServer",
     "IgnoreRange",
     "Layer",
     "LimitRule",
     "OAuthToken",
     "Organization",
+    "Override",
     "QuayServer",
     "RateLimiter",
     "Raw",

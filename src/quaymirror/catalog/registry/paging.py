@@ -6,7 +6,6 @@ position: a name that disappears hides another one. Their lists are read again u
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import field
 from urllib.parse import parse_qs, urlsplit
@@ -14,16 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 from ...errors import NotFound, ServiceError, Unavailable
 from ...http.client import Client
 from ...http.exchange import Request, Response
-from ...http.origin import Origin, checked_url, joined, request_target
 from ...untrusted import InvalidDocument, parse_object
 from ...values import dataclass
+from ..links import next_link
 
 _MAX_ANSWER = 64 * 1024 * 1024
 _MAX_READINGS = 4
 _MAX_PAGES = 10_000
 # Registries refuse more than their limit, which is unknown: first the usual limit, then the smallest of all.
 _SIZES = (1000, 100)
-_LINK = re.compile(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,31 +123,8 @@ class NameList:
         names = tuple(entry for entry in entries if isinstance(entry, str) and self.is_name(entry))
         others = (entry for entry in entries if not (isinstance(entry, str) and self.is_name(entry)))
         return NamePage(
-            names, tuple(f"an impossible name: {str(entry)[:100]!r}" for entry in others), self._next(response)
+            names, tuple(f"an impossible name: {str(entry)[:100]!r}" for entry in others), next_link(response)
         )
-
-    def _next(self, response: Response) -> str:
-        """Return path and query of the next page, "" without one.
-
-        :raises Unavailable: if the link leads to another host.
-        """
-        found = _LINK.search(", ".join(response.all_headers("Link")))
-        if found is None:
-            return ""
-
-        try:
-            url = joined(response.url, checked_url(found[1]))
-            there = Origin.of(url)
-        except ValueError as error:
-            raise Unavailable(f"{response.name}: the link to the next page is {error}") from None
-
-        if there != self.client.origin:
-            # Behind a proxy that terminates TLS, registries name the scheme that they see.
-            is_same_host = there.host == self.client.origin.host
-            if not is_same_host:
-                raise Unavailable(f"{response.name}: the next page is at another host, {there.netloc}: not followed")
-
-        return request_target(url)
 
     def _new(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         new = tuple(dict.fromkeys(text for text in texts if text not in self._seen))
