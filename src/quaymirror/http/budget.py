@@ -33,7 +33,7 @@ class PullBudget:
         self._limit = ""
         self._resumes = ""
         self.lock = anyio.Lock()
-        """Held by the request that finds out what is left."""
+        """Held by the first request, which reads the number that is left."""
 
     @property
     def is_known(self) -> bool:
@@ -133,7 +133,7 @@ class BudgetedClient(Client):
             try:
                 exchange = await super().send(replace(request, method="HEAD"))
             except QuaymirrorError:
-                return  # the pull itself shows what is wrong
+                return  # the pull itself fails with the reason
 
             self.budget.record(exchange.response)
             exchange.close(passed=True)

@@ -222,7 +222,7 @@ class RunAccess:
 
         client, api = self.options.client, Origin.of(self.address.api_url).netloc
         store = CredentialStore(authfile=client.authfile, env=client.environment)
-        # The API at its usual host belongs to the registry; any other host gets what is stored for it.
+        # The API at its usual host belongs to the registry; any other host gets the credentials stored under its name.
         hosts = [api] if self.address.api else [self.address.registry_name, api]
         for host in dict.fromkeys(hosts):
             if (found := await store.find(host, namespace or None)) is not None:
