@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
+import obstore.store
 import pytest
 from memory_storage import MemoryStorage
 
 from quaymirror.errors import DigestMismatch, LockHeld, ReadInterrupted, SizeMismatch, TargetRefused
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import prune
+from quaymirror.store.bucket import BucketStorage
 from quaymirror.store.index import update_index
 from quaymirror.store.layout import OCILayout
 from quaymirror.store.local_storage import LocalStorage
+from quaymirror.store.objects import Objects
 from quaymirror.store.reader import LayoutReader
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.repair import rebuild
@@ -27,6 +30,7 @@ from quaymirror.store.verify import verify_storage
 STORAGES: dict[str, Callable[[Path], Storage]] = {
     "local": LocalStorage,
     "memory": lambda _: MemoryStorage(),
+    "bucket": lambda root: BucketStorage(root, Objects(obstore.store.MemoryStore(), "memory://bucket")),
 }
 LARGE = b"layer" * 300_000
 NAME = Reference(Repository("quay.io", "kolla/nova-api"), "2025.1")

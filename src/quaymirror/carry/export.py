@@ -23,7 +23,7 @@ from ..selection.layouts import select_images
 from ..selection.source import SourceAddress
 from ..store import documents, fsops
 from ..store.fsops import Fsync
-from ..store.local_storage import LocalStorage
+from ..store.places import open_storage
 from ..store.reader import LayoutReader
 from ..store.records import ImageRecord
 from ..store.snapshots import open_at, snapshot_images
@@ -122,7 +122,7 @@ class _Export:
         self._observer = observer
         self._progress = progress
         self._selections = select_images(SourceAddress("ocidir"), options.select)
-        self._storage = LocalStorage(mirror)
+        self._storage = open_storage(mirror)
         self._reader = LayoutReader(self._storage)
         self._records = CarryRecords(mirror)
         self._label = ""
@@ -352,7 +352,7 @@ class _Export:
                         self._add(writer, threads, blob, stretch.start, stretch.end)
 
     def _add(self, writer: PartWriter, threads: ThreadPoolExecutor, blob: CarriedBlob, start: int, end: int) -> None:
-        node, path = blob.node, self._storage.path(blob.node.digest)
+        node, path = blob.node, self._storage.path(blob.node.digest) or Path(str(self._storage))
         with self._reader.open(node.digest) as file:
             if end - start == node.size:
                 hashed = HashedFile(file, path, threads, node.digest.hasher(), self._count)

@@ -10,7 +10,7 @@ import anyio.to_thread
 from ..errors import ConfigError, StoreError
 from ..events import Notice, Observer, ignore
 from ..oci import Digest
-from ..store.local_storage import LocalStorage
+from ..store.places import open_storage
 from ..store.promises import promise
 from ..store.reader import LayoutReader
 from .inventory import Inventory, make_inventory
@@ -42,7 +42,7 @@ async def _in_thread(function: Callable[..., Inventory], *arguments: object) -> 
 
 
 def _take(mirror: Path, names: bool, observer: Observer) -> Inventory:
-    storage = LocalStorage(mirror)
+    storage = open_storage(mirror)
     if not storage.exists():
         raise ConfigError(f"no OCI image layout at {mirror}")
 
@@ -65,7 +65,7 @@ def _take(mirror: Path, names: bool, observer: Observer) -> Inventory:
 
 
 def _request(mirror: Path, export: str) -> Inventory:
-    reader, records = LayoutReader(LocalStorage(mirror)), CarryRecords(mirror)
+    reader, records = LayoutReader(open_storage(mirror)), CarryRecords(mirror)
     waiting = [manifest for manifest in records.imports() if manifest.id.startswith(export)]
     if not waiting:
         raise ConfigError(f"no import of {mirror} waits for anything" + (f" from {export!r}" if export else ""))

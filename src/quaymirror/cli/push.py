@@ -8,6 +8,7 @@ import anyio
 import click
 
 from ..run.jobs import run_jobs
+from ..selection.source import is_layout
 from .console import announced, report
 from .help import GroupedCommand, options
 from .options import make_job, make_outputs
@@ -29,7 +30,7 @@ def push(mirror: str, name: str | None, **given: Any) -> int:
     quaymirror push /media/mirror registry://registry.example:5000
     quaymirror push ./mirror registry://registry.example/team 'kolla/nova-*:2025.1-*'
     """
-    given["organization"] = mirror if mirror.startswith("ocidir://") else f"ocidir://{mirror}"
+    given["organization"] = mirror if is_layout(mirror) else f"ocidir://{mirror}"
     given["select"] = (*(given.get("select") or ()), *([name] if name is not None else []))
     jobs, outputs = [make_job(given)], make_outputs(given)
     with announced(outputs) as watch:

@@ -16,6 +16,8 @@ neither header values nor the query of a URL.
 from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe, reason_of
 from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
 from .run import (
+    BucketDenied,
+    BucketFailed,
     DiscoveryIncomplete,
     DoesNotFit,
     EmitFailed,
@@ -52,6 +54,8 @@ from .usage import ConfigError, InvalidName, TargetRefused
 
 __all__ = [
     "AccessDenied",
+    "BucketDenied",
+    "BucketFailed",
     "CertificateRefused",
     "ConfigError",
     "ConnectFailed",

@@ -50,6 +50,20 @@ class StoreError(QuaymirrorError):
     side = Side.STORE
 
 
+class BucketFailed(StoreError):
+    """An object store does not answer, or fails. Exit code 5."""
+
+    exit_code = ExitCode.UNAVAILABLE
+    side = Side.TARGET
+
+
+class BucketDenied(BucketFailed):
+    """An object store refuses the credentials, or the access. Exit code 4."""
+
+    exit_code = ExitCode.CREDENTIALS
+    advice = "set the variables of the object store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
+
 class DoesNotFit(QuaymirrorError):
     """An image, or one of its blobs, is larger than the free space: it fails alone, since smaller ones may fit."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from ..errors import MirrorDamaged, TargetRefused
+from ..errors import ConfigError, MirrorDamaged, TargetRefused
 from ..store import documents, fsops
+from ..store.places import bucket_of
 from ..store.snapshot_files import SNAPSHOTS
 from ..store.snapshots import find_snapshot, open_at, snapshot_images
 from ..store.state import State
@@ -29,6 +30,9 @@ async def check_out(path: Path, at: str, directory: Path | None = None) -> Path:
     :raises TargetRefused: if `directory` has other files.
     :raises StoreError: if the disk fails.
     """
+    if bucket_of(path) is not None:
+        raise ConfigError("checkout needs a mirror in a directory: its blobs are linked; push and export take --at")
+
     storage = open_at(path, at)
     result = await verify_storage(storage, fast=True)
     if result.damages:

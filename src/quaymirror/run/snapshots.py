@@ -15,18 +15,19 @@ from ..selection.names import match_names
 from ..store import documents
 from ..store.index import update_index
 from ..store.layout import OCILayout
+from ..store.places import open_storage
 from ..store.records import Hold, Snapshot
 from ..store.retention import Usage, usage
 from ..store.snapshot_files import write_holds, write_snapshot
 from ..store.snapshots import (
     SnapshotNote,
-    SnapshotStorage,
     change,
     find_snapshot,
     shown,
     snapshot_images,
     take_snapshot,
     visible_versions,
+    with_index,
 )
 from ..store.state import State
 from ..store.storage import Storage
@@ -208,7 +209,7 @@ async def _verify(path: Path, layout: OCILayout, plan: _Plan) -> None:
     """Read all content of the images that move."""
     members = await layout.use(lambda _, state: state.members(plan.of.number))
     moving = [record for record in members if record.name in plan.moved]
-    result = await verify_storage(SnapshotStorage(path, documents.project(None, moving)))
+    result = await verify_storage(with_index(open_storage(path), documents.project(None, moving)))
     if result.damages:
         first = result.damages[0]
         what = f"{first.kind} {first.digest}, needed by {', '.join(first.images)}"

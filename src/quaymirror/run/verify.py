@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import anyio.to_thread
 
 from ..errors import ConfigError, QuaymirrorError
 from ..events import Notice, Observer, ignore
+from ..selection.bucket import is_bucket
 from ..settings import Options
 from ..store.layout import OCILayout
+from ..store.places import forget_objects
 from ..store.repair import Rebuilt, rebuild
 from ..store.snapshots import open_at
 from ..store.state import State
 from ..store.verify import Progress, Verification, verify_layout, verify_storage
+from ..targets.bucket import locate_bucket
 from ..targets.kinds import TargetContext, TargetSpec, find_target
 from .repair import repair as repair_layout
 from .wiring import connect_target
@@ -47,7 +51,7 @@ async def verify(
         if repair or repair_state:
             raise ConfigError("--at is for reading: --repair and --repair-state don't go with it")
 
-        return await verify_storage(open_at(layout_path(target), at), fast=fast, progress=progress)
+        return await verify_storage(open_at(layout_path(target, options), at), fast=fast, progress=progress)
 
     spec = find_target(target, options)
     if not spec.capabilities.repairable:
@@ -64,7 +68,7 @@ async def verify(
     if repair and fast:
         raise ConfigError("--repair and --fast don't go together: only a full hash shows which blobs are damaged")
 
-    path, progress = layout_path(target), progress or Progress()
+    path, progress = await anyio.to_thread.run_sync(layout_path, target, options), progress or Progress()
     if repair_state:
         async with OCILayout.open(path, observer=observer) as layout:
             observer(Notice(_rebuilt(await layout.use(rebuild))))
@@ -79,6 +83,9 @@ async def verify(
 
 def _remember(path: Path, result: Verification, observer: Observer) -> None:
     """Record damaged blobs in the state, so that the next run fetches them again. A failure is reported."""
+    if result.damages:
+        forget_objects(path)
+
     damaged = [damage.digest for damage in result.damages if damage.kind == "damaged"]
     state_path = path / ".quaymirror" / "state.db"
     if not damaged or not state_path.is_file():
@@ -100,11 +107,17 @@ async def verify_target(spec: TargetSpec, options: Options, observer: Observer =
     return await spec.verify(TargetContext(options, connect_target, observer))
 
 
-def layout_path(target: str) -> Path:
-    """Return the path of the OCI image layout called `target`: a path or `ocidir://PATH`.
+def layout_path(target: str, options: Options | None = None) -> Path:
+    """Return the path of the mirror called `target`: a path or `ocidir://PATH`.
+
+    For a mirror in an object store it is the directory of its state, as `options` or the environment say. It blocks.
 
     :raises ConfigError: if no layout is there.
+    :raises StoreError: if the object store fails.
     """
+    if is_bucket(target):
+        return locate_bucket(target, options or Options.of(environment=os.environ))
+
     path = Path(target.removeprefix("ocidir://"))
     try:
         is_layout = (path / "oci-layout").is_file()

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ..errors import ConfigError
 from ..oci import Digest
+from .bucket import is_bucket
 from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
 from .labels import LabelCondition
 from .parse import SCHEME, parse_since, split_address, split_narrowing, split_words
@@ -148,7 +149,7 @@ class Selection:
                 raise ConfigError(f"{key} is given twice: in {text[:100]!r} and beside it; write it once")
 
         source: SourceAddress | None = None
-        if text.startswith("ocidir://"):
+        if text.startswith("ocidir://") or is_bucket(text):
             organization, globs, tags, source = "", "*", "*", parse_layout(text)
         elif is_catalog(text):
             source, organization, globs, tags = parse_catalog(text)

@@ -9,6 +9,7 @@ from ..errors import ConfigError
 from ..http.origin import Origin, authority
 from ..oci.reference import is_registry_host
 from ..values import dataclass
+from .bucket import is_bucket, parse_bucket
 from .grammar import quoted
 
 # Kinds of sources whose repositories belong to no organization.
@@ -32,9 +33,9 @@ _LAYOUT = "ocidir://"
 class SourceAddress:
     """A source of images: its `kind`, as `catalog.kinds` knows it, and where it is.
 
-    `host` is HOST[:PORT]; `insecure` means plain HTTP. A layout has a `path` instead. `api` and `registry` are URLs of
-    other hosts that serve the API and the images, "" if it is `host`. `repository` is the one of images that a layout
-    names by a tag alone, "" if nothing names it.
+    `host` is HOST[:PORT]; `insecure` means plain HTTP. A layout has a `path` instead, or the address of a bucket. `api`
+    and `registry` are URLs of other hosts that serve the API and the images, "" if it is `host`. `repository` is the
+    one of images that a layout names by a tag alone, "" if nothing names it.
     """
 
     kind: str
@@ -83,7 +84,7 @@ class SourceAddress:
 
     def __str__(self) -> str:
         if self.is_layout:
-            return f"{_LAYOUT}{self.path}"
+            return self.path if "://" in self.path else f"{_LAYOUT}{self.path}"
 
         return str(self.origin) if self.kind == "quay" else f"{self.start.removesuffix('/')}{self.query}"
 
@@ -102,7 +103,12 @@ class SourceAddress:
 
 def is_source(text: str) -> bool:
     """Return True if `text` is an address of another source than Quay."""
-    return text.startswith(("registry://", _LAYOUT)) or is_catalog(text)
+    return text.startswith("registry://") or is_layout(text) or is_catalog(text)
+
+
+def is_layout(text: str) -> bool:
+    """Return True if `text` is an address of `parse_layout`."""
+    return text.startswith(_LAYOUT) or is_bucket(text)
 
 
 def is_catalog(text: str) -> bool:
@@ -112,10 +118,13 @@ def is_catalog(text: str) -> bool:
 
 
 def parse_layout(text: str) -> SourceAddress:
-    """Return the layout that `text` (`ocidir://PATH`) names.
+    """Return the layout that `text` (`ocidir://PATH`, or the address of a bucket) names.
 
     :raises ConfigError: if it has no path.
     """
+    if is_bucket(text):
+        return SourceAddress("ocidir", path=parse_bucket(text).text)
+
     path = text.removeprefix(_LAYOUT)
     if not path or "\0" in path:
         raise ConfigError("ocidir:// needs the path of an OCI image layout")
@@ -218,7 +227,7 @@ def parse_source(text: str) -> SourceAddress:
 
     :raises ConfigError: if it is none.
     """
-    if text.startswith(_LAYOUT):
+    if is_layout(text):
         return parse_layout(text)
 
     address, query, options = text.partition("?")

@@ -21,8 +21,8 @@ from .commits import GroupCommit
 from .executor import SerialExecutor
 from .fsops import Fsync
 from .index import incomplete_roots, update_index
-from .local_storage import LocalStorage
 from .lock import Patience
+from .places import open_storage
 from .reader import LayoutReader
 from .records import ImageRecord
 from .reservation import SpaceReservation
@@ -87,13 +87,13 @@ class OCILayout:
     ) -> AsyncIterator[Self]:
         """Open the layout at `root` for writing, creating it. Its index is up to date when the context ends.
 
-        Objects are in `storage`, in `root` itself by default; the state is always below `root`. `patience` waits while
-        another run writes.
+        Objects are in `storage`, by default in `root` itself, or in the object store whose state it is; the state is
+        always below `root`. `patience` waits while another run writes.
 
         :raises TargetRefused: if something else is at `root`.
         :raises LockHeld: if another run writes to it.
         """
-        storage = storage or LocalStorage(root, fsync=fsync)
+        storage = storage or open_storage(root, fsync=fsync)
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(storage.writing(patience))
             storage.create()
@@ -122,7 +122,7 @@ class OCILayout:
 
         :raises TargetRefused: if something else is at `root`.
         """
-        storage = LocalStorage(root)
+        storage = open_storage(root)
         storage.exists()
         state, _ = State.open(root / _STATE, read_only=True)
         try:

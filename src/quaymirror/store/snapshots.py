@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 from ..errors import ConfigError
 from ..events import Notice, Observer, ignore
 from ..text import counted
 from ..values import dataclass
 from . import documents
-from .local_storage import LocalStorage
+from .places import open_storage
 from .records import ImageRecord, Snapshot
 from .snapshot_files import SNAPSHOTS, complete_files, is_rebuilt, rebuild_snapshots, write_snapshot
 from .state import State
@@ -160,7 +161,7 @@ def find_snapshot(snapshots: Sequence[Snapshot], at: str, *, now: float | None =
     raise ConfigError(f"no snapshot {at[:50]!r}: the nearest is {shown(nearest)}; see quaymirror snapshots")
 
 
-def open_at(path: Path, at: str | None) -> LocalStorage:
+def open_at(path: Path, at: str | None) -> Storage:
     """Return the storage of the layout at `path`; its index is that of the snapshot that `at` means, if one is given.
 
     All that reads a layout through its storage reads the snapshot then: `LayoutReader`, `verify_layout`, a push. It
@@ -171,13 +172,13 @@ def open_at(path: Path, at: str | None) -> LocalStorage:
     :raises StoreError: if the disk fails.
     """
     if at is None:
-        return LocalStorage(path)
+        return open_storage(path)
 
     snapshot, records = snapshot_images(path, at)
     if snapshot.dropped is not None:
         raise ConfigError(f"the content of snapshot {shown(snapshot)} was removed on {_day(snapshot.dropped)}")
 
-    return SnapshotStorage(path, documents.project(None, records))
+    return with_index(open_storage(path), documents.project(None, records))
 
 
 def snapshot_images(path: Path, at: str) -> tuple[Snapshot, list[ImageRecord]]:
@@ -189,7 +190,7 @@ def snapshot_images(path: Path, at: str) -> tuple[Snapshot, list[ImageRecord]]:
     :raises TargetRefused: if something else is at `path`.
     :raises StoreError: if the disk fails.
     """
-    LocalStorage(path).exists()
+    open_storage(path).exists()
     state, _ = State.open(path / _STATE, read_only=True)
     try:
         snapshot = find_snapshot(state.snapshots(), at)
@@ -198,17 +199,28 @@ def snapshot_images(path: Path, at: str) -> tuple[Snapshot, list[ImageRecord]]:
         state.close()
 
 
-class SnapshotStorage(LocalStorage):
-    """A layout in a local directory as it was when a snapshot was made, for reading."""
+def with_index(storage: Storage, index: bytes) -> Storage:
+    """Return `storage` for reading with another index: that of a snapshot."""
+    return cast("Storage", _Indexed(storage, index))
 
-    def __init__(self, root: Path, index: bytes) -> None:
-        super().__init__(root)
+
+class _Indexed:
+    """A storage with another index; everything else is that of `storage`."""
+
+    def __init__(self, storage: Storage, index: bytes) -> None:
+        self._storage = storage
         self._index = index
 
+    def __str__(self) -> str:
+        return str(self._storage)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
     def read(self, key: str, limit: int = -1) -> bytes | None:
-        """Return the content of a file; the index is that of the snapshot."""
+        """Return the content of an object; the index is that of the snapshot."""
         if key != INDEX:
-            return super().read(key, limit)
+            return self._storage.read(key, limit)
 
         return self._index if limit < 0 else self._index[:limit]
 

@@ -14,7 +14,7 @@ from ..documents import VerificationJson
 from ..errors import ExitCode, MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
 from ..values import dataclass
-from .local_storage import LocalStorage
+from .places import open_storage
 from .reader import LayoutReader
 from .storage import Storage
 
@@ -93,8 +93,8 @@ class Progress:
 
 
 async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | None = None) -> Verification:
-    """Verify the layout in the directory `root`; see `verify_storage`."""
-    return await verify_storage(LocalStorage(root), fast=fast, progress=progress)
+    """Verify the mirror whose directory is `root`; see `verify_storage`."""
+    return await verify_storage(open_storage(root), fast=fast, progress=progress)
 
 
 async def verify_storage(storage: Storage, *, fast: bool = False, progress: Progress | None = None) -> Verification:

@@ -1,6 +1,6 @@
-"""Targets of images: an OCI image layout, a registry, or derived images. Each kind is registered here."""
+"""Targets: an OCI image layout, here or in an object store, a registry, derived images. Each kind is registered."""
 
-from . import derived, layout, registry
+from . import bucket, derived, layout, registry
 from .kinds import register
 
-register(derived.KIND, registry.KIND, layout.KIND)
+register(bucket.KIND, derived.KIND, registry.KIND, layout.KIND)

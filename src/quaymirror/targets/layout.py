@@ -79,26 +79,27 @@ class LayoutSpec(TargetSpec):
     async def has_images(self, _context: TargetContext, references: Sequence[Reference]) -> list[bool]:
         """Return if the layout has each image, by its state, or by its index for images of other tools."""
 
-        def look(storage: Storage, state: State) -> list[bool]:
-            entries = {name: node.digest for name, node in LayoutReader(storage).index_entries()}
-            records = {record.name: record.source for record in state.images()}
-            return [
-                reference.name in entries
-                and reference.digest in (None, entries[reference.name], records.get(reference.name))
-                for reference in references
-            ]
-
         if not (self.path / "oci-layout").is_file():
             raise ConfigError(f"no OCI image layout at {self.path}")
 
         async with LayoutTarget.inspect(self.path) as layout:
-            return await layout.use(look)
+            return await layout.use(lambda storage, state: images_found(storage, state, references))
 
     async def verify(self, _context: TargetContext) -> Verification:
         """Read and hash everything in the layout."""
         from ..store.verify import verify_layout
 
         return await verify_layout(self.path)
+
+
+def images_found(storage: Storage, state: State, references: Sequence[Reference]) -> list[bool]:
+    """Return if a layout has each image, by its state, or by its index for images of other tools. It blocks."""
+    entries = {name: node.digest for name, node in LayoutReader(storage).index_entries()}
+    records = {record.name: record.source for record in state.images()}
+    return [
+        reference.name in entries and reference.digest in (None, entries[reference.name], records.get(reference.name))
+        for reference in references
+    ]
 
 
 def _claims(text: str, _settings: Options) -> bool:

@@ -14,6 +14,7 @@ import anyio.to_thread
 from ...errors import LockHeld, MirrorDamaged, NotFound, SelectionEmpty, Side, StoreError
 from ...oci import Descriptor, Digest, Repository
 from ...oci.manifest import MAX_MANIFEST_BYTES
+from ...selection.bucket import is_bucket
 from ...selection.source import SourceAddress
 from ...store.local_storage import LocalStorage
 from ...store.storage import INDEX
@@ -85,34 +86,36 @@ def _traits(_: Discovery) -> Traits:
 
 
 def _check(address: SourceAddress) -> None:
-    check_layout(Path(address.path))
+    check_layout(address.path)
 
 
 @asynccontextmanager
 async def _open(access: SourceAccess) -> AsyncIterator[Services]:
     address = access.address
-    path = Path(address.path)
+    place = address.path
     with ExitStack() as stack:
-        files = await anyio.to_thread.run_sync(open_files, path)
-        images = await _leased_images(path, files, address.repository, stack)
+        files = await anyio.to_thread.run_sync(open_files, place)
+        images = await _leased_images(place, files, address.repository, stack)
         puller = LayoutPuller(files, address.path, partial(access.attempts, str(address)))
         yield Services(LayoutCatalog(images, address.path), puller)
 
 
-async def _leased_images(path: Path, files: LayoutFiles, repository: str, stack: ExitStack) -> LayoutImages:
+async def _leased_images(place: str, files: LayoutFiles, repository: str, stack: ExitStack) -> LayoutImages:
     """Return the images of the index, whose blobs no prune removes as long as `stack` is open.
 
-    Only mirrors are pruned. One on a medium that can't be written to is not pruned, either.
+    Only mirrors are pruned. One on a medium that can't be written to is not pruned, either; one in an object store
+    keeps blobs for half a day after nothing needs them.
 
     :raises LockHeld: if a prune does not end.
     """
     found: list[LayoutImages] = []
 
     def find() -> Collection[Digest]:
-        found[:] = [_read_images(path, files, repository)]
+        found[:] = [_read_images(place, files, repository)]
         return {node.digest for tags in found[0].images.values() for node in tags.values()}
 
-    if not (path / ".quaymirror").is_dir():
+    path = Path(place)
+    if is_bucket(place) or not (path / ".quaymirror").is_dir():
         await anyio.to_thread.run_sync(find)
         return found[0]
 
@@ -130,16 +133,16 @@ async def _leased_images(path: Path, files: LayoutFiles, repository: str, stack:
     raise LockHeld(f"blobs are being deleted from {path}: try again when that has ended", side=Side.SOURCE)
 
 
-def _read_images(path: Path, files: LayoutFiles, repository: str) -> LayoutImages:
+def _read_images(place: str, files: LayoutFiles, repository: str) -> LayoutImages:
     """Return the images of a layout.
 
     :raises MirrorDamaged: if its index is missing, or is not an index.
     """
     content = read(files, INDEX, _MAX_INDEX_BYTES)
-    is_mirror = (path / ".quaymirror").is_dir()
-    advice = f": `quaymirror verify {path} --repair-state` writes it again" if is_mirror else ""
+    is_mirror = is_bucket(place) or Path(place, ".quaymirror").is_dir()
+    advice = f": `quaymirror verify {place} --repair-state` writes it again" if is_mirror else ""
     if content is None:
-        raise MirrorDamaged(f"{path}/{INDEX} is missing{advice}")
+        raise MirrorDamaged(f"{place}/{INDEX} is missing{advice}")
 
     def read_index(digest: Digest) -> bytes | None:
         return read_content(files, digest, MAX_MANIFEST_BYTES)
@@ -147,7 +150,7 @@ def _read_images(path: Path, files: LayoutFiles, repository: str) -> LayoutImage
     try:
         return parse_images(content, read_index, repository=repository)
     except InvalidDocument as error:
-        raise MirrorDamaged(f"{path}/{INDEX} {error}{advice}") from None
+        raise MirrorDamaged(f"{place}/{INDEX} {error}{advice}") from None
 
 
 KIND = CatalogKind(_traits, _open, _check)

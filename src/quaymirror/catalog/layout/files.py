@@ -8,26 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from ...errors import ConfigError, MirrorDamaged, Scope, Side, StoreError
 from ...oci import Digest
+from ...selection.bucket import BucketAddress, is_bucket
 from ...store.fsops import open_for_reading
 from ...store.local_storage import LocalStorage
 from ...store.storage import INDEX, MARKER, blob_key
 from ...values import dataclass
+
+if TYPE_CHECKING:
+    from ...store.objects import Objects
 
 _GZIP, _ZSTD, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Consecutive bytes of a file: `size` of them from `start` on; or `content` that is in no file."""
+    """Consecutive bytes of a file: `size` of them from `start` on; or `content` that is in no file.
+
+    Or an object called `key` of an object store.
+    """
 
     path: Path | None
     start: int
     size: int
     content: bytes = b""
+    objects: Objects | None = None
+    key: str = ""
 
 
 class LayoutFiles(Protocol):
@@ -51,6 +60,24 @@ class DirectoryFiles:
         """Return where the bytes of a file are; see `LayoutFiles.locate`."""
         info = self._storage.info(key)
         return None if info is None else Location(self._root / key, 0, info.size)
+
+
+class BucketFiles:
+    """The objects of a layout in an object store."""
+
+    def __init__(self, address: BucketAddress) -> None:
+        """Prepare for requests.
+
+        :raises ConfigError: if the environment is not complete.
+        """
+        from ...store.objects import Objects
+
+        self._objects = Objects.at(address)
+
+    def locate(self, key: str) -> Location | None:
+        """Return where the bytes of an object are; see `LayoutFiles.locate`."""
+        found = self._objects.head(key)
+        return None if found is None else Location(None, 0, found.size, objects=self._objects, key=key)
 
 
 class ArchiveFiles:
@@ -87,11 +114,15 @@ class ArchiveFiles:
         return self._members.get(key)
 
 
-def check_layout(path: Path) -> None:
-    """Check that a layout seems to be at `path`, without reading much.
+def check_layout(place: str) -> None:
+    """Check that a layout seems to be at `place`, without reading much, and without any request.
 
     :raises ConfigError: if there is none.
     """
+    if is_bucket(place):
+        return
+
+    path = Path(place)
     try:
         is_layout, is_file = any((path / name).is_file() for name in (MARKER, INDEX)), path.is_file()
     except (OSError, ValueError):
@@ -133,6 +164,13 @@ def read_content(files: LayoutFiles, digest: Digest, limit: int) -> bytes | None
 @contextmanager
 def opened(place: Location, offset: int = 0) -> Iterator[BinaryIO]:
     """Open a file for reading during the context, at `offset` of its bytes."""
+    if place.objects is not None:
+        with place.objects.open(place.key) as found:
+            found.seek(offset)
+            yield cast("BinaryIO", found)
+
+        return
+
     if place.path is None:
         yield BytesIO(place.content[offset:])
         return
