@@ -189,6 +189,8 @@ def _kind_of(text: str, options: Options) -> TargetKind:
 
     if kind is None:
         scheme = text.partition("://")[0]
-        raise ConfigError(f"unknown kind of target: {scheme[:50]!r}; write a PATH, ocidir://PATH or registry://HOST")
+        raise ConfigError(
+            f"unknown kind of target: {scheme[:50]!r}; write a PATH, ocidir://PATH, registry://HOST or s3://BUCKET/PREFIX"
+        )
 
     return kind

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ...errors import LockHeld, MirrorDamaged, NotFound, SelectionEmpty, Side, StoreError
+from ...errors import ConfigError, LockHeld, MirrorDamaged, NotFound, SelectionEmpty, Side, StoreError
 from ...oci import Descriptor, Digest, Repository
 from ...oci.manifest import MAX_MANIFEST_BYTES
 from ...selection.bucket import is_bucket
@@ -141,6 +141,9 @@ def _read_images(place: str, files: LayoutFiles, repository: str) -> LayoutImage
     content = read(files, INDEX, _MAX_INDEX_BYTES)
     is_mirror = is_bucket(place) or Path(place, ".quaymirror").is_dir()
     advice = f": `quaymirror verify {place} --repair-state` writes it again" if is_mirror else ""
+    if content is None and is_bucket(place):
+        raise ConfigError(f"no mirror at {place}")
+
     if content is None:
         raise MirrorDamaged(f"{place}/{INDEX} is missing{advice}")
 

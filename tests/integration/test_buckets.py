@@ -1,0 +1,295 @@
+"""Mirrors in object stores, beside a server in this process."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import bucket
+import pytest
+from bucket import S3Server
+from commands import Done, run
+from organizations import TAG, kolla, small_image
+
+import quaymirror
+from quaymirror import Options, Report, Selection, Status
+from quaymirror.carry.export import export_mirror
+from quaymirror.errors import BucketFailed, ConfigError, DigestMismatch, ExitCode, LockHeld, StoreError
+from quaymirror.oci import Descriptor, Digest
+from quaymirror.run.pruning import prune_layout
+from quaymirror.run.snapshots import list_snapshots
+from quaymirror.run.verify import layout_path
+from quaymirror.selection.bucket import parse_bucket
+from quaymirror.store.bucket import BucketStorage
+from quaymirror.store.bucket_sink import Budget
+from quaymirror.store.objects import Objects
+from quaymirror.store.places import open_bucket
+from quaymirror.store.storage import blob_key
+from quaymirror.testing import QuayServer
+
+MIRROR = "s3://mirrors/kolla"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    with bucket.s3_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+
+        yield server
+
+
+def options(server: QuayServer, home: Path) -> Options:
+    return Options.of(server=server.url, state=home / "state")
+
+
+async def sync(server: QuayServer, home: Path, *, to: str = MIRROR) -> Report:
+    return await quaymirror.sync(Selection("kolla", "*", TAG), to, options(server, home))
+
+
+async def command(server: QuayServer, home: Path, *, to: str = MIRROR, check: int = 0) -> Done:
+    words = ("sync", "kolla", "*", TAG, "--server", server.url, "--to", to, "--state", "state", "--progress", "plain")
+    return await run(*words, cwd=home, check=check)
+
+
+def names(s3: S3Server) -> set[str]:
+    index = json.loads(s3.get("kolla/index.json") or b"{}")
+    return {entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]}
+
+
+async def test_a_mirror_is_written_and_a_quiet_night_asks_the_bucket_once(tmp_path: Path, s3: S3Server) -> None:
+    registry, images = kolla(2)
+    async with QuayServer(registry) as server:
+        await command(server, tmp_path)
+        assert names(s3) == {f"kolla/{name}:{TAG}" for name in images}
+        assert all(digest == path.rpartition("/")[2] for path, digest in s3.hashes.items() if "/blobs/sha256/" in path)
+        s3.requests.clear()
+        await command(server, tmp_path)
+        assert [method for method, _ in s3.requests] == ["GET"], s3.requests
+
+
+def lock_of(s3: S3Server) -> dict[str, object]:
+    found: dict[str, object] = json.loads(s3.get("kolla/.quaymirror/lock") or b"{}")
+    return found
+
+
+def hold_lock(s3: S3Server, *, renewed: float) -> None:
+    """Let another machine hold the lock, which it last renewed at `renewed`."""
+    held = {"writer": "theirs", "host": "elsewhere", "pid": 7, "renewed": renewed}
+    s3.put("kolla/.quaymirror/lock", json.dumps({**lock_of(s3), **held}).encode())
+
+
+async def test_commands_take_the_address_where_they_take_a_path(tmp_path: Path, s3: S3Server) -> None:
+    registry, images = kolla(2)
+    async with QuayServer(registry) as server:
+        given = options(server, tmp_path)
+        report = await sync(server, tmp_path)
+        assert report.exit_code == ExitCode.OK
+
+    found = await quaymirror.verify(MIRROR, given)
+    assert (found.images, found.damages) == (len(images), ())
+    report = await quaymirror.push(MIRROR, tmp_path / "copy", given)
+    assert report.counts[Status.MIRRORED] == len(images)
+    assert (await quaymirror.verify(str(tmp_path / "copy"), given)).damages == ()
+    root = await anyio.to_thread.run_sync(layout_path, MIRROR, given)
+    plan = await prune_layout(root, given.prune, dry_run=False)
+    assert plan.is_empty
+    assert [each.snapshot.images for each in await list_snapshots(root)] == [len(images)]
+    exported = await export_mirror(root, tmp_path / "out")
+    assert len(exported.files) == 1
+
+
+async def test_a_machine_without_state_gets_the_copy_and_fetches_nothing_again(tmp_path: Path, s3: S3Server) -> None:
+    registry, images = kolla(2)
+    async with QuayServer(registry) as server:
+        for name in ("first", "second"):
+            report = await sync(server, tmp_path / name)
+
+    assert (report.counts[Status.UNCHANGED], report.bytes_fetched) == (len(images), 0)
+    assert lock_of(s3)["writer"] == ""
+
+
+async def test_a_lock_of_another_machine_is_respected_until_it_is_stale(tmp_path: Path, s3: S3Server) -> None:
+    registry, images = kolla(2)
+    hold_lock(s3, renewed=time.time())
+    s3.put(
+        "kolla/.quaymirror/lock",
+        json.dumps({"lock_version": 1, "session": "s", "copy": "", "started": 0.0, **lock_of(s3)}).encode(),
+    )
+    async with QuayServer(registry) as server:
+        with pytest.raises(LockHeld, match=r"in use by another run \(process 7 on 'elsewhere'"):
+            await sync(server, tmp_path)
+
+        assert s3.get("kolla/index.json") is None
+        hold_lock(s3, renewed=time.time() - 601)
+        await sync(server, tmp_path)
+
+    assert names(s3) == {f"kolla/{name}:{TAG}" for name in images}
+    assert lock_of(s3)["writer"] == ""
+
+
+async def test_a_writer_that_lost_its_lock_writes_nothing_more(tmp_path: Path, s3: S3Server) -> None:
+    storage = open_bucket(tmp_path, parse_bucket(MIRROR))
+
+    async def overtaken() -> None:
+        async with storage.writing(None):
+            await anyio.to_thread.run_sync(storage.put, "first", b"1")
+            hold_lock(s3, renewed=time.time())
+
+    with pytest.raises(StoreError, match="another run took the lock"):
+        await overtaken()
+
+    moments = [0.0]
+    slow = BucketStorage(tmp_path / "slow", Objects.at(parse_bucket(f"{MIRROR}/slow")), monotonic=lambda: moments[0])
+
+    async def stopped() -> None:
+        async with slow.writing(None):
+            moments[0] = 301.0
+            await anyio.to_thread.run_sync(slow.put, "second", b"2")
+
+    with pytest.raises(StoreError, match="could not be renewed"):
+        await stopped()
+
+    assert s3.get("kolla/slow/second") is None
+
+
+async def test_an_index_that_another_program_changed_is_not_overwritten(tmp_path: Path, s3: S3Server) -> None:
+    registry, _ = kolla(2)
+    async with QuayServer(registry) as server:
+        await sync(server, tmp_path)
+        registry.organization("kolla").repository("nova").push(TAG, small_image("nova"))
+        theirs = b'{"schemaVersion": 2, "manifests": []}'
+        s3.put("kolla/index.json", theirs)
+        report = await sync(server, tmp_path)
+        assert "was changed by another program" in str(report.fatal)
+        assert s3.get("kolla/index.json") == theirs
+        await sync(server, tmp_path)
+
+    assert len(names(s3)) == 3
+
+
+async def test_a_store_that_ignores_conditions_is_refused_before_anything_is_written(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.ignores_conditions = True
+    registry, images = kolla(1)
+    async with QuayServer(registry) as server:
+        with pytest.raises(ConfigError, match="ignores conditions"):
+            await sync(server, tmp_path)
+
+        assert {path for method, path in s3.requests if method == "PUT"} == {"/mirrors/kolla/.quaymirror/probe"}
+        await sync(server, tmp_path, to=f"{MIRROR}?locks=none")
+
+    assert len(names(s3)) == len(images)
+
+
+async def test_a_large_blob_is_visible_only_if_its_digest_is_right(tmp_path: Path, s3: S3Server) -> None:
+    content = bytes(range(256)) * (40_000 + 1)
+    node = Descriptor("application/octet-stream", Digest.of(content), len(content))
+    storage = open_bucket(tmp_path, parse_bucket(MIRROR))
+    async with storage.writing(None):
+        for wrong in (True, False):
+            async with storage.sink(node) as sink:
+                await sink.prepare()
+                for start in range(0, len(content), 300_000):
+                    await sink.write(content[start : start + 300_000])
+
+                if wrong:
+                    sink._hasher.update(b"x")
+                    with pytest.raises(DigestMismatch):
+                        await sink.commit()
+
+                    assert s3.get(f"kolla/{blob_key(node.digest)}") is None
+                else:
+                    await sink.commit()
+
+    assert s3.get(f"kolla/{blob_key(node.digest)}") == content
+    assert b"<UploadId>" not in s3.ask("GET", f"/{bucket.BUCKET}?uploads")[1]
+    await anyio.to_thread.run_sync(_read_parts, storage, blob_key(node.digest), content)
+
+
+def _read_parts(storage: BucketStorage, key: str, content: bytes) -> None:
+    with storage.open(key) as file:
+        assert file.read(5) == content[:5]
+        file.seek(len(content) - 10)
+        assert file.read() == content[-10:]
+        assert file.seek(0, 2) == len(content)
+
+
+async def test_the_budget_is_shared_in_the_order_of_asking() -> None:
+    budget, order = Budget(10), []
+
+    async def take(name: str, size: int) -> None:
+        reserved = await budget.reserve(size)
+        order.append(name)
+        await anyio.lowlevel.checkpoint()
+        budget.release(reserved)
+
+    async with anyio.create_task_group() as tasks:
+        held = await budget.reserve(8)
+        for name, size in (("large", 9), ("small", 1), ("huge", 99)):
+            tasks.start_soon(take, name, size)
+            await anyio.wait_all_tasks_blocked()
+
+        assert (order, budget.try_more(1)) == ([], 0)
+        budget.release(held)
+
+    assert order == ["large", "small", "huge"]
+    assert budget.try_more(10) == 10
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("s3://key:secret@bucket/mirror", "an '@'"),
+        ("s3://", "not the name of a bucket"),
+        ("s3://bucket/a/../b", "'..' can't be part"),
+        ("s3://bucket/{repo}", "can't be part"),
+        ("s3://bucket/a?region=x", "no option 'region'"),
+        ("gs://b", "not the name of a bucket"),
+    ],
+)
+def test_addresses_that_are_refused(address: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_bucket(address)
+
+    assert "secret" not in caught.value.message
+
+
+async def test_failures_are_one_line_with_the_code_of_their_kind(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, _ = kolla(1)
+    async with QuayServer(registry) as server:
+        with pytest.raises(BucketFailed, match="the bucket does not exist"):
+            await sync(server, tmp_path, to="s3://missing-bucket/x")
+
+        s3.fault = lambda *_: 403
+        done = await command(server, tmp_path, check=ExitCode.CREDENTIALS)
+        assert done.stderr.startswith("quaymirror: can't read s3://mirrors/kolla/.quaymirror/lock: 403 Forbidden")
+
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(ConfigError, match=r"pip install 'quaymirror\[buckets\]'"):
+        Objects.at(parse_bucket(MIRROR))
+
+
+@pytest.mark.soak
+async def test_a_store_that_fails_one_request_in_twenty_gets_everything(tmp_path: Path, s3: S3Server) -> None:
+    numbers = itertools.count()
+    s3.fault = lambda *_: 500 if next(numbers) % 20 == 13 else 0
+    registry, images = kolla(40)
+    async with QuayServer(registry) as server:
+        await sync(server, tmp_path)
+        await sync(server, tmp_path)
+
+    s3.fault = lambda *_: 0
+    assert names(s3) == {f"kolla/{name}:{TAG}" for name in images}
+    found = await quaymirror.verify(MIRROR, Options.of(state=tmp_path / "state"))
+    assert (found.images, found.damages) == (len(images), ())

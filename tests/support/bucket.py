@@ -1,0 +1,107 @@
+"""An S3 server in this process, which counts requests and can fail some of them."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+BUCKET = "mirrors"
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+_SIGNED = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+
+Fault = Callable[[str, str], int]
+"""Returns the status to answer a request with, by its method and path; 0 to answer it."""
+
+
+@dataclass
+class S3Server:
+    """The address of a server with an empty bucket, and the requests that it got."""
+
+    url: str = ""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)
+    """The hash of the content that a PUT announced, by path."""
+    fault: Fault = lambda *_: 0
+
+    ignores_conditions: bool = False
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that lead to this server."""
+        return {**KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_ALLOW_HTTP": "true"}
+
+    def watch(self, application: Any) -> Any:
+        """Return the WSGI application between the network and the server."""
+
+        def watched(environ: dict[str, Any], start: Any) -> Any:
+            if "HTTP_X_TEST" in environ:
+                return application(environ, start)
+
+            method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+            query = environ.get("QUERY_STRING", "")
+            self.requests.append((method, f"{path}?{query}" if query else path))
+            if method == "PUT":
+                self.hashes[path] = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
+
+            if self.ignores_conditions:
+                environ.pop("HTTP_IF_MATCH", None)
+                environ.pop("HTTP_IF_NONE_MATCH", None)
+
+            if status := self.fault(method, path):
+                start(f"{status} Fault", [("Content-Length", "0")])
+                return [b""]
+
+            return application(environ, start)
+
+        return watched
+
+    def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Ask the server itself, without counting."""
+        connection = http.client.HTTPConnection(self.url.partition("//")[2])
+        headers = {"Authorization": _SIGNED, "Content-Length": str(len(body)), "X-Test": "1"}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        content = answer.status, answer.read()
+        connection.close()
+        return content
+
+    def get(self, key: str) -> bytes | None:
+        """Return an object, None if it does not exist."""
+        status, content = self.ask("GET", f"/{BUCKET}/{key}")
+        return content if status == 200 else None
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object."""
+        assert self.ask("PUT", f"/{BUCKET}/{key}", content)[0] == 200
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self.ask("DELETE", f"/{BUCKET}/{key}")
+
+
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """Run a server during the context, whose objects are gone afterwards."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    served = S3Server()
+    application = served.watch(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_port}"
+    served.ask("POST", "/moto-api/reset")
+    assert served.ask("PUT", f"/{BUCKET}")[0] == 200
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
