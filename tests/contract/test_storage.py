@@ -91,7 +91,7 @@ async def mirror(layout: OCILayout, name: Reference, *layers: bytes) -> ImageRec
     for node, content in zip((*nodes, root), (b"config", *layers, raw), strict=True):
         await layout.put_manifest(name, node, content)
 
-    record = ImageRecord(name.name, "quay.io", root.digest, root, (*nodes, root))
+    record = ImageRecord(name.name, "quay.io", root.digest, root, (*nodes, root), mirrored=1.0)
     await layout.commit(record)
     return record
 

@@ -286,7 +286,7 @@ class BucketStorage:
                 await patience(error)
 
     def _begin(self) -> None:
-        """Learn what is stored, and get the state of the last writer; create an empty layout."""
+        """Learn which objects are stored, and get the state of the last writer; create an empty layout."""
         assert self._lock is not None
         cache, found = self._cache, self._lock.found
         cache.load()
@@ -302,7 +302,7 @@ class BucketStorage:
             self.put(MARKER, documents.OCI_LAYOUT)
 
     def _end(self, lock: BucketLock) -> None:
-        """Store a copy of the state if the set of images changed, release the lock, and remember what is stored."""
+        """Store a copy of the state if the set of images changed, release the lock, and remember the objects."""
         if lock.found.writer:
             self._ensure_lock()  # left behind by a run that was killed
 

@@ -37,7 +37,7 @@ class BucketCache:
         """The endpoint that was found to observe conditions."""
 
     def load(self) -> None:
-        """Read what was saved; a damaged file counts as none."""
+        """Read the saved objects; a damaged file counts as none."""
         self._objects, self.session = {}, ""
         with suppress(StoreError, ValueError):
             text = fsops.read_file(self._path, _MAX_BYTES)
@@ -64,7 +64,7 @@ class BucketCache:
         fsops.replace_file(self._path, text.encode(), sync=False)
 
     def forget(self) -> None:
-        """Forget what was saved."""
+        """Forget the saved objects."""
         self.session = ""
         with suppress(StoreError):
             fsops.remove(self._path)

@@ -1,4 +1,4 @@
-"""The lock of a mirror in an object store: an object that names its holder, who renews it.
+"""The lock of a mirror in an object store: an object that names its holder; the holder renews it.
 
 The object stays when the lock is released. It names the last session, that is the last writer: a machine that knows
 this session knows everything that is in the mirror.

@@ -218,7 +218,7 @@ class Upload:
             await self._file.close()
 
     async def abort(self) -> None:
-        """Discard what was uploaded. A failure is not reported: the store's own rule for such uploads has to do."""
+        """Discard the uploaded parts. A failure is not reported: the store's own rule for such uploads has to do."""
         ignored = suppress(StoreError, Conflict, ValueError)
         with anyio.move_on_after(_ABORT_SECONDS, shield=True), ignored, self._errors():
             await self._file.__aexit__(ValueError, ValueError("aborted"), None)
