@@ -282,7 +282,9 @@ async def test_a_lost_state_is_rebuilt_and_orphans_are_pruned(storage: Storage, 
 
     (tmp_path / "layout/.quaymirror/state.db").unlink()
     async with OCILayout.open(tmp_path / "layout", storage=storage) as layout:
-        assert (await layout.use(rebuild)).recorded == 1
+        rebuilt = await layout.use(rebuild)
+        # A storage may have a copy of the state.
+        assert (rebuilt.recorded + rebuilt.known, rebuilt.broken) == (1, ())
         assert await layout.has_image(NAME.pinned(record.source), "")
         await layout.put_manifest(NAME, described(LARGE), LARGE)
         with layout.alone():
