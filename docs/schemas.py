@@ -43,6 +43,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         ),
         "export.schema.json": _Schema("The export of export --json", 1).of(documents.ExportJson),
         "import.schema.json": _Schema("The result of import --json", 1).of(documents.ImportJson),
+        "plan.schema.json": _Schema("A plan for shards", documents.PLAN_VERSION).of(documents.PlanJson),
         "lock.schema.json": _Schema("A lock file", documents.LOCK_VERSION).of(documents.LockJson),
         "progress.schema.json": _progress(),
     }

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from .run.forgetting import LostImage, forget_lost
     from .run.info import image_infos
     from .run.jobs import Job, JobResult, run_jobs
+    from .run.merge_reports import MergedReports, merge_reports
     from .run.past_runs import JobStatus, job_statuses
+    from .run.planning import plan_shards, sync_shard
     from .run.pruning import prune_layout
     from .run.report import Report
     from .run.snapshots import (
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         SourceOptions,
         TargetOptions,
     )
+    from .shards.share import Share
     from .store.fsops import Fsync
     from .store.prune import PrunePlan
     from .store.records import Snapshot
@@ -93,6 +96,7 @@ __all__ = [
     "Limits",
     "ListedSnapshot",
     "LostImage",
+    "MergedReports",
     "Meters",
     "Observer",
     "Options",
@@ -114,6 +118,7 @@ __all__ = [
     "Secret",
     "Selection",
     "ServeOptions",
+    "Share",
     "Side",
     "Snapshot",
     "SourceOptions",
@@ -135,7 +140,9 @@ __all__ = [
     "import_parts",
     "job_statuses",
     "list_snapshots",
+    "merge_reports",
     "missing_images",
+    "plan_shards",
     "protect_snapshot",
     "prune_layout",
     "push",
@@ -144,6 +151,7 @@ __all__ = [
     "run_jobs",
     "serve_mirrors",
     "sync",
+    "sync_shard",
     "take_inventory",
     "unhold_names",
     "verify",
@@ -168,7 +176,9 @@ _MODULES = {
     "run.forgetting": ("LostImage", "forget_lost"),
     "run.info": ("image_infos",),
     "run.jobs": ("Job", "JobResult", "run_jobs"),
+    "run.merge_reports": ("MergedReports", "merge_reports"),
     "run.past_runs": ("JobStatus", "job_statuses"),
+    "run.planning": ("plan_shards", "sync_shard"),
     "run.pruning": ("prune_layout",),
     "run.report": ("Report",),
     "run.snapshots": (
@@ -184,6 +194,7 @@ _MODULES = {
     "run.verify": ("verify",),
     "secret": ("Credentials", "Secret"),
     "selection.selection": ("Selection",),
+    "shards.share": ("Share",),
     "serve.options": ("ServeOptions",),
     "serve.serving": ("serve_mirrors",),
     "settings": (

@@ -13,6 +13,7 @@ from .events import Status
 
 REPORT_VERSION = 2
 LOCK_VERSION = 1
+PLAN_VERSION = 1
 
 Time = Annotated[str, "date-time"]
 
@@ -120,6 +121,52 @@ class UsageJson(TypedDict):
     free_bytes: int | None
 
 
+class ContentJson(TypedDict):
+    """A blob or a manifest."""
+
+    mediaType: str
+    digest: str
+    size: int
+
+
+class PushedImageJson(TypedDict):
+    """An image that a shard committed: places in `contents` of its root and of everything that it needs."""
+
+    name: str
+    registry: str
+    source: str
+    platforms: str
+    mirrored: float
+    root: int
+    needs: list[int]
+
+
+class PushedJson(TypedDict):
+    """What a shard pushed, as `merge-reports --state` records it."""
+
+    contents: list[ContentJson]
+    images: list[PushedImageJson]
+
+
+class ShardJson(TypedDict):
+    """The part of a report that only shards have: shard `index` of `count` of the run that the plan was made by.
+
+    `images` are those of the whole plan; `plan_exit_code` and the lists after it say how its discovery ended.
+    """
+
+    plan: str
+    server: str
+    selections: list[SelectionJson]
+    index: int
+    count: int
+    images: int
+    plan_exit_code: int
+    failed_checks: list[OutcomeJson]
+    unmatched: list[UnmatchedJson]
+    repositories: RepositoriesJson
+    pushed: PushedJson
+
+
 class ReportJson(TypedDict):
     """The report of one run.
 
@@ -155,6 +202,7 @@ class ReportJson(TypedDict):
     usage: UsageJson | None
     moved_in_run: NotRequired[list[str]]
     left_moved: NotRequired[list[str]]
+    shard: NotRequired[ShardJson]
     outcomes: list[OutcomeJson]
 
 
@@ -503,6 +551,43 @@ class LockJson(TypedDict):
     server: str
     images: list[LockedImageJson]
     platforms: NotRequired[list[str]]
+
+
+class PlannedImageJson(TypedDict):
+    """An image of a plan. `blobs` are places in those of the plan, null if they are not known.
+
+    `mirrored`: the target had it when the plan was made. `source` is an address of another source than `server`.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str
+    blobs: list[int] | None
+    mirrored: NotRequired[bool]
+    sparse: NotRequired[bool]
+    source: NotRequired[str]
+
+
+class PlanJson(TypedDict):
+    """A plan for shards. `exit_code` is how the discovery ended, without the images; `run_id` is that of the planning.
+
+    `platforms` and `renames` are the options that every shard has to have in common.
+    """
+
+    plan_version: Annotated[int, PLAN_VERSION]
+    run_id: str
+    created: Time
+    server: str
+    selections: list[SelectionJson]
+    platforms: list[str]
+    renames: list[str]
+    exit_code: int
+    repositories: RepositoriesJson
+    unmatched: list[UnmatchedJson]
+    failed_checks: list[OutcomeJson]
+    blobs: list[ContentJson]
+    images: list[PlannedImageJson]
 
 
 def iso(moment: float) -> str:

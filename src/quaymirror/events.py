@@ -70,6 +70,8 @@ class RunStarted:
     selections: int = 1
     limit_rate: int | None = None
     max_requests_per_second: float | None = None
+    planning: bool = False
+    """True if a dry run makes a plan for shards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,10 +138,11 @@ def test_pipelines_fit_the_schemas_of_their_services(file: str, schema: list[str
     assert done.returncode == 0, done.stdout
 
 
-def test_the_cron_job_fits_the_schemas_of_kubernetes() -> None:
+@pytest.mark.parametrize("name", ["cronjob.yaml", "shards.yaml"])
+def test_manifests_fit_the_schemas_of_kubernetes(name: str) -> None:
     """They are too large to be installed for a test: this runs where `kubernetes-validate` is."""
     pytest.importorskip("kubernetes_validate")
-    command = [sys.executable, "-m", "kubernetes_validate", "--strict", str(EXAMPLES / "kubernetes/cronjob.yaml")]
+    command = [sys.executable, "-m", "kubernetes_validate", "--strict", str(EXAMPLES / "kubernetes" / name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -75,6 +75,9 @@ class MemoryTarget:
     def blob_file(self, node: Descriptor) -> None:
         return None
 
+    def shared(self) -> None:
+        """Return None: one process writes here."""
+
     def prunable(self) -> None:
         return None
 

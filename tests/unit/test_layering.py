@@ -40,6 +40,7 @@ LAYERS = (
     "store",
     "carry",
     "catalog",
+    "shards",
     "settings",
     "transfer",
     "emit",

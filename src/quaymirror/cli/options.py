@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -27,6 +27,9 @@ from ..settings.spec import Heading
 from .help import check_paths, command_option
 from .hints import unquoted_wildcard
 from .messages import say
+
+if TYPE_CHECKING:
+    from ..shards.plan import Division
 
 # The key of a context under which the password of standard input is kept.
 _PASSWORD = "quaymirror.password"  # noqa: S105
@@ -169,8 +172,14 @@ def make_options(given: Mapping[str, Any]) -> Options:
 def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
     """Return the job that `given`, values by the names of options, means."""
     options = make_options({name: value for name, value in given.items() if name not in OUTPUTS})
+    division = _division(given)
+    planning = given.get("plan_only") is not None
     from_lock = given.get("from_lock")
-    if from_lock is None:
+    if division is not None:
+        from ..run.planning import options_of_share
+
+        selections, options = options_of_share(division, options)
+    elif from_lock is None:
         selections, options = make_selections(given, options)
     elif any(given.get(name) for name in SELECTION_WORDS):
         raise ConfigError("--from-lock is a whole selection: ORG, GLOB, TAG and options that narrow don't go with it")
@@ -180,7 +189,28 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
 
     # An empty --to, such as that of an unset variable of a script, is refused.
     target = given.get("target")
-    return Job(selections, DEFAULT_TARGET if target is None else target, options, names)
+    options = options.replace(dry_run=True) if planning else options
+    return Job(selections, DEFAULT_TARGET if target is None else target, options, names, division, planning)
+
+
+def _division(given: Mapping[str, Any]) -> Division | None:
+    """Return the share of the plan in `given`, None without one.
+
+    :raises ConfigError: if the options contradict each other, or the plan is none.
+    """
+    plan, share = given.get("plan"), given.get("shard")
+    if (plan is None) is not (share is None):
+        raise ConfigError("--plan FILE and --shard I/N go together")
+
+    if plan is None or share is None:
+        return None
+
+    if any(given.get(name) for name in (*SELECTION_WORDS, "from_lock", "plan_only")):
+        raise ConfigError("--plan is a whole selection: ORG, GLOB, TAG and options that select don't go with it")
+
+    from ..shards.plan import Division, read_plan
+
+    return Division(read_plan(plan), share, given.get("shard_timeout") or 600.0)
 
 
 def home_at(target: str, state: Path | None) -> Path:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
-from ..run.jobs import run_jobs
+from ..run.jobs import JobResult, run_jobs
 from .console import announced, report
 from .help import GroupedCommand, options
+from .messages import say
 from .options import make_job, make_outputs, selection_arguments
 
 
@@ -29,4 +31,16 @@ def sync(**given: Any) -> int:
     """
     jobs, outputs = [make_job(given)], make_outputs(given)
     with announced(outputs) as watch:
-        return report(outputs, anyio.run(run_jobs, jobs, watch))
+        results = anyio.run(run_jobs, jobs, watch)
+        if (file := given["plan_only"]) is not None:
+            _write_plan(file, results[0])
+
+        return report(outputs, results)
+
+
+def _write_plan(file: Path, result: JobResult) -> None:
+    from ..run.planning import write_plan
+
+    is_done = result.run is not None and result.report is not None and write_plan(file, result.run, result.report)
+    if not is_done and result.failure is None:
+        say(f"{file} is not written: not everything selected was found")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from ..events import Event, Notice, Observer, ignore
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..settings import Options
+from ..shards.plan import Division, PlanDraft
+from ..store.records import ImageRecord
 from ..targets.kinds import TargetSpec
 from ..values import dataclass
 from .accepted import AcceptedFailures
@@ -80,6 +82,12 @@ class Run:
     fatal: Failure | None = None
     empty: Failure | None = None
     accepted: AcceptedFailures = field(default_factory=AcceptedFailures)
+    division: Division | None = None
+    """The share of a plan that the run carries out; None for a run by itself."""
+    draft: PlanDraft | None = None
+    """The plan that the run makes, instead of mirroring anything."""
+    pushed: Sequence[ImageRecord] = ()
+    """The images of a shard in its state, after the run."""
     is_waiting: bool = False
     failure: Failure | None = None
     close: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint

@@ -16,6 +16,7 @@ from ..events import Notice, Observer, ignore
 from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..settings import DEFAULT_TARGET, Options
+from ..shards.plan import Division, PlanDraft
 from ..targets.kinds import TargetSpec, common_target
 from ..values import dataclass
 from . import pruning
@@ -34,6 +35,8 @@ T = TypeVar("T")
 class Job:
     """One run to come: its selections, its target, and its options. `names` are those of the jobs it stands for.
 
+    With a `division` it mirrors the share of one shard; if it is `planning`, it makes a plan for shards instead.
+
     :raises ConfigError: if the parts contradict each other.
     """
 
@@ -41,6 +44,8 @@ class Job:
     target: str = DEFAULT_TARGET
     options: Options = field(default_factory=Options)
     names: tuple[str, ...] = ()
+    division: Division | None = None
+    planning: bool = False
 
     def __post_init__(self) -> None:
         pruning.check(self.selections, self.options, is_prunable=self.spec.capabilities.prunable)
@@ -60,7 +65,7 @@ class Job:
 
     def joined(self, other: Job) -> Job | None:
         """Return both as one job if their targets and options are the same."""
-        if (other.options, other.target) != (self.options, self.target):
+        if (other.options, other.target) != (self.options, self.target) or self.division or self.planning:
             return None
 
         try:
@@ -161,7 +166,10 @@ def _begin(results: Iterable[JobResult], engine: Engine) -> Iterator[Run]:
     for result in results:
         job, handle = result.job, result.handle
         try:
-            result.run = make_run(job.selections, job.target, job.options, job.names, engine)
+            draft = PlanDraft() if job.planning else None
+            result.run = make_run(
+                job.selections, job.target, job.options, job.names, engine, division=job.division, draft=draft
+            )
         except QuaymirrorError as error:
             result.failure = Failure.of(error)
         else:

@@ -14,7 +14,10 @@ from ..documents import (
     ImagesJson,
     OutcomeJson,
     ReportJson,
+    RepositoriesJson,
     SelectionJson,
+    ShardJson,
+    UnmatchedJson,
     UsageJson,
     error_json,
 )
@@ -43,6 +46,7 @@ from ..values import dataclass
 from .accepted import AcceptedFailures
 from .changes import Changes, compare, shrinkage
 from .context import Run
+from .pushed import shard_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,8 @@ class Report:
     allow_unmatched: bool = False
     accepted: AcceptedFailures = field(default_factory=AcceptedFailures)
     platforms: Sequence[str] = ()
+    shard: ShardJson | None = None
+    """For the run of a shard: its place, and what it pushed."""
 
     @property
     def outcomes(self) -> Sequence[Outcome]:
@@ -190,9 +196,8 @@ class Report:
             yield ExitCode.CREDENTIALS
 
         # An unreadable entry of the listing may have been selected.
-        is_lacking = self.unmatched and self.outcomes and not self.allow_unmatched
         has_failed = any(not self.accepted.covers(failed) for failed in self._failed)
-        if has_failed or self.rejected or is_lacking or not (self.complete or is_empty):
+        if has_failed or self.rejected or self._is_lacking or not (self.complete or is_empty):
             yield ExitCode.PARTIAL
 
         if (is_empty or not self.outcomes) and not self.allow_empty:
@@ -210,11 +215,21 @@ class Report:
             for error in errors
         )
 
+    @property
+    def discovery_exit_code(self) -> ExitCode:
+        """The exit code of a discovery that came to its end, without the failures of single images."""
+        has_failed = any(not self.accepted.covers(failed) for failed in self.failed_checks)
+        return ExitCode.PARTIAL if has_failed or self.rejected or self._is_lacking else ExitCode.OK
+
+    @property
+    def _is_lacking(self) -> bool:
+        return bool(self.unmatched and self.outcomes) and not self.allow_unmatched
+
     def to_json(self) -> ReportJson:
         """Return the report as JSON values; docs/reference/report.schema.json describes the format."""
         selections = [selection_json(selection) for selection in self.selections]
         outcomes = [*map(self._outcome, self.outcomes), *map(self._failed_check, self.failed_checks)]
-        return {
+        document: ReportJson = {
             "schema_version": REPORT_VERSION,
             "run_id": self.run_id,
             "jobs": list(self.jobs),
@@ -229,16 +244,11 @@ class Report:
             "exit_code": int(self.exit_code),
             "error": error_json(self.fatal),
             "stopped": self.stopped,
-            "repositories": {
-                "listed": self.progress.listed,
-                "matched": self.progress.matched,
-                "rejected": self.rejected,
-                "skipped": dict(self.skipped),
-            },
+            "repositories": repositories_json(self),
             "images": images_json(self),
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": self.bytes_reused,
-            "unmatched": [{"name": one.name, "nearest": list(one.nearest)} for one in self.unmatched],
+            "unmatched": unmatched_json(self.unmatched),
             "hosts": {name: host.to_json() for name, host in self.hosts.items()},
             "changes": self.changes.to_json() if self.changes else None,
             "usage": usage_json(self.usage),
@@ -246,6 +256,10 @@ class Report:
             "left_moved": sorted(self.progress.left_moved),
             "outcomes": sorted(outcomes, key=lambda outcome: (outcome["reference"], str(outcome["digest"]))),
         }
+        if self.shard is not None:
+            document["shard"] = self.shard
+
+        return document
 
     def _outcome(self, outcome: Outcome) -> OutcomeJson:
         reference = outcome.reference
@@ -269,7 +283,7 @@ class Report:
         return document
 
     def _failed_check(self, failed: CheckFailed) -> OutcomeJson:
-        document = _check_json(failed)
+        document = check_json(failed)
         return {**document, "accepted": True} if self.accepted.names(failed) else document
 
 
@@ -293,6 +307,7 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usa
         allow_unmatched=run.options.discovery.allow_unmatched,
         accepted=run.accepted,
         platforms=[str(platform) for platform in run.options.discovery.platforms],
+        shard=None if run.division is None else shard_json(run.division, run.pushed),
     )
     if not report.complete or run.fatal is not None:
         return report
@@ -308,6 +323,22 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usa
 def source_names(selections: Sequence[Selection], options: Options) -> str:
     """Return the sources of `selections`, separated by commas: URLs of Quay servers, addresses of others."""
     return ", ".join(map(str, distinct(options.source.address_of(selection) for selection in selections)))
+
+
+def repositories_json(report: Report) -> RepositoriesJson:
+    """Return the numbers of repositories as JSON values."""
+    progress = report.progress
+    return {
+        "listed": progress.listed,
+        "matched": progress.matched,
+        "rejected": progress.rejected,
+        "skipped": dict(progress.skip_reasons),
+    }
+
+
+def unmatched_json(unmatched: Sequence[NameUnmatched]) -> list[UnmatchedJson]:
+    """Return names that matched nothing as JSON values."""
+    return [{"name": one.name, "nearest": list(one.nearest)} for one in unmatched]
 
 
 def images_json(report: Report) -> ImagesJson:
@@ -362,7 +393,7 @@ def selection_json(selection: Selection) -> SelectionJson:
     return document
 
 
-def _check_json(failed: CheckFailed) -> OutcomeJson:
+def check_json(failed: CheckFailed) -> OutcomeJson:
     """Return a failed check in the form of an outcome, without the digest, which is unknown."""
     return {
         "reference": f"{failed.repository}:{failed.tag}",

@@ -14,11 +14,12 @@ import anyio.to_thread
 
 from ..discovery.label_verdicts import LabelVerdicts
 from ..discovery.tag_cache import TagCache
-from ..documents import ReportJson
+from ..documents import ReportJson, SelectionJson
 from ..errors import StoreError
 from ..events import Notice, Observer, Status
 from ..selection.selection import Selection
 from ..settings import Options
+from ..store import fsops
 from ..store.history import History
 from ..store.records import PastRun
 from ..values import dataclass
@@ -41,6 +42,7 @@ class RunHistory:
     _observer: Observer
     _keep_seconds: float
     _read_only: bool = False
+    _keeps_tags: bool = True
 
     async def save_tags(self) -> None:
         """Store the new tag checks and verdicts on labels.
@@ -48,7 +50,7 @@ class RunHistory:
         :raises StoreError: if the disk fails.
         """
         new, verdicts = self.tags.take_new(), self.labels.take_new()
-        if not self._read_only:
+        if self._keeps_tags:
             await anyio.to_thread.run_sync(self._history.learn, new)
             if verdicts:
                 await anyio.to_thread.run_sync(self._history.learn_labels, verdicts)
@@ -92,15 +94,21 @@ class RunHistory:
 
 @asynccontextmanager
 async def open_history(
-    home: Path, selections: Sequence[Selection], options: Options, observer: Observer
+    home: Path, selections: Sequence[Selection], options: Options, observer: Observer, *, keeps_tags: bool = False
 ) -> AsyncIterator[RunHistory]:
-    """Open the history of the target whose state directory is `home`, read-only for a dry run.
+    """Open the history of the target whose state directory is `home`.
+
+    A dry run is not recorded; it stores its tag checks only if it `keeps_tags`.
 
     :raises ConfigError: if a newer quaymirror wrote it.
     :raises StoreError: if the disk fails.
     """
     read_only, subject = options.target.dry_run, subject_of(selections, options)
-    history, notice = await anyio.to_thread.run_sync(partial(History.open, home, read_only=read_only))
+    keeps_tags = keeps_tags or not read_only
+    if keeps_tags:
+        fsops.make_directory(home)
+
+    history, notice = await anyio.to_thread.run_sync(partial(History.open, home, read_only=not keeps_tags))
     try:
         if notice:
             observer(Notice(f"{notice}; every tag is checked again"))
@@ -112,13 +120,19 @@ async def open_history(
         tags = TagCache(checks, full_check_seconds=options.discovery.full_check_every)
         has_labels = any(selection.labels for selection in selections)
         labels = LabelVerdicts(await anyio.to_thread.run_sync(history.label_verdicts) if has_labels else ())
-        yield RunHistory(tags, labels, earlier, history, subject, observer, options.target.report_age, read_only)
+        age = options.target.report_age
+        yield RunHistory(tags, labels, earlier, history, subject, observer, age, read_only, keeps_tags)
     finally:
         history.close()
 
 
 def subject_of(selections: Sequence[Selection], options: Options) -> str:
     """Return the text that is the same for runs of the same selections from the same sources."""
-    first, *more = map(selection_json, selections)
-    subject = {"server": str(options.source.origin), "selection": first} | ({"more": more} if more else {})
+    return subject_text(str(options.source.origin), [selection_json(selection) for selection in selections])
+
+
+def subject_text(server: str, selections: Sequence[SelectionJson]) -> str:
+    """Return the subject of runs of `selections`, in their JSON form, with `server` in their options."""
+    first, *more = selections
+    subject = {"server": server, "selection": first} | ({"more": more} if more else {})
     return json.dumps(subject, sort_keys=True)

@@ -17,20 +17,25 @@ from ..discovery.checks import check_again
 from ..errors import Failure, QuaymirrorError, Scope, SelectionEmpty, Side, StoreError
 from ..events import (
     HELD_MOVED,
+    CandidateChecked,
     CandidateSkipped,
     ImageFinished,
     ImageQueued,
     ImagesMoved,
     ImageStarted,
+    ListingFinished,
     Notice,
     Outcome,
+    PageListed,
     Status,
     StopRequested,
+    TagChecked,
 )
 from ..http.retry import before_waits
 from ..oci import Digest
 from ..selection.rename import Renames
 from ..selection.source import SourceAddress
+from ..shards.plan import Division
 from ..tasks import from_group
 from ..transfer.image import ImageTransfer, TransferContext
 from ..transfer.single_flight import SingleFlight
@@ -44,6 +49,7 @@ from .image_config import platform_of
 from .mirror_image import ImageMirror
 from .publication import Publication
 from .run_history import RunHistory
+from .shard_blobs import ShardBlobs
 from .shared import Engine
 from .wiring import OpenSources
 
@@ -90,23 +96,28 @@ class Stages:
         self._has_other_platform = False
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
+        self._blobs: ShardBlobs | None = None
 
     async def run_all(self) -> None:
         """Run discovery and workers to their end, or until the run is asked to stop.
 
         :raises BaseExceptionGroup: for a bug in here; every other failure is recorded in the run.
         """
-        relisting = Relisting(self._run, self._sources, self._history.tags)
+        run = self._run
+        relisting = Relisting(run, self._sources, self._history.tags)
         discovery = anyio.CancelScope()
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(self._watch, discovery)
             try:
-                await relisting.settle()
+                if run.division is None:
+                    await relisting.settle()
+
                 async with anyio.create_task_group() as tasks:
                     with self._start_workers(tasks, watchers) as images, discovery:
-                        await self._discover(images)
+                        await self._find(images)
 
-                await self._follow_moves(watchers, relisting)
+                if run.division is None:
+                    await self._follow_moves(watchers, relisting)
             except QuaymirrorError as error:
                 self._run.abort(error)
             except BaseExceptionGroup as group:
@@ -148,6 +159,25 @@ class Stages:
             await images.send(image)
             self._run.emit(ImageQueued(image.reference))
 
+    async def _find(self, images: MemoryObjectSendStream[PinnedImage]) -> None:
+        if self._run.division is None:
+            await self._discover(images)
+        else:
+            await self._send_share(self._run.division, images)
+
+    async def _send_share(self, division: Division, images: MemoryObjectSendStream[PinnedImage]) -> None:
+        """Send the images of a share to the workers; what was found when the plan was made is not looked up again."""
+        run, count = self._run, len(division.images)
+        for place, _ in enumerate(run.selections):
+            run.emit(PageListed(1, count, count) if not place else PageListed(1, 0, 0))
+            run.emit(ListingFinished(1, complete=True))
+
+        for planned in division.images:
+            run.emit(CandidateChecked(planned.image.reference.repository.name, 1))
+            run.emit(TagChecked(planned.image.reference))
+
+        await self._send([planned.image for planned in division.images], images)
+
     async def _discover(self, images: MemoryObjectSendStream[PinnedImage]) -> None:
         """Send the images of all selections to the workers. A failure ends the run, but not the images in flight."""
         run = self._run
@@ -163,6 +193,9 @@ class Stages:
         try:
             async with aclosing(found):
                 async for image in found:
+                    if run.draft is not None:
+                        run.draft.found(image)
+
                     self._known[image.reference.full_name] = image.digest
                     await images.send(image)
                     run.emit(ImageQueued(image.reference))
@@ -183,6 +216,11 @@ class Stages:
         options = self._run.options
         self._tasks = tasks
         self._flights: SingleFlight[Hashable] = SingleFlight(tasks)
+        division = self._run.division
+        if division is not None and not options.target.dry_run:
+            self._blobs = ShardBlobs(self._run, division, self._target, self._flights, self._context)
+            tasks.start_soon(self._blobs.bring_all, self._engine.slots.blobs)
+
         found, images = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
         with images:
             for _ in range(worker_count(options.limits.concurrency, self._target)):
@@ -214,6 +252,7 @@ class Stages:
                             with mirror.recording(transfer):
                                 await transfer.run()
                                 mirror.remark = await self._platform_remark(transfer)
+                                self._draft(transfer)
 
                 self._finish(await self._noted(mirror.outcome()))
                 if waiting.is_replaced:
@@ -247,6 +286,7 @@ class Stages:
                 renames=self._renames,
                 run_id=run.run_id,
                 counted=engine.counted if options.target.dry_run else None,
+                elsewhere=self._blobs,
             )
 
         return self._contexts[source]
@@ -290,6 +330,10 @@ class Stages:
             self._run.emit(Notice(f"{image.reference.name} is for {found} only, not for {names}: mirrored as it is"))
 
         return f"for {found} only, not for {names}"
+
+    def _draft(self, transfer: ImageTransfer) -> None:
+        if self._run.draft is not None:
+            self._run.draft.read(transfer.image, None if transfer.plan is None else transfer.plan.blobs)
 
     async def _check_again(self, image: PinnedImage) -> PinnedImage | CandidateSkipped:
         services = await self._sources.open(image.source)

@@ -17,7 +17,8 @@ from ..progress.run import RunProgress
 from ..selection.selection import Selection
 from ..selection.source import distinct
 from ..settings import Options
-from ..store.records import Usage
+from ..shards.plan import Division, PlanDraft
+from ..store.records import ImageRecord, Usage
 from ..store.state import State
 from ..store.storage import Storage
 from ..targets.kinds import TargetContext, TargetSpec, common_target
@@ -54,19 +55,21 @@ async def run_sync(
     stop: Stop | None = None,
     jobs: Sequence[str] = (),
     engine: Engine | None = None,
+    division: Division | None = None,
 ) -> Report:
     """Mirror `selection` to `target`, a path or an address as `--to` takes it, and return the report.
 
     Several selections are one run, in which an image that two of them select is mirrored once; `jobs` are their names.
-    Concurrent runs to different targets share an `engine` that was opened for their options. `progress` shows the run
-    while it goes on. Failures during the run are in the report. If the caller is cancelled, finished images stay.
+    Concurrent runs to different targets share an `engine` that was opened for their options. With a `division`, only
+    the share of one shard is mirrored; `selection` is that of its plan. `progress` shows the run while it goes on.
+    Failures during the run are in the report. If the caller is cancelled, finished images stay.
 
     :raises ConfigError: if `target` or `options` are invalid, before any request.
     :raises LockHeld: if another run works on the target.
     :raises StoreError: if the target can't be opened.
     """
     selections = (selection,) if isinstance(selection, Selection) else tuple(selection)
-    run = make_run(selections, target, options, jobs, engine)
+    run = make_run(selections, target, options, jobs, engine, division=division)
     run.listener, run.progress, run.stop = observer, progress or run.progress, stop or run.stop
     return await mirror(run)
 
@@ -77,12 +80,18 @@ def make_run(
     options: Options,
     jobs: Sequence[str] = (),
     engine: Engine | None = None,
+    *,
+    division: Division | None = None,
+    draft: PlanDraft | None = None,
 ) -> Run:
-    """Return the run that `mirror` carries out; see `run_sync`.
+    """Return the run that `mirror` carries out; see `run_sync`. With a `draft` it only makes that.
 
     :raises ConfigError: if the selections, the target and the options contradict each other.
     """
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, options)
+    if not spec.capabilities.takes_shards and (division is not None or draft is not None):
+        raise ConfigError(f"shards can't share {spec}: name a registry (registry://HOST) without filters with --to")
+
     for selection in selections:
         check_selection(selection, options.discovery.discovery)
         if spec.is_source(options.source.address_of(selection)):
@@ -97,6 +106,7 @@ def make_run(
     wanted = options.replace(platforms=spec.wanted_platforms(options))
     run = Run(selections, wanted, spec, engine, tuple(jobs))
     run.accepted = read_accepted(options.discovery.accept_failed)
+    run.division, run.draft = division, draft
     return run
 
 
@@ -123,7 +133,9 @@ async def mirror(run: Run) -> Report:
         await stack.enter_async_context(background(partial(_watch_clock, run)))
         try:
             async with _open(run) as target:
-                opening = open_history(run.state_directory, run.selections, run.options, run.emit)
+                opening = open_history(
+                    run.state_directory, run.selections, run.options, run.emit, keeps_tags=run.draft is not None
+                )
                 history = await stack.enter_async_context(opening)
                 await history.begin(run)
                 run.emit(_started(run))
@@ -146,6 +158,7 @@ async def mirror(run: Run) -> Report:
                     await _publish(run, target, history)
 
                 usage = await _measure(target)
+                run.pushed = await _pushed(run, target)
         except LockHeld:
             if run.stop.reason is None:
                 raise
@@ -245,6 +258,16 @@ async def _publish(run: Run, target: Target, history: RunHistory) -> None:
             run.fail(error)
 
 
+async def _pushed(run: Run, target: Target) -> list[ImageRecord]:
+    """Return the images of a share that are in the state of this shard."""
+    shared, division = target.shared(), run.division
+    if shared is None or division is None:
+        return []
+
+    names = {division.reference_at_target(planned).name for planned in division.images}
+    return [record for record in await shared.records() if record.name in names]
+
+
 async def _measure(target: Target) -> Usage | None:
     """Return the usage of a target, None if it is not known."""
     prunable = target.prunable()
@@ -282,4 +305,5 @@ def _started(run: Run) -> RunStarted:
         selections=len(run.selections),
         limit_rate=limits.limit_rate,
         max_requests_per_second=limits.max_requests_per_second,
+        planning=run.draft is not None,
     )

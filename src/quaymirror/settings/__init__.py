@@ -249,7 +249,7 @@ class TargetOptions(Group):
         on_disk=possible_directory,
         heading=REGISTRY_TARGET,
         shown_default="XDG state",
-        commands=("verify", "prune", "history", "watch"),
+        commands=("verify", "prune", "history", "watch", "merge-reports"),
     )
     report_age: float = option(
         "DURATION",
@@ -446,7 +446,9 @@ class OutputOptions(Group):
     quiet: bool = option("-q, --quiet", "Print errors only.", False, in_file=False)
     log_file: Path | None = option("FILE", "Append a log to this file.", on_disk=appendable_file)
     log_format: str = option("FORMAT", "Format of log lines: text or json.", "text", choices=LOG_FORMATS)
-    report: Path | None = option("FILE", "Write the run's report as JSON.", on_disk=writable_file, common=True)
+    report: Path | None = option(
+        "FILE", "Write the run's report as JSON.", on_disk=writable_file, common=True, commands=("merge-reports",)
+    )
     report_html: Path | None = option("FILE", "Write the report as an HTML page.", on_disk=writable_file)
     lock_file: Path | None = option("FILE", "Write the digest of each selected tag.", on_disk=writable_file)
     metrics_textfile: Path | None = option(

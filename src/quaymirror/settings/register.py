@@ -12,11 +12,12 @@ from ..oci.reference import is_registry_host
 from ..secret import Credentials, Secret
 from ..selection.labels import LabelCondition
 from ..selection.layouts import select_images
-from ..selection.parse import parse_since
+from ..selection.parse import parse_duration, parse_since
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
+from ..shards.share import Share
 from . import DEFAULT_TARGET, GROUPS, OutputOptions
-from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file
+from .spec import Heading, OptionSpec, OptionType, declare, existing_directory, existing_file, writable_file
 
 
 def list_file(path: Path) -> None:
@@ -141,6 +142,40 @@ _WORDS = (
         commands=("sync",),
         has_variable=False,
         **_ONLY_HERE,
+    ),
+    declare(
+        "--plan-only FILE",
+        "Write a plan for shards, and mirror nothing.",
+        commands=("sync",),
+        has_variable=False,
+        **(_ONLY_HERE | {"on_disk": writable_file, "heading": Heading.SHARDS}),
+    ),
+    declare(
+        "--plan FILE",
+        "Mirror the share of one shard of a plan.",
+        commands=("sync",),
+        has_variable=False,
+        **(_ONLY_HERE | {"heading": Heading.SHARDS}),
+    ),
+    declare(
+        "--shard I/N",
+        "The shard: I from 0, of N.",
+        commands=("sync",),
+        heading=Heading.SHARDS,
+        only=True,
+        in_file=False,
+        parse=Share.parse,
+    ),
+    declare(
+        "--shard-timeout DURATION",
+        "Bring the blobs of another shard after this time without a sign of it.",
+        600.0,
+        shown_default="10m",
+        commands=("sync",),
+        heading=Heading.SHARDS,
+        only=True,
+        in_file=False,
+        parse=lambda text: parse_duration(text).total_seconds(),
     ),
     declare(
         "--config FILE",

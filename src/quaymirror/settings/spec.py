@@ -29,6 +29,7 @@ class Heading(StrEnum):
     PRUNING = "Pruning"
     SOURCE = "Source"
     LIMITS = "Limits"
+    SHARDS = "Several machines"
     OUTPUT = "Output"
     OTHER = "Other options"
 

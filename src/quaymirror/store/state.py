@@ -41,6 +41,10 @@ class State(SnapshotTables):
         rows = self._query(f"{IMAGES} WHERE name = ?", name)
         return self._record(rows[0], doubted=doubted) if rows else None
 
+    def records(self) -> list[ImageRecord]:
+        """Return the records of all images that `image` would return, sorted by name."""
+        return [record for each in self.images() if (record := self.image(each.name)) is not None]
+
     def usage(self) -> tuple[int, int]:
         """Return the number of recorded images, and the bytes of everything that they need."""
         query = """

@@ -163,6 +163,9 @@ class DerivedTarget:
     def blob_file(self, node: Descriptor) -> None:
         """Return None: staged blobs are temporary."""
 
+    def shared(self) -> None:
+        """Return None: one process writes here."""
+
     def prunable(self) -> None:
         """Return None: images are not removed."""
 

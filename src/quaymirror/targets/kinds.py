@@ -119,6 +119,14 @@ class TargetSpec(ABC):
         """
         raise ConfigError(f"{self} keeps no record of its images on this machine")
 
+    async def record(self, context: TargetContext, records: Sequence[ImageRecord]) -> None:
+        """Record images that runs elsewhere have left at the target.
+
+        :raises ConfigError: as `recorded`.
+        :raises LockHeld: if a run writes to the target.
+        """
+        raise ConfigError(f"{self} keeps no record of its images on this machine")
+
     async def forget(self, context: TargetContext, names: Sequence[str]) -> None:
         """Delete the records of images.
 

@@ -38,6 +38,9 @@ class LayoutTarget(OCILayout):
     async def publish(self) -> None:
         """Return: a run publishes the set of a layout together with its snapshot."""
 
+    def shared(self) -> None:
+        """Return None: one process writes here."""
+
     def prunable(self) -> OCILayout:
         """Return the layout itself."""
         return self

@@ -26,7 +26,7 @@ class RegistrySpec(TargetSpec):
     """A registry at an address."""
 
     address: RegistryAddress
-    capabilities: ClassVar[Capabilities] = Capabilities(adds_tags=True, publishes_at_end=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(adds_tags=True, publishes_at_end=True, takes_shards=True)
 
     def __str__(self) -> str:
         return str(self.address)
@@ -77,6 +77,12 @@ class RegistrySpec(TargetSpec):
         from .registry_verify import lost_images
 
         return await lost_images(self.address, context)
+
+    async def record(self, context: TargetContext, records: Sequence[ImageRecord]) -> None:
+        """Record images that runs elsewhere have pushed."""
+        from .registry_verify import record_pushed
+
+        await record_pushed(self.address, context, records)
 
     async def forget(self, context: TargetContext, names: Sequence[str]) -> None:
         """Delete the records of images; at the registry nothing changes."""

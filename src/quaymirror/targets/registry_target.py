@@ -42,7 +42,12 @@ class RegistryTarget:
     @property
     def capabilities(self) -> Capabilities:
         """The properties of the registry, as far as it has announced them."""
-        return Capabilities(adds_tags=True, publishes_at_end=True, takes_sparse=self._registry.takes_sparse)
+        return Capabilities(
+            adds_tags=True,
+            publishes_at_end=True,
+            takes_shards=True,
+            takes_sparse=self._registry.takes_sparse,
+        )
 
     def __init__(
         self,
@@ -241,6 +246,26 @@ class RegistryTarget:
 
     def prunable(self) -> None:
         """Return None: images are not removed."""
+
+    def shared(self) -> Self:
+        """Return the registry itself."""
+        return self
+
+    async def find_blob(self, reference: Reference, blob: Descriptor) -> bool:
+        """Return True if the repository of the image `reference` has `blob`; then others mount it from there.
+
+        :raises QuaymirrorError: if the registry gives no usable answer.
+        """
+        repository = self._repository(reference)
+        is_there = await self._registry.has_blob(repository, blob)
+        if is_there:
+            self._locations.add_blob(repository, blob.digest)
+
+        return is_there
+
+    async def records(self) -> list[ImageRecord]:
+        """Return the images that the state has."""
+        return await self._serial.run(self._state.records)
 
     async def commit(self, record: ImageRecord) -> None:
         """Tag an image whose content is present, and record that; or do so in `publish`, as the options say.

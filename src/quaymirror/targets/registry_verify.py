@@ -85,6 +85,30 @@ async def forget_images(address: RegistryAddress, context: TargetContext, names:
         await anyio.to_thread.run_sync(state.forget, names)
 
 
+async def record_pushed(address: RegistryAddress, context: TargetContext, records: Sequence[ImageRecord]) -> None:
+    """Record images that runs elsewhere have pushed; what is known about the same image is not replaced by less.
+
+    :raises LockHeld: if a run pushes there.
+    :raises StoreError: if the state can't be written.
+    """
+    async with AsyncExitStack() as stack:
+        state, _ = await lock_state(address, context, stack)
+        stack.callback(state.close)
+        await anyio.to_thread.run_sync(_record, state, records)
+
+
+def _record(state: State, records: Sequence[ImageRecord]) -> None:
+    new = []
+    for record in records:
+        known = state.image(record.name)
+        is_same = known is not None and (known.root, known.source) == (record.root, record.source)
+        if known is None or not is_same or len(known.contents) < len(record.contents):
+            new.append(record)
+
+    for start in range(0, len(new), _AT_A_TIME):
+        state.commit(new[start : start + _AT_A_TIME])
+
+
 async def in_batches(records: Sequence[ImageRecord], look: Callable[[ImageRecord], Coroutine[Any, Any, None]]) -> None:
     """Call `look` for each of `records`, in batches, so that not all wait for a connection at the same time."""
     for start in range(0, len(records), _AT_A_TIME):

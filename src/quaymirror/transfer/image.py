@@ -28,6 +28,7 @@ from ..selection.rename import Renames
 from ..store.records import ImageRecord
 from ..values import dataclass
 from .blob import fetch_blob
+from .elsewhere import BlobsElsewhere
 from .graph import GraphReader, ImageGraph, platforms_key
 from .sharing import BlobSharing
 from .single_flight import SingleFlight
@@ -56,6 +57,8 @@ class TransferContext:
     run_id: str = ""
     counted: set[Digest] | None = None
     failed: set[Digest] = field(default_factory=set)
+    elsewhere: BlobsElsewhere | None = None
+    """The blobs that other processes bring; None without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,10 @@ class ImageTransfer:
         self._own.add(blob.digest)
         context, target, reference = self.context, self.context.target, self._named
         is_fetched = False
+        if context.elsewhere is not None and not target.has_content(reference, blob):
+            self.slot.begun(blob.digest)  # a wait holds nothing
+            await context.elsewhere.wait_for(blob)
+
         # It may have arrived for another image in the meantime.
         if not target.has_content(reference, blob):
             async with target.sink(reference, blob) as sink:

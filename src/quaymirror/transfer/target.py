@@ -37,6 +37,8 @@ class Capabilities:
     """Readers can go on seeing the earlier images until a run has ended."""
     atomic_publish: bool = True
     """An image appears under its name complete, or not at all."""
+    takes_shards: bool = False
+    """Several processes can write at the same time; see `Target.shared`."""
 
 
 class PrunableTarget(Protocol):
@@ -47,6 +49,19 @@ class PrunableTarget(Protocol):
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep readers out during the context."""
+
+
+class SharedTarget(Protocol):
+    """A target that several processes write to at the same time."""
+
+    async def find_blob(self, reference: Reference, blob: Descriptor) -> bool:
+        """Return True if `blob` is stored for the image `reference`, so that other images can have it from there.
+
+        :raises QuaymirrorError: if the target gives no usable answer.
+        """
+
+    async def records(self) -> list[ImageRecord]:
+        """Return the images that the state of this process has, with their contents."""
 
 
 class Target(Protocol):
@@ -99,3 +114,6 @@ class Target(Protocol):
 
     def prunable(self) -> PrunableTarget | None:
         """Return the target as one that can be pruned, None if it can't."""
+
+    def shared(self) -> SharedTarget | None:
+        """Return the target as one that shards share, None if it is for one process."""

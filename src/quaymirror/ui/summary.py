@@ -47,7 +47,7 @@ def _head(progress: RunProgress) -> list[str]:
     if run is None:
         return ["nothing was started"]
 
-    verb = "dry run of" if run.dry_run else "mirror of"
+    verb = "plan of" if run.planning else "dry run of" if run.dry_run else "mirror of"
     return [escape_controls(f"{verb} {subject(run)} from {run.server} to {run.target}")]
 
 
@@ -150,7 +150,7 @@ def _advice(progress: RunProgress) -> list[str]:
     error = progress.finished.error if progress.finished is not None else None
     unread = counted(progress.rejected, "entry", "entries")
     return [
-        "run it without --dry-run to mirror this" if progress.is_dry_run and code is ExitCode.OK else "",
+        _after_dry_run(progress) if progress.is_dry_run and code is ExitCode.OK else "",
         "the listing broke off: images that are not named here may be missing" if progress.listing_broke_off else "",
         f"{unread} of the source could not be read, selected or not" if progress.rejected else "",
         # An error is a line of its own.
@@ -176,3 +176,10 @@ def _can_go_on(progress: RunProgress, code: ExitCode) -> bool:
 
     is_unfinished = progress.listing_broke_off or (code in _RESUMABLE and not progress.complete)
     return progress.retryable > 0 or progress.stop_reason is not None or is_unfinished
+
+
+def _after_dry_run(progress: RunProgress) -> str:
+    if progress.run is not None and progress.run.planning:
+        return "run the shards: sync --plan FILE --shard I/N"
+
+    return "run it without --dry-run to mirror this"
