@@ -142,7 +142,7 @@ class PushedImageJson(TypedDict):
 
 
 class PushedJson(TypedDict):
-    """What a shard pushed, as `merge-reports --state` records it."""
+    """The images that a shard pushed, as `merge-reports --state` records them."""
 
     contents: list[ContentJson]
     images: list[PushedImageJson]

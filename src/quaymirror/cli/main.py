@@ -24,7 +24,10 @@ _COMMANDS = {
     "sync": ("quaymirror.cli.sync:sync", "Mirror every repository that matches and has the tag."),
     "push": ("quaymirror.cli.push:push", "Load a mirror, or any OCI image layout, into a registry."),
     "run": ("quaymirror.cli.run:run", "Run the jobs of a configuration file."),
-    "merge-reports": ("quaymirror.cli.merge_reports:merge", "Join the reports of shards, and what they pushed."),
+    "merge-reports": (
+        "quaymirror.cli.merge_reports:merge",
+        "Join the reports of shards, and the records of their pushes.",
+    ),
     "list": ("quaymirror.cli.listing:list_images", "Show what sync would mirror, without pulling anything."),
     "info": ("quaymirror.cli.info:info", "Show metadata of images: platform, layers, labels and more."),
     "verify": ("quaymirror.cli.verify:verify", "Hash a mirror again; report missing and damaged blobs."),

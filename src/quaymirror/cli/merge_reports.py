@@ -23,7 +23,7 @@ from .options import json_option, make_options
 @options("merge-reports")
 @json_option("Print the joined report.")
 def merge(reports: tuple[Path, ...], as_json: bool, report: Path | None, **given: Any) -> int:
-    """Join the reports of the shards of one plan, and what they pushed.
+    """Join the reports of the shards of one plan, and the records of their pushes.
 
     With --state DIR, the next run of one machine with that state asks for nothing again. The exit code is that of the
     whole: 0 if everything of the plan is mirrored.

@@ -1,4 +1,4 @@
-"""The reports of shards as one report, and what they pushed as the state of one machine."""
+"""The reports of shards as one report, and the records of their pushes as the state of one machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, Inval
 
 @dataclass(frozen=True, slots=True)
 class _ShardReport:
-    """A report that was read, with its shard, its start (POSIX), and what the shard pushed."""
+    """A report that was read, with its shard, its start (POSIX), and the images that it pushed."""
 
     file: Path
     report: ReportJson
@@ -55,7 +55,7 @@ class MergedReports:
 async def merge_reports(files: Sequence[Path], *, options: Options | None = None) -> MergedReports:
     """Join the reports of the shards of one plan; of several reports of a shard the latest counts.
 
-    If `options` name a state directory, what the shards pushed and the joined report are recorded there, so that the
+    If `options` name a state directory, the pushed images and the joined report are recorded there, so that the
     next run of one machine with this state knows all of it. The exit code is that of the whole: of the discovery of the
     plan, of every shard, and 3 if a shard has no report.
 

@@ -1,4 +1,4 @@
-"""What shards pushed, as part of their reports."""
+"""The images that shards pushed, as part of their reports."""
 
 from __future__ import annotations
 

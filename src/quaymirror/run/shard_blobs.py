@@ -49,7 +49,7 @@ class ShardBlobs:
         self._retry = run.options.client.retry
         self._began = self._retry.clock()
         self._signs: dict[int, float] = {}
-        """When something of a shard was last seen."""
+        """The time at which a blob of each shard was last seen."""
         self._settled: set[Digest] = set()
 
     async def bring_all(self, workers: int) -> None:

@@ -166,7 +166,7 @@ class Stages:
             await self._send_share(self._run.division, images)
 
     async def _send_share(self, division: Division, images: MemoryObjectSendStream[PinnedImage]) -> None:
-        """Send the images of a share to the workers; what was found when the plan was made is not looked up again."""
+        """Send the images of a share to the workers; the plan has found them."""
         run, count = self._run, len(division.images)
         for place, _ in enumerate(run.selections):
             run.emit(PageListed(1, count, count) if not place else PageListed(1, 0, 0))

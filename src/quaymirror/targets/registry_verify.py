@@ -86,7 +86,7 @@ async def forget_images(address: RegistryAddress, context: TargetContext, names:
 
 
 async def record_pushed(address: RegistryAddress, context: TargetContext, records: Sequence[ImageRecord]) -> None:
-    """Record images that runs elsewhere have pushed; what is known about the same image is not replaced by less.
+    """Record images that runs elsewhere have pushed; a record of the same image with more contents stays.
 
     :raises LockHeld: if a run pushes there.
     :raises StoreError: if the state can't be written.
