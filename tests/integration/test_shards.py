@@ -68,7 +68,7 @@ class Site:
         words: list[str] = document["spec"]["template"]["spec"]["containers"][0]["args"]
         text = " ".join(words).replace("$(JOB_COMPLETION_INDEX)/3", f"{index}/2")
         text = text.replace("$(JOB_COMPLETION_INDEX)", str(index)).replace("/plan/", "")
-        return text.replace("registry://mirror.example/quay", self.address).split()
+        return [*text.replace("registry://mirror.example/quay", self.address).split(), "--progress", "none"]
 
     async def kill_after(self, blobs: int, process: asyncio.subprocess.Process) -> None:
         """Kill a shard whose events are lines of its standard output once it has brought some blobs."""
@@ -99,7 +99,7 @@ async def test_shards_fetch_each_blob_once_and_a_killed_one_does_only_what_is_mi
             assert code == 0, error
             assert server.blob_bytes() == 0
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(site.run_well, *site.example_words(1), "--progress", "none")
+                tasks.start_soon(site.run_well, *site.example_words(1))
                 words = [word if word != "none" else "json" for word in site.shard_words(0, 2)]
                 await site.kill_after(4, await site.start(*words, "--layer-concurrency", "1"))
                 await site.run_well(*site.shard_words(0, 2))
