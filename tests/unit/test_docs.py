@@ -91,6 +91,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("file", "line"), sorted(set(command_lines())))
 def test_every_command_that_is_shown_is_one(file: str, line: str) -> None:
+    line = line.replace("%i/${SHARDS}", "0/3")  # of a template unit
     words = shlex.split(re.split(r"  \|  | > ", line)[0], comments=True)[1:]
     if any(word.startswith("ORG") or word in {"JOB", "RUN", "TARGET"} for word in words):
         return  # a synopsis

@@ -51,7 +51,7 @@ _COMMANDS = {
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small generated organization on this machine."),
 }
 # Those that help explains, so that it fits on a screen.
-_COMMON = ("sync", "run", "list", "info", "verify", "status", "history", "prune", "demo")
+_COMMON = ("sync", "run", "list", "info", "verify", "status", "history", "prune")
 
 
 class _LazyGroup(click.Group):
