@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -13,11 +12,12 @@ import layouts
 import pytest
 import pytest_asyncio
 from crashes import Zygote, check_whole, requested, zygote
-from organizations import TAG, kolla
+from organizations import TAG, kolla, small_image
 
 import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.store import lock
+from quaymirror.store.state import State
 from quaymirror.store.verify import verify_layout
 from quaymirror.testing import QuayServer, SourceManifest
 
@@ -31,7 +31,7 @@ async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
 
 
 async def mirrored(server: QuayServer, mirror: Path) -> None:
-    report = await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url))
+    report = await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url, full_check_every=0))
     assert report.exit_code == 0
 
 
@@ -143,6 +143,18 @@ async def test_orphans_and_partial_files_are_counted_but_are_no_damage(tmp_path:
     assert found["partials"] == {"files": 1, "bytes": 2}
 
 
+async def test_content_that_only_earlier_snapshots_need_is_no_orphan(tmp_path: Path, commands: Zygote) -> None:
+    registry, images = kolla(3)
+    mirror = tmp_path / "mirror"
+    async with QuayServer(registry) as server:
+        await mirrored(server, mirror)
+        registry.organization("kolla").repository(next(iter(images))).push(TAG, small_image("moved"))
+        await mirrored(server, mirror)
+
+    found = json.loads((await commands.run("verify", str(mirror), "--json")).stdout)
+    assert found["orphans"] == {"files": 0, "bytes": 0}
+
+
 async def test_the_state_is_rebuilt_from_the_index_with_complete_images_only(tmp_path: Path, commands: Zygote) -> None:
     registry, images = kolla(5)
     mirror = tmp_path / "mirror"
@@ -160,8 +172,9 @@ async def test_the_state_is_rebuilt_from_the_index_with_complete_images_only(tmp
         assert "set aside" in done.stderr
         assert f"{5 - len(names):,} recorded, 1 of other tools" in done.stderr
         assert all(name in done.stderr for name in names)
-        with closing(sqlite3.connect(mirror / ".quaymirror/state.db")) as connection:
-            recorded = {name for (name,) in connection.execute("SELECT name FROM image")}
+        state, _ = State.open(mirror / ".quaymirror/state.db", read_only=True)
+        with closing(state):
+            recorded = {image.name for image in state.images() if state.image(image.name) is not None}
 
         assert recorded == {f"kolla/{name}:{TAG}" for name in images} - names
         server.reset_records()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,8 @@ from ..oci import Descriptor, Digest
 from ..values import dataclass
 from .places import open_storage
 from .reader import LayoutReader
+from .records import ImageRecord
+from .state import State
 from .storage import Storage
 
 # Blobs per call of a thread: for small blobs the call would take longer than the work.
@@ -93,12 +96,36 @@ class Progress:
 
 
 async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | None = None) -> Verification:
-    """Verify the mirror whose directory is `root`; see `verify_storage`."""
-    return await verify_storage(open_storage(root), fast=fast, progress=progress)
+    """Verify the mirror whose directory is `root`, as its state says; see `verify_storage`."""
+    recorded = await anyio.to_thread.run_sync(_recorded, root)
+    return await verify_storage(open_storage(root), recorded, fast=fast, progress=progress)
 
 
-async def verify_storage(storage: Storage, *, fast: bool = False, progress: Progress | None = None) -> Verification:
-    """Hash everything that the images of a layout need; if `fast`, only manifests.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the state of a layout says: its images, which the index may lack, and all content that is needed.
+
+    An image whose content is incomplete is left out of the index. Earlier snapshots need content, too.
+    """
+
+    images: Sequence[ImageRecord] = ()
+    needed: Collection[Digest] = ()
+
+
+def _recorded(root: Path) -> Recorded:
+    path = root / ".quaymirror" / "state.db"
+    if not path.is_file():
+        return Recorded()
+
+    state, _ = State.open(path, read_only=True)
+    with closing(state):
+        return Recorded(state.visible_images(), state.needed().keys())
+
+
+async def verify_storage(
+    storage: Storage, recorded: Recorded | None = None, *, fast: bool = False, progress: Progress | None = None
+) -> Verification:
+    """Hash everything that the images of a layout need, `recorded` ones included; if `fast`, only manifests.
 
     A run may add images in the meantime: the index is read once, at the start. Missing children of an index are no
     damage if others are present: such an image was mirrored for some platforms only.
@@ -108,14 +135,15 @@ async def verify_storage(storage: Storage, *, fast: bool = False, progress: Prog
     :raises StoreError: if the disk fails.
     """
     with storage.reading():
-        return await _Check(storage, fast, progress or Progress()).run()
+        return await _Check(storage, recorded or Recorded(), fast, progress or Progress()).run()
 
 
 class _Check:
     """One verification."""
 
-    def __init__(self, storage: Storage, fast: bool, progress: Progress) -> None:
+    def __init__(self, storage: Storage, recorded: Recorded, fast: bool, progress: Progress) -> None:
         self._storage = storage
+        self._recorded = recorded
         self._reader = LayoutReader(storage)
         self._fast = fast
         self._progress = progress
@@ -144,6 +172,8 @@ class _Check:
 
     def _walk_all(self) -> int:
         entries = self._reader.index_entries()
+        names = {name for name, _ in entries}
+        entries += [(each.name, each.root) for each in self._recorded.images if each.name not in names]
         for name, root in entries:
             for node in self._reader.walk(root, self._note_unreadable):
                 self._nodes[node.digest] = node
@@ -184,7 +214,8 @@ class _Check:
             return "damaged"
 
     def _orphans(self) -> tuple[int, int]:
-        return _total(info.size for info, digest in self._reader.list_blobs() if digest not in self._nodes)
+        needed = self._nodes.keys() | self._recorded.needed
+        return _total(info.size for info, digest in self._reader.list_blobs() if digest not in needed)
 
 
 def _batches(nodes: Iterable[Descriptor]) -> Iterator[list[Descriptor]]:

@@ -56,7 +56,7 @@ async def store(layout: OCILayout, name: Reference, *layers: bytes) -> ImageReco
 
     root = described(raw, mediatype.OCI_MANIFEST)
     await layout.put_manifest(name, root, raw)
-    record = ImageRecord(name.name, name.repository.registry, root.digest, root, (*nodes, root))
+    record = ImageRecord(name.name, name.repository.registry, root.digest, root, (*nodes, root), mirrored=1.0)
     await layout.commit(record)
     return record
 
