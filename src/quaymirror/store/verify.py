@@ -103,7 +103,7 @@ async def verify_layout(root: Path, *, fast: bool = False, progress: Progress | 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the state of a layout says: its images, which the index may lack, and all content that is needed.
+    """The records of a state: the images of the layout, which the index may lack, and all content that is needed.
 
     An image whose content is incomplete is left out of the index. Earlier snapshots need content, too.
     """
