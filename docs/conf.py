@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
 from quaymirror import __version__
 
 project = "quaymirror"
@@ -19,3 +25,15 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
 # Names of other libraries, and of modules that the reference does not show.
 nitpick_ignore_regex = [("py:.*", r".*")]
+
+
+def _unlink_builtins(_app: Sphinx, document: nodes.document) -> None:
+    """Show names of Python itself as text: attributes of several classes may have the same name, such as `bytes`."""
+    for node in list(document.findall(pending_xref)):
+        if node.get("refdomain") == "py" and hasattr(builtins, str(node.get("reftarget", ""))):
+            node.replace_self(node.children)
+
+
+def setup(app: Sphinx) -> None:
+    """Change documents before Sphinx resolves their references."""
+    app.connect("doctree-read", _unlink_builtins)

@@ -6,19 +6,22 @@ python docs/generate.py [--check]
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import man
+from option_examples import example_value
 from schemas import schemas
 
 from quaymirror.cli.help import GroupedCommand
 from quaymirror.cli.main import main
 from quaymirror.config.schema import config_schema
 from quaymirror.errors import ExitCode
-from quaymirror.settings.register import JOB_TABLE, RUN_TABLE, SELECTION
-from quaymirror.settings.spec import OptionSpec
+from quaymirror.settings.register import JOB_TABLE, REGISTER, RUN_TABLE, SELECTION
+from quaymirror.settings.spec import Heading, OptionSpec
 
 REFERENCE = Path(__file__).parent / "reference"
 # The width that man leaves of a terminal with 80 columns.
@@ -66,6 +69,44 @@ def configuration() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def option_pages() -> str:
+    """Return the page that has each option of `sync` and `run` with its default and an example."""
+    parts = [(REFERENCE / "options.head.md").read_text(encoding="utf-8").rstrip()]
+    specs = [spec for spec in REGISTER.values() if spec.spellings]
+    for heading in Heading:
+        found = [spec for spec in specs if spec.heading is heading]
+        if found:
+            parts.append(f"## {heading.value}")
+            parts += map(_option, found)
+
+    return "\n\n".join(parts) + "\n"
+
+
+def _option(spec: OptionSpec) -> str:
+    value = example_value(spec)
+    example = " ".join([f"--{spec.long}", *([shlex.quote(value)] if value else [])])
+    names = [f"`{name}{f' {spec.metavar}' if spec.metavar else ''}`" for name in spec.spellings]
+    facts = {
+        "option": ", ".join(names),
+        "default": _default(spec) or ("false" if spec.is_flag else "none"),
+        "choices": ", ".join(f"`{choice}`" for choice in spec.choices),
+        "repeatable": "yes" if spec.many else "",
+        "variable": ", ".join(f"`{name}`" for name in spec.all_variables),
+        "key in the file": f"`{spec.key_name}`" if spec.in_file else "",
+        "commands": ", ".join(f"`{name}`" for name, _ in _top_level() if spec.belongs_to(name)),
+        "example": f"`{example}`",
+    }
+    rows = [f"| {name} | {text.replace('|', chr(92) + '|')} |" for name, text in facts.items() if text]
+    return "\n".join([f"### --{spec.long}", "", spec.help, "", "| | |", "|---|---|", *rows])
+
+
+def _top_level() -> Iterator[tuple[str, click.Command]]:
+    for path, command in commands(main):
+        name = path.removeprefix("quaymirror ")
+        if " " not in name:
+            yield name, command
+
+
 def _kind(spec: OptionSpec) -> str:
     one = " or ".join(f"`{choice}`" for choice in spec.choices) or spec.kind.value
     return f"array of {one}" if spec.many else one
@@ -107,11 +148,19 @@ def man_page() -> str:
 
     lines.append(".SH EXIT STATUS")
     for code in sorted(ExitCode):
-        lines += [".TP 10", str(code.value), _roff(code.meaning)]
+        lines += [".TP 10", str(code.value), _roff(". ".join(filter(None, (code.meaning, code.advice))))]
 
-    return "\n".join([*lines, ".SH FILES", "quaymirror.toml, ~/.config/quaymirror/quaymirror.toml,"]) + (
-        "\n/etc/quaymirror/quaymirror.toml\n"
-    )
+    for title, entries in (("ENVIRONMENT", man.ENVIRONMENT), ("FILES", man.FILES)):
+        lines.append(f".SH {title}")
+        for name, text in entries:
+            lines += [".TP", rf".B {_roff(name)}", _roff(text)]
+
+    lines.append(".SH EXAMPLES")
+    for text, command in man.EXAMPLES:
+        lines += [_roff(text), ".PP", ".RS 4", ".nf", _roff(command), ".fi", ".RE", ".PP"]
+
+    lines += [".SH SEE ALSO", ".BR skopeo (1),", ".BR podman\\-pull (1),", ".BR systemd.timer (5)"]
+    return "\n".join(lines) + "\n"
 
 
 def _roff(text: str) -> str:
@@ -123,6 +172,7 @@ def pages() -> dict[str, str]:
     """Return the content of every generated file, by name."""
     return {
         "cli.md": cli(),
+        "options.md": option_pages(),
         "configuration.md": configuration(),
         "exit-codes.md": exit_codes(),
         "config.schema.json": json.dumps(config_schema(), indent=2) + "\n",

@@ -18,6 +18,7 @@ import click
 import jsonschema
 import pytest
 import yaml
+from click.shell_completion import BashComplete
 
 import quaymirror
 from quaymirror.cli.main import main
@@ -124,8 +125,12 @@ def test_the_examples_are_valid(tmp_path: Path) -> None:
     assert yaml.safe_load((EXAMPLES / "use-the-mirror/registries.yaml").read_text())["mirrors"]["quay.io"]["endpoint"]
 
 
-def test_every_shell_completes_commands_options_and_jobs(tmp_path: Path) -> None:
+def test_every_shell_completes_commands_options_and_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def complete(*words: str) -> list[str]:
+        answer = BashComplete(main, {}, "quaymirror", "_QUAYMIRROR_COMPLETE")
+        return [item.value for item in answer.get_completions([*words[1:-1]], words[-1])]
+
+    def asked(*words: str) -> list[str]:
         env = {
             "_QUAYMIRROR_COMPLETE": "bash_complete",
             "COMP_WORDS": " ".join(words),
@@ -133,12 +138,33 @@ def test_every_shell_completes_commands_options_and_jobs(tmp_path: Path) -> None
         }
         command = [sys.executable, "-m", "quaymirror"]
         done = subprocess.run(command, env=os.environ | env, cwd=tmp_path, capture_output=True, text=True, check=True)
-        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+        return done.stdout.splitlines()
 
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "quaymirror.toml").write_text('[jobs.nightly]\norganization = "kolla"\n')
     assert complete("quaymirror", "sy") == ["sync"]
     assert complete("quaymirror", "sync", "--report-h") == ["--report-html"]
-    assert complete("quaymirror", "run", "ni") == ["nightly"]
+    for words in (("run",), ("status",), ("config", "show")):
+        assert complete("quaymirror", *words, "ni") == ["nightly"]
+
+    # The shell completes a path where this is the answer.
+    for words in (
+        ("verify",),
+        ("prune",),
+        ("watch",),
+        ("serve",),
+        ("push",),
+        ("push", "m"),
+        ("inventory",),
+        ("export",),
+    ):
+        assert complete("quaymirror", *words, "/srv/m") == ["/srv/m"], words
+
+    for words in (("snapshots",), ("diff",), ("rollback",), ("import", "p"), ("check",), ("sync", "--to")):
+        assert complete("quaymirror", *words, "/srv/m") == ["/srv/m"], words
+
+    # TYPE,VALUE
+    assert asked("quaymirror", "verify", "/srv/m") == ["file,/srv/m"]
     for shell in ("bash", "zsh", "fish"):
         command = [sys.executable, "-m", "quaymirror", "completion", shell]
         assert "_QUAYMIRROR_COMPLETE" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

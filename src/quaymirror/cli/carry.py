@@ -27,7 +27,7 @@ from ..store.fsops import Fsync
 from ..tasks import background
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
 from .console import announced, report
-from .help import GroupedCommand, command_option, options
+from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .options import json_option, make_job
 
@@ -43,7 +43,7 @@ def _media_size(_context: click.Context, _option: click.Parameter, text: str | N
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @command_option("--names", is_flag=True, help="Also name the images, for people.")
 @command_option("--missing", is_flag=True, help="Write a request for what the imports of MIRROR wait for instead.")
 def inventory(mirror: str, names: bool, missing: bool) -> int:
@@ -71,7 +71,7 @@ def inventory(mirror: str, names: bool, missing: bool) -> int:
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @command_option("--to", "to", required=True, metavar="DIR", type=_PATH, help="Directory for the parts.")
 @command_option("--have", multiple=True, metavar="FILE", type=_PATH, help="Inventory of a receiver.  [repeatable]")
 @command_option("--since-export", default="", metavar="ID", help="Assume that the receiver imported this one.")
@@ -146,7 +146,7 @@ def _show_export(result: ExportResult, dry_run: bool) -> None:
 
 @click.command("import", cls=GroupedCommand)
 @click.argument("parts", nargs=-1, required=True, metavar="PART...", type=_PATH)
-@click.argument("target")
+@click.argument("target", type=ADDRESS)
 @command_option("--allowed-signers", metavar="FILE", type=_PATH, help="Signers to trust, as for ssh-keygen.")
 @command_option("--allow-unsigned", is_flag=True, help="Import without a signature, or without checking its signer.")
 @command_option("--allow-older", is_flag=True, help="Import an export that is older than the newest one here.")

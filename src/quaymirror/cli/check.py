@@ -12,13 +12,13 @@ import click
 from ..errors import ExitCode
 from ..run.check_images import missing_images
 from ..text import counted, escape_controls
-from .help import GroupedCommand, options
+from .help import ADDRESS, GroupedCommand, options
 from .messages import show_notice
 from .options import json_option, make_options, make_selections
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", type=ADDRESS)
 @options("check")
 @json_option("Print an object with the number of images and those that are missing.")
 def check(target: str, as_json: bool, **given: Any) -> int:

@@ -21,7 +21,7 @@ from .help import check_paths, options
 from .messages import say
 from .options import json_option
 from .outputs import shown_url
-from .run import ResolvedValue, config_file, job_of, resolve, run
+from .run import ResolvedValue, config_file, job_names, job_of, resolve, run
 
 _MAX_IMPORTED = 16 * 1024 * 1024
 
@@ -32,7 +32,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=job_names)
 @options("config")
 @json_option("Print an object with value and origin of each key of each job.")
 def show(jobs: tuple[str, ...], config: Path | None, as_json: bool) -> int:

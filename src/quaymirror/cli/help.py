@@ -49,6 +49,25 @@ class _Value(click.ParamType[Any]):
         return [CompletionItem(choice) for choice in self.spec.choices if choice.startswith(incomplete)]
 
 
+class _Address(click.ParamType[str]):
+    """A mirror or a target, which may be a path; nothing is checked here."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete a path."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+ADDRESS = _Address()
+
+
 class CommandOption(click.Option):
     """An option under a heading; `common` ones are in the short help."""
 

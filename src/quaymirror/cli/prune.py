@@ -20,14 +20,14 @@ from ..settings.register import field_values
 from ..store.prune import PrunePlan, PruneProgress
 from ..store.records import AbsentImage
 from ..text import counted, escape_controls, human_bytes, human_duration, local_time
-from .help import GroupedCommand, command_option, options
+from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import show_notice
 from .options import json_option, make_options
 from .progress_line import Counter, clear_line, progress_line
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("target")
+@click.argument("target", type=ADDRESS)
 @options("prune")
 @command_option("--yes", is_flag=True, help="Do it.")
 @command_option("--no-dry-run", "also_yes", is_flag=True, hidden=True, help="The earlier name of --yes.")

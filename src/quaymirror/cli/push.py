@@ -10,13 +10,13 @@ import click
 from ..run.jobs import run_jobs
 from ..selection.source import is_layout
 from .console import announced, report
-from .help import GroupedCommand, options
+from .help import ADDRESS, GroupedCommand, options
 from .options import make_job, make_outputs
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("mirror", metavar="MIRROR")
-@click.argument("target", metavar="TARGET")
+@click.argument("mirror", metavar="MIRROR", type=ADDRESS)
+@click.argument("target", metavar="TARGET", type=ADDRESS)
 @click.argument("name", required=False, metavar="[GLOB:TAG]")
 @options("push")
 def push(mirror: str, name: str | None, **given: Any) -> int:

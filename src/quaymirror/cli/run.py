@@ -34,7 +34,7 @@ class ResolvedValue:
     is_in_file: bool = False
 
 
-def _job_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+def job_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the names of jobs; a file with mistakes has none."""
     try:
         read = read_config(config_file(context.params.get("config")))
@@ -45,7 +45,7 @@ def _job_names(context: click.Context, _parameter: click.Parameter, incomplete: 
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=_job_names)
+@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=job_names)
 @options("run")
 @click.pass_context
 def run(context: click.Context, /, jobs: tuple[str, ...], config: Path | None, **_: Any) -> int:

@@ -12,12 +12,12 @@ import click
 from ..errors import ExitCode
 from ..serve.options import DEFAULT_LISTEN, ServeOptions
 from ..text import counted
-from .help import command_option
+from .help import ADDRESS, command_option
 from .messages import say
 
 
 @click.command
-@click.argument("mirrors", metavar="[PREFIX=]MIRROR...", nargs=-1, required=True)
+@click.argument("mirrors", metavar="[PREFIX=]MIRROR...", nargs=-1, required=True, type=ADDRESS)
 @command_option(
     "--listen",
     metavar="HOST:PORT",

@@ -18,7 +18,7 @@ from ..run.source_diff import diff_source
 from ..run.verify import layout_path
 from ..store.records import Snapshot
 from ..text import counted, escape_controls, human_bytes, local_time, table
-from .help import command_option
+from .help import ADDRESS, command_option
 from .messages import show_notice
 from .options import json_option, make_options
 
@@ -26,7 +26,7 @@ _HEAD = ("id", "created", "images", "size", "own", "cause", "label", "")
 
 
 @click.command
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @command_option("--protect", metavar="ID", help="Keep this snapshot, whatever retention says.")
 @command_option("--unprotect", metavar="ID", help="Let retention decide about this snapshot again.")
 @json_option("Print an array of id, created, images, bytes and more.")
@@ -59,7 +59,7 @@ def snapshots(mirror: str, protect: str | None, unprotect: str | None, as_json: 
 
 
 @click.command
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @click.argument("a", required=False, metavar="[A]")
 @click.argument("b", required=False, metavar="[B]")
 @command_option("--source", "with_source", is_flag=True, help="Compare MIRROR with the source of its last run.")
@@ -96,7 +96,7 @@ def diff(mirror: str, a: str | None, b: str | None, with_source: bool, exit_code
 
 
 @click.command
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @command_option("--to", "to", metavar="ID|DATE", required=True, help="The snapshot to go back to.")
 @command_option("--select", metavar="GLOB:TAG", multiple=True, help="Only images with such names.")
 @command_option("--reason", metavar="TEXT", default="", help="Why; it is shown with the held names.")
@@ -121,7 +121,7 @@ def rollback(mirror: str, to: str, select: tuple[str, ...], reason: str) -> int:
 
 
 @click.command
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @click.argument("patterns", nargs=-1, metavar="[GLOB:TAG...]")
 @command_option("--reason", metavar="TEXT", default="", help="Why; it is shown with the name.")
 @json_option("Print an array of name, reason and since.")
@@ -150,7 +150,7 @@ def hold(mirror: str, patterns: tuple[str, ...], reason: str, as_json: bool) -> 
 
 
 @click.command
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @click.argument("patterns", nargs=-1, required=True, metavar="GLOB:TAG...")
 def unhold(mirror: str, patterns: tuple[str, ...]) -> int:
     """Let syncs move the held names of MIRROR that match again.
@@ -220,7 +220,7 @@ def _diff_json(first: Snapshot | None, second: Snapshot | None, found: Differenc
 
 
 @click.command
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @click.argument("at", metavar="ID")
 @click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 def checkout(mirror: str, at: str, directory: Path | None) -> int:

@@ -18,13 +18,13 @@ from ..text import escape_controls, human_bytes, human_duration, table
 from .help import options
 from .history import changes_text
 from .options import json_option
-from .run import configured_jobs
+from .run import configured_jobs, job_names
 
 _HEAD = ("job", "state", "last success", "age", "images", "size", "free", "changes")
 
 
 @click.command
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=job_names)
 @options("status")
 @json_option("Print an array of jobs.")
 def status(jobs: tuple[str, ...], config: Path | None, as_json: bool) -> int:

@@ -16,14 +16,14 @@ from ..settings import Options
 from ..settings.spec import Heading
 from ..store.verify import Progress, Verification
 from ..text import counted, escape_controls, human_bytes
-from .help import GroupedCommand, command_option, options
+from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .options import json_option, make_options
 from .progress_line import Counter, clear_line, progress_line
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("target")
+@click.argument("target", type=ADDRESS)
 @command_option("--fast", is_flag=True, heading=Heading.CHECKS, help="Hash manifests only; check the sizes of blobs.")
 @command_option(
     "--repair",

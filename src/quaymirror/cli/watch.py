@@ -20,7 +20,7 @@ from ..ui.lines import progress_text
 from ..ui.snapshot import Snapshot, SnapshotError, read_snapshot
 from ..ui.summary import summary_lines
 from .display import is_screen
-from .help import command_option, options
+from .help import ADDRESS, command_option, options
 from .messages import say
 from .options import home_at
 
@@ -30,7 +30,7 @@ _MAX_SNAPSHOT = 64 * 1024 * 1024
 
 
 @click.command
-@click.argument("target", default=DEFAULT_TARGET)
+@click.argument("target", default=DEFAULT_TARGET, type=ADDRESS)
 @options("watch")
 @command_option("--once", is_flag=True, help="Print one line of progress, and exit.")
 def watch(target: str, state: Path | None, once: bool) -> int:
