@@ -291,8 +291,8 @@ async def test_the_script_for_notifications_sends_the_summary_of_a_run(tmp_path:
 
         notify(json.dumps(json.loads(summary.read_text()) | {"exit_code": 0}), "slack", "secret")
         assert not Chat.got
-        for words in (("mail", "ops@example.org"), ("slack", "secret"), ("matrix", "secret", "!room:example.org")):
-            notify(summary.read_text(), *words)
+        for channel in (("mail", "ops@example.org"), ("slack", "secret"), ("matrix", "secret", "!room:example.org")):
+            notify(summary.read_text(), *channel)
 
         chat.shutdown()
 
