@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .http.timeouts import Timeouts
     from .oci import Digest, Platform, Reference, Repository
     from .progress.meters import Meters
+    from .referrers.choice import ReferrerMode
     from .run.context import Stop
     from .run.forgetting import LostImage, forget_lost
     from .run.info import image_infos
@@ -110,6 +111,7 @@ __all__ = [
     "PublishOptions",
     "QuaymirrorError",
     "Reference",
+    "ReferrerMode",
     "Report",
     "Repository",
     "RetryPolicy",
@@ -172,6 +174,7 @@ _MODULES = {
     "oci": ("Digest", "Platform", "Reference", "Repository"),
     "progress.meters": ("Meters",),
     "run.check_images": ("missing_images",),
+    "referrers.choice": ("ReferrerMode",),
     "run.context": ("Stop",),
     "run.forgetting": ("LostImage", "forget_lost"),
     "run.info": ("image_infos",),

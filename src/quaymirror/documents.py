@@ -97,8 +97,9 @@ class UnmatchedJson(TypedDict):
 class OutcomeJson(TypedDict):
     """The outcome of one image, `registry/repository:tag`. The digest is null if it is not known.
 
-    Derived images have `findings`: those of the check of the result. `accepted` is true for images whose failure is
-    accepted.
+    Derived images have `findings`: those of the check of the result. `referrers` is the number of signatures and other
+    referrers that this run found and that are at the target; `referrer_errors` are those of others, which the next run
+    tries again. `accepted` is true for images whose failure is accepted.
     """
 
     reference: str
@@ -110,6 +111,8 @@ class OutcomeJson(TypedDict):
     elapsed_s: float
     error: ErrorJson | None
     findings: NotRequired[list[str]]
+    referrers: NotRequired[int]
+    referrer_errors: NotRequired[list[str]]
     accepted: NotRequired[bool]
 
 

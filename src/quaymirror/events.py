@@ -34,7 +34,8 @@ class Outcome:
     """The outcome of one image; each selected reference has exactly one.
 
     `bytes_fetched` were received for this image, `bytes_reused` were there already or fetched for another image;
-    `elapsed` is in seconds. `reason` explains why an image was skipped.
+    `elapsed` is in seconds. `reason` explains why an image was skipped. `referrers` were found for it in this run, and
+    are at the target; `referrer_failures` are those of others, which the next run tries again.
     """
 
     reference: Reference
@@ -44,6 +45,8 @@ class Outcome:
     elapsed: float = 0.0
     reason: str | None = None
     error: Failure | None = None
+    referrers: int = 0
+    referrer_failures: tuple[Failure, ...] = ()
 
     def remarked(self, reason: str) -> Outcome:
         """Return a copy with this reason."""
@@ -145,6 +148,14 @@ class TagsRejected:
 
     repository: str
     rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class DigestTagsSeen:
+    """A list of tags showed `tags` that name digests: they belong to images, and are no images of their own."""
+
+    repository: str
+    tags: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +329,7 @@ Event = (
     | CheckFailed
     | NameUnmatched
     | TagsRejected
+    | DigestTagsSeen
     | ImageQueued
     | ImageStarted
     | ImagePlanned

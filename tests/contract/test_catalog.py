@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -173,6 +173,9 @@ class LazyCatalog:
 
     async def some_tags(self, repository: Repository) -> Collection[str]:
         return await (await self.current()).some_tags(repository)
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        return await (await self.current()).digest_tags(repository)
 
 
 TOKEN = Credentials("mirror", Secret("personal-token"))

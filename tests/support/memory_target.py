@@ -78,6 +78,9 @@ class MemoryTarget:
     def shared(self) -> None:
         """Return None: one process writes here."""
 
+    def attachable(self) -> None:
+        return None
+
     def prunable(self) -> None:
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -79,6 +79,9 @@ class ToyCatalog:
         self.server.asked.append(repository.name)
         tags = self.server.tags(repository.name)
         return TagList(tuple(Tag(name, digest) for name, digest in tags.items() if fnmatchcase(name, glob)))
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        return {tag.name: tag.digest for tag in (await self.tags(repository, "sha256-*")).tags}
 
 
 @asynccontextmanager

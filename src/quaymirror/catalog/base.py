@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -90,7 +90,8 @@ class PinnedImage:
 
     `updated` is the POSIX time since when the tag points there, `size` the size of its compressed layers in bytes.
     Either is None if the catalog does not know it; `size` also for an index. `source` is where it was found, None for
-    the Quay server of the options. `is_index` and `is_sparse` are as in `Tag`.
+    the Quay server of the options. `is_index` and `is_sparse` are as in `Tag`. `listed` is its repository in a listing,
+    `listed_at` the time of that by the server's clock.
 
     :raises ValueError: if the reference has no digest.
     """
@@ -101,6 +102,8 @@ class PinnedImage:
     source: SourceAddress | None = None
     is_index: bool | None = None
     is_sparse: bool = False
+    listed: ListedRepository | None = None
+    listed_at: int | None = None
 
     def __post_init__(self) -> None:
         if self.reference.digest is None:
@@ -167,6 +170,14 @@ class Catalog(Protocol):
 
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the living tags of `repository` that one request gives.
+
+        :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
+        """
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        """Return the tags of `repository` that name digests, such as `sha256-<hex>.sig`.
+
+        A digest is None if it has to be resolved. None for all if the source can't list tags.
 
         :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
         """

@@ -7,8 +7,9 @@ from dataclasses import field
 
 from ..catalog.base import Catalog, ListedRepository, PinnedImage, Tag
 from ..errors import AccessDenied, NotFound
-from ..events import CandidateSkipped, Observer, TagsRejected, ignore
+from ..events import CandidateSkipped, DigestTagsSeen, Observer, TagsRejected, ignore
 from ..oci import Reference
+from ..oci.digest_tags import is_digest_tag, selects_digest_tags
 from ..selection.grammar import is_pattern
 from ..selection.labels import LabelCondition
 from ..selection.selection import Selection
@@ -83,7 +84,16 @@ class Checker:
             # An image that a layout names by its digest has no tag.
             named = None if tag.name.startswith("@") else tag.name
             reference = Reference(candidate.repository, named, tag.digest)
-            image = PinnedImage(reference, tag.start, tag.size, selection.source, tag.is_index, tag.is_sparse)
+            image = PinnedImage(
+                reference,
+                tag.start,
+                tag.size,
+                selection.source,
+                tag.is_index,
+                tag.is_sparse,
+                candidate.listed,
+                candidate.at,
+            )
             if len(images) == selection.newest:
                 break
 
@@ -100,7 +110,7 @@ class Checker:
             if found.rejected:
                 self.observer(TagsRejected(candidate.repository.name, len(found.rejected)))
 
-            return found.tags
+            return self._without_digest_tags(candidate, wanted, found.tags)
 
         dated = self.dated or self.selection.needs_dates
         answer = self.cache.recall(candidate, wanted, dated=dated)
@@ -109,6 +119,17 @@ class Checker:
             self.cache.remember(candidate, wanted, answer)
 
         return () if answer.tag is None else (answer.tag,)
+
+    def _without_digest_tags(self, candidate: Candidate, wanted: str, tags: Sequence[Tag]) -> Sequence[Tag]:
+        """Return `tags` without those that belong to digests, unless the glob asks for them."""
+        if selects_digest_tags(wanted):
+            return tags
+
+        images = [tag for tag in tags if not is_digest_tag(tag.name)]
+        if len(images) < len(tags):
+            self.observer(DigestTagsSeen(candidate.repository.name, len(tags) - len(images)))
+
+        return images
 
 
 async def check_again(

@@ -112,6 +112,14 @@ class RunProgress:
     moved_in_run: dict[str, None] = field(default_factory=dict)
     """The images, by full name, whose tags moved during the run; those in `left_moved` had moved at its end."""
     left_moved: dict[str, None] = field(default_factory=dict)
+    digest_tags: int = 0
+    """Tags that name digests, on the pages of tags that were read anyway."""
+    referrers: int = 0
+    """Referrers that were found in this run and are at the target; `referrer_failures` are those that are not."""
+    referrer_failures: int = 0
+    incomplete: list[str] = field(default_factory=list)
+    """The first failures of referrers, each with its image."""
+
     held: int = 0
     """Images whose names are held; of `held_moved` the source has another image."""
     held_moved: int = 0
@@ -158,6 +166,8 @@ class RunProgress:
                 self._fail_check(event)
             case events.TagsRejected():
                 self.rejected += event.rejected
+            case events.DigestTagsSeen():
+                self.digest_tags += event.tags
             case events.CandidateSkipped():
                 self.candidates_skipped += 1
                 self.candidates_ruled_out += not event.looked_at
@@ -329,11 +339,19 @@ class RunProgress:
             self.samples.append(outcome.bytes_fetched)
 
         self.finished_images.add(outcome)
+        self._count_referrers(outcome)
 
         if outcome.status is Status.FAILED:
             self._fail(outcome)
         elif outcome.status is Status.SKIPPED:
             _count_reason(self.image_skip_reasons, outcome.reason or "no reason given")
+
+    def _count_referrers(self, outcome: Outcome) -> None:
+        self.referrers += outcome.referrers
+        self.referrer_failures += len(outcome.referrer_failures)
+        room = FAILURES_KEPT - len(self.incomplete)
+        name = escape_controls(outcome.reference.name)
+        self.incomplete += [f"{name}: {one_line(each.message)}" for each in outcome.referrer_failures[:room]]
 
     def _fail_check(self, event: events.CheckFailed) -> None:
         self.failed_checks.append(event)

@@ -28,6 +28,7 @@ from ..oci.manifest import Node
 from ..oci.reference import BlobReference
 from ..values import dataclass
 from .foreign import ForeignLayers
+from .referrers import ReferrersAPI
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 # A weak one, W/"...", says that the content is as good, not that it is the same.
@@ -94,6 +95,7 @@ class RegistryPuller:
     def __init__(self, client: Client, *, foreign: ForeignLayers | None = None) -> None:
         self._client = client
         self._foreign = foreign or ForeignLayers(client.origin)
+        self._referrers = ReferrersAPI(client)
 
     def attempts(self, what: str, *, brief: bool = False) -> Attempts:
         """Return the attempts for one blob, which events call `what`; if `brief`, at most two."""
@@ -131,6 +133,10 @@ class RegistryPuller:
             return body
 
         return await self._client.fetch(_blob(repository, blob), limit=blob.size, parse=parse)
+
+    async def referrers(self, repository: Repository, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """Return the descriptors of the manifests that refer to `subject`; see `ReferrersAPI.list`."""
+        return await self._referrers.list(repository, subject)
 
     async def resolve(
         self, repository: Repository, tag: str, *, batch: Sequence[Repository] = ()

@@ -28,3 +28,6 @@ class Puller(ImageSource, Protocol):
 
     async def blob(self, repository: Repository, blob: Descriptor) -> bytes:
         """Return a small blob, such as a config, whole and verified."""
+
+    async def referrers(self, repository: Repository, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """Return the descriptors of the manifests that refer to `subject`; None if the source can't list them."""

@@ -134,8 +134,10 @@ class RegistryPusher:
         found = await self.head_manifest(repository, str(node.digest))
         return found is not None and found.digest == node.digest
 
-    async def put_manifest(self, repository: Repository, reference: str, node: Descriptor, content: bytes) -> None:
+    async def put_manifest(self, repository: Repository, reference: str, node: Descriptor, content: bytes) -> bool:
         """Store `content`, the bytes of `node`, as `reference`, a tag or its digest.
+
+        Return True if the registry says that it lists it as a referrer of its subject.
 
         :raises ContentMissing: if content that it points to is missing.
         :raises DigestMismatch: if the registry stored other bytes.
@@ -143,7 +145,7 @@ class RegistryPusher:
         headers = {"Content-Type": node.media_type}
         request = self._request(repository, f"manifests/{reference}", "PUT", "manifests", headers=headers, body=content)
         with refusals(f"{repository}:{reference}"):
-            stored, is_usual = await self._put(request, has_foreign_layers(content, node.media_type))
+            stored, is_usual, is_listed = await self._put(request, has_foreign_layers(content, node.media_type))
 
         if stored is None or not is_usual:
             found = await self.head_manifest(repository, str(node.digest))
@@ -155,6 +157,8 @@ class RegistryPusher:
                 scope=Scope.IMAGE,
                 side=Side.TARGET,
             )
+
+        return is_listed
 
     async def mount(
         self, repository: Repository, blob: Descriptor, source: Repository, *, check: bool = False
@@ -277,11 +281,11 @@ class RegistryPusher:
         scope = self._scope(upload.repository)
         return Request(upload.location, "blobs", method, scope=scope, name=name, accept_any_404=True)
 
-    async def _put(self, request: Request, is_foreign: bool) -> tuple[Digest | None, bool]:
+    async def _put(self, request: Request, is_foreign: bool) -> tuple[Digest | None, bool, bool]:
         async for attempt in self._client.attempts(f"{self.registry}{request.path}"):
             with attempt:
                 try:
-                    return await self._once(request, lambda response, _: (_digest(response, _), _is_usual(response)))
+                    return await self._once(request, _stored)
                 except ServiceError as error:
                     # Some registries report this as a failure of their own; another attempt does not help.
                     raise refusal_of_foreign_layers(error) if is_foreign else error from None
@@ -351,6 +355,11 @@ class RegistryPusher:
 def _is_usual(response: Response) -> bool:
     """Return True if an answer to a push is the one that the specification names: 201, or 202 for an upload."""
     return response.status in (201, 202) and "Location" in response.headers
+
+
+def _stored(response: Response, body: bytes) -> tuple[Digest | None, bool, bool]:
+    """Return the digest that was stored, whether the answer is usual, and whether the subject is known."""
+    return _digest(response, body), _is_usual(response), "OCI-Subject" in response.headers
 
 
 def _takes_sparse(response: Response, _: bytes) -> bool:

@@ -81,8 +81,12 @@ def _success(transfer: ImageTransfer, *, moved: bool) -> Outcome:
     if transfer.stored is not None:
         reference = reference.pinned(transfer.stored)
 
+    attached = transfer.attached
+    referrers = 0 if attached is None else len(attached.attachment.referrers)
+    failures = () if attached is None else attached.failures
+    received = fetched + (0 if attached is None else attached.fetched_bytes)
     if plan is None:
-        return Outcome(reference, Status.UNCHANGED)
+        return Outcome(reference, Status.UNCHANGED, received, referrers=referrers, referrer_failures=failures)
 
     reasons = [_MOVED] * (moved or plan.moved) + [_RECOVERED] * plan.recovered
     if plan.graph.missing:
@@ -90,4 +94,13 @@ def _success(transfer: ImageTransfer, *, moved: bool) -> Outcome:
 
     # Content that the target lost in the meantime was fetched twice.
     reused = max(0, plan.total_bytes - fetched)
-    return Outcome(reference, Status.MIRRORED, fetched, reused, reason="; ".join(reasons) or None)
+    reason = "; ".join(reasons) or None
+    return Outcome(
+        reference,
+        Status.MIRRORED,
+        received,
+        reused,
+        reason=reason,
+        referrers=referrers,
+        referrer_failures=failures,
+    )

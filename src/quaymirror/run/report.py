@@ -164,6 +164,9 @@ class Report:
         if self.stopped and not self.complete:
             return f"stopped: {self.stopped}"
 
+        if self.progress.incomplete:
+            return f"a referrer failed: {self.progress.incomplete[0]}"
+
         return "" if not self.rejected else f"{counted(self.rejected, 'entry', 'entries')} of the listing unreadable"
 
     @property
@@ -197,6 +200,7 @@ class Report:
 
         # An unreadable entry of the listing may have been selected.
         has_failed = any(not self.accepted.covers(failed) for failed in self._failed)
+        has_failed = has_failed or self.progress.referrer_failures > 0
         if has_failed or self.rejected or self._is_lacking or not (self.complete or is_empty):
             yield ExitCode.PARTIAL
 
@@ -276,6 +280,12 @@ class Report:
         findings = self.progress.findings.get(reference.full_name)
         if findings is not None:
             document["findings"] = list(findings)
+
+        if outcome.referrers:
+            document["referrers"] = outcome.referrers
+
+        if outcome.referrer_failures:
+            document["referrer_errors"] = [failure.message for failure in outcome.referrer_failures]
 
         if self.accepted.names(outcome):
             document["accepted"] = True

@@ -48,6 +48,7 @@ from .finding import by_source, find_in_sources
 from .image_config import platform_of
 from .mirror_image import ImageMirror
 from .publication import Publication
+from .referrers import RunReferrers
 from .run_history import RunHistory
 from .shard_blobs import ShardBlobs
 from .shared import Engine
@@ -97,6 +98,8 @@ class Stages:
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
         self._blobs: ShardBlobs | None = None
+        self._referrers = RunReferrers(run.options.discovery)
+        self._opening = anyio.Lock()
 
     async def run_all(self) -> None:
         """Run discovery and workers to their end, or until the run is asked to stop.
@@ -118,6 +121,7 @@ class Stages:
 
                 if run.division is None:
                     await self._follow_moves(watchers, relisting)
+                await self._referrers.save(self._target)
             except QuaymirrorError as error:
                 self._run.abort(error)
             except BaseExceptionGroup as group:
@@ -272,22 +276,25 @@ class Stages:
 
     async def _context(self, source: SourceAddress | None) -> TransferContext:
         """Return the context of all transfers from `source`, which discovery has opened."""
-        if source not in self._contexts:
-            run, engine, options = self._run, self._engine, self._run.options
-            self._contexts[source] = TransferContext(
-                source=(await self._sources.open(source)).source,
-                target=self._target,
-                flights=self._flights,
-                slots=engine.slots,
-                meters=run.progress.meters,
-                observer=run.emit,
-                sharing=engine.sharing,
-                platforms=options.discovery.platforms,
-                renames=self._renames,
-                run_id=run.run_id,
-                counted=engine.counted if options.target.dry_run else None,
-                elsewhere=self._blobs,
-            )
+        async with self._opening:
+            if source not in self._contexts:
+                run, engine, options = self._run, self._engine, self._run.options
+                services = await self._sources.open(source)
+                context = TransferContext(
+                    source=services.source,
+                    target=self._target,
+                    flights=self._flights,
+                    slots=engine.slots,
+                    meters=run.progress.meters,
+                    observer=run.emit,
+                    sharing=engine.sharing,
+                    platforms=options.discovery.platforms,
+                    renames=self._renames,
+                    run_id=run.run_id,
+                    counted=engine.counted if options.target.dry_run else None,
+                    elsewhere=self._blobs,
+                )
+                self._contexts[source] = replace(context, referrers=await self._referrers.of(services, context))
 
         return self._contexts[source]
 

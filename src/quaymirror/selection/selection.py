@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ..errors import ConfigError
 from ..oci import Digest
+from ..oci.digest_tags import is_digest_tag, selects_digest_tags
 from .bucket import is_bucket
 from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
 from .labels import LabelCondition
@@ -229,11 +230,11 @@ class Selection:
         if "@" in name or not full.startswith(self.prefix) or not self.matches(repository):
             return False
 
-        return _matches_any(tag, self.tags_of(repository)) and not _matches_any(tag, self.exclude_tags)
+        return _matches_tag(tag, self.tags_of(repository)) and not _matches_any(tag, self.exclude_tags)
 
     def matches_tag(self, tag: str) -> bool:
         """Return True if `tag` is selected."""
-        return _matches_any(tag, self.tags) and not _matches_any(tag, self.exclude_tags)
+        return _matches_tag(tag, self.tags) and not _matches_any(tag, self.exclude_tags)
 
     def is_tag_included(self, tag: str) -> bool:
         """Return True if `tag` is not one of those to leave out."""
@@ -291,6 +292,12 @@ def _by_repository(pairs: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, 
 
 def _matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _matches_tag(tag: str, patterns: Iterable[str]) -> bool:
+    """Return True if one of `patterns` selects `tag`: a digest tag is selected only by a pattern for such tags."""
+    wanted = filter(selects_digest_tags, patterns) if is_digest_tag(tag) else patterns
+    return _matches_any(tag, wanted)
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -18,6 +18,7 @@ from ..http.retry import RetryPolicy
 from ..http.timeouts import Timeouts
 from ..oci import Platform
 from ..oci.reference import is_tag
+from ..referrers.choice import ReferrerMode
 from ..secret import Credentials, Secret
 from ..selection.parse import parse_duration
 from ..selection.rename import Rename
@@ -54,6 +55,7 @@ _READ = (*_ASK, "prune")
 _VERIFY = ("verify", "prune")
 # With less, the listing of a large organization would not arrive within its time limit.
 _LEAST_RATE = 1024
+_MAX_ARTIFACT_TYPE = 255
 _WEEK = 7 * 86_400.0
 _MOST_KEPT = 100_000
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -111,6 +113,11 @@ def _dated_tags(text: str) -> None:
     example = text.replace("{tag}", "latest").replace("{date}", "2026-03-03")
     if not {"{tag}", "{date}"} <= set(re.findall(r"\{[^}]*\}", text)) or not is_tag(example):
         raise ConfigError(f"not a template of tags: {text[:100]!r}; write {{tag}}-{{date}}")
+
+
+def _artifact_type(text: str) -> None:
+    if not text or len(text) > _MAX_ARTIFACT_TYPE or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigError(f"not a media type or a glob for them: {text[:100]!r}; write 'application/spdx*'")
 
 
 def _realm(text: str) -> None:
@@ -327,6 +334,29 @@ class DiscoveryOptions(Group):
         shown_default="7d",
         parse=_seconds,
         shorthand=shorthand("--full-check", "Recheck every tag in this run.", 0.0),
+    )
+    referrers: ReferrerMode = option(
+        "WHAT",
+        "What to mirror with images: none, signatures (and attestations), or all referrers.",
+        ReferrerMode.SIGNATURES,
+        heading=SELECTION,
+        choices=ReferrerMode,
+        commands=("push",),
+    )
+    artifact_types: tuple[str, ...] = option(
+        "--artifact-type GLOB",
+        "Types of referrers to mirror, instead of those that --referrers names.",
+        (),
+        heading=SELECTION,
+        accept=_artifact_type,
+        commands=("push",),
+    )
+    referrers_every: float = option(
+        "DURATION",
+        "Ask for the referrers of every image at least this often; 0 asks in each run.",
+        _WEEK,
+        shown_default="7d",
+        parse=_seconds_or_none,
     )
     expect_at_least: int | None = option(
         "N", "Fail if fewer images are found.", least=0, most=1_000_000, commands=("push",)

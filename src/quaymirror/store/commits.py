@@ -10,15 +10,16 @@ import anyio
 from ..errors import QuaymirrorError, StoreError
 from ..values import dataclass
 from .executor import SerialExecutor
-from .records import ImageRecord
+from .records import Attachment, ImageRecord
 
-Commit = Callable[[Sequence[ImageRecord]], Sequence[QuaymirrorError | None]]
+Record = ImageRecord | Attachment
+Commit = Callable[[Sequence[Record]], Sequence[QuaymirrorError | None]]
 """Commits images together, in a thread; returns the error of each, None for those that are durable."""
 
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    record: ImageRecord
+    record: Record
     error: QuaymirrorError | None = None
     is_decided: bool = False
 
@@ -31,8 +32,8 @@ class GroupCommit:
         self._commit = commit
         self._pending: deque[_Pending] = deque()
 
-    async def add(self, record: ImageRecord) -> None:
-        """Commit an image, and wait for it.
+    async def add(self, record: Record) -> None:
+        """Commit an image, or the referrers of one, and wait for it.
 
         :raises QuaymirrorError: the error of this image.
         :raises StoreError: if the commit that it was part of broke off.

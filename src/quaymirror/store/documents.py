@@ -8,10 +8,12 @@ from typing import Any
 
 from ..oci import mediatype
 from ..untrusted import InvalidDocument, parse_object
-from .records import ImageRecord
+from .records import ImageRecord, ReferrerList
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
+# The digest whose referrers an entry lists: such entries are written again each time.
+SUBJECT = "dev.quaymirror.subject"
 
 # The index of more than a million images.
 _MAX_BYTES = 1024 * 1024 * 1024
@@ -50,20 +52,24 @@ def name_of(entry: Mapping[str, Any]) -> str | None:
 
 
 def project(
-    document: Mapping[str, Any] | None, records: Iterable[ImageRecord], *, without: Collection[str] = ()
+    document: Mapping[str, Any] | None,
+    records: Iterable[ImageRecord],
+    lists: Iterable[ReferrerList] = (),
+    *,
+    without: Collection[str] = (),
 ) -> bytes:
-    """Return the index of `records`, with the entries of other tools in `document`.
+    """Return the index of `records` and of `lists` of referrers, with the entries of other tools in `document`.
 
     Entries of `records` are sorted by name, so that the same images give the same bytes. Entries that a mirror wrote
     for the names in `without` are left out. All others stay as they are: those without a name, or with the name of an
     image that was not mirrored.
     """
-    ours = {record.name: _entry(record) for record in records}
+    ours = {record.name: _entry(record) for record in records} | {each.tag: _listing(each) for each in lists}
     left_out = set(without) - ours.keys()
     others = [
         entry
         for entry in (document or {}).get("manifests", [])
-        if (name := name_of(entry)) not in ours and not (name in left_out and _is_ours(entry))
+        if (name := name_of(entry)) not in ours and not (name in left_out and _is_ours(entry)) and not _is_list(entry)
     ]
     manifests = others + [ours[name] for name in sorted(ours)]
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {})}
@@ -81,6 +87,20 @@ def _text(index: Mapping[str, Any]) -> bytes:
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     registry, slash, rest = str(entry["annotations"].get(CONTAINERD_NAME)).partition("/")
     return bool(registry and slash) and rest == name_of(entry)
+
+
+def _is_list(entry: Mapping[str, Any]) -> bool:
+    annotations = entry.get("annotations")
+    return isinstance(annotations, dict) and SUBJECT in annotations
+
+
+def _listing(each: ReferrerList) -> dict[str, Any]:
+    return {
+        "mediaType": each.descriptor.media_type,
+        "digest": str(each.descriptor.digest),
+        "size": each.descriptor.size,
+        "annotations": {REF_NAME: each.tag, SUBJECT: str(each.subject)},
+    }
 
 
 def _entry(record: ImageRecord) -> dict[str, Any]:

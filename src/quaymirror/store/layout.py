@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,14 @@ from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest, Reference, mediatype
 from ..tasks import background
 from . import fsops
-from .commits import GroupCommit
+from .commits import GroupCommit, Record
 from .executor import SerialExecutor
 from .fsops import Fsync
 from .index import incomplete_roots, update_index
 from .lock import Patience
 from .places import open_storage
 from .reader import LayoutReader
-from .records import ImageRecord
+from .records import Attachment, ImageRecord, ReferrerCheck
 from .reservation import SpaceReservation
 from .snapshots import prepare_snapshots
 from .state import State
@@ -198,6 +198,30 @@ class OCILayout:
         """Give an image its name. When this returns, it is durable, with everything that it needs."""
         await self._commits.add(record)
 
+    async def referrer_checks(self) -> dict[tuple[str, str, str], ReferrerCheck]:
+        """Return when sources were asked for referrers; see `ReferrerTarget`."""
+        return await self._executor.run(self._state.referrer_checks)
+
+    async def stored_subjects(self, reference: Reference) -> list[Digest]:
+        """Return the digests of the manifests of a stored image, its root first."""
+        record = await self._executor.run(self._state.image, reference.name)
+        return [] if record is None else record.manifests
+
+    def referrer_key(self, reference: Reference, node: Descriptor, tag: str) -> Digest:
+        """Return the digest: tags are in the index only."""
+        return node.digest
+
+    async def put_referrer(
+        self, reference: Reference, subject: Digest, node: Descriptor, content: bytes, *, tag: str
+    ) -> None:
+        """Store the manifest of a referrer; its tag becomes one in the index."""
+        if await self.missing_content(reference, [node]):
+            await self.put_manifest(reference, node, content)
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Record the referrers of a stored image; durable when this returns."""
+        await self._commits.add(attachment)
+
     async def use(self, function: Callable[[Storage, State], T]) -> T:
         """Return the result of `function`, which may block, on the storage and its state, between two commits."""
         return await self._executor.run(function, self._storage, self._state)
@@ -261,7 +285,7 @@ class OCILayout:
 
         return False
 
-    def _commit(self, records: Sequence[ImageRecord]) -> list[QuaymirrorError | None]:
+    def _commit(self, records: Sequence[Record]) -> list[QuaymirrorError | None]:
         errors: list[QuaymirrorError | None] = [self._incomplete(record) for record in records]
         complete = [record for record, error in zip(records, errors, strict=True) if error is None]
         try:
@@ -271,9 +295,9 @@ class OCILayout:
 
         return errors
 
-    def _incomplete(self, record: ImageRecord) -> StoreError | None:
+    def _incomplete(self, record: Record) -> StoreError | None:
         """Check once more that everything the image needs is stored, before it counts as mirrored."""
-        missing = next((node for node in record.contents if not self._reader.has(node)), None)
+        missing = next((node for node in _contents(record) if not self._reader.has(node)), None)
         if missing is None:
             return None
 
@@ -281,10 +305,13 @@ class OCILayout:
             f"{record.name}: {missing.digest} was deleted from {self._storage} by another program", scope=Scope.IMAGE
         )
 
-    def _make_durable(self, records: Sequence[ImageRecord]) -> None:
-        digests = {node.digest for record in records for node in record.contents}
+    def _make_durable(self, records: Sequence[Record]) -> None:
+        digests = {node.digest for record in records for node in _contents(record)}
         self._storage.flush(digests)
-        self._state.commit(records)
+        self._state.commit(
+            [record for record in records if isinstance(record, ImageRecord)],
+            [record for record in records if isinstance(record, Attachment)],
+        )
         self._fresh -= digests
         self._since_checkpoint += len(records)
         seconds = time.monotonic() - self._last_checkpoint
@@ -321,3 +348,9 @@ class OCILayout:
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
         return left_out
+
+
+def _contents(record: Record) -> Iterator[Descriptor]:
+    yield from record.contents
+    if isinstance(record, ImageRecord) and record.attached is not None:
+        yield from record.attached.contents

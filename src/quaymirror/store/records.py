@@ -2,17 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Any, NamedTuple
 
 from ..events import ChangeCounts
-from ..oci import Descriptor, Digest
+from ..oci import Descriptor, Digest, mediatype
+from ..oci.digest_tags import fallback_tag
 from ..values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class ReferrerRecord:
+    """A manifest that refers to `subject`: a signature, an attestation, an SBOM.
+
+    `repository` has it, in the names of the target, and `tag` is the digest tag that leads to it there, "" for none.
+    `contents` is everything that it needs, `root` included. The source has lacked it since `missing`, if that is not
+    None.
+    """
+
+    subject: Digest
+    root: Descriptor
+    registry: str
+    repository: str
+    tag: str = ""
+    artifact_type: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    contents: tuple[Descriptor, ...] = ()
+    found: float = 0.0
+    missing: float | None = None
+
+
+class ReferrerCheck(NamedTuple):
+    """When a source was asked for the referrers of an image, with the stamp of its repository then, and for which."""
+
+    checked: float
+    stamp: int | None
+    choice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """The referrers of one image of `repository`, as found at `moment`.
+
+    All digest tags of the subjects in `tagged` were found, and all other referrers of those in `listed`. `checks` are
+    by registry, repository at the source, and digest.
+    """
+
+    repository: str
+    moment: float
+    referrers: tuple[ReferrerRecord, ...] = ()
+    tagged: frozenset[Digest] = frozenset()
+    listed: frozenset[Digest] = frozenset()
+    checks: Mapping[tuple[str, str, str], ReferrerCheck] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        return f"referrers in {self.repository}"
+
+    @property
+    def contents(self) -> tuple[Descriptor, ...]:
+        """Everything that the referrers need."""
+        return tuple({node.digest: node for record in self.referrers for node in record.contents}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerList:
+    """The index of the referrers of `subject`, which a layout has under the fallback tag."""
+
+    subject: Digest
+    descriptor: Descriptor
+    content: bytes
+
+    @classmethod
+    def of(cls, subject: Digest, entries: Sequence[Mapping[str, Any]]) -> ReferrerList:
+        """Return the list of these descriptors."""
+        index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": list(entries)}
+        content = json.dumps(index, separators=(",", ":"), ensure_ascii=False).encode()
+        return cls(subject, Descriptor(mediatype.OCI_INDEX, Digest.of(content), len(content)), content)
+
+    @property
+    def tag(self) -> str:
+        """The tag that clients look for."""
+        return fallback_tag(self.subject)
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image that is complete in the mirror. `contents` is everything it needs, `root` included."""
+    """One image that is complete in the mirror. `contents` is everything it needs, `root` included.
+
+    `attached` are its referrers, None if nothing is known of them.
+    """
 
     name: str
     registry: str
@@ -22,6 +104,13 @@ class ImageRecord:
     platforms: str = ""
     run: str = ""
     mirrored: float = 0.0
+    attached: Attachment | None = None
+
+    @property
+    def manifests(self) -> list[Digest]:
+        """The digests of its manifests and indexes, the root first."""
+        others = (node.digest for node in self.contents if node.is_manifest and node.digest != self.root.digest)
+        return [self.root.digest, *others]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,5 +157,12 @@ CREATE TABLE verdict (                -- the judgement of a signature policy abo
 ) WITHOUT ROWID;
 """
 
+# What the source was asked for, and what a list of referrers shows of them.
+_REFERRERS = """
+ALTER TABLE referrer ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';  -- of the manifest, JSON
+ALTER TABLE referrer_check ADD COLUMN stamp INTEGER;                     -- of the repository, as it was listed then
+ALTER TABLE referrer_check ADD COLUMN choice TEXT NOT NULL DEFAULT '';   -- the types that were wanted
+"""
+
 # The application ID reads "QMir".
-FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS))
+FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _REFERRERS))

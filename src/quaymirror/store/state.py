@@ -13,15 +13,16 @@ from pathlib import Path
 from ..oci import Digest
 from . import fsops
 from .database import Connection, Row, database_errors, open_database
-from .records import AbsentImage, DiscoverySnapshot, ImageRecord
+from .records import AbsentImage, Attachment, DiscoverySnapshot, ImageRecord
+from .referrer_tables import ReferrerTables
 from .schema import FORMAT
-from .snapshot_tables import IMAGES, SnapshotTables, image_of
+from .snapshot_tables import IMAGES, image_of
 
 # Repositories to mount a blob from: more of them are of no use.
 _MAX_HOLDERS = 4
 
 
-class State(SnapshotTables):
+class State(ReferrerTables):
     """The open state; see `Database`."""
 
     @classmethod
@@ -107,11 +108,16 @@ class State(SnapshotTables):
         with self._transaction() as connection:
             self.delete_unneeded(connection)
 
-    def commit(self, records: Iterable[ImageRecord]) -> None:
-        """Record images, all or none of them. From then on they count as mirrored."""
-        with self._transaction():
+    def commit(self, records: Iterable[ImageRecord], attachments: Iterable[Attachment] = ()) -> None:
+        """Record images with their referrers, and referrers of others; all or none. They count as mirrored then."""
+        with self._transaction() as connection:
             for record in records:
                 self._insert(record)
+                if record.attached is not None:
+                    self.insert_attachment(connection, record.attached)
+
+            for attachment in attachments:
+                self.insert_attachment(connection, attachment)
 
     def record_discovery(self, snapshot: DiscoverySnapshot) -> bool:
         """Record a discovery. Return True if it counts: an anonymous one does not after one with an API token."""

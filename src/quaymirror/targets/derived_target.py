@@ -166,6 +166,9 @@ class DerivedTarget:
     def shared(self) -> None:
         """Return None: one process writes here."""
 
+    def attachable(self) -> None:
+        """Return None: signatures of the source do not apply to images with other digests."""
+
     def prunable(self) -> None:
         """Return None: images are not removed."""
 

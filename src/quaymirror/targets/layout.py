@@ -41,6 +41,10 @@ class LayoutTarget(OCILayout):
     def shared(self) -> None:
         """Return None: one process writes here."""
 
+    def attachable(self) -> OCILayout:
+        """Return the layout itself."""
+        return self
+
     def prunable(self) -> OCILayout:
         """Return the layout itself."""
         return self

@@ -20,11 +20,12 @@ from ..settings import Options
 from ..store import fsops
 from ..store.executor import SerialExecutor
 from ..store.lock import WRITERS, patiently_locked
-from ..store.records import ImageRecord
+from ..store.records import Attachment, ImageRecord, ReferrerCheck
 from ..store.state import State
 from ..tasks import run_all
 from ..transfer.target import Capabilities
 from .blob_locations import BlobLocations
+from .fallback_lists import FallbackLists
 from .kinds import TargetContext
 from .names import TargetNames
 from .registry_address import RegistryAddress
@@ -74,6 +75,7 @@ class RegistryTarget:
         self._mode = UploadMode(spools)
         self._locations = BlobLocations(registry, context.observer)
         self._names = TargetNames(address, context.observer)
+        self._lists = FallbackLists(registry, reader)
         self._tags: dict[Reference, Digest | None] = {}
         self._roots: dict[str, Digest] = {}
         self._doubted = state.doubted()
@@ -244,6 +246,45 @@ class RegistryTarget:
     def blob_file(self, node: Descriptor) -> None:
         """Return None: blobs in a registry are not files."""
 
+    def attachable(self) -> RegistryTarget:
+        """Return the registry itself."""
+        return self
+
+    async def referrer_checks(self) -> dict[tuple[str, str, str], ReferrerCheck]:
+        """Return when sources were asked for referrers; see `ReferrerTarget`."""
+        return await self._serial.run(self._state.referrer_checks)
+
+    async def stored_subjects(self, reference: Reference) -> list[Digest]:
+        """Return the digests of the manifests of an image that was pushed, its root first, as far as they are known."""
+        record = await self._serial.run(self._state.image, reference.name)
+        return [] if record is None else record.manifests
+
+    def referrer_key(self, reference: Reference, node: Descriptor, tag: str) -> tuple[Repository, Digest, str]:
+        """Return a key per repository and tag."""
+        return self._repository(reference), node.digest, tag
+
+    async def put_referrer(
+        self, reference: Reference, subject: Digest, node: Descriptor, content: bytes, *, tag: str
+    ) -> None:
+        """Store the manifest of a referrer, by its digest tag if it has one; otherwise the registry has to list it.
+
+        :raises QuaymirrorError: if the registry rejects it, or its list of referrers can't be kept.
+        """
+        repository = self._repository(reference)
+        if tag:
+            found = await self._registry.head_manifest(repository, tag)
+            if found is None or found.digest != node.digest:
+                await self._put(repository, tag, node, content)
+        elif not await self._put(repository, str(node.digest), node, content):
+            await self._lists.ensure(repository, subject, node, content)
+
+        self._locations.add_content(repository, [node.digest])
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Record the referrers of an image that was pushed; durable when this returns."""
+        with anyio.CancelScope(shield=True):
+            await self._serial.run(self._state.commit, (), [attachment])
+
     def prunable(self) -> None:
         """Return None: images are not removed."""
 
@@ -311,9 +352,9 @@ class RegistryTarget:
         await self._record(record)
         self._suspects.discard(record.name)
 
-    async def _put(self, repository: Repository, name: str, node: Descriptor, content: bytes) -> None:
+    async def _put(self, repository: Repository, name: str, node: Descriptor, content: bytes) -> bool:
         try:
-            await self._registry.put_manifest(repository, name, node, content)
+            return await self._registry.put_manifest(repository, name, node, content)
         except ContentMissing:
             self._locations.doubt(repository)
             self._locations.drop(repository)

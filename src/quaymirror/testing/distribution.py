@@ -164,10 +164,21 @@ class Distribution:
             return registry_error(400, "MANIFEST_INVALID", "manifest invalid", "")
         kind = request.query.get("artifactType")
         found = {manifest.digest: _referrer(manifest) for manifest in repo.manifests() if _refers(manifest, digest)}
-        listed = [entry for entry in found.values() if kind in (None, entry["artifactType"])]
-        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+        listed = [entry for entry in found.values() if kind in (None, entry.get("artifactType"))]
+        page, target = self._page_of_referrers(request, listed)
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": page}
         answer = compact_json(document, content_type=OCI_INDEX)
+        if target:
+            answer = answer.with_headers({"Link": f'<{target}>; rel="next"'})
         return answer.with_headers({"OCI-Filters-Applied": "artifactType"}) if kind else answer
+
+    def _page_of_referrers(self, request: Request, listed: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+        """Return a page, and the target of the next one: Quay has all in one, others have pages."""
+        size = self._site.referrers_page
+        start = int(request.query.get("next", "0"))
+        if not size or start + size >= len(listed):
+            return listed[start:], ""
+        return listed[start : start + size], f"{request.path}?next={start + size}"
 
     def _catalog(self, request: Request, grant: Grant | None) -> Answer:
         limit = _page_size(request)
@@ -251,12 +262,13 @@ def _refers(manifest: SourceManifest, digest: str) -> bool:
 
 def _referrer(manifest: SourceManifest) -> dict[str, Any]:
     document = manifest.document
-    kind = document.get("artifactType") or document.get("config", {}).get("mediaType")
-    descriptor = {
+    descriptor: dict[str, Any] = {
         "mediaType": manifest.media_type,
         "digest": manifest.digest,
         "size": len(manifest.raw),
-        "artifactType": kind,
     }
+    # Not that of the config, which other registries put there.
+    if document.get("artifactType"):
+        descriptor["artifactType"] = document["artifactType"]
     annotations = document.get("annotations")
     return descriptor | {"annotations": annotations} if annotations else descriptor

@@ -84,6 +84,7 @@ class QuayServer:
         close_connections: Whether API, token and blob answers close the connection, as Quay's nginx does.
         quota_report: Whether repository lists have the field of that name.
         public_catalog: Whether ``_catalog`` shows public repositories.
+        referrers_page: Referrers per page, 0 for all in one as Quay does it.
         tag_list_cache: Seconds for which ``tags/list`` may lag behind pushes; Quay's own value is 120.
         on_request: Called with each request's record as it arrives.
         monotonic: The clock of the limits.
@@ -106,6 +107,7 @@ class QuayServer:
         close_connections: bool = True,
         quota_report: bool = False,
         public_catalog: bool = False,
+        referrers_page: int = 0,
         tag_list_cache: float = 0.0,
         on_request: RequestHook | None = None,
         monotonic: Monotonic = time.monotonic,
@@ -123,6 +125,7 @@ class QuayServer:
             require_token=require_token,
             quota_report=quota_report,
             public_catalog=public_catalog,
+            referrers_page=referrers_page,
             tag_list_cache=tag_list_cache,
         )
         self._host = host

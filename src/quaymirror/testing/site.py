@@ -32,6 +32,7 @@ class Site:
     quota_report: bool = False
     public_catalog: bool = False
     tag_list_cache: float = 0.0
+    referrers_page: int = 0
     url: str = ""
     host: str = ""
     cdn_url: str = ""

@@ -15,6 +15,9 @@ from ..registry.puller import ManifestSource
 from ..tasks import run_all
 from ..values import dataclass
 
+# The image that an attestation in an index is about, as buildkit writes it.
+_ATTESTED = "vnd.docker.reference.digest"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageGraph:
@@ -93,6 +96,8 @@ class GraphReader:
     moved: bool = False
     recovered: bool = False
     missing: list[str] = field(default_factory=list)
+    known: Node | None = None
+    """The root, if it was read before."""
     _found: dict[Digest, Node] = field(default_factory=dict)
     _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
     _children: int = 0
@@ -124,6 +129,10 @@ class GraphReader:
     async def _root(self) -> Node:
         digest = self.reference.digest
         assert digest is not None
+        if self.known is not None:
+            self._found[digest] = self.known
+            return self.known
+
         content = await self.read_stored(digest)
         node: Node | None = None if content is None else manifest.parse_stored(content, digest)
         if node is None:
@@ -182,7 +191,7 @@ class GraphReader:
         if not isinstance(node, Index):
             return
 
-        children = self._chosen(node) if depth == 1 and self.platforms else node.manifests
+        children = self._kept(node) if depth == 1 and self.platforms else node.manifests
         self._children += len(children)
         if depth >= manifest.MAX_DEPTH or self._children > manifest.MAX_CHILDREN:
             raise UnsupportedContent(f"{self.reference}: an index of indexes too deep or too wide to be real")
@@ -223,6 +232,12 @@ class GraphReader:
             raise error.replace(message)
 
         self.missing.append(name)
+
+    def _kept(self, index: Index) -> tuple[Descriptor, ...]:
+        """Return the chosen children, and the attestations about them, which have a platform of their own."""
+        chosen = self._chosen(index)
+        digests = {str(child.digest) for child in chosen}
+        return (*chosen, *(child for child in index.manifests if child.annotations.get(_ATTESTED) in digests))
 
     def _chosen(self, index: Index) -> tuple[Descriptor, ...]:
         chosen = tuple(

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from functools import partial
+from typing import Protocol
 
 from ..catalog.base import PinnedImage
 from ..errors import (
@@ -25,7 +26,7 @@ from ..oci.manifest import Manifest, Node
 from ..progress.meters import Meters
 from ..registry.puller import ImageSource
 from ..selection.rename import Renames
-from ..store.records import ImageRecord
+from ..store.records import Attachment, ImageRecord
 from ..values import dataclass
 from .blob import fetch_blob
 from .elsewhere import BlobsElsewhere
@@ -35,6 +36,27 @@ from .single_flight import SingleFlight
 from .slots import FetchSlots, ImageSlot
 from .stream import BlobJob, BlobProgress
 from .target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtReferrers:
+    """The referrers of an image that a run brought to the target, and the failures of others."""
+
+    attachment: Attachment
+    failures: tuple[Failure, ...] = ()
+    fetched_bytes: int = 0
+
+
+class ReferrerTransfers(Protocol):
+    """Brings the referrers of images to the target of a run. Only what ends the run is raised."""
+
+    async def bring_to_new(
+        self, image: PinnedImage, named: Reference, manifests: Sequence[Node]
+    ) -> BroughtReferrers | None:
+        """Bring the referrers of an image whose content is at the target, called `named` there; its commit follows."""
+
+    async def bring_to_stored(self, image: PinnedImage, named: Reference) -> BroughtReferrers | None:
+        """Bring the referrers of an image that the target has, if it is their turn, and record them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +81,7 @@ class TransferContext:
     failed: set[Digest] = field(default_factory=set)
     elsewhere: BlobsElsewhere | None = None
     """The blobs that other processes bring; None without any."""
+    referrers: ReferrerTransfers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +134,18 @@ class ImageTransfer:
     """The digest in the target, if it can be another one than the tag's: with one platform that of the image for it."""
     _named: Reference = field(init=False)
     """The image under its name in the target."""
+    attached: BroughtReferrers | None = None
+    """The referrers that this run brought, None if it looked for none."""
+    known: Node | None = None
+    """The manifest, if it was read before."""
+    _is_referrer: bool = False
     _own: set[Digest] = field(default_factory=set)
     """Blobs whose transfer was started for this image."""
 
     async def run(self) -> None:
         """Mirror the image, unless the target has it. The name comes last, so that it is complete or absent.
 
-        In a dry run, the content that would be fetched is counted instead.
+        Its referrers come right before the name. In a dry run, the content that would be fetched is counted instead.
 
         :raises QuaymirrorError: if the image can't be mirrored; `phase` says where.
         """
@@ -126,6 +154,10 @@ class ImageTransfer:
         if await context.target.has_image(self._named, platforms_key(context.platforms)):
             if len(context.platforms) == 1:
                 self.stored = await context.target.stored_digest(self._named)
+
+            if context.referrers is not None and context.counted is None:
+                self.slot.release()  # each referrer needs one
+                self.attached = await context.referrers.bring_to_stored(self.image, self._named)
 
             return
 
@@ -155,6 +187,27 @@ class ImageTransfer:
             else:
                 return
 
+    async def bring(self, named: Reference) -> ImagePlan:
+        """Bring the content of a referrer to the repository of `named`, without a name; return what it is.
+
+        :raises QuaymirrorError: if it can't be mirrored.
+        """
+        self._named, self._is_referrer = named, True
+        for is_last in (False, True):
+            self.plan = await self._make_plan()
+            await self._fetch()
+            try:
+                # The target stores the root itself: it may need a tag.
+                await self._store_all(self.plan.manifests[:-1])
+            except ContentMissing:
+                if is_last:
+                    raise
+            else:
+                break
+
+        assert self.plan is not None
+        return self.plan
+
     @property
     def _reference(self) -> Reference:
         return self.image.reference
@@ -169,6 +222,7 @@ class ImageTransfer:
             context.meters,
             self.image.is_sparse,
             partial(target.recover_manifest, self._named),
+            known=self.known,
         )
         graph = await reader.read()
         plan = ImagePlan(graph, graph.walk(), graph.blobs())
@@ -278,7 +332,7 @@ class ImageTransfer:
         self.slot.begun(blob.digest)
         if is_fetched:
             self.fetched_bytes += blob.size
-            is_layer = self.plan is not None and blob.digest not in self.plan.configs
+            is_layer = self.plan is not None and blob.digest not in self.plan.configs and not self._is_referrer
             context.observer(BlobFinished(blob.digest, blob.size, reference if is_layer else None))
 
     @contextmanager
@@ -292,10 +346,10 @@ class ImageTransfer:
     async def _publish(self, plan: ImagePlan) -> None:
         """Store the missing manifests and give the image its name."""
         self.phase = Phase.STORE
-        for node in plan.manifests:
-            if node.descriptor.digest in plan.missing:
-                await self._store(node)
-                self.fetched_bytes += len(node.raw)
+        await self._store_all(plan.manifests)
+        if self.context.referrers is not None:
+            self.slot.release()
+            self.attached = await self.context.referrers.bring_to_new(self.image, self._named, plan.manifests)
 
         self.phase = Phase.COMMIT
         record = ImageRecord(
@@ -307,8 +361,16 @@ class ImageTransfer:
             platforms=platforms_key(self.context.platforms),
             run=self.context.run_id,
             mirrored=time.time(),
+            attached=None if self.attached is None else self.attached.attachment,
         )
         await self.context.target.commit(record)
+
+    async def _store_all(self, nodes: Sequence[Node]) -> None:
+        assert self.plan is not None
+        for node in nodes:
+            if node.descriptor.digest in self.plan.missing:
+                await self._store(node)
+                self.fetched_bytes += len(node.raw)
 
     async def _store(self, node: Node) -> None:
         target, descriptor = self.context.target, node.descriptor

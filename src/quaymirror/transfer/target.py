@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..oci import Descriptor, Digest, Reference
-from ..store.records import ImageRecord
+from ..store.records import Attachment, ImageRecord, ReferrerCheck
 from ..store.sink import Sink
 from ..store.state import State
 from ..store.storage import Storage
@@ -64,6 +64,30 @@ class SharedTarget(Protocol):
         """Return the images that the state of this process has, with their contents."""
 
 
+class ReferrerTarget(Protocol):
+    """A target that keeps the referrers of its images."""
+
+    async def referrer_checks(self) -> Mapping[tuple[str, str, str], ReferrerCheck]:
+        """Return when sources were asked for referrers, by registry, repository and digest."""
+
+    async def stored_subjects(self, reference: Reference) -> Sequence[Digest]:
+        """Return the digests of the manifests of an image that is stored, its root first."""
+
+    def referrer_key(self, reference: Reference, node: Descriptor, tag: str) -> Hashable:
+        """Return the deduplication key of `put_referrer`."""
+
+    async def put_referrer(
+        self, reference: Reference, subject: Digest, node: Descriptor, content: bytes, *, tag: str
+    ) -> None:
+        """Store the manifest of a referrer in the repository of an image, under the digest `tag`, "" for none.
+
+        Everything that it needs is present.
+        """
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Record the referrers of an image that is recorded; durable when this returns."""
+
+
 class Target(Protocol):
     """A place that images are mirrored to: children before parents, the name last.
 
@@ -111,6 +135,9 @@ class Target(Protocol):
 
     def blob_file(self, node: Descriptor) -> Path | None:
         """Return the file with the content of `node` for other targets to copy, None if it can't be shared."""
+
+    def attachable(self) -> ReferrerTarget | None:
+        """Return the target as one that keeps referrers, None if it does not."""
 
     def prunable(self) -> PrunableTarget | None:
         """Return the target as one that can be pruned, None if it can't."""

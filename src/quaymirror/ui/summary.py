@@ -23,7 +23,8 @@ def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
         return []  # the error says all of it
 
     parts = [_head(progress), _counts(progress), _notes(progress), _remarks(progress)]
-    blocks = [*parts, _failures(progress, verbose), _unmatched(progress), _next_steps(progress)]
+    parts += [_failures(progress, verbose), _incomplete(progress), _unmatched(progress)]
+    blocks = [*parts, _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
         lines += ["", *block] if lines else block
@@ -60,6 +61,10 @@ def _counts(progress: RunProgress) -> list[str]:
     if progress.held:
         moved = f", of {progress.held_moved:,} of them the source has another image" if progress.held_moved else ""
         rows.append(f"  held       {progress.held:>7,}{moved}")
+
+    if progress.referrers or progress.referrer_failures:
+        failed = f", {progress.referrer_failures:,} failed" if progress.referrer_failures else ""
+        rows.append(f"  referrers  {progress.referrers:>7,}{failed}")
 
     for names, verb in ((progress.moved_in_run, "moved during the run"), (progress.left_moved, "had moved at its end")):
         if names:
@@ -131,6 +136,16 @@ def _failures(progress: RunProgress, verbose: bool) -> list[str]:
     rows = [line for reason, names in images.items() for line in (f"  {reason}", *names)]
     more = progress.failed - len(progress.failures)
     return [f"failed ({progress.failed:,}):", *rows, *([f"  and {more:,} more"] if more > 0 else [])]
+
+
+def _incomplete(progress: RunProgress) -> list[str]:
+    """Return the images whose referrers are not complete; they themselves are mirrored."""
+    if not progress.incomplete:
+        return []
+
+    more = progress.referrer_failures - len(progress.incomplete)
+    rows = [*(f"  {line}" for line in progress.incomplete), *([f"  and {more:,} more"] if more > 0 else [])]
+    return [f"referrers that failed, of mirrored images ({progress.referrer_failures:,}):", *rows]
 
 
 def _unmatched(progress: RunProgress) -> list[str]:

@@ -9,7 +9,7 @@ from graphs import described
 
 from quaymirror.errors import QuaymirrorError, Scope, StoreError
 from quaymirror.oci import Digest
-from quaymirror.store.commits import GroupCommit
+from quaymirror.store.commits import GroupCommit, Record
 from quaymirror.store.executor import SerialExecutor
 from quaymirror.store.records import ImageRecord
 
@@ -41,7 +41,7 @@ async def ends(commits: GroupCommit) -> dict[str, BaseException | None]:
 
 
 async def test_each_image_of_a_group_gets_its_own_error() -> None:
-    def commit(records: Sequence[ImageRecord]) -> list[QuaymirrorError | None]:
+    def commit(records: Sequence[Record]) -> list[QuaymirrorError | None]:
         return [StoreError("incomplete", scope=Scope.IMAGE) if one.name == NAMES[1] else None for one in records]
 
     ended = await ends(GroupCommit(SerialExecutor(), commit))
@@ -52,7 +52,7 @@ async def test_each_image_of_a_group_gets_its_own_error() -> None:
 async def test_no_image_of_a_group_counts_as_committed_if_the_commit_breaks_off() -> None:
     groups: list[int] = []
 
-    def commit(records: Sequence[ImageRecord]) -> list[QuaymirrorError | None]:
+    def commit(records: Sequence[Record]) -> list[QuaymirrorError | None]:
         groups.append(len(records))
         raise RuntimeError("can't start new thread")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from ...errors import ConfigError, LockHeld, MirrorDamaged, NotFound, SelectionEmpty, Side, StoreError
 from ...oci import Descriptor, Digest, Repository
+from ...oci.digest_tags import is_digest_tag
 from ...oci.manifest import MAX_MANIFEST_BYTES
 from ...selection.bucket import is_bucket
 from ...selection.source import SourceAddress
@@ -73,6 +74,11 @@ class LayoutCatalog:
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of all tags of `repository`; see `Catalog.some_tags`."""
         return self._tags(repository).keys()
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        """Return the digest tags of `repository`, and those of no repository; see `Catalog.digest_tags`."""
+        own = {tag: node.digest for tag, node in self._tags(repository).items() if is_digest_tag(tag)}
+        return {tag: node.digest for tag, node in self._images.loose.items()} | own
 
     def _tags(self, repository: Repository) -> dict[str, Descriptor]:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import InvalidName, MirrorDamaged, UnsupportedContent
 from ...oci import Descriptor, Digest, mediatype
+from ...oci.digest_tags import is_digest_tag
 from ...oci.reference import is_registry_host, is_repository_name, is_tag
 from ...store.documents import CONTAINERD_NAME, REF_NAME, parse_index
 from ...untrusted import InvalidDocument
@@ -43,6 +44,8 @@ class LayoutImages:
 
     images: dict[str, dict[str, Descriptor]] = field(default_factory=dict)
     registries: dict[str, str] = field(default_factory=dict)
+    loose: dict[str, Descriptor] = field(default_factory=dict)
+    """Lists of referrers, by the tags that name their subjects: they belong to every repository that has those."""
     rejected: list[str] = field(default_factory=list)
 
 
@@ -57,7 +60,12 @@ def parse_images(document: bytes, read_index: ReadIndex, *, repository: str = ""
     ambiguous: set[tuple[str, str]] = set()
     for entry in _entries(document, read_index, found.rejected, 1):
         try:
-            node, name = Descriptor.parse(entry, where="its entry"), _name_of(entry, repository)
+            node = Descriptor.parse(entry, where="its entry")
+            if is_digest_tag(tag := _annotation(entry, REF_NAME) or ""):
+                found.loose[tag] = node
+                continue
+
+            name = _name_of(entry, repository)
         except (UnsupportedContent, InvalidName) as error:
             found.rejected.append(error.message)
             continue

@@ -139,6 +139,9 @@ class LayoutPuller:
 
         return content
 
+    async def referrers(self, repository: Repository, subject: Digest) -> None:
+        """Return None: a layout has tags for lists of referrers instead."""
+
     async def open(
         self,
         wanted: BlobReference,

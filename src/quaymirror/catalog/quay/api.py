@@ -96,14 +96,17 @@ class QuayAPI:
 
         return TagAnswer(next((candidate for candidate in found.tags if candidate.name == tag), None), found.at)
 
-    async def tags(self, repository: str, part: str, number: int) -> TagPage:
+    async def tags(self, repository: str, part: str, number: int, *, patient: bool = True) -> TagPage:
         """Return page `number` (from 1) of the living tags of `repository`, newest first.
 
         With `part` only tags that hold this text come, and some others: the server folds case and knows wildcards.
         Tags that move between two pages may come twice, or not at all: see `matching_tags`.
+
+        :raises RateLimited: if the server limits us so much that the call would have to wait, unless `patient`.
         """
         query = {"limit": "100", "page": str(number)}
-        return await self._tags(repository, query | {"filter_tag_name": f"like:{part}"} if part else query)
+        wanted = query | {"filter_tag_name": f"like:{part}"} if part else query
+        return await self._tags(repository, wanted, patient=patient)
 
     async def _tags(self, repository: str, query: dict[str, str], *, patient: bool = True) -> TagPage:
         path = f"/api/v1/repository/{quote(repository)}/tag/?{urlencode({'onlyActiveTags': 'true', **query})}"

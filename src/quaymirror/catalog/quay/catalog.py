@@ -8,12 +8,13 @@ Quay without limits, never appear as pulls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from ...errors import AccessDenied, CredentialsRefused, RateLimited, Scope, SelectionEmpty, UnsupportedContent
 from ...http.authorizer import Fixed
-from ...oci import Repository
+from ...oci import Digest, Repository
+from ...oci.digest_tags import PATTERN, is_digest_tag
 from ...secret import Secret
 from ..base import Discovery, Page, Tag, TagAnswer, TagList, TagResolver, Traits
 from ..kinds import CatalogKind, Services, SourceAccess
@@ -63,6 +64,25 @@ class QuayCatalog:
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the newest tags; see `Catalog.some_tags`."""
         return [tag.name for tag in (await self._api.tags(repository.name, "", 1)).tags]
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        """Return the digest tags of `repository`, by one request per hundred of them; see `Catalog.digest_tags`.
+
+        They can't be listed while the API limits us: the registry then looks for single tags.
+        """
+        if self._discovery is Discovery.REGISTRY:
+            return None
+
+        try:
+            is_alone = self._discovery is Discovery.API
+            found = await matching_tags(self._api, repository.name, PATTERN, patient=is_alone)
+        except RateLimited as error:
+            if error.scope is Scope.RUN or is_alone:
+                raise
+
+            return None
+
+        return {tag.name: tag.digest for tag in found.tags if is_digest_tag(tag.name)}
 
     async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the organization's repositories; see `Catalog.pages`."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 
 from ...errors import AccessDenied, CredentialsRefused, SelectionEmpty, ServiceError
 from ...http.client import Client
-from ...oci import Repository
+from ...oci import Digest, Repository
+from ...oci.digest_tags import is_digest_tag
 from ...oci.reference import is_repository_name, is_tag
 from ...registry.pull import RegistryPuller
 from ...tasks import run_all
@@ -93,6 +94,15 @@ class RegistryCatalog:
         """Return the names on the first page of the list of tags; see `Catalog.some_tags`."""
         async with aclosing(self._tag_list(repository).pages()) as pages:
             return (await anext(pages)).names
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        """Return the digest tags of `repository`, without their digests; see `Catalog.digest_tags`."""
+        found: dict[str, Digest | None] = {}
+        async with aclosing(self._tag_list(repository).pages()) as pages:
+            async for page in pages:
+                found |= dict.fromkeys(filter(is_digest_tag, page.names))
+
+        return found
 
     def _tag_list(self, repository: Repository) -> NameList:
         path, scope = f"/v2/{repository.name}/tags/list", f"repository:{repository.name}:pull"

@@ -1,0 +1,93 @@
+"""The referrers that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from fnmatch import fnmatchcase
+
+from ..oci import mediatype
+from ..oci.manifest import Index, Manifest
+from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass
+
+# Signatures and attestations, whichever tool made them.
+SIGNATURE_TYPES = (
+    "application/vnd.dev.sigstore.bundle*",
+    "application/vnd.dev.cosign.*",
+    "application/vnd.cncf.notary.signature*",
+    "application/vnd.in-toto*",
+    "application/vnd.dsse*",
+    "application/vnd.docker.attestation.manifest*",
+)
+# Nothing refers to them in practice: their own referrers are not asked for.
+_LEAVES = (
+    "application/vnd.dev.sigstore.bundle*",
+    "application/vnd.dev.cosign.simplesigning*",
+    "application/vnd.cncf.notary.signature*",
+)
+
+
+class ReferrerMode(Enum):
+    """The referrers to mirror with images."""
+
+    NONE = "none"
+    SIGNATURES = "signatures"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerChoice:
+    """The wanted referrers: all digest tags, and the manifests whose type matches one of `types`, if `mode` allows any.
+
+    Without `types`, `signatures` means `SIGNATURE_TYPES`, and `all` every type.
+    """
+
+    mode: ReferrerMode = ReferrerMode.SIGNATURES
+    types: tuple[str, ...] = ()
+
+    @property
+    def is_none(self) -> bool:
+        """True if none are wanted."""
+        return self.mode is ReferrerMode.NONE
+
+    @property
+    def fingerprint(self) -> str:
+        """The same text for the same choice, as the state records it."""
+        return " ".join([self.mode.value, *sorted(self.types)])
+
+    def wants(self, artifact_type: str) -> bool:
+        """Return True if referrers of this type are wanted."""
+        globs = self.types or (SIGNATURE_TYPES if self.mode is ReferrerMode.SIGNATURES else ("*",))
+        return not self.is_none and _matches(artifact_type, globs)
+
+
+def is_leaf(artifact_type: str) -> bool:
+    """Return True if referrers of this type have no referrers themselves."""
+    return _matches(artifact_type, _LEAVES)
+
+
+def artifact_type_of(node: Manifest | Index) -> str:
+    """Return the type of an artifact: its own, or that of the config of a manifest (image-spec, manifest.md)."""
+    own = _document(node).get("artifactType")
+    if isinstance(own, str) and own:
+        return own[:255]
+
+    return node.config.media_type if isinstance(node, Manifest) else mediatype.OCI_INDEX
+
+
+def annotations_of(node: Manifest | Index) -> Mapping[str, str]:
+    """Return the annotations of a manifest."""
+    found = _document(node).get("annotations")
+    return {key: text for key, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
+
+
+def _document(node: Manifest | Index) -> dict[str, object]:
+    try:
+        return parse_object(node.raw, limit=len(node.raw))
+    except InvalidDocument:
+        return {}
+
+
+def _matches(text: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(text.lower(), glob.lower()) for glob in globs)

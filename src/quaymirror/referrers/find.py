@@ -1,0 +1,268 @@
+"""The search for the referrers of an image: by digest tags, the referrers API, and lists under fallback tags."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import field
+from functools import partial
+
+import anyio
+
+from ..catalog.base import Catalog
+from ..errors import Failure, QuaymirrorError, Scope, UnsupportedContent
+from ..oci import Descriptor, Digest, Repository, manifest
+from ..oci.digest_tags import digest_tags, fallback_tag
+from ..oci.manifest import Index, Manifest, Opaque
+from ..registry.puller import Puller
+from ..tasks import run_all
+from ..values import dataclass
+from .choice import ReferrerChoice, artifact_type_of, is_leaf
+
+# Far above any real image, far below harmful numbers.
+MAX_DEPTH = 4
+MAX_COUNT = 1_000
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+
+ReadStored = Callable[[Digest], Awaitable[bytes | None]]
+"""Returns the verified content of a manifest that is at the target already, None if it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest that belongs to `subject`; `tag` is the digest tag that leads to it, "" for none."""
+
+    subject: Digest
+    node: Manifest | Index
+    artifact_type: str
+    tag: str = ""
+
+
+@dataclass(slots=True)
+class Found:
+    """The wanted referrers of an image, and the failures.
+
+    All digest tags of the subjects in `tagged` were looked up, and all other referrers of those in `listed`.
+    """
+
+    referrers: list[Referrer] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    tagged: set[Digest] = field(default_factory=set)
+    listed: set[Digest] = field(default_factory=set)
+
+
+class ReferrerFinder:
+    """Finds referrers at one source. The digest tags of a repository are listed once, for all of its images."""
+
+    def __init__(self, source: Puller, catalog: Catalog, choice: ReferrerChoice) -> None:
+        self.choice = choice
+        self._source = source
+        self._catalog = catalog
+        self._tags: dict[Repository, Mapping[str, Digest | None] | None] = {}
+        self._locks: dict[Repository, anyio.Lock] = {}
+
+    async def find(
+        self,
+        repository: Repository,
+        subjects: Sequence[Digest],
+        *,
+        read_stored: ReadStored | None = None,
+        tags_only: bool = False,
+    ) -> Found:
+        """Return the wanted referrers of `subjects`, which are the manifests of one image, and the referrers of those.
+
+        With `tags_only`, the referrers API is not asked. Manifests come from the target, by `read_stored`, if it has
+        them. The failure of one referrer, or of one list, is no error.
+
+        :raises QuaymirrorError: if the run can't go on.
+        """
+        search = _Search(self, repository, read_stored, tags_only)
+        await search.run(subjects)
+        return search.found
+
+    async def list(self, repository: Repository, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """Return the descriptors that the referrers API has; see `Puller.referrers`."""
+        return await self._source.referrers(repository, subject)
+
+    async def manifest(
+        self, repository: Repository, digest: Digest, read_stored: ReadStored | None
+    ) -> Manifest | Index:
+        """Return a manifest, from the target if it has it.
+
+        :raises UnsupportedContent: if it is no manifest or index.
+        :raises QuaymirrorError: if it can't be fetched.
+        """
+        content = None if read_stored is None else await read_stored(digest)
+        if content is not None:
+            return manifest.parse_stored(content, digest)
+
+        node = await self._source.manifest(repository, digest)
+        if isinstance(node, Opaque):
+            raise UnsupportedContent(f"{repository}@{digest} is not a manifest")
+
+        return node
+
+    async def tagged(self, repository: Repository, subject: Digest) -> dict[str, Digest]:
+        """Return the digest tags of `subject` that `repository` has, with their digests.
+
+        Its fallback tag is among them if the tags can be listed.
+
+        :raises QuaymirrorError: if they can't be looked up.
+        """
+        wanted, known = digest_tags(subject), await self._listed_tags(repository)
+        if known is not None:
+            wanted = (*wanted, fallback_tag(subject))
+
+        found: dict[str, Digest] = {}
+
+        async def look(tag: str) -> None:
+            digest = None if known is None else known[tag]
+            if digest is None:
+                answer = await self._catalog.tag(repository, tag)
+                digest = None if answer.tag is None else answer.tag.digest
+
+            if digest is not None:
+                found[tag] = digest
+
+        await run_all(partial(look, tag) for tag in wanted if known is None or tag in known)
+        return found
+
+    async def fallback(self, repository: Repository, subject: Digest) -> Digest | None:
+        """Return the digest of the fallback tag of `subject`, None if it does not exist.
+
+        :raises QuaymirrorError: if it can't be looked up.
+        """
+        if await self._listed_tags(repository) is not None:
+            return None  # it would have been found
+
+        answer = await self._catalog.tag(repository, fallback_tag(subject))
+        return None if answer.tag is None else answer.tag.digest
+
+    async def _listed_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        async with self._locks.setdefault(repository, anyio.Lock()):
+            if repository not in self._tags:
+                self._tags[repository] = await self._catalog.digest_tags(repository)
+
+            return self._tags[repository]
+
+
+@dataclass(slots=True)
+class _Search:
+    finder: ReferrerFinder
+    repository: Repository
+    read_stored: ReadStored | None
+    tags_only: bool
+    found: Found = field(default_factory=Found)
+    _seen: set[tuple[Digest, Digest, str]] = field(default_factory=set)
+    _asked: set[Digest] = field(default_factory=set)
+    _bytes: int = 0
+    _is_full: bool = False
+
+    async def run(self, subjects: Sequence[Digest]) -> None:
+        for _ in range(MAX_DEPTH):
+            subjects = [subject for subject in dict.fromkeys(subjects) if subject not in self._asked]
+            self._asked.update(subjects)
+            known = len(self.found.referrers)
+            await run_all(partial(self._ask, subject) for subject in subjects)
+            new = self.found.referrers[known:]
+            subjects = [each.node.descriptor.digest for each in new if not is_leaf(each.artifact_type)]
+
+    async def _ask(self, subject: Digest) -> None:
+        """Find the referrers of one manifest."""
+        tags: dict[str, Digest] = {}
+        with _Collecting(self.found) as collecting:
+            tags = await self.finder.tagged(self.repository, subject)
+
+        is_tagged = collecting.succeeded
+        fallback = tags.pop(fallback_tag(subject), None)
+        is_listed = await self._list(subject, fallback) if is_tagged else False
+        for tag, digest in sorted(tags.items()):
+            is_tagged &= await self._add(subject, digest, tag=tag)
+
+        if is_tagged:
+            self.found.tagged.add(subject)
+
+        if is_listed:
+            self.found.listed.add(subject)
+
+    async def _list(self, subject: Digest, fallback: Digest | None) -> bool:
+        """Add the referrers that the API and the fallback tag list; return True if nothing is missing."""
+        entries: dict[Digest, Descriptor] = {}
+        is_complete = not self.tags_only
+        with _Collecting(self.found) as collecting:
+            listed = None if self.tags_only else await self.finder.list(self.repository, subject)
+            if listed is None and fallback is None and not self.tags_only:
+                fallback = await self.finder.fallback(self.repository, subject)
+
+            # The registry knows the types of its manifests; lists that clients wrote may lack them.
+            entries = {
+                entry.digest: entry
+                for entry in listed or ()
+                if entry.artifact_type is None or self.finder.choice.wants(entry.artifact_type)
+            }
+            if fallback is not None:
+                entries = {entry.digest: entry for entry in await self._fallback(fallback)} | entries
+
+        is_complete &= collecting.succeeded
+        chosen = list(entries)[:MAX_COUNT]
+        if len(chosen) < len(entries):
+            self._fail(f"{len(entries):,} referrers of {subject}; the limit is {MAX_COUNT:,}: use --artifact-type")
+            is_complete = False
+
+        results: list[bool] = []
+
+        async def add(digest: Digest) -> None:
+            results.append(await self._add(subject, digest))
+
+        await run_all(partial(add, digest) for digest in chosen)
+        return is_complete and all(results)
+
+    async def _fallback(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """Return the entries of the list under a fallback tag; that tag may also be an image's own."""
+        node = await self.finder.manifest(self.repository, digest, self.read_stored)
+        return tuple(entry for entry in node.manifests if entry.is_manifest) if isinstance(node, Index) else ()
+
+    async def _add(self, subject: Digest, digest: Digest, *, tag: str = "") -> bool:
+        """Add one referrer if it is one, and wanted; return False if it can't be read."""
+        key = (subject, digest, tag)
+        if key in self._seen:
+            return True
+
+        self._seen.add(key)
+        with _Collecting(self.found) as collecting:
+            node = await self.finder.manifest(self.repository, digest, self.read_stored)
+            kind = artifact_type_of(node)
+            refers = node.subject is not None and node.subject.digest == subject
+            if tag or (refers and self.finder.choice.wants(kind)):
+                self._bytes += len(node.raw)
+                self._keep(Referrer(subject, node, kind, tag))
+
+        return collecting.succeeded and not self._is_full
+
+    def _keep(self, referrer: Referrer) -> None:
+        if self._bytes <= MAX_MANIFEST_BYTES and len(self.found.referrers) < MAX_COUNT:
+            self.found.referrers.append(referrer)
+        elif not self._is_full:
+            self._is_full = True
+            self._fail(f"more than {MAX_COUNT:,} referrers, or {MAX_MANIFEST_BYTES:,} bytes of their manifests")
+
+    def _fail(self, message: str) -> None:
+        self.found.failures.append(Failure.of(UnsupportedContent(f"{self.repository}: {message}")))
+
+
+class _Collecting:
+    """Collects a failure, unless it ends the run."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self.succeeded = True
+
+    def __enter__(self) -> _Collecting:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, QuaymirrorError) or error.scope is Scope.RUN:
+            return False
+
+        self.succeeded = False
+        self._found.failures.append(Failure.of(error))
+        return True

@@ -1,0 +1,144 @@
+"""The referrers API of a registry (OCI distribution-spec 1.1, "Listing Referrers").
+
+Registries without it answer in many ways: 404 with a page, 405, a redirect to a page, or 200 with one. A 404 or 400
+with an error of the specification is about the repository or the digest, and says nothing about the API.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import InvalidName, NotFound, ServiceError, Unavailable, UnsafeRedirect, UnsupportedContent
+from ..http.client import Client
+from ..http.exchange import Request, Response
+from ..http.origin import Origin, checked_url, joined, request_target
+from ..oci import Descriptor, Digest, Repository, mediatype
+from ..oci.descriptor import MEANINGFUL
+from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass
+
+MAX_REFERRERS = 10_000
+"""The most referrers of one manifest that are read."""
+_MAX_ANSWER = 8 * 1024 * 1024
+_MAX_PAGES = 1_000
+_LINK = re.compile(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
+_UNKNOWN = frozenset({"MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "TAG_EXPIRED"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    entries: tuple[Descriptor, ...]
+    next: str = ""
+
+
+class _NoAPI(ServiceError):
+    """The answer is not one of the referrers API."""
+
+
+class ReferrersAPI:
+    """The referrers API of the registry that `client` requests from; it is asked once if it exists."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._is_missing = False
+
+    async def list(self, repository: Repository, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """Return the descriptors of the referrers of `subject`, each once; None if the registry has no such API.
+
+        :raises Unavailable: if the list has no end, or leads elsewhere.
+        :raises QuaymirrorError: if the registry gives no usable answer.
+        """
+        if self._is_missing:
+            return None
+
+        found: dict[Digest, Descriptor] = {}
+        target, seen = f"/v2/{repository.name}/referrers/{subject}", set[str]()
+        while target:
+            seen.add(target)
+            try:
+                page = await self._get(repository, target)
+            except (_NoAPI, UnsafeRedirect):
+                self._is_missing = not found
+                if found:
+                    raise
+
+                return None
+
+            found |= {entry.digest: entry for entry in page.entries}
+            target = page.next
+            if target in seen or len(seen) >= _MAX_PAGES or len(found) > MAX_REFERRERS:
+                raise Unavailable(f"{repository}@{subject}: the list of its referrers does not end")
+
+        return tuple(found.values())
+
+    async def _get(self, repository: Repository, target: str) -> _Page:
+        request = Request(
+            target,
+            kind="manifests",
+            headers={"Accept": mediatype.OCI_INDEX},
+            scope=f"repository:{repository.name}:pull",
+            name=f"{self._client.origin.netloc}/v2/{repository.name}/referrers",
+            accept_any_404=True,
+        )
+        try:
+            return await self._client.fetch(request, limit=_MAX_ANSWER, parse=self._parse)
+        except NotFound as error:
+            if error.codes & _UNKNOWN:
+                return _Page(())
+
+            raise _NoAPI(error.message, status=error.status) from None
+        except ServiceError as error:
+            if error.status == 400 and error.codes & _UNKNOWN:
+                return _Page(())  # Quay, for a digest that it does not have
+
+            if error.status in (400, 405, 406, 501):
+                raise _NoAPI(error.message, status=error.status) from None
+
+            raise
+
+    def _parse(self, response: Response, body: bytes) -> _Page:
+        if mediatype.essence(response.headers.get("Content-Type")) != mediatype.OCI_INDEX:
+            raise _NoAPI(f"{response.name}: the answer is not an index of referrers", status=response.status)
+
+        return _Page(parse_list(body, response.name), self._next(response))
+
+    def _next(self, response: Response) -> str:
+        found = _LINK.search(", ".join(response.all_headers("Link")))
+        if found is None:
+            return ""
+
+        try:
+            url = joined(response.url, checked_url(found[1]))
+            there = Origin.of(url)
+        except ValueError as error:
+            raise Unavailable(f"{response.name}: the link to the next page is {error}") from None
+
+        if there.host != self._client.origin.host:
+            raise Unavailable(f"{response.name}: the next page is at another host, {there.netloc}: not followed")
+
+        return request_target(url)
+
+
+def parse_list(body: bytes, name: str) -> tuple[Descriptor, ...]:
+    """Return the descriptors of a list of referrers that `name` sent, without the malformed ones.
+
+    :raises Unavailable: if it is not a list.
+    """
+    try:
+        entries = parse_object(body, limit=_MAX_ANSWER, unique=MEANINGFUL).get("manifests")
+    except InvalidDocument as error:
+        raise Unavailable(f"{name}: the list of referrers {error}") from None
+
+    if not isinstance(entries, list | None):
+        raise Unavailable(f"{name}: the list of referrers is malformed")
+
+    return tuple(entry for each in entries or () if (entry := _descriptor(each)) is not None)
+
+
+def _descriptor(entry: object) -> Descriptor | None:
+    try:
+        found = Descriptor.parse(entry, where="a referrer")
+    except (UnsupportedContent, InvalidName):
+        return None
+
+    return found if found.is_manifest else None

@@ -1,0 +1,182 @@
+"""The tables of referrers: which manifests refer to which, and when the source was asked for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..oci import Descriptor, Digest
+from .database import Connection, Row
+from .records import Attachment, ImageRecord, ReferrerCheck, ReferrerList, ReferrerRecord
+from .snapshot_tables import SnapshotTables
+
+_ROWS = """
+    SELECT subject.digest AS subject, referrer.repository, referrer.tag, referrer.artifact_type, referrer.annotations,
+        referrer.found, referrer.missing, version.id AS version, version.registry, version.root, version.media_type,
+        version.size
+    FROM referrer JOIN blob AS subject ON subject.id = referrer.subject JOIN version ON version.id = referrer.version
+"""
+# The referrers of the images that readers see, and the referrers of those.
+_VISIBLE = """
+    WITH RECURSIVE visible(version) AS (
+        {roots}
+        UNION SELECT referrer.version FROM visible JOIN content USING (version)
+            JOIN referrer ON referrer.subject = content.blob
+    )
+"""
+_OF_VISIBLE = """
+    WHERE referrer.subject IN (SELECT blob FROM visible JOIN content USING (version))
+    ORDER BY version.root, tag, referrer.repository
+"""
+_ROOTS = "SELECT version FROM image"
+_MEMBERS = "SELECT version FROM member WHERE since <= {number} AND until > {number}"
+
+
+class ReferrerTables(SnapshotTables):
+    """Referrers; see `Database`."""
+
+    def referrers(self, subject: Digest) -> list[ReferrerRecord]:
+        """Return the referrers of `subject`, without their contents, sorted by digest and tag."""
+        rows = self._query(f"{_ROWS} WHERE subject.digest = ? ORDER BY version.root, tag", str(subject))
+        return [self._referrer(row) for row in rows]
+
+    def visible_referrers(self) -> list[ReferrerRecord]:
+        """Return the referrers of the images that readers see, without their contents, sorted by digest and tag."""
+        number = self.published()
+        roots = _ROOTS if number is None else _MEMBERS.format(number=int(number))
+        query = f"{_VISIBLE.format(roots=roots)} {_ROWS} {_OF_VISIBLE}"
+        return [self._referrer(row) for row in self._query(query)]
+
+    def referrer_contents(self, record: ReferrerRecord) -> list[Descriptor]:
+        """Return everything that a referrer needs, itself included."""
+        query = """
+            SELECT DISTINCT blob.* FROM version JOIN content ON content.version = version.id
+                JOIN blob ON blob.id = content.blob JOIN referrer ON referrer.version = version.id
+            WHERE version.root = ?
+        """
+        rows = self._query(query, str(record.root.digest))
+        return [Descriptor(row["media_type"], self.digest(row["digest"]), row["size"]) for row in rows]
+
+    def referrer_checks(self) -> dict[tuple[str, str, str], ReferrerCheck]:
+        """Return when sources were asked for referrers, by registry, repository and digest."""
+        rows = self._query("SELECT * FROM referrer_check")
+        return {
+            (row["registry"], row["repository"], row["subject"]): ReferrerCheck(
+                row["checked"], row["stamp"], row["choice"]
+            )
+            for row in rows
+        }
+
+    def insert_attachment(self, connection: Connection, attachment: Attachment) -> None:
+        """Record the referrers of one image, within a transaction.
+
+        Those that the source was asked for and lacks are recorded as missing, and images that are digest tags become
+        referrers.
+        """
+        now = attachment.moment
+        # All before the first row: one may be the subject of another.
+        versions = [self.add_version(_version(record)) for record in attachment.referrers]
+        for record, version in zip(attachment.referrers, versions, strict=True):
+            connection.execute(
+                "INSERT INTO referrer (subject, version, repository, tag, artifact_type, annotations, found)"
+                " SELECT id, ?, ?, ?, ?, ?, ? FROM blob WHERE digest = ?"
+                " ON CONFLICT (subject, version, repository, tag) DO UPDATE SET missing = NULL",
+                (
+                    version,
+                    record.repository,
+                    record.tag,
+                    record.artifact_type,
+                    json.dumps(dict(record.annotations), sort_keys=True),
+                    now,
+                    str(record.subject),
+                ),
+            )
+            if record.tag:
+                connection.execute(
+                    "DELETE FROM referrer WHERE repository = ? AND tag = ? AND version != ?",
+                    (record.repository, record.tag, version),
+                )
+                name = f"{record.repository}:{record.tag}"
+                connection.execute("INSERT INTO name (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+                connection.execute("DELETE FROM image WHERE name = ?", (name,))
+                connection.execute("DELETE FROM gone WHERE name = ?", (name,))
+
+        present = {(one.subject, one.root.digest, one.tag) for one in attachment.referrers}
+        for subject in attachment.tagged | attachment.listed:
+            for record in self.referrers(subject):
+                is_asked = subject in (attachment.tagged if record.tag else attachment.listed)
+                is_same = record.repository == attachment.repository
+                is_present = (record.subject, record.root.digest, record.tag) in present
+                if is_asked and is_same and not is_present and record.missing is None:
+                    self._set_missing(connection, record, now)
+
+        for (registry, repository, digest), check in attachment.checks.items():
+            connection.execute(
+                "INSERT OR REPLACE INTO referrer_check (registry, repository, subject, checked, stamp, choice)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (registry, repository, digest, check.checked, check.stamp, check.choice),
+            )
+
+    def drop_missing_referrers(self, seconds: float, now: float) -> list[ReferrerRecord]:
+        """Delete the referrers that the source has lacked for at least `seconds`, and return them."""
+        rows = self._query(f"{_ROWS} WHERE missing IS NOT NULL AND missing <= ?", now - seconds)
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM referrer WHERE missing IS NOT NULL AND missing <= ?", (now - seconds,))
+
+        return [self._referrer(row) for row in rows]
+
+    def _set_missing(self, connection: Connection, record: ReferrerRecord, now: float) -> None:
+        connection.execute(
+            "UPDATE referrer SET missing = ?1 WHERE repository = ?2 AND tag = ?3"
+            " AND subject = (SELECT id FROM blob WHERE digest = ?4)"
+            " AND version IN (SELECT id FROM version WHERE root = ?5)",
+            (now, record.repository, record.tag, str(record.subject), str(record.root.digest)),
+        )
+
+    def _referrer(self, row: Row) -> ReferrerRecord:
+        return ReferrerRecord(
+            subject=self.digest(row["subject"]),
+            root=Descriptor(row["media_type"], self.digest(row["root"]), row["size"]),
+            registry=row["registry"],
+            repository=row["repository"],
+            tag=row["tag"],
+            artifact_type=row["artifact_type"],
+            annotations=json.loads(row["annotations"]),
+            found=row["found"],
+            missing=row["missing"],
+        )
+
+
+def _version(record: ReferrerRecord) -> ImageRecord:
+    """Return a referrer as something that has contents."""
+    return ImageRecord("", record.registry, record.root.digest, record.root, record.contents, mirrored=time.time())
+
+
+def lists_of(records: Iterable[ReferrerRecord]) -> list[ReferrerList]:
+    """Return the list of referrers of each subject, with the bytes of its index: the same set has the same digest.
+
+    Digest tags are no part of it.
+    """
+    entries: dict[Digest, dict[Digest, Mapping[str, Any]]] = {}
+    for record in records:
+        if not record.tag:
+            entries.setdefault(record.subject, {})[record.root.digest] = _entry(record)
+
+    return [
+        ReferrerList.of(subject, [by_digest[digest] for digest in sorted(by_digest)])
+        for subject, by_digest in sorted(entries.items())
+    ]
+
+
+def _entry(record: ReferrerRecord) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "mediaType": record.root.media_type,
+        "digest": str(record.root.digest),
+        "size": record.root.size,
+    }
+    if record.artifact_type:
+        entry["artifactType"] = record.artifact_type
+
+    return {**entry, "annotations": dict(record.annotations)} if record.annotations else entry

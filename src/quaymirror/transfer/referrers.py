@@ -1,0 +1,155 @@
+"""The transfer of the referrers of images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import field, replace
+from functools import partial
+
+from ..catalog.base import PinnedImage
+from ..errors import Failure, Phase, QuaymirrorError, Scope
+from ..oci import Descriptor, Digest, Reference
+from ..oci.manifest import Index, Manifest, Node, Opaque
+from ..referrers.choice import annotations_of
+from ..referrers.find import Found, Referrer, ReferrerFinder
+from ..referrers.rotation import Due, Key, Listed, Rotation
+from ..store.records import Attachment, ReferrerRecord
+from ..values import dataclass
+from .image import BroughtReferrers, ImageTransfer, TransferContext
+from .slots import ImageSlot
+from .target import ReferrerTarget
+
+
+class Referrers:
+    """Brings the referrers of images from one source to the target; see `ReferrerTransfers`."""
+
+    def __init__(
+        self, finder: ReferrerFinder, rotation: Rotation, target: ReferrerTarget, context: TransferContext
+    ) -> None:
+        self._finder = finder
+        self._rotation = rotation
+        self._target = target
+        # A referrer is taken whole: platforms are those of images.
+        self._context = replace(context, platforms=())
+
+    async def bring_to_new(
+        self, image: PinnedImage, named: Reference, manifests: Sequence[Node]
+    ) -> BroughtReferrers | None:
+        """Bring the referrers of an image whose commit follows."""
+        subjects = [node.descriptor.digest for node in reversed(manifests) if not isinstance(node, Opaque)]
+        return await self._bring(image, named, subjects, Due.ALL)
+
+    async def bring_to_stored(self, image: PinnedImage, named: Reference) -> BroughtReferrers | None:
+        """Bring the referrers of a stored image if it is their turn, and record them."""
+        key, listed = _key(image), _listed(image)
+        if self._rotation.is_unknown(key) and image.listed is not None:
+            self._rotation.spread(key, listed)
+            return None
+
+        due = self._rotation.due(key, listed, is_new=False)
+        if due is Due.NOTHING:
+            return None
+
+        brought = await self._bring(image, named, await self._target.stored_subjects(named), due)
+        await self._target.attach(brought.attachment)
+        return brought
+
+    async def _bring(
+        self, image: PinnedImage, named: Reference, subjects: Sequence[Digest], due: Due
+    ) -> BroughtReferrers:
+        found = await self._finder.find(
+            image.reference.repository,
+            subjects,
+            read_stored=self._context.target.read_manifest,
+            tags_only=due is Due.TAGS,
+        )
+        order = sorted(found.referrers, key=_place)
+        transfers = _Transfers(self._context, self._target, image, named, found)
+        for referrer in order:
+            await transfers.bring(referrer)
+
+        key, listed = _key(image), _listed(image)
+        check = self._rotation.checked(key, listed, due, succeeded=not found.failures)
+        attachment = Attachment(
+            repository=named.repository.name,
+            moment=listed.at,
+            referrers=tuple(transfers.records),
+            tagged=frozenset(found.tagged),
+            listed=frozenset(found.listed),
+            checks={key: check},
+        )
+        return BroughtReferrers(attachment, tuple(found.failures), transfers.fetched_bytes)
+
+
+@dataclass(slots=True)
+class _Transfers:
+    """The transfers of the referrers of one image, one after the other: they are small, and depend on each other."""
+
+    context: TransferContext
+    target: ReferrerTarget
+    image: PinnedImage
+    named: Reference
+    found: Found
+    records: list[ReferrerRecord] = field(default_factory=list)
+    fetched_bytes: int = 0
+
+    async def bring(self, referrer: Referrer) -> None:
+        """Bring one referrer; its failure is one of the image's referrers."""
+        node = referrer.node
+        pinned = Reference(self.image.reference.repository, None, node.descriptor.digest)
+        try:
+            async with ImageSlot(self.context.slots) as slot:
+                transfer = ImageTransfer(PinnedImage(pinned, source=self.image.source), self.context, slot)
+                transfer.known = node
+                plan = await transfer.bring(self.named)
+                await self._put(referrer)
+        except QuaymirrorError as error:
+            if error.scope is Scope.RUN:
+                raise
+
+            failure = Failure.of(error.replace(f"{referrer.artifact_type}: {error.message}"), phase=Phase.FETCH)
+            self.found.failures.append(failure)
+            self.found.tagged.discard(referrer.subject)
+            self.found.listed.discard(referrer.subject)
+            return
+
+        self.fetched_bytes += transfer.fetched_bytes
+        self.records.append(_record(referrer, node, self.image, self.named, plan.contents))
+
+    async def _put(self, referrer: Referrer) -> None:
+        node, target, tag = referrer.node, self.target, referrer.tag
+        put = partial(target.put_referrer, self.named, referrer.subject, node.descriptor, node.raw, tag=tag)
+        failure = await self.context.flights.run(target.referrer_key(self.named, node.descriptor, tag), put)
+        if failure is not None:
+            raise failure.error()
+
+
+def _record(
+    referrer: Referrer, node: Manifest | Index, image: PinnedImage, named: Reference, contents: tuple[Descriptor, ...]
+) -> ReferrerRecord:
+    return ReferrerRecord(
+        subject=referrer.subject,
+        root=node.descriptor,
+        registry=image.reference.repository.registry,
+        repository=named.repository.name,
+        tag=referrer.tag,
+        artifact_type=referrer.artifact_type,
+        annotations=annotations_of(node),
+        contents=contents,
+    )
+
+
+def _place(referrer: Referrer) -> tuple[bool, Digest, str, Digest]:
+    """Return the place in the order of transfers: digest tags come after all others."""
+    return bool(referrer.tag), referrer.subject, referrer.tag, referrer.node.descriptor.digest
+
+
+def _key(image: PinnedImage) -> Key:
+    return image.reference.repository.registry, image.reference.repository.name, str(image.digest)
+
+
+def _listed(image: PinnedImage) -> Listed:
+    listed = image.listed
+    at = time.time() if image.listed_at is None else float(image.listed_at)
+    return Listed(at=at) if listed is None else Listed(listed.stamp, listed.updated, at)

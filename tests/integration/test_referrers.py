@@ -1,0 +1,233 @@
+"""Referrers of images: found, mirrored with them, kept as long as they, and tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from signed import BUNDLE, NOTARY, SPDX, TAG, digest_tag, fallback_list, signature, signed_organization, small
+from spec_reader import Layout
+
+import quaymirror
+from quaymirror import Options, ReferrerMode, Selection
+from quaymirror.run.report import Report
+from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Registry, make_artifact, make_index
+from quaymirror.testing import Status as Answer
+
+EVERYTHING = Selection("kolla", "*", TAG)
+HOUR, DAY = 3600.0, 86_400.0
+
+
+@dataclass
+class Clock:
+    """The server's clock, advanced by the test."""
+
+    now: float = 1_790_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def night(server: QuayServer, mirror: Path, selection: Selection = EVERYTHING, **options: Any) -> Report:
+    """Run once, after clearing the recorded requests."""
+    server.reset_records()
+    return await quaymirror.sync(selection, mirror, Options.of(server=server.url, **options))
+
+
+def asked(server: QuayServer) -> list[str]:
+    """Return the requested paths."""
+    return [record.path for record in server.requests]
+
+
+async def test_a_mirror_has_exactly_the_referrers_that_the_source_has(tmp_path: Path) -> None:
+    signed = signed_organization(20)
+    async with QuayServer(signed.registry) as server:
+        report = await night(server, tmp_path / "all", referrers=ReferrerMode.ALL)
+        assert report.exit_code == 0
+        layout = Layout(tmp_path / "all")
+        assert layout.listed() == signed.listed
+        assert layout.tagged() == signed.tagged
+        assert {name for name in layout.names if "sha256-" not in name} == set(signed.images)
+        assert report.progress.referrers == len(signed.listed) + len(signed.tagged)
+
+        await night(server, tmp_path / "signatures")
+        layout = Layout(tmp_path / "signatures")
+        assert (layout.listed(), layout.tagged()) == (signed.signatures, signed.tagged)
+
+        await night(server, tmp_path / "none", Selection("kolla", "*", "*"), referrers=ReferrerMode.NONE)
+        layout = Layout(tmp_path / "none")
+        assert not layout.listed() | layout.tagged()
+
+
+def cheap_organization(count: int, clock: Clock) -> Registry:
+    """Return `count` repositories, each with the same small image, which is signed by tag and by a bundle."""
+    registry = Registry(now=clock)
+    kolla = registry.organization("kolla")
+    image = small("same")
+    bundle = make_artifact(BUNDLE, b"bundle", subject=image)
+    for number in range(count):
+        repository = kolla.repository(f"image-{number:04}")
+        repository.push(TAG, image)
+        repository.push(digest_tag(image, ".sig"), signature(image))
+        repository.attach(bundle)
+
+    clock.advance(HOUR)
+    return registry
+
+
+async def test_an_unchanged_night_costs_the_listing_and_its_share_of_the_rotation(tmp_path: Path) -> None:
+    clock = Clock()
+    async with QuayServer(cheap_organization(110, clock)) as server:
+        assert (await night(server, tmp_path)).progress.referrers == 220
+        counts = []
+        for _ in range(7):
+            clock.advance(DAY)
+            assert (await night(server, tmp_path)).exit_code == 0
+            counts.append(len(asked(server)))
+
+    # Two pages of the listing; after a week every image is looked at again.
+    assert counts[:6] == [2] * 6
+    assert counts[6] > 220
+
+
+async def test_images_of_an_earlier_release_are_looked_at_over_a_week(tmp_path: Path) -> None:
+    clock = Clock()
+    async with QuayServer(cheap_organization(70, clock)) as server:
+        await night(server, tmp_path, referrers=ReferrerMode.NONE, full_check_every=30 * DAY)
+        found, requests = [], []
+        for _ in range(8):
+            report = await night(server, tmp_path, full_check_every=30 * DAY)
+            assert report.exit_code == 0
+            found.append(report.progress.referrers)
+            requests.append(len(asked(server)))
+            clock.advance(DAY)
+
+    assert found[0] == 0
+    assert requests[0] == 1
+    assert sum(found) == 140
+    assert max(found) < 60
+    assert len(Layout(tmp_path).tagged()) == 70
+
+
+async def test_a_signature_by_tag_is_seen_the_next_night_and_one_by_digest_within_the_rotation(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(now=clock)
+    repository = registry.organization("kolla").repository("nova")
+    image = small("nova")
+    repository.push(TAG, image)
+    clock.advance(HOUR)
+    async with QuayServer(registry) as server:
+        await night(server, tmp_path)
+        clock.advance(DAY)
+        repository.push(digest_tag(image, ".sig"), signature(image, "first"))
+        repository.attach(make_artifact(NOTARY, b"untagged", subject=image))
+        clock.advance(HOUR)
+        assert (await night(server, tmp_path)).progress.referrers == 1
+        assert not [path for path in asked(server) if "/referrers/" in path]
+        repository.push(digest_tag(image, ".sig"), signature(image, "second"))
+        clock.advance(HOUR)
+        assert (await night(server, tmp_path)).progress.referrers == 1
+        assert Layout(tmp_path).names[f"kolla/nova:{digest_tag(image, '.sig')}"] == signature(image, "second").digest
+        clock.advance(7 * DAY)
+        assert (await night(server, tmp_path)).progress.referrers == 2
+        assert len(Layout(tmp_path).listed()) == 1
+
+
+async def test_a_referrer_that_fails_leaves_its_image_mirrored_and_is_tried_again(tmp_path: Path) -> None:
+    signed = signed_organization(4)
+    async with QuayServer(signed.registry) as server:
+        bundle = next(digest for subject, digest in signed.signatures)
+        server.faults.append(Fault(f"manifests/{bundle}", Answer(404)))
+        report = await night(server, tmp_path, retries=0)
+        assert report.exit_code == 3
+        assert report.progress.referrer_failures == 1
+        assert not report.progress.failed
+        assert set(signed.images) <= set(Layout(tmp_path).names)
+        errors = [
+            outcome["referrer_errors"] for outcome in report.to_json()["outcomes"] if "referrer_errors" in outcome
+        ]
+        assert len(errors) == 1
+
+        server.faults.clear()
+        report = await night(server, tmp_path)
+        assert report.exit_code == 0
+        assert Layout(tmp_path).listed() == signed.signatures
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Answer(404, {"Content-Type": "text/plain"}, b"404 page not found\n"),
+        Answer(405),
+        Answer(303, {"Location": "http://127.0.0.1:9/404.html"}),
+        Answer(200, {"Content-Type": "text/html"}, b"<html>hello</html>"),
+        Answer(404),
+    ],
+    ids=["404", "405", "303", "a page", "an empty 404"],
+)
+async def test_without_the_api_the_fallback_tag_lists_referrers(tmp_path: Path, shape: Answer) -> None:
+    registry = Registry()
+    repository = registry.organization("kolla").repository("nova")
+    image = small("nova")
+    bundle = make_artifact(BUNDLE, b"bundle", subject=image)
+    other = make_artifact(BUNDLE, b"of another", subject=small("another"))
+    repository.push(TAG, image)
+    for each in (bundle, other):
+        repository.attach(each)
+
+    repository.push(digest_tag(image), fallback_list(bundle, other))
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault("/referrers/", shape))
+        report = await night(server, tmp_path, retries=0)
+        assert (report.exit_code, report.progress.referrers) == (0, 1)
+        assert Layout(tmp_path).listed() == {(image.digest, bundle.digest)}
+        assert len([path for path in asked(server) if "/referrers/" in path]) == 1
+
+
+async def test_the_tag_of_an_index_of_its_own_is_no_list_of_referrers(tmp_path: Path) -> None:
+    registry = Registry()
+    repository = registry.organization("kolla").repository("nova")
+    index = make_index([(small("amd64"), "linux/amd64"), (small("arm64"), "linux/arm64")])
+    repository.push(TAG, index)
+    repository.push(digest_tag(index), index)
+    async with QuayServer(registry) as server:
+        server.faults.append(Fault("/referrers/", Answer(405)))
+        report = await night(server, tmp_path, referrers=ReferrerMode.ALL)
+        assert (report.exit_code, report.progress.referrers) == (0, 0)
+
+
+async def test_pages_of_referrers_are_all_read(tmp_path: Path) -> None:
+    signed = signed_organization(1)
+    repository = signed.registry.organization("kolla").repository("image-000")
+    image = signed.images[f"kolla/image-000:{TAG}"]
+    for number in range(30):
+        signed.attach(repository, make_artifact(BUNDLE, b"%d" % number, subject=image), is_signature=True)
+
+    async with QuayServer(signed.registry, referrers_page=7) as server:
+        assert (await night(server, tmp_path)).exit_code == 0
+        assert Layout(tmp_path).listed() == signed.signatures
+
+
+@pytest.mark.parametrize("target", ["/v2/kolla/nova/referrers/x?next=0", "http://elsewhere.example/v2/"])
+async def test_a_list_that_leads_in_circles_or_elsewhere_fails_its_image_only(tmp_path: Path, target: str) -> None:
+    signed = signed_organization(1)
+    async with QuayServer(signed.registry) as server:
+        server.faults.append(Fault("/referrers/", ExtraHeaders({"Link": f'<{target}>; rel="next"'})))
+        report = await night(server, tmp_path, retries=0)
+        assert report.exit_code == 3
+        assert set(signed.images) <= set(Layout(tmp_path).names)
+
+
+async def test_types_can_be_chosen(tmp_path: Path) -> None:
+    signed = signed_organization(5)
+    async with QuayServer(signed.registry) as server:
+        await night(server, tmp_path, artifact_types=("application/SPDX*",))
+        listed = Layout(tmp_path).listed()
+        kinds = {Layout(tmp_path).document(digest)["artifactType"] for _, digest in listed}
+        assert kinds == {SPDX}
+        assert Layout(tmp_path).tagged() == signed.tagged
