@@ -475,8 +475,18 @@ class RetentionJson(TypedDict):
     drop: list[DroppedSnapshotJson]
 
 
+class LostReferrerJson(TypedDict):
+    """A referrer that the source does not have any more, and the digest it belongs to."""
+
+    subject: str
+    digest: str
+
+
 class PruneJson(TypedDict):
-    """The plan of `prune --json`: images to untag and to keep for now, blobs to remove now and later."""
+    """The plan of `prune --json`: images to untag and to keep for now, blobs to remove now and later.
+
+    `referrers` are signatures and the like that are missing at the source, while their images are not.
+    """
 
     untag: list[GoneJson]
     waiting: list[GoneJson]
@@ -485,6 +495,7 @@ class PruneJson(TypedDict):
     partials: FilesJson
     freed_bytes: int
     kept_for_imports_bytes: int
+    referrers: list[LostReferrerJson]
     snapshots: RetentionJson
 
 

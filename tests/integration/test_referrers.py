@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from signed import BUNDLE, NOTARY, SPDX, TAG, digest_tag, fallback_list, signature, signed_organization, small
-from spec_reader import Layout
+from peers import docker_registry, push
+from signed import BUNDLE, NOTARY, SPDX, TAG, Signed, digest_tag, fallback_list, signature, signed_organization, small
+from spec_reader import Layout, Remote
 
 import quaymirror
-from quaymirror import Options, ReferrerMode, Selection
+from quaymirror import Options, ReferrerMode, Selection, oci
+from quaymirror.events import ignore
+from quaymirror.http.origin import parse_server
+from quaymirror.registry.pull import RegistryPuller
+from quaymirror.registry.push import RegistryPusher
 from quaymirror.run.report import Report
-from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Registry, make_artifact, make_index
+from quaymirror.run.wiring import connect_target
+from quaymirror.targets.fallback_lists import FallbackLists
+from quaymirror.tasks import run_all
+from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Registry, SourceManifest, make_artifact, make_index
 from quaymirror.testing import Status as Answer
 
 EVERYTHING = Selection("kolla", "*", TAG)
@@ -231,3 +240,72 @@ async def test_types_can_be_chosen(tmp_path: Path) -> None:
         kinds = {Layout(tmp_path).document(digest)["artifactType"] for _, digest in listed}
         assert kinds == {SPDX}
         assert Layout(tmp_path).tagged() == signed.tagged
+
+
+def held(remote: Remote, signed: Signed) -> tuple[set[tuple[str, str]], set[tuple[str, str, str]]]:
+    """Return the referrers, of referrers too, and the digest tags that a registry has of the images of `signed`."""
+    listed, tagged = set(), set()
+    for name, root in signed.images.items():
+        repository = name.partition(":")[0]
+        subjects = [each.digest for each in root.walk()]
+        while subjects:
+            subject = subjects.pop()
+            found = remote.referrers(repository, subject)
+            listed |= {(subject, digest) for digest in found}
+            subjects += found
+
+        tags = {tag for tag in remote.tags(repository) if "." in tag and tag.startswith("sha256-")}
+        tagged |= {(repository, tag, remote.digest(repository, tag)) for tag in tags}
+        assert remote.digest(repository, TAG) == root.digest
+
+    return listed, tagged
+
+
+@pytest.mark.interop
+async def test_a_registry_without_the_api_gets_referrers_digest_tags_and_lists(tmp_path: Path) -> None:
+    clock = Clock()
+    signed = signed_organization(10, Registry(now=clock))
+    clock.advance(HOUR)
+    with docker_registry(tmp_path) as url:
+        target = f"registry://{url.removeprefix('http://')}?insecure=true"
+        async with QuayServer(signed.registry) as server:
+            options = Options.of(server=server.url, referrers=ReferrerMode.ALL, state=tmp_path / "state")
+            assert (await quaymirror.sync(EVERYTHING, target, options)).exit_code == 0
+            assert held(Remote(url), signed) == (signed.listed, signed.tagged)
+            server.reset_records()
+            assert (await quaymirror.sync(EVERYTHING, target, options)).progress.referrers == 0
+
+        # A mirror is pushed with them, too, into a registry that has lost its images.
+        async with QuayServer(signed.registry) as server:
+            await night(server, tmp_path / "mirror", referrers=ReferrerMode.ALL)
+
+    (tmp_path / "other").mkdir()
+    with docker_registry(tmp_path / "other") as url:
+        options = Options.of(referrers=ReferrerMode.ALL, state=tmp_path / "state")
+        source = Selection.parse_uri(f"ocidir://{tmp_path / 'mirror'}")
+        target = f"registry://{url.removeprefix('http://')}?insecure=true"
+        report = await quaymirror.sync(source, target, options)
+        assert report.exit_code == 0
+        assert set(signed.images) == {outcome.reference.name for outcome in report.outcomes}
+        assert held(Remote(url), signed) == (signed.listed, signed.tagged)
+
+
+@pytest.mark.interop
+async def test_of_eight_referrers_that_are_listed_at_a_time_none_is_lost(tmp_path: Path) -> None:
+    image = small("subject")
+    referrers = [make_artifact(BUNDLE, b"%d" % number, subject=image) for number in range(8)]
+    with docker_registry(tmp_path) as url:
+        for number, each in enumerate(referrers):
+            push(url, "kolla/nova", f"referrer-{number}", each)
+
+        async with connect_target(parse_server(url), Options(), ignore) as client:
+            lists = FallbackLists(RegistryPusher(client), RegistryPuller(client))
+            repository, subject = oci.Repository(client.origin.netloc, "kolla/nova"), oci.Digest.parse(image.digest)
+
+            async def attach(each: SourceManifest) -> None:
+                node = oci.Descriptor(each.media_type, oci.Digest.parse(each.digest), len(each.raw))
+                await lists.ensure(repository, subject, node, each.raw)
+
+            await run_all(partial(attach, each) for each in referrers)
+
+        assert Remote(url).referrers("kolla/nova", image.digest) == {each.digest for each in referrers}

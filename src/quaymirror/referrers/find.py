@@ -11,12 +11,13 @@ import anyio
 from ..catalog.base import Catalog
 from ..errors import Failure, QuaymirrorError, Scope, UnsupportedContent
 from ..oci import Descriptor, Digest, Repository, manifest
+from ..oci.artifact import artifact_type_of
 from ..oci.digest_tags import digest_tags, fallback_tag
 from ..oci.manifest import Index, Manifest, Opaque
 from ..registry.puller import Puller
 from ..tasks import run_all
 from ..values import dataclass
-from .choice import ReferrerChoice, artifact_type_of, is_leaf
+from .choice import ReferrerChoice, is_leaf
 
 # Far above any real image, far below harmful numbers.
 MAX_DEPTH = 4

@@ -39,7 +39,7 @@ class Listed:
 
 
 class Rotation:
-    """Decides what is due, by the checks of earlier runs; `every` is in seconds, 0 asks for every image each time."""
+    """Decides which lookups are due, by the checks of earlier runs; `every` is in seconds, 0 asks for every image each time."""
 
     def __init__(self, checks: Mapping[Key, ReferrerCheck], every: float, choice: str) -> None:
         self._checks = {**checks}
@@ -49,7 +49,7 @@ class Rotation:
         """Checks to record for images of earlier releases."""
 
     def due(self, key: Key, listed: Listed, *, is_new: bool) -> Due:
-        """Return what is due for an image, which `is_new` if it was not mirrored before."""
+        """Return the lookups that are due for an image; `is_new` if it was not mirrored before."""
         check = self._checks.get(key)
         if check is None or is_new:
             return Due.ALL

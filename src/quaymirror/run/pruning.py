@@ -188,6 +188,9 @@ def summary(plan: PrunePlan, *, done: bool) -> str:
             f"{'deleted' if done else 'delete'} {counted(len(plan.remove), 'blob')}{partials} "
             f"({human_bytes(plan.freed_bytes)})"
         )
+        if plan.referrers:
+            text += f"; {'removed' if done else 'would remove'} {counted(len(plan.referrers), 'missing referrer')}"
+
         if plan.drop:
             text += f"; {'gave' if done else 'would give'} up the content of {counted(len(plan.drop), 'snapshot')}"
     else:

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..catalog.kinds import Services
+from ..events import Notice, Observer
+from ..oci.digest_tags import selects_digest_tags
 from ..referrers.choice import ReferrerChoice
 from ..referrers.find import ReferrerFinder
 from ..referrers.rotation import Rotation
+from ..selection.selection import Selection
 from ..settings import DiscoveryOptions
 from ..store.records import Attachment
+from ..text import counted
 from ..transfer.image import TransferContext
 from ..transfer.referrers import Referrers
-from ..transfer.target import Target
+from ..transfer.target import ReferrerTarget, Target
 
 
 class RunReferrers:
     """Makes the transfers of referrers that `options` want, one for each source."""
 
-    def __init__(self, options: DiscoveryOptions) -> None:
+    def __init__(self, options: DiscoveryOptions, selections: Sequence[Selection], observer: Observer) -> None:
+        self._observer = observer
+        self._keeps_tags = any(selects_digest_tags(tag) for selection in selections for tag in selection.tags)
         self._choice = ReferrerChoice(options.referrers, options.artifact_types)
         self._every = options.referrers_every
         self._rotation: Rotation | None = None
 
     async def of(self, services: Services, context: TransferContext) -> Referrers | None:
-        """Return the transfers from a source; None if no referrers are wanted, or the target keeps none."""
+        """Return the transfers from a source; None if none are wanted or kept, and in a dry run."""
         target = context.target.attachable()
-        if target is None or self._choice.is_none:
+        if target is None or self._choice.is_none or context.counted is not None:
             return None
 
         if self._rotation is None:
+            await self._adopt(target)
             self._rotation = Rotation(await target.referrer_checks(), self._every, self._choice.fingerprint)
 
         finder = ReferrerFinder(services.source, services.catalog, self._choice)
         return Referrers(finder, self._rotation, target, context)
+
+    async def _adopt(self, target: ReferrerTarget) -> None:
+        if not self._keeps_tags and (count := await target.adopt_tags()):
+            names = counted(count, "image was a digest tag and is", "images were digest tags and are")
+            self._observer(Notice(f"{names} kept with the images they belong to"))
 
     async def save(self, target: Target) -> None:
         """Record the images that were adopted; see `Rotation.adopted`.

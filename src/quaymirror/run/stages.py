@@ -98,7 +98,7 @@ class Stages:
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
         self._blobs: ShardBlobs | None = None
-        self._referrers = RunReferrers(run.options.discovery)
+        self._referrers = RunReferrers(run.options.discovery, run.selections, run.emit)
         self._opening = anyio.Lock()
 
     async def run_all(self) -> None:

@@ -17,6 +17,7 @@ from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest, Reference, mediatype
 from ..tasks import background
 from . import fsops
+from .adoption import adopt_digest_tags
 from .commits import GroupCommit, Record
 from .executor import SerialExecutor
 from .fsops import Fsync
@@ -217,6 +218,10 @@ class OCILayout:
         """Store the manifest of a referrer; its tag becomes one in the index."""
         if await self.missing_content(reference, [node]):
             await self.put_manifest(reference, node, content)
+
+    async def adopt_tags(self) -> int:
+        """Turn images that are digest tags into referrers of the images they belong to; return their number."""
+        return await self._executor.run(adopt_digest_tags, self._reader, self._state)
 
     async def attach(self, attachment: Attachment) -> None:
         """Record the referrers of a stored image; durable when this returns."""

@@ -20,7 +20,8 @@ from ..values import dataclass
 from .index import incomplete_roots, update_index
 from .promises import abandoned, expired, promised
 from .reader import LayoutReader
-from .records import AbsentImage, Snapshot
+from .records import AbsentImage, ReferrerRecord, Snapshot
+from .referrer_tables import lists_of
 from .retention import Retention, freed
 from .snapshot_files import forget_checkout, is_rebuilt
 from .snapshots import SnapshotNote, change, take_snapshot, visible_versions
@@ -67,11 +68,13 @@ class PrunePlan:
     """The number of snapshots whose content stays."""
     promised_bytes: int = 0
     """The size of the blobs in `later` that an import needs."""
+    referrers: tuple[ReferrerRecord, ...] = ()
+    """Referrers of images, such as signatures, that have been missing at the source for long enough."""
 
     @property
     def is_empty(self) -> bool:
         """True if nothing would change."""
-        return not (self.untag or self.drop or self.remove or self.partials)
+        return not (self.untag or self.drop or self.remove or self.partials or self.referrers)
 
     @property
     def freed_bytes(self) -> int:
@@ -108,6 +111,7 @@ class PrunePlan:
                 ],
             },
             "kept_for_imports_bytes": self.promised_bytes,
+            "referrers": [{"subject": str(each.subject), "digest": str(each.root.digest)} for each in self.referrers],
         }
 
 
@@ -174,6 +178,7 @@ def make_plan(
         partials=tuple(abandoned(storage, older_than=delay)),
         drop=_with_sizes(state, drop),
         kept=sum(each.dropped is None for each in state.snapshots()) - len(drop),
+        referrers=tuple(state.missing_referrers(grace)),
         promised_bytes=sum(orphan.size for orphan in later if orphan.digest in kept_for_imports),
     )
 
@@ -196,6 +201,9 @@ def carry_out(
     if names:
         state.untag(names)
 
+    if plan.referrers:
+        state.delete_referrers(plan.referrers)
+
     remaining = {name: version for name, version in visible.items() if name not in names}
     take_snapshot(storage, state, note, versions=remaining)
     update_index(storage, state, incomplete=incomplete_roots(storage, state))
@@ -204,7 +212,7 @@ def carry_out(
         forget_checkout(storage, each.snapshot)
 
     orphans = [orphan.digest for orphan in (*plan.remove, *plan.later)]
-    if names or plan.drop or set(orphans) != state.orphans().keys():
+    if names or plan.drop or plan.referrers or set(orphans) != state.orphans().keys():
         state.forget_unneeded(orphans, now)
 
     progress = progress or PruneProgress()
@@ -272,11 +280,16 @@ def _needed(
         if node.digest not in known:
             raise MirrorDamaged(f"{node.digest} in {storage} is missing or damaged: use verify --repair first")
 
+    # Referrers are needed as long as their images, which the state knows, and so are the lists of them.
+    referrers = state.visible_referrers()
+    lists = lists_of(referrers)
+    needed.update(each.descriptor.digest for each in lists if each.subject in known)
+    attached = {f"{each.repository}:{each.tag}" for each in referrers if each.tag} | {each.tag for each in lists}
     entries = list(reader.index_entries())
     progress.begin("reading manifests", len(entries))
     for name, root in entries:
         progress.done += 1
-        if name not in without:
+        if name not in without and name not in attached:
             needed.update(node.digest for node in reader.walk(root, unreadable))
 
     return needed

@@ -35,7 +35,7 @@ class ReferrerRecord:
 
 
 class ReferrerCheck(NamedTuple):
-    """When a source was asked for the referrers of an image, with the stamp of its repository then, and for which."""
+    """A lookup of the referrers of an image: its time, the stamp of the repository then, and the types looked for."""
 
     checked: float
     stamp: int | None

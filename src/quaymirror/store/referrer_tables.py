@@ -72,8 +72,7 @@ class ReferrerTables(SnapshotTables):
     def insert_attachment(self, connection: Connection, attachment: Attachment) -> None:
         """Record the referrers of one image, within a transaction.
 
-        Those that the source was asked for and lacks are recorded as missing, and images that are digest tags become
-        referrers.
+        Those that the source was asked for and lacks are recorded as missing.
         """
         now = attachment.moment
         # All before the first row: one may be the subject of another.
@@ -82,7 +81,7 @@ class ReferrerTables(SnapshotTables):
             connection.execute(
                 "INSERT INTO referrer (subject, version, repository, tag, artifact_type, annotations, found)"
                 " SELECT id, ?, ?, ?, ?, ?, ? FROM blob WHERE digest = ?"
-                " ON CONFLICT (subject, version, repository, tag) DO UPDATE SET missing = NULL",
+                " ON CONFLICT (subject, version, repository, tag) DO UPDATE SET missing = NULL, seen = NULL",
                 (
                     version,
                     record.repository,
@@ -100,8 +99,6 @@ class ReferrerTables(SnapshotTables):
                 )
                 name = f"{record.repository}:{record.tag}"
                 connection.execute("INSERT INTO name (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-                connection.execute("DELETE FROM image WHERE name = ?", (name,))
-                connection.execute("DELETE FROM gone WHERE name = ?", (name,))
 
         present = {(one.subject, one.root.digest, one.tag) for one in attachment.referrers}
         for subject in attachment.tagged | attachment.listed:
@@ -109,7 +106,7 @@ class ReferrerTables(SnapshotTables):
                 is_asked = subject in (attachment.tagged if record.tag else attachment.listed)
                 is_same = record.repository == attachment.repository
                 is_present = (record.subject, record.root.digest, record.tag) in present
-                if is_asked and is_same and not is_present and record.missing is None:
+                if is_asked and is_same and not is_present:
                     self._set_missing(connection, record, now)
 
         for (registry, repository, digest), check in attachment.checks.items():
@@ -119,17 +116,38 @@ class ReferrerTables(SnapshotTables):
                 (registry, repository, digest, check.checked, check.stamp, check.choice),
             )
 
-    def drop_missing_referrers(self, seconds: float, now: float) -> list[ReferrerRecord]:
-        """Delete the referrers that the source has lacked for at least `seconds`, and return them."""
-        rows = self._query(f"{_ROWS} WHERE missing IS NOT NULL AND missing <= ?", now - seconds)
-        with self._transaction() as connection:
-            connection.execute("DELETE FROM referrer WHERE missing IS NOT NULL AND missing <= ?", (now - seconds,))
+    def missing_referrers(self, grace: float) -> list[ReferrerRecord]:
+        """Return the referrers that two answers of the source, `grace` seconds apart, lacked."""
+        query = f"{_ROWS} WHERE missing IS NOT NULL AND seen - missing >= ? ORDER BY version.root, tag"
+        return [self._referrer(row) for row in self._query(query, grace)]
 
-        return [self._referrer(row) for row in rows]
+    def delete_referrers(self, records: Iterable[ReferrerRecord]) -> None:
+        """Delete referrers; their content stays as long as something needs it."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "DELETE FROM referrer WHERE repository = ? AND tag = ?"
+                " AND subject = (SELECT id FROM blob WHERE digest = ?)"
+                " AND version IN (SELECT id FROM version WHERE root = ?)",
+                [(each.repository, each.tag, str(each.subject), str(each.root.digest)) for each in records],
+            )
+
+    def replace_by_referrers(self, names: Iterable[str], attachments: Iterable[Attachment]) -> None:
+        """Record images that are digest tags as referrers of their subjects instead."""
+        rows = [(name,) for name in names]
+        with self._transaction() as connection:
+            for attachment in attachments:
+                self.insert_attachment(connection, attachment)
+
+            connection.executemany("DELETE FROM image WHERE name = ?", rows)
+            connection.executemany("DELETE FROM gone WHERE name = ?", rows)
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Return True if a recorded image, or a referrer, needs `digest`."""
+        return bool(self._query("SELECT 1 FROM blob JOIN content ON blob = id WHERE digest = ? LIMIT 1", str(digest)))
 
     def _set_missing(self, connection: Connection, record: ReferrerRecord, now: float) -> None:
         connection.execute(
-            "UPDATE referrer SET missing = ?1 WHERE repository = ?2 AND tag = ?3"
+            "UPDATE referrer SET missing = coalesce(missing, ?1), seen = ?1 WHERE repository = ?2 AND tag = ?3"
             " AND subject = (SELECT id FROM blob WHERE digest = ?4)"
             " AND version IN (SELECT id FROM version WHERE root = ?5)",
             (now, record.repository, record.tag, str(record.subject), str(record.root.digest)),

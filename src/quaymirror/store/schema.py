@@ -160,6 +160,7 @@ CREATE TABLE verdict (                -- the judgement of a signature policy abo
 # What the source was asked for, and what a list of referrers shows of them.
 _REFERRERS = """
 ALTER TABLE referrer ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';  -- of the manifest, JSON
+ALTER TABLE referrer ADD COLUMN seen REAL;                               -- when it was last found to be missing
 ALTER TABLE referrer_check ADD COLUMN stamp INTEGER;                     -- of the repository, as it was listed then
 ALTER TABLE referrer_check ADD COLUMN choice TEXT NOT NULL DEFAULT '';   -- the types that were wanted
 """

@@ -9,9 +9,9 @@ import anyio
 
 from ..errors import ContentError, Scope, Side, Unavailable
 from ..oci import Descriptor, Digest, Repository, manifest, mediatype
+from ..oci.artifact import annotations_of, artifact_type_of
 from ..oci.digest_tags import fallback_tag
 from ..oci.manifest import Index
-from ..referrers.choice import annotations_of, artifact_type_of
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
 

@@ -259,6 +259,10 @@ class RegistryTarget:
         record = await self._serial.run(self._state.image, reference.name)
         return [] if record is None else record.manifests
 
+    async def adopt_tags(self) -> int:
+        """Return 0: in a registry, digest tags are tags like others."""
+        return 0
+
     def referrer_key(self, reference: Reference, node: Descriptor, tag: str) -> tuple[Repository, Digest, str]:
         """Return a key per repository and tag."""
         return self._repository(reference), node.digest, tag

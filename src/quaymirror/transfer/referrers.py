@@ -10,8 +10,8 @@ from functools import partial
 from ..catalog.base import PinnedImage
 from ..errors import Failure, Phase, QuaymirrorError, Scope
 from ..oci import Descriptor, Digest, Reference
+from ..oci.artifact import annotations_of
 from ..oci.manifest import Index, Manifest, Node, Opaque
-from ..referrers.choice import annotations_of
 from ..referrers.find import Found, Referrer, ReferrerFinder
 from ..referrers.rotation import Due, Key, Listed, Rotation
 from ..store.records import Attachment, ReferrerRecord

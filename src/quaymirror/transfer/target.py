@@ -73,6 +73,9 @@ class ReferrerTarget(Protocol):
     async def stored_subjects(self, reference: Reference) -> Sequence[Digest]:
         """Return the digests of the manifests of an image that is stored, its root first."""
 
+    async def adopt_tags(self) -> int:
+        """Turn images that are digest tags into referrers of the images they belong to; return their number."""
+
     def referrer_key(self, reference: Reference, node: Descriptor, tag: str) -> Hashable:
         """Return the deduplication key of `put_referrer`."""
 
