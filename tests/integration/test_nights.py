@@ -86,8 +86,8 @@ async def test_an_unchanged_organization_of_1000_repositories_costs_10_requests(
         assert checked(server) == ["image-0007", "image-0500", "image-0999"]
         about = {tuple(r.path.split("/")[2:4]) for r in server.requests if r.path.startswith("/v2/")}
         assert about == {("kolla", name) for name in checked(server)}
-        # Ten pages, and for each changed one: its tag, its manifest, config and layer, which the CDN answers, its digest
-        # tags and its referrers.
+        # Ten pages, and for each changed one: its tag, its manifest, config and layer, which the CDN answers, its
+        # digest tags and its referrers.
         # At the end ten pages show that nothing else has moved.
         assert len(server.requests) == 2 * 10 + 3 * (1 + 1 + 2 * 2 + 1 + 1)
 

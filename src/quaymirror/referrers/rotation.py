@@ -39,7 +39,10 @@ class Listed:
 
 
 class Rotation:
-    """Decides which lookups are due, by the checks of earlier runs; `every` is in seconds, 0 asks for every image each time."""
+    """Decides which lookups are due, by the checks of earlier runs.
+
+    `every` is in seconds; 0 asks for every image each time.
+    """
 
     def __init__(self, checks: Mapping[Key, ReferrerCheck], every: float, choice: str) -> None:
         self._checks = {**checks}

@@ -9,7 +9,7 @@ from ..errors import MirrorDamaged
 from ..events import Notice, Observer, ignore
 from ..untrusted import InvalidDocument
 from . import documents
-from .records import ImageRecord, ReferrerList, ReferrerRecord
+from .records import ImageRecord, ReferrerRecord
 from .referrer_tables import lists_of
 from .state import State
 from .storage import BLOBS, INDEX, Storage, blob_key
@@ -51,25 +51,19 @@ def update_index(
             storage.put(aside, text)
             observer(Notice(f"{storage}/{INDEX} {error}: set aside as {aside}, written again from the state"))
 
-    images = [*state.visible_images(), *map(_tagged, filter(_has_tag, state.visible_referrers()))]
+    referrers = state.visible_referrers()
+    images = [*state.visible_images(), *map(_tagged, filter(_has_tag, referrers))]
     left_out = frozenset(image.name for image in images if incomplete and str(image.root.digest) in incomplete)
     records = [image for image in images if image.name not in left_out]
-    lists = _store_lists(storage, state, incomplete)
+    lists = lists_of(each for each in referrers if str(each.root.digest) not in incomplete)
+    for each in lists:
+        storage.put(blob_key(each.descriptor.digest), each.content)
+
     content = documents.project(document, records, lists, without={*state.former_names(), *left_out})
     if content != text:
         storage.replace(INDEX, content)
 
     return left_out
-
-
-def _store_lists(storage: Storage, state: State, incomplete: Collection[str]) -> list[ReferrerList]:
-    """Return the lists of the referrers that readers see, each stored as an index."""
-    referrers = (each for each in state.visible_referrers() if str(each.root.digest) not in incomplete)
-    lists = lists_of(referrers)
-    for each in lists:
-        storage.put(blob_key(each.descriptor.digest), each.content)
-
-    return lists
 
 
 def _has_tag(record: ReferrerRecord) -> bool:

@@ -44,6 +44,9 @@ class ReferrerTables(SnapshotTables):
 
     def visible_referrers(self) -> list[ReferrerRecord]:
         """Return the referrers of the images that readers see, without their contents, sorted by digest and tag."""
+        if not self._query("SELECT 1 FROM referrer LIMIT 1"):
+            return []
+
         number = self.published()
         roots = _ROOTS if number is None else _MEMBERS.format(number=int(number))
         query = f"{_VISIBLE.format(roots=roots)} {_ROWS} {_OF_VISIBLE}"

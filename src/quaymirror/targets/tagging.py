@@ -20,7 +20,7 @@ _AT_A_TIME = 16
 # Manifests that are kept for their tags; the others are read back.
 _MOST_KEPT_BYTES = 32 * 1024 * 1024
 
-PutManifest = Callable[[Repository, str, Descriptor, bytes], Awaitable[None]]
+PutManifest = Callable[[Repository, str, Descriptor, bytes], Awaitable[object]]
 """Stores a manifest under a tag or its digest."""
 
 
