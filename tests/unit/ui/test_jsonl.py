@@ -26,6 +26,7 @@ EVERY_EVENT: list[events.Event] = [
     events.TagChecked(NOVA),
     events.CheckFailed("quay.io/kolla/x", "2025.1-*", DOWN),
     events.TagsRejected("kolla/x", 2),
+    events.DigestTagsSeen("kolla/x", 3),
     events.CandidateSkipped("kolla/old", "no such tag"),
     events.NameUnmatched("kolla/nvoa", ("kolla/nova",)),
     events.ImageQueued(NOVA),
