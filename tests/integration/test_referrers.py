@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 from peers import docker_registry, push
+from serving import served
 from signed import BUNDLE, NOTARY, SPDX, TAG, Signed, digest_tag, fallback_list, signature, signed_organization, small
 from spec_reader import Layout, Remote
 
 import quaymirror
-from quaymirror import Options, ReferrerMode, Selection, oci
+from quaymirror import Options, ReferrerMode, Selection, Status, oci
 from quaymirror.events import ignore
 from quaymirror.http.origin import parse_server
 from quaymirror.registry.pull import RegistryPuller
@@ -309,3 +311,81 @@ async def test_of_eight_referrers_that_are_listed_at_a_time_none_is_lost(tmp_pat
             await run_all(partial(attach, each) for each in referrers)
 
         assert Remote(url).referrers("kolla/nova", image.digest) == {each.digest for each in referrers}
+
+
+async def test_digest_tags_that_were_mirrored_as_images_become_referrers_at_the_first_run(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(now=clock)
+    repository = registry.organization("kolla").repository("nova")
+    image, bundle = small("nova"), make_artifact(BUNDLE, b"bundle", subject=small("nova"))
+    for tag, manifest in (
+        (TAG, image),
+        (digest_tag(image, ".sig"), signature(image)),
+        (digest_tag(image), fallback_list(bundle)),
+        (digest_tag(small("gone"), ".sig"), signature(small("gone"))),
+    ):
+        repository.push(tag, manifest)
+
+    clock.advance(HOUR)
+    async with QuayServer(registry) as server:
+        everything = Selection("kolla", "*", f"{TAG},sha256-*")
+        report = await night(server, tmp_path, everything, referrers=ReferrerMode.NONE)
+        assert len(report.outcomes) == 4
+
+        clock.advance(DAY)
+        report = await night(server, tmp_path, Selection("kolla", "*", "*"), prune=True, grace=0.0)
+        assert report.exit_code == 0
+        assert [outcome.status for outcome in report.outcomes] == [Status.UNCHANGED]
+        assert report.progress.digest_tags == 3
+        layout = Layout(tmp_path)
+        assert layout.tagged() >= {("kolla/nova", digest_tag(image, ".sig"), signature(image).digest)}
+        assert layout.listed() == {(image.digest, bundle.digest)}
+        # One whose image is not here stays as it was: a selection does not cover it, so it is not missing.
+        assert f"kolla/nova:{digest_tag(small('gone'), '.sig')}" in layout.names
+        assert not await missing(tmp_path)
+
+
+async def missing(mirror: Path) -> tuple[object, ...]:
+    """Return the images that are missing at the source."""
+    plan = await quaymirror.prune_layout(mirror, Options.of(grace=0.0).prune, dry_run=True)
+    return (*plan.untag, *plan.waiting)
+
+
+async def test_referrers_go_with_their_image_or_when_the_source_has_lost_them(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(now=clock)
+    kolla = registry.organization("kolla")
+    images = {name: small(name) for name in ("nova", "glance")}
+    bundles = {name: make_artifact(BUNDLE, name.encode(), subject=image) for name, image in images.items()}
+    for name, image in images.items():
+        kolla.repository(name).push(TAG, image)
+        kolla.repository(name).push(digest_tag(image, ".sig"), signature(image))
+        kolla.repository(name).attach(bundles[name])
+
+    clock.advance(HOUR)
+    options: dict[str, Any] = {"prune": True, "grace": 0.0, "max_delete": 100.0, "keep_last": 1, "referrers_every": 0.0}
+    async with QuayServer(registry) as server:
+        await night(server, tmp_path, **options)
+        assert len(Layout(tmp_path).names) == 6
+        kolla.repository("nova").untagged.clear()
+        kolla.repository("glance").delete_tag(TAG)
+        kolla.repository("glance").delete_tag(digest_tag(images["glance"], ".sig"))
+        for _ in range(3):
+            clock.advance(DAY)
+            assert (await night(server, tmp_path, **options)).exit_code == 0
+
+        layout = Layout(tmp_path)
+        assert set(layout.names) == {f"kolla/nova:{TAG}", f"kolla/nova:{digest_tag(images['nova'], '.sig')}"}
+        blobs = {path.name for path in (tmp_path / "blobs" / "sha256").iterdir()}
+        assert not blobs & {bundle.digest.partition(":")[2] for bundle in bundles.values()}
+        assert (await quaymirror.verify(str(tmp_path), Options())).damages == ()
+
+
+async def test_a_server_lists_the_referrers_of_a_mirror(tmp_path: Path) -> None:
+    signed = signed_organization(9)
+    async with QuayServer(signed.registry) as server:
+        await night(server, tmp_path, referrers=ReferrerMode.ALL)
+
+    async with served(tmp_path) as client:
+        found = await asyncio.to_thread(held, Remote(client.url), signed)
+        assert found == (signed.listed, signed.tagged)
