@@ -15,7 +15,7 @@ from ..errors import AccessDenied, CredentialsRefused, NotFound, SelectionEmpty,
 from ..http.authorizer import Fixed
 from ..http.exchange import Response
 from ..http.origin import Origin, request_target
-from ..oci import Repository
+from ..oci import Digest, Repository
 from ..oci.reference import is_tag
 from ..secret import Secret
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, Traits
@@ -91,6 +91,10 @@ class GitHubCatalog:
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the first tags; see `Catalog.some_tags`."""
         return await self._registry.some_tags(repository)
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        """Return the digest tags of `repository`, by the registry; see `Catalog.digest_tags`."""
+        return await self._registry.digest_tags(repository)
 
     async def _packages(self, owner: str, number: int) -> Batch[ListedRepository]:
         query = {"package_type": "container", "per_page": PAGE_SIZE, "page": number}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +12,7 @@ from ..errors import AccessDenied, CredentialsRefused, NotFound, QuaymirrorError
 from ..http.authorizer import Fixed
 from ..http.exchange import Response
 from ..http.origin import Origin, request_target
-from ..oci import Repository
+from ..oci import Digest, Repository
 from ..oci.reference import is_tag
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, Traits
 from .json_api import (
@@ -112,6 +112,10 @@ class HarborCatalog:
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the first tags; see `Catalog.some_tags`."""
         return [tag.name for tag in (await self._tag_page(repository, 1)).entries]
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        """Return None: lists of artifacts lack the signatures that Harbor knows; see `Catalog.digest_tags`."""
+        return None
 
     async def _tag_page(self, repository: Repository, number: int) -> Batch[Tag]:
         query = {"with_tag": "true", "q": "tags=*", "sort": "push_time", "page": number, "page_size": PAGE_SIZE}

@@ -6,7 +6,7 @@ Its API finds tags and their digests without pulls. Pulls, each a GET of a manif
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,8 @@ from ..http.budget import PullBudget
 from ..http.client import Client
 from ..http.exchange import Request, Response
 from ..http.origin import Origin, request_target
-from ..oci import Repository
+from ..oci import Digest, Repository
+from ..oci.digest_tags import PATTERN, is_digest_tag
 from ..oci.reference import is_tag
 from ..secret import Credentials, Secret
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, TagResolver, Traits
@@ -109,6 +110,11 @@ class HubCatalog:
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the first tags; see `Catalog.some_tags`."""
         return [tag.name for tag in (await self._tag_page(repository, 1)).entries]
+
+    async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
+        """Return the digest tags of `repository`; see `Catalog.digest_tags`."""
+        found = await self.tags(repository, PATTERN)
+        return {tag.name: tag.digest for tag in found.tags if is_digest_tag(tag.name)}
 
     async def _tag_page(self, repository: Repository, number: int) -> Batch[Tag]:
         path, query = f"{_repository(repository)}/tags", {"page": number, "page_size": PAGE_SIZE, "ordering": "name"}
