@@ -126,6 +126,7 @@ INNER_LAYERS = {
         "snapshots",
         "reservation",
         "commits",
+        "adoption",
         "layout",
         "prune",
         "verify",
