@@ -255,7 +255,7 @@ async def test_images_that_finish_together_are_committed_together(tmp_path: Path
 async def test_a_commit_that_fails_fails_for_every_image_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed: list[StoreError] = []
 
-    def full(_: State, records: Sequence[ImageRecord]) -> None:
+    def full(_: State, records: Sequence[ImageRecord], *more: object) -> None:
         raise StoreError("the disk is full")
 
     async def attempt(layout: OCILayout, name: Reference) -> None:
