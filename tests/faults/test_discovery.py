@@ -73,14 +73,16 @@ ENDLESS: dict[str, tuple[Callable[[], Pages], str]] = {
 
 @pytest.mark.parametrize("name", ENDLESS)
 async def test_a_listing_without_an_end_is_given_up(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "_MAX_REPOSITORIES", 2_000)
     monkeypatch.setattr(discovery, "_MAX_PAGES", 100)
     make, says = ENDLESS[name]
     notices: list[Event] = []
     async with QuayServer(two_images()) as server:
         server.faults.append(fault := Fault(LISTING, pages(make())))
         report = await mirror(
-            server, tmp_path / "mirror", lambda event: notices.append(event) if isinstance(event, Notice) else None
+            server,
+            tmp_path / "mirror",
+            lambda event: notices.append(event) if isinstance(event, Notice) else None,
+            max_repositories=2_000,
         )
 
     assert report.exit_code is ExitCode.UNAVAILABLE, messages(report)

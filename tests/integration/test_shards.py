@@ -7,14 +7,23 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
+import click
 import peers
 import pytest
 import yaml
+from click.testing import CliRunner
 from organizations import TAG, kolla, unique_bytes
 
+import quaymirror
+from quaymirror import Options, RetryPolicy, Selection, Share
+from quaymirror.cli.main import main
+from quaymirror.errors import ConfigError, ExitCode
+from quaymirror.events import Event, Notice
 from quaymirror.testing import QuayServer, SourceManifest
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
@@ -22,6 +31,23 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LAYER = 4096
+PLAN = {
+    "plan_version": 1,
+    "run_id": "5eed",
+    "created": "2026-03-03T00:00:00+00:00",
+    "server": "https://quay.io",
+    "selections": [],
+    "platforms": [],
+    "renames": [],
+    "exit_code": 0,
+    "repositories": {"listed": 1, "matched": 1, "rejected": 0, "skipped": {}},
+    "unmatched": [],
+    "failed_checks": [],
+    "blobs": [],
+    "images": [
+        {"registry": "quay.io", "repository": "kolla/nova", "tag": TAG, "digest": f"sha256:{'0' * 64}", "blobs": None}
+    ],
+}
 
 
 class Site:
@@ -120,3 +146,103 @@ async def test_shards_fetch_each_blob_once_and_a_killed_one_does_only_what_is_mi
             assert report["changes"]["came"] == report["changes"]["gone"] == report["changes"]["moved"] == []
             assert server.count("^/v2/") == 0
             assert [request.path for request in target.requests()] == ["/v2/"]
+
+
+class _Hurried:
+    """A clock that runs as far as its sleepers want."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_the_blobs_of_a_silent_shard_are_brought_by_one_that_needs_them(tmp_path: Path) -> None:
+    registry, images = kolla(8, layer_size=LAYER)
+    plan, notices = tmp_path / "plan.json", set[str]()
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address, clock = f"registry://{target.host}?insecure=true", _Hurried()
+            options = Options.of(
+                server=server.url, state=tmp_path / "state", retry=RetryPolicy(clock=clock, sleep=clock.sleep)
+            )
+            await quaymirror.plan_shards(Selection("kolla", "*", TAG), address, plan, options)
+
+            def observe(event: Event) -> None:
+                if isinstance(event, Notice):
+                    notices.add(event.message)
+
+            reports = [
+                await quaymirror.sync_shard(
+                    plan, Share(index, 2), address, options.replace(state=tmp_path / str(index)), observer=observe
+                )
+                for index in range(2)
+            ]
+            assert [report.exit_code for report in reports] == [ExitCode.OK, ExitCode.OK]
+            assert sum(len(report.outcomes) for report in reports) == len(images)
+            assert "shard 1 is silent: its blobs are brought by others" in notices
+            assert clock.now >= 1600
+            # No blob is fetched twice: the second shard finds those that were brought for it.
+            assert server.blob_bytes() == unique_bytes(images)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["kolla", "--to", "mirror", "--plan-only", "p"], "shards can't share mirror"),
+        (["--plan", "plan.json", "--to", "registry://r.example"], "--plan FILE and --shard I/N go together"),
+        (["--plan", "plan.json", "--shard", "2/2", "--to", "registry://r.example"], "not a shard: '2/2'"),
+        (["--plan", "plan.json", "--shard", "0/2", "--to", "mirror"], "shards can't share mirror"),
+        (["kolla", "--plan", "plan.json", "--shard", "0/2"], "--plan is a whole selection"),
+        (["--plan", "broken.json", "--shard", "0/2", "--to", "registry://r.example"], "is not a plan"),
+        (["--plan", "other.json", "--shard", "0/2", "--to", "registry://r.example"], "not a plan of version 1"),
+        (["--plan", "plan.json", "--shard", "0/2", "--platform", "linux/arm64"], "--platform is decided by the plan"),
+    ],
+)
+def test_contradictions_are_refused_before_any_request(tmp_path: Path, words: list[str], says: str) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    (tmp_path / "broken.json").write_text(json.dumps(PLAN | {"images": [5]}))
+    (tmp_path / "other.json").write_text("{}")
+    with chdir(tmp_path):
+        result = CliRunner().invoke(main, ["sync", *words], catch_exceptions=True, standalone_mode=False)
+
+    assert isinstance(result.exception, ConfigError | click.UsageError), result.exception
+    assert says in (str(result.exception) or result.exception.message)
+
+
+@pytest.mark.parametrize("reports", [["plan.json"], ["missing.json"], ["odd.json"]])
+async def test_only_reports_of_shards_are_merged(tmp_path: Path, reports: list[str]) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    (tmp_path / "odd.json").write_text('{"schema_version": 2, "shard": [], "outcomes": 3}')
+    with pytest.raises(ConfigError):
+        await quaymirror.merge_reports([tmp_path / name for name in reports])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("percent", [2, 40])
+async def test_200_images_arrive_although_a_shard_is_killed(tmp_path: Path, count: int, percent: int) -> None:
+    registry, images = kolla(200, layer_size=100_000)
+    blobs = {digest for image in images.values() for digest in image.all_blobs()}
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            site = Site(server, target, tmp_path)
+            assert (await site.plan())[0] == 0
+            async with anyio.create_task_group() as tasks:
+                for index in range(1, count):
+                    tasks.start_soon(site.run_well, *site.shard_words(index, count))
+
+                words = [word if word != "none" else "json" for word in site.shard_words(0, count)]
+                await site.kill_after(max(1, len(blobs) * percent // 100 // count), await site.start(*words))
+                await site.run_well(*site.shard_words(0, count))
+
+            assert server.blob_bytes() <= 1.05 * unique_bytes(images)
+            joined = await site.run_well("merge-reports", *(f"report-{index}.json" for index in range(count)))
+            assert joined.startswith("200 images: ")
+
+        site.check_pulled(images)

@@ -11,6 +11,9 @@ from ..oci import Digest, Reference, Repository
 from ..selection.source import SourceAddress
 from ..values import dataclass
 
+MOST_REPOSITORIES = 200_000
+"""Repositories of a listing that is taken for endless if it has more; the default of an option."""
+
 
 class Discovery(Enum):
     """The service that resolves tags: the API until it limits the rate, then the registry (`AUTO`), or always one."""

@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ..catalog.base import Catalog, PinnedImage
+from ..catalog.base import MOST_REPOSITORIES, Catalog, PinnedImage
 from ..errors import Failure, Phase, QuaymirrorError, Scope, SelectionEmpty
 from ..events import (
     CandidateChecked,
@@ -55,6 +55,7 @@ async def discover(
     observer: Observer = ignore,
     strict: bool = False,
     labels: LabelCheck | None = None,
+    most: int = MOST_REPOSITORIES,
 ) -> AsyncGenerator[PinnedImage]:
     """Iterate over the images of `selections`, each once; `registry` is the host in their references.
 
@@ -73,7 +74,7 @@ async def discover(
     empty: SelectionEmpty | None = None
     missing: SelectionEmpty | None = None
     for selection in selections:
-        search = _Search(catalog, registry, selection, observer, strict, taken, cache, labels)
+        search = _Search(catalog, registry, selection, observer, strict, taken, cache, labels, most)
         try:
             async with aclosing(search.images()) as images:
                 async for image in images:
@@ -121,6 +122,7 @@ class _Search:
     taken: set[str]
     cache: TagCache
     labels: LabelCheck | None = None
+    most: int = MOST_REPOSITORIES
     window: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(_AHEAD, fast_acquire=True))
     """Bounds the candidates whose results the consumer does not have yet."""
     missed: list[Repository] = field(default_factory=list)
@@ -201,7 +203,9 @@ class _Search:
         """Send the candidates with their places. If strict, an error comes after the images listed before it."""
         place = 0
         known = self.cache.repositories
-        listing = find_candidates(self.catalog, self.registry, self.selection, self.observer, self.matches, known)
+        listing = find_candidates(
+            self.catalog, self.registry, self.selection, self.observer, self.matches, known, most=self.most
+        )
         try:
             async with candidates, aclosing(listing):
                 async for candidate in listing:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import field
 from datetime import datetime
 
-from ..catalog.base import Catalog, ListedRepository, Page
+from ..catalog.base import MOST_REPOSITORIES, Catalog, ListedRepository, Page
 from ..errors import CredentialsRefused, DiscoveryIncomplete, QuaymirrorError
 from ..events import CandidateSkipped, ListingFinished, Notice, Observer, PageListed
 from ..oci import Repository
@@ -18,8 +18,9 @@ from .hints import no_such_repository
 from .unmatched import Matches
 
 # A listing that never ends, or repeats itself, is an error instead of a full memory.
-_MAX_REPOSITORIES = 200_000
 _MAX_PAGES = 10_000
+# Pages are not shorter than this, on average.
+_LEAST_PER_PAGE = 20
 _MAX_STALE_PAGES = 3
 # Rejected entries of one answer that are described; the others are only counted.
 _DESCRIBED = 10
@@ -40,8 +41,9 @@ class Candidate:
 
 @dataclass(slots=True)
 class _Listing:
-    """The repositories listed so far, each name once; it ends a listing that does not advance."""
+    """The repositories listed so far, each name once, `most` of them; it ends a listing that does not advance."""
 
+    most: int
     names: set[str] = field(default_factory=set)
     cursors: set[str] = field(default_factory=set)
     stale_pages: int = 0
@@ -67,8 +69,8 @@ class _Listing:
         return new
 
     def _fault(self, cursor: str | None) -> str | None:
-        if len(self.names) > _MAX_REPOSITORIES:
-            return f"has more than {_MAX_REPOSITORIES:,} repositories"
+        if len(self.names) > self.most:
+            return f"has more than {self.most:,} repositories: raise --max-repositories if that is right"
 
         if cursor is None:
             is_nonsense = self.rejected and not self.names
@@ -80,7 +82,8 @@ class _Listing:
         if self.stale_pages >= _MAX_STALE_PAGES:
             return f"does not advance: {self.stale_pages} pages without a new name"
 
-        return f"has more than {_MAX_PAGES:,} pages" if self.pages >= _MAX_PAGES else None
+        most = max(_MAX_PAGES, self.most // _LEAST_PER_PAGE)
+        return f"has more than {most:,} pages" if self.pages >= most else None
 
 
 async def find_candidates(
@@ -90,17 +93,19 @@ async def find_candidates(
     observer: Observer,
     matches: Matches,
     known: Container[str] = (),
+    *,
+    most: int = MOST_REPOSITORIES,
 ) -> AsyncGenerator[Candidate]:
     """Iterate over the candidates of `selection`, each repository once, in the order of the listing.
 
-    `matches` gets the listed names. One of the `known` repositories, which images were mirrored from, is a candidate
-    even if it is listed without tags.
+    `matches` gets the listed names, of which more than `most` are an error. One of the `known` repositories, which
+    images were mirrored from, is a candidate even if it is listed without tags.
 
     :raises SelectionEmpty: if the organization is unknown or shows nothing, or no repository matches.
     :raises CredentialsRefused: if the catalog rejects the credentials.
     :raises DiscoveryIncomplete: if the listing breaks off or makes no sense.
     """
-    listing = _Listing(matches.names)
+    listing = _Listing(most, matches.names)
     has_matched = False
     async with aclosing(catalog.pages(selection.organization, names=_names(selection))) as pages:
         while (page := await _next(pages, selection.listed, listing.pages)) is not None:

@@ -94,7 +94,9 @@ class Relisting:
                 if selection.pinned or not catalog.traits.has_dates:
                     continue
 
-                async with aclosing(find_candidates(catalog, registry, selection, self._pass_on, Matches())) as listing:
+                most = self._run.options.discovery.max_repositories
+                found = find_candidates(catalog, registry, selection, self._pass_on, Matches(), most=most)
+                async with aclosing(found) as listing:
                     async for candidate in listing:
                         yield selection, catalog, candidate
 

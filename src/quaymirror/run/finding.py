@@ -48,7 +48,14 @@ async def find_in_sources(
             services = await sources.open(source)
             labels = LabelFilter(services.source, options.discovery.platforms, verdicts or LabelVerdicts())
             found = discover(
-                of_it, services.catalog, registry, cache=cache, observer=observer, strict=strict, labels=labels.check
+                of_it,
+                services.catalog,
+                registry,
+                cache=cache,
+                observer=observer,
+                strict=strict,
+                labels=labels.check,
+                most=options.discovery.max_repositories,
             )
             async with aclosing(found):
                 async for image in found:

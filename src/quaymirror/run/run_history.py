@@ -113,8 +113,8 @@ async def open_history(
         if notice:
             observer(Notice(f"{notice}; every tag is checked again"))
 
-        registries = {options.source.address_of(selection).registry_name for selection in selections}
-        checks = [check for name in registries for check in await anyio.to_thread.run_sync(history.tags, name)]
+        subjects = {(options.source.address_of(each).registry_name, _selected(each)) for each in selections}
+        checks = [check for one in sorted(subjects) for check in await anyio.to_thread.run_sync(history.tags, *one)]
         # Reports of earlier versions have the same outcomes.
         earlier = cast("ReportJson | None", await anyio.to_thread.run_sync(history.last_complete, subject))
         tags = TagCache(checks, full_check_seconds=options.discovery.full_check_every)
@@ -124,6 +124,12 @@ async def open_history(
         yield RunHistory(tags, labels, earlier, history, subject, observer, age, read_only, keeps_tags)
     finally:
         history.close()
+
+
+def _selected(selection: Selection) -> str:
+    """Return a common start of the names of all repositories that can be selected."""
+    is_one = selection.is_one_repository and not selection.exact and not selection.pinned
+    return selection.prefix + (selection.globs[0] if is_one else "")
 
 
 def subject_of(selections: Sequence[Selection], options: Options) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from ..catalog.base import Discovery
+from ..catalog.base import MOST_REPOSITORIES, Discovery
 from ..errors import ConfigError
 from ..http.origin import Origin, parse_server, without_user
 from ..http.retry import RetryPolicy
@@ -357,6 +357,13 @@ class DiscoveryOptions(Group):
         _WEEK,
         shown_default="7d",
         parse=_seconds_or_none,
+    max_repositories: int = option(
+        "N",
+        "Take a listing with more repositories for endless.",
+        MOST_REPOSITORIES,
+        least=1,
+        most=10_000_000,
+        commands=("list", "info"),
     )
     expect_at_least: int | None = option(
         "N", "Fail if fewer images are found.", least=0, most=1_000_000, commands=("push",)

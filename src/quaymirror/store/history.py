@@ -108,9 +108,13 @@ class History(Database):
         connection, notice = open_database(path, FORMAT, read_only=read_only)
         return cls(connection, path), notice
 
-    def tags(self, registry: str) -> list[TagCheck]:
-        """Return the checks of the tags of `registry`."""
-        rows = self._query("SELECT * FROM tag WHERE registry = ?", registry)
+    def tags(self, registry: str, prefix: str = "") -> list[TagCheck]:
+        """Return the checks of the tags of `registry` whose repositories begin with `prefix`."""
+        # By the primary key: other organizations are not read.
+        last = f"{prefix}\U0010ffff"
+        rows = self._query(
+            "SELECT * FROM tag WHERE registry = ? AND repository >= ? AND repository <= ?", registry, prefix, last
+        )
         return [check for row in rows if (check := _tag_check(row)) is not None]
 
     def learn(self, checks: Iterable[TagCheck]) -> None:

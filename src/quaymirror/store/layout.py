@@ -36,6 +36,10 @@ T = TypeVar("T")
 # index.json is written as a whole: with thousands of images that takes too long to do for each of them.
 _CHECKPOINT_IMAGES = 500
 _CHECKPOINT_SECONDS = 30.0
+# Writing it takes at most one part in so many of the time, and happens after this share of new images: otherwise it
+# would take time that grows with the square of the images.
+_CHECKPOINT_PAUSES = 40
+_CHECKPOINT_SHARE = 4
 _READERS = 8
 _STATE = Path(".quaymirror", "state.db")
 
@@ -67,6 +71,7 @@ class OCILayout:
         self._commits = GroupCommit(self._executor, self._commit)
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
+        self._checkpoint_images, self._checkpoint_seconds = _CHECKPOINT_IMAGES, _CHECKPOINT_SECONDS
         # Of recorded images that are not whole on the disk.
         self._incomplete_roots: frozenset[str] = frozenset()
         # Verified in this run, but in no committed image yet: the state doesn't know them.
@@ -320,7 +325,7 @@ class OCILayout:
         self._fresh -= digests
         self._since_checkpoint += len(records)
         seconds = time.monotonic() - self._last_checkpoint
-        if self._since_checkpoint >= _CHECKPOINT_IMAGES or seconds >= _CHECKPOINT_SECONDS:
+        if self._since_checkpoint >= self._checkpoint_images or seconds >= self._checkpoint_seconds:
             self._checkpoint()
 
     def _first_checkpoint(self) -> None:
@@ -341,7 +346,7 @@ class OCILayout:
             await self._executor.run(self._checkpoint_if_due)
 
     def _checkpoint_if_due(self) -> None:
-        if self._since_checkpoint and time.monotonic() - self._last_checkpoint >= _CHECKPOINT_SECONDS:
+        if self._since_checkpoint and time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:
             self._checkpoint()
 
     def _checkpoint(self) -> frozenset[str]:
@@ -349,9 +354,12 @@ class OCILayout:
         if self._incomplete_roots:
             self._incomplete_roots = incomplete_roots(self._storage, self._state)
 
+        began = time.monotonic()
         left_out = update_index(self._storage, self._state, incomplete=self._incomplete_roots, observer=self._observer)
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
+        self._checkpoint_seconds = max(_CHECKPOINT_SECONDS, (self._last_checkpoint - began) * _CHECKPOINT_PAUSES)
+        self._checkpoint_images = max(_CHECKPOINT_IMAGES, self._state.image_count() // _CHECKPOINT_SHARE)
         return left_out
 
 

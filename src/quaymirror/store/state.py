@@ -46,6 +46,11 @@ class State(ReferrerTables):
         """Return the records of all images that `image` would return, sorted by name."""
         return [record for each in self.images() if (record := self.image(each.name)) is not None]
 
+    def image_count(self) -> int:
+        """Return the number of recorded images."""
+        count: int = self._query("SELECT count(*) AS count FROM image")[0]["count"]
+        return count
+
     def usage(self) -> tuple[int, int]:
         """Return the number of recorded images, and the bytes of everything that they need."""
         query = """
@@ -180,7 +185,7 @@ class State(ReferrerTables):
             # The index leaves out former names only: others may be those of other tools.
             connection.executemany("INSERT INTO name (name) VALUES (?) ON CONFLICT DO NOTHING", rows)
             connection.executemany("DELETE FROM image WHERE name = ?", rows)
-            connection.execute("DELETE FROM gone WHERE name NOT IN (SELECT name FROM image)")
+            connection.executemany("DELETE FROM gone WHERE name = ?", rows)
 
     def forget_unneeded(self, orphans: Iterable[Digest], now: float) -> None:
         """Delete everything that no image and no kept snapshot needs; `orphans` are all blobs that none needs."""

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -26,6 +27,7 @@ from quaymirror.errors import (
 from quaymirror.events import Event, Notice
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import fsops
+from quaymirror.store import layout as layout_module
 from quaymirror.store.layout import OCILayout
 from quaymirror.store.local_storage import LocalStorage
 from quaymirror.store.reader import LayoutReader
@@ -337,3 +339,37 @@ async def test_inspection_changes_nothing(tmp_path: Path) -> None:
         assert await layout.missing_content(NAME, [described(b"config")]) == [described(b"config")]
 
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_index_is_written_after_a_share_of_new_images_and_not_after_each_500(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def update(storage: object, state: State, **_: object) -> frozenset[str]:
+        written.append(state.image_count())
+        return frozenset()
+
+    monkeypatch.setattr(layout_module, "update_index", update)
+    async with OCILayout.open(tmp_path, fsync=fsops.Fsync.NEVER) as layout:
+        raw, nodes = image_of(b"config", b"layer")
+        root = described(raw, mediatype.OCI_MANIFEST)
+        for node, content in [*zip(nodes, (b"config", b"layer"), strict=True), (root, raw)]:
+            await layout.put_manifest(NAME, node, content)
+
+        def commit(_: object, state: State) -> None:
+            # As the group commit does, without a task for each image.
+            for start in range(0, 10_000, 100):
+                layout._make_durable(
+                    [
+                        ImageRecord(f"kolla/image-{number}:1", "quay.io", root.digest, root, (*nodes, root))
+                        for number in range(start, start + 100)
+                    ]
+                )
+
+        await layout.use(commit)
+
+    assert written[0] == 0
+    assert written[-1] == 10_000
+    assert 8 <= len(written) <= 18, "10,000 images in steps of 500 would be 21"
+    assert all(after - before >= before / 5 for before, after in pairwise(written[5:-1]))

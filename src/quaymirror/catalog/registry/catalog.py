@@ -20,7 +20,8 @@ from .paging import NameList
 
 # Quay's token for this many repositories still fits into a header.
 _TOKEN_BATCH = 30
-_MAX_REPOSITORIES = 200_000
+# Discovery has a lower limit, which is an option.
+_MAX_REPOSITORIES = 10_000_000
 _MAX_TAGS = 50_000
 _NAME_THEM = "write the names of repositories without wildcards"
 _TRAITS = Traits("registry://", has_dates=False, batch=_TOKEN_BATCH, shows_absence=False)
