@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from lab.scenario import Scenario
 
-from . import carry, cold, dashboard, derived, discovery, durability, memory, nightly, profile, registry, serve, wan
+from . import (
+    carry,
+    cold,
+    dashboard,
+    derived,
+    discovery,
+    durability,
+    memory,
+    nightly,
+    profile,
+    registry,
+    scale,
+    serve,
+    wan,
+)
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
@@ -18,6 +32,7 @@ ALL: dict[str, Scenario] = {
         carry,
         derived,
         memory,
+        scale,
         dashboard,
         durability,
         profile,

@@ -357,6 +357,7 @@ class DiscoveryOptions(Group):
         _WEEK,
         shown_default="7d",
         parse=_seconds_or_none,
+    )
     max_repositories: int = option(
         "N",
         "Take a listing with more repositories for endless.",

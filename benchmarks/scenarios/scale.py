@@ -1,0 +1,80 @@
+"""Large organizations: CPU per image and per repository, which is to stay the same however many there are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+from lab import corpus, measure, peers
+from lab.corpus import ORGANIZATION, TAG
+from lab.front import Front
+from lab.measure import Contestant, Cost, divided
+from lab.scenario import Case, Lab, Scenario
+
+_LISTED = (4_000, 20_000, 100_000)
+_IMAGES = (4_000, 20_000)
+_PER_IMAGE = 1.1
+_TIMEOUT = 1_800.0
+# Bytes that a repository, and an image with its copy, take in memory.
+_REPOSITORY_BYTES, _IMAGE_BYTES = 5_000, 60_000
+
+
+def run(lab: Lab) -> Iterator[Case]:
+    """List organizations with one image per hundred repositories, and mirror organizations of small images."""
+    if lab.wants("list"):
+        case = Case("list", "list, by the number of repositories", "", {}, counts=("requests", "cpu_ms_each"))
+        for count in (100, 1_000) if lab.quick else _LISTED:
+            if lab.has_room(_REPOSITORY_BYTES * count):
+                _measure(lab, case, count, count // 100, lambda server, name: [_listing(server, name)])
+
+        yield _finished(case, "list")
+
+    if lab.wants("sync"):
+        case = Case("sync", "sync, by the number of images", "", {}, counts=("requests", "cpu_ms_each"))
+        for count in (100, 400) if lab.quick else _IMAGES:
+            if lab.has_room(_IMAGE_BYTES * count):
+                _measure(lab, case, count, count, _mirroring)
+
+        yield _finished(case, "the first night", "the next night")
+
+
+def _listing(server: Front, size: str) -> Contestant:
+    words = f"list {ORGANIZATION} '*' {TAG} --json --server {server.url}"
+    return Contestant(f"list, {size}", f"{peers.PYTHON} -m quaymirror {words} > list.json", always=True)
+
+
+def _mirroring(server: Front, size: str) -> list[Contestant]:
+    return [peers.ours(server, name=f"{night}, {size}") for night in ("the first night", "the next night")]
+
+
+def _measure(lab: Lab, case: Case, repositories: int, images: int, contestants: object) -> None:
+    content = corpus.tiny(lab.home / "scale", repositories=repositories, images=images)
+    out = measure.fresh(lab.home / "out")
+    try:
+        with lab.served(content) as server:
+
+            def turn(contestant: Contestant) -> Cost:
+                server.asked()
+                cost = measure.run(contestant, out, timeout=_TIMEOUT)
+                return measure.with_counts(cost, {**server.asked(), "cpu_ms_each": 1000 * cost.cpu / repositories})
+
+            assert callable(contestants)
+            # Once: the second round of a first night would be a next night.
+            measure.compare(contestants(server, f"{repositories:,}"), turn, rounds=1, costs=case.costs)
+    finally:
+        for place in ("scale", "out"):
+            shutil.rmtree(lab.home / place, ignore_errors=True)
+
+
+def _finished(case: Case, *names: str) -> Case:
+    for name in names:
+        sizes = [size for size in case.costs if size.startswith(name)]
+        case.base = case.base or sizes[0]
+        per_each = [case.median(size, "cpu_ms_each") for size in sizes]
+        growth = divided(per_each[-1], per_each[0])
+        case.at_most(26, f"{name}: CPU of each, {sizes[-1].rpartition(' ')[2]} to the smallest", _PER_IMAGE, growth)
+
+    return case
+
+
+SCENARIO = Scenario("scale", "large organizations", ("list", "sync"), run)
