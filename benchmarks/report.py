@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from statistics import median
 
 from lab import plot, results, tables
 from lab.results import Document
@@ -20,6 +21,8 @@ _HERE = Path(__file__).parent
 _DOCS = _HERE.parent / "docs"
 _PAGE = _DOCS / "explanation" / "performance.md"
 _BEGIN, _END = "<!-- benchmarks/report.py writes what follows -->", "<!-- until here -->"
+_FIRST, _LAST = "<!-- and the three numbers -->", "<!-- of the page -->"
+_OURS = "quaymirror sync"
 
 
 def main() -> int:
@@ -40,11 +43,39 @@ def generated() -> dict[Path, str]:
     loaded = (results.load(_HERE / "results", one.name, case) for one in ALL.values() for case in one.cases)
     documents = [document for document in loaded if document is not None]
     scenarios = {name: list(cases) for name, cases in itertools.groupby(documents, lambda d: str(d["scenario"]))}
-    before, _, rest = _PAGE.read_text().partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    words = "\n".join([_BEGIN, "", *_page(documents, scenarios), "", _END])
+    page = _replaced(_PAGE.read_text(), _FIRST, _LAST, _three_numbers(documents))
+    page = _replaced(page, _BEGIN, _END, _page(documents, scenarios))
     pictures = {_picture(name): plot.of_scenario(cases) for name, cases in scenarios.items()}
-    return {_PAGE: before + words + after, **pictures}
+    return {_PAGE: page, **pictures}
+
+
+def _replaced(text: str, begin: str, end: str, lines: list[str]) -> str:
+    before, _, rest = text.partition(begin)
+    return before + "\n".join([begin, "", *lines, "", end]) + rest.partition(end)[2]
+
+
+def _three_numbers(documents: list[Document]) -> list[str]:
+    """Return the first night, a night without changes, and the memory, in one line each."""
+    cases = {f"{one['scenario']}/{one['case']}": one for one in documents}
+    first, nightly = cases.get("cold/tree"), cases.get("nightly/unchanged-many")
+    if first is None or nightly is None:
+        return ["Nothing is recorded yet."]
+
+    walls = {name: median(one["wall"] for one in runs) for name, runs in first["costs"].items() if runs[0]["code"] == 0}
+    others = {name: wall for name, wall in walls.items() if name != _OURS and name != first["base"]}
+    fastest = min(others, key=others.__getitem__)
+    calm, facts = nightly["costs"][_OURS], nightly["facts"]
+    seconds = median(one["wall"] for one in calm)
+    peak = max(one["peak_mib"] for one in first["costs"][_OURS])
+    return [
+        "| | |",
+        "|---|---|",
+        f"| a first night | {first['facts']['images']} images in {walls[_OURS]:.1f} s,"
+        f" {others[fastest] / walls[_OURS]:.1f} times as fast as the next tool ({fastest}) |",
+        f"| a night without changes | {facts['repositories']:,} repositories in {seconds:.1f} s,"
+        f" {calm[0]['asked']['requests']} requests |",
+        f"| memory | {peak:.0f} MiB at most during that first night |",
+    ]
 
 
 def _page(documents: list[Document], scenarios: dict[str, list[Document]]) -> list[str]:

@@ -7,6 +7,7 @@ from quaymirror.settings.spec import OptionSpec, OptionType
 _BY_NAME = {
     "allow_realms": "auth.registry.example",
     "accept_failed": "/etc/quaymirror/accepted.txt",
+    "artifact_types": "application/vnd.dev.cosign.*",
     "authfile": "/etc/quaymirror/auth.json",
     "cafile": "/etc/ssl/certs/company.pem",
     "cert_dir": "/etc/quaymirror/certs",
