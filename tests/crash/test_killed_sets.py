@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -74,6 +76,54 @@ async def test_a_run_killed_before_its_end_publishes_nothing_nor_does_the_openin
             shutil.rmtree(mirror)
 
         assert published < steps / step / 2
+
+
+class Reader:
+    """Reads a mirror in a loop, in a thread of its own, and keeps the sets of images that it has seen."""
+
+    def __init__(self, mirror: Path) -> None:
+        self.seen: list[dict[str, str]] = []
+        self._mirror = mirror
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        while not self._ends.is_set():
+            found = layouts.names(self._mirror)
+            for digest in found.values():
+                layouts.blob(self._mirror, digest)
+
+            if not self.seen or self.seen[-1] != found:
+                self.seen.append(found)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("runs", [4, pytest.param(50, marks=pytest.mark.soak)])
+async def test_a_reader_in_a_loop_sees_complete_sets_only(runs: int, tmp_path: Path, commands: Zygote) -> None:
+    registry, mirror, chance = Registry(), tmp_path / "mirror", random.Random(21)
+    push(registry, "day 0")
+    async with QuayServer(registry) as server:
+        assert (await commands.run(*night(server, mirror))).code == 0
+        with Reader(mirror) as reader:
+            for number in range(1, runs + 1):
+                push(registry, f"day {number}")
+                hook = {"kill": {"number": chance.randrange(70), "when": "before", "note": str(tmp_path / "note")}}
+                await commands.run(*night(server, mirror), hook=hook)
+
+            assert (await commands.run(*night(server, mirror))).code == 0
+
+    days = [images(f"day {number}") for number in range(runs + 1)]
+    assert all(found in days for found in reader.seen)
+    assert layouts.names(mirror) == days[-1]
+    layouts.check(mirror)
 
 
 @pytest.mark.timeout(300)

@@ -130,6 +130,25 @@ async def test_a_token_without_its_scope_has_the_same_end_in_list_and_sync(tmp_p
             assert "repo:read" in done.stderr
 
 
+async def test_a_token_that_suddenly_sees_one_of_160_repositories_is_a_line_of_the_summary(tmp_path: Path) -> None:
+    registry = Registry()
+    for number in range(160):
+        registry.organization("kolla").repository(f"image-{number:03}", public=number == 0).push(
+            TAG, small_image("same")
+        )
+
+    registry.organization("kolla").admins.add("me")
+    registry.oauth_token("me", value="a-good-token", scopes=("repo:read",))
+    registry.oauth_token("stranger", value="a-poor-token", scopes=("repo:read",))
+    (tmp_path / "token").write_text("a-good-token")
+    async with QuayServer(registry) as server:
+        await run(*words(server, "--token-file", "token"), cwd=tmp_path, check=0)
+        (tmp_path / "token").write_text("a-poor-token")
+        done = await run(*words(server, "--token-file", "token"), cwd=tmp_path, check=0)
+        assert "-159 missing at source" in done.stderr
+        assert "unchanged        1" in done.stderr
+
+
 # Servers that are something else
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+import re
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+import peers
 import pytest
 import pytest_asyncio
 from commands import run
@@ -164,3 +167,55 @@ async def test_a_lock_file_brings_back_images_that_only_the_target_still_has(tmp
         assert tagged(target) == images("monday")
         assert "missing at the source: taken from the target (3):" in done.stderr
         assert not [request for request in server.requests if "/blobs/" in request.path]
+
+
+def dated(tags: Iterable[str]) -> list[str]:
+    """Return the tags with a date of today (or of yesterday, at midnight)."""
+    return [tag for tag in tags if re.fullmatch(rf"{TAG}-2[0-9]{{3}}-[01][0-9]-[0-3][0-9]", tag)]
+
+
+async def test_a_dated_tag_is_set_once_for_each_image_that_changes(tmp_path: Path) -> None:
+    registry = Registry()
+    push(registry, "monday")
+    words = ("--dated-tags", "{tag}-{date}")
+    async with QuayServer(registry) as server, Receiver() as target:
+        await run(*night(server, target.address, *words), cwd=tmp_path, check=0)
+        assert len(dated(put_manifests(target))) == len(NAMES)
+        (tag,) = set(dated(put_manifests(target)))
+        assert tagged(target, tag) == images("monday")
+        target.requests.clear()
+        await run(*night(server, target.address, *words, "--full-check"), cwd=tmp_path, check=0)
+        assert not put_manifests(target)
+        push(registry, "tuesday", ("nova",))
+        await run(*night(server, target.address, *words, "--publish", "end"), cwd=tmp_path, check=0)
+        assert [name for name in put_manifests(target) if not name.startswith("sha256:")] == [tag, TAG]
+        assert tagged(target, tag)["nova"] == images("tuesday")["nova"]
+
+
+@pytest.mark.interop
+async def test_a_docker_registry_has_dated_tags_and_moves_its_tags_at_the_end(tmp_path: Path) -> None:
+    registry = Registry()
+    push(registry, "monday")
+    more = ("--publish", "end", "--dated-tags", "{tag}-{date}")
+    with peers.DockerRegistry(tmp_path) as target:
+        address = f"registry://{target.host}?insecure=true"
+        async with QuayServer(registry) as server:
+            for _ in range(2):
+                await run(*night(server, address, *more), cwd=tmp_path, check=0)
+
+        tags = json.loads(peers.skopeo("list-tags", "--tls-verify=false", f"docker://{target.host}/kolla/nova"))["Tags"]
+        assert len(tags) == 2
+        assert len(dated(tags)) == 1
+        for tag in tags:
+            reference = f"docker://{target.host}/kolla/nova:{tag}"
+            assert (
+                peers.skopeo("inspect", "--raw", "--tls-verify=false", reference).encode() == images("monday")["nova"]
+            )
+
+        put = [
+            asked.path.rpartition("/")[2]
+            for asked in target.requests()
+            if asked.method == "PUT" and "/manifests/" in asked.path
+        ]
+        assert len(put) == 3 * len(NAMES)
+        assert all(name.startswith("sha256:") for name in put[: len(NAMES)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from organizations import TAG, kolla, small_image
 import quaymirror
 from quaymirror import Event, Options, Report, Selection, Status
 from quaymirror.errors import ExitCode
-from quaymirror.events import ImageFinished
+from quaymirror.events import ImageFinished, Notice
+from quaymirror.http.retry import RetryPolicy
 from quaymirror.testing import Fault, QuayServer, Registry, bad_gateway
 
 EVERYTHING = Selection("kolla", "*", TAG)
@@ -181,9 +184,14 @@ async def test_a_tag_that_goes_back_is_reported_and_refused_on_request(tmp_path:
         report = await night(server, mirror, refuse_older=True)
         assert report.exit_code is ExitCode.PARTIAL
         assert layouts.names(mirror)[name] == small_image("newer").digest
-        report = await night(server, mirror)
-        (outcome,) = [outcome for outcome in report.outcomes if outcome.reference.name == name]
-        assert outcome.reason == "went back to an image that the mirror held before"
+        where = ["--server", server.url, "--to", "mirror", "--full-check", "--report-html", "page.html"]
+        done = await commands.run("sync", "kolla", "*", TAG, *where, "--report", "r.json", cwd=tmp_path, check=0)
+
+    remark = "went back to an image that the mirror held before"
+    assert f"remarks:\n  {remark} (1):\n    {name}\n" in done.stderr
+    assert remark in (tmp_path / "page.html").read_text()
+    outcomes = json.loads((tmp_path / "r.json").read_text())["outcomes"]
+    assert [outcome["reference"].partition("/")[2] for outcome in outcomes if outcome["reason"] == remark] == [name]
 
     assert layouts.names(mirror)[name] == images[repository].digest
 
@@ -272,6 +280,83 @@ async def test_tags_that_move_during_the_run_are_mirrored_again_and_named_with_f
     assert listings in (4, 6), "two pages for each listing"
     assert checks <= len(names) + 8
     assert len(await snapshots(mirror)) == 1
+
+
+@pytest.mark.parametrize(("age", "waits"), [(600.0, [1200.0]), (1800.0, [])])
+async def test_a_run_waits_until_the_newest_push_is_old_enough(age: float, waits: list[float], tmp_path: Path) -> None:
+    clock, waited = Clock(), list[float]()
+    registry = Registry(now=clock)
+    push(registry, "nova", "new")
+    clock.now += age
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        clock.now += seconds
+
+    async with QuayServer(registry) as server:
+        retry = RetryPolicy(clock=clock, sleep=sleep)
+        report = await night(server, tmp_path / "mirror", settle=1800.0, retry=retry)
+        assert report.counts[Status.MIRRORED] == 1
+        assert waited == waits
+
+
+async def test_a_run_waits_for_a_source_that_never_settles_until_the_time_limit_only(tmp_path: Path) -> None:
+    clock, waited = Clock(), list[float]()
+    registry = Registry(now=clock)
+    push(registry, "nova", "new")
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        clock.now += seconds
+        push(registry, "nova", f"newer {clock.now}")
+
+    async with QuayServer(registry) as server:
+        retry = RetryPolicy(clock=clock, sleep=sleep)
+        report = await night(server, tmp_path / "mirror", settle=900.0, settle_timeout=1800.0, retry=retry)
+
+    assert sum(waited) == 1800.0
+    assert report.counts[Status.MIRRORED] == 1
+
+
+async def test_a_run_that_is_stopped_waits_no_longer(tmp_path: Path) -> None:
+    registry, stop = Registry(), quaymirror.Stop()
+    push(registry, "nova", "new")
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Notice) and "waiting" in event.message:
+            stop.request("enough")
+
+    async with QuayServer(registry) as server:
+        options = Options.of(server=server.url, settle=3600.0)
+        report = await quaymirror.sync(EVERYTHING, tmp_path / "mirror", options, observer=observe, stop=stop)
+
+    assert report.exit_code is ExitCode.PARTIAL
+    assert not report.outcomes
+
+
+async def test_a_rollback_during_a_run_ends_with_7_and_changes_nothing(tmp_path: Path) -> None:
+    mirror, _, second = await two_nights(tmp_path)
+    registry = Registry()
+    push(registry, "nova", "third")
+    codes: list[int] = []
+
+    def roll_back(event: Event) -> None:
+        if isinstance(event, ImageFinished):
+            for words in (
+                ["rollback", "mirror", "--to", "previous"],
+                ["hold", "mirror", "*:*"],
+                ["unhold", "mirror", "*"],
+            ):
+                command = [sys.executable, "-m", "quaymirror", *words]
+                done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+                codes.append(done.returncode)
+                assert "another run" in done.stderr
+
+    async with QuayServer(registry) as server:
+        await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url), observer=roll_back)
+
+    assert codes == [7, 7, 7]
+    assert layouts.names(mirror) == second | {f"kolla/nova:{TAG}": small_image("third").digest}
 
 
 async def two_nights(tmp_path: Path) -> tuple[Path, dict[str, str], dict[str, str]]:

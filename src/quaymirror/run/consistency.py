@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
@@ -62,20 +61,32 @@ class Relisting:
         :raises QuaymirrorError: if a listing breaks off.
         """
         options = self._run.options.publishing
-        deadline = time.monotonic() + options.settle_timeout
+        clock = self._run.options.client.retry.clock
+        deadline = clock() + options.settle_timeout
         while options.settle and self._run.stop.reason is None:
             try:
                 youngest = await self._youngest()
             except SelectionEmpty:
                 return  # discovery reports it
 
-            wait = min(options.settle - youngest, deadline - time.monotonic())
+            wait = min(options.settle - youngest, deadline - clock())
             if wait <= 0:
                 return
 
             self._run.emit(Notice(f"the newest push is {human_duration(youngest)} old: waiting {human_duration(wait)}"))
-            with anyio.move_on_after(wait):
+            await self._wait(wait)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, unless the run is stopped."""
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
                 await self._run.stop.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            await self._run.options.client.retry.sleep(seconds)
+            tasks.cancel_scope.cancel()
 
     async def _youngest(self) -> float:
         """Return the age of the newest push of any matching repository, by the server's clock."""

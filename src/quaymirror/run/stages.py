@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -135,7 +134,8 @@ class Stages:
 
     async def _follow_moves(self, watchers: TaskGroup, relisting: Relisting) -> None:
         """List again after a run that mirrored something, and mirror the images that moved, until none has."""
-        run, deadline = self._run, time.monotonic() + self._run.options.publishing.settle_timeout
+        run, clock = self._run, self._run.options.client.retry.clock
+        deadline = clock() + run.options.publishing.settle_timeout
         while run.progress.images[Status.MIRRORED] and run.stop.reason is None and not run.options.target.dry_run:
             try:
                 moved = await relisting.moved(self._known)
@@ -146,7 +146,7 @@ class Stages:
             if not moved:
                 return
 
-            is_left = time.monotonic() >= deadline
+            is_left = clock() >= deadline
             run.emit(ImagesMoved(tuple(image.reference.full_name for image in moved), is_left))
             if is_left:
                 return
