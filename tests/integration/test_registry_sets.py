@@ -126,9 +126,7 @@ async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.soak)])
-async def test_a_run_killed_at_any_step_before_its_end_moves_no_tag(
-    step: int, tmp_path: Path, commands: Zygote
-) -> None:
+async def test_a_run_killed_before_its_end_moves_no_tag(step: int, tmp_path: Path, commands: Zygote) -> None:
     registry = Registry()
     one = ("--publish", "end", "--concurrency", "1", "--progress", "none")
     async with QuayServer(registry) as server:
