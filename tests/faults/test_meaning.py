@@ -202,6 +202,26 @@ async def test_a_proxy_that_changes_answers_is_named(path: str, tmp_path: Path) 
     assert "a page in HTML, of a proxy or for a login" in done.stderr
 
 
+@pytest.mark.parametrize(("length", "size"), [("the same", 2048), ("the same", 200_000), ("another", 2048)])
+async def test_a_blob_that_a_proxy_has_changed_is_named_as_such(length: str, size: int, tmp_path: Path) -> None:
+    image = small_image("nova", size)
+    layer = json.loads(image.raw)["layers"][0]
+    page = b"<html>Log in</html>".ljust(layer["size"] + (length != "the same"))
+    async with QuayServer(organization(image)) as server:
+        fault = Fault(layer["digest"].partition(":")[2], ReplaceBody(page, "text/html"))
+        server.faults.append(fault)
+        done = await run(*words(server, "--retries", "0"), cwd=tmp_path, check=3)
+        assert "200 with a page in HTML, of a proxy or for a login" in done.stderr
+        squeezed = ReplaceBody(page.replace(b"<html>", b"\x1f\x8b abc"))
+        encoded = Fault(fault.path, ExtraHeaders({"Content-Encoding": "gzip"}))
+        server.faults[:] = [Fault(fault.path, squeezed), encoded]
+        done = await run(*words(server, "--retries", "0"), cwd=tmp_path, check=3)
+        assert "a proxy has changed the answer (Content-Encoding: gzip)" in done.stderr
+        # Storage may label a layer like that whose bytes are right.
+        server.faults[:] = [encoded]
+        await run(*words(server, "--retries", "0"), cwd=tmp_path, check=0)
+
+
 async def test_list_reports_that_it_waits(tmp_path: Path) -> None:
     async with QuayServer(two_images()) as server:
         server.faults.append(Fault(LISTING, too_many_requests("1"), times=1))

@@ -149,19 +149,21 @@ def described(response: Response) -> str:
 
 def distorted(error: QuaymirrorError, response: Response) -> QuaymirrorError:
     """Return what `error`, about the content of a success, really means if a proxy has answered or changed it."""
-    if not isinstance(error, ContentError | Unavailable):
-        return error
+    cause = distortion(response) if isinstance(error, ContentError | Unavailable) else ""
+    return Unavailable(f"{response.name}: {cause}", status=response.status) if cause else error
 
+
+def distortion(response: Response) -> str:
+    """Return why the content of a success may be that of a proxy, or changed by one; "" if nothing suggests that."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if media_type(response) == "text/html":
-        cause = f"{response.status} with a page in HTML, of a proxy or for a login, instead of the registry's answer"
-    elif encoding not in ("", "identity"):
-        shown = escape_controls(encoding[:50])
-        cause = f"a proxy has changed the answer (Content-Encoding: {shown}): let it pass through as it is"
-    else:
-        return error
+        return f"{response.status} with a page in HTML, of a proxy or for a login, instead of the registry's answer"
 
-    return Unavailable(f"{response.name}: {cause}", status=response.status)
+    if encoding in ("", "identity"):
+        return ""
+
+    shown = escape_controls(encoding[:50])
+    return f"a proxy has changed the answer (Content-Encoding: {shown}): let it pass through as it is"
 
 
 def to_error(response: Response, body: ErrorBody, *, patience: float) -> ServiceError:

@@ -16,7 +16,7 @@ from ..errors import (
     SizeMismatch,
     UnsupportedContent,
 )
-from ..http.answers import distorted
+from ..http.answers import distorted, distortion
 from ..http.client import Client, Exchange
 from ..http.dates import parse_http_date
 from ..http.exchange import Request, Response
@@ -67,6 +67,11 @@ class BlobStream:
     def is_whole(self) -> bool:
         """True if the whole blob is sent, even if only a part was requested."""
         return self.exchange.response.status == 200
+
+    @property
+    def distortion(self) -> str:
+        """Why the bytes may be those of a proxy, if they are wrong; "" if nothing suggests that."""
+        return distortion(self.exchange.response)
 
     @property
     def held(self) -> float:

@@ -34,6 +34,10 @@ class BlobStream(Protocol):
         """Return True if the source sends all of the blob, even if a range was requested."""
 
     @property
+    def distortion(self) -> str:
+        """Return why the bytes may be those of a proxy, if they are wrong; "" if nothing suggests that."""
+
+    @property
     def validator(self) -> Validator | None:
         """The validator for a request for the rest, None without a strong one."""
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ..errors.base import QuaymirrorError
+from ..errors.content import ContentError
 from ..errors.transport import ReadInterrupted
 from ..progress.meters import Meter
 from ..registry.source import Attempts, BlobSource, BlobStream
@@ -54,7 +55,10 @@ async def fetch_blob(progress: BlobProgress, source: BlobSource, sink: Sink, slo
                             location = stream.location
                             await sink.prepare()
 
-            await sink.commit()
+            try:
+                await sink.commit()
+            except ContentError as error:
+                raise progress.explained(error) from None
 
 
 @asynccontextmanager
@@ -64,7 +68,7 @@ async def _recovering(sink: Sink, progress: BlobProgress, attempts: Attempts) ->
         yield
     except QuaymirrorError as error:
         progress.range_failed(error)
-        raise
+        raise progress.explained(error) from None
     finally:
         if sink.offset - progress.achieved >= PROGRESS_BYTES and not progress.is_slow:
             progress.achieved = sink.offset

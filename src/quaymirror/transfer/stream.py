@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from ..errors.base import QuaymirrorError
+from ..errors.content import ContentError
 from ..errors.transport import RangeRefused, TimedOut
 from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
@@ -61,6 +62,7 @@ class BlobProgress:
         self._meters = meters
         self._trusts_validators = True
         self._refusals = 0
+        self._distortion = ""
 
     @property
     def refuses_ranges(self) -> bool:
@@ -89,6 +91,11 @@ class BlobProgress:
 
         return not self.refuses_ranges
 
+    def explained(self, error: QuaymirrorError) -> QuaymirrorError:
+        """Return `error` with the reason if it is about wrong content, and a proxy seems to have sent or changed it."""
+        is_about_content = self._distortion and isinstance(error, ContentError)
+        return error.replace(f"{error.message}: {self._distortion}") if is_about_content else error
+
     @contextmanager
     def meter(self, done: int) -> Iterator[Meter]:
         """Show the transfer during the context, `done` bytes of which are there already."""
@@ -110,7 +117,7 @@ class BlobProgress:
         :raises TimedOut: if they come too slowly.
         :raises TransportError: if they end early.
         """
-        self.is_slow = False
+        self.is_slow, self._distortion = False, stream.distortion
         with self._meters.speeds.watch(stream.host, str(self.blob.digest)) as watch:
             async for chunk in stream.chunks():
                 self._meters.fetched_bytes += len(chunk)

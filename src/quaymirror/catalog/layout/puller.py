@@ -50,6 +50,8 @@ class FileStream:
         self._closing = closing
         self.offset: int = bounds[0]
         self.end: int = bounds[1]
+        self.distortion: str = ""
+        """Empty, since no proxy is in between."""
         self.is_whole: bool = False
         """False, since the stream has the requested range only."""
 
