@@ -58,12 +58,13 @@ class RepositoriesJson(TypedDict):
 
 
 class ImagesJson(TypedDict):
-    """Images by outcome; repositories without the tag count as skipped."""
+    """Images by outcome; repositories without the tag count as skipped. A signature policy refuses images."""
 
     mirrored: int
     unchanged: int
     skipped: int
     failed: int
+    refused: int
 
 
 class HostJson(TypedDict):
@@ -373,10 +374,26 @@ class FilesJson(TypedDict):
     bytes: int
 
 
+class RefusalJson(TypedDict):
+    """An image that a signature policy refuses, with a reason per key or identity."""
+
+    image: str
+    digest: str
+    reasons: list[str]
+
+
+class SignaturesJson(TypedDict):
+    """The verdicts of a signature policy: the number of images that it accepts, and those that it refuses."""
+
+    accepted: int
+    refused: list[RefusalJson]
+
+
 class VerificationJson(TypedDict):
     """The result of `verify --json`. `fast` is true if only manifests were hashed.
 
-    `refused` is the number of images of a registry that could not be checked, because access was denied.
+    `refused` is the number of images of a registry that could not be checked, because access was denied. `signatures`
+    are the verdicts, with --signature-policy.
     """
 
     images: int
@@ -387,6 +404,7 @@ class VerificationJson(TypedDict):
     damages: list[DamageJson]
     orphans: FilesJson
     partials: FilesJson
+    signatures: NotRequired[SignaturesJson]
 
 
 class GoneJson(TypedDict):

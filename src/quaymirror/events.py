@@ -22,6 +22,7 @@ class Status(Enum):
     UNCHANGED = "unchanged"
     SKIPPED = "skipped"
     FAILED = "failed"
+    REFUSED = "refused"
 
 
 HELD = "held"
@@ -34,8 +35,9 @@ class Outcome:
     """The outcome of one image; each selected reference has exactly one.
 
     `bytes_fetched` were received for this image, `bytes_reused` were there already or fetched for another image;
-    `elapsed` is in seconds. `reason` explains why an image was skipped. `referrers` were found for it in this run, and
-    are at the target; `referrer_failures` are those of others, which the next run tries again.
+    `elapsed` is in seconds. `reason` explains why an image was skipped, or refused by a signature policy. `referrers`
+    were found for it in this run, and are at the target; `referrer_failures` are those of others, which the next run
+    tries again.
     """
 
     reference: Reference
@@ -288,6 +290,7 @@ class Totals:
     unchanged: int = 0
     skipped: int = 0
     failed: int = 0
+    refused: int = 0
     bytes_fetched: int = 0
     bytes_reused: int = 0
 

@@ -25,7 +25,7 @@ from .help import command_option, options
 from .options import home_at, json_option
 from .run import configured_jobs
 
-_COLUMNS = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED)
+_COLUMNS = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED, Status.REFUSED)
 _HEAD = ("run", "began", "took", *(status.value for status in _COLUMNS), "fetched", "changes", "result", "selection")
 
 
@@ -150,6 +150,7 @@ def _json(row: _Row) -> PastRunJson:
             "unchanged": run.images.get("unchanged", 0),
             "skipped": run.images.get("skipped", 0),
             "failed": run.images.get("failed", 0),
+            "refused": run.images.get("refused", 0),
         },
         "bytes_fetched": run.bytes_fetched,
         "changes": change_counts_json(run.changes),

@@ -47,6 +47,7 @@ def verify(
     \b
     quaymirror verify /srv/mirror
     quaymirror verify /srv/mirror --repair
+    quaymirror verify /srv/mirror --signature-policy policy.json
     """
     wanted = {"fast": fast, "repair": repair, "repair_state": repair_state, "at": at}
     result = anyio.run(_verify, target, make_options(given), wanted)
@@ -59,9 +60,12 @@ def verify(
 
 
 def show_damages(result: Verification) -> None:
-    """Print one line per missing or damaged blob."""
+    """Print one line per missing or damaged blob, and per image that the signature policy refuses."""
     for damage in result.damages:
         click.echo(escape_controls(f"{damage.kind}  {damage.digest}  needed by {', '.join(damage.images)}"))
+
+    for refusal in result.unaccepted:
+        click.echo(escape_controls(f"refused  {refusal.name}  {'; '.join(refusal.reasons)}"))
 
 
 def show_verdict(result: Verification) -> ExitCode:
@@ -75,6 +79,9 @@ def show_verdict(result: Verification) -> ExitCode:
 
     if result.refused:
         text += f", {counted(result.refused, 'image')} not checked: {result.refusal}"
+
+    if result.accepted is not None:
+        text += f"; signatures: {result.accepted:,} accepted, {len(result.unaccepted):,} refused"
 
     click.echo(escape_controls(text), err=True)
     return result.exit_code

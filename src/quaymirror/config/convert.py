@@ -1,4 +1,4 @@
-"""Conversion of files of other tools into jobs: skopeo, regsync, image-syncer, lists. The only importer of PyYAML.
+"""Conversion of files of other tools into jobs: skopeo, regsync, image-syncer, lists.
 
 A list of hauler, oc-mirror or imgpkg stays the file that it is: the job names it.
 
@@ -13,18 +13,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
-import yaml
-
 from ..errors import ConfigError
 from ..selection.image_list import parse_list
 from ..text import escape_controls
 from ..values import dataclass
+from ..yaml_text import load_documents
 
 # Regular expressions that are equivalent to a glob.
 _SIMPLE_REGEX = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.|\.\*)+)\$?")
 _NO_QUAY = re.compile(r"(?:index\.)?docker\.io|ghcr\.io|(?:[a-z0-9-]+\.)?gcr\.io|registry\.k8s\.io|mcr\.microsoft\.com")
-# PyYAML also raises these: for invalid dates, tags on values of another type, and deep nesting.
-_YAML_SLIPS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 
 
@@ -77,13 +74,7 @@ def convert(text: str, name: str) -> Converted:
 
     :raises ConfigError: if its format is unknown.
     """
-    try:
-        documents = [each for each in yaml.safe_load_all(text) if each is not None]
-    except (yaml.YAMLError, *_YAML_SLIPS) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise ConfigError(f"{place}: not YAML") from None
-
+    documents = load_documents(text, name)
     found = _Found()
     document = documents[0] if documents else None
     if any(isinstance(each, str) or (isinstance(each, dict) and "kind" in each) for each in documents):

@@ -213,6 +213,9 @@ def _from_here(value: Any, spec: OptionSpec, file: Path) -> Any:
         if spec.kind is OptionType.TARGET:
             check_spelling(value, base=str(file.absolute().parent))
 
+        if spec.word and value == spec.word:
+            return value
+
         if spec.kind is OptionType.PATH or (spec.kind is OptionType.TARGET and not separator):
             return str(file.absolute().parent / Path(value).expanduser())
 

@@ -45,6 +45,7 @@ def _sum(runs: Sequence[RunProgress], hosts: Hosts) -> RunProgress:
         finished=_finished(begun) if all(run.finished is not None for run in runs) else None,
         hosts=hosts,
         failures=nsmallest(FAILURES_KEPT, chain.from_iterable(run.failures for run in runs)),
+        refusals=nsmallest(FAILURES_KEPT, chain.from_iterable(run.refusals for run in runs)),
     )
     for name in COUNTERS:
         setattr(total, name, reduce(operator.add, (getattr(run, name) for run in runs)))

@@ -127,6 +127,8 @@ class RunProgress:
     hosts: Hosts = field(default_factory=Hosts)
     failures: list[FailedImage] = field(default_factory=list)
     """The first failed images by name, independent of the order of events."""
+    refusals: list[tuple[str, str]] = field(default_factory=list)
+    """The first images by name that the signature policy refused, with the reasons."""
     advice: Counter[str] = field(default_factory=Counter)
     """Advice about the failures, with the number of failures it is for."""
     retryable: int = 0
@@ -236,6 +238,11 @@ class RunProgress:
         return self.images[Status.FAILED]
 
     @property
+    def refused(self) -> int:
+        """Images that the signature policy refused."""
+        return self.images[Status.REFUSED]
+
+    @property
     def skipped(self) -> int:
         """Repositories and images that were left out without an error."""
         return self.candidates_skipped + self.images[Status.SKIPPED]
@@ -317,6 +324,7 @@ class RunProgress:
             if place is not None:
                 self.images[self.outcomes.pop(place).status] -= 1
                 self.failures = [failure for failure in self.failures if failure.name != name]
+                self.refusals = [refusal for refusal in self.refusals if refusal[0] != name]
 
         self.outcomes.append(outcome)
 
@@ -343,6 +351,9 @@ class RunProgress:
 
         if outcome.status is Status.FAILED:
             self._fail(outcome)
+        elif outcome.status is Status.REFUSED:
+            insort(self.refusals, (escape_controls(outcome.reference.name), one_line(outcome.reason or "")))
+            del self.refusals[FAILURES_KEPT:]
         elif outcome.status is Status.SKIPPED:
             _count_reason(self.image_skip_reasons, outcome.reason or "no reason given")
 

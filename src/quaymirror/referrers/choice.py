@@ -58,6 +58,10 @@ class ReferrerChoice:
         return not self.is_none and _matches(artifact_type, globs)
 
 
+BUNDLES = ReferrerChoice(ReferrerMode.SIGNATURES, ("application/vnd.dev.sigstore.bundle*",))
+"""The referrers that a signature policy judges: bundles, and digest tags."""
+
+
 def is_leaf(artifact_type: str) -> bool:
     """Return True if referrers of this type have no referrers themselves."""
     return _matches(artifact_type, _LEAVES)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -22,6 +23,9 @@ from ..targets.kinds import TargetSpec
 from ..values import dataclass
 from .accepted import AcceptedFailures
 from .shared import Engine
+
+if TYPE_CHECKING:
+    from ..trust.judge import Judge
 
 # The period of checks whether another run has ended.
 _LOCK_SECONDS = 0.5
@@ -88,6 +92,8 @@ class Run:
     """The plan that the run makes, instead of mirroring anything."""
     pushed: Sequence[ImageRecord] = ()
     """The images of a shard in its state, after the run."""
+    judge: Judge | None = None
+    """The judge of the signature policy, if there is one."""
     is_waiting: bool = False
     failure: Failure | None = None
     close: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import field, replace
 
 from ..catalog.base import PinnedImage
-from ..errors import AccessDenied, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side
+from ..errors import AccessDenied, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side, SignatureRefused
 from ..events import CandidateSkipped, Outcome, Status
 from ..transfer.image import ImageTransfer, TransferContext
 from ..transfer.slots import ImageSlot
@@ -58,6 +58,8 @@ class ImageMirror:
             yield
         except PlatformNotFound as error:
             self._outcome = Outcome(reference, Status.SKIPPED, reason=error.message)
+        except SignatureRefused as error:
+            self._outcome = Outcome(reference, Status.REFUSED, reason=error.message)
         except QuaymirrorError as error:
             if self._outcome is None:
                 self._outcome = Outcome(reference, Status.FAILED, error=Failure.of(error, phase=transfer.phase))

@@ -76,7 +76,7 @@ class Publication:
     def snapshot_note(self, report: Report) -> SnapshotNote:
         """Return the description of the snapshot that the run makes."""
         label = self._run.options.publishing.snapshot_label or ""
-        is_complete = report.complete and not report.progress.failed
+        is_complete = report.complete and not report.progress.failed and not report.progress.refused
         return SnapshotNote("sync", self._run.run_id, label, is_complete, of_images=True)
 
     async def publish(self, report: Report) -> bool:
@@ -103,8 +103,12 @@ def obstacle(run: Run, report: Report) -> str:
     if not report.complete:
         return "the run did not see everything"
 
-    failed = report.progress.failed - report.accepted_failures
-    return f"{counted(failed, 'image')} failed, more than --max-failed" if failed > options.max_failed else ""
+    failed, refused = report.progress.failed - report.accepted_failures, report.progress.refused
+    if failed + refused <= options.max_failed:
+        return ""
+
+    words = "failed or were refused" if refused else "failed"
+    return f"{counted(failed + refused, 'image')} {words}, more than --max-failed"
 
 
 def may_publish(run: Run, report: Report) -> bool:

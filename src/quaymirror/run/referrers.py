@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..catalog.kinds import Services
 from ..events import Notice, Observer
 from ..oci.digest_tags import selects_digest_tags
-from ..referrers.choice import ReferrerChoice
+from ..referrers.choice import BUNDLES, ReferrerChoice
 from ..referrers.find import ReferrerFinder
 from ..referrers.rotation import Rotation
 from ..selection.selection import Selection
@@ -20,12 +20,25 @@ from ..transfer.target import ReferrerTarget, Target
 
 
 class RunReferrers:
-    """Makes the transfers of referrers that `options` want, one for each source."""
+    """Makes the transfers of referrers that `options` want, one for each source.
 
-    def __init__(self, options: DiscoveryOptions, selections: Sequence[Selection], observer: Observer) -> None:
+    If a signature policy judges images (`are_judged`), their signatures are wanted in any case.
+    """
+
+    def __init__(
+        self,
+        options: DiscoveryOptions,
+        selections: Sequence[Selection],
+        observer: Observer,
+        *,
+        are_judged: bool = False,
+    ) -> None:
         self._observer = observer
         self._keeps_tags = any(selects_digest_tags(tag) for selection in selections for tag in selection.tags)
         self._choice = ReferrerChoice(options.referrers, options.artifact_types)
+        if self._choice.is_none and are_judged:
+            self._choice = BUNDLES  # signatures that were judged are kept
+
         self._every = options.referrers_every
         self._rotation: Rotation | None = None
 

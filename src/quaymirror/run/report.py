@@ -161,6 +161,11 @@ class Report:
             more = f", and {self.progress.failed - 1:,} more" if self.progress.failed > 1 else ""
             return f"{failures[0].message}: {failures[0].name}{more}"
 
+        if self.progress.refusals and self.exit_code is not ExitCode.OK:
+            name, reason = self.progress.refusals[0]
+            more = f", and {self.progress.refused - 1:,} more" if self.progress.refused > 1 else ""
+            return f"refused by the signature policy: {reason}: {name}{more}"
+
         if self.stopped and not self.complete:
             return f"stopped: {self.stopped}"
 
@@ -200,7 +205,7 @@ class Report:
 
         # An unreadable entry of the listing may have been selected.
         has_failed = any(not self.accepted.covers(failed) for failed in self._failed)
-        has_failed = has_failed or self.progress.referrer_failures > 0
+        has_failed = has_failed or self.progress.refused > 0 or self.progress.referrer_failures > 0
         if has_failed or self.rejected or self._is_lacking or not (self.complete or is_empty):
             yield ExitCode.PARTIAL
 

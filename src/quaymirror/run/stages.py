@@ -51,6 +51,7 @@ from .referrers import RunReferrers
 from .run_history import RunHistory
 from .shard_blobs import ShardBlobs
 from .shared import Engine
+from .signatures import open_gate
 from .wiring import OpenSources
 
 # Images in progress per fetch slot; the extra ones only wait for layers that are already being fetched.
@@ -97,7 +98,9 @@ class Stages:
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
         self._blobs: ShardBlobs | None = None
-        self._referrers = RunReferrers(run.options.discovery, run.selections, run.emit)
+        self._referrers = RunReferrers(
+            run.options.discovery, run.selections, run.emit, are_judged=run.judge is not None
+        )
         self._opening = anyio.Lock()
 
     async def run_all(self) -> None:
@@ -294,7 +297,9 @@ class Stages:
                     counted=engine.counted if options.target.dry_run else None,
                     elsewhere=self._blobs,
                 )
-                self._contexts[source] = replace(context, referrers=await self._referrers.of(services, context))
+                referrers = await self._referrers.of(services, context)
+                gate = open_gate(run, services, self._target, engine.sources)
+                self._contexts[source] = replace(context, referrers=referrers, gate=gate)
 
         return self._contexts[source]
 

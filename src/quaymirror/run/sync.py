@@ -34,6 +34,7 @@ from .publication import Publication, may_publish, obstacle
 from .report import Report, make_report
 from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
+from .signatures import make_judge
 from .stages import Stages
 from .wiring import OpenSources, check_credentials, connect_target
 
@@ -107,6 +108,7 @@ def make_run(
     run = Run(selections, wanted, spec, engine, tuple(jobs))
     run.accepted = read_accepted(options.discovery.accept_failed)
     run.division, run.draft = division, draft
+    run.judge = make_judge(options)
     return run
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -14,15 +16,20 @@ from ..events import Notice, Observer, ignore
 from ..selection.bucket import is_bucket
 from ..settings import Options
 from ..store.layout import OCILayout
-from ..store.places import forget_objects
+from ..store.places import forget_objects, open_storage
 from ..store.repair import Rebuilt, rebuild
 from ..store.snapshots import open_at
 from ..store.state import State
 from ..store.verify import Progress, Verification, verify_layout, verify_storage
 from ..targets.bucket import locate_bucket
 from ..targets.kinds import TargetContext, TargetSpec, find_target
+from ..values import dataclass
 from .repair import repair as repair_layout
+from .signatures import make_judge
 from .wiring import connect_target
+
+if TYPE_CHECKING:
+    from ..trust.judge import Judge
 
 
 async def verify(
@@ -41,12 +48,47 @@ async def verify(
     All blobs of an OCI image layout are hashed, with `fast` only its manifests. With `repair` missing and damaged blobs
     are fetched again from the source, and images of a registry that lack content are pushed again; with `repair_state`
     the state is rebuilt from the layout first. With `at` it is the snapshot of a layout that this means. Damage that is
-    found and not repaired is recorded: the next run fetches it again.
+    found and not repaired is recorded: the next run fetches it again. The signature policy of the options, if there is
+    one, judges all images of a layout, from its own files.
 
-    :raises ConfigError: if `target` can't be verified like that.
+    :raises ConfigError: if `target` can't be verified like that, or the policy can't be followed to the letter.
     :raises LockHeld: if a run deletes blobs of the layout, or writes to it while it is to be repaired.
     :raises QuaymirrorError: if the target can't be read.
     """
+    judge = make_judge(options)
+    if judge is not None and not find_target(target, options).capabilities.repairable:
+        raise ConfigError("--signature-policy judges the images of an OCI image layout, not those of a registry")
+
+    wanted = _Wanted(fast, repair, repair_state, at)
+    result = await _verify_content(target, options, wanted, observer, progress or Progress())
+    if judge is None:
+        return result
+
+    from .layout_verdicts import judge_layout
+
+    def judged(judge: Judge) -> Verification:
+        path = layout_path(target, options)
+        storage = open_storage(path) if at is None else open_at(path, at)
+        with storage.reading():
+            accepted, refused = judge_layout(storage, judge)
+
+        return replace(result, accepted=accepted, unaccepted=refused)
+
+    return await anyio.to_thread.run_sync(judged, judge)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    fast: bool
+    repair: bool
+    repair_state: bool
+    at: str | None
+
+
+async def _verify_content(
+    target: str, options: Options, wanted: _Wanted, observer: Observer, progress: Progress
+) -> Verification:
+    fast, repair, repair_state, at = wanted.fast, wanted.repair, wanted.repair_state, wanted.at
     if at is not None:
         if repair or repair_state:
             raise ConfigError("--at is for reading: --repair and --repair-state don't go with it")
@@ -68,7 +110,7 @@ async def verify(
     if repair and fast:
         raise ConfigError("--repair and --fast don't go together: only a full hash shows which blobs are damaged")
 
-    path, progress = await anyio.to_thread.run_sync(layout_path, target, options), progress or Progress()
+    path = await anyio.to_thread.run_sync(layout_path, target, options)
     if repair_state:
         async with OCILayout.open(path, observer=observer) as layout:
             observer(Notice(_rebuilt(await layout.use(rebuild))))

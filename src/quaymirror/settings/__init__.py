@@ -28,11 +28,13 @@ from ..store.fsops import Fsync
 from ..store.retention import Retention
 from ..values import dataclass
 from .spec import (
+    SYSTEM,
     Group,
     Heading,
     appendable_file,
     existing_directory,
     existing_file,
+    existing_policy,
     flag,
     option,
     possible_directory,
@@ -384,6 +386,26 @@ class DiscoveryOptions(Group):
     allow_unmatched: bool = flag("Succeed if names or tags match nothing.", heading=SELECTION, commands=(*_ASK, "push"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureOptions(Group):
+    """The policy that decides by their signatures which images are mirrored, and what it needs."""
+
+    heading: ClassVar[Heading] = Heading.SIGNATURES
+    signature_policy: Path | None = option(
+        "FILE",
+        "Refuse images that this containers-policy.json does not accept; system: podman's own.",
+        on_disk=existing_policy,
+        word=SYSTEM,
+        commands=("verify",),
+    )
+    trusted_root: Path | None = option(
+        "FILE",
+        "Trusted root of sigstore (trusted_root.json), for keyless signatures.",
+        on_disk=existing_file,
+        commands=("verify",),
+    )
+
+
 PUBLISH = ("each", "end")
 
 
@@ -518,6 +540,7 @@ class Options:
     target: TargetOptions = field(default_factory=TargetOptions)
     limits: Limits = field(default_factory=Limits)
     discovery: DiscoveryOptions = field(default_factory=DiscoveryOptions)
+    signatures: SignatureOptions = field(default_factory=SignatureOptions)
     publishing: PublishOptions = field(default_factory=PublishOptions)
     prune: PruneOptions = field(default_factory=PruneOptions)
     output: OutputOptions = field(default_factory=OutputOptions)

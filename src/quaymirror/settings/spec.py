@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from ..errors import ConfigError, QuaymirrorError
 from ..values import dataclass
 
+SYSTEM = "system"
+"""The word for the files that podman uses."""
 _DECLARATION = "option"
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
 _FALSE = {"0", "false", "f", "no", "n", "off"}
@@ -25,6 +27,7 @@ class Heading(StrEnum):
     TARGET = "Target"
     REGISTRY_TARGET = "Target that is a registry"
     CHECKS = "Checks and repair"
+    SIGNATURES = "Signatures"
     PUBLISHING = "Sets of images"
     PRUNING = "Pruning"
     SOURCE = "Source"
@@ -64,8 +67,8 @@ class OptionSpec:
     a number, `accept` raises `ConfigError` for other illegal values, and `on_disk` for paths that can't be used on this
     machine. A `many` option can be repeated, and is an array in a file. `key` is its name in a file, its long spelling
     if empty. `commands` have the option besides `sync` and `run`, or `only` they. An `inverted` flag sets its field to
-    False. A field gets the value that its `shorthand` `means`, or that of the option called `both` if it has none of
-    its own.
+    False. A path may be the `word` instead, which is no path. A field gets the value that its `shorthand` `means`, or
+    that of the option called `both` if it has none of its own.
     """
 
     name: str
@@ -95,6 +98,7 @@ class OptionSpec:
     means: Any = None
     shorthand: OptionSpec | None = None
     both: str = ""
+    word: str = ""
 
     @property
     def long(self) -> str:
@@ -297,6 +301,12 @@ def existing_file(path: Path) -> None:
     if not os.path.isfile(path):  # noqa: PTH113 - as above
         fault = "not a regular file" if os.path.exists(path) else "no such file"  # noqa: PTH110 - as above
         raise ConfigError(f"{fault}: {str(path)!r}")
+
+
+def existing_policy(path: Path) -> None:
+    """Raise `ConfigError` if `path` is neither a regular file nor the word for the system's policy."""
+    if str(path) != SYSTEM:
+        existing_file(path)
 
 
 def appendable_file(path: Path) -> None:

@@ -17,12 +17,13 @@ from .records import AbsentImage, Attachment, DiscoverySnapshot, ImageRecord
 from .referrer_tables import ReferrerTables
 from .schema import FORMAT
 from .snapshot_tables import IMAGES, image_of
+from .verdict_tables import VerdictTables
 
 # Repositories to mount a blob from: more of them are of no use.
 _MAX_HOLDERS = 4
 
 
-class State(ReferrerTables):
+class State(ReferrerTables, VerdictTables):
     """The open state; see `Database`."""
 
     @classmethod

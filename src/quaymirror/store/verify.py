@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..documents import VerificationJson
+from ..documents import RefusalJson, VerificationJson
 from ..errors import ExitCode, MirrorDamaged, StoreError
 from ..oci import Descriptor, Digest
 from ..values import dataclass
@@ -38,6 +38,15 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """An image that a signature policy refuses, with a reason per key or identity."""
+
+    name: str
+    digest: Digest
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """The result of a verification. `blobs` includes manifests, each once; `bytes` is their total size.
 
@@ -56,6 +65,9 @@ class Verification:
     """The number of images of a registry that could not be checked, because access was denied."""
     refusal: str = ""
     """The reason of the first of these."""
+    accepted: int | None = None
+    """The number of images that the signature policy accepts, None without a policy; `unaccepted` are the others."""
+    unaccepted: tuple[Refusal, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -66,11 +78,11 @@ class Verification:
         if self.refused:
             return ExitCode.CREDENTIALS if self.refused == self.images else ExitCode.PARTIAL
 
-        return ExitCode.OK
+        return ExitCode.PARTIAL if self.unaccepted else ExitCode.OK
 
     def to_json(self) -> VerificationJson:
         """Return the result as JSON values."""
-        return {
+        document: VerificationJson = {
             "images": self.images,
             "blobs": self.blobs,
             "bytes": self.bytes,
@@ -83,6 +95,14 @@ class Verification:
             "orphans": {"files": self.orphans[0], "bytes": self.orphans[1]},
             "partials": {"files": self.partials[0], "bytes": self.partials[1]},
         }
+        if self.accepted is not None:
+            refusals: list[RefusalJson] = [
+                {"image": each.name, "digest": str(each.digest), "reasons": list(each.reasons)}
+                for each in self.unaccepted
+            ]
+            document["signatures"] = {"accepted": self.accepted, "refused": refusals}
+
+        return document
 
 
 @dataclass(slots=True)

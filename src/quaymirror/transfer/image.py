@@ -38,6 +38,16 @@ from .stream import BlobJob, BlobProgress
 from .target import Target
 
 
+class ImageGate(Protocol):
+    """Decides which images may be mirrored. Both calls come before any layer is fetched."""
+
+    async def knows(self, image: PinnedImage, named: Reference) -> bool:
+        """Return True if an image that the target has was admitted before."""
+
+    async def admit(self, image: PinnedImage, named: Reference, graph: ImageGraph) -> None:
+        """Raise `SignatureRefused` if an image must not be mirrored under the name `named`."""
+
+
 @dataclass(frozen=True, slots=True)
 class BroughtReferrers:
     """The referrers of an image that a run brought to the target, and the failures of others."""
@@ -82,6 +92,7 @@ class TransferContext:
     elsewhere: BlobsElsewhere | None = None
     """The blobs that other processes bring; None without any."""
     referrers: ReferrerTransfers | None = None
+    gate: ImageGate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +163,14 @@ class ImageTransfer:
         context, reference = self.context, self.image.reference
         self._named = context.renames.apply(reference)
         if await context.target.has_image(self._named, platforms_key(context.platforms)):
-            if len(context.platforms) == 1:
-                self.stored = await context.target.stored_digest(self._named)
-
-            if context.referrers is not None and context.counted is None:
-                self.slot.release()  # each referrer needs one
-                self.attached = await context.referrers.bring_to_stored(self.image, self._named)
-
+            await self._check_stored()
             return
 
         for is_last in (False, True):
             self.phase = Phase.RESOLVE
             self.plan = await self._make_plan()
             self.stored = self.plan.graph.root.descriptor.digest
+            await self._admit(self.plan.graph)
             if self.plan.graph.is_sparse and not context.target.capabilities.takes_sparse:
                 raise UnsupportedContent(
                     "the target takes no index without all of its children: mirror one --platform, or all of them",
@@ -208,22 +214,42 @@ class ImageTransfer:
         assert self.plan is not None
         return self.plan
 
+    async def _check_stored(self) -> None:
+        context = self.context
+        if len(context.platforms) == 1:
+            self.stored = await context.target.stored_digest(self._named)
+
+        if context.gate is not None and not await context.gate.knows(self.image, self._named):
+            await self._admit(await self._graph_reader().read())
+
+        if context.referrers is not None and context.counted is None:
+            self.slot.release()  # each referrer needs one
+            self.attached = await context.referrers.bring_to_stored(self.image, self._named)
+
+    async def _admit(self, graph: ImageGraph) -> None:
+        if self.context.gate is not None:
+            await self.context.gate.admit(self.image, self._named, graph)
+
     @property
     def _reference(self) -> Reference:
         return self.image.reference
 
-    async def _make_plan(self) -> ImagePlan:
-        context, target = self.context, self.context.target
-        reader = GraphReader(
+    def _graph_reader(self) -> GraphReader:
+        context = self.context
+        return GraphReader(
             self._reference,
             context.source,
-            target.read_manifest,
+            context.target.read_manifest,
             context.platforms,
             context.meters,
             self.image.is_sparse,
-            partial(target.recover_manifest, self._named),
+            partial(context.target.recover_manifest, self._named),
             known=self.known,
         )
+
+    async def _make_plan(self) -> ImagePlan:
+        target = self.context.target
+        reader = self._graph_reader()
         graph = await reader.read()
         plan = ImagePlan(graph, graph.walk(), graph.blobs())
         missing = await target.missing_content(self._named, plan.contents, root=graph.root.descriptor)

@@ -82,6 +82,13 @@ def _scopes(name: DockerName) -> Iterator[str]:
     yield ""
 
 
+def system_policy(environment: Mapping[str, str]) -> Path:
+    """Return the policy that podman uses: that of the user, if there is one, or that of the system."""
+    home = environment.get("XDG_CONFIG_HOME") or (f"{environment['HOME']}/.config" if environment.get("HOME") else "")
+    own = Path(home, "containers", "policy.json")
+    return own if home and own.is_file() else Path("/etc/containers/policy.json")
+
+
 def read_policy(path: Path) -> SignaturePolicy:
     """Return the policy in the file at `path`, with the keys that it names; relative paths start at its directory.
 

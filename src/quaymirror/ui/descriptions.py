@@ -83,8 +83,8 @@ def _outcome(outcome: Outcome) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """Return the details of a finished image that did not fail, which follow its status and name."""
-    if outcome.status is Status.SKIPPED:
-        return outcome.reason or ""
+    if outcome.status in (Status.SKIPPED, Status.REFUSED):
+        return one_line(outcome.reason or "")
 
     digest = outcome.reference.digest
     parts = [] if digest is None else [f"{digest.algorithm}:{digest.short}"]

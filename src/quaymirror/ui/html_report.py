@@ -24,8 +24,8 @@ from ..progress.timeline import Point
 from ..text import counted
 from .chart import chart
 
-_ORDER = {"failed": 0, "mirrored": 1, "skipped": 2, "unchanged": 3}
-_KINDS = {"failed": "bad", "mirrored": "good", "unchanged": "known"}
+_ORDER = {"failed": 0, "refused": 1, "mirrored": 2, "skipped": 3, "unchanged": 4}
+_KINDS = {"failed": "bad", "refused": "bad", "mirrored": "good", "unchanged": "known"}
 _COLUMNS = (
     ("image", ""),
     ("status", ""),
@@ -108,6 +108,7 @@ def _run(document: ReportJson, points: Sequence[Point]) -> dict[str, Any]:
         "ending": _ending(document),
         "host": host,
         "failures": [_failure(outcome, host) for outcome in outcomes if outcome["status"] == "failed"],
+        "refusals": [_failure(outcome, host) for outcome in outcomes if outcome["status"] == "refused"],
         "unmatched": document.get("unmatched", []),
         "changes": changes,
         "changed_since": _minute(changes["started"]) if changes is not None else "",

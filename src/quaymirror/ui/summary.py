@@ -23,7 +23,7 @@ def summary_lines(progress: RunProgress, *, verbose: bool = False) -> list[str]:
         return []  # the error says all of it
 
     parts = [_head(progress), _counts(progress), _notes(progress), _remarks(progress)]
-    parts += [_failures(progress, verbose), _incomplete(progress), _unmatched(progress)]
+    parts += [_failures(progress, verbose), _refusals(progress), _incomplete(progress), _unmatched(progress)]
     blocks = [*parts, _next_steps(progress)]
     lines: list[str] = []
     for block in filter(None, blocks):
@@ -39,8 +39,14 @@ def _found_nothing(progress: RunProgress) -> bool:
 
 def total_line(total: RunProgress, runs: int) -> str:
     """Return the sum of several runs in one line."""
-    counts = ", ".join(f"{total.count(status):,} {status.value}" for status in Status if status is not Status.SKIPPED)
+    counts = ", ".join(
+        f"{total.count(status):,} {status.value}" for status in _shown(total) if status is not Status.SKIPPED
+    )
     return f"all {runs:,} runs: {counts}, {human_bytes(total.bytes_fetched)} fetched"
+
+
+def _shown(progress: RunProgress) -> list[Status]:
+    return [status for status in Status if status is not Status.REFUSED or progress.refused]
 
 
 def _head(progress: RunProgress) -> list[str]:
@@ -53,7 +59,7 @@ def _head(progress: RunProgress) -> list[str]:
 
 
 def _counts(progress: RunProgress) -> list[str]:
-    rows = [f"  {status.value:<9}  {progress.count(status):>7,}" for status in Status]
+    rows = [f"  {status.value:<9}  {progress.count(status):>7,}" for status in _shown(progress)]
     reasons = sorted((progress.skip_reasons + progress.image_skip_reasons).items())
     if reasons:
         rows[2] += "  " + ", ".join(f"{reason}: {count:,}" for reason, count in reasons)
@@ -146,6 +152,21 @@ def _incomplete(progress: RunProgress) -> list[str]:
     more = progress.referrer_failures - len(progress.incomplete)
     rows = [*(f"  {line}" for line in progress.incomplete), *([f"  and {more:,} more"] if more > 0 else [])]
     return [f"referrers that failed, of mirrored images ({progress.referrer_failures:,}):", *rows]
+
+
+def _refusals(progress: RunProgress) -> list[str]:
+    """Return the images that the signature policy refused, with a line per key or identity."""
+    if not progress.refusals:
+        return []
+
+    rows = [
+        line
+        for name, reason in progress.refusals
+        for line in (f"  {name}", *(f"    {part}" for part in reason.split("; ")))
+    ]
+    more = progress.refused - len(progress.refusals)
+    rows += [f"  and {more:,} more"] if more > 0 else []
+    return [f"refused by the signature policy, earlier versions stay ({progress.refused:,}):", *rows]
 
 
 def _unmatched(progress: RunProgress) -> list[str]:

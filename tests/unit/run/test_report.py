@@ -104,5 +104,5 @@ def test_the_report_is_json_with_one_outcome_an_image_and_the_side_of_each_failu
     (outcome,) = document["outcomes"]
     assert outcome["reference"] == "quay.io/kolla/nova-api:2025.1"
     assert outcome["error"] == {"type": "NotFound", "message": "gone", "side": "source", "phase": None}
-    assert document["images"] == {"mirrored": 0, "unchanged": 0, "skipped": 0, "failed": 1}
+    assert document["images"] == {"mirrored": 0, "unchanged": 0, "skipped": 0, "failed": 1, "refused": 0}
     assert document["schema_version"] == 2

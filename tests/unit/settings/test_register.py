@@ -73,6 +73,8 @@ VALUES = {
     "prune": FLAG,
     "grace": ("0", "now"),
     "max_delete": ("50", "-5"),
+    "signature_policy": ("file", "missing"),
+    "trusted_root": ("file", "missing"),
     "publish": ("end", "never"),
     "max_failed": ("3", "-1"),
     "snapshot_label": ("release", "\u200b"),

@@ -16,7 +16,13 @@ from ..descriptions import limiting_text, limits_text, subject, total_text
 from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, WARN, Row, View, add_bar, of_total
 
 # Failures come first, because a narrow row cuts off its end.
-_COUNTS = ((Status.FAILED, BAD), (Status.MIRRORED, GOOD), (Status.UNCHANGED, KNOWN), (Status.SKIPPED, FAINT))
+_COUNTS = (
+    (Status.FAILED, BAD),
+    (Status.REFUSED, BAD),
+    (Status.MIRRORED, GOOD),
+    (Status.UNCHANGED, KNOWN),
+    (Status.SKIPPED, FAINT),
+)
 # The text after the bars of full totals.
 _TEXT = 28
 
@@ -44,7 +50,7 @@ def small_totals(view: View) -> list[Row]:
         return [bar, _add_counts(view, view.row(), _COUNTS), size, speed]
 
     # A narrow row has no room for four counts.
-    parts = [_COUNTS] if view.width >= 54 else [_COUNTS[:2], _COUNTS[2:]]
+    parts = [_COUNTS] if view.width >= 54 else [_COUNTS[:3], _COUNTS[3:]]
     counts = [_add_counts(view, view.row(), part) for part in parts]
     return [_head(view), bar, *counts, size, speed, _short_work(view)]
 
@@ -141,6 +147,9 @@ def _parts_in_work(progress: RunProgress) -> float:
 def _add_counts(view: View, row: Row, counts: Sequence[tuple[Status, Style]]) -> Row:
     for status, style in counts:
         count = view.progress.count(status)
+        if status is Status.REFUSED and not count:
+            continue  # most runs have no signature policy
+
         # A cut number would be wrong.
         if row.room >= len(f"{count:,} {status.value}"):
             row.add(f"{count:,}", style if count else FAINT).add(f" {status.value}", PLAIN if count else FAINT)
