@@ -14,14 +14,7 @@ neither header values nor the query of a URL.
 """
 
 from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe, reason_of
-from .content import (
-    ContentError,
-    DigestMismatch,
-    PlatformNotFound,
-    SignatureRefused,
-    SizeMismatch,
-    UnsupportedContent,
-)
+from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
 from .run import (
     BucketDenied,
     BucketFailed,
@@ -94,7 +87,6 @@ __all__ = [
     "SelectionEmpty",
     "ServiceError",
     "Side",
-    "SignatureRefused",
     "SizeMismatch",
     "StoreError",
     "TargetRefused",

@@ -27,9 +27,5 @@ class UnsupportedContent(ContentError):
     """A manifest of a kind that can't be mirrored, or one that violates the image specification."""
 
 
-class SignatureRefused(ContentError):
-    """The signature policy does not accept an image; the message has a reason per key or identity."""
-
-
 class PlatformNotFound(ContentError):
     """An index has none of the requested platforms."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import field, replace
 
 from ..catalog.base import PinnedImage
-from ..errors import AccessDenied, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side, SignatureRefused
+from ..errors import AccessDenied, ContentError, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side
 from ..events import CandidateSkipped, Outcome, Status
 from ..transfer.image import ImageTransfer, TransferContext
 from ..transfer.slots import ImageSlot
@@ -16,6 +16,12 @@ from ..values import dataclass
 
 _MOVED = "its tag has moved since it was found"
 _RECOVERED = "missing at the source: taken from the target"
+
+
+class SignatureRefused(ContentError):
+    """The signature policy does not accept an image; the message has a reason per key or identity."""
+
+
 CheckAgain = Callable[[PinnedImage], Awaitable[PinnedImage | CandidateSkipped]]
 
 

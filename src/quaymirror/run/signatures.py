@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from ..catalog.base import PinnedImage
 from ..catalog.kinds import Services
-from ..errors import Failure, SignatureRefused
+from ..errors import Failure
 from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import Index, Manifest, Node
 from ..settings import Options
@@ -19,6 +19,7 @@ from ..store.state import State
 from ..store.storage import Storage
 from ..transfer.graph import ImageGraph
 from ..transfer.target import PrunableTarget, Target
+from .mirror_image import SignatureRefused
 
 if TYPE_CHECKING:
     from ..trust.evidence import Evidence
@@ -57,8 +58,8 @@ def make_judge(options: Options) -> Judge | None:
 class PolicyGate:
     """Admits the images of one source that the policy accepts; see `ImageGate`.
 
-    `finders` are asked one after the other, until the signatures that one of them has are enough. In a layout, receipts
-    keep what was accepted, so that an unchanged image costs nothing.
+    `finders` are asked one after the other, until the signatures that one of them has are enough. In a layout, each
+    accepted image has a receipt, so that an unchanged image costs nothing.
     """
 
     def __init__(
