@@ -1,0 +1,142 @@
+"""Signatures by GPG keys, made by gpg and by skopeo, judged by skopeo as well."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from peers import docker_registry, push, require
+from signing import reference_to
+from source_signatures import policy_file
+
+import quaymirror
+from quaymirror import Options, Selection
+from quaymirror.events import Status
+from quaymirror.oci import Digest
+from quaymirror.selection.source import parse_source
+from quaymirror.testing import make_image, make_layer
+from quaymirror.trust.evidence import Evidence
+from quaymirror.trust.judge import Judge
+from quaymirror.trust.policy import read_policy
+
+pytestmark = pytest.mark.interop
+CONTENT = b"{}"
+DIGEST = Digest.of(CONTENT)
+NAME = "quay.io/kolla/nova-api:1"
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """Return a GPG home with the keys of two signers, and their public keys in files."""
+    require("gpgv")
+    with TemporaryDirectory(prefix="qm-gpg-") as directory:
+        path = Path(directory)
+        for name in ("alice", "mallory"):
+            words = ("--batch", "--passphrase", "", "--quick-generate-key", f"{name}@example.com", "ed25519", "sign", "never")
+            gpg(path, *words)
+            (path / f"{name}.asc").write_bytes(gpg(path, "--armor", "--export", f"{name}@example.com"))
+            (path / f"{name}.gpg").write_bytes(gpg(path, "--export", f"{name}@example.com"))
+
+        yield path
+        subprocess.run(["gpgconf", "--homedir", directory, "--kill", "all"], check=False)
+
+
+def gpg(home: Path, *words: str, content: bytes = b"") -> bytes:
+    command = [require("gpg"), "--homedir", str(home), "--quiet", *words]
+    return subprocess.run(command, input=content, capture_output=True, check=True, timeout=30).stdout
+
+
+def message(home: Path, signer: str = "alice", name: str = NAME, digest: Digest = DIGEST, kind: str = "") -> bytes:
+    """Return what skopeo stores in a lookaside."""
+    critical = {
+        "type": kind or "atomic container signature",
+        "image": {"docker-manifest-digest": str(digest)},
+        "identity": {"docker-reference": name},
+    }
+    payload = json.dumps({"critical": critical, "optional": {"creator": "test"}}).encode()
+    return gpg(home, "--local-user", f"{signer}@example.com", "--sign", content=payload)
+
+
+def requirement(home: Path, *keys: str) -> dict[str, object]:
+    return {"type": "signedBy", "keyType": "GPGKeys", "keyPaths": [str(home / key) for key in keys]}
+
+
+@pytest.mark.parametrize("keys", [["alice.asc"], ["alice.gpg"], ["mallory.asc", "alice.asc"]])
+def test_a_signature_by_a_key_of_the_policy_is_accepted(home: Path, keys: list[str], tmp_path: Path) -> None:
+    judge = Judge(read_policy(policy_file(tmp_path / "policy.json", requirement(home, *keys))))
+    found = judge.judge(reference_to(DIGEST), Evidence(DIGEST, CONTENT, messages=(message(home),)))
+    assert found.accepted, found
+    assert "GPG key" in str(found)
+
+
+def test_other_signatures_are_refused(home: Path, tmp_path: Path) -> None:
+    judge = Judge(read_policy(policy_file(tmp_path / "policy.json", requirement(home, "alice.asc"))))
+    good = message(home)
+    cases = {
+        "signed by another key": message(home, "mallory"),
+        "another image": message(home, digest=Digest.of(b"other")),
+        "nova-api:2": message(home, name="quay.io/kolla/nova-api:2"),
+        "not a signature of an image": message(home, kind="cosign container image signature"),
+        "not valid": bytes([*good[:-20], good[-20] ^ 1, *good[-19:]]),
+        "no signature": b"",
+    }
+    for words, each in cases.items():
+        messages = (each,) if each else ()
+        found = judge.judge(reference_to(DIGEST), Evidence(DIGEST, CONTENT, messages=messages))
+        assert not found.accepted, words
+        assert words in str(found), found
+
+
+async def test_verdicts_about_signatures_of_skopeo_are_those_of_skopeo(home: Path, tmp_path: Path) -> None:
+    skopeo, lookaside = require("skopeo"), tmp_path / "lookaside"
+    registries = tmp_path / "containers" / "registries.d"
+    registries.mkdir(parents=True)
+    lines = f"  lookaside: file://{lookaside}\n  lookaside-staging: file://{lookaside}\n"
+    (registries / "default.yaml").write_text(f"default-docker:\n{lines}")
+    image = make_image([make_layer("signed by gpg", 2000)])
+    environment = {**os.environ, "GNUPGHOME": str(home)}
+
+    def run(*words: str) -> int:
+        command = [skopeo, "--registries.d", str(registries), *words]
+        return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode
+
+    (tmp_path / "registry").mkdir()
+    with docker_registry(tmp_path / "registry") as url:
+        host = url.partition("//")[2]
+        signers = {"signed": "alice", "forged": "mallory", "unsigned": ""}
+        for name, signer in signers.items():
+            push(url, f"kolla/{name}", "1", image)
+            if signer:
+                at = f"docker://{host}/kolla/{name}:1"
+                words = ("--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
+                assert run(*words, "--sign-by", f"{signer}@example.com", at, at) == 0
+
+        policy = policy_file(tmp_path / "policy.json", requirement(home, "alice.asc"))
+        theirs = {
+            name: run(
+                *("--policy", str(policy), "copy", "--src-tls-verify=false"),
+                *(f"docker://{host}/kolla/{name}:1", f"dir:{tmp_path / name}"),
+            )
+            == 0
+            for name in signers
+        }
+        assert theirs == {"signed": True, "forged": False, "unsigned": False}
+        source = parse_source(f"registry://{host}?insecure=true")
+        selections = [Selection("kolla", name, "1", source=source) for name in signers]
+        mirror, environment_of_run = tmp_path / "mirror", {"XDG_CONFIG_HOME": str(tmp_path)}
+        options = Options.of(signature_policy=policy, environment=environment_of_run)
+        report = await quaymirror.sync(selections, mirror, options)
+        ours = {one.reference.repository.name.partition("/")[2]: one.status for one in report.outcomes}
+        assert {name: status is Status.MIRRORED for name, status in ours.items()} == theirs
+
+    # The mirror has its own copy of the signatures.
+    for each in lookaside.rglob("signature-*"):
+        each.unlink()
+
+    result = await quaymirror.verify(str(mirror), options)
+    assert (result.exit_code, result.accepted) == (0, 1)
