@@ -37,8 +37,8 @@ def home() -> Iterator[Path]:
     with TemporaryDirectory(prefix="qm-gpg-") as directory:
         path = Path(directory)
         for name in ("alice", "mallory"):
-            words = ("--batch", "--passphrase", "", "--quick-generate-key", f"{name}@example.com", "ed25519", "sign", "never")
-            gpg(path, *words)
+            words = (f"{name}@example.com", "ed25519", "sign", "never")
+            gpg(path, "--batch", "--passphrase", "", "--quick-generate-key", *words)
             (path / f"{name}.asc").write_bytes(gpg(path, "--armor", "--export", f"{name}@example.com"))
             (path / f"{name}.gpg").write_bytes(gpg(path, "--export", f"{name}@example.com"))
 

@@ -86,7 +86,7 @@ async def test_a_kolla_list_with_missing_images_is_mirrored_and_names_them(tmp_p
     assert "Unmatched (12)" in (tmp_path / "report.html").read_text()
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report["unmatched"]) == 12
-    assert report["images"] == {"mirrored": 0, "unchanged": 132, "skipped": 0, "failed": 0}
+    assert report["images"] == {"mirrored": 0, "unchanged": 132, "skipped": 0, "failed": 0, "refused": 0}
 
 
 async def test_the_lines_of_the_how_to_select_what_they_say(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def test_a_sync_to_a_target_of_an_earlier_release_is_quiet_and_goes_on_wit
 ) -> None:
     index = (release / "mirror/index.json").read_bytes()
     report = await sync(release, *target)
-    assert report["images"] == {"mirrored": 0, "unchanged": 2, "skipped": 1, "failed": 0}
+    assert report["images"] == {"mirrored": 0, "unchanged": 2, "skipped": 1, "failed": 0, "refused": 0}
     assert report["changes"]["before"] == 2
     assert [report["changes"][key] for key in ("came", "gone", "moved")] == [[], [], []]
     assert (release / "mirror/index.json").read_bytes() == index

@@ -399,7 +399,7 @@ async def test_every_run_is_in_the_history_with_its_outcomes(tmp_path: Path) -> 
     assert "exit 3" in table[2]
     rows = json.loads(CliRunner().invoke(main, [*words, "--json"], standalone_mode=False).output)
     assert [row["id"] for row in rows] == [second.run_id, first.run_id]
-    assert rows[1]["images"] == {"mirrored": 1, "unchanged": 0, "skipped": 0, "failed": 1}
+    assert rows[1]["images"] == {"mirrored": 1, "unchanged": 0, "skipped": 0, "failed": 1, "refused": 0}
     report = json.loads(CliRunner().invoke(main, ["history", first.run_id, *words[1:], "--json"]).output)
     assert report == json.loads(json.dumps(first.to_json()))
     text = CliRunner().invoke(main, ["history", first.run_id[:6], *words[1:]], standalone_mode=False).output

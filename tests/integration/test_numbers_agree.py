@@ -139,9 +139,9 @@ async def test_a_clean_run_and_one_in_which_nothing_changed(tmp_path: Path) -> N
         first = await check(tmp_path, await run(*words(server), cwd=tmp_path, check=0))
         second = await check(tmp_path, await run(*words(server), cwd=tmp_path, check=0))
 
-    assert first["images"] == {"mirrored": 6, "unchanged": 0, "skipped": 2, "failed": 0}
+    assert first["images"] == {"mirrored": 6, "unchanged": 0, "skipped": 2, "failed": 0, "refused": 0}
     assert first["bytes_fetched"] > 0
-    assert second["images"] == {"mirrored": 0, "unchanged": 6, "skipped": 2, "failed": 0}
+    assert second["images"] == {"mirrored": 0, "unchanged": 6, "skipped": 2, "failed": 0, "refused": 0}
 
 
 async def test_a_failed_image_and_a_failed_check_count_the_bytes_that_they_received(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_a_failed_image_and_a_failed_check_count_the_bytes_that_they_recei
         server.faults.append(Fault(rf"^/api/v1/repository/kolla/{names[1]}/tag/", Status(403)))
         report = await check(tmp_path, await run(*words(server), cwd=tmp_path, check=3))
 
-    assert report["images"] == {"mirrored": 5, "unchanged": 0, "skipped": 2, "failed": 2}
+    assert report["images"] == {"mirrored": 5, "unchanged": 0, "skipped": 2, "failed": 2, "refused": 0}
     of_mirrored = sum(outcome["bytes_fetched"] for outcome in report["outcomes"] if outcome["status"] == "mirrored")
     assert report["bytes_fetched"] >= of_mirrored + 60_000
 

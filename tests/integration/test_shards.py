@@ -142,7 +142,7 @@ async def test_shards_fetch_each_blob_once_and_a_killed_one_does_only_what_is_mi
             night = ("sync", "kolla", "*", TAG, "--server", server.url, "--to", site.address, "--state", "state")
             await site.run_well(*night, "--progress", "none", "--report", "night.json")
             report = json.loads((tmp_path / "night.json").read_text())
-            assert report["images"] == {"mirrored": 0, "unchanged": 12, "skipped": 0, "failed": 0}
+            assert report["images"] == {"mirrored": 0, "unchanged": 12, "skipped": 0, "failed": 0, "refused": 0}
             assert report["changes"]["came"] == report["changes"]["gone"] == report["changes"]["moved"] == []
             assert server.count("^/v2/") == 0
             assert [request.path for request in target.requests()] == ["/v2/"]
