@@ -54,7 +54,7 @@ async def test_a_report_fits_its_schema_and_tells_failures_with_side_and_phase(t
         ("source", "discover"),
     }
     assert sorted(failed) == [f"{server.host}/kolla/{name}:{TAG}" for name in names[:2]]
-    assert report["images"] == {"mirrored": 4, "unchanged": 0, "skipped": 0, "failed": 2}
+    assert report["images"] == {"mirrored": 4, "unchanged": 0, "skipped": 0, "failed": 2, "refused": 0}
     assert report["hosts"][server.host]["retries"] == 1
 
 
