@@ -72,7 +72,7 @@ def _finished(case: Case, *names: str) -> Case:
         case.base = case.base or sizes[0]
         per_each = [case.median(size, "cpu_ms_each") for size in sizes]
         growth = divided(per_each[-1], per_each[0])
-        case.at_most(26, f"{name}: CPU of each, {sizes[-1].rpartition(' ')[2]} to the smallest", _PER_IMAGE, growth)
+        case.at_most(25, f"{name}: CPU of each, {sizes[-1].rpartition(' ')[2]} to the smallest", _PER_IMAGE, growth)
 
     return case
 
