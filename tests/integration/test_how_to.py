@@ -33,6 +33,7 @@ HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 KOLLA_TAG = "2025.1-debian-bookworm"
 _LOCAL = re.compile(r"(?:(?<=://)|(?<![\w./-]))/(srv|media|etc|var/lib|backup|tmp)/")
 _REGISTRY = re.compile(r"registry://(?:registry\.inside:5000|registry\.example|mirror\.example)([^\s']*)")
+pytestmark = pytest.mark.timeout(300)
 # Programs of the pages that a test can run; others are tested with the peers.
 _PROGRAMS = ("quaymirror ", "rsync ", "cp ", "rm ", "mv ", "docker ", "skopeo ")
 
@@ -53,6 +54,7 @@ def commands(page: str) -> list[str]:
     """Return the commands of a page, continued lines joined, without comments."""
     text = (HOW_TO / f"{page}.md").read_text(encoding="utf-8")
     found = re.findall(r"(?m)(?:^    [^\n]+\n)+|^ {6,}[^\n]+\n", text)
+    found += re.findall(r"(?ms)^```console\n(.*?)^```", text)
     lines = (line.strip().partition("  #")[0].rstrip() for block in found for line in block.splitlines())
     return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith(_PROGRAMS)]
 
@@ -219,6 +221,49 @@ async def test_carry(tmp_path: Path) -> None:
         await anyio.to_thread.run_sync(far.run, again)
         await anyio.to_thread.run_sync(far.run, "quaymirror verify /srv/mirror")
         assert "kolla/nova-api" in far.path("/srv/mirror/index.json").read_text()
+
+
+@pytest.mark.soak
+async def test_move(machine: Machine, lines: list[str]) -> None:
+    (machine.work / "sync.yml").write_text(f"quay.io:\n  images:\n    kolla/nova-api: [{TAG}]\n")
+    await follow(machine, lines)
+
+
+@pytest.mark.soak
+async def test_rate_limits(machine: Machine, lines: list[str]) -> None:
+    await follow(machine, lines)
+
+
+@pytest.mark.soak
+async def test_signatures(machine: Machine, lines: list[str]) -> None:
+    await follow(machine, lines)
+
+
+@pytest.mark.soak
+async def test_several_machines(machine: Machine, lines: list[str]) -> None:
+    await follow(machine, lines, 1)
+    shards = [line for line in lines if "--shard " in line]
+    assert len(shards) == 3
+    async with anyio.create_task_group() as tasks:
+        for line in shards:
+            lines.remove(line)
+            tasks.start_soon(anyio.to_thread.run_sync, machine.run, line)
+
+    await follow(machine, lines)
+
+
+def test_each_page_with_commands_is_run_here_or_elsewhere() -> None:
+    elsewhere = {
+        "install",  # by `nox -s build`, and the image by the tests of the examples
+        "object-stores",  # with a server of the tests of object stores
+        "other-registries",  # with servers that imitate them
+        "use-the-mirror",  # by the tests with podman and skopeo
+        "uninstall",
+    }
+    pages = {page.stem for page in HOW_TO.glob("*.md")}
+    here = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
+    with_commands = {page for page in pages if any(line.startswith("quaymirror") for line in commands(page))}
+    assert with_commands - here - elsewhere == set()
 
 
 @pytest.mark.soak
