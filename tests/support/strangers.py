@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,9 @@ def _python() -> str:
     raise AssertionError("no interpreter that another user may run, with this version's packages")
 
 
-def _run(command: list[str], cwd: Path, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], cwd: Path, timeout: float = 30, threads: int | None = None
+) -> subprocess.CompletedProcess[str]:
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(cwd),
@@ -51,14 +54,17 @@ def _run(command: list[str], cwd: Path, timeout: float = 30) -> subprocess.Compl
             user=NOBODY if is_root else None,
             group=NOBODY if is_root else None,
             extra_groups=[] if is_root else None,
+            preexec_fn=None
+            if threads is None
+            else lambda: resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads)),
         )
     except PermissionError:
         return subprocess.CompletedProcess(command, 126, "", "")
 
 
-def as_stranger(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run quaymirror as a user who owns nothing but `cwd`."""
-    return _run([_python(), "-m", "quaymirror", *arguments], cwd)
+def as_stranger(*arguments: str, cwd: Path, threads: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run quaymirror as a user who owns nothing but `cwd`, with so many processes and threads at most."""
+    return _run([_python(), "-m", "quaymirror", *arguments], cwd, threads=threads)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ _REASONS = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "the file system is read-only",
     sqlite3.SQLITE_BUSY: "another program uses it",
+    # Of the file or its journal: SQLite does not say why.
+    sqlite3.SQLITE_CANTOPEN: "it can't be opened: permission denied, or too many open files (see ulimit -n)",
 }
 
 Connection = sqlite3.Connection
