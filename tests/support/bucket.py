@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import http.client
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import peers
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 BUCKET = "mirrors"
+# The account that every Azurite has.
+_AZURITE = "devstoreaccount1"
+_AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 _SIGNED = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
@@ -31,6 +40,8 @@ class S3Server:
     """The hash of the content that a PUT announced, by path."""
     fault: Fault = lambda *_: 0
 
+    after: Callable[[str, str], None] = lambda *_: None
+    """Called when a request was carried out, before it is answered."""
     ignores_conditions: bool = False
 
     @property
@@ -59,7 +70,9 @@ class S3Server:
                 start(f"{status} Fault", [("Content-Length", "0")])
                 return [b""]
 
-            return application(environ, start)
+            answer = application(environ, start)
+            self.after(method, path)
+            return answer
 
         return watched
 
@@ -105,3 +118,55 @@ def s3_server() -> Iterator[S3Server]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def s3rver(directory: Path) -> Iterator[Mapping[str, str]]:
+    """Run s3rver (npm), which ignores conditions, and return the variables that lead to it."""
+    port = peers.free_port()
+    words = ["--directory", str(directory), "--port", str(port), "--address", "127.0.0.1", "--silent"]
+    with _running([peers.require("s3rver", everywhere=False), *words, "--configure-bucket", BUCKET], port):
+        keys = {"AWS_ACCESS_KEY_ID": "S3RVER", "AWS_SECRET_ACCESS_KEY": "S3RVER", "AWS_REGION": "us-east-1"}
+        yield {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ALLOW_HTTP": "true"}
+
+
+@contextmanager
+def azurite(directory: Path) -> Iterator[Mapping[str, str]]:
+    """Run Azurite (npm), the emulator of Azure's blobs, with an empty container."""
+    port = peers.free_port()
+    words = ["--location", str(directory), "--blobPort", str(port), "--silent", "--skipApiVersionCheck"]
+    with _running([peers.require("azurite-blob", everywhere=False), *words], port):
+        url = f"http://127.0.0.1:{port}/{_AZURITE}"
+        found = {
+            "AZURE_STORAGE_ACCOUNT_NAME": _AZURITE,
+            "AZURE_STORAGE_ACCOUNT_KEY": _AZURITE_KEY,
+            "AZURE_STORAGE_ENDPOINT": url,
+            "AZURE_ALLOW_HTTP": "true",
+        }
+        _create_container(url)
+        yield found
+
+
+def _create_container(url: str) -> None:
+    """Create the container with a request that is signed by the account's key."""
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-12-02"}
+    lines = ["PUT", *[""] * 11, *(f"{name}:{value}" for name, value in headers.items())]
+    text = "\n".join([*lines, f"/{_AZURITE}/{_AZURITE}/{BUCKET}", "restype:container"])
+    digest = hmac.new(base64.b64decode(_AZURITE_KEY), text.encode(), "sha256").digest()
+    headers["Authorization"] = f"SharedKey {_AZURITE}:{base64.b64encode(digest).decode()}"
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host)
+    connection.request("PUT", f"/{path}/{BUCKET}?restype=container", b"", {**headers, "Content-Length": "0"})
+    assert connection.getresponse().status == 201
+    connection.close()
+
+
+@contextmanager
+def _running(command: Sequence[str], port: int) -> Iterator[None]:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            peers.wait_for(port, process)
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)

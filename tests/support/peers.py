@@ -110,7 +110,7 @@ class DockerRegistry:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([self._program, "serve", str(self._config)], stdout=log, stderr=log)
 
-        _wait_for(self.port, self._process)
+        wait_for(self.port, self._process)
 
     @property
     def is_running(self) -> bool:
@@ -213,11 +213,12 @@ def containerd(directory: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return when a server answers at `port`."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            pytest.fail("docker-registry ended at once")
+            pytest.fail(f"{process.args!r} ended at once")
 
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -225,7 +226,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.02)
 
-    pytest.fail("docker-registry does not answer")
+    pytest.fail(f"{process.args!r} does not answer")
 
 
 def push(url: str, repository: str, tag: str, image: Any) -> None:
