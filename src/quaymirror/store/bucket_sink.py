@@ -20,7 +20,7 @@ _PART_BYTES = 8 * 1024 * 1024
 _MOST_PARTS = 9_000
 _MOST_CONCURRENCY = 4
 _BATCH_BYTES = 1024 * 1024
-_BUDGET_BYTES = 96 * 1024 * 1024
+_BUDGET_BYTES = 80 * 1024 * 1024
 
 
 class Budget:
@@ -84,7 +84,7 @@ class BucketSink:
         self.tag: str = ""
         """The version tag of the stored blob, "" if it is not known."""
         self.content: bytes | None = None
-        """The content of a small blob that was stored."""
+        """The content of a manifest that was stored."""
         self._objects = objects
         self._key = key
         self._node = node
@@ -93,6 +93,9 @@ class BucketSink:
         self._reserved = 0
         self._concurrency = 1
         self._is_small = node.size <= SMALL_BYTES
+        # Of a small blob all bytes, of its exact size: a buffer that grows takes more.
+        self._small = bytearray()
+        self._filled = 0
         self._waiting = bytearray()
         self._written = 0
         self._hasher = node.digest.hasher()
@@ -102,7 +105,7 @@ class BucketSink:
     @property
     def offset(self) -> int:
         """The number of bytes received."""
-        return self._written + len(self._waiting)
+        return self._filled if self._is_small else self._written + len(self._waiting)
 
     async def prepare(self) -> None:
         """Wait until the bytes in memory fit into the budget of all transfers."""
@@ -141,14 +144,21 @@ class BucketSink:
             await self.reset()
             raise SizeMismatch(f"{self._node.digest}: more than the {self._node.size:,} bytes announced")
 
+        if self._is_small:
+            self._small = self._small or bytearray(self._node.size)
+            self._small[self._filled : self._filled + len(chunk)] = chunk
+            self._filled += len(chunk)
+            return
+
         self._waiting += chunk
-        if not self._is_small and len(self._waiting) >= _BATCH_BYTES:
+        if len(self._waiting) >= _BATCH_BYTES:
             await self._send()
 
     async def reset(self) -> None:
         """Discard everything; the parts of an upload are deleted."""
         upload, self._upload = self._upload, None
         self._waiting.clear()
+        self._filled = 0
         self._written, self._hasher = 0, self._node.digest.hasher()
         if upload is not None:
             await upload.abort()
@@ -158,10 +168,9 @@ class BucketSink:
         if self.offset < self._node.size:
             raise ReadInterrupted(f"{self._node.digest}: got {self.offset:,} of {self._node.size:,} bytes")
 
-        content = self._waiting
         if self._is_small:
-            await _hash(self._hasher.update, content)
-        elif content:
+            await _hash(self._hasher.update, self._small)
+        elif self._waiting:
             await self._send()
 
         if self._hasher.hexdigest() != self._node.digest.encoded:
@@ -170,8 +179,8 @@ class BucketSink:
 
         await anyio.to_thread.run_sync(self._ready)
         if self._is_small:
-            self.content = bytes(content)
-            self.tag = await self._objects.upload(self._key, self.content)
+            self.content = bytes(self._small) if self._node.is_manifest else None
+            self.tag = await self._objects.upload(self._key, self._small)
         elif self._upload is not None:
             await self._upload.complete()
             self._upload = None
