@@ -5,6 +5,7 @@ from __future__ import annotations
 from lab.scenario import Scenario
 
 from . import (
+    bucket,
     carry,
     cold,
     dashboard,
@@ -28,6 +29,7 @@ ALL: dict[str, Scenario] = {
         discovery,
         nightly,
         registry,
+        bucket,
         serve,
         carry,
         derived,

@@ -293,3 +293,11 @@ async def test_a_store_that_fails_one_request_in_twenty_gets_everything(tmp_path
     assert names(s3) == {f"kolla/{name}:{TAG}" for name in images}
     found = await quaymirror.verify(MIRROR, Options.of(state=tmp_path / "state"))
     assert (found.images, found.damages) == (len(images), ())
+
+
+@pytest.mark.soak
+async def test_no_process_aborts_at_its_end(tmp_path: Path, s3: S3Server) -> None:
+    registry, _ = kolla(1)
+    async with QuayServer(registry) as server:
+        for number in range(20):
+            await command(server, tmp_path, to=f"{MIRROR}/{number}")

@@ -86,6 +86,11 @@ class S3Server:
         connection.close()
         return content
 
+    def empty(self) -> None:
+        """Delete everything, and make the empty bucket."""
+        self.ask("POST", "/moto-api/reset")
+        assert self.ask("PUT", f"/{BUCKET}")[0] == 200
+
     def get(self, key: str) -> bytes | None:
         """Return an object, None if it does not exist."""
         status, content = self.ask("GET", f"/{BUCKET}/{key}")
@@ -110,8 +115,7 @@ def s3_server() -> Iterator[S3Server]:
     thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_port}"
-    served.ask("POST", "/moto-api/reset")
-    assert served.ask("PUT", f"/{BUCKET}")[0] == 200
+    served.empty()
     try:
         yield served
     finally:

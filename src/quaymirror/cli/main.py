@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -128,7 +130,22 @@ def entry() -> NoReturn:
 
     # An interrupt while Python exits would show a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code if isinstance(code, int) else 0)
+    status = code if isinstance(code, int) else 0
+    if "obstore" in sys.modules:
+        _exit_at_once(status)
+
+    sys.exit(status)
+
+
+def _exit_at_once(status: int) -> NoReturn:
+    """End the process without ending the interpreter: a thread of obstore that needs it then would abort."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - the rest of the end is that of the interpreter
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()
+
+    os._exit(status)
 
 
 def _cause(error: BaseException) -> BaseException:
