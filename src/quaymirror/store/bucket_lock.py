@@ -201,15 +201,16 @@ class BucketLock:
 
     def _probe(self) -> None:
         """Check that the store refuses to create an object twice, and to replace another version than the named one."""
-        objects = self._objects
-        objects.is_refused(_PROBE)
-        if not (objects.is_refused(_PROBE) and objects.is_refused(_PROBE, tag='"0123456789abcdef0123456789abcdef"')):
+        # Each writer has a key of its own: two of them may try it at the same time.
+        objects, key = self._objects, f"{_PROBE}-{self._writer}"
+        objects.is_refused(key)
+        if not (objects.is_refused(key) and objects.is_refused(key, tag='"0123456789abcdef0123456789abcdef"')):
             raise ConfigError(
                 f"{objects}: this object store ignores conditions (If-None-Match, If-Match), so two runs could "
                 "overwrite each other; if only one run ever writes there, append ?locks=none to the address"
             )
 
-        objects.delete(_PROBE)
+        objects.delete(key)
 
     def _parsed(self, content: bytes) -> LockRecord:
         try:
