@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..errors import SelectionEmpty
 from ..oci import Digest, Reference, Repository
@@ -183,6 +183,26 @@ class Catalog(Protocol):
         A digest is None if it has to be resolved. None for all if the source can't list tags.
 
         :raises NotFound, AccessDenied, CredentialsRefused: as `tag`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class NewestTags:
+    """The newest living tags of a repository, all of them if `is_complete`. `at` is as in `TagAnswer`."""
+
+    tags: tuple[Tag, ...]
+    is_complete: bool
+    at: int | None = None
+
+
+@runtime_checkable
+class ListsNewest(Protocol):
+    """A catalog where one request gives many tags of a repository, with everything that `Catalog.tag` gives."""
+
+    async def newest_tags(self, repository: Repository) -> NewestTags | None:
+        """Return the newest tags of `repository`, None if they are better looked up one by one.
+
+        :raises NotFound, AccessDenied, CredentialsRefused: as `Catalog.tag`.
         """
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 
-from ..catalog.base import Catalog, ListedRepository, PinnedImage, Tag
+from ..catalog.base import Catalog, ListedRepository, ListsNewest, PinnedImage, Tag, TagAnswer
 from ..errors import AccessDenied, NotFound
 from ..events import CandidateSkipped, DigestTagsSeen, Observer, TagsRejected, ignore
 from ..oci import Reference
@@ -21,6 +21,8 @@ from .unmatched import Matches
 LabelCheck = Callable[[PinnedImage, Sequence[LabelCondition]], Awaitable[bool]]
 """Returns True if the labels of an image meet conditions; raises `QuaymirrorError` if they can't be read."""
 
+# Tags of one repository from which on a page of its list is asked for in place of each.
+_ENOUGH_FOR_A_PAGE = 2
 NO_SUCH_TAG = "no such tag"
 
 
@@ -47,8 +49,10 @@ class Checker:
         self.cache.note(candidate)
         found: dict[str, Tag] = {}
         try:
-            for wanted in self.selection.tags_of(candidate.listed.name):
-                found |= {tag.name: tag for tag in await self._tags(candidate, wanted)}
+            wanted = self.selection.tags_of(candidate.listed.name)
+            known = await self._newest(candidate, wanted) if len(wanted) > 1 else {}
+            for one in wanted:
+                found |= {tag.name: tag for tag in await self._tags(candidate, one, known)}
         except NotFound:
             return CandidateSkipped(name, "deleted since it was listed")
         except AccessDenied as error:
@@ -102,8 +106,24 @@ class Checker:
 
         return images or CandidateSkipped(name, "no image with the label")
 
-    async def _tags(self, candidate: Candidate, wanted: str) -> Iterable[Tag]:
-        """Return the tags that `wanted`, a tag or a glob, matches."""
+    async def _newest(self, candidate: Candidate, wanted: Iterable[str]) -> dict[str, TagAnswer]:
+        """Return the answers for those of the `wanted` tags that one page of the list of tags has."""
+        names = [one for one in wanted if not is_pattern(one) and self._recall(candidate, one) is None]
+        if len(names) < _ENOUGH_FOR_A_PAGE or not isinstance(self.catalog, ListsNewest):
+            return {}
+
+        page = await self.catalog.newest_tags(candidate.repository)
+        if page is None:
+            return {}
+
+        tags = {tag.name: tag for tag in page.tags}
+        return {name: TagAnswer(tags.get(name), page.at) for name in names if name in tags or page.is_complete}
+
+    def _recall(self, candidate: Candidate, tag: str) -> TagAnswer | None:
+        return self.cache.recall(candidate, tag, dated=self.dated or self.selection.needs_dates)
+
+    async def _tags(self, candidate: Candidate, wanted: str, known: Mapping[str, TagAnswer]) -> Iterable[Tag]:
+        """Return the tags that `wanted`, a tag or a glob, matches; `known` are answers by tag."""
         if is_pattern(wanted):
             found = await self.catalog.tags(candidate.repository, wanted)
             report_rejected(candidate.repository.name, found.rejected, self.observer)
@@ -113,9 +133,11 @@ class Checker:
             return self._without_digest_tags(candidate, wanted, found.tags)
 
         dated = self.dated or self.selection.needs_dates
-        answer = self.cache.recall(candidate, wanted, dated=dated)
+        answer = self._recall(candidate, wanted)
         if answer is None:
-            answer = await self.catalog.tag(candidate.repository, wanted, batch=candidate.batch, dated=dated)
+            answer = known.get(wanted) or await self.catalog.tag(
+                candidate.repository, wanted, batch=candidate.batch, dated=dated
+            )
             self.cache.remember(candidate, wanted, answer)
 
         return () if answer.tag is None else (answer.tag,)

@@ -28,11 +28,16 @@ T = TypeVar("T")
 class QuayAPI:
     """API v1 of one server. `has_token` is True if the client sends a token.
 
+    A token costs Quay fifteen times the work of an anonymous call, so tags of repositories that were listed as public
+    are requested by the client `anonymous`, if it is given.
+
     Every method raises `QuaymirrorError` if the server gives no usable answer.
     """
 
-    def __init__(self, client: Client, *, has_token: bool) -> None:
+    def __init__(self, client: Client, *, has_token: bool, anonymous: Client | None = None) -> None:
         self._client = client
+        self._anonymous = anonymous
+        self._public: set[str] = set()
         self.has_token = has_token
 
     async def repositories(self, organization: str, cursor: str | None) -> ListingPage:
@@ -43,6 +48,13 @@ class QuayAPI:
 
         :raises CredentialsRefused: if the server shows no listing to anonymous clients, or to this token.
         """
+        page = await self._listing(organization, cursor)
+        if self._anonymous is not None:
+            self._public.update(f"{organization}/{name}" for name in page.public)
+
+        return page
+
+    async def _listing(self, organization: str, cursor: str | None) -> ListingPage:
         path = listing_path(organization, cursor)
 
         def parse(answer: Response, body: bytes) -> ListingPage:
@@ -110,9 +122,17 @@ class QuayAPI:
 
     async def _tags(self, repository: str, query: dict[str, str], *, patient: bool = True) -> TagPage:
         path = f"/api/v1/repository/{quote(repository)}/tag/?{urlencode({'onlyActiveTags': 'true', **query})}"
+        is_public = repository in self._public
+        client = self._anonymous if is_public else None
         try:
-            return await self._get(path, lambda answer, body: parse_tags(body, at=_time(answer)), patient=patient)
+            return await self._get(
+                path, lambda answer, body: parse_tags(body, at=_time(answer)), client, patient=patient
+            )
         except AccessDenied as error:
+            if is_public:  # not any more
+                self._public.discard(repository)
+                return await self._tags(repository, query, patient=patient)
+
             if self.has_token and error.status == 401:
                 # For a valid token the status would be 403 or 404.
                 raise CredentialsRefused(f"the API token is no longer accepted: {error.message}", status=401) from None
@@ -151,9 +171,11 @@ class QuayAPI:
 
         return 200
 
-    async def _get(self, path: str, parse: Callable[[Response, bytes], T], **more: Any) -> T:
+    async def _get(
+        self, path: str, parse: Callable[[Response, bytes], T], client: Client | None = None, **more: Any
+    ) -> T:
         request = Request(path, kind="api", headers={"Accept": "application/json"}, **more)
-        return await self._client.fetch(request, limit=MAX_ANSWER, parse=parse)
+        return await (client or self._client).fetch(request, limit=MAX_ANSWER, parse=parse)
 
 
 def _is_registry(answer: Response, body: bytes) -> bool:

@@ -16,7 +16,7 @@ from ...http.authorizer import Fixed
 from ...oci import Digest, Repository
 from ...oci.digest_tags import PATTERN, is_digest_tag
 from ...secret import Secret
-from ..base import Discovery, Page, Tag, TagAnswer, TagList, TagResolver, Traits
+from ..base import Discovery, NewestTags, Page, Tag, TagAnswer, TagList, TagResolver, Traits
 from ..kinds import CatalogKind, Services, SourceAccess
 from .api import QuayAPI
 from .schema import ListingPage
@@ -56,6 +56,21 @@ class QuayCatalog:
             return await self._api.tag(repository.name, name)
 
         return TagAnswer(None if digest is None else Tag(name, digest), at)
+
+    async def newest_tags(self, repository: Repository) -> NewestTags | None:
+        """Return the newest tags of `repository`; see `ListsNewest`."""
+        if self._discovery is Discovery.REGISTRY:
+            return None
+
+        try:
+            page = await self._api.tags(repository.name, "", 1, patient=self._discovery is Discovery.API)
+        except RateLimited as error:
+            if error.scope is Scope.RUN:
+                raise
+
+            return None
+
+        return NewestTags(page.tags, is_complete=not (page.has_more or page.rejected), at=page.at)
 
     async def tags(self, repository: Repository, glob: str) -> TagList:
         """Return the living tags that `glob` matches; see `Catalog.tags`."""
@@ -125,8 +140,13 @@ def _traits(discovery: Discovery) -> Traits:
 async def _open(access: SourceAccess) -> AsyncIterator[Services]:
     origin, token = access.address.origin, access.api_token
     puller = await access.puller(origin)
-    client = await access.client(origin, Fixed(Secret(f"Bearer {token.reveal()}") if token is not None else None))
-    api = QuayAPI(client, has_token=token is not None)
+    anonymous = await access.client(origin, Fixed())
+    if token is None:
+        api = QuayAPI(anonymous, has_token=False)
+    else:
+        client = await access.client(origin, Fixed(Secret(f"Bearer {token.reveal()}")))
+        api = QuayAPI(client, has_token=True, anonymous=anonymous)
+
     yield Services(QuayCatalog(api, puller, access.discovery), puller)
 
 

@@ -28,9 +28,13 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class ListingPage(Page):
-    """One page of Quay's listing. `seen_by_token` is True if an entry shows that the server knows our token."""
+    """One page of Quay's listing. `seen_by_token` is True if an entry shows that the server knows our token.
+
+    `public` are the names of repositories that need no token.
+    """
 
     seen_by_token: bool = False
+    public: frozenset[str] = frozenset()
 
 
 def parse_page(body: bytes, organization: str, *, at: int | None = None) -> ListingPage:
@@ -56,6 +60,11 @@ def parse_page(body: bytes, organization: str, *, at: int | None = None) -> List
         at=at,
         # Quay adds is_starred only for clients that it knows (endpoints/api/repository).
         seen_by_token=any(isinstance(entry, dict) and "is_starred" in entry for entry in entries),
+        public=frozenset(
+            known.name
+            for entry, known in zip(entries, parsed, strict=True)
+            if isinstance(known, ListedRepository) and entry.get("is_public") is True
+        ),
     )
 
 

@@ -1,0 +1,81 @@
+"""The calls of Quay's API that a run needs: one page for several tags, and the token only where it counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from organizations import small_image
+
+import quaymirror
+from quaymirror import Options, Secret, Selection, Status
+from quaymirror.errors import ExitCode
+from quaymirror.testing import QuayServer, Registry
+
+
+def content(count: int, *tags: str) -> Registry:
+    registry = Registry()
+    kolla = registry.organization("kolla")
+    for number in range(count):
+        for tag in tags:
+            kolla.repository(f"image-{number}").push(tag, small_image(f"{number}-{tag}"))
+
+    return registry
+
+
+async def test_several_tags_of_a_repository_are_one_call(tmp_path: Path) -> None:
+    registry = content(4, "a", "b", "c")
+    async with QuayServer(registry) as server:
+        report = await quaymirror.sync(
+            Selection("kolla", tags="a,b,missing"), tmp_path / "mirror", Options.of(server=server.url)
+        )
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (8, ExitCode.PARTIAL)  # `missing` is unmatched
+        calls = [request.query for request in server.requests if request.path.endswith("/tag/")]
+        assert len([query for query in calls if "limit=100&page=1" in query]) >= 4
+        assert not any("specificTag" in query for query in calls)
+
+
+async def test_tags_that_a_page_does_not_have_are_looked_up(tmp_path: Path) -> None:
+    registry = content(1, "old", *(f"new-{number}" for number in range(120)))
+    async with QuayServer(registry) as server:
+        selection = Selection("kolla", tags="new-119,old,missing")
+        options = Options.of(server=server.url, allow_unmatched=True)
+        report = await quaymirror.sync(selection, tmp_path / "mirror", options)
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+
+
+async def test_the_api_token_is_sent_for_the_list_and_for_private_repositories_only(tmp_path: Path) -> None:
+    registry = content(3, "1")
+    kolla = registry.organization("kolla")
+    kolla.repository("secret", public=False).push("1", small_image("secret"))
+    kolla.grant("owner")
+    token = registry.oauth_token("owner")
+    async with QuayServer(registry) as server:
+        options = Options.of(server=server.url, api_token=Secret(token))
+        report = await quaymirror.sync(Selection("kolla", tags="1"), tmp_path / "mirror", options)
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (4, ExitCode.OK)
+        sent = {
+            request.path for request in server.requests if request.path.startswith("/api/") and _has(request, token)
+        }
+        assert sent == {"/api/v1/repository", "/api/v1/repository/kolla/secret/tag/"}
+
+
+async def test_a_repository_that_became_private_is_asked_for_with_the_token(tmp_path: Path) -> None:
+    registry = content(2, "1")
+    kolla = registry.organization("kolla")
+    kolla.grant("owner")
+    token = registry.oauth_token("owner")
+    hidden = kolla.repository("image-0")
+
+    async with QuayServer(registry) as server:
+
+        def hide(request: object) -> None:
+            hidden.is_public = hidden.is_public and "/tag/" not in getattr(request, "path", "")
+
+        server.on_request = hide
+        options = Options.of(server=server.url, api_token=Secret(token))
+        report = await quaymirror.sync(Selection("kolla", tags="1"), tmp_path / "mirror", options)
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+
+
+def _has(request: object, token: str) -> bool:
+    return token in getattr(request, "headers", {}).get("authorization", "")
