@@ -46,7 +46,7 @@ SELECTION = (
     ),
     OptionSpec(
         name="source",
-        help="Address of another source, without GLOB and TAG: registry://HOST, for instance.",
+        help="Address of another source, without GLOB and TAG: harbor://HOST/PROJECT, for instance.",
         has_variable=False,
         accept=lambda text: Selection.parse_uri(text),
     ),
