@@ -7,7 +7,7 @@ from pathlib import Path
 from organizations import small_image
 
 import quaymirror
-from quaymirror import Options, Secret, Selection, Status
+from quaymirror import Credentials, Options, Secret, Selection, Status
 from quaymirror.errors import ExitCode
 from quaymirror.testing import QuayServer, Registry
 
@@ -75,6 +75,56 @@ async def test_a_repository_that_became_private_is_asked_for_with_the_token(tmp_
         options = Options.of(server=server.url, api_token=Secret(token))
         report = await quaymirror.sync(Selection("kolla", tags="1"), tmp_path / "mirror", options)
         assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+
+
+async def test_a_robot_account_alone_mirrors_the_private_repositories_that_it_may_read(tmp_path: Path) -> None:
+    registry = content(2, "1", "2")
+    kolla = registry.organization("kolla")
+    for name in ("hidden", "secret"):
+        kolla.repository(name, public=False).push("1", small_image(name))
+
+    kolla.repository("secret").grant("kolla+mirror")
+    robot = Credentials("kolla+mirror", Secret(registry.robot("kolla+mirror").token))
+    async with QuayServer(registry) as server:
+        options = Options.of(server=server.url, credentials=robot)
+        for tags, names in (("1", 3), ("[1-9]", 5)):
+            report = await quaymirror.sync(Selection("kolla", tags=tags), tmp_path / f"mirror-{len(tags)}", options)
+            assert (report.counts[Status.MIRRORED], report.exit_code) == (names, ExitCode.OK)
+
+        assert not any("scope" in request.query for request in server.requests if request.path == "/v2/_catalog")
+        wrong = options.replace(credentials=Credentials("kolla+mirror", Secret("wrong")))
+        refused = await quaymirror.sync(Selection("kolla", tags="1"), tmp_path / "refused", wrong)
+        assert refused.exit_code is ExitCode.CREDENTIALS
+
+
+async def test_an_organization_without_public_repositories_is_mirrored_by_a_robot_and_never_pruned(
+    tmp_path: Path,
+) -> None:
+    registry = Registry()
+    kolla = registry.organization("kolla")
+    for name in ("a", "b"):
+        kolla.repository(name, public=False).push("1", small_image(name))
+        kolla.repository(name).grant("kolla+mirror")
+
+    robot = Credentials("kolla+mirror", Secret(registry.robot("kolla+mirror").token))
+    notices: list[str] = []
+    async with QuayServer(registry) as server:
+        options = Options.of(server=server.url, credentials=robot, prune=True, grace=0.0)
+        report = await quaymirror.sync(Selection("kolla", tags="1"), tmp_path / "mirror", options)
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+        kolla.repository("a").readers.clear()
+        for login in (robot, None):
+            report = await quaymirror.sync(
+                Selection("kolla", tags="1"),
+                tmp_path / "mirror",
+                options.replace(credentials=login, allow_empty=True),
+                observer=lambda event: notices.append(str(event)),
+            )
+
+        assert any("the account may not see all repositories" in notice for notice in notices)
+        index = (tmp_path / "mirror" / "index.json").read_text()
+        assert "kolla/a:1" in index
+        assert "kolla/b:1" in index
 
 
 def _has(request: object, token: str) -> bool:

@@ -58,8 +58,8 @@ class SourceAccess(Protocol):
         """The token that the user gave for the API of this source."""
 
     @property
-    def has_explicit_credentials(self) -> bool:
-        """True if the user gave credentials, or an auth file, for this run."""
+    def has_credentials(self) -> bool:
+        """True if the user gave credentials for this run."""
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -88,8 +88,10 @@ class SourceAccess(Protocol):
         :raises ConfigError: if a file of certificates is invalid.
         """
 
-    async def registry_client(self, origin: Origin) -> Client:
+    async def registry_client(self, origin: Origin, *, namespace: str = "") -> Client:
         """Return a client for other requests to the registry at `origin`, with the same credentials.
+
+        With `namespace` they are those for this part of the registry, whatever the scope of a request.
 
         :raises ConfigError: if a file of certificates is invalid.
         """

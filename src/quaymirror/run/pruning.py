@@ -48,14 +48,20 @@ async def record_absences(
     counts = True
     # With --since or from a lock file a run does not see everything that exists.
     seeing = [selection for selection in selections if _sees_all(selection, options)]
+    is_partial = False
     for selection in seeing:
-        counts &= await layout.use(partial(_record, selection=selection, options=options, found=found))
+        is_partial |= (by_account := _is_by_account(selection, options))
+        seen = None if by_account else found
+        counts &= await layout.use(partial(_record, selection=selection, options=options, found=seen))
 
     if not options.prune.prune or not seeing:
         return False
 
     if not counts:
         reason = "this discovery was not complete" if found is None else "an earlier run saw more, with an API token"
+        if is_partial:
+            reason = "the account may not see all repositories; a token for Quay's API would (--token-file)"
+
         observer(Notice(f"nothing is pruned: {reason}"))
 
     return counts
@@ -216,10 +222,17 @@ def _record(
             found=present & covered,
             absent=frozenset(covered - present) if found is not None else frozenset(),
             complete=found is not None,
-            authenticated=options.source.api_token is not None and selection.source is None,
+            authenticated=_is_by_account(selection, options)
+            or (options.source.api_token is not None and selection.source is None),
             moment=time.time(),
         )
     )
+
+
+def _is_by_account(selection: Selection, options: Options) -> bool:
+    """Return True if an account of Quay's registry adds repositories to the listing: its rights may be for some."""
+    source = options.source
+    return selection.source is None and source.credentials is not None and source.api_token is None
 
 
 def _scope(registry: str, selection: Selection) -> str:

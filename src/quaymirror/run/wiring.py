@@ -204,9 +204,9 @@ class RunAccess:
         return connection.of_run(self.options, self.observer).client(origin, authorizer)
 
     @property
-    def has_explicit_credentials(self) -> bool:
-        """True if the user gave credentials, or an auth file, for this run."""
-        return self.options.source.credentials is not None or self.options.client.authfile is not None
+    def has_credentials(self) -> bool:
+        """True if the user gave credentials for this run."""
+        return self.options.source.credentials is not None
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -230,14 +230,14 @@ class RunAccess:
 
         return None
 
-    async def registry_client(self, origin: Origin, budget: PullBudget | None = None) -> Client:
+    async def registry_client(self, origin: Origin, budget: PullBudget | None = None, *, namespace: str = "") -> Client:
         """Return a client of the registry at `origin`; see `SourceAccess.registry_client`."""
         connection = (await self.connections.get(origin)).of_run(self.options, self.observer)
         # GitLab is the token service of its registry. The user named both hosts.
         realms = frozenset([Origin.of(self.address.api_url).netloc] if self.address.kind == "gitlab" else [])
         # Credentials may be stored for a single organization.
-        authorizer = ByNamespace(partial(connection.token_auth, self.options.source.credentials, realms=realms))
-        return connection.client(origin, authorizer, budget)
+        make = partial(connection.token_auth, self.options.source.credentials, realms=realms)
+        return connection.client(origin, make(namespace) if namespace else ByNamespace(make), budget)
 
     async def puller(self, origin: Origin, budget: PullBudget | None = None) -> RegistryPuller:
         """Return a client that pulls from the registry at `origin`; see `SourceAccess.puller`."""

@@ -126,14 +126,14 @@ class State(ReferrerTables, VerdictTables):
                 self.insert_attachment(connection, attachment)
 
     def record_discovery(self, snapshot: DiscoverySnapshot) -> bool:
-        """Record a discovery. Return True if it counts: an anonymous one does not after one with an API token."""
+        """Record a discovery. Return True if it counts: an anonymous one does not after one with credentials."""
         with self._transaction() as connection:
             before = connection.execute(
                 "SELECT authenticated FROM discovery WHERE scope = ?", (snapshot.scope,)
             ).fetchone()
             had_token = bool(before and before["authenticated"])
             counts = snapshot.complete and (snapshot.authenticated or not had_token)
-            authenticated = had_token or (snapshot.complete and snapshot.authenticated)
+            authenticated = had_token or snapshot.authenticated
             connection.execute(
                 "INSERT OR REPLACE INTO discovery VALUES (?, ?, ?, ?)",
                 (snapshot.scope, counts, authenticated, len(snapshot.found | snapshot.absent)),

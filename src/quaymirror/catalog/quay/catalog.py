@@ -8,28 +8,41 @@ Quay without limits, never appear as pulls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 
-from ...errors import AccessDenied, CredentialsRefused, RateLimited, Scope, SelectionEmpty, UnsupportedContent
+from ...errors import AccessDenied, CredentialsRefused, NotFound, RateLimited, Scope, SelectionEmpty, UnsupportedContent
 from ...http.authorizer import Fixed
+from ...http.client import Client
+from ...http.exchange import Request
 from ...oci import Digest, Repository
 from ...oci.digest_tags import PATTERN, is_digest_tag
+from ...oci.reference import is_repository_name
 from ...secret import Secret
-from ..base import Discovery, NewestTags, Page, Tag, TagAnswer, TagList, TagResolver, Traits
+from ..base import Discovery, ListedRepository, NewestTags, Page, Tag, TagAnswer, TagList, TagResolver, Traits
 from ..kinds import CatalogKind, Services, SourceAccess
+from ..registry.catalog import RegistryCatalog
+from ..registry.paging import NameList
 from .api import QuayAPI
 from .schema import ListingPage
 from .tags import matching_tags
 
 # Quay's token for this many repositories still fits into a header: for 80 it would not.
 _TOKEN_BATCH = 30
+_MAX_REPOSITORIES = 200_000
+_MAX_PING = 64 * 1024
 
 
 class QuayCatalog:
-    """The repositories and tags of one Quay server. `discovery` is the service that resolves tags."""
+    """The repositories and tags of one Quay server. `discovery` is the service that resolves tags.
 
-    def __init__(self, api: QuayAPI, registry: TagResolver, discovery: Discovery) -> None:
+    `account` has the repositories that only an account of the registry shows, None without one.
+    """
+
+    def __init__(
+        self, api: QuayAPI, registry: TagResolver, discovery: Discovery, account: AccountRepositories | None = None
+    ) -> None:
+        self._account = account
         self.traits: Traits = _traits(discovery)
         self._api = api
         self._registry = registry
@@ -39,6 +52,9 @@ class QuayCatalog:
         self, repository: Repository, name: str, *, batch: Sequence[Repository] = (), dated: bool = False
     ) -> TagAnswer:
         """Return the living tag `name` of `repository`; see `Catalog.tag`."""
+        if self._account is not None and repository.name in self._account.names:
+            return await self._account.catalog.tag(repository, name, batch=batch)
+
         if dated or self._discovery is Discovery.API:
             return await self._api.tag(repository.name, name)
 
@@ -59,7 +75,8 @@ class QuayCatalog:
 
     async def newest_tags(self, repository: Repository) -> NewestTags | None:
         """Return the newest tags of `repository`; see `ListsNewest`."""
-        if self._discovery is Discovery.REGISTRY:
+        is_hidden = self._account is not None and repository.name in self._account.names
+        if is_hidden or self._discovery is Discovery.REGISTRY:
             return None
 
         try:
@@ -74,10 +91,16 @@ class QuayCatalog:
 
     async def tags(self, repository: Repository, glob: str) -> TagList:
         """Return the living tags that `glob` matches; see `Catalog.tags`."""
+        if self._account is not None and repository.name in self._account.names:
+            return await self._account.catalog.tags(repository, glob)
+
         return await matching_tags(self._api, repository.name, glob)
 
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the newest tags; see `Catalog.some_tags`."""
+        if self._account is not None and repository.name in self._account.names:
+            return await self._account.catalog.some_tags(repository)
+
         return [tag.name for tag in (await self._api.tags(repository.name, "", 1)).tags]
 
     async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
@@ -85,6 +108,9 @@ class QuayCatalog:
 
         They can't be listed while the API limits us: the registry then looks for single tags.
         """
+        if self._account is not None and repository.name in self._account.names:
+            return await self._account.catalog.digest_tags(repository)
+
         if self._discovery is Discovery.REGISTRY:
             return None
 
@@ -105,10 +131,29 @@ class QuayCatalog:
         if self._api.has_token:
             await self._check_token(organization, page)
 
+        if self._account is not None:
+            async with aclosing(self._united(organization, page, self._account)) as pages:
+                async for each in pages:
+                    yield each
+
+            return
+
         yield page
         while page.cursor is not None:
             page = await self._api.repositories(organization, page.cursor)
             yield page
+
+    async def _united(self, organization: str, page: ListingPage, account: AccountRepositories) -> AsyncGenerator[Page]:
+        """Iterate over the pages of the API from `page` on, and then over those that only the account shows."""
+        listed = {repository.name for repository in page.repositories}
+        while page.cursor is not None:
+            yield page
+            page = await self._api.repositories(organization, page.cursor)
+            listed.update(repository.name for repository in page.repositories)
+
+        others = [name for name in await account.of(organization) if name not in listed]
+        account.names.update(f"{organization}/{name}" for name in others)
+        yield Page(page.repositories + tuple(map(ListedRepository, others)), page.rejected, at=page.at)
 
     async def _check_token(self, organization: str, first: ListingPage) -> None:
         """Check that the token counts: Quay ignores an invalid one, so that private repositories would be missing."""
@@ -125,8 +170,39 @@ class QuayCatalog:
         if kind is None:
             return SelectionEmpty(f"this server has no organization {organization!r}")
 
-        hint = "" if self._api.has_token else "; private ones need --token-file"
+        hint = "" if self._api.has_token else "; private ones need --token-file, or the --username of a robot"
         return SelectionEmpty(f"the {kind} {organization!r} has no repositories that are visible here{hint}")
+
+
+class AccountRepositories:
+    """The repositories that an account of the registry may read: a robot's, which the API does not know.
+
+    `open_client` returns a client with the credentials for an organization. `catalog` finds their tags, and `names` has
+    those, with their organizations, that the API does not show.
+    """
+
+    def __init__(self, open_client: Callable[[str], Awaitable[Client]], catalog: RegistryCatalog) -> None:
+        self._open_client = open_client
+        self.catalog = catalog
+        self.names: set[str] = set()
+
+    async def of(self, organization: str) -> list[str]:
+        """Return the names of the repositories of `organization`, without it.
+
+        :raises CredentialsRefused: if the registry rejects the credentials.
+        """
+        client = await self._open_client(organization)
+        listing = NameList(client, "/v2/_catalog", "repositories", "", is_repository_name, _MAX_REPOSITORIES)
+        start = f"{organization}/"
+        try:
+            # The list is empty without a token, and asks for none. Quay refuses tokens for the scope of a catalog.
+            await client.fetch(Request("/v2/", kind="manifests"), limit=_MAX_PING, parse=lambda _, body: body)
+            async with aclosing(listing.pages()) as pages:
+                found = [name async for page in pages for name in page.names]
+        except (NotFound, AccessDenied):
+            return []  # a registry without this list
+
+        return [name.removeprefix(start) for name in found if name.startswith(start)]
 
 
 def _traits(discovery: Discovery) -> Traits:
@@ -147,7 +223,12 @@ async def _open(access: SourceAccess) -> AsyncIterator[Services]:
         client = await access.client(origin, Fixed(Secret(f"Bearer {token.reveal()}")))
         api = QuayAPI(client, has_token=True, anonymous=anonymous)
 
-    yield Services(QuayCatalog(api, puller, access.discovery), puller)
+    account = None
+    if token is None and access.has_credentials:
+        catalog = RegistryCatalog(await access.registry_client(origin), puller)
+        account = AccountRepositories(lambda namespace: access.registry_client(origin, namespace=namespace), catalog)
+
+    yield Services(QuayCatalog(api, puller, access.discovery, account), puller)
 
 
 KIND = CatalogKind(_traits, _open)
