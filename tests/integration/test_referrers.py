@@ -29,6 +29,7 @@ from quaymirror.testing import Status as Answer
 
 EVERYTHING = Selection("kolla", "*", TAG)
 HOUR, DAY = 3600.0, 86_400.0
+IMPORT = quaymirror.ImportOptions(allow_unsigned=True)
 
 
 @dataclass
@@ -389,3 +390,27 @@ async def test_a_server_lists_the_referrers_of_a_mirror(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
         found = await asyncio.to_thread(held, Remote(client.url), signed)
         assert found == (signed.listed, signed.tagged)
+
+
+async def test_referrers_are_carried_with_their_images(tmp_path: Path) -> None:
+    signed = signed_organization(9)
+    mirror, media, far = tmp_path / "mirror", tmp_path / "media", tmp_path / "far"
+    media.mkdir()
+    async with QuayServer(signed.registry) as server:
+        await night(server, mirror, referrers=ReferrerMode.ALL)
+
+    result = await quaymirror.export_mirror(mirror, media, quaymirror.ExportOptions())
+    imported = await quaymirror.import_parts([path for path, _ in result.files], far, IMPORT)
+    assert sorted(imported.imported) == sorted(signed.images)
+    layout = Layout(far)
+    assert (layout.listed(), layout.tagged()) == (signed.listed, signed.tagged)
+
+    chosen = f"kolla/image-003:{TAG}"
+    options = quaymirror.ExportOptions(select=(chosen,))
+    result = await quaymirror.export_mirror(mirror, media, options)
+    await quaymirror.import_parts([path for path, _ in result.files], tmp_path / "part", IMPORT)
+    layout = Layout(tmp_path / "part")
+    root = signed.images[chosen].digest
+    assert {name for name in layout.names if "sha256-" not in name} == {chosen}
+    assert layout.listed() == {pair for pair in signed.listed if pair[0] == root}
+    assert layout.tagged() == {each for each in signed.tagged if each[0] == "kolla/image-003"}

@@ -31,6 +31,7 @@ from ..store.storage import INDEX, MARKER, blob_key
 from ..values import dataclass
 from ..zstd import compress
 from . import signatures
+from .attached import find_attached, subject_of
 from .inventory import Inventory, parse_inventory
 from .manifest import CarriedBlob, Header, Manifest, needed_blobs, reference_of
 from .parts import HEADER, MANIFEST, SIGNATURE, HashedFile, PartWriter, file_name, stretch_name
@@ -174,7 +175,7 @@ class _Export:
     def _images(self, known: dict[str, ImageRecord]) -> list[ImageRecord]:
         found = []
         for name, root in sorted(self._reader.index_entries(), key=lambda entry: entry[0]):
-            if not root.is_manifest or not self._is_selected(name):
+            if not root.is_manifest or subject_of(name) is not None or not self._is_selected(name):
                 continue
 
             record = known.get(name)
@@ -189,7 +190,7 @@ class _Export:
 
             found.append(replace(record, root=root, contents=tuple(self._contents(name, root))))
 
-        return found
+        return found + find_attached(found, self._reader.index_entries(), self._contents)
 
     def _is_selected(self, name: str) -> bool:
         repository, _, tag = name.partition("@")[0].rpartition(":") if "@" not in name else name.partition("@")

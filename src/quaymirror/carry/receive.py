@@ -38,6 +38,7 @@ from ..store.storage import BlobSink, Storage
 from ..tasks import from_group
 from ..text import counted
 from ..values import dataclass
+from .attached import subject_of
 from .manifest import Manifest, reference_of
 from .parts import CHUNK_BYTES, Member, PartReader, is_part
 from .progress import CarryProgress
@@ -295,8 +296,10 @@ class _Import:
                 continue
 
             await self._layout.commit(replace(image, mirrored=time.time(), run=manifest.id[:8]))
-            self._result.imported.append(image.name)
+            if subject_of(image.name) is None:
+                self._result.imported.append(image.name)
 
+        await self._layout.adopt_tags()
         if len(self._result.imported) > imported:
             note = SnapshotNote("import", manifest.id[:8], manifest.label, complete=not waits)
             await self._layout.use(partial(take_snapshot, note=note))
