@@ -12,7 +12,7 @@ import pytest
 from organizations import TAG, kolla, small_image
 
 import quaymirror
-from quaymirror import Options, Selection, Status
+from quaymirror import Options, ReferrerMode, Selection, Status
 from quaymirror.errors import (
     AccessDenied,
     DigestMismatch,
@@ -59,7 +59,9 @@ LAYER = small_image("nova", 3_000_000).blobs[1].digest.partition(":")[2]
 
 
 async def mirror(server: QuayServer, path: Path, *, retries: int = 5) -> quaymirror.Report:
-    report = await quaymirror.sync(EVERYTHING, path, Options.of(server=server.url, retries=retries))
+    report = await quaymirror.sync(
+        EVERYTHING, path, Options.of(server=server.url, retries=retries, referrers=ReferrerMode.NONE)
+    )
     layouts.check(path)
     return report
 

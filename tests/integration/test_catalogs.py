@@ -10,7 +10,7 @@ import pytest
 from organizations import small_image
 
 import quaymirror
-from quaymirror import Credentials, Options, Secret, Selection, Status
+from quaymirror import Credentials, Options, ReferrerMode, Secret, Selection, Status
 from quaymirror.errors import ConfigError, ExitCode
 from quaymirror.testing import (
     ForeignServer,
@@ -65,6 +65,7 @@ def at(server: ForeignServer, kind: str, names: str) -> Selection:
 
 
 def options(tmp_path: Path, **more: object) -> Options:
+    more = {"referrers": ReferrerMode.NONE, **more}  # requests are counted
     return Options.of(credentials=Credentials("mirror", Secret(TOKEN)), state=tmp_path / "state", **more)
 
 

@@ -83,6 +83,26 @@ async def test_a_layer_is_fetched_once_and_decompressed_once(
     assert len(decompressed) > 20
 
 
+@pytest.mark.parametrize(
+    ("to", "place"),
+    [("dir://{}/all", "all/kolla%2Fnova%3A2025.1-debian"), ("tar://{}/{{repo}}.tar", "nova")],
+)
+async def test_a_statement_says_where_a_derived_image_comes_from(tmp_path: Path, to: str, place: str) -> None:
+    image = small_image("nova")
+    async with QuayServer(registry_of(nova=image)) as server:
+        assert (await derive(server, to.format(tmp_path), "normalize-timestamps")).exit_code == ExitCode.OK
+
+    statement = json.loads((tmp_path / f"{place}.provenance.json").read_bytes())
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["filters"] == ["normalize-timestamps"]
+    assert {"sha256": image.digest.partition(":")[2]} in [one["digest"] for one in definition["resolvedDependencies"]]
+    directory = tmp_path / "all" if to.startswith("dir") else tmp_path
+    assert statement["subject"]
+    for subject in statement["subject"]:
+        content = (directory / subject["name"]).read_bytes()
+        assert digest_of(content) == f"sha256:{subject['digest']['sha256']}"
+
+
 async def test_a_failing_filter_fails_its_image_only_and_says_in_which_phase(tmp_path: Path) -> None:
     bad = make_image([layer(b"this is no archive" * 100)])
     async with QuayServer(registry_of(bad=bad, good=small_image("good"))) as server:

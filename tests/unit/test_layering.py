@@ -176,6 +176,7 @@ INNER_LAYERS = {
         "registry",
         "derived_address",
         "layer_cache",
+        "provenance",
         "derived_target",
         "derived",
     ),

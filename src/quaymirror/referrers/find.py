@@ -9,7 +9,7 @@ from functools import partial
 import anyio
 
 from ..catalog.base import Catalog
-from ..errors import Failure, QuaymirrorError, Scope, UnsupportedContent
+from ..errors import Failure, NotFound, QuaymirrorError, Scope, UnsupportedContent
 from ..oci import Descriptor, Digest, Repository, manifest
 from ..oci.artifact import artifact_type_of
 from ..oci.digest_tags import digest_tags, fallback_tag
@@ -141,7 +141,10 @@ class ReferrerFinder:
     async def _listed_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
         async with self._locks.setdefault(repository, anyio.Lock()):
             if repository not in self._tags:
-                self._tags[repository] = await self._catalog.digest_tags(repository)
+                try:
+                    self._tags[repository] = await self._catalog.digest_tags(repository)
+                except NotFound:
+                    self._tags[repository] = {}  # the repository was deleted since its image was found
 
             return self._tags[repository]
 

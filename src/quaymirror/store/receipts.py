@@ -28,7 +28,8 @@ class Receipt:
     """One image: its origin, its recipe (filters, options, platform), and the files it became.
 
     `target` is the user's name of the target, `place` the directory of `layers`; `files` are paths with sizes, relative
-    to the directory of the target, so that it can be moved. `identity` is the image's digest in a registry or a daemon.
+    to the directory of the target, so that it can be moved. `identity` is the image's digest in a registry or a daemon,
+    `provenance` the statement about where it comes from.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Receipt:
     files: tuple[tuple[str, int], ...] = ()
     layers: tuple[DecompressedLayer, ...] = ()
     identity: str = ""
+    provenance: str = ""
 
     def is_kept(self, root: Path) -> bool:
         """Return True if every file still exists below `root`, with its size. It blocks."""

@@ -37,6 +37,7 @@ from ..values import dataclass
 from .derived_address import DerivedAddress
 from .kinds import TargetContext
 from .layer_cache import Compressed, LayerCache
+from .provenance import make_provenance
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 # Targets on other machines or in a daemon: images can be removed or replaced there without a trace on this disk.
@@ -192,7 +193,8 @@ class DerivedTarget:
                 self._observer(Notice(f"{reference.name}: {line}"))
 
             self._observer(ImageDerived(reference, emission.printed, emission.findings))
-            receipt = self._receipt(record, destination, emission, image)
+            provenance = await anyio.to_thread.run_sync(make_provenance, self._address, record, emission)
+            receipt = self._receipt(record, destination, emission, image, provenance)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._receipts.write, receipt)
                 self._known[record.name] = receipt
@@ -282,7 +284,9 @@ class DerivedTarget:
             )
             return await self._workers.run(calls.emit, job)
 
-    def _receipt(self, record: ImageRecord, destination: Destination, emission: Emission, image: _Image) -> Receipt:
+    def _receipt(
+        self, record: ImageRecord, destination: Destination, emission: Emission, image: _Image, provenance: str
+    ) -> Receipt:
         directory, shares_layers = self._address.directory, self._address.shares_layers
         files = tuple((str(path.relative_to(directory)), size) for path, size in emission.files)
         sizes = {Path(path).parent.name: size for path, size in files} if shares_layers else {}
@@ -301,6 +305,7 @@ class DerivedTarget:
             files=files,
             layers=tuple(layers),
             identity=emission.identity,
+            provenance=provenance,
         )
 
     async def _discard_staged(self, image: _Image) -> None:

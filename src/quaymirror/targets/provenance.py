@@ -1,0 +1,98 @@
+"""The provenance of derived images, as an in-toto statement: the digest of the source, the filters, and the result.
+
+Signatures of the source do not apply to an image with another digest; this says where it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..__about__ import __version__
+from ..emit.job import Emission
+from ..oci import Digest
+from ..store import fsops
+from ..store.records import ImageRecord
+from .derived_address import DerivedAddress
+
+_STATEMENT = "https://in-toto.io/Statement/v1"
+_PREDICATE = "https://slsa.dev/provenance/v1"
+_BUILD_TYPE = "https://quaymirror.dev/derivation/v1"
+_READ_BYTES = 1024 * 1024
+# Files that stand for an image: an archive, or the documents beside its layers.
+_HASHED = (".tar", ".json")
+
+
+def make_provenance(address: DerivedAddress, record: ImageRecord, emission: Emission) -> str:
+    """Return the statement about a derived image as JSON, and write it next to files. It blocks.
+
+    :raises StoreError: if the disk fails.
+    """
+    text = json.dumps(_statement(address, record, emission), indent=1, sort_keys=True)
+    if (path := _path(address, record, emission)) is not None:
+        fsops.replace_file(path, text.encode() + b"\n")
+
+    return text
+
+
+def _path(address: DerivedAddress, record: ImageRecord, emission: Emission) -> Path | None:
+    """Return the file of the statement: `NAME.provenance.json` beside an archive, or in a directory of images."""
+    if address.scheme == "tar":
+        archive = next((path for path, _ in emission.files), None)
+        return None if archive is None else archive.with_name(f"{archive.stem}.provenance.json")
+
+    if address.scheme == "dir":
+        return address.directory / f"{quote(record.name, safe='')}.provenance.json"
+
+    return None
+
+
+def _statement(address: DerivedAddress, record: ImageRecord, emission: Emission) -> dict[str, Any]:
+    return {
+        "_type": _STATEMENT,
+        "subject": _subjects(address, record, emission),
+        "predicateType": _PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": _BUILD_TYPE,
+                "externalParameters": {"output": address.scheme, "filters": list(address.filters)},
+                "internalParameters": {"recipe": address.recipe},
+                "resolvedDependencies": [
+                    {"uri": f"docker://{record.registry}/{record.name}", "digest": _digest(record.source)},
+                    {"name": "the image that was derived", "digest": _digest(record.root.digest)},
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": "https://quaymirror.dev", "version": {"quaymirror": __version__}},
+                "metadata": {"invocationId": record.run},
+            },
+        },
+    }
+
+
+def _subjects(address: DerivedAddress, record: ImageRecord, emission: Emission) -> list[dict[str, Any]]:
+    if emission.identity:
+        return [{"name": record.name, "digest": _digest(Digest.parse(emission.identity))}]
+
+    return [
+        {"name": str(path.relative_to(address.directory)), "digest": {"sha256": _hash(path)}}
+        for path, _ in emission.files
+        if path.name.endswith(_HASHED)
+    ]
+
+
+def _digest(digest: Digest) -> dict[str, str]:
+    algorithm, _, encoded = str(digest).partition(":")
+    return {algorithm: encoded}
+
+
+def _hash(path: Path) -> str:
+    found = hashlib.sha256()
+    with fsops.local_errors("read", path), path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            found.update(chunk)
+
+    return found.hexdigest()
