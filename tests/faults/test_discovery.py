@@ -16,7 +16,7 @@ from organizations import TAG, small_image
 from trouble import GLANCE, NOVA, messages, mirror, two_images
 
 import quaymirror
-from quaymirror import Options, Selection
+from quaymirror import Options, ReferrerMode, Selection
 from quaymirror.catalog.quay import tags
 from quaymirror.discovery import listing as discovery
 from quaymirror.errors import DiscoveryIncomplete, ExitCode
@@ -273,7 +273,7 @@ async def test_a_time_that_makes_no_sense_keeps_nothing_from_being_mirrored(mome
             Fault(LISTING, ReplaceBody(json.dumps(listing).encode())),
             Fault(TAGS, ReplaceBody(json.dumps({"tags": [tag]}).encode())),
         ]
-        settings = Options.of(server=server.url, retries=0)
+        settings = Options.of(server=server.url, retries=0, referrers=ReferrerMode.NONE)
         first = await quaymirror.sync(selection, tmp_path / "mirror", settings)
         again = await quaymirror.sync(selection, tmp_path / "mirror", settings)
         assert server.count(TAGS) == 2, "the listing vouches for nothing"

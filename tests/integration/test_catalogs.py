@@ -190,7 +190,7 @@ async def test_an_older_harbor_is_asked_for_every_tag(tmp_path: Path) -> None:
 
 
 async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(tmp_path: Path) -> None:
-    clock = Clock()
+    clock, limited = Clock(), Options.of(state=tmp_path / "state", referrers=ReferrerMode.NONE)
     registry = content(clock, 12)
     index = make_index([(small_image("amd64"), "linux/amd64"), (small_image("arm64"), "linux/arm64")])
     registry.organization("kolla").repository("multi").push("1", index)
@@ -198,7 +198,7 @@ async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(tmp_
     async with HubServer(registry, pulls=6) as server:
         selection, mirrored = at(server, "hub", "*:1"), 0
         for window in range(1, 6):  # noqa: B007 - the last one is of interest
-            report = await quaymirror.sync(selection, tmp_path / "mirror", Options.of(state=tmp_path / "state"))
+            report = await quaymirror.sync(selection, tmp_path / "mirror", limited)
             mirrored += report.counts[Status.MIRRORED]
             if report.exit_code is ExitCode.OK:
                 break
@@ -213,7 +213,7 @@ async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(tmp_
         assert (mirrored, window) == (13, 3)  # 15 manifests
         assert not any(request.status == 429 for request in server.requests)
         before = len(server.requests)
-        report = await quaymirror.sync(selection, tmp_path / "mirror", Options.of(state=tmp_path / "state"))
+        report = await quaymirror.sync(selection, tmp_path / "mirror", limited)
         assert report.counts[Status.UNCHANGED] == 13
         assert asked(server, before) == SECOND["hub"]
 

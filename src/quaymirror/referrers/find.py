@@ -9,7 +9,7 @@ from functools import partial
 import anyio
 
 from ..catalog.base import Catalog
-from ..errors import Failure, NotFound, QuaymirrorError, Scope, UnsupportedContent
+from ..errors import AccessDenied, Failure, NotFound, QuaymirrorError, Scope, UnsupportedContent
 from ..oci import Descriptor, Digest, Repository, manifest
 from ..oci.artifact import artifact_type_of
 from ..oci.digest_tags import digest_tags, fallback_tag
@@ -193,7 +193,8 @@ class _Search:
         entries: dict[Digest, Descriptor] = {}
         is_complete = not self.tags_only
         with _Collecting(self.found) as collecting:
-            listed = None if self.tags_only else await self.finder.list(self.repository, subject)
+            listed, is_shown = (None, False) if self.tags_only else await self._api(subject)
+            is_complete = is_complete and is_shown
             if listed is None and fallback is None and not self.tags_only:
                 fallback = await self.finder.fallback(self.repository, subject)
 
@@ -219,6 +220,16 @@ class _Search:
 
         await run_all(partial(add, digest) for digest in chosen)
         return is_complete and all(results)
+
+    async def _api(self, subject: Digest) -> tuple[tuple[Descriptor, ...] | None, bool]:
+        """Return what the referrers API lists, None without one; and False if it may have more.
+
+        Some registries deny access to everything that they don't know. The image itself was readable.
+        """
+        try:
+            return await self.finder.list(self.repository, subject), True
+        except AccessDenied:
+            return None, False
 
     async def _fallback(self, digest: Digest) -> tuple[Descriptor, ...]:
         """Return the entries of the list under a fallback tag; that tag may also be an image's own."""
