@@ -171,6 +171,7 @@ async def test_nightly(machine: Machine, lines: list[str]) -> None:
     assert machine.path("/var/lib/node_exporter/quaymirror.prom").exists()
 
 
+@pytest.mark.soak
 async def test_serve(machine: Machine, lines: list[str]) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("registry.example")
@@ -195,6 +196,7 @@ async def test_air_gap(machine: Machine, lines: list[str]) -> None:
     assert len(list(machine.path("/srv/images").glob("*.tar"))) == 2
 
 
+@pytest.mark.soak
 async def test_carry(tmp_path: Path) -> None:
     if shutil.which("ssh-keygen") is None:
         pytest.skip("ssh-keygen is not installed")
