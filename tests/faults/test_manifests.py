@@ -173,12 +173,6 @@ async def test_an_index_with_a_wrong_descriptor_is_refused_even_if_the_child_is_
     assert NOVA not in layouts.names(tmp_path / "mirror")
 
 
-async def test_an_index_with_a_missing_child_fails_with_its_name(tmp_path: Path) -> None:
-    """Quay calls such an index sparse."""
-    here, gone = small_image("here"), small_image("gone")
-    await fails(index_of(described(here), described(gone), children=(here,)), tmp_path / "mirror", gone.digest)
-
-
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe" * 100, b"not JSON", b"", b"[" * 100_000, bytes(20_000_000)], ids=lambda c: str(len(c))
 )
@@ -276,6 +270,6 @@ async def test_an_image_that_claims_to_be_larger_than_the_disk_ends_no_other(siz
     async with QuayServer(registry) as server:
         report = await mirror(server, tmp_path / "mirror", concurrency=1)
 
-    assert report.exit_code is ExitCode.STORAGE
+    assert report.exit_code is ExitCode.PARTIAL
     assert len(layouts.names(tmp_path / "mirror")) == 30
     assert "free on the disk of" in messages(report)[0]

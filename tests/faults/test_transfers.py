@@ -100,7 +100,7 @@ async def test_a_blob_that_breaks_off_goes_on_from_its_last_good_byte(tmp_path: 
         ranges = [r.headers["range"] for r in server.requests if r.listener == "cdn" and "range" in r.headers]
 
     assert len(ranges) == 1
-    assert 1_000_000 < int(ranges[0].removeprefix("bytes=").removesuffix("-")) <= 2_000_000
+    assert 1_000_000 < int(ranges[0].removeprefix("bytes=").partition("-")[0]) <= 2_000_000
 
 
 async def test_a_blob_that_breaks_off_goes_on_in_the_next_run(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_a_tag_that_moves_after_it_was_checked_is_mirrored_as_it_is_now_wh
     assert str(outcome.reference.digest) == small_image("moved").digest
 
 
-async def test_a_tag_that_moves_while_another_keeps_the_old_image_is_mirrored_as_it_was_found(tmp_path: Path) -> None:
+async def test_a_tag_that_moves_while_another_keeps_the_old_image_is_followed_in_the_same_run(tmp_path: Path) -> None:
     registry = one_image(5000)
     nova = registry.organization("kolla").repository("nova")
     nova.push("keeps", small_image("nova", 5000))
@@ -226,9 +226,9 @@ async def test_a_tag_that_moves_while_another_keeps_the_old_image_is_mirrored_as
         server.on_request = move
         report = await mirror(server, tmp_path / "mirror")
 
-    assert layouts.names(tmp_path / "mirror") == {f"kolla/nova:{TAG}": small_image("nova", 5000).digest}
-    (outcome,) = report.outcomes
-    assert (outcome.status, outcome.reason) == (Status.MIRRORED, "its tag has moved since it was found")
+    assert layouts.names(tmp_path / "mirror") == {f"kolla/nova:{TAG}": small_image("moved").digest}
+    assert {outcome.status for outcome in report.outcomes} == {Status.MIRRORED}
+    assert report.exit_code is ExitCode.OK
 
 
 @pytest.mark.parametrize("gone", ["tag", "repository"])

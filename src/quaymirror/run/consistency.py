@@ -21,7 +21,7 @@ from .context import Run
 from .finding import by_source
 from .wiring import OpenSources
 
-_PASSED_ON = (Notice, RetryScheduled, HostPaused, HostResumed, HostPaced)
+_PASSED_ON = (RetryScheduled, HostPaused, HostResumed, HostPaced)
 
 
 class Relisting:
@@ -112,6 +112,6 @@ class Relisting:
                         yield selection, catalog, candidate
 
     def _pass_on(self, event: Event) -> None:
-        """Show retries and notices; the images were counted when they were found."""
+        """Show retries; notices were shown, and images were counted, when they were found."""
         if isinstance(event, _PASSED_ON):
             self._run.emit(event)
