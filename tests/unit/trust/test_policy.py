@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,13 @@ def test_fulcio_needs_a_trusted_root_with_its_authority_and_log(tmp_path: Path) 
 
     with pytest.raises(ConfigError, match="not a trusted root"):
         Judge(policy, signing.DATA / "verdicts.json")
+
+
+def test_a_missing_extra_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sigstore.models", None)
+    policy = read_policy(written(tmp_path, {"default": [keyless()]}))
+    with pytest.raises(ConfigError, match=r"pip install 'quaymirror\[sigstore\]'$"):
+        Judge(policy, signing.DATA / "trusted_root.json")
 
 
 SCOPES = {
