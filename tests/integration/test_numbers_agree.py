@@ -24,7 +24,7 @@ from quaymirror.testing import Fault, Hold, QuayServer, Status
 from quaymirror.text import counted, human_bytes
 from quaymirror.ui.snapshot import read_snapshot
 
-STATUSES = ("mirrored", "unchanged", "skipped", "failed")
+STATUSES = ("mirrored", "unchanged", "skipped", "failed", "refused")
 OUTPUTS = ("--report", "report.json", "--report-html", "report.html", "--metrics-textfile", "quaymirror.prom")
 
 
