@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from .run.info import image_infos
     from .run.jobs import Job, JobResult, run_jobs
     from .run.merge_reports import MergedReports, merge_reports
+    from .run.mirror_list import MirrorList, list_mirror, mirror_infos
     from .run.past_runs import JobStatus, job_statuses
     from .run.planning import plan_shards, sync_shard
     from .run.pruning import prune_layout
+    from .run.removal import Removal, remove_images
     from .run.report import Report
     from .run.snapshots import (
         ListedSnapshot,
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
     from .shards.share import Share
     from .store.fsops import Fsync
     from .store.prune import PrunePlan
-    from .store.records import Snapshot
+    from .store.records import MirroredImage, Snapshot
     from .store.verify import Verification
 
 __all__ = [
@@ -99,6 +101,8 @@ __all__ = [
     "LostImage",
     "MergedReports",
     "Meters",
+    "MirrorList",
+    "MirroredImage",
     "Observer",
     "Options",
     "Outcome",
@@ -112,6 +116,7 @@ __all__ = [
     "QuaymirrorError",
     "Reference",
     "ReferrerMode",
+    "Removal",
     "Report",
     "Repository",
     "RetryPolicy",
@@ -141,13 +146,16 @@ __all__ = [
     "image_infos",
     "import_parts",
     "job_statuses",
+    "list_mirror",
     "list_snapshots",
     "merge_reports",
+    "mirror_infos",
     "missing_images",
     "plan_shards",
     "protect_snapshot",
     "prune_layout",
     "push",
+    "remove_images",
     "request_missing",
     "roll_back",
     "run_jobs",
@@ -180,9 +188,11 @@ _MODULES = {
     "run.info": ("image_infos",),
     "run.jobs": ("Job", "JobResult", "run_jobs"),
     "run.merge_reports": ("MergedReports", "merge_reports"),
+    "run.mirror_list": ("MirrorList", "list_mirror", "mirror_infos"),
     "run.past_runs": ("JobStatus", "job_statuses"),
     "run.planning": ("plan_shards", "sync_shard"),
     "run.pruning": ("prune_layout",),
+    "run.removal": ("Removal", "remove_images"),
     "run.report": ("Report",),
     "run.snapshots": (
         "ListedSnapshot",
@@ -212,7 +222,7 @@ _MODULES = {
         "TargetOptions",
     ),
     "store.fsops": ("Fsync",),
-    "store.records": ("Snapshot",),
+    "store.records": ("MirroredImage", "Snapshot"),
     "store.prune": ("PrunePlan",),
     "store.verify": ("Verification",),
 }

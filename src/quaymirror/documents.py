@@ -218,13 +218,25 @@ class ReportsJson(TypedDict):
 
 
 class ListedImageJson(TypedDict):
-    """An image of `list --json`. The size of a multi-arch image is null."""
+    """An image of `list --json`.
+
+    In the listing of a source the size is that of its layers, null for a multi-arch image. In the listing of a mirror
+    it is that of everything it needs, null if it has a `problem`; `own_size` is what no other image needs, `updated`
+    the time of its last change in the mirror, and `registry` the host that it came from, null if that is unknown. An
+    image without a name has its digest as `repository`.
+    """
 
     repository: str
     tag: str | None
     digest: str
     updated: Time | None
     size: int | None
+    own_size: NotRequired[int | None]
+    platforms: NotRequired[list[str]]
+    created: NotRequired[str | None]
+    registry: NotRequired[str | None]
+    media_type: NotRequired[str]
+    problem: NotRequired[str]
 
 
 class ChangeCountsJson(TypedDict):
@@ -324,10 +336,18 @@ class LayerJson(TypedDict):
 
 
 class InfoJson(TypedDict):
-    """The metadata of an image, with the fields of `occystrap info`. Values of the config are as it has them."""
+    """The metadata of an image, with the fields of `occystrap info`. Values of the config are as it has them.
+
+    An index has an object per `platform`, with the digests of the `index` and of the manifest for it (`digest`).
+    `mirrored` has what a mirror knows of the image.
+    """
 
     image: str
     tag: str | None
+    digest: NotRequired[str]
+    index: NotRequired[str]
+    platform: NotRequired[str]
+    mirrored: NotRequired[ListedImageJson]
     schema_version: int
     media_type: str | None
     config_digest: str
@@ -515,6 +535,17 @@ class PruneJson(TypedDict):
     kept_for_imports_bytes: int
     referrers: list[LostReferrerJson]
     snapshots: RetentionJson
+
+
+class RemovalJson(TypedDict):
+    """The images of `remove --json`: those that are removed, or would be, and those that jobs would mirror again.
+
+    `snapshot` is the id of the snapshot with the rest, null if nothing was removed.
+    """
+
+    removed: list[str]
+    mirrored_again: list[str]
+    snapshot: str | None
 
 
 class ForgottenJson(TypedDict):

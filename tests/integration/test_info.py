@@ -20,6 +20,8 @@ from quaymirror.oci import Platform
 from quaymirror.run.info import image_infos
 from quaymirror.testing import CorruptBody, Fault, QuayServer, Registry, make_image, make_layer
 
+_OF_INDEXES = ("index", "platform", "digest")
+
 
 async def infos(server: QuayServer, glob: str = "*", **settings: Any) -> list[dict[str, Any]]:
     return await image_infos(
@@ -39,10 +41,12 @@ async def test_every_field_is_what_occystrap_says() -> None:
     organization.repository("rich").push(TAG, rich)
     organization.repository("bare").push(TAG, make_image([], media="docker", config_extra={"config": None}))
     async with QuayServer(registry) as server:
-        ours = {info["image"]: info for info in await infos(server)}
+        found = [info for info in await infos(server) if info.get("platform") in (None, "linux/amd64")]
         names = [*images, "rich", "bare"]
         theirs = await anyio.to_thread.run_sync(occy.infos, server.host, names, TAG)
 
+    # Of an index, occystrap shows one platform.
+    ours = {info["image"]: {key: info[key] for key in info if key not in _OF_INDEXES} for info in found}
     assert ours == {info["image"]: info for info in theirs}
 
 
@@ -53,7 +57,8 @@ async def test_only_manifests_and_configs_are_fetched() -> None:
         found = await infos(server)
         fetched = {record.path.rpartition("/")[2] for record in server.requests if "/blobs/" in record.path}
 
-    assert len(found) == len(images)
+    assert {info["image"].removeprefix("kolla/") for info in found} == images.keys()
+    assert sorted(info["platform"] for info in found if "index" in info) == ["linux/amd64", "linux/arm64/v8"]
     assert configs <= fetched
     assert not fetched & {blob.digest for image in images.values() for blob in image.blobs[1:]}
 

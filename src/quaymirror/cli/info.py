@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 from ..errors import ExitCode, SelectionEmpty
 from ..run.info import image_infos
 from ..text import escape_controls, human_bytes
-from .help import GroupedCommand, options
+from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .options import json_option, make_options, make_selections, selection_arguments
 
@@ -21,9 +21,28 @@ from .options import json_option, make_options, make_selections, selection_argum
 @click.command(cls=GroupedCommand)
 @selection_arguments
 @options("info")
+@command_option("--at", metavar="ID|DATE", help="Of a mirror: the images of this snapshot.")
 @json_option("Print an array with the fields of occystrap's info.")
-def info(as_json: bool, **given: Any) -> int:
-    """Show the metadata of each image, without fetching layers."""
+def info(as_json: bool, at: str | None, **given: Any) -> int:
+    """Show the metadata of each image, of an index those of every platform, without fetching layers.
+
+    A mirror, or any OCI image layout, is named by its path (/srv/mirror, ./mirror) or ocidir://PATH; GLOB:TAG then
+    selects images.
+
+    \b
+    quaymirror info kolla nova-api 2025.1-debian
+    quaymirror info /srv/mirror 'kolla/nova-api:*'
+    """
+    from .mirrors import is_mirror, mirror_info
+
+    if is_mirror(given):
+        infos, code = mirror_info(given, at)
+        _show(infos, as_json=as_json)
+        return int(ExitCode.PARTIAL if any("error" in info for info in infos) else code)
+
+    if at is not None:
+        raise click.UsageError("--at is for mirrors: name one by its path")
+
     selections, wanted = make_selections(given, make_options(given))
     try:
         infos = anyio.run(partial(image_infos, selections, wanted, observer=show_notice))
@@ -33,24 +52,31 @@ def info(as_json: bool, **given: Any) -> int:
 
         infos = []
 
-    if as_json:
-        click.echo(json.dumps(infos, indent=2))
-    else:
-        click.echo("\n\n".join("\n".join(_lines(info)) for info in infos))
-
+    _show(infos, as_json=as_json)
     if not infos and not wanted.discovery.allow_empty:
         raise SelectionEmpty(f"no repository matches {selections[0]}")
 
     failed = [info for info in infos if "error" in info]
     for info in failed:
-        say(f"{info['image']}:{info['tag']}: {info['error']}")
+        say(f"{_name(info)}: {info['error']}")
 
     return int(ExitCode.PARTIAL if failed else ExitCode.OK)
 
 
+def _show(infos: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(infos, indent=2))
+    elif infos:
+        click.echo("\n\n".join("\n".join(_lines(info)) for info in infos))
+
+
+def _name(info: Mapping[str, Any]) -> str:
+    return ":".join(filter(None, (info["image"], info["tag"])))
+
+
 def _lines(info: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of one image; everything in them comes from the registry, and is escaped."""
-    yield escape_controls(f"{info['image']}:{info['tag']}")
+    yield escape_controls(_name(info))
     if "error" in info:
         yield f"  error: {escape_controls(info['error'])}"
         return
@@ -58,6 +84,8 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
     platform = "/".join(str(info[key]) for key in ("os", "architecture", "variant") if info[key])
     size = human_bytes(info["total_compressed_size"])
     for name, value in (
+        ("index", info.get("index", "")),
+        ("digest", info.get("digest") or (info.get("mirrored") or {}).get("digest", "")),
         ("media type", info["media_type"] or "-"),
         ("platform", platform),
         ("created", info["created"]),
@@ -68,6 +96,7 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
         ("working dir", info["working_dir"]),
         ("ports", _joined(info["exposed_ports"])),
         ("volumes", _joined(info["volumes"])),
+        *_mirrored(info.get("mirrored")),
         ("layers", f"{info['layer_count']}, {size} compressed"),
     ):
         if value:
@@ -81,6 +110,14 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
         if values:
             yield f"  {name}:"
             yield from (f"    {escape_controls(str(value))}" for value in values)
+
+
+def _mirrored(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield what a mirror knows of an image."""
+    if row is not None:
+        yield "from", row["registry"] or ""
+        yield "mirrored", (row["updated"] or "")[:19].replace("T", " ")
+        yield "size", f"{human_bytes(row['size'] or 0)}, {human_bytes(row['own_size'] or 0)} of it in no other image"
 
 
 def _joined(value: object) -> str:

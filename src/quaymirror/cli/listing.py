@@ -1,9 +1,9 @@
-"""`quaymirror list`."""
+"""`quaymirror list` of a source."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,11 +18,12 @@ from ..progress.failed import FailedImage
 from ..run.info import find_images
 from ..selection.selection import Selection
 from ..settings import Options
-from ..text import human_bytes, table
+from ..text import human_bytes
 from ..ui.descriptions import describe
-from .help import GroupedCommand, options
+from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .options import json_option, make_options, make_selections, selection_arguments
+from .tables import JsonRows, fitting_table, short_digest
 
 # Repositories that one line names.
 _SHOWN = 10
@@ -31,27 +32,91 @@ _SHOWN = 10
 @click.command("list", cls=GroupedCommand)
 @selection_arguments
 @options("list")
+@command_option("--at", metavar="ID|DATE", help="Of a mirror: the images of this snapshot.")
+@command_option("--no-trunc", is_flag=True, help="Don't shorten digests and names on a terminal.")
+@command_option("--jsonl", "as_lines", is_flag=True, help="Print one object per line, as they are found.")
 @json_option("Print an array of repository, tag, digest, size and date.")
-def list_images(as_json: bool, **given: Any) -> int:
-    """Show what sync would mirror, without pulling anything."""
+def list_images(as_json: bool, as_lines: bool, no_trunc: bool, at: str | None, **given: Any) -> int:
+    """Show what sync would mirror, or the images of a mirror, without pulling anything.
+
+    A mirror, or any OCI image layout, is named by its path (/srv/mirror, ./mirror) or ocidir://PATH. GLOB:TAG, or
+    --select, then match whole names.
+
+    \b
+    quaymirror list kolla 'nova-*' 2025.1-debian
+    quaymirror list /srv/mirror 'kolla/nova-*:2025.1-*'
+    """
+    rows = JsonRows(as_lines=as_lines) if as_json or as_lines else None
+    from .mirrors import is_mirror, show_mirror
+
+    if is_mirror(given):
+        return show_mirror(given, at, rows, no_trunc=no_trunc)
+
+    if at is not None:
+        raise click.UsageError("--at is for mirrors: name one by its path")
+
     selections, wanted = make_selections(given, make_options(given))
     failed: list[CheckFailed] = []
-    images, unmatched, empty = anyio.run(_find, selections, wanted, failed)
-    images.sort(key=lambda image: image.reference)
-    if as_json:
-        click.echo(json.dumps([_row(image) for image in images], indent=2))
+    unmatched: list[NameUnmatched] = []
+    found = anyio.run(_show, selections, wanted, rows, no_trunc, (failed, unmatched))
+    if failed:
+        return _report_failures(failed, is_everything=not found)
+
+    is_partial = found and unmatched and not wanted.discovery.allow_unmatched
+    return int(ExitCode.PARTIAL if is_partial else ExitCode.OK)
+
+
+async def _show(
+    selections: Sequence[Selection],
+    wanted: Options,
+    rows: JsonRows | None,
+    no_trunc: bool,
+    problems: tuple[list[CheckFailed], list[NameUnmatched]],
+) -> int:
+    """Print the images, and return their number. JSON is printed in the order of the listing, a table sorted.
+
+    Repositories that could not be checked, and names that match nothing, are added to `problems`.
+
+    :raises SelectionEmpty: if no image exists, and that is not allowed.
+    """
+    images: list[PinnedImage] = []
+    count, empty = 0, SelectionEmpty(f"no repository matches {selections[0]}")
+    try:
+        async with aclosing(_found(selections, wanted, problems)) as found:
+            async for image in found:
+                count += 1
+                images.append(image) if rows is None else rows.add(_row(image))
+    except SelectionEmpty as error:
+        empty = error
+
+    if rows is not None:
+        rows.close()
     else:
-        for line in table([_cells(image) for image in images]):
+        images.sort(key=lambda image: image.reference)
+        for line in fitting_table([_cells(image, no_trunc) for image in images], no_trunc=no_trunc):
             click.echo(line)
 
-    if failed:
-        return _report_failures(failed, is_everything=not images)
+    if not count and not problems[0] and not wanted.discovery.allow_empty:
+        raise empty
 
-    if not images and not wanted.discovery.allow_empty:
-        raise empty or SelectionEmpty(f"no repository matches {selections[0]}")
+    return count
 
-    is_partial = images and unmatched and not wanted.discovery.allow_unmatched
-    return int(ExitCode.PARTIAL if is_partial else ExitCode.OK)
+
+def _found(
+    selections: Sequence[Selection], options: Options, problems: tuple[list[CheckFailed], list[NameUnmatched]]
+) -> AsyncGenerator[PinnedImage]:
+    failed, unmatched = problems
+
+    def observe(event: Event) -> None:
+        show_notice(event)
+        if isinstance(event, HostPaused | HostResumed):
+            say(" ".join(describe(event)))  # it may take a while
+        elif isinstance(event, CheckFailed):
+            failed.append(event)
+        elif isinstance(event, NameUnmatched):
+            unmatched.append(event)
+
+    return find_images(selections, options, observer=observe, strict=False)
 
 
 def _report_failures(failed: list[CheckFailed], *, is_everything: bool) -> ExitCode:
@@ -68,29 +133,13 @@ def _report_failures(failed: list[CheckFailed], *, is_everything: bool) -> ExitC
     return ExitCode.CREDENTIALS if is_refused else ExitCode.PARTIAL
 
 
-async def _find(
-    selections: Sequence[Selection], options: Options, failed: list[CheckFailed]
-) -> tuple[list[PinnedImage], list[NameUnmatched], SelectionEmpty | None]:
-    """Return the images, the names that match nothing, and the reason if no image exists.
-
-    Repositories that could not be checked are added to `failed`.
-    """
-    unmatched: list[NameUnmatched] = []
-
-    def observe(event: Event) -> None:
-        show_notice(event)
-        if isinstance(event, HostPaused | HostResumed):
-            say(" ".join(describe(event)))  # it may take a while
-        elif isinstance(event, CheckFailed):
-            failed.append(event)
-        elif isinstance(event, NameUnmatched):
-            unmatched.append(event)
-
-    try:
-        found = find_images(selections, options, observer=observe, strict=False)
-        return [image async for image in found], unmatched, None
-    except SelectionEmpty as error:
-        return [], unmatched, error
+async def names_of(selections: Sequence[Selection], wanted: Options) -> set[str]:
+    """Return the names of the images of `selections`."""
+    async with aclosing(_found(selections, wanted, ([], []))) as found:
+        try:
+            return {image.reference.name async for image in found}
+        except SelectionEmpty:
+            return set()
 
 
 def _row(image: PinnedImage) -> ListedImageJson:
@@ -104,12 +153,13 @@ def _row(image: PinnedImage) -> ListedImageJson:
     }
 
 
-def _cells(image: PinnedImage) -> tuple[str, ...]:
+def _cells(image: PinnedImage, no_trunc: bool) -> tuple[str, ...]:
     """Return the columns of an image. Quay does not know the size of an index, and most other catalogs know none."""
-    row, unknown = _row(image), "multi-arch" if image.is_index else "-"
+    row: Mapping[str, Any] = _row(image)
+    unknown = "multi-arch" if image.is_index else "-"
     return (
         image.reference.name,
-        row["digest"],
+        short_digest(row["digest"], no_trunc=no_trunc),
         (row["updated"] or "-")[:19].replace("T", " "),
         human_bytes(row["size"]) if row["size"] is not None else unknown,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,42 +14,59 @@ import click
 
 from ..errors import DiscoveryIncomplete
 from ..events import Event
+from ..run.jobs import Job
 from ..run.pruning import prune_layout, summary
 from ..run.verify import layout_path
 from ..settings import Options, PruneOptions
 from ..settings.register import field_values
-from ..store.prune import PrunePlan, PruneProgress
+from ..store.prune import UNSELECTED, PrunePlan, PruneProgress
 from ..store.records import AbsentImage
 from ..text import counted, escape_controls, human_bytes, human_duration, local_time
 from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import show_notice
 from .options import json_option, make_options
 from .progress_line import Counter, clear_line, progress_line
+from .run import configured_jobs
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("target", type=ADDRESS)
 @options("prune")
+@command_option("--unselected", is_flag=True, help="Also images that no job of --config selects any more.")
 @command_option("--yes", is_flag=True, help="Do it.")
 @command_option("--no-dry-run", "also_yes", is_flag=True, hidden=True, help="The earlier name of --yes.")
 @json_option("Print the plan as an object.")
-def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json: bool, **given: Any) -> int:
+def prune(
+    target: str,
+    dry_run: bool | None,
+    yes: bool,
+    also_yes: bool,
+    unselected: bool,
+    config: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
     """Show images in TARGET that have disappeared from the source.
 
     Nothing is removed without --yes. Images go if complete runs of sync have missed
-    them for --grace; blobs half a day after nothing needs them.
+    them for --grace; blobs half a day after nothing needs them. With --unselected, images go that no job of --config
+    selects any more, too.
 
     Of a registry (registry://HOST/PREFIX, as given to sync), show pushed images that it has lost. Those that the source
     does not have any more are forgotten with --yes; nothing is deleted at the registry.
     """
     if target.startswith("registry://"):
+        if unselected:
+            raise click.UsageError("--unselected is for mirrors: nothing is deleted at a registry")
+
         # Options of source and target are for registries only.
         return _forget(
             target, make_options(given), is_dry_run=dry_run is True or not (yes or also_yes), as_json=as_json
         )
 
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
-    plan = anyio.run(partial(_prune, path, wanted, dry_run=True))
+    jobs = configured_jobs(config) if unselected else None
+    plan = anyio.run(partial(_prune, path, wanted, jobs, dry_run=True))
     _show(plan, as_json=as_json)
     excess = plan.excess(wanted.max_delete)
     if excess is not None:
@@ -59,15 +77,15 @@ def prune(target: str, dry_run: bool | None, yes: bool, also_yes: bool, as_json:
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0
 
-    done = anyio.run(partial(_prune, path, wanted, dry_run=False))
+    done = anyio.run(partial(_prune, path, wanted, jobs, dry_run=False))
     click.echo(_sentence(done, done=True), err=True)
     return 0
 
 
-async def _prune(path: Path, options: PruneOptions, *, dry_run: bool) -> PrunePlan:
+async def _prune(path: Path, options: PruneOptions, jobs: Sequence[Job] | None, *, dry_run: bool) -> PrunePlan:
     progress = PruneProgress()
     async with progress_line(partial(_update, progress)):
-        return await prune_layout(path, options, dry_run=dry_run, observer=_show_notice, progress=progress)
+        return await prune_layout(path, options, dry_run=dry_run, observer=_show_notice, progress=progress, jobs=jobs)
 
 
 def _show_notice(event: Event) -> None:
@@ -125,5 +143,6 @@ def _show(plan: PrunePlan, *, as_json: bool) -> None:
 
 def _line(verb: str, gone: AbsentImage, why: str) -> str:
     since = human_duration(max(0.0, time.time() - gone.since))
-    words = f"{verb:<5}  {gone.name}  {human_bytes(gone.size)}, gone for {since}{'; ' if why else ''}{why}"
+    state = "not selected" if gone.scope == UNSELECTED else f"gone for {since}"
+    words = f"{verb:<5}  {gone.name}  {human_bytes(gone.size)}, {state}{'; ' if why else ''}{why}"
     return escape_controls(words)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..catalog.base import PinnedImage
 from ..errors import PlatformNotFound, QuaymirrorError, UnsupportedContent
-from ..oci import Index, Manifest, Platform
+from ..oci import Descriptor, Index, Manifest, Platform
 from ..oci.manifest import Node
 from ..registry.puller import Puller
 from ..untrusted import InvalidDocument, parse_object
@@ -26,17 +26,42 @@ async def read_image(image: PinnedImage, source: Puller, wanted: Platform) -> tu
     reference = image.reference
     node = await source.manifest(reference.repository, image.digest)
     if isinstance(node, Index):
-        children = (child for child in node.manifests if child.platform and child.platform.matches(wanted))
-        child = next(children, None)
-        if child is None:
-            raise PlatformNotFound(f"{reference.name} has no image for {wanted}")
-
+        child = next(iter(children_for(reference.name, node, (wanted,))))
         node = await source.manifest(reference.repository, child.digest, expected=child)
 
-    if not isinstance(node, Manifest):
-        raise UnsupportedContent(f"{reference.name} is an index of indexes")
+    found = as_manifest(reference.name, node)
+    return found, await read_config(reference.name, found, image, source)
 
-    return node, await read_config(reference.name, node, image, source)
+
+def children_for(name: str, index: Index, wanted: Sequence[Platform]) -> list[Descriptor]:
+    """Return the first image of `index` for each platform of `wanted`; without, all that are for a platform.
+
+    :raises PlatformNotFound: if one is missing.
+    """
+    real = [child for child in index.manifests if child.platform is not None and child.platform.os != "unknown"]
+    if not wanted:
+        return real or list(index.manifests)
+
+    found = []
+    for platform in wanted:
+        child = next((each for each in real if each.platform and each.platform.matches(platform)), None)
+        if child is None:
+            raise PlatformNotFound(f"{name} has no image for {platform}")
+
+        found.append(child)
+
+    return found
+
+
+def as_manifest(name: str, node: Node) -> Manifest:
+    """Return `node` as the manifest of an image.
+
+    :raises UnsupportedContent: if it is something else.
+    """
+    if not isinstance(node, Manifest):
+        raise UnsupportedContent(f"{name} is an index of indexes")
+
+    return node
 
 
 async def read_config(name: str, node: Manifest, image: PinnedImage, source: Puller) -> Mapping[str, Any]:

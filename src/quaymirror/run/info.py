@@ -16,13 +16,13 @@ from ..catalog.base import PinnedImage
 from ..catalog.kinds import check_selection
 from ..errors import QuaymirrorError
 from ..events import Observer
-from ..oci import Platform
+from ..oci import Index, Manifest, Platform
 from ..registry.puller import Puller
 from ..selection.selection import Selection
 from ..settings import Options
 from ..tasks import run_all
 from .finding import find_in_sources
-from .image_config import DEFAULT_PLATFORM, read_image
+from .image_config import as_manifest, children_for, read_config
 from .wiring import check_credentials, connect
 
 
@@ -52,14 +52,14 @@ async def image_infos(
 ) -> list[dict[str, Any]]:
     """Return the metadata of every image of `selections`, sorted by name; an unreadable one has an `error` instead.
 
-    For a multi-arch image it is that of linux/amd64, or of the first of the platforms in `options`.
+    A multi-arch image has an entry for each of its platforms, or for those in `options`.
 
     :raises ConfigError: if a selection needs more than this way of discovery can tell.
     :raises SelectionEmpty: if a selection matches nothing.
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
     several = _checked(selections, options)
-    wanted = options.discovery.platforms[0] if options.discovery.platforms else DEFAULT_PLATFORM
+    wanted = options.discovery.platforms
     infos: list[dict[str, Any]] = []
     outbox, inbox = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
     async with connect(options, observer) as sources:
@@ -71,27 +71,56 @@ async def image_infos(
                     await outbox.send(image)
 
         async def read() -> None:
-            infos.extend(
-                [await _info(image, (await sources.open(image.source)).source, wanted) async for image in inbox]
-            )
+            async for image in inbox:
+                infos.extend(await infos_of(image, (await sources.open(image.source)).source, wanted))
 
         with inbox:
             await run_all([find, *[read] * options.limits.concurrency])
 
-    return sorted(infos, key=lambda info: (info["image"], info["tag"]))
+    return sorted(infos, key=lambda info: (info["image"], info["tag"] or ""))
 
 
-async def _info(image: PinnedImage, source: Puller, wanted: Platform) -> dict[str, Any]:
-    info: dict[str, Any] = {"image": image.reference.repository.name, "tag": image.reference.tag}
+async def infos_of(
+    image: PinnedImage, source: Puller, wanted: Sequence[Platform], named: tuple[str, str | None] | None = None
+) -> list[dict[str, Any]]:
+    """Return the metadata of one image, several for an index; see `image_infos`.
+
+    `named` are the repository and the tag to show, if a reference can't have them.
+    """
+    reference = image.reference
+    repository, tag = named or (reference.repository.name, reference.tag)
+    info: dict[str, Any] = {"image": repository, "tag": tag}
     try:
-        node, config = await read_image(image, source, wanted)
-        manifest = json.loads(node.raw)
-        info |= _of_manifest(manifest) | _of_config(config)
-        _add_layers(info, manifest, config)
-    except QuaymirrorError as error:
-        info |= {"error": error.message}
+        node = await source.manifest(reference.repository, image.digest)
+        if not isinstance(node, Index):
+            return [await _info(info, as_manifest(reference.name, node), image, source)]
 
-    return info
+        children = children_for(reference.name, node, wanted)
+    except QuaymirrorError as error:
+        return [info | {"error": error.message}]
+
+    found = []
+    for child in children:
+        own = info | {"index": str(image.digest), "digest": str(child.digest), "platform": str(child.platform or "")}
+        try:
+            manifest = await source.manifest(reference.repository, child.digest, expected=child)
+            found.append(await _info(own, as_manifest(reference.name, manifest), image, source))
+        except QuaymirrorError as error:
+            found.append(info | {"error": f"{child.platform or child.digest}: {error.message}"})
+
+    return found
+
+
+async def _info(info: dict[str, Any], node: Manifest, image: PinnedImage, source: Puller) -> dict[str, Any]:
+    try:
+        config = await read_config(image.reference.name, node, image, source)
+        manifest = json.loads(node.raw)
+        found = info | _of_manifest(manifest) | _of_config(config)
+        _add_layers(found, manifest, config)
+    except QuaymirrorError as error:
+        return info | {"error": error.message}
+
+    return found
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
@@ -29,6 +29,10 @@ from ..transfer.target import PrunableTarget
 
 if TYPE_CHECKING:
     from ..store.prune import PrunePlan, PruneProgress
+    from .jobs import Job
+
+Unselected = Callable[[Iterable[str]], Collection[str]]
+"""Returns those of the names of all images that no job selects."""
 
 
 async def record_absences(
@@ -72,6 +76,7 @@ async def carry_out(
     options: PruneOptions,
     note: SnapshotNote | None = None,
     progress: PruneProgress | None = None,
+    unselected: Unselected | None = None,
 ) -> PrunePlan:
     """Prune a layout that is open for writing, and return the plan that was carried out.
 
@@ -83,7 +88,7 @@ async def carry_out(
 
     note = note or prune.PRUNED
     with layout.alone():
-        plan = await layout.use(_planning(options, note, progress))
+        plan = await layout.use(_planning(options, note, progress, unselected))
         excess = plan.excess(options.max_delete)
         if excess is not None:
             raise DiscoveryIncomplete(excess)
@@ -100,11 +105,13 @@ async def prune_layout(
     dry_run: bool,
     observer: Observer = ignore,
     progress: PruneProgress | None = None,
+    jobs: Sequence[Job] | None = None,
 ) -> PrunePlan:
     """Prune the layout at `path`, and return the plan that was carried out, or would be in a dry run.
 
-    `progress` is kept up to date in the meantime.
+    With `jobs`, images that none of them selects are deleted, too. `progress` is kept up to date in the meantime.
 
+    :raises ConfigError: if none of `jobs` mirrors to `path`.
     :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted; a dry run
         does not check that.
     :raises TargetRefused: if something else is at `path`.
@@ -112,15 +119,18 @@ async def prune_layout(
     :raises MirrorDamaged: if a manifest is damaged, so that the blobs it needs are unknown.
     :raises StoreError: if the disk fails.
     """
+    from .removal import unselected_names
+
+    unselected = partial(unselected_names, path, jobs=jobs) if jobs is not None else None
     if dry_run:
         from ..store import prune
 
         async with OCILayout.inspect(path) as layout:
-            return await layout.use(_planning(options, prune.PRUNED, progress))
+            return await layout.use(_planning(options, prune.PRUNED, progress, unselected))
 
     async with OCILayout.open(path, observer=observer) as layout:
         started = time.time()
-        plan = await carry_out(layout, options, progress=progress)
+        plan = await carry_out(layout, options, progress=progress, unselected=unselected)
         await anyio.to_thread.run_sync(partial(_record_prune, path, plan, started, observer))
         return plan
 
@@ -150,11 +160,12 @@ def _record_prune(path: Path, plan: PrunePlan, started: float, observer: Observe
 
 
 def _planning(
-    options: PruneOptions, note: SnapshotNote, progress: PruneProgress | None
+    options: PruneOptions, note: SnapshotNote, progress: PruneProgress | None, unselected: Unselected | None
 ) -> Callable[[Storage, State], PrunePlan]:
     from ..store import prune
 
-    return partial(prune.make_plan, grace=options.grace, retention=options.retention, note=note, progress=progress)
+    plan = partial(prune.make_plan, grace=options.grace, retention=options.retention, note=note, progress=progress)
+    return partial(plan, unselected=unselected)
 
 
 def check(selections: Sequence[Selection], options: Options, *, is_prunable: bool) -> None:

@@ -225,7 +225,7 @@ class TargetOptions(Group):
         commands=("verify", "push", "check"),
     )
     allow_extract: bool = flag("Let oci://, mounts:// and dir://?expand=true unpack images.")
-    dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune", "export"))
+    dry_run: bool = flag("Show what would be done; write nothing.", common=True, commands=("prune", "export", "remove"))
     fsync: Fsync = option(
         "WHEN",
         "Survive power loss: sync each file (always), each commit (batch), never.",

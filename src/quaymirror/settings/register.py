@@ -181,7 +181,7 @@ _WORDS = (
         "--config FILE",
         "The configuration file.",
         shown_default="quaymirror.toml",
-        commands=("run", "config", "history", "status"),
+        commands=("run", "config", "history", "status", "remove", "prune"),
         common=True,
         **_ONLY_HERE,
     ),

@@ -69,7 +69,7 @@ def project(
     others = [
         entry
         for entry in (document or {}).get("manifests", [])
-        if (name := name_of(entry)) not in ours and not (name in left_out and _is_ours(entry)) and not _is_list(entry)
+        if (name := name_of(entry)) not in ours and not (name in left_out and _is_ours(entry)) and not is_list(entry)
     ]
     manifests = others + [ours[name] for name in sorted(ours)]
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {})}
@@ -89,7 +89,8 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
     return bool(registry and slash) and rest == name_of(entry)
 
 
-def _is_list(entry: Mapping[str, Any]) -> bool:
+def is_list(entry: Mapping[str, Any]) -> bool:
+    """Return True if an entry of an index is the list of the referrers of an image, which a mirror wrote."""
     annotations = entry.get("annotations")
     return isinstance(annotations, dict) and SUBJECT in annotations
 

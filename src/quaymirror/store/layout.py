@@ -19,6 +19,7 @@ from ..tasks import background
 from . import fsops
 from .adoption import adopt_digest_tags
 from .commits import GroupCommit, Record
+from .details import describe_images
 from .executor import SerialExecutor
 from .fsops import Fsync
 from .index import incomplete_roots, update_index
@@ -351,6 +352,7 @@ class OCILayout:
 
     def _checkpoint(self) -> frozenset[str]:
         """Write the index; return the names of recorded images that are left out, since they are incomplete."""
+        describe_images(self._storage, self._state)
         if self._incomplete_roots:
             self._incomplete_roots = incomplete_roots(self._storage, self._state)
 

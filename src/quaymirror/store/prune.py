@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from ..documents import GoneJson, PruneJson, iso
@@ -31,6 +31,7 @@ from .storage import ObjectInfo, Storage, blob_key
 # Longer than it takes to copy an image of an older index, shorter than from one night to the next.
 READER_SECONDS = 12 * 3600.0
 PRUNED = SnapshotNote("prune")
+UNSELECTED = "the mirror, which no job selects,"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +139,25 @@ def make_plan(
     *,
     grace: float,
     retention: Retention,
+    unselected: Callable[[Iterable[str]], Collection[str]] | None = None,
     note: SnapshotNote = PRUNED,
     progress: PruneProgress | None = None,
 ) -> PrunePlan:
     """Return the plan to delete images that have been missing at the source for `grace` seconds. It blocks.
 
-    A complete discovery must have missed them, and another one that much later. Held images stay. Snapshots that
-    `retention` does not keep lose their content; if images change, the new snapshot counts (see `carry_out`). If
-    `grace` is shorter than `READER_SECONDS`, it also limits how long blobs must have been orphans.
+    A complete discovery must have missed them, and another one that much later. The images that `unselected` returns,
+    of all names, are deleted at once. Held images stay. Snapshots that `retention` does not keep lose their content; if
+    images change, the new snapshot counts (see `carry_out`). If `grace` is shorter than `READER_SECONDS`, it also
+    limits how long blobs must have been orphans.
 
     :raises MirrorDamaged: if a manifest can't be read, so that the blobs it needs are unknown.
     :raises StoreError: if the disk fails.
     """
     now, absent = time.time(), _absent(state)
-    untag = tuple(i for i in absent if not i.uncertain_because and i.seen - i.since >= grace)
+    unwanted = _unselected(state, unselected, now) if unselected is not None else []
+    names = {image.name for image in unwanted}
+    absent = [*(image for image in absent if image.name not in names), *unwanted]
+    untag = tuple(i for i in absent if not i.uncertain_because and (i.name in names or i.seen - i.since >= grace))
     kept_for_imports = promised(storage)
     kept = _leased(storage) | kept_for_imports
     names = {image.name for image in untag}
@@ -236,8 +242,23 @@ def _leased(storage: Storage) -> set[Digest]:
 
 
 def _absent(state: State) -> list[AbsentImage]:
+    return _without_held(state, state.absent_images())
+
+
+def _unselected(state: State, choose: Callable[[Iterable[str]], Collection[str]], now: float) -> list[AbsentImage]:
+    """Return the recorded images that `choose` returns, as those that went away just now."""
+    images = {record.name: record for record in state.images()}
+    sizes = state.sizes()
+    found = [
+        AbsentImage(name, images[name].root.digest, sizes.get(name, 0), UNSELECTED, now, now, len(images))
+        for name in choose(images)
+    ]
+    return _without_held(state, found)
+
+
+def _without_held(state: State, images: Iterable[AbsentImage]) -> list[AbsentImage]:
     held = {hold.name for hold in state.holds()}
-    return [replace(each, uncertain_because="held") if each.name in held else each for each in state.absent_images()]
+    return [replace(each, uncertain_because="held") if each.name in held else each for each in images]
 
 
 def _dropped(state: State, names: Collection[str], retention: Retention, note: SnapshotNote) -> list[Snapshot]:

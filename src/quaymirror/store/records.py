@@ -113,6 +113,26 @@ class ImageRecord:
         return [self.root.digest, *others]
 
 
+class MirroredImage(NamedTuple):
+    """An image as a listing of a mirror shows it. `name` is its digest if it has no name, `registry` "" if unknown.
+
+    `size` counts all bytes that it needs, `own_size` those that no other image of the listed set needs; both are None
+    if `problem` says why the image can't be read. `mirrored` is the POSIX time of its last change in the mirror, 0.0 if
+    that is unknown; `created` is what its config says.
+    """
+
+    name: str
+    registry: str
+    digest: str
+    media_type: str
+    size: int | None = None
+    own_size: int | None = None
+    platforms: tuple[str, ...] = ()
+    created: str = ""
+    mirrored: float = 0.0
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The set of images that a mirror held after a run, or after a command that changed it.

@@ -165,5 +165,14 @@ ALTER TABLE referrer_check ADD COLUMN stamp INTEGER;                     -- of t
 ALTER TABLE referrer_check ADD COLUMN choice TEXT NOT NULL DEFAULT '';   -- the types that were wanted
 """
 
+# For listings: without it every config would have to be read.
+_DETAILS = """
+CREATE TABLE detail (                 -- the description of a version, read from its manifests and its config
+    version       INTEGER PRIMARY KEY REFERENCES version(id) ON DELETE CASCADE,
+    platforms     TEXT NOT NULL,      -- linux/amd64,linux/arm64; '' if it has none
+    created       TEXT NOT NULL       -- as the config has it, '' if it does not
+);
+"""
+
 # The application ID reads "QMir".
-FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _REFERRERS))
+FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _REFERRERS, _DETAILS))

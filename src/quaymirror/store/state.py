@@ -13,6 +13,7 @@ from pathlib import Path
 from ..oci import Digest
 from . import fsops
 from .database import Connection, Row, database_errors, open_database
+from .detail_tables import DetailTables
 from .records import AbsentImage, Attachment, DiscoverySnapshot, ImageRecord
 from .referrer_tables import ReferrerTables
 from .schema import FORMAT
@@ -23,7 +24,7 @@ from .verdict_tables import VerdictTables
 _MAX_HOLDERS = 4
 
 
-class State(ReferrerTables, VerdictTables):
+class State(ReferrerTables, VerdictTables, DetailTables):
     """The open state; see `Database`."""
 
     @classmethod

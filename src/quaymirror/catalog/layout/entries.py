@@ -58,7 +58,7 @@ def parse_images(document: bytes, read_index: ReadIndex, *, repository: str = ""
     """
     found = LayoutImages()
     ambiguous: set[tuple[str, str]] = set()
-    for entry in _entries(document, read_index, found.rejected, 1):
+    for entry in image_entries(document, read_index, found.rejected):
         try:
             node = Descriptor.parse(entry, where="its entry")
             if is_digest_tag(tag := _annotation(entry, REF_NAME) or ""):
@@ -83,8 +83,15 @@ def parse_images(document: bytes, read_index: ReadIndex, *, repository: str = ""
     return found
 
 
-def _entries(document: bytes, read_index: ReadIndex, rejected: list[str], depth: int) -> Iterator[Mapping[str, Any]]:
-    """Iterate over the entries that are images: not over nested indexes that only list others."""
+def image_entries(
+    document: bytes, read_index: ReadIndex, rejected: list[str], depth: int = 1
+) -> Iterator[Mapping[str, Any]]:
+    """Iterate over the entries of an index that are images: not over nested indexes that only list others.
+
+    Descriptions of nested indexes that can't be read are added to `rejected`.
+
+    :raises InvalidDocument: if the document is not an index.
+    """
     for entry in parse_index(document)["manifests"]:
         is_index = depth < _MAX_DEPTH and entry.get("mediaType") in mediatype.INDEXES
         if _is_named(entry) or not is_index:
@@ -93,11 +100,23 @@ def _entries(document: bytes, read_index: ReadIndex, rejected: list[str], depth:
 
         try:
             content = read_index(Digest.parse(str(entry.get("digest"))))
-            nested = [*_entries(content, read_index, rejected, depth + 1)] if content else []
+            nested = [*image_entries(content, read_index, rejected, depth + 1)] if content else []
         except (InvalidName, InvalidDocument, MirrorDamaged) as error:
             rejected.append(f"a nested index: {error}")
         else:
             yield from [each for each in nested if _is_named(each)] or [entry]
+
+
+def shown_name(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the name that a listing shows of an entry, possible or not, and its registry, "" if that is unknown.
+
+    An entry without a name is called by its digest.
+    """
+    short, full = _annotation(entry, REF_NAME), _annotation(entry, CONTAINERD_NAME)
+    own, whole = (parse_name(text) if text is not None else None for text in (short, full))
+    registry = next((name.registry for name in (whole, own) if name is not None and name.registry), "")
+    text = short or full or str(entry.get("digest"))
+    return text.removeprefix(f"{registry}/") if registry else text, registry
 
 
 def _name_of(entry: Mapping[str, Any], repository: str) -> ImageName:

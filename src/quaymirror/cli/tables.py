@@ -1,0 +1,63 @@
+"""Tables and JSON of listings on stdout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from ..text import escape_controls, shorten_middle, table
+
+_SHORT_DIGEST = 12
+_LEAST_NAME = 16
+
+
+class JsonRows:
+    """Objects that are printed as they come: one array, or one line per object.
+
+    An array that is not closed, because an error ended the listing, is no JSON: a part is not taken for the whole.
+    """
+
+    def __init__(self, *, as_lines: bool) -> None:
+        self._as_lines = as_lines
+        self._is_empty = True
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Print an object."""
+        if self._as_lines:
+            click.echo(json.dumps(row))
+            return
+
+        text = json.dumps([row], indent=2)[2:-2]
+        click.echo(("[\n" if self._is_empty else ",\n") + text, nl=False)
+        self._is_empty = False
+
+    def close(self) -> None:
+        """End the array."""
+        if not self._as_lines:
+            click.echo("[]" if self._is_empty else "\n]")
+
+
+def is_short(*, no_trunc: bool) -> bool:
+    """Return True if digests and names are shortened: on a terminal only."""
+    return not no_trunc and sys.stdout is not None and sys.stdout.isatty()
+
+
+def short_digest(digest: str, *, no_trunc: bool) -> str:
+    """Return the beginning of a digest for a terminal, otherwise all of it."""
+    return digest.partition(":")[2][:_SHORT_DIGEST] if is_short(no_trunc=no_trunc) else digest
+
+
+def fitting_table(rows: Sequence[Sequence[str]], *, no_trunc: bool) -> list[str]:
+    """Return `rows` as lines with aligned columns, safe to print; on a terminal names, the first cells, are cut."""
+    lines = table(rows)
+    excess = max(map(len, lines), default=0) - shutil.get_terminal_size().columns
+    if excess <= 0 or not is_short(no_trunc=no_trunc):
+        return lines
+
+    names = [escape_controls(row[0]) for row in rows]
+    room = max(_LEAST_NAME, max(map(len, names)) - excess)
+    return table([(shorten_middle(name, room), *row[1:]) for name, row in zip(names, rows, strict=True)])
