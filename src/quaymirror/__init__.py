@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .run.past_runs import JobStatus, job_statuses
     from .run.planning import plan_shards, sync_shard
     from .run.pruning import prune_layout
-    from .run.removal import Removal, remove_images
+    from .run.removal import Removal, remove_images, unselected_names
     from .run.report import Report
     from .run.snapshots import (
         ListedSnapshot,
@@ -164,6 +164,7 @@ __all__ = [
     "sync_shard",
     "take_inventory",
     "unhold_names",
+    "unselected_names",
     "verify",
 ]
 
@@ -192,7 +193,7 @@ _MODULES = {
     "run.past_runs": ("JobStatus", "job_statuses"),
     "run.planning": ("plan_shards", "sync_shard"),
     "run.pruning": ("prune_layout",),
-    "run.removal": ("Removal", "remove_images"),
+    "run.removal": ("Removal", "remove_images", "unselected_names"),
     "run.report": ("Report",),
     "run.snapshots": (
         "ListedSnapshot",

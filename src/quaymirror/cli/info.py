@@ -15,6 +15,7 @@ from ..run.info import image_infos
 from ..text import escape_controls, human_bytes
 from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
+from .mirrors import is_mirror, mirror_info
 from .options import json_option, make_options, make_selections, selection_arguments
 
 
@@ -33,8 +34,6 @@ def info(as_json: bool, at: str | None, **given: Any) -> int:
     quaymirror info kolla nova-api 2025.1-debian
     quaymirror info /srv/mirror 'kolla/nova-api:*'
     """
-    from .mirrors import is_mirror, mirror_info
-
     if is_mirror(given):
         infos, code = mirror_info(given, at)
         _show(infos, as_json=as_json)

@@ -22,6 +22,7 @@ from ..text import human_bytes
 from ..ui.descriptions import describe
 from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
+from .mirrors import is_mirror, show_mirror
 from .options import json_option, make_options, make_selections, selection_arguments
 from .tables import JsonRows, fitting_table, short_digest
 
@@ -47,8 +48,6 @@ def list_images(as_json: bool, as_lines: bool, no_trunc: bool, at: str | None, *
     quaymirror list /srv/mirror 'kolla/nova-*:2025.1-*'
     """
     rows = JsonRows(as_lines=as_lines) if as_json or as_lines else None
-    from .mirrors import is_mirror, show_mirror
-
     if is_mirror(given):
         return show_mirror(given, at, rows, no_trunc=no_trunc)
 
@@ -131,15 +130,6 @@ def _report_failures(failed: list[CheckFailed], *, is_everything: bool) -> ExitC
 
     is_refused = is_everything and all(check.error.is_a(AccessDenied, CredentialsRefused) for check in failed)
     return ExitCode.CREDENTIALS if is_refused else ExitCode.PARTIAL
-
-
-async def names_of(selections: Sequence[Selection], wanted: Options) -> set[str]:
-    """Return the names of the images of `selections`."""
-    async with aclosing(_found(selections, wanted, ([], []))) as found:
-        try:
-            return {image.reference.name async for image in found}
-        except SelectionEmpty:
-            return set()
 
 
 def _row(image: PinnedImage) -> ListedImageJson:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -12,12 +13,15 @@ import click
 
 from ..documents import ListedImageJson, iso
 from ..errors import ConfigError, ExitCode, SelectionEmpty
+from ..run.info import find_images
 from ..run.mirror_list import MirrorList, list_mirror, mirror_infos, parts_of, unmatched
 from ..selection.references import is_path
+from ..selection.selection import Selection
 from ..selection.source import is_layout
+from ..settings import DiscoveryOptions, Options
 from ..store.records import MirroredImage
 from ..text import counted, escape_controls, human_bytes
-from .messages import say
+from .messages import say, show_notice
 from .options import make_options, make_selections
 from .tables import JsonRows, fitting_table, is_short, short_digest
 
@@ -94,14 +98,23 @@ def _narrowed(given: Mapping[str, Any], found: MirrorList, at: str | None) -> tu
     if at is not None:
         raise ConfigError("--at goes with GLOB:TAG and --select only")
 
-    from .listing import names_of
-
     plain = {**given, "glob": None, "select": mirror_names(given)}
-    left = anyio.run(names_of, *make_selections(plain, make_options(plain)))
+    left = anyio.run(_names_of, *make_selections(plain, make_options(plain)))
     return tuple(image for image in found.images if image.name in left)
 
 
-def _verdict(found: MirrorList, images: tuple[MirroredImage, ...], names: tuple[str, ...], discovery: Any) -> int:
+async def _names_of(selections: Sequence[Selection], wanted: Options) -> set[str]:
+    found = find_images(selections, wanted, observer=show_notice, strict=False)
+    async with aclosing(found):
+        try:
+            return {image.reference.name async for image in found}
+        except SelectionEmpty:
+            return set()
+
+
+def _verdict(
+    found: MirrorList, images: tuple[MirroredImage, ...], names: tuple[str, ...], discovery: DiscoveryOptions
+) -> int:
     for text in found.rejected:
         say(f"not listed: {escape_controls(text)}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import click
 
 from ..errors import DiscoveryIncomplete
 from ..events import Event
-from ..run.jobs import Job
-from ..run.pruning import prune_layout, summary
+from ..run.pruning import Unselected, prune_layout, summary
+from ..run.removal import unselected_names
 from ..run.verify import layout_path
 from ..settings import Options, PruneOptions
 from ..settings.register import field_values
@@ -65,8 +64,8 @@ def prune(
         )
 
     path, wanted = layout_path(target), Options.of(**field_values(given)).prune
-    jobs = configured_jobs(config) if unselected else None
-    plan = anyio.run(partial(_prune, path, wanted, jobs, dry_run=True))
+    choose = partial(unselected_names, path, jobs=configured_jobs(config)) if unselected else None
+    plan = anyio.run(partial(_prune, path, wanted, choose, dry_run=True))
     _show(plan, as_json=as_json)
     excess = plan.excess(wanted.max_delete)
     if excess is not None:
@@ -77,15 +76,16 @@ def prune(
         click.echo(f"{_sentence(plan, done=False)}{hint}", err=True)
         return 0
 
-    done = anyio.run(partial(_prune, path, wanted, jobs, dry_run=False))
+    done = anyio.run(partial(_prune, path, wanted, choose, dry_run=False))
     click.echo(_sentence(done, done=True), err=True)
     return 0
 
 
-async def _prune(path: Path, options: PruneOptions, jobs: Sequence[Job] | None, *, dry_run: bool) -> PrunePlan:
+async def _prune(path: Path, options: PruneOptions, choose: Unselected | None, *, dry_run: bool) -> PrunePlan:
     progress = PruneProgress()
+    prune = partial(prune_layout, path, options, observer=_show_notice, progress=progress)
     async with progress_line(partial(_update, progress)):
-        return await prune_layout(path, options, dry_run=dry_run, observer=_show_notice, progress=progress, jobs=jobs)
+        return await prune(dry_run=dry_run, unselected=choose)
 
 
 def _show_notice(event: Event) -> None:

@@ -158,6 +158,10 @@ class _Chain:
             _link_present(job, out)
 
         writer = builder.build_output(_spec(destination, place), job.image, job.tag)
+        if "name" in destination.options:
+            # By itself it leaves registry and organization out.
+            writer.tar_manifest[0]["RepoTags"] = [destination.options["name"]]
+
         is_wrapped = job.filters or destination.scheme == "mounts"
         output, spills = _WriterProxy(writer) if is_wrapped else writer, []
         for number, text in reversed(list(enumerate(job.filters))):
@@ -207,7 +211,8 @@ def _builder(temporary: Path | None) -> PipelineBuilder:
 
 
 def _spec(destination: Destination, place: Path | str) -> uri.URISpec:
-    return uri.URISpec(destination.scheme, destination.host, str(place), dict(destination.options))
+    options = {key: value for key, value in destination.options.items() if key != "name"}
+    return uri.URISpec(destination.scheme, destination.host, str(place), options)
 
 
 def _place(destination: Destination, out: Path) -> Path:

@@ -117,7 +117,7 @@ def _entries(reader: LayoutReader, content: bytes | None, path: Path, rejected: 
 def _is_image(entry: _Entry) -> bool:
     """Return True if an entry of a mirror is no referrer of an image, and no list of these."""
     tag = (documents.name_of(entry) or "").rpartition(":")[2]
-    return not (tag.startswith("sha256-") and (is_digest_tag(tag) or documents.is_list(entry)))
+    return not (is_digest_tag(tag) or documents.is_list(entry))
 
 
 def _advice(path: Path) -> str:

@@ -29,7 +29,6 @@ from ..transfer.target import PrunableTarget
 
 if TYPE_CHECKING:
     from ..store.prune import PrunePlan, PruneProgress
-    from .jobs import Job
 
 Unselected = Callable[[Iterable[str]], Collection[str]]
 """Returns those of the names of all images that no job selects."""
@@ -105,13 +104,13 @@ async def prune_layout(
     dry_run: bool,
     observer: Observer = ignore,
     progress: PruneProgress | None = None,
-    jobs: Sequence[Job] | None = None,
+    unselected: Unselected | None = None,
 ) -> PrunePlan:
     """Prune the layout at `path`, and return the plan that was carried out, or would be in a dry run.
 
-    With `jobs`, images that none of them selects are deleted, too. `progress` is kept up to date in the meantime.
+    The images that `unselected` returns are deleted, too; see `unselected_names`. `progress` is kept up to date in the
+    meantime.
 
-    :raises ConfigError: if none of `jobs` mirrors to `path`.
     :raises DiscoveryIncomplete: if more than `max_delete` percent of a selection's images would be deleted; a dry run
         does not check that.
     :raises TargetRefused: if something else is at `path`.
@@ -119,9 +118,6 @@ async def prune_layout(
     :raises MirrorDamaged: if a manifest is damaged, so that the blobs it needs are unknown.
     :raises StoreError: if the disk fails.
     """
-    from .removal import unselected_names
-
-    unselected = partial(unselected_names, path, jobs=jobs) if jobs is not None else None
     if dry_run:
         from ..store import prune
 

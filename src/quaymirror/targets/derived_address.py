@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 from ..errors import ConfigError
 from ..oci import Platform, Reference
+from ..oci.reference import is_registry_host, is_repository_name, is_tag
 from ..selection.selection import Selection
 from ..settings import Options
 from ..values import dataclass
@@ -22,7 +23,7 @@ _ALIASES = {"directory": "dir", "file": "tar"}
 # The options of each output, without credentials: every process can read a command line.
 _OPTIONS = {
     "dir": {"unique_names", "expand"},
-    "tar": set[str](),
+    "tar": {"name"},
     "docker": {"socket"},
     "registry": {"insecure", "compression", "max_workers"},
     "oci": set[str](),
@@ -72,7 +73,11 @@ class DerivedAddress:
 
         values = values_of(f"{reference.repository.name}:{reference.tag or ''}")
         host, path = fill(self.host, values), fill(self.path, values)
-        return Destination(self.scheme, host, path, dict(self.options), self.realms)
+        options = dict(self.options)
+        if "name" in options:
+            options["name"] = fill(str(options["name"]), values)
+
+        return Destination(self.scheme, host, path, options, self.realms)
 
 
 def is_derived(text: str, options: Options) -> bool:
@@ -106,6 +111,7 @@ def parse_derived(text: str, selection: Selection, options: Options) -> DerivedA
     _check_elsewhere(host, path, selection, options)
     given = _options(scheme, query)
     _check_told_apart(scheme, host + path, given, selection)
+    _check_name(given, selection)
     _check_extraction(scheme, path, given, options)
     directory = _directory_before(path, scheme) if scheme in _IN_FILES else options.state_directory(text)
     filters, realms = options.target.filters, frozenset(options.client.allow_realms)
@@ -185,6 +191,25 @@ def _check_told_apart(scheme: str, place: str, options: Mapping[str, Option], se
 
     if not selection.is_one_tag and "{tag}" not in place:
         raise ConfigError(f"{scheme}://{place} is the same for all tags of {selection}: add {{tag}} to it")
+
+
+def _check_name(given: Mapping[str, Option], selection: Selection) -> None:
+    """Check the name that images get in their archives."""
+    if "name" not in given:
+        return
+
+    template = str(given["name"])
+    form = "write [REGISTRY/]{org}/{repo}:{tag}"
+    name, _, tag = fill(template, {"{org}": "org", "{repo}": "repo", "{tag}": "tag"}).rpartition(":")
+    host, slash, rest = name.partition("/")
+    has_host = bool(slash) and ("." in host or ":" in host or host == "localhost") and is_registry_host(host)
+    if not (is_tag(tag) and is_repository_name(rest if has_host else name)):
+        raise ConfigError(f"not a name for images: {template[:150]!r}; {form}")
+
+    if ("{repo}" not in template and not selection.is_one_repository) or (
+        "{tag}" not in template and not selection.is_one_tag
+    ):
+        raise ConfigError(f"{template[:150]!r} is the same for several images of {selection}; {form}")
 
 
 def _check_extraction(scheme: str, path: str, given: Mapping[str, Option], options: Options) -> None:
