@@ -12,6 +12,7 @@ import click
 
 from ..errors import ExitCode, SelectionEmpty
 from ..run.info import image_infos
+from ..settings.spec import Heading
 from ..text import escape_controls, human_bytes
 from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
@@ -22,7 +23,7 @@ from .options import json_option, make_options, make_selections, selection_argum
 @click.command(cls=GroupedCommand)
 @selection_arguments
 @options("info")
-@command_option("--at", metavar="ID|DATE", help="Of a mirror: the images of this snapshot.")
+@command_option("--at", metavar="ID|DATE", heading=Heading.SELECTION, help="Of a mirror: the images of this snapshot.")
 @json_option("Print an array with the fields of occystrap's info.")
 def info(as_json: bool, at: str | None, **given: Any) -> int:
     """Show the metadata of each image, of an index those of every platform, without fetching layers.

@@ -18,6 +18,7 @@ from ..progress.failed import FailedImage
 from ..run.info import find_images
 from ..selection.selection import Selection
 from ..settings import Options
+from ..settings.spec import Heading
 from ..text import human_bytes
 from ..ui.descriptions import describe
 from .help import GroupedCommand, command_option, options
@@ -33,9 +34,13 @@ _SHOWN = 10
 @click.command("list", cls=GroupedCommand)
 @selection_arguments
 @options("list")
-@command_option("--at", metavar="ID|DATE", help="Of a mirror: the images of this snapshot.")
-@command_option("--no-trunc", is_flag=True, help="Don't shorten digests and names on a terminal.")
-@command_option("--jsonl", "as_lines", is_flag=True, help="Print one object per line, as they are found.")
+@command_option("--at", metavar="ID|DATE", heading=Heading.SELECTION, help="Of a mirror: the images of this snapshot.")
+@command_option(
+    "--no-trunc", is_flag=True, heading=Heading.OUTPUT, help="Don't shorten digests and names on a terminal."
+)
+@command_option(
+    "--jsonl", "as_lines", is_flag=True, heading=Heading.OUTPUT, help="Print one object per line, as they are found."
+)
 @json_option("Print an array of repository, tag, digest, size and date.")
 def list_images(as_json: bool, as_lines: bool, no_trunc: bool, at: str | None, **given: Any) -> int:
     """Show what sync would mirror, or the images of a mirror, without pulling anything.
