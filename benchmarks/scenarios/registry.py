@@ -32,7 +32,7 @@ def run(lab: Lab) -> Iterator[Case]:
     content = lab.corpus("tree")
     cold: dict[str, list[Cost]] = {}
     again: dict[str, list[Cost]] = {}
-    with lab.served(content) as server, _Target(lab.home / "target") as target:
+    with lab.served(content) as server, EmptyRegistry(lab.home / "target") as target:
         contestants = lab.chosen(_contestants(lab, server, content, target), _BASE)
 
         def turn(contestant: Contestant) -> Cost:
@@ -58,14 +58,14 @@ def run(lab: Lab) -> Iterator[Case]:
         yield Case("again", title, _BASE, again, facts(content), counts=_COUNTS)
 
 
-def _counted(contestant: Contestant, out: Path, server: Front, target: _Target) -> Cost:
+def _counted(contestant: Contestant, out: Path, server: Front, target: EmptyRegistry) -> Cost:
     server.asked()
     target.registry.forget()
     cost = measure.run(contestant, out)
     return measure.with_counts(cost, {**server.asked(), **target.asked()})
 
 
-def _contestants(lab: Lab, server: Front, content: Corpus, target: _Target) -> list[Contestant]:
+def _contestants(lab: Lab, server: Front, content: Corpus, target: EmptyRegistry) -> list[Contestant]:
     to = f"{target.registry.host}/{ORGANIZATION}"
     ours = f"'registry://{target.registry.host}/{ORGANIZATION}?insecure=true'"
     return [
@@ -77,7 +77,7 @@ def _contestants(lab: Lab, server: Front, content: Corpus, target: _Target) -> l
     ]
 
 
-class _Target:
+class EmptyRegistry:
     """Debian's docker-registry, as the tests run it."""
 
     def __init__(self, home: Path) -> None:
@@ -102,7 +102,7 @@ class _Target:
             "heads": sum(r.method == "HEAD" for r in asked),
         }
 
-    def __enter__(self) -> _Target:
+    def __enter__(self) -> EmptyRegistry:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -185,3 +185,33 @@ async def test_a_retention_killed_at_any_step_takes_nothing_from_kept_snapshots(
         assert layouts.names(mirror) == images("tuesday")
         layouts.check(mirror)
         shutil.rmtree(mirror)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.soak)])
+async def test_a_removal_killed_at_any_step_is_done_or_not_begun(step: int, tmp_path: Path, commands: Zygote) -> None:
+    registry, start = Registry(), tmp_path / "start"
+    push(registry, "monday")
+    async with QuayServer(registry) as server:
+        assert (await commands.run(*night(server, start))).code == 0
+
+    words, rest = ("kolla/nova:*", "--yes"), {f"kolla/keystone:{TAG}": images("monday")[f"kolla/keystone:{TAG}"]}
+    shutil.copytree(start, tmp_path / "trial")
+    steps = await steps_of(commands, tmp_path / "trace", "remove", str(tmp_path / "trial"), *words)
+    for number in range(0, steps, step):
+        mirror = tmp_path / f"mirror-{number}"
+        shutil.copytree(start, mirror)
+        hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
+        assert (await commands.run("remove", str(mirror), *words, hook=hook)).code == KILLED
+        assert layouts.names(mirror) in (images("monday"), rest)
+        # The decision in the state shows with the next opening; then the rest of the command has nothing to do.
+        code = (await commands.run("remove", str(mirror), *words)).code
+        assert code in (0, 2)
+        assert layouts.names(mirror) == rest
+        found = json.loads((await commands.run("snapshots", str(mirror), "--json")).stdout)
+        assert [each["images"] for each in found] == [2, 1]
+        (mirror / ".quaymirror/state.db").unlink()
+        assert (await commands.run("rollback", str(mirror), "--to", "previous")).code == 0
+        assert layouts.names(mirror) == images("monday")
+        layouts.check(mirror)
+        shutil.rmtree(mirror)

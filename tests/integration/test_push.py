@@ -14,6 +14,8 @@ import pytest
 import trustme
 from commands import run
 from organizations import TAG, kolla, small_image, unique_bytes
+from receiver import Receiver
+from serving import write_layout
 
 import quaymirror
 from quaymirror import Options, Selection, Status
@@ -406,3 +408,15 @@ async def test_foreign_layers_that_a_registry_refuses_are_named_at_once(tmp_path
             assert "validation.manifests.urls.allow" in done.stderr
 
         assert len([each for each in target.requests() if each.method == "PUT" and "/manifests/" in each.path]) == 1
+
+
+async def test_what_a_registry_lost_is_pushed_again_from_the_layout(tmp_path: Path) -> None:
+    write_layout(tmp_path / "layout", {f"kolla/{name}:{TAG}": small_image(name) for name in ("nova", "glance")})
+    async with Receiver() as target:
+        words = ("push", str(tmp_path / "layout"), target.address, "--state", str(tmp_path / "state"))
+        await run(*words, cwd=tmp_path, check=0)
+        lost = target.manifests["kolla/nova"].pop(TAG)
+        # The record says that nothing is missing; the host that the images came from does not exist here.
+        done = await run(*words, "--verify-target", cwd=tmp_path, check=0)
+        assert "pushing it again" in done.stderr
+        assert target.manifests["kolla/nova"][TAG] == lost

@@ -18,12 +18,13 @@ from ..selection.selection import Selection
 from ..settings import DEFAULT_TARGET, Options
 from ..shards.plan import Division, PlanDraft
 from ..targets.kinds import TargetSpec, common_target
+from ..text import counted
 from ..values import dataclass
 from . import pruning
 from .context import Run, Stop
 from .report import Report
 from .shared import Engine, open_engine
-from .sync import make_run, mirror
+from .sync import make_run, mirror, run_sync
 
 if TYPE_CHECKING:
     from ..store.verify import Verification
@@ -199,12 +200,30 @@ async def _verify(results: Iterable[JobResult]) -> None:
         job, report = result.job, result.report
         wanted = job.options.target.verify_target and not job.options.target.dry_run
         if wanted and report is not None and report.fatal is None:
-            from .verify import verify_target
-
             try:
-                result.verification = await verify_target(job.spec, job.options)
+                result.verification = await _verified(job, result.handle.observe)
             except QuaymirrorError as error:
                 result.failure = Failure.of(error)
+
+
+async def _verified(job: Job, observer: Observer) -> Verification:
+    """Verify the target of a job; run the job once more if a registry has lost images, and verify again.
+
+    A verification puts the records of lost images in doubt, so that the next run pushes them, from its own source.
+    """
+    from .verify import verify_target
+
+    found = await verify_target(job.spec, job.options)
+    if not found.damages or job.spec.capabilities.repairable:
+        return found
+
+    names = {name for damage in found.damages for name in damage.images}
+    observer(Notice(f"{job.spec} has lost content of {counted(len(names), 'image')}: pushing it again"))
+    report = await run_sync(job.selections, job.target, job.options)
+    if report.fatal is not None:
+        observer(Notice(f"not all images could be pushed again: {report.fatal.message}"))
+
+    return await verify_target(job.spec, job.options)
 
 
 def join_jobs(jobs: Iterable[Job]) -> list[Job]:
