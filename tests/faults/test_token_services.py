@@ -26,7 +26,7 @@ from quaymirror.testing import Status as Answer
 from quaymirror.testing.messages import Answer as LocatedValue
 
 CANARY = "canary-of-a-password"
-MANIFESTS, TOKENS, EVERYTHING = "^/v2/kolla/nova/manifests/", "^/v2/auth", "^/v2/kolla/"
+MANIFESTS, TOKENS, EVERYTHING = "^/v2/kolla/nova/manifests/", "^/v2/auth", "^/v2/(kolla/|_catalog|$)"
 ROBOT = Credentials("kolla+robot", Secret(CANARY))
 
 

@@ -11,7 +11,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from ...errors import AccessDenied, CredentialsRefused, NotFound, RateLimited, Scope, SelectionEmpty, UnsupportedContent
+from ...errors import (
+    AccessDenied,
+    CredentialsRefused,
+    NotFound,
+    RateLimited,
+    Scope,
+    SelectionEmpty,
+    UnsafeRedirect,
+    UnsupportedContent,
+)
 from ...http.authorizer import Fixed
 from ...http.client import Client
 from ...http.exchange import Request
@@ -199,8 +208,8 @@ class AccountRepositories:
             await client.fetch(Request("/v2/", kind="manifests"), limit=_MAX_PING, parse=lambda _, body: body)
             async with aclosing(listing.pages()) as pages:
                 found = [name async for page in pages for name in page.names]
-        except (NotFound, AccessDenied):
-            return []  # a registry without this list
+        except (NotFound, AccessDenied, UnsafeRedirect):
+            return []  # a registry without this list, or without a login
 
         return [name.removeprefix(start) for name in found if name.startswith(start)]
 
