@@ -256,8 +256,11 @@ def _page_size(request: Request) -> int:
 
 
 def _refers(manifest: SourceManifest, digest: str) -> bool:
-    subject = manifest.document.get("subject") or {}
-    return subject.get("digest") == digest
+    try:
+        subject = manifest.document.get("subject") or {}
+    except (ValueError, AttributeError):
+        return False  # content of an unknown type, which is no document
+    return isinstance(subject, dict) and subject.get("digest") == digest
 
 
 def _referrer(manifest: SourceManifest) -> dict[str, Any]:
