@@ -281,6 +281,7 @@ CASES: dict[str, Case] = {
 
 
 async def mirror(server: QuayServer, path: Path) -> Report:
+    server.registry.robot("kolla+robot", token=CANARY)
     settings = Options.of(
         server=server.url,
         retries=3,
