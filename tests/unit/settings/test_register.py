@@ -38,7 +38,15 @@ VALUES = {
     "allow_unmatched": FLAG,
     "from_lock": ("file", "missing"),
     "config": ("quaymirror.toml", "missing"),
-    "target": ("elsewhere", "s3://bucket"),
+    "target": ("elsewhere", "s4://bucket"),
+    "referrers": ("all", "some"),
+    "artifact_types": ("application/*", "é"),
+    "referrers_every": ("3d", "often"),
+    "max_repositories": ("5000", "0"),
+    "plan_only": ("new.json", "missing/new.json"),
+    "plan": ("file", "missing"),
+    "shard": ("0/2", "2/2"),
+    "shard_timeout": ("5m", "soon"),
     "server": ("https://quay.example", "https://quay.example/path"),
     "allow_foreign_layers": FLAG,
     "src_cert_dir": ("directory", "missing"),
@@ -178,6 +186,8 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
     """Run a command, check that it ends with exit code 2, and return its output."""
     monkeypatch.setattr(sys, "argv", ["quaymirror", *arguments])
     monkeypatch.setattr(main, "prepare_streams", lambda: None)
+    # It would end this process, too.
+    monkeypatch.setattr(main, "_exit_at_once", sys.exit)
     with pytest.raises(SystemExit) as end:
         main.entry()
 
