@@ -411,4 +411,4 @@ async def test_info_shows_each_image_that_is_accepted(tmp_path: Path) -> None:
     infos = json.loads(done.stdout)
     assert len(infos) == len(ACCEPTED)
     errors = [info["error"] for info in infos if "error" in info]
-    assert all("has no image for linux/amd64" in error for error in errors)
+    assert all("has no image" in error for error in errors)

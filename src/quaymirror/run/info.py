@@ -108,7 +108,7 @@ async def infos_of(
         except QuaymirrorError as error:
             found.append(info | {"error": f"{child.platform or child.digest}: {error.message}"})
 
-    return found
+    return found or [info | {"error": f"{reference.name} has no image: its index is empty"}]
 
 
 async def _info(info: dict[str, Any], node: Manifest, image: PinnedImage, source: Puller) -> dict[str, Any]:
