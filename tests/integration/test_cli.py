@@ -37,7 +37,7 @@ BAD_INPUT = {
     "a word for a number": (["kolla", "-c", "many"], "must be an integer, not 'many'"),
     "server with a path": (["kolla", "--server", "https://quay.io/kolla"], "write https://HOST[:PORT]"),
     "server with a password": (["kolla", "--server", "https://me:secret@quay.io"], "no place in a URL"),
-    "unknown kind of target": (["kolla", "--to", "s3://bucket"], "unknown kind of target: 's3'"),
+    "unknown kind of target": (["kolla", "--to", "s4://bucket"], "unknown kind of target: 's4'"),
     "a file as the target": (["kolla", "--to", "/etc/passwd"], "is not a directory"),
     "a directory of something else": (["kolla", "--to", "/etc"], "is not an OCI image layout"),
     "missing token file": (["kolla", "--token-file", "missing/token"], "missing/token"),
