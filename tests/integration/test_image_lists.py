@@ -34,7 +34,8 @@ def page() -> list[str]:
 
 
 def names_in(path: Path) -> set[str]:
-    return set(layouts.names(path))
+    """Return the names of images: digest tags belong to them."""
+    return {name for name in layouts.names(path) if ":sha256-" not in name}
 
 
 def openstack() -> Registry:

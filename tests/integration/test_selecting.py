@@ -10,6 +10,7 @@ import pytest
 import quaymirror
 from quaymirror.errors import ExitCode, SelectionEmpty
 from quaymirror.events import CandidateSkipped, CheckFailed, Event, TagChecked
+from quaymirror.referrers.choice import ReferrerMode
 from quaymirror.run.sync import run_sync
 from quaymirror.selection.selection import Pin, Selection
 from quaymirror.testing import Fault, QuayServer, Registry, Status, kolla_like
@@ -88,7 +89,7 @@ async def test_pinned_images_are_mirrored_although_their_tag_has_moved(tmp_path:
     registry = tagged(images=1, tags=("latest", "build-1"))
     (name,) = registry.organization("kolla").repositories
     async with QuayServer(registry) as server:
-        settings = quaymirror.Options.of(server=server.url)
+        settings = quaymirror.Options.of(server=server.url, referrers=ReferrerMode.NONE)
         (image,) = [image async for image in quaymirror.discover(Selection("kolla"), settings)]
         registry.organization("kolla").repository(name).push("latest", next(iter(kolla_like(1, seed="x").values())))
         assert image.reference.digest is not None

@@ -20,6 +20,7 @@ from quaymirror import Event, Options, Report, Selection, Status
 from quaymirror.errors import ExitCode
 from quaymirror.events import ImageFinished, Notice
 from quaymirror.http.retry import RetryPolicy
+from quaymirror.referrers.choice import ReferrerMode
 from quaymirror.testing import Fault, QuayServer, Registry, bad_gateway
 
 EVERYTHING = Selection("kolla", "*", TAG)
@@ -267,7 +268,8 @@ async def test_tags_that_move_during_the_run_are_mirrored_again_and_named_with_f
     mirror = tmp_path / "mirror"
     clock.now += 3600
     async with QuayServer(registry) as server:
-        report = await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url), observer=move)
+        given = Options.of(server=server.url, referrers=ReferrerMode.NONE)
+        report = await quaymirror.sync(EVERYTHING, mirror, given, observer=move)
         listings = server.count("/api/v1/repository$")
         checks = server.count("/tag/")
 

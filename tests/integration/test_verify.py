@@ -16,6 +16,7 @@ from organizations import TAG, kolla, small_image
 
 import quaymirror
 from quaymirror import Options, Selection
+from quaymirror.referrers.choice import ReferrerMode
 from quaymirror.store import lock
 from quaymirror.store.state import State
 from quaymirror.store.verify import verify_layout
@@ -31,7 +32,9 @@ async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
 
 
 async def mirrored(server: QuayServer, mirror: Path) -> None:
-    report = await quaymirror.sync(EVERYTHING, mirror, Options.of(server=server.url, full_check_every=0))
+    report = await quaymirror.sync(
+        EVERYTHING, mirror, Options.of(server=server.url, full_check_every=0, referrers=ReferrerMode.NONE)
+    )
     assert report.exit_code == 0
 
 

@@ -51,11 +51,11 @@ def process(host: str, names: Iterable[str], tag: str, destination: str, *option
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Return all files below `root` but our own, with a hash of their content."""
+    """Return all files below `root` but our own, such as statements of provenance, with a hash of their content."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and ".quaymirror" not in path.parts
+        if path.is_file() and ".quaymirror" not in path.parts and not path.name.endswith(".provenance.json")
     }
 
 

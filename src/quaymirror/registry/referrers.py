@@ -31,6 +31,9 @@ class _Page:
     next: str = ""
 
 
+_NOTHING = _Page(())
+
+
 class _NoAPI(ServiceError):
     """The answer is not one of the referrers API."""
 
@@ -58,11 +61,14 @@ class ReferrersAPI:
             try:
                 page = await self._get(repository, target)
             except (_NoAPI, UnsafeRedirect):
-                self._is_missing = not found
-                if found:
+                if len(seen) > 1:
                     raise
 
+                self._is_missing = True
                 return None
+
+            if page is _NOTHING and len(seen) > 1:
+                raise Unavailable(f"{repository}@{subject}: the next page of its referrers does not exist")
 
             found |= {entry.digest: entry for entry in page.entries}
             target = page.next
@@ -84,12 +90,12 @@ class ReferrersAPI:
             return await self._client.fetch(request, limit=_MAX_ANSWER, parse=self._parse)
         except NotFound as error:
             if error.codes & _UNKNOWN:
-                return _Page(())
+                return _NOTHING
 
             raise _NoAPI(error.message, status=error.status) from None
         except ServiceError as error:
             if error.status == 400 and error.codes & _UNKNOWN:
-                return _Page(())  # Quay, for a digest that it does not have
+                return _NOTHING  # Quay, for a digest that it does not have
 
             if error.status in (400, 405, 406, 501):
                 raise _NoAPI(error.message, status=error.status) from None

@@ -67,9 +67,12 @@ class QuayCatalog:
         if dated or self._discovery is Discovery.API:
             return await self._api.tag(repository.name, name)
 
+        denied: AccessDenied | None = None
         if self._discovery is Discovery.AUTO:
             try:
                 return await self._api.tag(repository.name, name, patient=False)
+            except AccessDenied as error:
+                denied = error  # the account at the registry may read more
             except RateLimited as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -77,6 +80,9 @@ class QuayCatalog:
         try:
             digest, at = await self._registry.resolve(repository, name, batch=batch)
         except (AccessDenied, UnsupportedContent):
+            if denied is not None:
+                raise denied from None
+
             # Only the API distinguishes a deleted repository from a private one, and knows every kind of tag.
             return await self._api.tag(repository.name, name)
 
@@ -115,7 +121,7 @@ class QuayCatalog:
     async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
         """Return the digest tags of `repository`, by one request per hundred of them; see `Catalog.digest_tags`.
 
-        They can't be listed while the API limits us: the registry then looks for single tags.
+        They can't be listed while the API limits us, or denies access: the registry then looks for single tags.
         """
         if self._account is not None and repository.name in self._account.names:
             return await self._account.catalog.digest_tags(repository)
@@ -131,6 +137,8 @@ class QuayCatalog:
                 raise
 
             return None
+        except AccessDenied:
+            return None  # a private repository that only the account at the registry may read
 
         return {tag.name: tag.digest for tag in found.tags if is_digest_tag(tag.name)}
 
