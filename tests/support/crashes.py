@@ -100,6 +100,6 @@ def check_whole(mirror: Path, promised: Mapping[str, str]) -> set[str]:
 
 
 def requested(server: QuayServer) -> Counter[str]:
-    """Return how often the registry was asked for each blob and manifest, by digest; asking for tags is free."""
-    names = [request.path.rpartition("/")[2] for request in server.requests if request.listener == "quay"]
-    return Counter(name for name in names if name.startswith("sha256:"))
+    """Return how often the registry was asked for each blob and manifest, by digest; tags and referrers are free."""
+    paths = [request.path.rpartition("/") for request in server.requests if request.listener == "quay"]
+    return Counter(name for place, _, name in paths if name.startswith("sha256:") and not place.endswith("/referrers"))

@@ -10,6 +10,7 @@ from dataclasses import field, replace
 from ..catalog.base import PinnedImage
 from ..errors import AccessDenied, ContentError, Failure, NotFound, PlatformNotFound, QuaymirrorError, Side
 from ..events import CandidateSkipped, Outcome, Status
+from ..oci import Digest
 from ..transfer.image import ImageTransfer, TransferContext
 from ..transfer.slots import ImageSlot
 from ..values import dataclass
@@ -33,6 +34,8 @@ class ImageMirror:
     started: float = field(default_factory=time.monotonic)
     remark: str | None = None
     """A remark about an image that is mirrored."""
+    mirrored: Digest | None = None
+    """The digest that its tag had; the stored one differs if only one platform is wanted."""
     _outcome: Outcome | None = None
 
     async def transfers(
@@ -71,6 +74,7 @@ class ImageMirror:
                 self._outcome = Outcome(reference, Status.FAILED, error=Failure.of(error, phase=transfer.phase))
         else:
             self._outcome = _success(transfer, moved=reference != self.image.reference)
+            self.mirrored = transfer.image.digest
 
     def outcome(self) -> Outcome:
         """Return the one outcome."""

@@ -261,7 +261,7 @@ class Stages:
                                 mirror.remark = await self._platform_remark(transfer)
                                 self._draft(transfer)
 
-                self._finish(await self._noted(mirror.outcome()))
+                self._finish(await self._noted(mirror.outcome()), mirror.mirrored)
                 if waiting.is_replaced:
                     waiting.is_over = True
                     self._replaced -= 1
@@ -351,11 +351,12 @@ class Stages:
         services = await self._sources.open(image.source)
         return await check_again(image, self._run.selections, services.catalog)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: Outcome, mirrored: Digest | None = None) -> None:
+        """Report an outcome; `mirrored` is the digest that its tag had, if it is not that of the outcome."""
         run, outcome = self._run, self._collapse_repeated_error(outcome)
         run.emit(ImageFinished(outcome))
         if outcome.status in (Status.MIRRORED, Status.UNCHANGED) and outcome.reason != HELD_MOVED:
-            self._known[outcome.reference.full_name] = outcome.reference.digest
+            self._known[outcome.reference.full_name] = mirrored or outcome.reference.digest
 
         if outcome.error is not None and outcome.error.scope is Scope.RUN:
             self._end(outcome.error.error())
