@@ -60,7 +60,13 @@ FOREVER = {
 }
 
 
-@pytest.mark.parametrize("name", FOREVER)
+# Each takes seconds; two of them show both APIs.
+_FAST = ("closed connections", "no answer to a tag")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=() if each in _FAST else pytest.mark.soak) for each in FOREVER]
+)
 async def test_images_that_fail_forever_cost_the_retries_of_one(name: str, tmp_path: Path) -> None:
     """More images fail than the run has workers, in a quiet night: all others are there already."""
     registry = many(3, 0)

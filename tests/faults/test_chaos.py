@@ -29,7 +29,7 @@ from quaymirror.testing import (
 from quaymirror.testing import Status as Answer
 
 _SHARE = 0.05
-_SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 20))]
+_SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 20))]
 # The factor by which waits for the server are shorter than on the clock.
 _HURRY = 20.0
 

@@ -95,7 +95,13 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("quaymirror: ")]
 
 
-@pytest.mark.parametrize("what", PATHS)
+# Each runs many commands.
+_SLOW = ("below a loop", "too long a path", "below a file", "a pipe")
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(each, marks=pytest.mark.soak if each in _SLOW else ()) for each in PATHS]
+)
 async def test_a_path_that_cannot_be_used_ends_a_command_with_a_line(what: str, place: Path) -> None:
     path = str(place / PATHS[what])
     wrong: dict[str, object] = {}

@@ -65,7 +65,7 @@ async def test_archives_have_the_same_members(tmp_path: Path) -> None:
         assert occy.archive(tmp_path / f"ours/{name}.tar") == occy.archive(tmp_path / f"theirs/{name}.tar")
 
 
-@pytest.mark.parametrize("query", ["", "&compression=zstd"], ids=["gzip", "zstd"])
+@pytest.mark.parametrize("query", [pytest.param("", marks=pytest.mark.soak), "&compression=zstd"], ids=["gzip", "zstd"])
 async def test_a_registry_gets_the_same_manifests(tmp_path: Path, query: str) -> None:
     registry, images = kolla(COUNT if not query else 8)
     with docker_registry(tmp_path) as url:

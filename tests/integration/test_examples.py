@@ -63,6 +63,7 @@ async def test_registries_conf_lets_an_image_of_quay_io_come_from_the_mirror(
     assert [asked for asked in registry.requests() if asked.method == "GET" and "/blobs/" in asked.path]
 
 
+@pytest.mark.soak
 async def test_hosts_toml_lets_containerd_take_an_image_of_quay_io_from_the_mirror(
     tmp_path: Path, registry: peers.DockerRegistry
 ) -> None:

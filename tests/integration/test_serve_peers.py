@@ -120,6 +120,7 @@ async def test_podman_pulls_images_of_quay_io_from_the_mirror(client: Client, tm
     }
 
 
+@pytest.mark.soak
 async def test_containerd_pulls_images_of_quay_io_from_the_mirror_only(client: Client, tmp_path: Path) -> None:
     hosts = tmp_path / "certs.d" / "quay.io" / "hosts.toml"
     hosts.parent.mkdir(parents=True)
