@@ -122,7 +122,11 @@ class ReferrersAPI:
         if there.host != self._client.origin.host:
             raise Unavailable(f"{response.name}: the next page is at another host, {there.netloc}: not followed")
 
-        return request_target(url)
+        target = request_target(url)
+        if target.partition("?")[0] != request_target(response.url).partition("?")[0]:
+            raise Unavailable(f"{response.name}: the link to the next page leads to another list: not followed")
+
+        return target
 
 
 def parse_list(body: bytes, name: str) -> tuple[Descriptor, ...]:

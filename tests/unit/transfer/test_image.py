@@ -57,7 +57,7 @@ class GoneSource:
 class WholeBlob:
     """A blob that is sent from its start."""
 
-    offset, location, host, is_whole, validator, held = 0, "", "", True, None, 0.0
+    offset, location, host, is_whole, validator, held, distortion = 0, "", "", True, None, 0.0, ""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
