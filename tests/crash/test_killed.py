@@ -78,7 +78,7 @@ async def steps_of(commands: Zygote, server: QuayServer, mirror: Path, trace: Pa
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("before_it", ["nothing", "a mirror"])
+@pytest.mark.parametrize("before_it", ["nothing", pytest.param("a mirror", marks=pytest.mark.soak)])
 async def test_a_run_killed_at_any_step_leaves_a_consistent_mirror_that_the_next_run_completes(
     tmp_path: Path, commands: Zygote, before_it: str
 ) -> None:
@@ -238,6 +238,7 @@ async def test_ten_kills_in_a_row_end_in_a_complete_mirror(tmp_path: Path, comma
         await check_recovery(commands, server, mirror, night, {})
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(120)
 async def test_a_prune_killed_at_any_step_deletes_nothing_that_is_needed_and_the_next_one_completes(
     tmp_path: Path, commands: Zygote

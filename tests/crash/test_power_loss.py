@@ -64,6 +64,7 @@ async def test_a_power_loss_at_any_moment_leaves_nothing_wrong_and_loses_no_comm
     assert any(states(without(log, lambda o: o.kind == "fsync" and o.inode > 0), tmp_path / "mirror"))
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(120)
 async def test_one_sync_of_the_file_system_per_commit_is_as_safe(tmp_path: Path) -> None:
     log = await two_nights(tmp_path / "mirror", Fsync.BATCH)

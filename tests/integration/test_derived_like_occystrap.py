@@ -54,6 +54,7 @@ async def test_a_directory_has_the_same_files(tmp_path: Path, filters: tuple[str
     assert sorted(catalog) == sorted(f"kolla/{name}" for name in images)
 
 
+@pytest.mark.soak
 async def test_archives_have_the_same_members(tmp_path: Path) -> None:
     registry, images = kolla(COUNT)
     (tmp_path / "theirs").mkdir()
