@@ -52,6 +52,8 @@ class QuayCatalog:
         self, api: QuayAPI, registry: TagResolver, discovery: Discovery, account: AccountRepositories | None = None
     ) -> None:
         self._account = account
+        # Repositories whose images the API does not show.
+        self._hidden: set[str] = set()
         self.traits: Traits = _traits(discovery)
         self._api = api
         self._registry = registry
@@ -67,12 +69,13 @@ class QuayCatalog:
         if dated or self._discovery is Discovery.API:
             return await self._api.tag(repository.name, name)
 
-        denied: AccessDenied | None = None
+        if repository.name in self._hidden:
+            digest, at = await self._registry.resolve(repository, name, batch=batch)
+            return TagAnswer(None if digest is None else Tag(name, digest), at)
+
         if self._discovery is Discovery.AUTO:
             try:
                 return await self._api.tag(repository.name, name, patient=False)
-            except AccessDenied as error:
-                denied = error  # the account at the registry may read more
             except RateLimited as error:
                 if error.scope is Scope.RUN:
                     raise
@@ -80,9 +83,6 @@ class QuayCatalog:
         try:
             digest, at = await self._registry.resolve(repository, name, batch=batch)
         except (AccessDenied, UnsupportedContent):
-            if denied is not None:
-                raise denied from None
-
             # Only the API distinguishes a deleted repository from a private one, and knows every kind of tag.
             return await self._api.tag(repository.name, name)
 
@@ -138,7 +138,9 @@ class QuayCatalog:
 
             return None
         except AccessDenied:
-            return None  # a private repository that only the account at the registry may read
+            # A private repository that only the account at the registry may read.
+            self._hidden.add(repository.name)
+            return None
 
         return {tag.name: tag.digest for tag in found.tags if is_digest_tag(tag.name)}
 
