@@ -1,4 +1,4 @@
-"""What a run makes of answers that say less than they seem to, and what it says about them."""
+"""Answers that say less than they seem to: their consequences in a run, and the messages about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run writes goes into the mirror that it has locked, and what a verification found is not forgotten."""
+"""Runs write into the mirror that they have locked, and remember the findings of verifications."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class ForeignServer:
         return {}
 
     def basic(self, request: web.BaseRequest) -> str | None:
-        """Return the user of the request, "" for nobody, None for wrong credentials."""
+        """Return the user of the request, "" without credentials, None for wrong ones."""
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return ""
