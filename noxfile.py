@@ -60,11 +60,7 @@ def types(session: nox.Session) -> None:
     _install(session, "types", "test")
     session.run("mypy")
     session.run("basedpyright", "tests/typing")
-    # It also reports types that are inferred, which are known.
-    command = ("basedpyright", "--verifytypes", "quaymirror", "--ignoreexternal")
-    found = session.run(*command, silent=True, success_codes=[0, 1])
-    if "With unknown type: 0" not in str(found):
-        session.error(str(found))
+    session.run("basedpyright", "--verifytypes", "quaymirror", "--ignoreexternal", silent=True)
 
 
 @nox.session

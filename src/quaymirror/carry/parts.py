@@ -146,6 +146,9 @@ class PartReader:
     :raises StoreError: if it can't be read.
     """
 
+    header: Header
+    manifest: Manifest
+
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self.path = path
         self._file = file

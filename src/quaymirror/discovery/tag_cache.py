@@ -29,7 +29,9 @@ class TagCache:
         self._known = {(check.registry, check.repository, check.tag): check for check in checks}
         self._full_check_seconds = full_check_seconds
         self._new: list[TagCheck] = []
-        self.repositories = {f"{check.registry}/{check.repository}" for check in self._known.values() if check.digest}
+        self.repositories: set[str] = {
+            f"{check.registry}/{check.repository}" for check in self._known.values() if check.digest
+        }
         """Repositories, with their registries, that had a selected tag in an earlier run."""
         self._candidates: dict[str, Candidate] = {}
 

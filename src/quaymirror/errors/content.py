@@ -8,7 +8,7 @@ from .base import QuaymirrorError, Scope
 class ContentError(QuaymirrorError):
     """The received bytes are wrong."""
 
-    retries = 2
+    retries: int | None = 2
 
 
 class DigestMismatch(ContentError):

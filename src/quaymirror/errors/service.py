@@ -18,7 +18,7 @@ class NotFound(ServiceError):
 class AccessDenied(ServiceError):
     """The object doesn't exist or access is denied: Quay answers 401 in both cases."""
 
-    retries = 2  # of a registry that contradicts its own token service
+    retries: int | None = 2  # of a registry that contradicts its own token service
 
     advice: ClassVar[str] = ExitCode.CREDENTIALS.advice
 

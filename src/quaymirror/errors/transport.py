@@ -32,7 +32,7 @@ class NameUnknown(HostUnusable):
 class TimedOut(TransportError):
     """The host sent nothing for too long, or too little."""
 
-    retries = 1  # each of them takes a minute
+    retries: int | None = 1  # each of them takes a minute
 
 
 class ReadInterrupted(TransportError):

@@ -32,7 +32,7 @@ class PullBudget:
         self._is_known = False
         self._limit = ""
         self._resumes = ""
-        self.lock = anyio.Lock()
+        self.lock: anyio.Lock = anyio.Lock()
         """Held by the first request, which reads the number that is left."""
 
     @property

@@ -66,7 +66,7 @@ class SpeedWatch:
         self._earlier = 0
         self._held = 0.0
         self._rate: float | None = None
-        self.complaint = ""
+        self.complaint: str = ""
         """The reason for which the transfer is given up."""
 
     def received(self, count: int, *, held: float) -> bool:

@@ -50,10 +50,10 @@ class ServedMirror:
         self.storage = storage
         self.prefix = prefix
         self.earlier = earlier
-        self.published = Published()
-        self.problem = ""
-        self.unleased = ""
-        self.loaded_at = 0.0
+        self.published: Published = Published()
+        self.problem: str = ""
+        self.unleased: str = ""
+        self.loaded_at: float = 0.0
         self._reader = LayoutReader(storage)
         self._clock = clock
         self._stamp: ObjectInfo | None = None

@@ -57,7 +57,7 @@ class ServedRegistry:
     """Mirrors whose repositories are served together. Methods that are not async don't block."""
 
     def __init__(self, mirrors: Sequence[ServedMirror]) -> None:
-        self.mirrors = tuple(mirrors)
+        self.mirrors: tuple[ServedMirror, ...] = tuple(mirrors)
         self._contents = {id(mirror): ContentReader(mirror.storage) for mirror in mirrors}
         # One thread per mirror: its methods are not for several, and a hanging file system must not stop the others.
         self._limits = {id(mirror): anyio.CapacityLimiter(1) for mirror in mirrors}

@@ -228,7 +228,7 @@ class ObjectFile(io.BufferedIOBase):
     """An object as a file. Reading goes on in one request as long as the position is not changed."""
 
     def __init__(self, objects: Objects, key: str) -> None:
-        self.name = f"{objects}/{key}"
+        self.name: str = f"{objects}/{key}"
         self._objects = objects
         self._key = key
         self._position = 0

@@ -40,11 +40,11 @@ class ForeignServer:
         self, registry: Registry, *, accounts: Mapping[str, str] | None = None, needs_token: bool = True
     ) -> None:
         self.registry = registry
-        self.accounts = dict(accounts or {})
+        self.accounts: dict[str, str] = dict(accounts or {})
         self.overrides: list[Override] = []
-        self.recorder = Recorder()
+        self.recorder: Recorder = Recorder()
         self.pulled: dict[str, float] = {}
-        self.url = ""
+        self.url: str = ""
         self._needs_token = needs_token
         self._tokens: dict[str, tuple[str, float]] = {}
         self._runner: web.ServerRunner | None = None

@@ -57,7 +57,7 @@ class BlobProgress:
         """The validator for a request for the rest, None if the source gave none."""
         self.location = ""
         """The URL that the source redirected to."""
-        self.is_slow = False
+        self.is_slow: bool = False
         """True if the last body was given up since it came too slowly: then its bytes are no progress."""
         self._meters = meters
         self._trusts_validators = True

@@ -96,7 +96,7 @@ class Judge:
         self._keys: dict[bytes, PublicKey] = {}
         self._keyless: dict[int, KeylessVerifier] = {}
         root = b"" if trusted_root is None else _content(trusted_root)
-        self.fingerprint = sha256_hex(f"{policy.fingerprint} {sha256_hex(root)}".encode())
+        self.fingerprint: str = sha256_hex(f"{policy.fingerprint} {sha256_hex(root)}".encode())
         for requirement in policy.all_requirements:
             self._prepare(requirement, root, trusted_root)
 

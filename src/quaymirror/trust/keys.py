@@ -25,8 +25,8 @@ class PublicKey:
 
     def __init__(self, key: _Key) -> None:
         self._key = key
-        self.der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        self.id = base64.b64encode(hashlib.sha256(self.der).digest()).decode()
+        self.der: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.id: str = base64.b64encode(hashlib.sha256(self.der).digest()).decode()
 
     def verifies(self, signature: bytes, content: bytes) -> bool:
         """Return True if `signature` is one of this key over `content`."""
