@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -152,6 +154,37 @@ def build(session: nox.Session) -> None:
 
     session.install(*nox.project.dependency_groups(_GROUPS, "test"))
     session.run("pytest", "tests/integration/test_tutorial.py", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build a release in dist/: sdist, wheel, an SBOM (CycloneDX) of what the wheel brings along, and SHA256SUMS."""
+    dist = Path("dist").resolve()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build", "twine", "cyclonedx-bom>=7,<8")
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    [wheel] = dist.glob("*.whl")
+    name, version, *_ = wheel.name.split("-")
+
+    # An environment of its own: the SBOM lists it, and the wheel works without anything else.
+    fresh = Path(session.create_tmp()).resolve() / "fresh"
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(fresh))
+    into = ("--python", str(fresh / "bin" / "python"))
+    session.run("python", "-m", "pip", *into, "install", "--quiet", "--find-links", str(dist), f"{name}=={version}")
+    program = str(fresh / "bin" / name)
+    session.run(program, "demo", "--progress", "none", "--count", "10", external=True, silent=True)
+    if f"version {version}" not in str(session.run(program, "--version", external=True, silent=True)):
+        session.error(f"the wheel of {version} says that it is another version")
+
+    sbom = dist / f"{name}-{version}.cdx.json"
+    words = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--output-reproducible", "-o", str(sbom))
+    session.run("cyclonedx-py", "environment", *words, into[1])
+    document = json.loads(sbom.read_text())
+    document["metadata"]["component"]["version"] = version  # which is not in pyproject.toml
+    sbom.write_text(json.dumps(document, indent=2) + "\n")
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(dist.iterdir())]
+    (dist / "SHA256SUMS").write_text("".join(lines))
 
 
 @nox.session
