@@ -2,27 +2,98 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import anyio
 
 Done = subprocess.CompletedProcess[str]
+PATIENCE = 50.0
+_lock = threading.Lock()
 
 
-async def run(*arguments: str, cwd: Path, check: int | None = None, env: dict[str, str] | None = None) -> Done:
-    """Run quaymirror, and check that its output has no traceback and no escape sequence."""
-    command = [sys.executable, "-m", "quaymirror", *arguments]
-    done = await anyio.to_thread.run_sync(
-        lambda: subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=50, env={**os.environ, **(env or {})}, check=False
-        )
-    )
-    assert "Traceback" not in done.stderr
+async def run(
+    *arguments: str,
+    cwd: Path,
+    check: int | None = None,
+    env: Mapping[str, str] | None = None,
+    hook: Mapping[str, Any] | None = None,
+    kill_after: float | None = None,
+    least_piece: int | None = None,
+) -> Done:
+    """Run quaymirror, and check that its output has no traceback and no escape sequence.
+
+    It is a process of its own that starts in milliseconds: a fork of one that has imported everything. `hook` names
+    hooks of `zygote` with their arguments; blobs come in pieces of `least_piece` bytes.
+    """
+    order = {
+        "arguments": arguments,
+        "cwd": str(cwd),
+        "env": {**os.environ, **(env or {})},
+        "hook": hook or {},
+        "kill_after": kill_after,
+        "least_piece": least_piece,
+    }
+    done = await anyio.to_thread.run_sync(_done, order)
+    assert "Traceback" not in done.stderr, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     if check is not None:
         assert done.returncode == check, done.stderr
 
     return done
+
+
+def _done(order: dict[str, Any]) -> Done:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        code = _code(order, out, error)
+        return Done(order["arguments"], code, _text(out), _text(error))
+
+
+def _text(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def _code(order: dict[str, Any], out: IO[str], error: IO[str]) -> int:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(_zygote(os.getpid()))
+        socket.send_fds(connection, [b"{"], [out.fileno(), error.fileno()])
+        connection.sendall(json.dumps(order).encode()[1:] + b"\n")
+        if not (answer := connection.recv(16)):
+            raise ChildProcessError("the process of the command has lost its supervisor")
+
+    return int(answer)
+
+
+def _zygote(pid: int) -> str:
+    with _lock:
+        return _started(pid)
+
+
+@functools.cache
+def _started(_: int) -> str:
+    """Start the process that is forked, one per process of tests, and return its socket."""
+    directory = tempfile.TemporaryDirectory(prefix="quaymirror-")
+    path = f"{directory.name}/socket"
+    program = Path(__file__).with_name("zygote.py")
+    process = subprocess.Popen([sys.executable, str(program), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def end() -> None:
+        process.communicate()
+        directory.cleanup()
+
+    atexit.register(end)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return path

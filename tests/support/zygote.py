@@ -1,18 +1,24 @@
 """A program that starts quaymirror in forked processes with all imports done, and lets them fail at given steps.
 
-It reads one order per line from standard input and answers each with one line, both JSON. Each order is a fork, a real
-process that a real SIGKILL ends, but without the time of imports.
+    python zygote.py SOCKET
+
+Each connection to the socket brings one order, a line of JSON with two descriptors for the outputs, and gets the exit
+code. Each order is a real process that a real SIGKILL ends, but without the time of imports. It is killed if its
+connection is closed. The program ends with its standard input.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import itertools
 import json
 import os
+import select
 import signal
+import socket
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,65 +81,86 @@ class Fail:
 HOOKS: dict[str, Callable[..., Any]] = {"trace": Trace, "kill": Kill, "fail": Fail}
 
 
-def run(order: dict[str, Any]) -> None:
+def run(order: dict[str, Any], outputs: list[int]) -> None:
     """Be the process of `order`."""
     code = 1
     with suppress(BaseException):
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            file = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), *outputs)):
             os.dup2(file, number)
 
-        if order.get("least_piece"):
+        os.closerange(3, 1024)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if order["least_piece"]:
             pieces._LEAST_BYTES, pieces._FAR_SECONDS = order["least_piece"], 0.0
 
-        for hook, arguments in order.get("hook", {}).items():
+        for hook, arguments in order["hook"].items():
             fsops.watch(HOOKS[hook](**arguments))
 
-        os.environ.update(order.get("env", {}))
-        os.chdir(order.get("cwd") or ".")
+        os.environ.clear()
+        os.environ.update(order["env"])
+        os.chdir(order["cwd"])
         sys.argv = ["quaymirror", *order["arguments"]]
         try:
             main.entry()
         except SystemExit as end:
             code = int(end.code or 0)
 
+        # As the interpreter ends.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
 
     os._exit(code)
 
 
-def wait(pid: int, patience: float | None) -> int:
-    """Wait for a child, but no longer than `patience` seconds: then it is killed."""
-    deadline = None if patience is None else time.monotonic() + patience
-    while deadline is not None and time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+def supervise(connection: socket.socket) -> None:
+    """Start the process of one order, and tell its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    text, outputs, _, _ = socket.recv_fds(connection, 1, 2)
+    while not text.endswith(b"\n"):
+        text += connection.recv(1 << 16)
 
-        time.sleep(0.002)
+    order = json.loads(text)
+    pid = os.fork()
+    if pid == 0:
+        run(order, outputs)
 
-    if deadline is not None:
+    process: int = os.pidfd_open(pid)
+    watched: list[Any] = [process, connection]
+    ended, _, _ = select.select(watched, [], [], order["kill_after"])
+    if process not in ended:
         os.kill(pid, signal.SIGKILL)
 
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with suppress(OSError):
+        connection.sendall(str(code).encode())
+
+    os._exit(0)
 
 
-def serve() -> None:
+def serve(path: str) -> None:
     """Execute orders until the end of the input."""
     for place, _ in main._COMMANDS.values():
         importlib.import_module(place.partition(":")[0])
 
-    for line in sys.stdin:
-        order = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            run(order)
-
-        code = wait(pid, order.get("kill_after"))
-        sys.stdout.write(json.dumps({"code": code}) + "\n")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing waits for supervisors
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        sys.stdout.write("ready\n")
         sys.stdout.flush()
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return
+
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                supervise(connection)
+
+            connection.close()
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])
