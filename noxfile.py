@@ -124,6 +124,22 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def newcomer(session: nox.Session) -> None:
+    """Do what the README says in a clone of the last commit, then follow the first pages with that installation."""
+    clone = Path(session.create_tmp()).resolve() / "clone"
+    shutil.rmtree(clone, ignore_errors=True)
+    session.run("git", "clone", "--quiet", ".", str(clone), external=True)
+    lines = (clone / "README.md").read_text().splitlines()
+    [first] = [line.strip() for line in lines if line.startswith("    python3") and "demo" in line]
+    with session.chdir(clone):
+        session.run("bash", "-c", first, external=True, silent=True)
+
+    _install(session, "test")
+    page = ("tests/integration/test_how_to.py", "-k", "newcomer", *session.posargs)
+    session.run("pytest", *page, env={"NEWCOMER_PROGRAM": str(clone / ".venv/bin/quaymirror")})
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Fuzz every parser of outside input for five minutes: `nox -s fuzz -- --seconds 3600` for longer."""
     _install(session, "test", "fuzz")

@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from serving import write_layout
 from quaymirror.testing import QuayServer, Registry
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
+SHOWN_SERVER = "http://127.0.0.1:43211"
 KOLLA_TAG = "2025.1-debian-bookworm"
 _LOCAL = re.compile(r"(?:(?<=://)|(?<![\w./-]))/(srv|media|etc|var/lib|backup|tmp)/")
 _REGISTRY = re.compile(r"registry://(?:registry\.inside:5000|registry\.example|mirror\.example)([^\s']*)")
@@ -59,6 +61,12 @@ def commands(page: str) -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith(_PROGRAMS)]
 
 
+def toml_of(page: str) -> str:
+    """Return the configuration file of a page."""
+    (toml,) = re.findall(r"(?ms)^```toml\n(.*?)^```", (HOW_TO / f"{page}.md").read_text(encoding="utf-8"))
+    return str(toml)
+
+
 class Machine:
     """A machine of the reader: a directory in place of `/`, a home, and quaymirror on the path."""
 
@@ -80,7 +88,8 @@ class Machine:
             directory.mkdir(parents=True)
 
         program = bin_directory / "quaymirror"
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m quaymirror "$@"\n')
+        started = os.environ.get("NEWCOMER_PROGRAM") or f"{sys.executable} -m quaymirror"
+        program.write_text(f'#!/bin/sh\nexec {started} "$@"\n')
         program.chmod(0o755)
         path = f"{bin_directory}:/usr/local/bin:/usr/bin:/bin"
         self.env = os.environ | {"PATH": path, "HOME": str(self.home), "QUAYMIRROR_SERVER": server}
@@ -111,26 +120,31 @@ class Machine:
         assert done.returncode in (codes or (0,)), f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def serve(self, line: str) -> str:
-        """Serve until a client has pulled the list of repositories."""
-        line = re.sub(r" --listen \S+", "", self.local(line)) + " --listen 127.0.0.1:0"
-        command = ["bash", "-c", f"exec {line}"]
+    @contextmanager
+    def started(self, line: str, sign: str) -> Iterator[str]:
+        """Type a line; hand out what the program says in its first line with `sign`. It ends with the context."""
+        command = ["bash", "-c", f"exec {self.local(line)}"]
         with subprocess.Popen(command, cwd=self.work, env=self.env, stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stderr is not None
-                said = next((said for said in process.stderr if "serving at" in said), "it does not serve")
-                assert "serving at" in said, line
-                request = urllib.request.Request(f"{said.split()[-1]}/v2/_catalog")
-                request.add_header("Authorization", "Basic bWlycm9yOnJpZ2h0")
-                context = ssl.create_default_context()
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                with urllib.request.urlopen(request, timeout=20, context=context) as answer:
-                    found: str = answer.read().decode()
-
+                said = next((said for said in process.stderr if sign in said), "")
+                assert said, line
+                yield said
                 process.send_signal(signal.SIGTERM)
                 process.communicate(timeout=20)
             finally:
                 process.kill()
+
+    def serve(self, line: str) -> str:
+        """Serve until a client has pulled the list of repositories."""
+        line = re.sub(r" --listen \S+", "", line) + " --listen 127.0.0.1:0"
+        with self.started(line, "serving at") as said:
+            request = urllib.request.Request(f"{said.split()[-1]}/v2/_catalog")
+            request.add_header("Authorization", "Basic bWlycm9yOnJpZ2h0")
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+                found: str = answer.read().decode()
 
         assert "kolla/nova-api" in found
         return found
@@ -160,9 +174,21 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 
 
 async def test_nightly(machine: Machine, lines: list[str]) -> None:
-    page = (HOW_TO / "nightly.md").read_text()
-    (toml,) = re.findall(r"(?ms)^```toml\n(.*?)^```", page)
-    (machine.work / "quaymirror.toml").write_text(machine.local(toml))
+    await follow_nightly(machine, lines)
+
+
+@pytest.mark.soak
+async def test_serve(machine: Machine, lines: list[str]) -> None:
+    await anyio.to_thread.run_sync(machine.mirror, "/srv/mirror")
+    await follow_serve(machine, lines)
+
+
+async def test_air_gap(machine: Machine, lines: list[str]) -> None:
+    await follow_air_gap(machine, lines)
+
+
+async def follow_nightly(machine: Machine, lines: list[str]) -> None:
+    (machine.work / "quaymirror.toml").write_text(machine.local(toml_of("nightly")))
     await follow(machine, lines)
     assert not machine.path("/srv/mirror/index.json").exists()
     await anyio.to_thread.run_sync(machine.run, "quaymirror run")
@@ -171,14 +197,12 @@ async def test_nightly(machine: Machine, lines: list[str]) -> None:
     assert machine.path("/var/lib/node_exporter/quaymirror.prom").exists()
 
 
-@pytest.mark.soak
-async def test_serve(machine: Machine, lines: list[str]) -> None:
+async def follow_serve(machine: Machine, lines: list[str]) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("registry.example")
     certificate.private_key_pem.write_to_path(machine.work / "registry.key")
     certificate.cert_chain_pems[0].write_to_path(machine.work / "registry.crt")
     (machine.work / "users").write_text("mirror:" + bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode() + "\n")
-    await anyio.to_thread.run_sync(machine.mirror, "/srv/mirror")
     image = small_image("one")
     write_layout(machine.path("/srv/base"), {f"base/debian:{TAG}": image})
     for name in ("/srv/kolla", "/srv/kolla-lab"):
@@ -188,12 +212,29 @@ async def test_serve(machine: Machine, lines: list[str]) -> None:
     assert machine.path("/etc/nginx/quaymirror/nginx.conf").exists()
 
 
-async def test_air_gap(machine: Machine, lines: list[str]) -> None:
+async def follow_air_gap(machine: Machine, lines: list[str]) -> None:
     machine.path("/media/disk").mkdir()
     machine.path("/srv/images").mkdir()
     write_layout(machine.work / "DIR", {"2025.1": small_image("other")})
     await follow(machine, lines)
     assert len(list(machine.path("/srv/images").glob("*.tar"))) == 2
+
+
+@pytest.mark.soak
+async def test_a_newcomer_follows_one_page_after_the_other(machine: Machine) -> None:
+    # In `nox -s newcomer` with the program that the README's commands have made.
+    demo, *lines = commands("../tutorial/first-mirror")
+    # Until its last page, a newcomer's settings are those that the pages name.
+    server = machine.env.pop("QUAYMIRROR_SERVER")
+    with machine.started(demo, "Serving at") as said:
+        [url] = re.findall(r"http://[\d.:]+", said)
+        (machine.work / "quaymirror.toml").write_text(toml_of("../tutorial/first-mirror").replace(SHOWN_SERVER, url))
+        await follow(machine, [line.replace(SHOWN_SERVER, url) for line in lines])
+
+    machine.env["QUAYMIRROR_SERVER"] = server
+    await follow_nightly(machine, commands("nightly"))
+    await follow_serve(machine, commands("serve"))
+    await follow_air_gap(machine, commands("air-gap"))
 
 
 @pytest.mark.soak
