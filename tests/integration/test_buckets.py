@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import bucket
 import pytest
@@ -28,7 +27,6 @@ from quaymirror.run.snapshots import list_snapshots
 from quaymirror.run.verify import layout_path
 from quaymirror.selection.bucket import parse_bucket
 from quaymirror.store.bucket import BucketStorage
-from quaymirror.store.bucket_sink import Budget
 from quaymirror.store.objects import Objects
 from quaymirror.store.places import open_bucket
 from quaymirror.store.storage import blob_key
@@ -223,28 +221,6 @@ def _read_parts(storage: BucketStorage, key: str, content: bytes) -> None:
         file.seek(len(content) - 10)
         assert file.read() == content[-10:]
         assert file.seek(0, 2) == len(content)
-
-
-async def test_the_budget_is_shared_in_the_order_of_asking() -> None:
-    budget, order = Budget(10), []
-
-    async def take(name: str, size: int) -> None:
-        reserved = await budget.reserve(size)
-        order.append(name)
-        await anyio.lowlevel.checkpoint()
-        budget.release(reserved)
-
-    async with anyio.create_task_group() as tasks:
-        held = await budget.reserve(8)
-        for name, size in (("large", 9), ("small", 1), ("huge", 99)):
-            tasks.start_soon(take, name, size)
-            await anyio.wait_all_tasks_blocked()
-
-        assert (order, budget.try_more(1)) == ([], 0)
-        budget.release(held)
-
-    assert order == ["large", "small", "huge"]
-    assert budget.try_more(10) == 10
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ LAYERS = (
     "yaml_text",
     "untrusted",
     "tasks",
+    "budget",
     "oci",
     "trust",
     "events",

@@ -7,6 +7,7 @@ from functools import partial
 
 import anyio
 
+from ..budget import Budget
 from ..errors import Scope, Side, TimedOut
 from ..events import BlobFinished, Notice
 from ..oci import Descriptor, Digest
@@ -24,6 +25,10 @@ from .context import Run
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 _GROWTH = 1.5
+# A shard that is killed loses what it has received of blobs that are not at the target yet: at most this part of the
+# bytes of a plan; but several blobs are in flight always, however large they are.
+_PART_IN_FLIGHT = 40
+_LEAST_IN_FLIGHT = 4
 
 ContextOf = Callable[[SourceAddress | None], Awaitable[TransferContext]]
 
@@ -32,11 +37,18 @@ class ShardBlobs:
     """The blobs of a plan during the run of one shard.
 
     Each blob is stored in the repository of the first image that needs it, its home, and mounted from there. If no blob
-    of a shard arrives for some time, the next one that needs its blobs brings them.
+    of a shard arrives for some time, the next one that needs its blobs brings them. `most` blobs at most are between
+    the first byte from the source and the last one to the target.
     """
 
     def __init__(
-        self, run: Run, division: Division, target: Target, flights: SingleFlight[Hashable], context_of: ContextOf
+        self,
+        run: Run,
+        division: Division,
+        target: Target,
+        flights: SingleFlight[Hashable],
+        context_of: ContextOf,
+        most: int,
     ) -> None:
         shared = target.shared()
         assert shared is not None, "targets without it are refused"
@@ -51,9 +63,11 @@ class ShardBlobs:
         self._signs: dict[int, float] = {}
         """The time at which a blob of each shard was last seen."""
         self._settled: set[Digest] = set()
+        self._most = most
+        self._in_flight = Budget(max(most, sum(blob.size for blob in division.plan.blobs) // _PART_IN_FLIGHT))
 
-    async def bring_all(self, workers: int) -> None:
-        """Bring the blobs of this shard to the target, `workers` at a time, until the run is asked to stop.
+    async def bring_all(self) -> None:
+        """Bring the blobs of this shard to the target, until the run is asked to stop.
 
         :raises QuaymirrorError: if the run can't go on; other failures are those of the images that need a blob.
         """
@@ -67,7 +81,7 @@ class ShardBlobs:
                 await self.wait_for(blob)
 
         async with anyio.create_task_group() as tasks:
-            for _ in range(workers):
+            for _ in range(self._most):
                 tasks.start_soon(work)
 
     async def wait_for(self, blob: Descriptor) -> None:
@@ -107,8 +121,16 @@ class ShardBlobs:
         job = BlobJob(reference.repository, blob, reference.name)
         async with self._target.sink(self._division.reference_at_target(home), blob) as sink:
             if sink is not None:
-                await fetch_blob(BlobProgress(job, context.meters), context.source, sink, context.slots)
+                # A blob that waits for another attempt is held, too: it may have received bytes.
+                async with self._in_flight.holding(self._weight(blob)):
+                    await fetch_blob(BlobProgress(job, context.meters), context.source, sink, context.slots)
+
                 self._run.emit(BlobFinished(blob.digest, blob.size, None))
+
+    def _weight(self, blob: Descriptor) -> int:
+        """Return the bytes of the budget that a blob takes: of small ones `most` fit, of large ones several."""
+        size = self._in_flight.size
+        return max(-(-size // self._most), min(blob.size, size // _LEAST_IN_FLIGHT))
 
     async def _arrives(self, blob: Descriptor, owner: int) -> bool:
         """Wait until `blob` of another shard is at the target; return False if this shard has to bring it."""

@@ -225,8 +225,9 @@ class Stages:
         self._flights: SingleFlight[Hashable] = SingleFlight(tasks)
         division = self._run.division
         if division is not None and not options.target.dry_run:
-            self._blobs = ShardBlobs(self._run, division, self._target, self._flights, self._context)
-            tasks.start_soon(self._blobs.bring_all, self._engine.slots.blobs)
+            most = self._engine.slots.blobs
+            self._blobs = ShardBlobs(self._run, division, self._target, self._flights, self._context, most)
+            tasks.start_soon(self._blobs.bring_all)
 
         found, images = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
         with images:

@@ -21,6 +21,7 @@ from typing import BinaryIO, cast
 import anyio
 import anyio.to_thread
 
+from ..budget import Budget
 from ..errors import LockHeld, StoreError, TargetRefused
 from ..oci import Descriptor, Digest
 from ..tasks import background
@@ -28,7 +29,7 @@ from ..untrusted import InvalidDocument
 from . import documents, fsops, leases
 from .bucket_cache import BucketCache
 from .bucket_lock import RENEW_SECONDS, BucketLock
-from .bucket_sink import BucketSink, Budget
+from .bucket_sink import BUDGET_BYTES, BucketSink
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked, reading
 from .objects import Conflict, Objects
 from .storage import BLOBS, INDEX, MARKER, ObjectInfo, blob_key
@@ -39,7 +40,7 @@ _SNAPSHOTS = f"{_OWN}/snapshots/"
 # Objects that are asked for one by one before all are listed.
 _SINGLE = 32
 
-_budget = Budget()
+_budget = Budget(BUDGET_BYTES)
 
 
 class BucketStorage:

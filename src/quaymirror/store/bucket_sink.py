@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-import anyio
 import anyio.to_thread
 
+from ..budget import Budget
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
 from ..oci import Descriptor
 from .objects import Objects, Upload
@@ -20,57 +19,8 @@ _PART_BYTES = 8 * 1024 * 1024
 _MOST_PARTS = 9_000
 _MOST_CONCURRENCY = 4
 _BATCH_BYTES = 1024 * 1024
-_BUDGET_BYTES = 80 * 1024 * 1024
-
-
-class Budget:
-    """The bytes that all transfers of a process together may hold in memory. Transfers wait in the order they ask."""
-
-    def __init__(self, size: int = _BUDGET_BYTES) -> None:
-        self.size = size
-        self._free = size
-        self._waiting: deque[tuple[int, anyio.Event]] = deque()
-
-    async def reserve(self, size: int) -> int:
-        """Wait for `size` bytes, all of the budget at most, and return how many were reserved."""
-        wanted = min(size, self.size)
-        if self._waiting or wanted > self._free:
-            event = anyio.Event()
-            place = (wanted, event)
-            self._waiting.append(place)
-            try:
-                await event.wait()
-            except BaseException:
-                if event.is_set():
-                    self.release(wanted)
-                else:
-                    self._waiting.remove(place)
-                    self._wake()
-
-                raise
-        else:
-            self._free -= wanted
-
-        return wanted
-
-    def try_more(self, size: int) -> int:
-        """Return `size` if so many bytes are free and no transfer waits, otherwise 0."""
-        if self._waiting or size > self._free:
-            return 0
-
-        self._free -= size
-        return size
-
-    def release(self, size: int) -> None:
-        """Return reserved bytes."""
-        self._free += size
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            wanted, event = self._waiting.popleft()
-            self._free -= wanted
-            event.set()
+BUDGET_BYTES: int = 80 * 1024 * 1024
+"""The bytes that all transfers of a process to object stores together may hold in memory."""
 
 
 class BucketSink:
