@@ -46,10 +46,15 @@ http {{
       default_type {manifest_type}; rewrite ^/v2/{organization}/([^/]+)/manifests/(.+)$ /manifests/$1/$2 break;
     }}
     location ~ ^/v2/{organization}/[^/]+/tags/list$ {{ try_files /none @tags; }}
+    location ~ ^/v2/{organization}/[^/]+/referrers/ {{ try_files /none @referrers; }}
     location ~ ^/v2/{organization}/[^/]+/blobs/(?<digest>sha256:[0-9a-f]+)$ {{ try_files /none @cdn; }}
     # Reached once the wait is over: `return` itself would not wait.
     location @version {{ default_type application/json; return 200 '{{}}'; }}
     location @tags {{ default_type application/json; return 200 '{{"name": "x", "tags": ["{tag}"]}}'; }}
+    location @referrers {{
+      default_type application/vnd.oci.image.index.v1+json;
+      return 200 '{{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}}';
+    }}
     location @cdn {{ return 302 {cdn}/blobs/$digest?signature=0; }}
   }}
   server {{ {listen_cdn} root {site}; }}
@@ -113,7 +118,8 @@ class Front:
         time.sleep(0.15)  # the log is written every 50 ms
         counts: Counter[str] = Counter()
         log = self.home / "access.log"
-        for line in log.read_text().splitlines():
+        # nginx may not have created it yet: its sockets accept connections before it runs.
+        for line in log.read_text().splitlines() if log.exists() else ():
             method, path, _status, size = line.split(" ")
             counts["requests"] += 1
             counts["api"] += path.startswith("/api/")
