@@ -68,7 +68,7 @@ async def test_a_layer_is_fetched_once_and_decompressed_once(
     run = Workers.run
 
     async def counting(self: Workers, function: Callable[..., Any], *arguments: Any) -> Any:
-        if function.__name__ == "inflate":
+        if function.__name__ == "prepare_layer":
             decompressed[arguments[0].name] += 1
 
         return await run(self, function, *arguments)
@@ -81,6 +81,53 @@ async def test_a_layer_is_fetched_once_and_decompressed_once(
     assert report.exit_code is ExitCode.OK
     assert set(fetched.values()) == set(decompressed.values()) == {1}
     assert len(decompressed) > 20
+
+
+@pytest.mark.parametrize("filters", [(), ("normalize-timestamps", "exclude:pattern=b*")], ids=["plain", "filtered"])
+async def test_the_next_run_neither_fetches_nor_decompresses_layers_that_other_images_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: tuple[str, ...]
+) -> None:
+    first = small_image("nova", 200_000)
+    shared = Layer(first.blobs[1], digest_of(gzip.decompress(first.blobs[1].data)))
+    second = make_image([shared, layer(gzip.decompress(small_image("glance").blobs[1].data))])
+    registry = registry_of(nova=first)
+    prepared: list[str] = []
+    run = Workers.run
+
+    async def counting(self: Workers, function: Callable[..., Any], *arguments: Any) -> Any:
+        if function.__name__ == "prepare_layer":
+            prepared.append(f"sha256:{arguments[0].name}")
+
+        return await run(self, function, *arguments)
+
+    async with QuayServer(registry) as server:
+        await derive(server, f"dir://{tmp_path}/all", *filters)
+        registry.organization("kolla").repository("glance").push(TAG, second)
+        monkeypatch.setattr(Workers, "run", counting)
+        before = len(server.requests)
+        report = await derive(server, f"dir://{tmp_path}/all", *filters)
+        fetched = {record.path.rpartition("/")[2] for record in server.requests[before:] if record.listener == "cdn"}
+
+    assert outcomes(report) == {"kolla/nova": "unchanged", "kolla/glance": "mirrored"}
+    assert shared.blob.digest not in fetched
+    assert prepared == [second.blobs[2].digest]
+    for name in ("nova", "glance"):
+        document = json.loads((tmp_path / "all" / f"manifest-kolla_{name}-{TAG}.json").read_text())[0]
+        config = json.loads((tmp_path / "all" / document["Config"]).read_text())
+        contents = [(tmp_path / "all" / one).read_bytes() for one in document["Layers"]]
+        assert [digest_of(content) for content in contents] == config["rootfs"]["diff_ids"]
+
+
+async def test_layers_of_other_filters_are_not_used(tmp_path: Path) -> None:
+    async with QuayServer(registry_of(nova=small_image("nova"))) as server:
+        await derive(server, f"dir://{tmp_path}/all", "normalize-timestamps")
+        report = await derive(server, f"dir://{tmp_path}/all", "normalize-timestamps:ts=5")
+
+    assert outcomes(report) == {"kolla/nova": "mirrored"}
+    [document] = json.loads((tmp_path / "all" / f"manifest-kolla_nova-{TAG}.json").read_text())
+    for name in document["Layers"]:
+        with tarfile.open(tmp_path / "all" / name) as tar:
+            assert {member.mtime for member in tar} == {5}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +218,7 @@ async def test_a_run_that_is_terminated_ends_its_workers(
         command += ["--to", f"dir://{tmp_path}/all", "--progress", "none"]
         process = subprocess.Popen([*command, "-f", "normalize-timestamps"], stdout=subprocess.DEVNULL)
         workers = await _until(
-            lambda: list((tmp_path / "all" / ".quaymirror").glob("work/jobs/*/tmp/*")) and _children(process)
+            lambda: list((tmp_path / "all" / ".quaymirror").glob("work/layers/*.filtering/*")) and _children(process)
         )
         began = time.monotonic()
         process.send_signal(number)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ..oci import Digest
+from .inflate import inflate
 from .job import Destination, Emission, Job
 
 
@@ -17,6 +21,22 @@ def identity(destination: Destination, image: str, tag: str) -> str:
     from . import pipeline
 
     return pipeline.identity(destination, image, tag)
+
+
+def prepare_layer(
+    blob: Path, final: Path, diff_id: Digest, filters: tuple[str, ...] = (), image: str = ""
+) -> tuple[int, str]:
+    """Decompress a layer to `final` and apply `filters`; return its size and, with filters, its encoded digest.
+
+    Errors name the `image`. See `inflate` and `pipeline.filter_layer`.
+    """
+    size = inflate(blob, final, diff_id)
+    if not filters:
+        return size, ""
+
+    from . import pipeline
+
+    return pipeline.filter_layer(final, filters, image)
 
 
 def emit(job: Job) -> Emission:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
 from ..values import dataclass
 
 Option = str | int | bool
+# Filters whose result depends on the layer alone: they print nothing, and look at nothing else of the image.
+_OF_LAYERS = frozenset({"exclude", "normalize-timestamps"})
+
+
+def split_filters(filters: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the first filters, as far as their results can be shared by all images with a layer, and the others."""
+    names = [text.partition(":")[0].strip().lower().replace("_", "-") for text in filters]
+    count = next((number for number, name in enumerate(names) if name not in _OF_LAYERS), len(names))
+    return tuple(filters[:count]), tuple(filters[count:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +38,26 @@ class Destination:
 class StagedLayer:
     """A layer. occystrap calls it by the encoded digest of its compressed form.
 
-    `path` is its decompressed archive, complete and verified, None if the destination has it.
+    `path` is its decompressed archive, complete and verified, None if the destination has it. If filters have been
+    applied to it, `filtered` is the encoded digest of their result, otherwise "".
     """
 
     name: str
     path: Path | None
+    filtered: str = ""
+
+    @property
+    def directory(self) -> str:
+        """The name of its directory in the output `dir`."""
+        return self.filtered or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image for one destination. `scratch` is an empty directory on its file system."""
+    """One image for one destination. `scratch` is an empty directory on its file system.
+
+    `filters` are those that have not been applied to the layers yet.
+    """
 
     image: str
     tag: str

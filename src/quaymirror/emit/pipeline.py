@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import requests_unixsocket
 from occystrap import constants, uri
+from occystrap.filters.base import ImageFilter
 from occystrap.outputs.docker import DEFAULT_SOCKET_PATH
 from occystrap.outputs.mounts import MountWriter
 from occystrap.pipeline import PipelineBuilder
@@ -29,7 +30,7 @@ from ..errors import ConfigError, EmitFailed, Phase, QuaymirrorError, StoreError
 from ..values import dataclass
 from .extract import check_whiteouts, confined
 from .guard import guarded
-from .job import Destination, Emission, Job, StagedLayer
+from .job import Destination, Emission, Job
 from .publish import append_shared, publish_directory, publish_file, replace_tree
 
 _LOCAL_FAILURES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE})
@@ -56,21 +57,64 @@ def emit(job: Job) -> Emission:
     :raises StoreError: if the disk fails.
     """
     _quiet()
-    with _captured() as captured, guarded(job.destination), confined():
-        try:
-            files, findings = _emit(job)
-            known_as = identity(job.destination, job.image, job.tag)
-        except QuaymirrorError:
-            raise
-        except OSError as error:
-            if error.errno in _LOCAL_FAILURES:
-                raise StoreError(f"can't write below {job.scratch}: {error.strerror}", phase=Phase.STORE) from None
-
-            raise _failed(job, error) from None
-        except Exception as error:
-            raise _failed(job, error) from None
+    image = f"{job.image}:{job.tag}"
+    with _captured() as captured, guarded(job.destination), confined(), _translated(image, job.scratch):
+        files, findings = _emit(job)
+        known_as = identity(job.destination, job.image, job.tag)
 
     return Emission(tuple(files), known_as, tuple(captured.printed), tuple(captured.log), tuple(findings))
+
+
+def filter_layer(layer: Path, filters: tuple[str, ...], image: str) -> tuple[int, str]:
+    """Replace the archive `layer` by what `filters` make of it; return its size and its encoded digest.
+
+    :raises EmitFailed: if a filter fails, naming `image`.
+    :raises StoreError: if the disk fails.
+    """
+    _quiet()
+    temporary = layer.with_name(f"{layer.name}.filtering")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with _captured(), _translated(image, temporary), layer.open("rb") as content:
+            temporary.mkdir()
+            output = result = _Filtered(layer)
+            for text in reversed(filters):
+                output = _builder(temporary).build_filter(uri.parse_filter(text), output, image="", tag="")
+
+            output.process_image_element(constants.ImageElement(constants.IMAGE_LAYER, "", content))
+            return layer.stat().st_size, result.digest
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Filtered:
+    """The end of a chain of filters: moves the layer that comes out of it to `final`."""
+
+    requires_ordered_layers = True
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+        self.digest = ""
+
+    def process_image_element(self, element: Any) -> None:
+        Path(element.data.name).replace(self._final)
+        self.digest = str(element.name)
+
+
+@contextmanager
+def _translated(image: str, place: Path) -> Iterator[None]:
+    """Turn the exceptions of occystrap into our own errors about `image`; `place` is written to."""
+    try:
+        yield
+    except QuaymirrorError:
+        raise
+    except OSError as error:
+        if error.errno in _LOCAL_FAILURES:
+            raise StoreError(f"can't write below {place}: {error.strerror}", phase=Phase.STORE) from None
+
+        raise _failed(image, error) from None
+    except Exception as error:
+        raise _failed(image, error) from None
 
 
 def identity(destination: Destination, image: str, tag: str) -> str:
@@ -174,7 +218,32 @@ class _Chain:
 
             output = builder.build_filter(filter_spec, output, image=job.image, tag=job.tag)
 
+        names = {layer.name: layer.filtered for layer in job.layers if layer.filtered}
+        if names:
+            output = _AppliedFilters(output, names)
+
         return cls(output, writer, place, spills)
+
+
+class _AppliedFilters(ImageFilter):  # type: ignore[misc]
+    """Stands for filters that have been applied to the layers: renames layers, and changes the config accordingly."""
+
+    def __init__(self, output: Any, names: Mapping[str, str]) -> None:
+        super().__init__(output)
+        self._names = names
+
+    def process_image_element(self, element: Any) -> None:
+        if element.element_type == constants.CONFIG_FILE:
+            self._buffer_config(element)
+            return
+
+        name, index = self._names[element.name], element.layer_index
+        self._record_new_diff_id(name, index, original_hex=element.name)
+        self._wrapped.process_image_element(
+            constants.ImageElement(
+                element.element_type, name, element.data, layer_index=index, temp_path=element.temp_path
+            )
+        )
 
 
 class _WriterProxy:
@@ -227,34 +296,34 @@ def _link_present(job: Job, out: Path) -> None:
     """Link layers that the destination has, so that the writer finds them."""
     for layer in job.layers:
         if layer.path is None:
-            (out / layer.name).mkdir(exist_ok=True)
-            if not (out / layer.name / "layer.tar").exists():
-                _link(Path(job.destination.path, layer.name, "layer.tar"), out / layer.name / "layer.tar")
+            archive = out / layer.directory / "layer.tar"
+            archive.parent.mkdir(exist_ok=True)
+            if not archive.exists():
+                _link(Path(job.destination.path, layer.directory, "layer.tar"), archive)
 
 
 def _feed(job: Job, output: Any) -> None:
     """Pass on config and layers, in the order of the manifest, by which outputs identify them."""
     output.process_image_element(constants.ImageElement(constants.CONFIG_FILE, job.config_name, io.BytesIO(job.config)))
     # Outputs compare the names of source layers, which mean nothing for filtered ones: filters get every layer.
-    wanted = [output.fetch_callback(layer.name) or bool(job.filters) for layer in job.layers]
+    wanted = [output.fetch_callback(layer.name) or bool(job.filters or layer.filtered) for layer in job.layers]
     for number, (layer, is_wanted) in enumerate(zip(job.layers, wanted, strict=True)):
         index = None if output.requires_ordered_layers else number
-        with _opened(job, layer if is_wanted else None, number) as (data, path):
+        with _opened(job, layer.path if is_wanted else None, number) as (data, path):
             output.process_image_element(
                 constants.ImageElement(constants.IMAGE_LAYER, layer.name, data, layer_index=index, temp_path=path)
             )
 
 
 @contextmanager
-def _opened(job: Job, layer: StagedLayer | None, number: int) -> Iterator[tuple[Any, str | None]]:
+def _opened(job: Job, layer: Path | None, number: int) -> Iterator[tuple[Any, str | None]]:
     """Open a link to the layer that the writer may rename; the staged file stays for other images."""
     if layer is None:
         yield None, None
         return
 
-    assert layer.path is not None
     mine = job.scratch / f"layer-{number}"
-    _link(layer.path, mine)
+    _link(layer, mine)
     with mine.open("rb") as file:
         yield file, str(mine)
 
@@ -294,8 +363,8 @@ def _publish(job: Job, place: Path) -> list[tuple[Path, int]]:
     return [(config, config.stat().st_size)] if scheme in ("oci", "mounts") else []
 
 
-def _failed(job: Job, error: Exception) -> EmitFailed:
-    return EmitFailed(f"{job.image}:{job.tag}: {_culprit(error)} failed: {_one_line(error)}")
+def _failed(image: str, error: Exception) -> EmitFailed:
+    return EmitFailed(f"{image}: {_culprit(error)} failed: {_one_line(error)}")
 
 
 def _culprit(error: Exception) -> str:

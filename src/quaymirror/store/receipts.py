@@ -16,11 +16,15 @@ _MAX_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DecompressedLayer:
-    """A decompressed layer in a directory, for other images to use; `size` of the file in bytes."""
+    """A decompressed layer in a directory, for other images to use; `size` of the file in bytes.
+
+    If the recipe filters layers, `filtered` is the encoded digest of the file, otherwise "".
+    """
 
     digest: str
     diff_id: str
     size: int
+    filtered: str = ""
 
 
 @dataclass(frozen=True, slots=True)

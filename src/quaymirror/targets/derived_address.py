@@ -56,8 +56,15 @@ class DerivedAddress:
 
     @property
     def shares_layers(self) -> bool:
-        """Return True if the target keeps layers under their names at the source."""
-        return self.scheme == "dir" and not self.filters
+        """Return True if the target keeps layers that other images can use."""
+        return self.scheme == "dir" and not self.split_filters[1]
+
+    @property
+    def split_filters(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The filters whose results images share, and the others; see `emit.job.split_filters`."""
+        from ..emit.job import split_filters
+
+        return split_filters(self.filters)
 
     @property
     def recipe(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import field
 from functools import partial
@@ -62,6 +62,7 @@ class DerivedTarget:
         self, address: DerivedAddress, receipts: Receipts, stage: Stage | None, workers: Workers, observer: Observer
     ) -> None:
         self._address = address
+        self._recipe = address.recipe
         self._workers = workers
         self._receipts = receipts
         self._stage = stage
@@ -88,7 +89,7 @@ class DerivedTarget:
             fsops.make_directory(directory)
             async with (
                 patiently_locked(directory / WRITERS, context.patience),
-                Stage.open(directory / "work", workers) as stage,
+                Stage.open(directory / "work", workers, address.split_filters[0]) as stage,
             ):
                 yield cls(address, Receipts(directory / "derived"), stage, workers, context.observer)
 
@@ -107,7 +108,7 @@ class DerivedTarget:
         :raises EmitFailed: if it doesn't answer.
         """
         receipt = self._known.get(reference.name)
-        wanted = (reference.repository.registry, str(reference.digest), self._address.recipe)
+        wanted = (reference.repository.registry, str(reference.digest), self._recipe)
         if receipt is None or (receipt.registry, receipt.source, receipt.recipe) != wanted:
             return False
 
@@ -188,13 +189,14 @@ class DerivedTarget:
         await self._forget_replaced(reference)
         in_place = mounting(Path(destination.path)) if destination.scheme == "mounts" else nullcontext()
         async with in_place:
-            emission = await self._emit(image, destination)
+            emission, layers = await self._emit(image, destination)
             for line in emission.log:
                 self._observer(Notice(f"{reference.name}: {line}"))
 
             self._observer(ImageDerived(reference, emission.printed, emission.findings))
-            provenance = await anyio.to_thread.run_sync(make_provenance, self._address, record, emission)
-            receipt = self._receipt(record, destination, emission, image, provenance)
+            hashes = _hashes(Path(destination.path), layers)
+            provenance = await anyio.to_thread.run_sync(make_provenance, self._address, record, emission, hashes)
+            receipt = self._receipt(record, destination, emission, layers, provenance)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._receipts.write, receipt)
                 self._known[record.name] = receipt
@@ -209,8 +211,10 @@ class DerivedTarget:
     def _record(self, receipt: Receipt) -> None:
         """Record the layers of an image that others can use, and whose files and directories are whose."""
         directory = self._address.directory
-        layers = {Digest.parse(layer.digest): layer for layer in receipt.layers}
-        self._layers[directory / receipt.place].update(layers)
+        if receipt.recipe == self._recipe:
+            layers = {Digest.parse(layer.digest): layer for layer in receipt.layers}
+            self._layers[directory / receipt.place].update(layers)
+
         if self._address.scheme in _SEPARATE:
             # An archive is one file; an unpacked image is known by a file in its directory.
             files = [directory / path for path, _ in receipt.files]
@@ -260,9 +264,9 @@ class DerivedTarget:
 
         return _Image(reference, root, config, _diff_ids(config, root, reference))
 
-    async def _emit(self, image: _Image, destination: Destination) -> Emission:
+    async def _emit(self, image: _Image, destination: Destination) -> tuple[Emission, list[_Layer]]:
         place, stage = self._place(image.reference), self._open_stage
-        wanted = []
+        staged, wanted = {}, []
         for layer, diff_id in image.layers:
             present = self._present_layer(place, layer.digest)
             if present is not None and present.diff_id != str(diff_id):
@@ -270,40 +274,51 @@ class DerivedTarget:
 
             if present is None:
                 wanted.append(Compressed(layer.digest, diff_id, stage.blobs.path(layer.digest)))
+            else:
+                staged[layer.digest] = StagedLayer(layer.digest.encoded, None, present.filtered)
 
-        async with stage.layers.borrow(wanted) as paths, stage.scratch() as scratch:
+        name = f"{image.reference.repository.name}:{image.reference.tag or ''}"
+        async with stage.layers.borrow(wanted, name) as prepared, stage.scratch() as scratch:
+            staged.update(prepared)
             job = Job(
                 image=image.reference.repository.name,
                 tag=image.reference.tag or "",
                 config_name=f"{image.manifest.config.digest.encoded}.json",
                 config=image.config,
-                layers=tuple(StagedLayer(node.digest.encoded, paths.get(node.digest)) for node, _ in image.layers),
+                layers=tuple(staged[node.digest] for node, _ in image.layers),
                 destination=destination,
-                filters=self._address.filters,
+                filters=self._address.split_filters[1],
                 scratch=scratch,
             )
-            return await self._workers.run(calls.emit, job)
+            emission = await self._workers.run(calls.emit, job)
+
+        return emission, [(node.digest, diff_id, staged[node.digest]) for node, diff_id in image.layers]
 
     def _receipt(
-        self, record: ImageRecord, destination: Destination, emission: Emission, image: _Image, provenance: str
+        self,
+        record: ImageRecord,
+        destination: Destination,
+        emission: Emission,
+        layers: Sequence[_Layer],
+        provenance: str,
     ) -> Receipt:
         directory, shares_layers = self._address.directory, self._address.shares_layers
         files = tuple((str(path.relative_to(directory)), size) for path, size in emission.files)
         sizes = {Path(path).parent.name: size for path, size in files} if shares_layers else {}
-        layers = (
-            DecompressedLayer(str(node.digest), str(diff_id), sizes[node.digest.encoded])
-            for node, diff_id in image.layers
-            if node.digest.encoded in sizes
+        kept = (
+            DecompressedLayer(str(digest), str(diff_id), sizes[staged.directory], staged.filtered)
+            for digest, diff_id, staged in layers
+            if staged.directory in sizes
         )
         return Receipt(
             name=record.name,
             registry=record.registry,
             source=str(record.source),
             target=str(self._address),
-            recipe=self._address.recipe,
+            recipe=self._recipe,
             place=str(Path(destination.path).relative_to(directory)) if shares_layers else "",
             files=files,
-            layers=tuple(layers),
+            layers=tuple(kept),
             identity=emission.identity,
             provenance=provenance,
         )
@@ -320,7 +335,23 @@ class DerivedTarget:
     def _present_layer(self, place: Path, digest: Digest) -> DecompressedLayer | None:
         """Return the layer if a run has left it in `place`: files of other tools may be incomplete."""
         layer = self._layers[place].get(digest) if self._address.shares_layers else None
-        return layer if layer is not None and has_size(place / digest.encoded / "layer.tar", layer.size) else None
+        if layer is None:
+            return None
+
+        return layer if has_size(place / (layer.filtered or digest.encoded) / "layer.tar", layer.size) else None
+
+
+_Layer = tuple[Digest, Digest, StagedLayer]
+"""The digest of a layer, its digest when decompressed, and the layer as it was passed to occystrap."""
+
+
+def _hashes(place: Path, layers: Sequence[_Layer]) -> Mapping[Path, str]:
+    """Return the SHA-256 digests, in hex, of the files that layers become in the output `dir`."""
+    return {
+        place / staged.directory / "layer.tar": staged.filtered or diff_id.encoded
+        for _, diff_id, staged in layers
+        if staged.filtered or diff_id.algorithm == "sha256"
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,8 +377,10 @@ class Stage:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, directory: Path, workers: Workers) -> AsyncIterator[Self]:
+    async def open(cls, directory: Path, workers: Workers, filters: tuple[str, ...]) -> AsyncIterator[Self]:
         """Stage below `directory`, which is removed before (after a run was killed) and afterwards.
+
+        `filters` are applied to each layer.
 
         :raises StoreError: if the disk fails.
         """
@@ -357,7 +390,7 @@ class Stage:
             blobs.create()
             fsops.make_directory(directory / "layers")
             fsops.make_directory(directory / "jobs")
-            yield cls(directory, blobs, LayerCache(directory / "layers", workers))
+            yield cls(directory, blobs, LayerCache(directory / "layers", workers, filters=filters))
         finally:
             await _remove(directory)
 

@@ -1,4 +1,4 @@
-"""Decompressed layers: each is made once per run, and shared by hard links."""
+"""Decompressed and filtered layers: each is made once per run, and shared by hard links."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..emit.inflate import inflate, mismatch
+from ..emit.calls import prepare_layer
+from ..emit.inflate import mismatch
+from ..emit.job import StagedLayer
 from ..emit.workers import Workers
 from ..oci import Digest
 from ..store import fsops
@@ -37,23 +39,31 @@ class _Entry:
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     diff_id: Digest | None = None
     size: int = 0
+    filtered: str = ""
     users: int = 0
 
 
 class LayerCache:
-    """Decompressed layers below `directory`; unused ones are removed if all together have more than `budget` bytes."""
+    """Decompressed layers below `directory`, to which `filters` have been applied.
 
-    def __init__(self, directory: Path, workers: Workers, *, budget: int = _BUDGET_BYTES) -> None:
+    Unused ones are removed if all together have more than `budget` bytes.
+    """
+
+    def __init__(
+        self, directory: Path, workers: Workers, *, filters: tuple[str, ...] = (), budget: int = _BUDGET_BYTES
+    ) -> None:
         self._directory = directory
         self._workers = workers
+        self._filters = filters
         self._budget = budget
         self._entries: OrderedDict[Digest, _Entry] = OrderedDict()
 
     @asynccontextmanager
-    async def borrow(self, layers: Sequence[Compressed]) -> AsyncIterator[Mapping[Digest, Path]]:
-        """Decompress missing `layers`, and keep all of them during the context.
+    async def borrow(self, layers: Sequence[Compressed], image: str) -> AsyncIterator[Mapping[Digest, StagedLayer]]:
+        """Decompress and filter missing `layers`, and keep all of them during the context; errors name the `image`.
 
         :raises UnsupportedContent, DigestMismatch, StoreError: as `inflate`.
+        :raises EmitFailed: if a filter fails.
         """
         distinct = {layer.digest: layer for layer in layers}
         entries = [self._entries.setdefault(digest, _Entry()) for digest in distinct]
@@ -63,9 +73,13 @@ class LayerCache:
 
         try:
             await run_all(
-                partial(self._take, layer, entry) for layer, entry in zip(distinct.values(), entries, strict=True)
+                partial(self._take, layer, entry, image)
+                for layer, entry in zip(distinct.values(), entries, strict=True)
             )
-            yield {digest: self._path(digest) for digest in distinct}
+            yield {
+                digest: StagedLayer(digest.encoded, self._path(digest), entry.filtered)
+                for digest, entry in zip(distinct, entries, strict=True)
+            }
         finally:
             for entry in entries:
                 entry.users -= 1
@@ -83,10 +97,12 @@ class LayerCache:
     def _path(self, digest: Digest) -> Path:
         return self._directory / f"{digest.encoded}.tar"
 
-    async def _take(self, layer: Compressed, entry: _Entry) -> None:
+    async def _take(self, layer: Compressed, entry: _Entry, image: str) -> None:
         async with entry.lock:
             if entry.diff_id is None:
-                entry.size = await self._workers.run(inflate, layer.blob, self._path(layer.digest), layer.diff_id)
+                entry.size, entry.filtered = await self._workers.run(
+                    prepare_layer, layer.blob, self._path(layer.digest), layer.diff_id, self._filters, image
+                )
                 entry.diff_id = layer.diff_id
 
         if entry.diff_id != layer.diff_id:

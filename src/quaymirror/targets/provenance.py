@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,12 +27,16 @@ _READ_BYTES = 1024 * 1024
 _HASHED = (".tar", ".json")
 
 
-def make_provenance(address: DerivedAddress, record: ImageRecord, emission: Emission) -> str:
+def make_provenance(
+    address: DerivedAddress, record: ImageRecord, emission: Emission, hashes: Mapping[Path, str]
+) -> str:
     """Return the statement about a derived image as JSON, and write it next to files. It blocks.
+
+    `hashes` are the SHA-256 digests of files, in hex, that are known already.
 
     :raises StoreError: if the disk fails.
     """
-    text = json.dumps(_statement(address, record, emission), indent=1, sort_keys=True)
+    text = json.dumps(_statement(address, record, emission, hashes), indent=1, sort_keys=True)
     if (path := _path(address, record, emission)) is not None:
         fsops.replace_file(path, text.encode() + b"\n")
 
@@ -50,10 +55,12 @@ def _path(address: DerivedAddress, record: ImageRecord, emission: Emission) -> P
     return None
 
 
-def _statement(address: DerivedAddress, record: ImageRecord, emission: Emission) -> dict[str, Any]:
+def _statement(
+    address: DerivedAddress, record: ImageRecord, emission: Emission, hashes: Mapping[Path, str]
+) -> dict[str, Any]:
     return {
         "_type": _STATEMENT,
-        "subject": _subjects(address, record, emission),
+        "subject": _subjects(address, record, emission, hashes),
         "predicateType": _PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -73,12 +80,14 @@ def _statement(address: DerivedAddress, record: ImageRecord, emission: Emission)
     }
 
 
-def _subjects(address: DerivedAddress, record: ImageRecord, emission: Emission) -> list[dict[str, Any]]:
+def _subjects(
+    address: DerivedAddress, record: ImageRecord, emission: Emission, hashes: Mapping[Path, str]
+) -> list[dict[str, Any]]:
     if emission.identity:
         return [{"name": record.name, "digest": _digest(Digest.parse(emission.identity))}]
 
     return [
-        {"name": str(path.relative_to(address.directory)), "digest": {"sha256": _hash(path)}}
+        {"name": str(path.relative_to(address.directory)), "digest": {"sha256": hashes.get(path) or _hash(path)}}
         for path, _ in emission.files
         if path.name.endswith(_HASHED)
     ]
