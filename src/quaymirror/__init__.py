@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .oci import Digest, Platform, Reference, Repository
     from .progress.meters import Meters
     from .referrers.choice import ReferrerMode
+    from .run.changes import Difference
+    from .run.checkout import check_out
     from .run.context import Stop
     from .run.forgetting import LostImage, forget_lost
     from .run.info import image_infos
@@ -50,12 +52,14 @@ if TYPE_CHECKING:
         ListedSnapshot,
         Rollback,
         diff_snapshots,
+        held_names,
         hold_names,
         list_snapshots,
         protect_snapshot,
         roll_back,
         unhold_names,
     )
+    from .run.source_diff import diff_source
     from .run.verify import verify
     from .secret import Credentials, Secret
     from .selection.selection import Selection
@@ -75,13 +79,14 @@ if TYPE_CHECKING:
     from .shards.share import Share
     from .store.fsops import Fsync
     from .store.prune import PrunePlan
-    from .store.records import MirroredImage, Snapshot
+    from .store.records import Hold, MirroredImage, Snapshot
     from .store.verify import Verification
 
 __all__ = [
     "CarryProgress",
     "ClientOptions",
     "Credentials",
+    "Difference",
     "Digest",
     "DiscoveryOptions",
     "Event",
@@ -90,6 +95,7 @@ __all__ = [
     "ExportResult",
     "Failure",
     "Fsync",
+    "Hold",
     "ImportOptions",
     "ImportResult",
     "Inventory",
@@ -135,12 +141,15 @@ __all__ = [
     "Timeouts",
     "Verification",
     "__version__",
+    "check_out",
     "diff_snapshots",
+    "diff_source",
     "discover",
     "errors",
     "events",
     "export_mirror",
     "forget_lost",
+    "held_names",
     "hold_names",
     "ignore",
     "image_infos",
@@ -182,7 +191,9 @@ _MODULES = {
     "http.timeouts": ("Timeouts",),
     "oci": ("Digest", "Platform", "Reference", "Repository"),
     "progress.meters": ("Meters",),
+    "run.changes": ("Difference",),
     "run.check_images": ("missing_images",),
+    "run.checkout": ("check_out",),
     "referrers.choice": ("ReferrerMode",),
     "run.context": ("Stop",),
     "run.forgetting": ("LostImage", "forget_lost"),
@@ -199,12 +210,14 @@ _MODULES = {
         "ListedSnapshot",
         "Rollback",
         "diff_snapshots",
+        "held_names",
         "hold_names",
         "list_snapshots",
         "protect_snapshot",
         "roll_back",
         "unhold_names",
     ),
+    "run.source_diff": ("diff_source",),
     "run.verify": ("verify",),
     "secret": ("Credentials", "Secret"),
     "selection.selection": ("Selection",),
@@ -223,7 +236,7 @@ _MODULES = {
         "TargetOptions",
     ),
     "store.fsops": ("Fsync",),
-    "store.records": ("MirroredImage", "Snapshot"),
+    "store.records": ("Hold", "MirroredImage", "Snapshot"),
     "store.prune": ("PrunePlan",),
     "store.verify": ("Verification",),
 }
@@ -276,6 +289,7 @@ async def push(
     options: Options | None = None,
     *,
     names: Sequence[str] = (),
+    at: str | None = None,
     observer: Observer | None = None,
     meters: Meters | None = None,
     stop: Stop | None = None,
@@ -283,7 +297,8 @@ async def push(
     """Load the images of `mirror`, the path of any OCI image layout or of an oci-archive, into `target`; see `sync`.
 
     `names` (GLOB:TAG, matched against whole names such as `kolla/nova-api:2025.1`) select images; the default is all.
-    Blobs of a mirror that are being pushed are not pruned meanwhile.
+    With `at`, an id or a date, they are those of an earlier snapshot. Blobs of a mirror that are being pushed are not
+    pruned meanwhile.
 
     :raises ConfigError: if no layout is at `mirror`, or `target`, `names` or `options` are not legal.
     :raises LockHeld: if another run holds the lock of `target`.
@@ -297,8 +312,16 @@ async def push(
     from .selection.source import parse_layout
     from .settings import Options
 
-    selections = select_images(parse_layout(str(mirror)), names)
     options, progress = options or Options(), RunProgress(meters=meters or Meters())
+    source = parse_layout(str(mirror))
+    if at is not None:
+        from anyio.to_thread import run_sync as in_thread
+
+        from .run.snapshots import snapshot_source
+
+        source = await in_thread(snapshot_source, str(mirror), at, options)
+
+    selections = select_images(source, names)
     return await run_sync(selections, target, options, observer=observer or ignore, progress=progress, stop=stop)
 
 

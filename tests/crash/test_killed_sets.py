@@ -45,7 +45,7 @@ async def steps_of(commands: Zygote, trace: Path, *words: str) -> int:
     return len(trace.read_text().splitlines())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", [15, pytest.param(1, marks=pytest.mark.soak)])
 async def test_a_run_killed_before_its_end_publishes_nothing_nor_does_the_opening_of_the_next_one(
     step: int, tmp_path: Path, commands: Zygote
@@ -105,7 +105,7 @@ class Reader:
                 self.seen.append(found)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("runs", [4, pytest.param(50, marks=pytest.mark.soak)])
 async def test_a_reader_in_a_loop_sees_complete_sets_only(runs: int, tmp_path: Path, commands: Zygote) -> None:
     registry, mirror, chance = Registry(), tmp_path / "mirror", random.Random(21)
@@ -126,7 +126,7 @@ async def test_a_reader_in_a_loop_sees_complete_sets_only(runs: int, tmp_path: P
     layouts.check(mirror)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.soak)])
 async def test_a_rollback_killed_at_any_step_is_done_or_not_begun(step: int, tmp_path: Path, commands: Zygote) -> None:
     registry, start = Registry(), tmp_path / "start"
@@ -156,7 +156,7 @@ async def test_a_rollback_killed_at_any_step_is_done_or_not_begun(step: int, tmp
         shutil.rmtree(mirror)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.soak)])
 async def test_a_retention_killed_at_any_step_takes_nothing_from_kept_snapshots(
     step: int, tmp_path: Path, commands: Zygote
@@ -187,7 +187,7 @@ async def test_a_retention_killed_at_any_step_takes_nothing_from_kept_snapshots(
         shutil.rmtree(mirror)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.soak)])
 async def test_a_removal_killed_at_any_step_is_done_or_not_begun(step: int, tmp_path: Path, commands: Zygote) -> None:
     registry, start = Registry(), tmp_path / "start"

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import bucket
+import layouts
 import pytest
 from bucket import S3Server
 from commands import Done, run
@@ -102,6 +103,38 @@ async def test_commands_take_the_address_where_they_take_a_path(tmp_path: Path, 
     assert [each.snapshot.images for each in await list_snapshots(root)] == [len(images)]
     exported = await export_mirror(root, tmp_path / "out")
     assert len(exported.files) == 1
+
+
+async def test_commands_of_snapshots_use_the_state_of_the_sync(tmp_path: Path, s3: S3Server) -> None:
+    registry, images = kolla(2)
+    moved = f"kolla/{min(images)}:{TAG}"
+    elsewhere = {"XDG_STATE_HOME": str(tmp_path / "elsewhere")}
+
+    async def at(*words: str) -> Done:
+        return await run(words[0], MIRROR, *words[1:], "--state", "state", cwd=tmp_path, env=elsewhere, check=0)
+
+    async with QuayServer(registry) as server:
+        await command(server, tmp_path)
+        registry.organization("kolla").repository(min(images)).push(TAG, small_image("newer"))
+        await command(server, tmp_path)
+
+    assert [each["images"] for each in json.loads((await at("snapshots", "--json")).stdout)] == [2, 2]
+    assert (await at("diff")).stdout == f"moved  {moved}\n"
+    assert (await at("rollback", "--to", "previous")).stdout == f"{moved}\n"
+    index = json.loads(s3.get("kolla/index.json") or b"{}")
+    assert {each["digest"] for each in index["manifests"]} == {image.digest for image in images.values()}
+    assert len(json.loads((await at("hold", "--json")).stdout)) == 2
+    assert len((await at("unhold", "*:*")).stdout.splitlines()) == 2
+    listed = {each["digest"] for each in json.loads((await at("list", "--at", "previous", "--json")).stdout)}
+    assert small_image("newer").digest in listed
+    await at("push", str(tmp_path / "copy"), "--at", "previous")
+    assert small_image("newer").digest in layouts.names(tmp_path / "copy").values()
+    await at("remove", moved, "--yes")
+    await at("export", "--to", "out", "--at", "previous")
+    await at("info", moved, "--at", "previous")
+    assert not (tmp_path / "elsewhere").exists(), "another state was made"
+    done = await run("checkout", MIRROR, "latest", cwd=tmp_path, env=elsewhere, check=2)
+    assert "checkout needs a mirror in a directory" in done.stderr
 
 
 async def test_a_machine_without_state_gets_the_copy_and_fetches_nothing_again(tmp_path: Path, s3: S3Server) -> None:

@@ -382,6 +382,27 @@ async def test_referrers_go_with_their_image_or_when_the_source_has_lost_them(tm
         assert (await quaymirror.verify(str(tmp_path), Options())).damages == ()
 
 
+async def test_an_earlier_snapshot_has_the_referrers_of_its_images(tmp_path: Path) -> None:
+    signed = signed_organization(9)
+    mirror = tmp_path / "mirror"
+    async with QuayServer(signed.registry) as server:
+        await night(server, mirror, referrers=ReferrerMode.ALL)
+        for name in signed.images:
+            repository = signed.registry.organization("kolla").repository(name.partition("/")[2].partition(":")[0])
+            repository.push(TAG, small(f"newer {name}"))
+
+        await night(server, mirror, referrers=ReferrerMode.ALL)
+
+    await quaymirror.prune_layout(mirror, Options.of(grace=0.0).prune, dry_run=False)
+    assert not Layout(mirror).listed()
+    report = await quaymirror.push(mirror, tmp_path / "copy", Options.of(referrers=ReferrerMode.ALL), at="previous")
+    assert report.exit_code == 0
+    checkout = await quaymirror.check_out(mirror, "previous")
+    for place in (tmp_path / "copy", checkout):
+        layout = Layout(place)
+        assert (layout.listed(), layout.tagged()) == (signed.listed, signed.tagged)
+
+
 async def test_a_server_lists_the_referrers_of_a_mirror(tmp_path: Path) -> None:
     signed = signed_organization(9)
     async with QuayServer(signed.registry) as server:

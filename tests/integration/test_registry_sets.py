@@ -124,7 +124,7 @@ async def commands(tmp_path: Path) -> AsyncIterator[Zygote]:
         yield ready
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.soak)])
 async def test_a_run_killed_before_its_end_moves_no_tag(step: int, tmp_path: Path, commands: Zygote) -> None:
     registry = Registry()

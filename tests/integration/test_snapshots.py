@@ -46,31 +46,43 @@ async def test_a_broken_build_is_rolled_back_held_over_the_nights_and_released_o
     registry, images = kolla(6)
     mirror = tmp_path / "mirror"
     broken, other = sorted(images)[:2]
+
+    async def cli(*words: str, check: int = 0) -> str:
+        return (await commands.run(words[0], "mirror", *words[1:], cwd=tmp_path, check=check)).stdout
+
     async with QuayServer(registry) as server:
-        await night(server, mirror)
+        places = ["--server", server.url, "--to", "mirror", "--full-check", "--progress", "none"]
+
+        async def night() -> str:
+            words = ("sync", "kolla", "*", TAG, *places, "--publish", "end", "--prune")
+            return (await commands.run(*words, cwd=tmp_path, check=0)).stderr
+
+        await night()
         monday = layouts.names(mirror)
         name = push(registry, broken, "tuesday, broken")
         push(registry, other, "tuesday, good")
-        await night(server, mirror)
-        assert layouts.names(mirror) != monday
-        await commands.run("rollback", "mirror", "--to", "previous", cwd=tmp_path, check=0)
+        await night()
+        tuesday = layouts.names(mirror)
+        assert tuesday != monday
+        assert len((await cli("rollback", "--to", "previous", "--reason", "nova does not start")).splitlines()) == 2
         assert layouts.names(mirror) == monday
         for day in ("wednesday", "thursday"):
             push(registry, broken, day)
-            report = await night(server, mirror, prune=True)
-            assert report.exit_code is ExitCode.OK
+            assert "held             6, of 2 of them the source has another image" in await night()
             assert layouts.names(mirror) == monday
-            assert (report.progress.held, report.progress.held_moved) == (len(images), 2)
 
-        await commands.run("unhold", "mirror", "*:*", cwd=tmp_path, check=0)
-        report = await night(server, mirror)
-        assert report.progress.held == 0
+        assert "nova does not start" in await cli("hold")
+        assert len((await cli("unhold", "*:*")).splitlines()) == len(images)
+        await night()
 
     friday = layouts.names(mirror)
-    assert friday[name] == small_image("thursday").digest
+    assert friday == monday | {
+        name: small_image("thursday").digest,
+        f"kolla/{other}:{TAG}": tuesday[f"kolla/{other}:{TAG}"],
+    }
     assert [each["cause"] for each in await snapshots(mirror)] == ["sync", "sync", "rollback", "sync"]
-    done = await commands.run("diff", "mirror", "--exit-code", cwd=tmp_path, check=3)
-    assert done.stdout.splitlines() == [f"moved  kolla/{each}:{TAG}" for each in (broken, other)]
+    assert await cli("diff", "--exit-code", check=3) == f"moved  kolla/{broken}:{TAG}\nmoved  kolla/{other}:{TAG}\n"
+    layouts.check(mirror)
 
 
 async def test_a_rollback_of_selected_names_leaves_the_others_and_a_removed_image_returns(tmp_path: Path) -> None:
@@ -143,6 +155,8 @@ async def test_retention_keeps_two_snapshots_protected_ones_and_labels_and_a_rec
     assert [(each["images"], each["label"]) for each in after] == [(3, "release" if n == 2 else None) for n in range(6)]
     done = await commands.run("rollback", "mirror", "--to", found[0]["id"], cwd=tmp_path, check=2)
     assert "was removed" in done.stderr
+    done = await commands.run("list", "./mirror", f"kolla/{name}", "--at", found[0]["id"], cwd=tmp_path, check=0)
+    assert done.stdout.split()[:3] == [f"kolla/{name}:{TAG}", images[name].digest, "-"]
     for each in after[1:3]:
         await commands.run("rollback", "mirror", "--to", each["id"], cwd=tmp_path, check=0)
         layouts.check(mirror)
@@ -172,6 +186,34 @@ async def test_with_publish_end_a_failed_image_keeps_the_last_set_and_the_next_r
 
     assert layouts.names(mirror)[f"kolla/{second}:{TAG}"] == small_image("new second").digest
     assert len(await snapshots(mirror)) == 3
+
+
+@pytest.mark.parametrize("words", [("hold", "*:*"), ("rollback", "--to", "latest")], ids=["hold", "rollback"])
+async def test_a_held_name_keeps_the_image_that_readers_see_if_the_run_before_published_nothing(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    registry, images = kolla(3)
+    mirror = tmp_path / "mirror"
+    first, second, _ = sorted(images)
+    async with QuayServer(registry) as server:
+        await night(server, mirror, publish="end")
+        before = layouts.names(mirror)
+        push(registry, first, "new first")
+        push(registry, second, "new second")
+        server.faults[:] = [Fault(f"/v2/kolla/{second}/", bad_gateway())]
+        await night(server, mirror, publish="end", retries=0)
+        await commands.run(words[0], "mirror", *words[1:], cwd=tmp_path, check=0)
+        server.faults.clear()
+        report = await night(server, mirror, publish="end")
+        assert (report.progress.held, report.progress.held_moved) == (3, 2)
+        assert layouts.names(mirror) == before
+        await night(server, mirror)
+        assert layouts.names(mirror) == before
+        await commands.run("unhold", "mirror", "*", cwd=tmp_path, check=0)
+        await night(server, mirror, publish="end")
+
+    assert layouts.names(mirror)[f"kolla/{first}:{TAG}"] == small_image("new first").digest
+    layouts.check(mirror)
 
 
 async def test_a_tag_that_goes_back_is_reported_and_refused_on_request(tmp_path: Path) -> None:
@@ -398,6 +440,28 @@ async def test_verify_reads_the_content_of_an_earlier_snapshot(tmp_path: Path) -
     await commands.run("verify", "mirror", cwd=tmp_path, check=0)
     done = await commands.run("verify", "mirror", "--at", "previous", cwd=tmp_path, check=8)
     assert moved in done.stdout
+
+
+async def test_an_earlier_snapshot_is_pushed(tmp_path: Path) -> None:
+    mirror, first, second = await two_nights(tmp_path)
+    await commands.run("push", "mirror", "copy", "--at", "previous", cwd=tmp_path, check=0)
+    assert layouts.names(tmp_path / "copy") == first
+    layouts.check(tmp_path / "copy")
+    report = await quaymirror.push(mirror, tmp_path / "copy", names=[min(first)], at="latest")
+    assert report.exit_code is ExitCode.OK
+    assert layouts.names(tmp_path / "copy") == first | {min(first): second[min(first)]}
+
+
+@pytest.mark.parametrize(("mirror", "words"), [("mirror", "the nearest is"), ("a.tar", "only mirrors have snapshots")])
+async def test_a_snapshot_that_does_not_exist_is_refused_before_anything_is_pushed(
+    mirror: str, words: str, tmp_path: Path
+) -> None:
+    await two_nights(tmp_path)
+    (tmp_path / "a.tar").touch()
+    done = await commands.run("push", mirror, "copy", "--at", "1999-12-31", cwd=tmp_path, check=2)
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.interop

@@ -89,13 +89,15 @@ class Nights(RuleBasedStateMachine):
         self.mirror = Path(self.directory, "mirror")
         self.build = 0
         self.has_run = False
+        self.held: dict[str, str | None] = {}
 
     def teardown(self) -> None:
         shutil.rmtree(self.directory)
 
-    @rule(moved=st.sets(NAMES, min_size=1), at_end=st.booleans(), steps=CRASHES)
-    def sync(self, moved: set[str], at_end: bool, steps: int | None) -> None:
+    @rule(moved=st.sets(NAMES, min_size=1), at_end=st.booleans(), fails=st.booleans(), steps=CRASHES)
+    def sync(self, moved: set[str], at_end: bool, fails: bool, steps: int | None) -> None:
         self.build += 1
+        before = self.visible()
         # The steps of a transfer are the subject of other tests.
         records = self.look(lambda storage, _: [image(storage, name, self.build) for name in sorted(moved)])
 
@@ -107,12 +109,15 @@ class Nights(RuleBasedStateMachine):
                     if record.name not in held:
                         await layout.commit(record)
 
-                await layout.use(publish)
+                if not (at_end and fails):
+                    await layout.use(publish)
 
         with crash_after(steps):
             anyio.run(night)
 
         self.has_run = True
+        if at_end and fails and steps is None:
+            assert self.visible() == before
 
     @precondition(lambda self: self.has_run)
     @rule(last=st.integers(1, 3), steps=CRASHES)
@@ -123,6 +128,7 @@ class Nights(RuleBasedStateMachine):
     @precondition(lambda self: self.has_run)
     @rule(place=st.integers(0, 5), steps=CRASHES)
     def rollback(self, place: int, steps: int | None) -> None:
+        self.held.clear()
         kept = [each for each in self.snapshots() if each.dropped is None]
         if kept:
             to = kept[place % len(kept)].id
@@ -137,11 +143,11 @@ class Nights(RuleBasedStateMachine):
                 anyio.run(partial(hold_names, self.mirror, ["*"]))
 
     @precondition(lambda self: self.has_run)
-    @rule()
-    def unhold(self) -> None:
-        held = self.look(lambda _, state: state.holds())
-        if held:
-            anyio.run(partial(unhold_names, self.mirror, ["*"]))
+    @rule(name=NAMES)
+    def unhold(self, name: str) -> None:
+        held = {hold.name for hold in self.look(lambda _, state: state.holds())}
+        if f"kolla/{name}:1" in held:
+            anyio.run(partial(unhold_names, self.mirror, [f"kolla/{name}:1"]))
 
     @precondition(lambda self: self.has_run)
     @rule()
@@ -159,6 +165,12 @@ class Nights(RuleBasedStateMachine):
         for each in self.snapshots():
             if each.dropped is None:
                 assert not anyio.run(verify_storage, open_at(self.mirror, each.id)).damages
+
+        # Rollbacks alone move held names.
+        seen = self.visible()
+        held = {hold.name: seen.get(hold.name) for hold in self.look(lambda _, state: state.holds())}
+        assert all(held[name] == digest for name, digest in self.held.items() if name in held)
+        self.held = held
 
     def visible(self) -> dict[str, str]:
         return layouts.names(self.mirror) if (self.mirror / "index.json").exists() else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 from ..errors import ConfigError
@@ -60,6 +61,13 @@ class SourceAccess(Protocol):
     @property
     def has_credentials(self) -> bool:
         """True if the user gave credentials for this run."""
+
+    def home(self) -> Path:
+        """Return the directory of the layout at `address`; of one in an object store, that of its state. It blocks.
+
+        :raises ConfigError: if no mirror is there.
+        :raises StoreError: if the object store or the disk fails.
+        """
 
     @property
     def clock(self) -> Callable[[], float]:

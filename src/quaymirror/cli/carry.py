@@ -21,7 +21,6 @@ from ..carry.receive import ImportOptions, ImportResult, import_parts, is_archiv
 from ..carry.take_stock import request_missing, take_inventory
 from ..errors import ConfigError, ExitCode
 from ..run.jobs import run_jobs
-from ..run.verify import layout_path
 from ..settings import OutputOptions
 from ..store.fsops import Fsync
 from ..tasks import background
@@ -29,7 +28,7 @@ from ..text import counted, escape_controls, human_bytes, human_duration, human_
 from .console import announced, report
 from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import say, show_notice
-from .options import json_option, make_job
+from .options import json_option, make_job, mirror_at
 
 _PROGRESS_SECONDS = 5.0
 _PATH = click.Path(path_type=Path)
@@ -46,7 +45,8 @@ def _media_size(_context: click.Context, _option: click.Parameter, text: str | N
 @click.argument("mirror", type=ADDRESS)
 @command_option("--names", is_flag=True, help="Also name the images, for people.")
 @command_option("--missing", is_flag=True, help="Write a request for what the imports of MIRROR wait for instead.")
-def inventory(mirror: str, names: bool, missing: bool) -> int:
+@options("inventory")
+def inventory(mirror: str, names: bool, missing: bool, state: Path | None) -> int:
     """Write what MIRROR has to standard output, for `quaymirror export --have`.
 
     The blobs that it names are not pruned until an import answers it, at most for 30 days.
@@ -54,7 +54,7 @@ def inventory(mirror: str, names: bool, missing: bool) -> int:
     \b
     quaymirror inventory /srv/mirror > far.inventory
     """
-    path = layout_path(mirror)
+    path = mirror_at(mirror, state)
     if missing:
         found = anyio.run(request_missing, path)
     else:
@@ -95,6 +95,7 @@ def export(
     wait_for_medium: bool,
     dry_run: bool | None,
     fsync: Fsync | None,
+    state: Path | None,
     as_json: bool,
 ) -> int:
     """Write the images of MIRROR, without what the receiver has, to parts that media can carry.
@@ -120,7 +121,7 @@ def export(
         at=at,
         fsync=fsync or Fsync.ALWAYS,
     )
-    result = anyio.run(_export, layout_path(mirror), to, wanted)
+    result = anyio.run(_export, mirror_at(mirror, state), to, wanted)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:

@@ -57,7 +57,7 @@ def mirror_names(given: Mapping[str, Any]) -> tuple[str, ...]:
 def show_mirror(given: Mapping[str, Any], at: str | None, rows: JsonRows | None, *, no_trunc: bool) -> int:
     """Print the images of a mirror, and return the exit code."""
     wanted, names = make_options(given), mirror_names(given)
-    found = list_mirror(mirror_path(given), names, at=at)
+    found = list_mirror(mirror_path(given), names, at=at, options=wanted)
     images = _narrowed(given, found, at)
     if rows is not None:
         for image in images:
@@ -68,7 +68,7 @@ def show_mirror(given: Mapping[str, Any], at: str | None, rows: JsonRows | None,
         for line in fitting_table([_cells(image, no_trunc) for image in images], no_trunc=no_trunc):
             click.echo(line)
 
-        if len(images) == len(found.images):
+        if len(images) == len(found.images) and found.blobs:
             total = f"{human_bytes(found.bytes)} in {counted(found.blobs, 'blob')}"
             click.echo(f"{counted(len(images), 'image')}, {total}", err=True)
 
@@ -81,7 +81,8 @@ def mirror_info(given: Mapping[str, Any], at: str | None) -> tuple[list[dict[str
     if any(given.get(name) for name in _NARROWING):
         raise ConfigError("info of a mirror takes GLOB:TAG and --select only")
 
-    read = partial(mirror_infos, mirror_path(given), names, at=at, platforms=wanted.discovery.platforms)
+    platforms = wanted.discovery.platforms
+    read = partial(mirror_infos, mirror_path(given), names, at=at, platforms=platforms, options=wanted)
     found = anyio.run(read)
     infos = [
         {**info, "mirrored": row_of(image)} if "error" not in info else info for image, few in found for info in few
@@ -153,7 +154,8 @@ def row_of(image: MirroredImage) -> ListedImageJson:
 def _cells(image: MirroredImage, no_trunc: bool) -> tuple[str, ...]:
     is_cut = is_short(no_trunc=no_trunc)
     several = f"{len(image.platforms)} platforms" if is_cut and len(image.platforms) > 1 else ""
-    size = human_bytes(image.size) if image.size is not None else "damaged"
+    unknown = "damaged" if image.problem else "-"
+    size = human_bytes(image.size) if image.size is not None else unknown
     own = () if is_cut else (human_bytes(image.own_size) if image.own_size is not None else "-",)
     return (
         image.name,

@@ -14,6 +14,7 @@ import click
 from ..auth.files import read_secret_file, read_secret_stdin
 from ..errors import ConfigError
 from ..run.jobs import Job
+from ..run.verify import layout_path
 from ..secret import Credentials, Secret
 from ..selection.image_list import MAX_LIST_BYTES, ListedImages, parse_list, read_list
 from ..selection.layouts import select_images
@@ -76,7 +77,7 @@ def make_selections(given: Mapping[str, Any], options: Options) -> tuple[tuple[S
 
     if source := given.get("source"):
         selection = select_words(_at_source(source, globs, tags), (), (), server, narrowing, now=_now())
-        return _of_layout(selection, given), options
+        return _of_layout(selection, given, options), options
 
     organization = given["organization"]
     if hint := unquoted_wildcard([given.get("glob"), given.get("tag")]):
@@ -85,13 +86,18 @@ def make_selections(given: Mapping[str, Any], options: Options) -> tuple[tuple[S
     if "/" not in organization and os.path.isfile(os.path.join(organization, "oci-layout")):  # noqa: PTH113, PTH118
         say(f"{organization} is read as an organization; for the OCI image layout of that name write ./{organization}")
 
-    return _of_layout(select_words(organization, globs, tags, server, narrowing, now=_now()), given), options
+    return _of_layout(select_words(organization, globs, tags, server, narrowing, now=_now()), given, options), options
 
 
-def _of_layout(selection: Selection, given: Mapping[str, Any]) -> tuple[Selection, ...]:
+def _of_layout(selection: Selection, given: Mapping[str, Any], options: Options) -> tuple[Selection, ...]:
     """Return a selection for each name that is selected of a layout, of another source the selection itself."""
     source, names = selection.source, given.get("select") or ()
     if source is not None and source.is_layout:
+        if (at := given.get("at")) is not None:
+            from ..run.snapshots import snapshot_source
+
+            source = snapshot_source(source.path, at, options)
+
         selected = select_images(source, names, exclude=selection.exclude, since=selection.since)
         narrowed = {"exclude_tags": selection.exclude_tags, "newest": selection.newest, "labels": selection.labels}
         return tuple(each.replace(**narrowed) for each in selected)
@@ -211,6 +217,15 @@ def _division(given: Mapping[str, Any]) -> Division | None:
     from ..shards.plan import Division, read_plan
 
     return Division(read_plan(plan), share, given.get("shard_timeout") or 600.0)
+
+
+def mirror_at(mirror: str, state: Path | None) -> Path:
+    """Return the path of MIRROR; for one in an object store, of the directory of its state, which may be in `state`.
+
+    :raises ConfigError: if no layout is there.
+    :raises StoreError: if the object store fails.
+    """
+    return layout_path(mirror, Options.of(state=state, environment=os.environ))
 
 
 def home_at(target: str, state: Path | None) -> Path:

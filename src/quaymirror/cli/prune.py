@@ -15,7 +15,6 @@ from ..errors import DiscoveryIncomplete
 from ..events import Event
 from ..run.pruning import Unselected, prune_layout, summary
 from ..run.removal import unselected_names
-from ..run.verify import layout_path
 from ..settings import Options, PruneOptions
 from ..settings.register import field_values
 from ..store.prune import UNSELECTED, PrunePlan, PruneProgress
@@ -23,7 +22,7 @@ from ..store.records import AbsentImage
 from ..text import counted, escape_controls, human_bytes, human_duration, local_time
 from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import show_notice
-from .options import json_option, make_options
+from .options import json_option, make_options, mirror_at
 from .progress_line import Counter, clear_line, progress_line
 from .run import configured_jobs
 
@@ -63,7 +62,7 @@ def prune(
             target, make_options(given), is_dry_run=dry_run is True or not (yes or also_yes), as_json=as_json
         )
 
-    path, wanted = layout_path(target), Options.of(**field_values(given)).prune
+    path, wanted = mirror_at(target, given["state"]), Options.of(**field_values(given)).prune
     choose = partial(unselected_names, path, jobs=configured_jobs(config)) if unselected else None
     plan = anyio.run(partial(_prune, path, wanted, choose, dry_run=True))
     _show(plan, as_json=as_json)

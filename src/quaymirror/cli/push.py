@@ -9,8 +9,9 @@ import click
 
 from ..run.jobs import run_jobs
 from ..selection.source import is_layout
+from ..settings.spec import Heading
 from .console import announced, report
-from .help import ADDRESS, GroupedCommand, options
+from .help import ADDRESS, GroupedCommand, command_option, options
 from .options import make_job, make_outputs
 
 
@@ -18,6 +19,7 @@ from .options import make_job, make_outputs
 @click.argument("mirror", metavar="MIRROR", type=ADDRESS)
 @click.argument("target", metavar="TARGET", type=ADDRESS)
 @click.argument("name", required=False, metavar="[GLOB:TAG]")
+@command_option("--at", metavar="ID|DATE", heading=Heading.SELECTION, help="Push the images of this snapshot.")
 @options("push")
 def push(mirror: str, name: str | None, **given: Any) -> int:
     """Load MIRROR, an OCI image layout of quaymirror or of another tool, into TARGET.

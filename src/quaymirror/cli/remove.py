@@ -12,24 +12,29 @@ import click
 
 from ..documents import RemovalJson
 from ..run.removal import Removal, remove_images
-from ..run.verify import layout_path
 from ..text import counted, escape_controls
-from .help import GroupedCommand, command_option, options
+from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import say, show_notice
-from .options import json_option
+from .options import json_option, mirror_at
 
 if TYPE_CHECKING:
     from ..run.jobs import Job
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("mirror")
+@click.argument("mirror", type=ADDRESS)
 @click.argument("patterns", nargs=-1, required=True, metavar="GLOB:TAG...")
 @options("remove")
 @command_option("--yes", is_flag=True, help="Do it.")
 @json_option("Print an object with the names.")
 def remove(
-    mirror: str, patterns: tuple[str, ...], dry_run: bool | None, config: Path | None, yes: bool, as_json: bool
+    mirror: str,
+    patterns: tuple[str, ...],
+    dry_run: bool | None,
+    config: Path | None,
+    state: Path | None,
+    yes: bool,
+    as_json: bool,
 ) -> int:
     """Remove images from MIRROR by their names; nothing is removed without --yes.
 
@@ -40,7 +45,7 @@ def remove(
     quaymirror remove /srv/mirror 'kolla/*:2024.2-*'
     quaymirror remove /srv/mirror kolla/nova-api:2025.1-debian --yes
     """
-    path, is_dry = layout_path(mirror), bool(dry_run) or not yes
+    path, is_dry = mirror_at(mirror, state), bool(dry_run) or not yes
     jobs = _jobs(config)
     done = anyio.run(partial(remove_images, path, patterns, jobs=jobs, dry_run=is_dry, observer=show_notice))
     if as_json:

@@ -12,7 +12,7 @@ import click
 from ..errors import ExitCode
 from ..serve.options import DEFAULT_LISTEN, ServeOptions
 from ..text import counted
-from .help import ADDRESS, command_option
+from .help import ADDRESS, command_option, options
 from .messages import say
 
 
@@ -30,6 +30,7 @@ from .messages import say
 @command_option("--htpasswd", metavar="FILE", type=click.Path(path_type=Path), help="Users who may pull (htpasswd -B).")
 @command_option("--at", metavar="DATE|ID", help="Serve an earlier set of images: a snapshot, or that of a day.")
 @command_option("--access-log", metavar="FILE", help="Append a JSON line per request; - for standard output.")
+@options("serve")
 @command_option(
     "--write-nginx",
     metavar="DIR",
@@ -45,6 +46,7 @@ def serve(
     at: str | None,
     access_log: str | None,
     write_nginx: Path | None,
+    state: Path | None,
 ) -> int:
     """Serve mirrors as a read-only registry, with pages for people, until SIGTERM or Ctrl-C.
 
@@ -57,14 +59,20 @@ def serve(
     quaymirror serve /srv/mirror
     quaymirror serve /srv/mirror --listen :5000 --tls-cert tls.crt --tls-key tls.key --htpasswd users
     """
-    options = ServeOptions(
-        listen=listen, tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd, at=at, access_log=access_log
+    wanted = ServeOptions(
+        listen=listen,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        htpasswd=htpasswd,
+        at=at,
+        access_log=access_log,
+        state=state,
     )
     if write_nginx is not None:
-        return _write_nginx(mirrors, write_nginx, options)
+        return _write_nginx(mirrors, write_nginx, wanted)
 
     # asyncio's own TLS takes several times as long; without TLS its sendfile is better.
-    anyio.run(partial(_serve, mirrors, options), backend_options={"use_uvloop": tls_cert is not None and _has_uvloop()})
+    anyio.run(partial(_serve, mirrors, wanted), backend_options={"use_uvloop": tls_cert is not None and _has_uvloop()})
     return ExitCode.OK
 
 

@@ -18,9 +18,9 @@ from ..run.source_diff import diff_source
 from ..run.verify import layout_path
 from ..store.records import Snapshot
 from ..text import counted, escape_controls, human_bytes, local_time, table
-from .help import ADDRESS, command_option
+from .help import ADDRESS, command_option, options
 from .messages import show_notice
-from .options import json_option, make_options
+from .options import json_option, make_options, mirror_at
 
 _HEAD = ("id", "created", "images", "size", "own", "cause", "label", "")
 
@@ -29,8 +29,9 @@ _HEAD = ("id", "created", "images", "size", "own", "cause", "label", "")
 @click.argument("mirror", type=ADDRESS)
 @command_option("--protect", metavar="ID", help="Keep this snapshot, whatever retention says.")
 @command_option("--unprotect", metavar="ID", help="Let retention decide about this snapshot again.")
+@options("snapshots")
 @json_option("Print an array of id, created, images, bytes and more.")
-def snapshots(mirror: str, protect: str | None, unprotect: str | None, as_json: bool) -> int:
+def snapshots(mirror: str, protect: str | None, unprotect: str | None, state: Path | None, as_json: bool) -> int:
     """Show the snapshots of MIRROR, the oldest first: the sets of images that it held.
 
     Each sync that changed something made one. ID is an id or its beginning, a date (2026-03-03),
@@ -40,7 +41,7 @@ def snapshots(mirror: str, protect: str | None, unprotect: str | None, as_json: 
     quaymirror snapshots /srv/mirror
     quaymirror snapshots /srv/mirror --protect 2026-03-03
     """
-    path = layout_path(mirror)
+    path = mirror_at(mirror, state)
     for at, protected in ((protect, True), (unprotect, False)):
         if at is not None:
             change = partial(library.protect_snapshot, path, at, protected=protected, observer=show_notice)
@@ -64,8 +65,17 @@ def snapshots(mirror: str, protect: str | None, unprotect: str | None, as_json: 
 @click.argument("b", required=False, metavar="[B]")
 @command_option("--source", "with_source", is_flag=True, help="Compare MIRROR with the source of its last run.")
 @command_option("--exit-code", is_flag=True, help="End with 3 if anything differs.")
+@options("diff")
 @json_option("Print an object with the names that came, moved and are gone.")
-def diff(mirror: str, a: str | None, b: str | None, with_source: bool, exit_code: bool, as_json: bool) -> int:
+def diff(
+    mirror: str,
+    a: str | None,
+    b: str | None,
+    with_source: bool,
+    exit_code: bool,
+    state: Path | None,
+    as_json: bool,
+) -> int:
     """Show the images of MIRROR that are new, moved or gone in snapshot B, compared with A.
 
     A is the previous snapshot by default, and B the latest one. With --source, new and moved images are those that a
@@ -75,14 +85,14 @@ def diff(mirror: str, a: str | None, b: str | None, with_source: bool, exit_code
     quaymirror diff /srv/mirror
     quaymirror diff /srv/mirror 2026-03-03 latest --exit-code
     """
-    path = layout_path(mirror)
+    path = mirror_at(mirror, state)
     first: Snapshot | None = None
     second: Snapshot | None = None
     if with_source:
         if a is not None:
             raise click.UsageError("--source compares the mirror as it is now: no snapshot can follow it")
 
-        found = anyio.run(partial(diff_source, path, make_options({}), observer=show_notice))
+        found = anyio.run(partial(diff_source, path, make_options({"state": state}), observer=show_notice))
     else:
         first, second, found = library.diff_snapshots(path, a or "previous", b or "latest")
 
@@ -100,7 +110,8 @@ def diff(mirror: str, a: str | None, b: str | None, with_source: bool, exit_code
 @command_option("--to", "to", metavar="ID|DATE", required=True, help="The snapshot to go back to.")
 @command_option("--select", metavar="GLOB:TAG", multiple=True, help="Only images with such names.")
 @command_option("--reason", metavar="TEXT", default="", help="Why; it is shown with the held names.")
-def rollback(mirror: str, to: str, select: tuple[str, ...], reason: str) -> int:
+@options("rollback")
+def rollback(mirror: str, to: str, select: tuple[str, ...], reason: str, state: Path | None) -> int:
     """Return the images of MIRROR to those of a snapshot, and hold their names.
 
     No sync moves a held name, and no pruning removes it, until unhold.
@@ -109,7 +120,7 @@ def rollback(mirror: str, to: str, select: tuple[str, ...], reason: str) -> int:
     quaymirror rollback /srv/mirror --to previous
     quaymirror rollback /srv/mirror --to 2026-03-03 --select 'kolla/nova-*:2025.1-*'
     """
-    move = partial(library.roll_back, layout_path(mirror), to, select, reason=reason, observer=show_notice)
+    move = partial(library.roll_back, mirror_at(mirror, state), to, select, reason=reason, observer=show_notice)
     done = anyio.run(move)
     for name in done.moved:
         click.echo(escape_controls(name))
@@ -124,8 +135,9 @@ def rollback(mirror: str, to: str, select: tuple[str, ...], reason: str) -> int:
 @click.argument("mirror", type=ADDRESS)
 @click.argument("patterns", nargs=-1, metavar="[GLOB:TAG...]")
 @command_option("--reason", metavar="TEXT", default="", help="Why; it is shown with the name.")
+@options("hold")
 @json_option("Print an array of name, reason and since.")
-def hold(mirror: str, patterns: tuple[str, ...], reason: str, as_json: bool) -> int:
+def hold(mirror: str, patterns: tuple[str, ...], reason: str, state: Path | None, as_json: bool) -> int:
     """Hold the images of MIRROR with such names: no sync moves them, and no pruning removes them.
 
     Without GLOB:TAG, show the held names.
@@ -133,7 +145,7 @@ def hold(mirror: str, patterns: tuple[str, ...], reason: str, as_json: bool) -> 
     \b
     quaymirror hold /srv/mirror 'kolla/nova-*:2025.1-debian' --reason 'bug 2071234'
     """
-    path = layout_path(mirror)
+    path = mirror_at(mirror, state)
     if patterns:
         names = anyio.run(partial(library.hold_names, path, patterns, reason=reason, observer=show_notice))
         click.echo(f"{counted(len(names), 'name is', 'names are')} held", err=True)
@@ -152,13 +164,14 @@ def hold(mirror: str, patterns: tuple[str, ...], reason: str, as_json: bool) -> 
 @click.command
 @click.argument("mirror", type=ADDRESS)
 @click.argument("patterns", nargs=-1, required=True, metavar="GLOB:TAG...")
-def unhold(mirror: str, patterns: tuple[str, ...]) -> int:
+@options("unhold")
+def unhold(mirror: str, patterns: tuple[str, ...], state: Path | None) -> int:
     """Let syncs move the held names of MIRROR that match again.
 
     \b
     quaymirror unhold /srv/mirror '*:*'
     """
-    for name in anyio.run(partial(library.unhold_names, layout_path(mirror), patterns, observer=show_notice)):
+    for name in anyio.run(partial(library.unhold_names, mirror_at(mirror, state), patterns, observer=show_notice)):
         click.echo(escape_controls(name))
 
     return 0

@@ -25,11 +25,12 @@ from ..registry.source import Attempts
 from ..selection.bucket import is_bucket
 from ..selection.names import match_names
 from ..selection.rename import split_name
+from ..settings import Options
 from ..store import documents
 from ..store.details import Details, read_details
 from ..store.reader import LayoutReader
 from ..store.records import MirroredImage
-from ..store.snapshots import find_snapshot
+from ..store.snapshots import find_snapshot, snapshot_images
 from ..store.state import State
 from ..store.storage import INDEX
 from ..untrusted import InvalidDocument
@@ -56,17 +57,23 @@ class MirrorList:
     rejected: tuple[str, ...] = ()
 
 
-def list_mirror(mirror: str | Path, names: Sequence[str] = (), *, at: str | None = None) -> MirrorList:
+def list_mirror(
+    mirror: str | Path, names: Sequence[str] = (), *, at: str | None = None, options: Options | None = None
+) -> MirrorList:
     """Return the images of `mirror`: a layout of quaymirror or of another tool, in a directory or an oci-archive.
 
     `names` (GLOB:TAG, matched against whole names) select images; the default is all. With `at`, an id or a date, they
-    are those of an earlier snapshot. An image that can't be read has a `problem`; the others are listed. It blocks.
+    are those of an earlier snapshot, without sizes if its content was removed. An image that can't be read has a
+    `problem`; the others are listed. `options` say where the state of a mirror in an object store is. It blocks.
 
     :raises ConfigError: if no layout is at `mirror`, or a name or `at` is illegal.
     :raises MirrorDamaged: if the index is missing or can't be parsed.
     :raises StoreError: if the disk fails.
     """
-    path = _located(mirror)
+    path = _located(mirror, options)
+    if at is not None and path.is_dir() and (dropped := _dropped_images(path, at, names)) is not None:
+        return dropped
+
     storage = readable_storage(path, at)
     reader, rejected = LayoutReader(storage), list[str]()
     entries = _entries(reader, storage.read(INDEX, _MAX_INDEX_BYTES), path, rejected)
@@ -90,14 +97,27 @@ def list_mirror(mirror: str | Path, names: Sequence[str] = (), *, at: str | None
     return MirrorList(tuple(chosen), blobs, total, tuple(rejected))
 
 
+def _dropped_images(path: Path, at: str, names: Sequence[str]) -> MirrorList | None:
+    """Return the images of a snapshot whose content was removed, without sizes; None for other snapshots."""
+    snapshot, records = snapshot_images(path, at)
+    if snapshot.dropped is None:
+        return None
+
+    images = [
+        MirroredImage(record.name, record.registry, str(record.root.digest), record.root.media_type)
+        for record in records
+    ]
+    return MirrorList(tuple(_chosen(images, names)), 0, 0)
+
+
 _Entry = Mapping[str, Any]
 
 
-def _located(mirror: str | Path) -> Path:
+def _located(mirror: str | Path, options: Options | None) -> Path:
     """Return the path of a layout, of one in an object store that of its state."""
     place = str(mirror)
     if is_bucket(place):
-        return layout_path(place)
+        return layout_path(place, options)
 
     check_layout(place.removeprefix("ocidir://"))
     return Path(place.removeprefix("ocidir://"))
@@ -201,7 +221,12 @@ def _no_attempts(what: str) -> Attempts:
 
 
 async def mirror_infos(
-    mirror: str | Path, names: Sequence[str] = (), *, at: str | None = None, platforms: Sequence[Platform] = ()
+    mirror: str | Path,
+    names: Sequence[str] = (),
+    *,
+    at: str | None = None,
+    platforms: Sequence[Platform] = (),
+    options: Options | None = None,
 ) -> list[tuple[MirroredImage, list[dict[str, Any]]]]:
     """Return the images of `mirror` with their metadata: one entry, or one per platform of an index.
 
@@ -209,7 +234,7 @@ async def mirror_infos(
 
     :raises QuaymirrorError: as `list_mirror`.
     """
-    listed = await anyio.to_thread.run_sync(partial(list_mirror, mirror, names, at=at))
+    listed = await anyio.to_thread.run_sync(partial(list_mirror, mirror, names, at=at, options=options))
     place = str(mirror).removeprefix("ocidir://")
     files = await anyio.to_thread.run_sync(open_files, place)
     puller = LayoutPuller(files, place, _no_attempts)

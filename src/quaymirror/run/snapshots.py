@@ -12,6 +12,8 @@ from typing import TypeVar
 from ..errors import ConfigError, MirrorDamaged
 from ..events import Observer, ignore
 from ..selection.names import match_names
+from ..selection.source import SourceAddress, is_layout, parse_layout
+from ..settings import Options
 from ..store import documents
 from ..store.index import update_index
 from ..store.layout import OCILayout
@@ -35,6 +37,7 @@ from ..store.verify import verify_storage
 from ..text import counted
 from ..values import dataclass
 from .changes import Difference, difference
+from .verify import layout_path
 
 T = TypeVar("T")
 
@@ -103,6 +106,21 @@ def diff_snapshots(path: Path, a: str = "previous", b: str = "latest") -> tuple[
     return first, second, difference(*digests)
 
 
+def snapshot_source(mirror: str, at: str, options: Options) -> SourceAddress:
+    """Return `mirror`, a path or an address, as the source of the images of the snapshot that `at` means. It blocks.
+
+    :raises ConfigError: if no mirror is there, or `at` means no snapshot of it, or one whose content was removed.
+    :raises StoreError: if the disk or the object store fails.
+    """
+    address = parse_layout(mirror if is_layout(mirror) else f"ocidir://{mirror}")
+    if Path(address.path).is_file():
+        raise ConfigError(f"{address.path} is a file: only mirrors have snapshots")
+
+    snapshot, _ = snapshot_images(layout_path(address.path, options), at)
+    _check_kept(snapshot)
+    return replace(address, at=snapshot.id)
+
+
 async def roll_back(
     path: Path, to: str, select: Sequence[str] = (), *, reason: str = "", observer: Observer = ignore
 ) -> Rollback:
@@ -134,8 +152,9 @@ async def hold_names(
     """
 
     def hold(storage: Storage, state: State) -> list[str]:
-        names = _matching(patterns, visible_versions(state, _NOTE), "image")
-        state.hold(names, reason, time.time())
+        visible = visible_versions(state, _NOTE)
+        names = _matching(patterns, visible, "image")
+        _hold(state, {name: visible[name] for name in names}, reason)
         write_holds(storage, state)
         return names
 
@@ -221,8 +240,7 @@ def _carry_out(storage: Storage, state: State, *, plan: _Plan, reason: str) -> R
     changed = visible_versions(state, _NOTE) | {name: v for name, v in plan.versions.items() if v is not None}
     remaining = {name: version for name, version in changed.items() if plan.versions.get(name, 0) is not None}
     with state.transaction():
-        state.hold(plan.versions, reason, time.time())
-        state.replace_images({name: plan.versions[name] for name in plan.moved})
+        _hold(state, plan.versions, reason)
         new = take_snapshot(storage, state, _NOTE, versions=remaining, writes_file=False)
 
     if new is not None:
@@ -231,6 +249,14 @@ def _carry_out(storage: Storage, state: State, *, plan: _Plan, reason: str) -> R
     write_holds(storage, state)
     update_index(storage, state)
     return Rollback(plan.of, new, tuple(plan.versions), plan.moved)
+
+
+def _hold(state: State, versions: Mapping[str, int | None], reason: str) -> None:
+    """Hold names at these versions, also if a run that published nothing has recorded others."""
+    with state.transaction():
+        state.hold(versions, reason, time.time())
+        recorded = state.image_versions()
+        state.replace_images({name: version for name, version in versions.items() if recorded.get(name) != version})
 
 
 def _check_kept(snapshot: Snapshot) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from ..auth.namespaces import ByNamespace
 from ..auth.tokens import TokenAuth
@@ -28,9 +29,11 @@ from ..http.transport import AiohttpTransport
 from ..registry.foreign import ForeignLayers
 from ..registry.pull import RegistryPuller
 from ..secret import Credentials, Secret
+from ..selection.bucket import is_bucket
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress, distinct
 from ..settings import Options
+from ..targets.bucket import locate_bucket
 from ..values import dataclass
 
 _MAX_TOKEN_ANSWER = 64 * 1024
@@ -207,6 +210,11 @@ class RunAccess:
     def has_credentials(self) -> bool:
         """True if the user gave credentials for this run."""
         return self.options.source.credentials is not None
+
+    def home(self) -> Path:
+        """Return the directory of the layout at `address`; see `SourceAccess.home`."""
+        place = self.address.path
+        return locate_bucket(place, self.options) if is_bucket(place) else Path(place)
 
     @property
     def clock(self) -> Callable[[], float]:

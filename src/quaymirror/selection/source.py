@@ -35,7 +35,8 @@ class SourceAddress:
 
     `host` is HOST[:PORT]; `insecure` means plain HTTP. A layout has a `path` instead, or the address of a bucket. `api`
     and `registry` are URLs of other hosts that serve the API and the images, "" if it is `host`. `repository` is the
-    one of images that a layout names by a tag alone, "" if nothing names it.
+    one of images that a layout names by a tag alone, "" if nothing names it. `at` is the id of the snapshot of a mirror
+    whose images are meant, "" for its current images.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class SourceAddress:
     api: str = ""
     registry: str = ""
     repository: str = ""
+    at: str = ""
 
     @classmethod
     def of_origin(cls, kind: str, origin: Origin) -> SourceAddress:

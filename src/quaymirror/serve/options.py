@@ -22,7 +22,8 @@ class ServeOptions:
     `listen` is `HOST:PORT`, or `systemd` for the socket that a unit passes. `tls_cert` and `tls_key` are PEM files;
     `htpasswd` has the users with their bcrypt hashes. All three are read again when they change. `at` is the snapshot
     that is served, by id or date, instead of the current images. `access_log` gets a JSON line per request.
-    `stop_seconds` is how long transfers may take to end.
+    `state` is the directory with the states of mirrors in object stores, by default that of syncs. Transfers may take
+    `stop_seconds` to end.
 
     :raises ConfigError: if a value is not legal.
     """
@@ -33,6 +34,7 @@ class ServeOptions:
     htpasswd: Path | None = None
     access_log: str | None = None
     at: str | None = None
+    state: Path | None = None
     max_connections: int = 10_000
     idle_seconds: float = 75.0
     stall_seconds: float = 300.0

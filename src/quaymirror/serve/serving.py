@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,6 +17,7 @@ import anyio.to_thread
 
 from ..errors import ConfigError, QuaymirrorError
 from ..run.verify import layout_path
+from ..settings import Options
 from ..store.snapshots import open_at
 from ..store.storage import Lease
 from ..tasks import background
@@ -71,20 +73,20 @@ async def write_nginx_files(mirror: str, directory: Path, options: ServeOptions 
     :raises StoreError: if the disk fails.
     """
     options = options or ServeOptions()
-    served = await anyio.to_thread.run_sync(_mirror, mirror, options.at)
+    served = await anyio.to_thread.run_sync(_mirror, mirror, options)
     await anyio.to_thread.run_sync(served.refresh)
     if served.problem:
         raise ConfigError(f"can't serve {served.storage}: {served.problem}")
 
     check_names([served])
-    root = _parse(mirror)[1]
+    root = _parse(mirror, options)[1]
     return await anyio.to_thread.run_sync(write_nginx, served, root, directory, options.listen)
 
 
 @asynccontextmanager
 async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) -> AsyncIterator[HttpServer]:
     """Serve `mirrors` during the context; see `serve_mirrors`."""
-    served = [await anyio.to_thread.run_sync(_mirror, word, options.at) for word in mirrors]
+    served = [await anyio.to_thread.run_sync(_mirror, word, options) for word in mirrors]
     passwords = PasswordFile(options.htpasswd) if options.htpasswd is not None else None
     with ExitStack() as stack:
         leases = [stack.enter_context(mirror.storage.leasing()) for mirror in served]
@@ -93,7 +95,7 @@ async def serving(mirrors: Sequence[str], options: ServeOptions, *, say: Say) ->
 
         check_names(served)
         registry = ServedRegistry(served)
-        runs = [LiveRun(_parse(word)[1]) for word in mirrors]
+        runs = [LiveRun(_parse(word, options)[1]) for word in mirrors]
         pages = Pages(
             registry, runs, address=options.listen, is_secure=options.tls_cert is not None, at=options.at or ""
         )
@@ -160,16 +162,16 @@ def _without_lease(mirror: ServedMirror) -> str:
     return f"{mirror.storage} is served without a lease, so a prune may interrupt pulls: {mirror.unleased}"
 
 
-def _parse(word: str) -> tuple[str, Path]:
+def _parse(word: str, options: ServeOptions) -> tuple[str, Path]:
     """Return the prefix and the path of a mirror."""
     match = _PREFIXED.fullmatch(word)
     prefix, target = (match["prefix"], match["mirror"]) if match is not None else ("", word)
-    return prefix, layout_path(target)
+    return prefix, layout_path(target, Options.of(state=options.state, environment=os.environ))
 
 
-def _mirror(word: str, at: str | None) -> ServedMirror:
-    prefix, path = _parse(word)
-    return ServedMirror(open_at(path, at), prefix, earlier=EarlierSets(path))
+def _mirror(word: str, options: ServeOptions) -> ServedMirror:
+    prefix, path = _parse(word, options)
+    return ServedMirror(open_at(path, options.at), prefix, earlier=EarlierSets(path))
 
 
 async def _load(mirror: ServedMirror, lease: Lease) -> None:

@@ -55,6 +55,9 @@ _PULL = ("list", "info", "verify", "prune")
 _LOGIN = (*_PULL, "push", "check")
 _READ = (*_ASK, "prune")
 _VERIFY = ("verify", "prune")
+_OF_MIRRORS = (
+    *("list", "info", "diff", "serve", "snapshots", "rollback", "hold", "unhold", "remove", "inventory", "export"),
+)
 # With less, the listing of a large organization would not arrive within its time limit.
 _LEAST_RATE = 1024
 _MAX_ARTIFACT_TYPE = 255
@@ -254,11 +257,11 @@ class TargetOptions(Group):
     )
     state: Path | None = option(
         "PATH",
-        "Directory where runs record which images they pushed.",
+        "Directory with the state of registries and object stores.",
         on_disk=possible_directory,
         heading=REGISTRY_TARGET,
         shown_default="XDG state",
-        commands=("verify", "prune", "history", "watch", "merge-reports"),
+        commands=("verify", "prune", "history", "watch", "merge-reports", *_OF_MIRRORS),
     )
     report_age: float = option(
         "DURATION",

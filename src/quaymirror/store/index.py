@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from ..errors import MirrorDamaged
 from ..events import Notice, Observer, ignore
 from ..untrusted import InvalidDocument
 from . import documents
-from .records import ImageRecord, ReferrerRecord
+from .records import ImageRecord, ReferrerList, ReferrerRecord
 from .referrer_tables import lists_of
 from .state import State
 from .storage import BLOBS, INDEX, Storage, blob_key
@@ -52,13 +52,11 @@ def update_index(
             observer(Notice(f"{storage}/{INDEX} {error}: set aside as {aside}, written again from the state"))
 
     referrers = state.visible_referrers()
-    images = [*state.visible_images(), *map(_tagged, filter(_has_tag, referrers))]
+    images = [*state.visible_images(), *tagged(referrers)]
     left_out = frozenset(image.name for image in images if incomplete and str(image.root.digest) in incomplete)
     records = [image for image in images if image.name not in left_out]
     lists = lists_of(each for each in referrers if str(each.root.digest) not in incomplete)
-    for each in lists:
-        storage.put(blob_key(each.descriptor.digest), each.content)
-
+    put_lists(storage, lists)
     content = documents.project(document, records, lists, without={*state.former_names(), *left_out})
     if content != text:
         storage.replace(INDEX, content)
@@ -66,11 +64,23 @@ def update_index(
     return left_out
 
 
-def _has_tag(record: ReferrerRecord) -> bool:
-    return bool(record.tag)
+def put_lists(storage: Storage, lists: Iterable[ReferrerList]) -> None:
+    """Store the lists of referrers that an index names."""
+    for each in lists:
+        storage.put(blob_key(each.descriptor.digest), each.content)
 
 
-def _tagged(record: ReferrerRecord) -> ImageRecord:
-    """Return a referrer with a digest tag as the image that its tag names."""
-    name = f"{record.repository}:{record.tag}"
-    return ImageRecord(name, record.registry, record.root.digest, record.root, ())
+def index_at(storage: Storage, state: State, number: int) -> bytes:
+    """Return the index of snapshot `number`: its images with their referrers, as far as their lists are stored."""
+    referrers = state.referrers_at(number)
+    lists = [each for each in lists_of(referrers) if storage.info(blob_key(each.descriptor.digest)) is not None]
+    return documents.project(None, [*state.members(number), *tagged(referrers)], lists)
+
+
+def tagged(referrers: Iterable[ReferrerRecord]) -> list[ImageRecord]:
+    """Return the referrers that have digest tags, as the images that these tags name."""
+    return [
+        ImageRecord(f"{each.repository}:{each.tag}", each.registry, each.root.digest, each.root, ())
+        for each in referrers
+        if each.tag
+    ]

@@ -17,7 +17,7 @@ from ..documents import GoneJson, PruneJson, iso
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest, mediatype
 from ..values import dataclass
-from .index import incomplete_roots, update_index
+from .index import incomplete_roots, put_lists, update_index
 from .promises import abandoned, expired, promised
 from .reader import LayoutReader
 from .records import AbsentImage, ReferrerRecord, Snapshot
@@ -209,6 +209,8 @@ def carry_out(
 
     if plan.referrers:
         state.delete_referrers(plan.referrers)
+        # Earlier snapshots need their lists, too.
+        put_lists(storage, lists_of(state.all_referrers()))
 
     remaining = {name: version for name, version in visible.items() if name not in names}
     take_snapshot(storage, state, note, versions=remaining)
@@ -302,7 +304,7 @@ def _needed(
             raise MirrorDamaged(f"{node.digest} in {storage} is missing or damaged: use verify --repair first")
 
     # Referrers are needed as long as their images, which the state knows, and so are the lists of them.
-    referrers = state.visible_referrers()
+    referrers = state.all_referrers()
     lists = lists_of(referrers)
     needed.update(each.descriptor.digest for each in lists if each.subject in known)
     attached = {f"{each.repository}:{each.tag}" for each in referrers if each.tag} | {each.tag for each in lists}

@@ -117,8 +117,8 @@ class MirroredImage(NamedTuple):
     """An image as a listing of a mirror shows it. `name` is its digest if it has no name, `registry` "" if unknown.
 
     `size` counts all bytes that it needs, `own_size` those that no other image of the listed set needs; both are None
-    if `problem` says why the image can't be read. `mirrored` is the POSIX time of its last change in the mirror, 0.0 if
-    that is unknown; `created` is what its config says.
+    if `problem` says why the image can't be read, or if its content was removed. `mirrored` is the POSIX time of its
+    last change in the mirror, 0.0 if that is unknown; `created` is what its config says.
     """
 
     name: str

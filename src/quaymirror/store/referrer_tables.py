@@ -44,13 +44,20 @@ class ReferrerTables(SnapshotTables):
 
     def visible_referrers(self) -> list[ReferrerRecord]:
         """Return the referrers of the images that readers see, without their contents, sorted by digest and tag."""
+        return self.referrers_at(self.published())
+
+    def referrers_at(self, number: int | None) -> list[ReferrerRecord]:
+        """Return the referrers of the images of snapshot `number`, of the recorded images if it is None."""
         if not self._query("SELECT 1 FROM referrer LIMIT 1"):
             return []
 
-        number = self.published()
         roots = _ROOTS if number is None else _MEMBERS.format(number=int(number))
         query = f"{_VISIBLE.format(roots=roots)} {_ROWS} {_OF_VISIBLE}"
         return [self._referrer(row) for row in self._query(query)]
+
+    def all_referrers(self) -> list[ReferrerRecord]:
+        """Return the referrers of all images and kept snapshots, without their contents, sorted by digest and tag."""
+        return [self._referrer(row) for row in self._query(f"{_ROWS} ORDER BY version.root, tag")]
 
     def referrer_contents(self, record: ReferrerRecord) -> list[Descriptor]:
         """Return everything that a referrer needs, itself included."""

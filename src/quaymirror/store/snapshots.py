@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..errors import ConfigError
 from ..events import Notice, Observer, ignore
 from ..text import counted
 from ..values import dataclass
-from . import documents
+from .index import index_at
 from .places import open_storage
 from .records import ImageRecord, Snapshot
 from .snapshot_files import SNAPSHOTS, complete_files, is_rebuilt, rebuild_snapshots, write_snapshot
@@ -174,11 +175,13 @@ def open_at(path: Path, at: str | None) -> Storage:
     if at is None:
         return open_storage(path)
 
-    snapshot, records = snapshot_images(path, at)
-    if snapshot.dropped is not None:
-        raise ConfigError(f"the content of snapshot {shown(snapshot)} was removed on {_day(snapshot.dropped)}")
+    storage = open_storage(path)
+    with _reading(storage, path) as state:
+        snapshot = find_snapshot(state.snapshots(), at)
+        if snapshot.dropped is not None:
+            raise ConfigError(f"the content of snapshot {shown(snapshot)} was removed on {_day(snapshot.dropped)}")
 
-    return with_index(open_storage(path), documents.project(None, records))
+        return with_index(storage, index_at(storage, state, snapshot.number))
 
 
 def snapshot_images(path: Path, at: str) -> tuple[Snapshot, list[ImageRecord]]:
@@ -190,13 +193,18 @@ def snapshot_images(path: Path, at: str) -> tuple[Snapshot, list[ImageRecord]]:
     :raises TargetRefused: if something else is at `path`.
     :raises StoreError: if the disk fails.
     """
-    open_storage(path).exists()
-    state, _ = State.open(path / _STATE, read_only=True)
-    try:
+    with _reading(open_storage(path), path) as state:
         snapshot = find_snapshot(state.snapshots(), at)
         return snapshot, state.members(snapshot.number)
-    finally:
-        state.close()
+
+
+@contextmanager
+def _reading(storage: Storage, path: Path) -> Iterator[State]:
+    """Open the state of the layout at `path` for reading, if one is there."""
+    storage.exists()
+    state, _ = State.open(path / _STATE, read_only=True)
+    with closing(state):
+        yield state
 
 
 def with_index(storage: Storage, index: bytes) -> Storage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -18,6 +18,7 @@ from ...oci.manifest import MAX_MANIFEST_BYTES
 from ...selection.bucket import is_bucket
 from ...selection.source import SourceAddress
 from ...store.local_storage import LocalStorage
+from ...store.snapshots import open_at
 from ...store.storage import INDEX
 from ...untrusted import InvalidDocument
 from ..base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, Traits
@@ -101,13 +102,13 @@ async def _open(access: SourceAccess) -> AsyncIterator[Services]:
     place = address.path
     with ExitStack() as stack:
         files = await anyio.to_thread.run_sync(open_files, place)
-        images = await _leased_images(place, files, address.repository, stack)
+        images = await _leased_images(place, partial(_read_images, access, files), stack)
         puller = LayoutPuller(files, address.path, partial(access.attempts, str(address)))
         yield Services(LayoutCatalog(images, address.path), puller)
 
 
-async def _leased_images(place: str, files: LayoutFiles, repository: str, stack: ExitStack) -> LayoutImages:
-    """Return the images of the index, whose blobs no prune removes as long as `stack` is open.
+async def _leased_images(place: str, read_images: Callable[[], LayoutImages], stack: ExitStack) -> LayoutImages:
+    """Return the images that `read_images` returns, whose blobs no prune removes as long as `stack` is open.
 
     Only mirrors are pruned. One on a medium that can't be written to is not pruned, either; one in an object store
     keeps blobs for half a day after nothing needs them.
@@ -117,7 +118,7 @@ async def _leased_images(place: str, files: LayoutFiles, repository: str, stack:
     found: list[LayoutImages] = []
 
     def find() -> Collection[Digest]:
-        found[:] = [_read_images(place, files, repository)]
+        found[:] = [read_images()]
         return {node.digest for tags in found[0].images.values() for node in tags.values()}
 
     path = Path(place)
@@ -139,12 +140,14 @@ async def _leased_images(place: str, files: LayoutFiles, repository: str, stack:
     raise LockHeld(f"blobs are being deleted from {path}: try again when that has ended", side=Side.SOURCE)
 
 
-def _read_images(place: str, files: LayoutFiles, repository: str) -> LayoutImages:
-    """Return the images of a layout.
+def _read_images(access: SourceAccess, files: LayoutFiles) -> LayoutImages:
+    """Return the images of a layout, or those of its snapshot that is meant.
 
-    :raises MirrorDamaged: if its index is missing, or is not an index.
+    :raises ConfigError: if the snapshot, or its content, does not exist any more.
+    :raises MirrorDamaged: if the index is missing, or is not an index.
     """
-    content = read(files, INDEX, _MAX_INDEX_BYTES)
+    place, at = access.address.path, access.address.at
+    content = open_at(access.home(), at).read(INDEX) if at else read(files, INDEX, _MAX_INDEX_BYTES)
     is_mirror = is_bucket(place) or Path(place, ".quaymirror").is_dir()
     advice = f": `quaymirror verify {place} --repair-state` writes it again" if is_mirror else ""
     if content is None and is_bucket(place):
@@ -157,7 +160,7 @@ def _read_images(place: str, files: LayoutFiles, repository: str) -> LayoutImage
         return read_content(files, digest, MAX_MANIFEST_BYTES)
 
     try:
-        return parse_images(content, read_index, repository=repository)
+        return parse_images(content, read_index, repository=access.address.repository)
     except InvalidDocument as error:
         raise MirrorDamaged(f"{place}/{INDEX} {error}{advice}") from None
 
