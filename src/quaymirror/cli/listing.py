@@ -25,7 +25,7 @@ from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
 from .mirrors import is_mirror, show_mirror
 from .options import json_option, make_options, make_selections, selection_arguments
-from .tables import JsonRows, fitting_table, short_digest
+from .tables import JsonRows, fitting_table, is_short, print_lines, short_digest
 
 # Repositories that one line names.
 _SHOWN = 10
@@ -97,8 +97,8 @@ async def _show(
         rows.close()
     else:
         images.sort(key=lambda image: image.reference)
-        for line in fitting_table([_cells(image, no_trunc) for image in images], no_trunc=no_trunc):
-            click.echo(line)
+        is_cut = is_short(no_trunc=no_trunc)
+        print_lines(fitting_table([_cells(image, is_cut=is_cut) for image in images], no_trunc=no_trunc))
 
     if not count and not problems[0] and not wanted.discovery.allow_empty:
         raise empty
@@ -148,13 +148,13 @@ def _row(image: PinnedImage) -> ListedImageJson:
     }
 
 
-def _cells(image: PinnedImage, no_trunc: bool) -> tuple[str, ...]:
+def _cells(image: PinnedImage, *, is_cut: bool) -> tuple[str, ...]:
     """Return the columns of an image. Quay does not know the size of an index, and most other catalogs know none."""
     row: Mapping[str, Any] = _row(image)
     unknown = "multi-arch" if image.is_index else "-"
     return (
         image.reference.name,
-        short_digest(row["digest"], no_trunc=no_trunc),
+        short_digest(row["digest"], is_cut=is_cut),
         (row["updated"] or "-")[:19].replace("T", " "),
         human_bytes(row["size"]) if row["size"] is not None else unknown,
     )

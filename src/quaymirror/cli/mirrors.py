@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..store.records import MirroredImage
 from ..text import counted, escape_controls, human_bytes
 from .messages import say, show_notice
 from .options import make_options, make_selections
-from .tables import JsonRows, fitting_table, is_short, short_digest
+from .tables import JsonRows, fitting_table, is_short, print_lines, short_digest
 
 _LAYOUT = "ocidir://"
 # Options that only a catalog of a layout understands.
@@ -65,8 +65,8 @@ def show_mirror(given: Mapping[str, Any], at: str | None, rows: JsonRows | None,
 
         rows.close()
     else:
-        for line in fitting_table([_cells(image, no_trunc) for image in images], no_trunc=no_trunc):
-            click.echo(line)
+        is_cut = is_short(no_trunc=no_trunc)
+        print_lines(fitting_table([_cells(image, is_cut=is_cut) for image in images], no_trunc=no_trunc))
 
         if len(images) == len(found.images) and found.blobs:
             total = f"{human_bytes(found.bytes)} in {counted(found.blobs, 'blob')}"
@@ -151,15 +151,14 @@ def row_of(image: MirroredImage) -> ListedImageJson:
     return {**row, "problem": image.problem} if image.problem else row
 
 
-def _cells(image: MirroredImage, no_trunc: bool) -> tuple[str, ...]:
-    is_cut = is_short(no_trunc=no_trunc)
+def _cells(image: MirroredImage, *, is_cut: bool) -> tuple[str, ...]:
     several = f"{len(image.platforms)} platforms" if is_cut and len(image.platforms) > 1 else ""
     unknown = "damaged" if image.problem else "-"
     size = human_bytes(image.size) if image.size is not None else unknown
     own = () if is_cut else (human_bytes(image.own_size) if image.own_size is not None else "-",)
     return (
         image.name,
-        short_digest(image.digest, no_trunc=no_trunc),
+        short_digest(image.digest, is_cut=is_cut),
         size,
         *own,
         several or ",".join(image.platforms) or "-",
@@ -169,6 +168,6 @@ def _cells(image: MirroredImage, no_trunc: bool) -> tuple[str, ...]:
 
 def _date(image: MirroredImage) -> str:
     if image.mirrored:
-        return f"{datetime.fromtimestamp(image.mirrored).astimezone():%Y-%m-%d}"
+        return time.strftime("%Y-%m-%d", time.localtime(image.mirrored))
 
     return image.created[:10] or "-"

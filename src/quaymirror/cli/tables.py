@@ -41,14 +41,20 @@ class JsonRows:
             click.echo("[]" if self._is_empty else "\n]")
 
 
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines in one go: a listing may have many."""
+    if lines:
+        click.echo("\n".join(lines))
+
+
 def is_short(*, no_trunc: bool) -> bool:
     """Return True if digests and names are shortened: on a terminal only."""
     return not no_trunc and sys.stdout is not None and sys.stdout.isatty()
 
 
-def short_digest(digest: str, *, no_trunc: bool) -> str:
-    """Return the beginning of a digest for a terminal, otherwise all of it."""
-    return digest.partition(":")[2][:_SHORT_DIGEST] if is_short(no_trunc=no_trunc) else digest
+def short_digest(digest: str, *, is_cut: bool) -> str:
+    """Return the beginning of a digest if `is_cut`, otherwise all of it."""
+    return digest.partition(":")[2][:_SHORT_DIGEST] if is_cut else digest
 
 
 def fitting_table(rows: Sequence[Sequence[str]], *, no_trunc: bool) -> list[str]:

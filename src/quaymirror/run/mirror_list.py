@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -77,10 +77,8 @@ def list_mirror(
     storage = readable_storage(path, at)
     reader, rejected = LayoutReader(storage), list[str]()
     entries = _entries(reader, storage.read(INDEX, _MAX_INDEX_BYTES), path, rejected)
-    state, _ = State.open(path / _STATE, read_only=True)
+    state, number, (known, blobs, total) = _open_state(path / _STATE, at)
     with closing(state):
-        number = state.published() if at is None else find_snapshot(state.snapshots(), at).number
-        known, blobs, total = state.listed_images(number)
         recorded = [image for entry in entries if (image := _recorded(known, entry)) is not None]
         is_recorded = len(recorded) == len(entries)
         images, contents = (recorded, {}) if is_recorded else _walked(reader, entries, known)
@@ -111,6 +109,27 @@ def _dropped_images(path: Path, at: str, names: Sequence[str]) -> MirrorList | N
 
 
 _Entry = Mapping[str, Any]
+
+
+def _open_state(
+    path: Path, at: str | None, *, check: bool = False
+) -> tuple[State, int | None, tuple[dict[str, MirroredImage], int, int]]:
+    """Open the state, and return it with the number of the set to list and its images."""
+    with ExitStack() as stack:
+        state, _ = State.open(path, read_only=True, check=check)
+        stack.callback(state.close)
+        try:
+            number = state.published() if at is None else find_snapshot(state.snapshots(), at).number
+            found = state.listed_images(number)
+        except StoreError:
+            if check:
+                raise
+
+            # A check reads all of it, which takes longer than a listing: only if it may be damaged.
+            return _open_state(path, at, check=True)
+
+        stack.pop_all()
+        return state, number, found
 
 
 def _located(mirror: str | Path, options: Options | None) -> Path:

@@ -83,12 +83,13 @@ class Database:
 
 
 def open_database(
-    path: Path, form: Format, *, read_only: bool = False, sync: bool = True
+    path: Path, form: Format, *, read_only: bool = False, sync: bool = True, check: bool = True
 ) -> tuple[Connection, str | None]:
     """Open or create the database at `path`; return it with a notice if a damaged one was set aside.
 
     If `read_only`, a missing or damaged one counts as empty, and a copy in memory of an older one is migrated. Without
-    `sync`, commits are safe against a killed process only, not against power loss.
+    `sync`, commits are safe against a killed process only, not against power loss. Without `check`, which reads the
+    whole file, damage may show as a `StoreError` of a query, or as wrong values.
 
     :raises ConfigError: if a newer quaymirror wrote it.
     :raises StoreError: if it can't be opened or created.
@@ -105,7 +106,7 @@ def open_database(
 
     with database_errors(path):
         try:
-            return _connect(path, form, read_only=read_only, sync=sync), None
+            return _connect(path, form, read_only=read_only, sync=sync, check=check), None
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
                 raise
@@ -137,7 +138,7 @@ def database_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"can't use {path}: {reason}", phase=Phase.COMMIT) from error
 
 
-def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) -> Connection:
+def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool, check: bool = True) -> Connection:
     where = ":memory:" if path is None else f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
     connection = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=5.0)
     if read_only and path is not None and _is_older(connection, form):
@@ -152,7 +153,7 @@ def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool) ->
         # EXTRA also syncs the directory after the journal was deleted: with FULL, a power loss could bring it back, and
         # undo the commit (https://sqlite.org/pragma.html#pragma_synchronous).
         connection.execute(f"PRAGMA synchronous = {'EXTRA' if sync else 'OFF'}")
-        _prepare(connection, path, form)
+        _prepare(connection, path, form, check=check)
     except BaseException:
         connection.close()
         raise
@@ -167,7 +168,7 @@ def _is_older(connection: Connection, form: Format) -> bool:
     return application == form.application_id and 0 < version < form.version
 
 
-def _prepare(connection: Connection, path: Path | None, form: Format) -> None:
+def _prepare(connection: Connection, path: Path | None, form: Format, *, check: bool) -> None:
     if path is None or not fsops.exists(path) or path.stat().st_size == 0:
         _step(connection, form, 0)
 
@@ -180,14 +181,14 @@ def _prepare(connection: Connection, path: Path | None, form: Format) -> None:
             f"{path} was written by a newer quaymirror (format {version}, known is {form.version}): update"
         )
 
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+    if check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError("damaged")
 
     for number in range(version, form.version):
         _step(connection, form, number)
 
     # Not before the migration: a table of an earlier version may lack columns.
-    if path is not None and any(connection.execute(query).fetchone() for query in _misfits(form)):
+    if check and path is not None and any(connection.execute(query).fetchone() for query in _misfits(form)):
         raise sqlite3.DatabaseError("values of the wrong type")
 
     connection.execute("PRAGMA foreign_keys = ON")

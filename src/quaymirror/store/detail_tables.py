@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from ..oci import Digest
 from .records import MirroredImage
 from .snapshot_tables import SnapshotTables
+
+_Sizes = dict[int, tuple[int, int]]
 
 # The names of a set with their versions: the recorded images, or those of a snapshot.
 _RECORDED = "SELECT name, version, mirrored FROM image"
@@ -29,11 +32,14 @@ _TOTAL = """
     SELECT count(*), coalesce(sum(size), 0) FROM blob
     WHERE id IN (SELECT blob FROM content WHERE version IN (SELECT version FROM ({shown})))
 """
+# With types that a damaged file can't change.
 _LISTED = """
     WITH shown AS ({shown})
-    SELECT name, registry, root, media_type, detail.platforms, created, mirrored, shown.version FROM shown
-        JOIN version ON version.id = shown.version LEFT JOIN detail ON detail.version = shown.version ORDER BY name
+    SELECT name, registry, root, media_type, CAST(detail.platforms AS TEXT), CAST(created AS TEXT),
+        CAST(mirrored AS REAL), shown.version FROM shown
+        JOIN version ON version.id = shown.version LEFT JOIN detail ON detail.version = shown.version
 """
+_RECORDED_SIZES = "SELECT version, names, CAST(size AS INTEGER), CAST(own_size AS INTEGER) FROM version_size"
 _CONTENT = """
     SELECT count(*), coalesce(sum(size), 0) FROM blob WHERE id IN
         (SELECT blob FROM content WHERE version IN (SELECT version FROM temp.listed))
@@ -50,26 +56,50 @@ class DetailTables(SnapshotTables):
         no platforms.
         """
         shown, values = _shown(number)
-        sizes = dict[int, int](map(tuple, self._query(_SIZES.format(shown=shown), *values)))
+        rows = self._query(_LISTED.format(shown=shown), *values)
+        sizes, total = self._sizes(number, Counter(row["version"] for row in rows))
+        found = {}
+        for name, registry, root, media_type, platforms, created, mirrored, version in rows:
+            if version in sizes:
+                several = tuple(platforms.split(",")) if platforms else ()
+                found[name] = MirroredImage(
+                    name, registry, root, media_type, *sizes[version], several, created or "", mirrored
+                )
+
+        return found, *total
+
+    def record_sizes(self) -> None:
+        """Record the sizes of the images that readers see, unless they are recorded: then listings need not add up."""
+        number = self.published()
+        shown, values = _shown(number)
+        names = Counter(row["version"] for row in self._query(shown, *values))
+        if self._recorded_sizes(names) is None:
+            sizes, total = self._sizes(number, names)
+            with self._transaction() as connection:
+                connection.execute("DELETE FROM version_size")
+                rows = [(version, names[version], *both) for version, both in sizes.items()]
+                connection.executemany("INSERT INTO version_size VALUES (?, ?, ?, ?)", rows)
+                connection.execute("INSERT OR REPLACE INTO set_size VALUES (1, ?, ?)", total)
+
+    def _sizes(self, number: int | None, names: Mapping[int, int]) -> tuple[_Sizes, tuple[int, int]]:
+        """Return size and own size of the versions of a set, and the number and bytes of all blobs."""
+        if (recorded := self._recorded_sizes(names)) is not None:
+            return recorded
+
+        shown, values = _shown(number)
+        whole = dict[int, int](map(tuple, self._query(_SIZES.format(shown=shown), *values)))
         own = dict[int, int](map(tuple, self._query(_OWN_SIZES.format(shown=shown), *values)))
-        found = {
-            name: MirroredImage(
-                name,
-                registry,
-                root,
-                media_type,
-                sizes[version],
-                own.get(version, 0),
-                tuple(platforms.split(",")) if platforms else (),
-                created or "",
-                mirrored,
-            )
-            for name, registry, root, media_type, platforms, created, mirrored, version in self._query(
-                _LISTED.format(shown=shown), *values
-            )
-            if version in sizes
-        }
-        return found, *self._query(_TOTAL.format(shown=shown), *values)[0]
+        blobs, total = self._query(_TOTAL.format(shown=shown), *values)[0]
+        return {version: (size, own.get(version, 0)) for version, size in whole.items()}, (blobs, total)
+
+    def _recorded_sizes(self, names: Mapping[int, int]) -> tuple[_Sizes, tuple[int, int]] | None:
+        """Return the recorded sizes, None if they are those of another set."""
+        total = self._query("SELECT CAST(blobs AS INTEGER), CAST(bytes AS INTEGER) FROM set_size")
+        rows = self._query(_RECORDED_SIZES) if total else []
+        if not total or {version: count for version, count, _, _ in rows} != names:
+            return None
+
+        return {version: (size, own) for version, _, size, own in rows}, (total[0][0], total[0][1])
 
     def content_of(self, names: Iterable[str], number: int | None) -> tuple[int, int]:
         """Return the number and the bytes of the blobs that these images of a set need; see `listed_images`."""

@@ -120,7 +120,7 @@ class OCILayout:
                 yield layout
             finally:
                 with anyio.CancelScope(shield=True):
-                    await layout._executor.run(layout._checkpoint)
+                    await layout._executor.run(layout._final_checkpoint)
 
     @classmethod
     @asynccontextmanager
@@ -345,6 +345,10 @@ class OCILayout:
         while True:
             await anyio.sleep(_CHECKPOINT_SECONDS)
             await self._executor.run(self._checkpoint_if_due)
+
+    def _final_checkpoint(self) -> None:
+        self._checkpoint()
+        self._state.record_sizes()
 
     def _checkpoint_if_due(self) -> None:
         if self._since_checkpoint and time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:

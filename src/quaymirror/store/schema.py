@@ -174,5 +174,20 @@ CREATE TABLE detail (                 -- the description of a version, read from
 );
 """
 
+# For listings: it takes longer to compute than a listing to print.
+_SIZES = """
+CREATE TABLE version_size (           -- of one set of images, for as long as it is the same
+    version       INTEGER PRIMARY KEY,
+    names         INTEGER NOT NULL,   -- names in the set that stand for it
+    size          INTEGER NOT NULL,   -- bytes of everything that it needs
+    own_size      INTEGER NOT NULL    -- and of everything that no other name of the set needs
+);
+CREATE TABLE set_size (               -- of that set; no row if the sizes of its versions are unknown
+    id            INTEGER PRIMARY KEY CHECK (id = 1),
+    blobs         INTEGER NOT NULL,
+    bytes         INTEGER NOT NULL
+);
+"""
+
 # The application ID reads "QMir".
-FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _REFERRERS, _DETAILS))
+FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _REFERRERS, _DETAILS, _SIZES))

@@ -242,15 +242,20 @@ class SnapshotTables(Database):
             "SELECT id FROM version WHERE root = ? AND platforms = ? AND registry = ? AND source = ?", key
         ).fetchone()
         version: int = found["id"] if found else self._new_version(key, record.root)
+        added = 0
         for node in record.contents:
             self._connection.execute(
                 "INSERT INTO blob (digest, media_type, size, verified) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (digest) DO UPDATE SET verified = excluded.verified WHERE verified = 0.0",
                 (str(node.digest), node.media_type, node.size, record.mirrored if verified else 0.0),
             )
-            self._connection.execute(
+            added += self._connection.execute(
                 "INSERT OR IGNORE INTO content SELECT ?, id FROM blob WHERE digest = ?", (version, str(node.digest))
-            )
+            ).rowcount
+
+        if added:
+            # Of a set that has this version, the sizes are others now; ids of deleted versions are used again.
+            self._connection.execute("DELETE FROM set_size")
 
         return version
 

@@ -28,9 +28,11 @@ class State(ReferrerTables, VerdictTables, DetailTables):
     """The open state; see `Database`."""
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[State, str | None]:
+    def open(
+        cls, path: Path, *, read_only: bool = False, sync: bool = True, check: bool = True
+    ) -> tuple[State, str | None]:
         """Open the state at `path`; return it with a notice; see `open_database`."""
-        connection, notice = open_database(path, FORMAT, read_only=read_only, sync=sync)
+        connection, notice = open_database(path, FORMAT, read_only=read_only, sync=sync, check=check)
         if notice and not read_only:
             notice = f"{notice}; every blob is verified again before it is used"
 

@@ -188,7 +188,7 @@ def _is_host(text: str, rest: str) -> bool:
 
 
 def _is_named(entry: Mapping[str, Any]) -> bool:
-    return not (_annotation(entry, REF_NAME) is _annotation(entry, CONTAINERD_NAME) is None)
+    return _annotation(entry, REF_NAME) is not None or _annotation(entry, CONTAINERD_NAME) is not None
 
 
 def _annotation(entry: Mapping[str, Any], key: str) -> str | None:
