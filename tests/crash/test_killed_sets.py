@@ -6,7 +6,8 @@ import json
 import random
 import shutil
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import layouts
@@ -39,10 +40,24 @@ def night(server: QuayServer, mirror: Path, *more: str) -> tuple[str, ...]:
     return ("sync", "kolla", "*", TAG, "--server", server.url, "--to", str(mirror), "--publish", "end", *one, *more)
 
 
-async def steps_of(commands: Zygote, trace: Path, *words: str) -> int:
-    done = await commands.run(*words, hook={"trace": {"file": str(trace)}})
+async def killed(
+    commands: Zygote, start: Path, step: int, words: Callable[[Path], tuple[str, ...]]
+) -> AsyncIterator[tuple[Path, int]]:
+    """Iterate over copies of the mirror `start` where a command was killed, each `step` steps later, and its codes.
+
+    `words` returns the command for a mirror. Each copy has to be complete when the caller has done with it.
+    """
+    place = start.parent
+    shutil.copytree(start, place / "trial")
+    done = await commands.run(*words(place / "trial"), hook={"trace": {"file": str(place / "trace")}})
     assert done.code == 0, done.stderr
-    return len(trace.read_text().splitlines())
+    for number in range(0, len((place / "trace").read_text().splitlines()), step):
+        mirror = place / f"mirror-{number}"
+        shutil.copytree(start, mirror)
+        hook = {"kill": {"number": number, "when": "before", "note": str(place / "note")}}
+        yield mirror, (await commands.run(*words(mirror), hook=hook)).code
+        layouts.check(mirror)
+        shutil.rmtree(mirror)
 
 
 @pytest.mark.timeout(1800)
@@ -55,17 +70,11 @@ async def test_a_run_killed_before_its_end_publishes_nothing_nor_does_the_openin
     async with QuayServer(registry) as server:
         assert (await commands.run(*night(server, start))).code == 0
         push(registry, "tuesday")
-        shutil.copytree(start, tmp_path / "trial")
-        steps = await steps_of(commands, tmp_path / "trace", *night(server, tmp_path / "trial"))
-        published = 0
-        for number in range(0, steps, step):
-            mirror = tmp_path / f"mirror-{number}"
-            shutil.copytree(start, mirror)
-            hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
-            await commands.run(*night(server, mirror), hook=hook)
+        published: list[bool] = []
+        async for mirror, _ in killed(commands, start, step, partial(night, server)):
             seen = layouts.names(mirror)
             assert seen in (images("monday"), images("tuesday"))
-            published += seen == images("tuesday")
+            published.append(seen == images("tuesday"))
             layouts.check(mirror)
             # An opening for writing publishes no part of the set, either.
             assert (await commands.run("hold", str(mirror), "kolla/nova:*")).code == 0
@@ -73,9 +82,8 @@ async def test_a_run_killed_before_its_end_publishes_nothing_nor_does_the_openin
             assert layouts.names(mirror) in (images("monday"), images("tuesday"))
             assert (await commands.run(*night(server, mirror))).code == 0
             assert layouts.names(mirror) == images("tuesday")
-            shutil.rmtree(mirror)
 
-        assert published < steps / step / 2
+        assert sum(published) < len(published) / 2
 
 
 class Reader:
@@ -137,13 +145,8 @@ async def test_a_rollback_killed_at_any_step_is_done_or_not_begun(step: int, tmp
         assert (await commands.run(*night(server, start))).code == 0
 
     monday = json.loads((await commands.run("snapshots", str(start), "--json")).stdout)[0]["id"]
-    shutil.copytree(start, tmp_path / "trial")
-    steps = await steps_of(commands, tmp_path / "trace", "rollback", str(tmp_path / "trial"), "--to", monday)
-    for number in range(0, steps, step):
-        mirror = tmp_path / f"mirror-{number}"
-        shutil.copytree(start, mirror)
-        hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
-        assert (await commands.run("rollback", str(mirror), "--to", monday, hook=hook)).code == KILLED
+    async for mirror, code in killed(commands, start, step, lambda mirror: ("rollback", str(mirror), "--to", monday)):
+        assert code == KILLED
         assert layouts.names(mirror) in (images("monday"), images("tuesday"))
         # What is decided in the state shows with the next opening, in the index and in the files.
         assert (await commands.run("unhold", str(mirror), "none/*")).code == 2
@@ -152,8 +155,6 @@ async def test_a_rollback_killed_at_any_step_is_done_or_not_begun(step: int, tmp
         (mirror / ".quaymirror/state.db").unlink()
         assert (await commands.run("rollback", str(mirror), "--to", monday)).code == 0
         assert layouts.names(mirror) == images("monday")
-        layouts.check(mirror)
-        shutil.rmtree(mirror)
 
 
 @pytest.mark.timeout(1800)
@@ -168,13 +169,8 @@ async def test_a_retention_killed_at_any_step_takes_nothing_from_kept_snapshots(
             assert (await commands.run(*night(server, start))).code == 0
 
     prune = ("--grace", "0", "--yes")
-    shutil.copytree(start, tmp_path / "trial")
-    steps = await steps_of(commands, tmp_path / "trace", "prune", str(tmp_path / "trial"), *prune)
-    for number in range(0, steps, step):
-        mirror = tmp_path / f"mirror-{number}"
-        shutil.copytree(start, mirror)
-        hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
-        assert (await commands.run("prune", str(mirror), *prune, hook=hook)).code == KILLED
+    async for mirror, code in killed(commands, start, step, lambda mirror: ("prune", str(mirror), *prune)):
+        assert code == KILLED
         for at in ("latest", "previous"):
             assert (await commands.run("verify", str(mirror), "--at", at)).code == 0
 
@@ -183,8 +179,6 @@ async def test_a_retention_killed_at_any_step_takes_nothing_from_kept_snapshots(
         assert [each["content_removed"] is None for each in found] == [False, True, True]
         assert (await commands.run("rollback", str(mirror), "--to", "previous")).code == 0
         assert layouts.names(mirror) == images("tuesday")
-        layouts.check(mirror)
-        shutil.rmtree(mirror)
 
 
 @pytest.mark.timeout(1800)
@@ -196,13 +190,8 @@ async def test_a_removal_killed_at_any_step_is_done_or_not_begun(step: int, tmp_
         assert (await commands.run(*night(server, start))).code == 0
 
     words, rest = ("kolla/nova:*", "--yes"), {f"kolla/keystone:{TAG}": images("monday")[f"kolla/keystone:{TAG}"]}
-    shutil.copytree(start, tmp_path / "trial")
-    steps = await steps_of(commands, tmp_path / "trace", "remove", str(tmp_path / "trial"), *words)
-    for number in range(0, steps, step):
-        mirror = tmp_path / f"mirror-{number}"
-        shutil.copytree(start, mirror)
-        hook = {"kill": {"number": number, "when": "before", "note": str(tmp_path / "note")}}
-        assert (await commands.run("remove", str(mirror), *words, hook=hook)).code == KILLED
+    async for mirror, killed_with in killed(commands, start, step, lambda mirror: ("remove", str(mirror), *words)):
+        assert killed_with == KILLED
         assert layouts.names(mirror) in (images("monday"), rest)
         # The decision in the state shows with the next opening; then the rest of the command has nothing to do.
         code = (await commands.run("remove", str(mirror), *words)).code
@@ -213,5 +202,3 @@ async def test_a_removal_killed_at_any_step_is_done_or_not_begun(step: int, tmp_
         (mirror / ".quaymirror/state.db").unlink()
         assert (await commands.run("rollback", str(mirror), "--to", "previous")).code == 0
         assert layouts.names(mirror) == images("monday")
-        layouts.check(mirror)
-        shutil.rmtree(mirror)

@@ -111,7 +111,7 @@ async def test_a_next_page_at_another_host_is_not_followed(kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["harbor", "hub", "ghcr"])
-@pytest.mark.parametrize("tags", [None, [], [{"name": "../../x"}], [{"name": None}], [7]])
+@pytest.mark.parametrize("tags", [None, [], [{"name": "../../x"}], [{"name": None}], [7], 7, 1.5, "x", {"a": 1}])
 async def test_tags_that_are_none_or_nonsense_select_nothing(kind: str, tags: Any, tmp_path: Path) -> None:
     digest = small_image("0").digest
     documents: dict[str, Any] = {

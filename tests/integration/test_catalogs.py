@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import layouts
 import pytest
+from aiohttp import web
+from commands import run
 from organizations import small_image
+from receiver import Receiver
 
 import quaymirror
 from quaymirror import Credentials, Options, ReferrerMode, Secret, Selection, Status
@@ -18,19 +27,25 @@ from quaymirror.testing import (
     GitLabServer,
     HarborServer,
     HubServer,
+    QuayServer,
     Registry,
+    Repository,
     make_index,
 )
 
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 TOKEN = "personal-token"
+TOKENS = {"/token", "/service/token", "/jwt/auth", "/v2/auth", "/v2/auth/token"}
 URLS = "api=http://{}&registry=http://{}"
 ADDRESSES = {
+    "registry": "registry://{}/kolla/GLOB?insecure=true",
     "harbor": "harbor://{}/kolla/GLOB?insecure=true",
     "hub": f"hub://kolla/GLOB?{URLS}",
     "ghcr": f"ghcr://kolla/GLOB?{URLS}",
     "gitlab": f"gitlab://{{}}/kolla/GLOB?insecure=true&{URLS}",
 }
 KINDS: dict[str, Callable[..., ForeignServer]] = {
+    "registry": ForeignServer,
     "harbor": HarborServer,
     "hub": HubServer,
     "ghcr": GitHubServer,
@@ -60,65 +75,113 @@ def content(clock: Clock, count: int = 3, *, tags: tuple[str, ...] = ("1",)) -> 
     return registry
 
 
-def at(server: ForeignServer, kind: str, names: str) -> Selection:
+def at(server: ForeignServer | QuayServer, kind: str, names: str) -> Selection:
     return Selection.parse_uri(ADDRESSES[kind].replace("{}", server.host).replace("GLOB", names))
 
 
 def options(tmp_path: Path, **more: object) -> Options:
     more = {"referrers": ReferrerMode.NONE, **more}  # requests are counted
-    return Options.of(credentials=Credentials("mirror", Secret(TOKEN)), state=tmp_path / "state", **more)
+    return Options.of(state=tmp_path / "state", **more)
 
 
-# The requests of the second night: the list, and what the kind needs for each of 3 tags. Tokens are not counted.
-SECOND = {
-    # The pulls of the first night moved the time of each repository; the third night asks for the list only.
-    "harbor": {"GET /api/v2.0/systeminfo": 1, "GET /api/v2.0/projects/kolla/repositories": 1, "GET artifacts": 3},
-    "hub": {"GET /v2/namespaces/kolla/repositories": 1},
-    "ghcr": {"GET /orgs/kolla/packages": 1},
-    "gitlab": {"GET /api/v4/groups/kolla/registry/repositories": 1, "HEAD manifests": 3},
-}
+def login(tmp_path: Path, **more: object) -> Options:
+    return options(tmp_path, credentials=Credentials("mirror", Secret(TOKEN)), **more)
 
 
-def asked(server: ForeignServer, since: int) -> Counter[str]:
+def second_night(kind: str, count: int) -> dict[str, int]:
+    """Return the requests of a night without changes for `count` repositories with one tag, as the how-to has them."""
+    pages = -(-count // 100)
+    owner = {"hub": "/v2/namespaces/kolla/repositories", "ghcr": "/orgs/kolla/packages"}
+    owner |= {"harbor": "/api/v2.0/projects/kolla/repositories", "registry": "/v2/_catalog"}
+    owner |= {"gitlab": "/api/v4/groups/kolla/registry/repositories", "quay": "/api/v1/repository"}
+    more = {
+        # The pulls of the first night moved the time of each repository; the third night asks for the list only.
+        "harbor": {"GET /api/v2.0/systeminfo": 1, "GET artifacts": count},
+        "gitlab": {"HEAD manifests": count},
+        "registry": {"HEAD manifests": count},
+    }
+    # GitHub does not say how many there are: a list of several pages is read twice.
+    readings = 2 if kind == "ghcr" and pages > 1 else 1
+    return {f"GET {owner[kind]}": -(-count // 1000) if kind == "registry" else pages * readings} | more.get(kind, {})
+
+
+def asked(server: ForeignServer | QuayServer, since: int) -> Counter[str]:
     """Return the answered requests, without those for tokens, by method and path or what is at the end of it."""
     found: Counter[str] = Counter()
     for request in server.requests[since:]:
-        if request.status == 200 and request.path not in (server.token_path, "/v2/auth/token"):
+        if request.status == 200 and request.path not in TOKENS:
             part = next((part for part in ("manifests", "artifacts") if f"/{part}/" in request.path), request.path)
             found[f"{request.method} {part}"] += 1
 
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_project_is_mirrored_and_the_second_night_costs_what_the_docs_say(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, pytest.param(230, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kind", ["quay", *KINDS])
+async def test_each_kind_is_mirrored_and_the_nights_after_cost_what_the_docs_say(
+    kind: str, count: int, tmp_path: Path
+) -> None:
     clock = Clock()
-    registry = content(clock)
-    async with KINDS[kind](registry, accounts={"mirror": TOKEN}) as server:
-        selection = at(server, kind, "*:1")
-        report = await quaymirror.sync(selection, tmp_path / "mirror", options(tmp_path))
+    registry = content(clock, count)
+    opening = QuayServer(registry) if kind == "quay" else KINDS[kind](registry, accounts={"mirror": TOKEN})
+    async with opening as server:
+        given = options(tmp_path, server=server.url) if kind == "quay" else login(tmp_path)
+        selection = Selection("kolla", tags="1") if kind == "quay" else at(server, kind, "*:1")
+        report = await quaymirror.sync(selection, tmp_path / "mirror", given)
         assert {outcome.reference.name for outcome in report.outcomes} == {
             "kolla/deep/image:1",
-            "kolla/image-1:1",
-            "kolla/image-2:1",
+            *(f"kolla/image-{number}:1" for number in range(1, count)),
         }
-        assert (report.counts[Status.MIRRORED], report.exit_code) == (3, ExitCode.OK)
-
-        clock.now += 86_400
-        before = len(server.requests)
-        report = await quaymirror.sync(selection, tmp_path / "mirror", options(tmp_path))
-        assert (report.counts[Status.UNCHANGED], report.exit_code) == (3, ExitCode.OK)
-        assert asked(server, before) == SECOND[kind]
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (count, ExitCode.OK)
+        layouts.check(tmp_path / "mirror")
+        expected = second_night(kind, count)
+        for _ in range(2):
+            clock.now += 86_400
+            before = len(server.requests)
+            report = await quaymirror.sync(selection, tmp_path / "mirror", given)
+            assert (report.counts[Status.UNCHANGED], report.exit_code) == (count, ExitCode.OK)
+            assert asked(server, before) == expected
+            expected.pop("GET artifacts", 0)
 
         clock.now += 86_400
         before = len(server.requests)
         registry.organization("kolla").repository("image-1").push("1", small_image("new"))
         clock.now += 60
-        report = await quaymirror.sync(selection, tmp_path / "mirror", options(tmp_path))
-        assert (report.counts[Status.MIRRORED], report.counts[Status.UNCHANGED]) == (1, 2)
+        report = await quaymirror.sync(selection, tmp_path / "mirror", given)
+        assert (report.counts[Status.MIRRORED], report.counts[Status.UNCHANGED]) == (1, count - 1)
         if kind == "harbor":
             # The moved one, and again at the end: its pull moved the time of its repository.
             assert asked(server, before)["GET artifacts"] == 2
+
+
+PAGES = {
+    "from-quay": "quay",
+    "from-harbor": "harbor",
+    "from-docker-hub": "hub",
+    "from-github": "ghcr",
+    "from-gitlab": "gitlab",
+    "from-any-registry": "registry",
+}
+
+
+@pytest.mark.parametrize(("page", "kind"), PAGES.items())
+async def test_the_command_of_each_how_to_mirrors_the_images(page: str, kind: str, tmp_path: Path) -> None:
+    registry = Registry()
+    for name in ("api", "web"):
+        registry.organization("team").repository(name).push("2025.1", small_image(name))
+
+    (command,) = re.findall(r"(?m)^    quaymirror (.*)$", (HOW_TO / f"{page}.md").read_text())
+    opening = QuayServer(registry) if kind == "quay" else KINDS[kind](registry, accounts={"mirror": TOKEN})
+    async with opening as server:
+        pair = base64.b64encode(f"mirror:{TOKEN}".encode()).decode()
+        (tmp_path / "auth.json").write_text(json.dumps({"auths": {server.host: {"auth": pair}}}))
+        command = re.sub(r"//\w+\.example/", f"//{server.host}/", command.replace("/srv/", ""))
+        query = ADDRESSES.get(kind, "?").replace("{}", server.host).partition("?")[2]
+        words = [f"{word}?{query}" if "://" in word else word for word in shlex.split(command)]
+        env = {"REGISTRY_AUTH_FILE": "" if kind == "quay" else str(tmp_path / "auth.json")}
+        await run(*words, "--server", server.url, cwd=tmp_path, env=env, check=0)
+
+    assert {*layouts.names(tmp_path / "mirror")} == {"team/api:2025.1", "team/web:2025.1"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,7 +190,7 @@ async def test_globs_for_tags_and_private_repositories_are_mirrored_with_a_token
     registry = content(clock, 2, tags=("1.0", "1.1", "2.0"))
     registry.organization("kolla").repository("secret", public=False).push("1.2", small_image("secret"))
     async with KINDS[kind](registry, accounts={"mirror": TOKEN}) as server:
-        report = await quaymirror.sync(at(server, kind, "*:1.*"), tmp_path / "mirror", options(tmp_path))
+        report = await quaymirror.sync(at(server, kind, "*:1.*"), tmp_path / "mirror", login(tmp_path))
         assert (report.counts[Status.MIRRORED], report.exit_code) == (5, ExitCode.OK)
         wrong = Options.of(credentials=Credentials("mirror", Secret("wrong")), state=tmp_path / "state")
         refused = await quaymirror.sync(at(server, kind, "*:1.*"), tmp_path / "other", wrong)
@@ -159,7 +222,7 @@ async def test_github_lists_to_tokens_only_but_named_packages_need_none(tmp_path
 async def test_nothing_is_pruned_by_a_list_that_may_hide_repositories(kind: str, tmp_path: Path) -> None:
     async with KINDS[kind](content(Clock()), accounts={"mirror": TOKEN}) as server:
         with pytest.raises(ConfigError, match="does not prove that an image was deleted"):
-            await quaymirror.sync(at(server, kind, "*:1"), tmp_path / "mirror", options(tmp_path, prune=True))
+            await quaymirror.sync(at(server, kind, "*:1"), tmp_path / "mirror", login(tmp_path, prune=True))
 
         assert server.requests == []
 
@@ -169,12 +232,12 @@ async def test_harbor_shows_absence_and_hidden_projects_are_refused(tmp_path: Pa
     registry = content(clock)
     async with HarborServer(registry, accounts={"mirror": TOKEN}) as server:
         selection = at(server, "harbor", "*:1")
-        await quaymirror.sync(selection, tmp_path / "mirror", options(tmp_path, prune=True))
+        await quaymirror.sync(selection, tmp_path / "mirror", login(tmp_path, prune=True))
         registry.organization("kolla").repository("image-1", public=False).is_public = False
         hidden = await quaymirror.sync(selection, tmp_path / "mirror", Options.of(state=tmp_path / "state", prune=True))
         assert hidden.exit_code is ExitCode.CREDENTIALS
         unknown = Selection.parse_uri(str(selection).replace("kolla/", "unheard-of/"))
-        empty = await quaymirror.sync(unknown, tmp_path / "mirror", options(tmp_path))
+        empty = await quaymirror.sync(unknown, tmp_path / "mirror", login(tmp_path))
         assert empty.exit_code is ExitCode.EMPTY
 
 
@@ -183,22 +246,24 @@ async def test_an_older_harbor_is_asked_for_every_tag(tmp_path: Path) -> None:
     async with HarborServer(content(clock), accounts={"mirror": TOKEN}, version="v2.11.1-x") as server:
         for _ in range(3):
             before = len(server.requests)
-            await quaymirror.sync(at(server, "harbor", "*:1"), tmp_path / "mirror", options(tmp_path))
+            await quaymirror.sync(at(server, "harbor", "*:1"), tmp_path / "mirror", login(tmp_path))
             clock.now += 86_400
 
         assert asked(server, before)["GET artifacts"] == 3
 
 
-async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(tmp_path: Path) -> None:
-    clock, limited = Clock(), Options.of(state=tmp_path / "state", referrers=ReferrerMode.NONE)
+@pytest.mark.parametrize("is_pushed", [False, True])
+async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(is_pushed: bool, tmp_path: Path) -> None:
+    clock = Clock()
     registry = content(clock, 12)
     index = make_index([(small_image("amd64"), "linux/amd64"), (small_image("arm64"), "linux/arm64")])
     registry.organization("kolla").repository("multi").push("1", index)
     clock.now += 3600
-    async with HubServer(registry, pulls=6) as server:
+    async with HubServer(registry, pulls=6) as server, Receiver() as receiver:
+        target = receiver.address if is_pushed else tmp_path / "mirror"
         selection, mirrored = at(server, "hub", "*:1"), 0
         for window in range(1, 6):  # noqa: B007 - the last one is of interest
-            report = await quaymirror.sync(selection, tmp_path / "mirror", limited)
+            report = await quaymirror.sync(selection, target, options(tmp_path))
             mirrored += report.counts[Status.MIRRORED]
             if report.exit_code is ExitCode.OK:
                 break
@@ -213,9 +278,16 @@ async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(tmp_
         assert (mirrored, window) == (13, 3)  # 15 manifests
         assert not any(request.status == 429 for request in server.requests)
         before = len(server.requests)
-        report = await quaymirror.sync(selection, tmp_path / "mirror", limited)
+        report = await quaymirror.sync(selection, target, options(tmp_path))
         assert report.counts[Status.UNCHANGED] == 13
-        assert asked(server, before) == SECOND["hub"]
+        assert asked(server, before) == second_night("hub", 13)
+        names = {"kolla/deep/image", "kolla/multi", *(f"kolla/image-{number}" for number in range(1, 12))}
+        if is_pushed:
+            assert {name for name, stored in receiver.manifests.items() if "1" in stored} == names
+            assert receiver.manifests["kolla/multi"]["1"][1] == index.raw
+        else:
+            layouts.check(tmp_path / "mirror")
+            assert {*layouts.names(tmp_path / "mirror")} == {f"{name}:1" for name in names}
 
 
 async def test_a_used_up_limit_of_hub_is_found_out_without_a_pull(tmp_path: Path) -> None:
@@ -230,7 +302,7 @@ async def test_a_used_up_limit_of_hub_is_found_out_without_a_pull(tmp_path: Path
 async def test_tokens_of_hub_are_renewed_before_they_expire(tmp_path: Path) -> None:
     clock = Clock()
     async with HubServer(content(clock, 2), accounts={"mirror": TOKEN}) as server:
-        await quaymirror.sync(at(server, "hub", "*:1"), tmp_path / "mirror", options(tmp_path))
+        await quaymirror.sync(at(server, "hub", "*:1"), tmp_path / "mirror", login(tmp_path))
         assert server.count("/v2/auth/token") == 1
         # A token that the server no longer takes is replaced in the middle of the listing.
         seen: list[str] = []
@@ -242,7 +314,7 @@ async def test_tokens_of_hub_are_renewed_before_they_expire(tmp_path: Path) -> N
 
         server.overrides.append(expire)
         clock.now += 8 * 86_400  # every tag is checked again
-        report = await quaymirror.sync(at(server, "hub", "*:1"), tmp_path / "mirror", options(tmp_path))
+        report = await quaymirror.sync(at(server, "hub", "*:1"), tmp_path / "mirror", login(tmp_path))
         assert (report.counts[Status.UNCHANGED], report.exit_code) == (2, ExitCode.OK)
         assert server.count("/v2/auth/token") == 3
 
@@ -253,6 +325,46 @@ async def test_old_tags_of_hub_without_a_digest_are_resolved_by_the_registry(tmp
         for tags in ("1", "[1-9]"):
             report = await quaymirror.sync(at(server, "hub", f"*:{tags}"), tmp_path / f"mirror-{len(tags)}")
             assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+
+
+async def test_the_token_of_a_gitlab_job_pulls_named_images_and_is_told_that_it_cannot_list(tmp_path: Path) -> None:
+    registry = content(Clock())
+    registry.organization("kolla").repository("secret", public=False).push("1", small_image("secret"))
+    job = Options.of(credentials=Credentials("gitlab-ci-token", Secret("job")), state=tmp_path / "state")
+    async with GitLabServer(registry, accounts={"gitlab-ci-token": "job"}) as server:
+        report = await quaymirror.sync(at(server, "gitlab", "secret,deep/image:1"), tmp_path / "mirror", job)
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+        refused = await quaymirror.sync(at(server, "gitlab", "*:1"), tmp_path / "mirror", job)
+        assert refused.exit_code is ExitCode.CREDENTIALS
+        assert refused.fatal is not None
+        assert "write the names of repositories without wildcards" in refused.fatal.message
+
+
+class GoogleServer(ForeignServer):
+    """A registry whose lists of tags have the digests, as those of Google have."""
+
+    def tag_list(self, request: web.BaseRequest, repo: Repository) -> web.Response:
+        manifests: dict[str, Any] = {}
+        for row in repo.tags():
+            found = manifests.setdefault(row.manifest.digest, {"tag": [], "mediaType": row.manifest.media_type})
+            found["tag"].append(row.name)
+
+        manifests["nonsense"] = {"tag": ["1.0"]}
+        manifests[f"sha256:{'0' * 64}"] = {"tag": ["1.1"], "imageSizeBytes": -1}
+        manifests[f"sha256:{'1' * 64}"] = None
+        names = sorted(row.name for row in repo.tags())
+        return web.json_response({"name": repo.full_name, "child": [], "manifest": manifests, "tags": names})
+
+
+async def test_lists_of_tags_at_google_have_the_digests(tmp_path: Path) -> None:
+    registry = content(Clock(), 2, tags=("1.0", "1.1", "1.2", "2.0"))
+    async with GoogleServer(registry, needs_token=False) as server:
+        report = await quaymirror.sync(at(server, "registry", "*:1.*"), tmp_path / "mirror", options(tmp_path))
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (6, ExitCode.OK)
+        answered = [request.path.rpartition("/")[2] for request in server.requests if request.status == 200]
+        assert answered.count("list") == 2
+        # Two digests claim to be 1.1: the registry is asked.
+        assert {request.path.rpartition("/")[2] for request in server.requests if request.method == "HEAD"} == {"1.1"}
 
 
 async def test_repositories_that_gitlab_is_deleting_are_left_out(tmp_path: Path) -> None:

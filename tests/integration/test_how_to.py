@@ -37,6 +37,8 @@ _LOCAL = re.compile(r"(?:(?<=://)|(?<![\w./-]))/(srv|media|etc|var/lib|backup|tm
 _REGISTRY = re.compile(r"registry://(?:registry\.inside:5000|registry\.example|mirror\.example)([^\s']*)")
 pytestmark = pytest.mark.timeout(300)
 # Programs of the pages that a test can run; others are tested with the peers.
+# Their commands run with servers that imitate these registries.
+FROM_REGISTRIES = {page.stem for page in HOW_TO.glob("from-*.md")} | {"other-registries"}
 _PROGRAMS = ("quaymirror ", "rsync ", "cp ", "rm ", "mv ", "docker ", "skopeo ")
 
 
@@ -299,7 +301,7 @@ def test_each_page_with_commands_is_run_here_or_elsewhere() -> None:
     elsewhere = {
         "install",  # by `nox -s build`, and the image by the tests of the examples
         "object-stores",  # with a server of the tests of object stores
-        "other-registries",  # with servers that imitate them
+        *FROM_REGISTRIES,
         "use-the-mirror",  # by the tests with podman and skopeo
         "uninstall",
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
+import pytest
 from organizations import small_image
 
 import quaymirror
@@ -95,6 +98,47 @@ async def test_a_robot_account_alone_mirrors_the_private_repositories_that_it_ma
         wrong = options.replace(credentials=Credentials("kolla+mirror", Secret("wrong")))
         refused = await quaymirror.sync(Selection("kolla", tags="1"), tmp_path / "refused", wrong)
         assert refused.exit_code is ExitCode.CREDENTIALS
+
+
+@pytest.mark.parametrize("user", ["kolla+mirror", "other+mirror"])
+async def test_a_stored_robot_account_lists_the_private_repositories_of_its_own_organization(
+    user: str, tmp_path: Path
+) -> None:
+    registry = content(2, "1")
+    hidden = registry.organization("kolla").repository("hidden", public=False)
+    hidden.push("1", small_image("hidden"))
+    hidden.grant(user)
+    pair = base64.b64encode(f"{user}:{registry.robot(user).token}".encode()).decode()
+    async with QuayServer(registry) as server:
+        (tmp_path / "auth.json").write_text(json.dumps({"auths": {server.host: {"auth": pair}}}))
+        notices: list[str] = []
+        options = Options.of(server=server.url, authfile=tmp_path / "auth.json", prune=True)
+        report = await quaymirror.sync(
+            Selection("kolla", tags="1"),
+            tmp_path / "mirror",
+            options,
+            observer=lambda event: notices.append(str(event)),
+        )
+        is_own = user.startswith("kolla+")
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (3 if is_own else 2, ExitCode.OK)
+        assert any("the account may not see all repositories" in notice for notice in notices) is is_own
+        assert any("the listing of kolla is anonymous" in notice for notice in notices) is not is_own
+
+
+async def test_stored_credentials_that_cannot_be_read_are_reported_and_public_repositories_mirrored(
+    tmp_path: Path,
+) -> None:
+    notices: list[str] = []
+    async with QuayServer(content(2, "1")) as server:
+        (tmp_path / "auth.json").write_text(json.dumps({"credsStore": "no-such-helper"}))
+        report = await quaymirror.sync(
+            Selection("kolla", tags="1"),
+            tmp_path / "mirror",
+            Options.of(server=server.url, authfile=tmp_path / "auth.json"),
+            observer=lambda event: notices.append(str(event)),
+        )
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
+        assert any("the listing of kolla has no private repositories: " in notice for notice in notices)
 
 
 async def test_an_organization_without_public_repositories_is_mirrored_by_a_robot_and_never_pruned(

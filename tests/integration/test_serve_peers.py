@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -166,33 +165,9 @@ async def test_curl_reads_ranges_conditions_and_referrers(client: Client) -> Non
     assert [one["digest"] for one in referrers["manifests"]] == [SBOM.digest]
 
 
-@contextmanager
-def nginx(tmp_path: Path, http: str) -> Iterator[None]:
-    """Run nginx with the directives `http`."""
-    program, place = peers.require("nginx", everywhere=False), tmp_path / "nginx"
-    place.mkdir()
-    temporary = "".join(
-        f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    user = "user root;" if os.geteuid() == 0 else ""
-    main = f"{user} daemon off; pid {place}/pid; error_log {place}/errors; events {{}}"
-    (place / "nginx.conf").write_text(f"{main} http {{ access_log off; {temporary}\n{http}\n}}")
-    process = subprocess.Popen([program, "-p", str(place), "-c", str(place / "nginx.conf")], stderr=subprocess.PIPE)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-
-
 async def answering(port: int) -> Client:
-    with anyio.fail_after(10):
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return Client(f"http://127.0.0.1:{port}")
-            except OSError:
-                await anyio.sleep(0.02)
+    await peers.answers(port)
+    return Client(f"http://127.0.0.1:{port}")
 
 
 async def test_nginx_alone_serves_the_images_of_one_moment(tmp_path: Path) -> None:
@@ -200,7 +175,7 @@ async def test_nginx_alone_serves_the_images_of_one_moment(tmp_path: Path) -> No
     words = ["serve", str(mirror), "--write-nginx", str(tmp_path / "conf"), "--listen", f"127.0.0.1:{port}"]
     done = await run(*words, cwd=tmp_path, check=0)
     assert "5 images in" in done.stderr
-    with nginx(tmp_path, f"include {tmp_path}/conf/nginx.conf;"):
+    with peers.nginx(tmp_path, f"include {tmp_path}/conf/nginx.conf;"):
         client = await answering(port)
         found = partial(conformance.failures, client, "kolla/multi", TAG, MULTI, [SBOM])
         # Pages of lists can't be static.
@@ -217,7 +192,7 @@ async def test_nginx_in_front_passes_everything_on(client: Client, tmp_path: Pat
     port = peers.free_port()
     text = (EXAMPLES / "use-the-mirror/nginx-in-front.conf").read_text()
     text = re.sub(r"listen 443 ssl;|ssl_\w+ [^;]+;", "", text.replace("127.0.0.1:5000", host(client)))
-    with nginx(tmp_path, text.replace("server_name registry.example;", f"listen 127.0.0.1:{port};")):
+    with peers.nginx(tmp_path, text.replace("server_name registry.example;", f"listen 127.0.0.1:{port};")):
         front = await answering(port)
         found = partial(conformance.failures, front, "kolla/multi", TAG, MULTI, [SBOM])
         assert await anyio.to_thread.run_sync(lambda: list(found())) == []

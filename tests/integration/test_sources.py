@@ -10,6 +10,7 @@ from pathlib import Path
 import peers
 import pytest
 from organizations import TAG, kolla, small_image
+from token_server import TokenServer
 
 import quaymirror
 from quaymirror import Credentials, Options, Secret, Selection, Status
@@ -176,6 +177,37 @@ async def test_a_docker_registry_with_a_password_is_mirrored(tmp_path: Path) -> 
         assert refused.exit_code is ExitCode.CREDENTIALS
         assert refused.fatal is not None
         assert "write the names of repositories without wildcards" in refused.fatal.message
+
+
+@pytest.mark.interop
+async def test_a_docker_registry_behind_nginx_with_a_token_service_is_mirrored(tmp_path: Path) -> None:
+    registry, images = kolla(3)
+    accounts, port = {"mirror": "secret"}, peers.free_port()
+    proxy = f"server {{ listen 127.0.0.1:{port}; client_max_body_size 0;"
+    async with TokenServer(tmp_path, accounts) as tokens, QuayServer(registry) as server:
+        with peers.DockerRegistry(tmp_path, auth=tokens.settings) as source:
+            proxy += f" location / {{ proxy_pass http://{source.host}; proxy_set_header Host $http_host; }} }}"
+            with peers.nginx(tmp_path, proxy):
+                await peers.answers(port)
+                login = Credentials("mirror", Secret("secret"))
+                trusted = {tokens.url.split("/")[2]}
+                options = Options.of(
+                    server=server.url, dest_credentials=login, state=tmp_path / "state", allow_realms=trusted
+                )
+                target = f"registry://127.0.0.1:{port}?insecure=true"
+                pushed = await quaymirror.sync(Selection("kolla", tags=TAG), target, options)
+                assert pushed.exit_code is ExitCode.OK
+                tokens.asked.clear()
+                options = Options.of(credentials=login, state=tmp_path / "state", allow_realms=trusted)
+                for tags in (TAG, "20*"):
+                    selection = Selection.parse_uri(f"registry://127.0.0.1:{port}/kolla/*:{tags}?insecure=true")
+                    report = await quaymirror.sync(selection, tmp_path / f"mirror-{len(tags)}", options)
+                    assert (report.counts[Status.MIRRORED], report.exit_code) == (len(images), ExitCode.OK)
+
+    assert "registry:catalog:*" in tokens.asked
+    assert {scope for scope in tokens.asked if scope.startswith("repository:")} == {
+        f"repository:kolla/{name}:pull" for name in images
+    }
 
 
 def _index(mirror: Path) -> list[dict[str, dict[str, str]]]:

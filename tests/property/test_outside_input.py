@@ -21,6 +21,7 @@ FOUND = [
     ("a snapshot of a run", PARSERS["a snapshot of a run"].seeds[0].replace(b'"history"', b'"hjstory"')),
     ("a snapshot of a run", PARSERS["a snapshot of a run"].seeds[0].replace(b'"work":[0,0,0]', b'"work":[0,1e15,0]')),
     ("a receipt", b"[" * 5000),
+    ("a page of Harbor", PARSERS["a page of Harbor"].seeds[0].replace(b'[{"name"', b'5, "x": [{"name"')),
     ("words of a person", b"https://h:" + b"x" * 20_000),
 ]
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import yarl
@@ -27,8 +28,12 @@ from quaymirror.auth import files, helper
 from quaymirror.auth.authfile import AuthFile
 from quaymirror.auth.challenge import parse_challenges, parse_token, sort_by_grant
 from quaymirror.auth.tokens import TokenAuth
+from quaymirror.catalog import ghcr, gitlab, harbor, hub
+from quaymirror.catalog.base import Tag
+from quaymirror.catalog.offsets import Batch
 from quaymirror.catalog.quay.api import listing_path
 from quaymirror.catalog.quay.schema import parse_page, parse_tags
+from quaymirror.catalog.registry.google import described_tags
 from quaymirror.cli.options import make_selections
 from quaymirror.config.convert import convert
 from quaymirror.config.document import Mistakes, read_config
@@ -56,7 +61,7 @@ from quaymirror.store.records import ImageRecord
 from quaymirror.ui.dashboard.terminal import Screen
 from quaymirror.ui.snapshot import SnapshotError, read_snapshot, take_snapshot
 from quaymirror.ui.summary import summary_lines
-from quaymirror.untrusted import InvalidDocument
+from quaymirror.untrusted import InvalidDocument, parse_object
 
 ORIGIN = Origin("https", "quay.example", 443)
 REPOSITORY = Repository("quay.example", "kolla/nova")
@@ -106,6 +111,7 @@ class _Answer:
     status: int
     headers: Mapping[str, str]
     url: str = "https://quay.example/v2/kolla/nova/blobs/uploads/1"
+    name: str = "quay.example"
 
     def all_headers(self, name: str) -> list[str]:
         return CIMultiDict(self.headers).getall(name, [])
@@ -218,6 +224,53 @@ def _tags(data: bytes) -> None:
     for tag in parse_tags(data).tags:
         with _ours():
             assert str(Reference(REPOSITORY, tag.name, tag.digest)).isprintable()
+
+
+def _batch(parse: Callable[[Response, bytes], Batch[Any]]) -> Callable[[bytes], None]:
+    """Return a reader of pages that services send, with what a catalog makes of them."""
+
+    def read(data: bytes) -> None:
+        with _ours():
+            _use_page(parse(_response(200, {}), data))
+
+    return read
+
+
+def _use_page(batch: Batch[Any]) -> None:
+    for entry in batch.entries:
+        if isinstance(entry, Tag):
+            assert Reference(REPOSITORY, entry.name, entry.digest).name
+            assert entry.size is None or 0 <= entry.size < 2**63
+        else:
+            Repository("quay.io", f"kolla/{entry.name}")
+
+
+def _harbor(data: bytes) -> None:
+    _batch(harbor._parse_artifacts)(data)
+    _batch(partial(harbor._parse_repositories, organization="kolla", has_stamps=True))(data)
+    with _ours():
+        harbor._parse_answer(_response(200, {}), data, "1")
+
+
+def _hub(data: bytes) -> None:
+    _batch(lambda response, body: hub._parse_tags(response, body)[0])(data)
+    _batch(partial(hub._parse_repositories, organization="kolla"))(data)
+    with _ours():
+        hub._parse_answer(_response(200, {}), data, name="1")
+
+
+def _ghcr(data: bytes) -> None:
+    _batch(ghcr._parse_versions)(data)
+    _batch(partial(ghcr._parse_packages, owner="kolla"))(data)
+
+
+def _gitlab(data: bytes) -> None:
+    _batch(partial(gitlab._parse_page, group="kolla", registry=ORIGIN))(data)
+
+
+def _google(data: bytes) -> None:
+    for name, tag in described_tags(parse_object(data, limit=1_000_000)).items():
+        assert name == tag.name
 
 
 def _manifest(data: bytes) -> None:
@@ -380,6 +433,19 @@ _REGSYNC = (
     b"- {source: quay.io, type: registry, target: r.example, repos: {allow: [kolla/.*]}, tags: {deny: [x]}}\n"
 )
 
+_TIME = "2026-05-19T22:19:11.000Z"
+_NAMED: dict[str, Any] = {
+    "name": "kolla/nova",
+    "path": "kolla/nova",
+    "location": "quay.example/kolla/nova",
+    "update_time": _TIME,
+}
+_NAMED |= {"artifact_count": 3, "updated_at": _TIME, "version_count": 3, "last_updated": _TIME}
+_ARTIFACT = {"digest": HEX, "size": 5, "manifest_media_type": "x", "tags": [{"name": "1", "push_time": _TIME}]}
+_TAGGED = {"name": "1", "digest": HEX, "media_type": "x", "full_size": 5, "tag_last_pushed": _TIME}
+_PAGE = {"count": 1, "next": None, "previous": None}
+_VERSION = {"name": HEX, "updated_at": _TIME, "metadata": {"container": {"tags": ["1"]}}}
+
 PARSERS: dict[str, Parser] = {
     "a page of repositories": Parser(
         _page,
@@ -387,6 +453,15 @@ PARSERS: dict[str, Parser] = {
         (b"\\ud800", b"null", b"1e999", b"NaN"),
     ),
     "a page of tags": Parser(_tags, (_json({"tags": [_TAG], "has_additional": True}),), (b"\\u001b", b"true")),
+    "a page of Harbor": Parser(_harbor, (_json([_ARTIFACT]), _json([_NAMED]), _json(_ARTIFACT)), (b"null", b"1e9")),
+    "a page of Docker Hub": Parser(
+        _hub, (_json(_PAGE | {"results": [_TAGGED]}), _json(_PAGE | {"results": [_NAMED]}), _json(_TAGGED)), (b"null",)
+    ),
+    "a page of GitHub": Parser(_ghcr, (_json([_VERSION]), _json([_NAMED])), (b"null", b"7")),
+    "a page of GitLab": Parser(_gitlab, (_json([_NAMED | {"status": None}]),), (b"null", b"7")),
+    "a list of tags of Google": Parser(
+        _google, (_json({"manifest": {HEX: {"tag": ["1"], "imageSizeBytes": "7"}}}),), (b"null", b"7")
+    ),
     "a manifest": Parser(
         _manifest,
         (

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 
@@ -68,7 +69,8 @@ class Asked:
 class DockerRegistry:
     """Debian's docker-registry on a free loopback port; it can be killed and restarted with its content.
 
-    `tls` is a certificate chain and its key, `password` that of the user `mirror`.
+    `tls` is a certificate chain and its key, `password` that of the user `mirror`; `auth` is another configuration of
+    access.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class DockerRegistry:
         tls: tuple[Path, Path] | None = None,
         client_ca: Path | None = None,
         password: str | None = None,
+        auth: str = "",
     ) -> None:
         self._program = require("docker-registry")
         self._directory = directory
@@ -93,7 +96,7 @@ class DockerRegistry:
                 port=self.port,
                 url=self.url,
                 tls=_tls(tls, client_ca),
-                auth=self._auth(password),
+                auth=auth or self._auth(password),
             )
         )
 
@@ -211,6 +214,35 @@ def containerd(directory: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def nginx(tmp_path: Path, http: str) -> Iterator[None]:
+    """Run nginx with the directives `http`; it may take a moment until it answers."""
+    program, place = require("nginx", everywhere=False), tmp_path / "nginx"
+    place.mkdir()
+    temporary = "".join(
+        f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;" if os.geteuid() == 0 else ""
+    main = f"{user} daemon off; pid {place}/pid; error_log {place}/errors; events {{}}"
+    (place / "nginx.conf").write_text(f"{main} http {{ access_log off; {temporary}\n{http}\n}}")
+    process = subprocess.Popen([program, "-p", str(place), "-c", str(place / "nginx.conf")], stderr=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+async def answers(port: int) -> None:
+    """Wait until a server answers at `port`."""
+    with anyio.fail_after(20):
+        while True:
+            try:
+                return await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+            except OSError:
+                await anyio.sleep(0.02)
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

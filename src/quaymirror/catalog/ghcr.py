@@ -16,13 +16,21 @@ from ..http.authorizer import Fixed
 from ..http.exchange import Response
 from ..http.origin import Origin, request_target
 from ..oci import Digest, Repository
-from ..oci.reference import is_tag
 from ..secret import Secret
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, Traits
-from .json_api import JsonAPI, fault_of_name, make_stamp, parse_digest, parse_moment, read_array, time_of
+from .json_api import (
+    JsonAPI,
+    describe_each,
+    fault_of_name,
+    fault_of_tag,
+    make_stamp,
+    parse_digest,
+    parse_moment,
+    read_array,
+)
 from .kinds import CatalogKind, Services, SourceAccess
 from .links import next_link
-from .offsets import PAGE_SIZE, Batch, pages_of, tags_of
+from .offsets import PAGE_SIZE, Batch, organization_pages, refused_list, tags_of
 from .registry.catalog import RegistryCatalog
 
 T = TypeVar("T")
@@ -32,6 +40,7 @@ _ADVICE = (
     "GitHub lists packages to tokens only: log in to ghcr.io with a classic token with the scope read:packages, "
     "or write the names of repositories without wildcards"
 )
+_SCOPE = "it needs the scope read:packages"
 # A token sees the packages that it may read, without a word about the others.
 _TRAITS = Traits("ghcr://", shows_absence=False)
 
@@ -48,20 +57,15 @@ class GitHubCatalog:
 
     async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the owner's packages; see `Catalog.pages`. Named ones need no request."""
-        if names:
-            yield Page(tuple(map(ListedRepository, names)))
-            return
+        host = GitHubCatalog.traits.name if self._api is None else self._api.host
 
-        api = self._with_token()
-        try:
-            async with aclosing(pages_of(partial(self._packages, organization), f"{api.host}/{organization}")) as pages:
-                async for page in pages:
-                    yield page
-        except NotFound:
-            yield Page(())
-        except AccessDenied as error:
-            message = f"{api.host} does not show the packages of {organization!r} to this token: {error.message}"
-            raise CredentialsRefused(f"{message}; it needs the scope read:packages", status=error.status) from None
+        async def refuse(error: AccessDenied | NotFound) -> CredentialsRefused | None:
+            return refused_list(host, f"the packages of {organization!r}", "this token", error, _SCOPE)
+
+        fetch = partial(self._packages, organization)
+        async with aclosing(organization_pages(fetch, f"{host}/{organization}", refuse, names)) as pages:
+            async for page in pages:
+                yield page
 
     async def explain_empty(self, organization: str) -> SelectionEmpty:
         """Return the error for an empty listing; see `Catalog.explain_empty`."""
@@ -132,20 +136,12 @@ class GitHubCatalog:
 
 
 def _parse_packages(response: Response, body: bytes, *, owner: str) -> Batch[ListedRepository]:
-    parsed = [_listed(entry, owner) for entry in read_array(response, body)]
-    return Batch(
-        tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
-        tuple(entry for entry in parsed if isinstance(entry, str)),
-        has_more=bool(next_link(response)),
-        at=time_of(response),
-    )
+    found = describe_each(read_array(response, body), partial(_listed, owner=owner))
+    return Batch.of(response, found, has_more=bool(next_link(response)))
 
 
-def _listed(entry: Any, owner: str) -> ListedRepository | str:
+def _listed(entry: dict[str, Any], *, owner: str) -> ListedRepository | str:
     """Return a package, or the reason to reject the entry."""
-    if not isinstance(entry, dict):
-        return "an entry that is not an object"
-
     if fault := fault_of_name(owner, entry.get("name")):
         return fault
 
@@ -157,20 +153,17 @@ def _listed(entry: Any, owner: str) -> ListedRepository | str:
 def _parse_versions(response: Response, body: bytes) -> Batch[Tag]:
     """Return the tags of a page of versions, most of which have none."""
     versions = read_array(response, body)
-    tags: list[Tag] = []
-    rejected: list[str] = []
+    found: list[Tag | str] = []
     for version in versions:
         if not isinstance(version, dict):
             raise Unavailable(f"{response.name}: a version that is not an object")
 
         start = parse_moment(version.get("updated_at")) or parse_moment(version.get("created_at"))
         for name in _names(version):
-            if isinstance(name, str) and is_tag(name):
-                tags.append(Tag(name, parse_digest(response, version.get("name")), start))
-            else:
-                rejected.append(f"a tag with an impossible name, {str(name)[:100]!r}")
+            fault = fault_of_tag(name)
+            found.append(fault or Tag(str(name), parse_digest(response, version.get("name")), start))
 
-    return Batch(tuple(tags), tuple(rejected), bool(next_link(response)), skipped=len(versions))
+    return Batch.of(response, found, has_more=bool(next_link(response)), skipped=len(versions))
 
 
 def _names(version: dict[str, Any]) -> list[Any]:

@@ -19,14 +19,18 @@ from ..http.origin import Origin, request_target
 from ..registry.pull import RegistryPuller
 from ..secret import Secret
 from .base import Discovery, ListedRepository, Page, Traits
-from .json_api import JsonAPI, fault_of_name, read_array, time_of, total_of
+from .json_api import JsonAPI, describe_each, fault_of_name, read_array, total_of
 from .kinds import CatalogKind, Services, SourceAccess
 from .links import next_link
-from .offsets import PAGE_SIZE, Batch, pages_of
+from .offsets import PAGE_SIZE, Batch, organization_pages, refused_list
 from .registry.catalog import RegistryCatalog
 
 _BATCH = 30
 _PATH = "/api/v4"
+_ADVICE = (
+    "a personal or group access token needs the scopes read_api and read_registry; tokens of jobs and deployments "
+    "can't list groups: write the names of repositories without wildcards"
+)
 # Projects that an account may not see are left out without a word.
 _TRAITS = Traits("gitlab://", has_dates=False, batch=_BATCH, shows_absence=False)
 
@@ -43,27 +47,20 @@ class GitLabCatalog(RegistryCatalog):
 
     async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the group's repositories; see `Catalog.pages`. Named ones need no request."""
-        if names:
-            yield Page(tuple(map(ListedRepository, names)))
-            return
-
         path = f"/groups/{quote(organization, safe='')}/registry/repositories"
         parse = partial(_parse_page, group=organization, registry=self._client.origin)
 
         async def fetch(number: int) -> Batch[ListedRepository]:
             return await self._api.get(path, parse, {"page": number, "per_page": PAGE_SIZE}, accept_any_404=number == 1)
 
-        try:
-            async with aclosing(pages_of(fetch, f"{self._api.host}/{organization}")) as pages:
-                async for page in pages:
-                    yield page
-        except NotFound:
-            yield Page(())
-        except AccessDenied as error:
+        async def refuse(error: AccessDenied | NotFound) -> CredentialsRefused | None:
             account = "this token" if self._has_token else "anonymous clients"
-            message = f"{self._api.host} does not show the repositories of {organization!r} to {account}"
-            advice = "a personal token needs the scopes read_api and read_registry"
-            raise CredentialsRefused(f"{message}: {error.message}; {advice}", status=error.status) from None
+            return refused_list(self._api.host, f"the repositories of {organization!r}", account, error, _ADVICE)
+
+        what = f"{self._api.host}/{organization}"
+        async with aclosing(organization_pages(fetch, what, refuse, names)) as pages:
+            async for page in pages:
+                yield page
 
     async def explain_empty(self, organization: str) -> SelectionEmpty:
         """Return the error for an empty listing; see `Catalog.explain_empty`."""
@@ -77,13 +74,11 @@ class GitLabCatalog(RegistryCatalog):
 def _parse_page(response: Response, body: bytes, *, group: str, registry: Origin) -> Batch[ListedRepository]:
     entries = read_array(response, body)
     living = [entry for entry in entries if not _is_deleted(entry)]
-    parsed = [_listed(entry, group, registry) for entry in living]
-    return Batch(
-        tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
-        tuple(entry for entry in parsed if isinstance(entry, str)),
+    return Batch.of(
+        response,
+        describe_each(living, lambda entry: _listed(entry, group, registry)),
         has_more=bool(next_link(response)),
         total=total_of(response, "X-Total"),
-        at=time_of(response),
         skipped=len(entries) - len(living),
     )
 
@@ -92,14 +87,11 @@ def _is_deleted(entry: Any) -> bool:
     return isinstance(entry, dict) and entry.get("status") in ("delete_scheduled", "delete_ongoing")
 
 
-def _listed(entry: Any, group: str, registry: Origin) -> ListedRepository | str:
+def _listed(entry: dict[str, Any], group: str, registry: Origin) -> ListedRepository | str:
     """Return a repository, or the reason to reject the entry.
 
     :raises ConfigError: if its images are at another registry than `registry`.
     """
-    if not isinstance(entry, dict):
-        return "an entry that is not an object"
-
     path, location = entry.get("path"), entry.get("location")
     if not isinstance(path, str) or not path.lower().startswith(f"{group}/"):
         return f"{str(path)[:100]!r}, which is not in the group {group!r}"

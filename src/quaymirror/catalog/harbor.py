@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -13,11 +14,13 @@ from ..http.authorizer import Fixed
 from ..http.exchange import Response
 from ..http.origin import Origin, request_target
 from ..oci import Digest, Repository
-from ..oci.reference import is_tag
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, Traits
 from .json_api import (
     JsonAPI,
+    checked_entries,
+    describe_each,
     fault_of_name,
+    fault_of_tag,
     is_index_type,
     make_stamp,
     parse_digest,
@@ -30,7 +33,7 @@ from .json_api import (
 )
 from .kinds import CatalogKind, Services, SourceAccess
 from .links import next_link
-from .offsets import PAGE_SIZE, Batch, pages_of, tags_of
+from .offsets import PAGE_SIZE, Batch, organization_pages, tags_of
 
 _PATH = "/api/v2.0"
 _VERSION = re.compile(r"v?([0-9]{1,4})\.([0-9]{1,4})\b")
@@ -52,32 +55,27 @@ class HarborCatalog:
 
     async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the project's repositories; see `Catalog.pages`. Named ones need no request."""
-        if names:
-            yield Page(tuple(map(ListedRepository, names)))
-            return
-
         path = f"/projects/{quote(organization, safe='')}/repositories"
-        has_stamps = await self._knows_moves()
-
-        def parse(response: Response, body: bytes) -> Batch[ListedRepository]:
-            return _parse_repositories(response, body, organization, has_stamps=has_stamps)
 
         async def fetch(number: int) -> Batch[ListedRepository]:
+            has_stamps = await self._knows_moves()
+            parse = partial(_parse_repositories, organization=organization, has_stamps=has_stamps)
             query = {"page": number, "page_size": PAGE_SIZE, "sort": "creation_time"}
             return await self._api.get(path, parse, query)
 
-        try:
-            async with aclosing(pages_of(fetch, f"{self._api.host}/{organization}")) as pages:
-                async for page in pages:
-                    yield page
-        except (AccessDenied, NotFound) as error:
+        async def refuse(error: AccessDenied | NotFound) -> CredentialsRefused | None:
             # Harbor refuses projects that do not exist and those of others in the same way.
-            if await self._may_have_project(organization):
-                account = f"the account {self._user}" if self._user else "anonymous clients"
-                message = f"{self._api.host} does not show the project {organization!r} to {account}: {error.message}"
-                raise CredentialsRefused(message, status=error.status) from None
+            if not await self._may_have_project(organization):
+                return None
 
-            yield Page(())
+            account = f"the account {self._user}" if self._user else "anonymous clients"
+            message = f"{self._api.host} does not show the project {organization!r} to {account}: {error.message}"
+            return CredentialsRefused(message, status=error.status)
+
+        what = f"{self._api.host}/{organization}"
+        async with aclosing(organization_pages(fetch, what, refuse, names)) as pages:
+            async for page in pages:
+                yield page
 
     async def explain_empty(self, organization: str) -> SelectionEmpty:
         """Return the error for an empty listing; see `Catalog.explain_empty`."""
@@ -103,11 +101,7 @@ class HarborCatalog:
 
     async def tags(self, repository: Repository, glob: str) -> TagList:
         """Return the tags that `glob` matches; see `Catalog.tags`."""
-
-        async def fetch(number: int) -> Batch[Tag]:
-            return await self._tag_page(repository, number)
-
-        return await tags_of(fetch, glob, str(repository))
+        return await tags_of(partial(self._tag_page, repository), glob, str(repository))
 
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the first tags; see `Catalog.some_tags`."""
@@ -152,24 +146,19 @@ def _artifacts(repository: Repository) -> str:
 
 
 def _parse_repositories(
-    response: Response, body: bytes, organization: str, *, has_stamps: bool
+    response: Response, body: bytes, *, organization: str, has_stamps: bool
 ) -> Batch[ListedRepository]:
-    entries = read_array(response, body)
-    parsed = [_repository(entry, organization, has_stamps=has_stamps) for entry in entries]
-    return Batch(
-        tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
-        tuple(entry for entry in parsed if isinstance(entry, str)),
+    describe = partial(_repository, organization=organization, has_stamps=has_stamps)
+    return Batch.of(
+        response,
+        describe_each(read_array(response, body), describe),
         has_more=bool(next_link(response)),
         total=total_of(response, "X-Total-Count"),
-        at=time_of(response),
     )
 
 
-def _repository(entry: Any, organization: str, *, has_stamps: bool) -> ListedRepository | str:
+def _repository(entry: dict[str, Any], *, organization: str, has_stamps: bool) -> ListedRepository | str:
     """Return a repository, or the reason to reject the entry."""
-    if not isinstance(entry, dict):
-        return "an entry that is not an object"
-
     full, count = entry.get("name"), entry.get("artifact_count")
     if not isinstance(full, str) or not full.startswith(f"{organization}/"):
         return f"{str(full)[:100]!r}, which is not in the project {organization!r}"
@@ -195,12 +184,7 @@ def _parse_answer(response: Response, body: bytes, name: str) -> TagAnswer:
 def _parse_artifacts(response: Response, body: bytes) -> Batch[Tag]:
     artifacts = read_array(response, body)
     found = [tag for artifact in artifacts for tag in _tags_of(response, artifact)]
-    return Batch(
-        tuple(tag for tag in found if isinstance(tag, Tag)),
-        tuple(tag for tag in found if isinstance(tag, str)),
-        has_more=bool(next_link(response)),
-        skipped=len(artifacts),
-    )
+    return Batch.of(response, found, has_more=bool(next_link(response)), skipped=len(artifacts))
 
 
 def _tags_of(response: Response, artifact: Any) -> list[Tag | str]:
@@ -212,12 +196,12 @@ def _tags_of(response: Response, artifact: Any) -> list[Tag | str]:
     is_index = is_index_type(artifact.get("manifest_media_type"))
     size = None if is_index else parse_size(artifact.get("size"))
     tags: list[Tag | str] = []
-    for entry in artifact.get("tags") or ():
+    for entry in checked_entries(response, artifact.get("tags")):
         name = entry.get("name") if isinstance(entry, dict) else None
-        if isinstance(name, str) and is_tag(name):
-            tags.append(Tag(name, digest, parse_moment(entry.get("push_time")), size, is_index=is_index))
+        if fault := fault_of_tag(name):
+            tags.append(fault)
         else:
-            tags.append(f"a tag with an impossible name, {str(name)[:100]!r}")
+            tags.append(Tag(str(name), digest, parse_moment(entry.get("push_time")), size, is_index=is_index))
 
     return tags
 

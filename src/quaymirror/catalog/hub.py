@@ -21,13 +21,14 @@ from ..http.exchange import Request, Response
 from ..http.origin import Origin, request_target
 from ..oci import Digest, Repository
 from ..oci.digest_tags import PATTERN, is_digest_tag
-from ..oci.reference import is_tag
 from ..secret import Credentials, Secret
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, TagResolver, Traits
 from .json_api import (
     JsonAPI,
     checked_entries,
+    describe_each,
     fault_of_name,
+    fault_of_tag,
     is_index_type,
     make_stamp,
     parse_digest,
@@ -38,7 +39,7 @@ from .json_api import (
 )
 from .kinds import CatalogKind, Services, SourceAccess
 from .links import checked_next
-from .offsets import PAGE_SIZE, Batch, pages_of, tags_of
+from .offsets import PAGE_SIZE, Batch, organization_pages, refused_list, tags_of
 
 _TOKEN_SECONDS = 600.0
 _MAX_TOKEN_ANSWER = 64 * 1024
@@ -58,25 +59,20 @@ class HubCatalog:
 
     async def pages(self, organization: str, *, names: Sequence[str] = ()) -> AsyncGenerator[Page]:
         """Iterate over the pages of the namespace's repositories; see `Catalog.pages`. Named ones need no request."""
-        if names:
-            yield Page(tuple(map(ListedRepository, names)))
-            return
 
         async def fetch(number: int) -> Batch[ListedRepository]:
             query = {"page": number, "page_size": PAGE_SIZE, "ordering": "name"}
             parse = partial(_parse_repositories, organization=organization)
             return await self._api.get(_namespace(organization), parse, query, accept_any_404=number == 1)
 
-        try:
-            async with aclosing(pages_of(fetch, f"{self._api.host}/{organization}")) as pages:
-                async for page in pages:
-                    yield page
-        except NotFound:
-            yield Page(())
-        except AccessDenied as error:
+        async def refuse(error: AccessDenied | NotFound) -> CredentialsRefused | None:
             account = "this account" if self._has_login else "anonymous clients"
-            message = f"{self._api.host} does not show the repositories of {organization!r} to {account}"
-            raise CredentialsRefused(f"{message}: {error.message}", status=error.status) from None
+            return refused_list(self._api.host, f"the repositories of {organization!r}", account, error)
+
+        what = f"{self._api.host}/{organization}"
+        async with aclosing(organization_pages(fetch, what, refuse, names)) as pages:
+            async for page in pages:
+                yield page
 
     async def explain_empty(self, organization: str) -> SelectionEmpty:
         """Return the error for an empty listing; see `Catalog.explain_empty`."""
@@ -101,11 +97,7 @@ class HubCatalog:
 
     async def tags(self, repository: Repository, glob: str) -> TagList:
         """Return the tags that `glob` matches; see `Catalog.tags`."""
-
-        async def fetch(number: int) -> Batch[Tag]:
-            return await self._tag_page(repository, number)
-
-        return await tags_of(fetch, glob, str(repository))
+        return await tags_of(partial(self._tag_page, repository), glob, str(repository))
 
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the first tags; see `Catalog.some_tags`."""
@@ -178,21 +170,12 @@ def _page(response: Response, body: bytes) -> tuple[list[Any], int | None, bool]
 
 def _parse_repositories(response: Response, body: bytes, *, organization: str) -> Batch[ListedRepository]:
     entries, total, has_more = _page(response, body)
-    parsed = [_listed(entry, organization) for entry in entries]
-    return Batch(
-        tuple(entry for entry in parsed if isinstance(entry, ListedRepository)),
-        tuple(entry for entry in parsed if isinstance(entry, str)),
-        has_more=has_more,
-        total=total,
-        at=time_of(response),
-    )
+    found = describe_each(entries, partial(_listed, organization=organization))
+    return Batch.of(response, found, has_more=has_more, total=total)
 
 
-def _listed(entry: Any, organization: str) -> ListedRepository | str:
+def _listed(entry: dict[str, Any], *, organization: str) -> ListedRepository | str:
     """Return a repository, or the reason to reject the entry."""
-    if not isinstance(entry, dict):
-        return "an entry that is not an object"
-
     name = entry.get("name")
     if fault := fault_of_name(organization, name):
         return fault
@@ -221,12 +204,12 @@ def _parse_tags(response: Response, body: bytes) -> tuple[Batch[Tag], list[str]]
     unresolved: list[str] = []
     for entry in entries:
         name = entry.get("name") if isinstance(entry, dict) else None
-        if not (isinstance(name, str) and is_tag(name)):
-            rejected.append(f"a tag with an impossible name, {str(name)[:100]!r}")
+        if fault := fault_of_tag(name):
+            rejected.append(fault)
         elif entry.get("digest"):
-            tags.append(_tag(response, entry, name))
+            tags.append(_tag(response, entry, str(name)))
         else:
-            unresolved.append(name)
+            unresolved.append(str(name))
 
     return Batch(tuple(tags), tuple(rejected), has_more, skipped=len(unresolved)), unresolved
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from ..http.dates import parse_http_date
 from ..http.exchange import Request, Response
 from ..oci import Digest
 from ..oci.mediatype import INDEXES
-from ..oci.reference import is_repository_name
+from ..oci.reference import is_repository_name, is_tag
 from ..untrusted import InvalidDocument, parse_array, parse_object
 
 T = TypeVar("T")
@@ -115,6 +115,11 @@ def checked_entries(response: Response, entries: object) -> list[Any]:
     return entries
 
 
+def describe_each(entries: Iterable[Any], describe: Callable[[dict[str, Any]], T | str]) -> list[T | str]:
+    """Return what `describe` makes of each entry that is an object, and the reason to reject any other one."""
+    return [describe(entry) if isinstance(entry, dict) else "an entry that is not an object" for entry in entries]
+
+
 def time_of(response: Response) -> int | None:
     """Return the time of an answer by the server's clock (POSIX)."""
     date = parse_http_date(response.headers.get("Date"))
@@ -170,6 +175,11 @@ def make_stamp(*values: object) -> int:
     """Return a stamp that changes if one of `values` does; a database takes it."""
     text = "\0".join(str(value) for value in values)
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:7])
+
+
+def fault_of_tag(name: object) -> str:
+    """Return the reason to reject the name of a tag, "" for a legal one."""
+    return "" if isinstance(name, str) and is_tag(name) else f"a tag with an impossible name, {str(name)[:100]!r}"
 
 
 def fault_of_name(organization: str, name: object) -> str:

@@ -58,10 +58,6 @@ class SourceAccess(Protocol):
     def api_token(self) -> Secret | None:
         """The token that the user gave for the API of this source."""
 
-    @property
-    def has_credentials(self) -> bool:
-        """True if the user gave credentials for this run."""
-
     def home(self) -> Path:
         """Return the directory of the layout at `address`; of one in an object store, that of its state. It blocks.
 
@@ -72,6 +68,12 @@ class SourceAccess(Protocol):
     @property
     def clock(self) -> Callable[[], float]:
         """The clock of the run, in seconds."""
+
+    async def has_account(self, organization: str) -> bool:
+        """Return True if an account of the registry may read private repositories of `organization` at Quay.
+
+        The user gave its credentials for this run, or stored those of a robot account of the organization.
+        """
 
     async def api_credentials(self, namespace: str) -> Credentials | None:
         """Return the credentials for the API of this source: given, or stored for it or its registry.

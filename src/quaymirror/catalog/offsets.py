@@ -6,19 +6,23 @@ stays the same and is the number of those that were read.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from fnmatch import fnmatchcase
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
-from ..errors import Unavailable
+from ..errors import AccessDenied, CredentialsRefused, NotFound, Unavailable
+from ..http.exchange import Response
 from ..values import dataclass
 from .base import ListedRepository, Page, Tag, TagList
+from .json_api import time_of
 
 PAGE_SIZE = 100
 _MAX_READINGS = 4
 _MAX_PAGES = 10_000
 _MAX_TAGS = 50_000
+# Entries that shift repeat some of a page, never all of so many pages.
+_MAX_STALE_PAGES = 10
 
 T = TypeVar("T", ListedRepository, Tag)
 
@@ -38,9 +42,29 @@ class Batch(Generic[T]):
     at: int | None = None
     skipped: int = 0
 
+    @classmethod
+    def of(
+        cls,
+        response: Response,
+        found: Iterable[T | str],
+        *,
+        has_more: bool,
+        total: int | None = None,
+        skipped: int = 0,
+    ) -> Self:
+        """Return the page in `response` with the entries in `found`, and the reasons there to reject others."""
+        both = list(found)
+        entries = tuple(one for one in both if not isinstance(one, str))
+        return cls(
+            entries, tuple(one for one in both if isinstance(one, str)), has_more, total, time_of(response), skipped
+        )
+
 
 FetchBatch = Callable[[int], Awaitable[Batch[T]]]
 """Returns the page with a number, from 1."""
+
+Refuse = Callable[[AccessDenied | NotFound], Awaitable[CredentialsRefused | None]]
+"""Returns the error for a list that is refused, None if what it belongs to does not exist."""
 
 
 class _Reading:
@@ -61,6 +85,42 @@ class _Reading:
         return self.totals == {len(self.names) + self.others}
 
 
+def refused_list(
+    host: str, what: str, account: str, error: AccessDenied | NotFound, advice: str = ""
+) -> CredentialsRefused | None:
+    """Return the error if `host` does not show `what` to `account`, None if it says that this does not exist."""
+    if isinstance(error, NotFound):
+        return None
+
+    more = f"; {advice}" if advice else ""
+    return CredentialsRefused(f"{host} does not show {what} to {account}: {error.message}{more}", status=error.status)
+
+
+async def organization_pages(
+    fetch: FetchBatch[ListedRepository], what: str, refuse: Refuse, names: Sequence[str]
+) -> AsyncGenerator[Page]:
+    """Iterate over the pages of the repositories of an organization; an unknown one has a single page without any.
+
+    If `names` are given, only these are wanted, and no request is needed.
+
+    :raises CredentialsRefused: if `refuse` returns one.
+    :raises Unavailable: as `pages_of`.
+    """
+    if names:
+        yield Page(tuple(map(ListedRepository, names)))
+        return
+
+    try:
+        async with aclosing(pages_of(fetch, what)) as pages:
+            async for page in pages:
+                yield page
+    except (AccessDenied, NotFound) as error:
+        if (refused := await refuse(error)) is not None:
+            raise refused from None
+
+        yield Page(())
+
+
 async def pages_of(fetch: FetchBatch[ListedRepository], what: str) -> AsyncGenerator[Page]:
     """Iterate over the pages of a list of repositories called `what`, each repository once.
 
@@ -70,27 +130,21 @@ async def pages_of(fetch: FetchBatch[ListedRepository], what: str) -> AsyncGener
     rejected: set[str] = set()
     for again in range(_MAX_READINGS):
         reading, known = _Reading(), len(seen)
-        for number in range(1, _MAX_PAGES + 1):
-            batch = await fetch(number)
-            _check_page(batch, what)
-            reading.take(batch)
-            new = tuple(entry for entry in batch.entries if entry.name not in seen)
-            seen.update(entry.name for entry in new)
-            faults = tuple(one for one in batch.rejected if one not in rejected)
-            rejected.update(faults)
-            is_settled = number == 1 or reading.is_whole or (again > 0 and len(seen) == known)
-            is_end = not batch.has_more and is_settled
-            # Pages of another reading are passed on only if they have something new.
-            if again == 0 or new or faults or is_end:
-                yield Page(new, faults, None if is_end else f"{again} {number}", batch.at)
+        async with aclosing(_all_pages(fetch, what)) as pages:
+            async for number, batch in pages:
+                reading.take(batch)
+                new = tuple(entry for entry in batch.entries if entry.name not in seen)
+                seen.update(entry.name for entry in new)
+                faults = tuple(one for one in batch.rejected if one not in rejected)
+                rejected.update(faults)
+                is_settled = number == 1 or reading.is_whole or (again > 0 and len(seen) == known)
+                is_end = not batch.has_more and is_settled
+                # Pages of another reading are passed on only if they have something new.
+                if again == 0 or new or faults or is_end:
+                    yield Page(new, faults, None if is_end else f"{again} {number}", batch.at)
 
-            if is_end:
-                return
-
-            if not batch.has_more:
-                break
-        else:
-            raise Unavailable(f"{what}: the list does not end")
+                if is_end:
+                    return
 
     raise Unavailable(f"{what}: the list changed {_MAX_READINGS} times while it was read")
 
@@ -124,17 +178,34 @@ async def tags_of(fetch: FetchBatch[Tag], glob: str, what: str) -> TagList:
     raise Unavailable(f"{what}: the list changed {_MAX_READINGS} times while it was read")
 
 
-async def _all_pages(fetch: FetchBatch[Tag], what: str) -> AsyncGenerator[tuple[int, Batch[Tag]]]:
+async def _all_pages(fetch: FetchBatch[T], what: str) -> AsyncGenerator[tuple[int, Batch[T]]]:
+    """Iterate over the pages of one reading, with their numbers."""
+    seen: set[str] = set()
+    stale = 0
     for number in range(1, _MAX_PAGES + 1):
-        batch = await fetch(number)
-        _check_page(batch, what)
+        batch = await _page(fetch, number)
+        if batch.has_more and not (batch.entries or batch.rejected or batch.skipped):
+            raise Unavailable(f"{what}: a page without entries says that more follow")
+
         yield number, batch
         if not batch.has_more:
             return
 
+        names = {entry.name for entry in batch.entries}
+        stale = stale + 1 if names and names <= seen else 0
+        seen |= names
+        if stale == _MAX_STALE_PAGES:
+            break
+
     raise Unavailable(f"{what}: the list does not end")
 
 
-def _check_page(batch: Batch[T], what: str) -> None:
-    if batch.has_more and not (batch.entries or batch.rejected or batch.skipped):
-        raise Unavailable(f"{what}: a page without entries says that more follow")
+async def _page(fetch: FetchBatch[T], number: int) -> Batch[T]:
+    try:
+        return await fetch(number)
+    except NotFound:
+        if number == 1:
+            raise
+
+        # The list has become so short that this page does not exist any more.
+        return Batch(())

@@ -24,6 +24,9 @@ _SIMPLE_REGEX = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.|\.\*)+)\$?")
 _NO_QUAY = re.compile(r"(?:index\.)?docker\.io|ghcr\.io|(?:[a-z0-9-]+\.)?gcr\.io|registry\.k8s\.io|mcr\.microsoft\.com")
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 
+_Key = tuple[str, str, tuple[str, ...], str, tuple[str, ...]]
+"""The common values of the repositories of one job: server, organization, tags, target and platforms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Converted:
@@ -35,10 +38,10 @@ class Converted:
 
 @dataclass(slots=True)
 class _Found:
-    """Repositories by server, organization, tags, target and platforms; and the parts that are left out."""
+    """Repositories of each job, their names at its target by those at the source, and the parts that are left out."""
 
-    repositories: dict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(default_factory=dict)
-    renames: dict[tuple[str, str, tuple[str, ...], str, tuple[str, ...]], list[str]] = field(default_factory=dict)
+    repositories: dict[_Key, list[str]] = field(default_factory=dict)
+    names: dict[_Key, dict[str, str]] = field(default_factory=dict)
     lists: list[str] = field(default_factory=list)
     defaults: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -46,7 +49,7 @@ class _Found:
     def add(
         self, image: str, tags: tuple[str, ...], *, target: str = "", platforms: tuple[str, ...] = (), name: str = ""
     ) -> None:
-        """Add `image` (`HOST/ORG/REPO`), stored as `name` if given, or the reason why it is left out."""
+        """Add `image` (`HOST/ORG/REPO`), stored as `name[:TAG]` if given, or the reason why it is left out."""
         host, _, path = image.partition("/")
         organization, _, repository = path.partition("/")
         if "." not in host.partition(":")[0] and host.partition(":")[0] != "localhost":
@@ -59,14 +62,15 @@ class _Found:
 
         if _NO_QUAY.match(host):
             host = "registry-1.docker.io" if host in ("docker.io", "index.docker.io") else host
-            key = (host, "", tags, target, platforms)
-            self.repositories.setdefault(key, []).append(path)
+            key, repository = (host, "", tags, target, platforms), path
         else:
             key = (host, organization, tags, target, platforms)
-            self.repositories.setdefault(key, []).append(repository)
 
-        if name and name != path:
-            self.renames.setdefault(key, []).append(f"{path}={name}")
+        source = f"{path}:{tags[0]}" if ":" in name else path
+        if self.names.setdefault(key, {}).setdefault(source, name or source) != (name or source):
+            self.left_out.append(f"{image}: another name for it at the same target, {name}: write a second job")
+        else:
+            self.repositories.setdefault(key, []).append(repository)
 
 
 def convert(text: str, name: str) -> Converted:
@@ -193,15 +197,15 @@ def _step(step: Mapping[str, Any], found: _Found) -> None:
         if "@" in source:
             found.left_out.append(f"{source}: images by digest belong in a list: images = FILE")
         else:
-            found.add(image, (tag,), target=_target(image, target.removesuffix(f":{tag}"), found), platforms=platforms)
+            found.add(image, (tag,), platforms=platforms, **_target(image, target.removesuffix(f":{tag}")))
     elif kind == "repository":
-        place = _target(source, target, found)
+        place = _target(source, target)
         for regex in _allowed(source, step, "tags", found):
-            _by_regex(source, regex, found, target=place, platforms=platforms)
+            _by_regex(source, regex, found, platforms=platforms, **place)
     elif kind == "registry":
-        place = _target(source, target, found)
+        to = target if not target or target.startswith("ocidir://") else f"registry://{target}"
         for regex in _allowed(source, step, "repos", found):
-            _by_repository(source, regex, step, found, target=place, platforms=platforms)
+            _by_repository(source, regex, step, found, target=to, platforms=platforms)
     else:
         found.left_out.append(f"{source or '?'}: type {kind!r}")
 
@@ -224,20 +228,17 @@ def _by_repository(host: str, regex: str, step: Mapping[str, Any], found: _Found
         _by_regex(image, tag, found, **more)
 
 
-def _target(source: str, target: str, found: _Found) -> str:
-    """Return the target of a job that stores its images at `target`."""
+def _target(source: str, target: str) -> dict[str, str]:
+    """Return the target of a job that stores the repository `source` at `target`, and its name there."""
     if not target or target.startswith("ocidir://"):
-        return target
+        return {"target": target}
 
     name = source.partition("/")[2]
     if name and target.endswith(f"/{name}"):
-        return f"registry://{target.removesuffix(f'/{name}')}"
+        return {"target": f"registry://{target.removesuffix(f'/{name}')}"}
 
-    if name:
-        found.left_out.append(f'{source}: its name at the target, {target}: write rename = ["{name}=NAME"]')
-        return f"registry://{target.partition('/')[0]}"
-
-    return f"registry://{target}"
+    host, _, other = target.partition("/")
+    return {"target": f"registry://{host}", "name": other}
 
 
 def _ignored(place: str, table: Mapping[str, Any], known: set[str]) -> list[str]:
@@ -255,12 +256,12 @@ def _image_syncer(source: str, targets: list[str], found: _Found) -> None:
         return
 
     for target in targets or [""]:
-        host, _, place = target.partition("/")
-        name, _, tag = place.partition(":")
-        more: dict[str, Any] = {"target": f"registry://{host}" if host else "", "name": name}
-        if tag:
-            found.left_out.append(f"{source}: its tag at the target, {tag}: add :TAG to both sides of rename")
+        host, _, name = target.partition("/")
+        if ":" in name and ("," in wanted or wanted.startswith("/") or not wanted):
+            found.left_out.append(f"{source}: its tag at the target, {target}: name one tag at the source, too")
+            continue
 
+        more: dict[str, Any] = {"target": f"registry://{host}" if host else "", "name": name}
         if wanted.startswith("/") and wanted.endswith("/"):
             _by_regex(image, wanted.strip("/"), found, **more)
         else:
@@ -303,7 +304,8 @@ def _toml(found: _Found, left_out: tuple[str, ...], name: str) -> str:
         values |= {"organization": organization} if organization else {"source": f"registry://{host}"}
         values |= {"repositories": sorted(set(repositories)), "tags": list(tags)}
         values |= ({"to": target} if target else {}) | ({"platform": list(platforms)} if platforms else {})
-        renames = found.renames.get((host, organization, tags, target, platforms))
+        names = found.names[host, organization, tags, target, platforms]
+        renames = [f"{source}={name}" for source, name in names.items() if source != name]
         values |= {"rename": renames} if renames else {}
         lines += ["", f"[jobs.{json.dumps(title, ensure_ascii=False)}]"]
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]

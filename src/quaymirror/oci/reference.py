@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
-from typing import Protocol
 
 from ..errors.usage import InvalidName
-from .descriptor import Descriptor
 from .digest import Digest
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -111,15 +109,3 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{self.full_name}@{self.digest}" if self.tag is not None and self.digest else self.full_name
-
-
-class BlobReference(Protocol):
-    """A blob of a repository."""
-
-    @property
-    def repository(self) -> Repository:
-        """The repository that is asked for the blob."""
-
-    @property
-    def blob(self) -> Descriptor:
-        """The descriptor of the blob."""

@@ -25,10 +25,10 @@ from ..http.retry import Attempts
 from ..http.validator import Validator
 from ..oci import Descriptor, Digest, Reference, Repository, manifest, mediatype
 from ..oci.manifest import Node
-from ..oci.reference import BlobReference
 from ..values import dataclass
 from .foreign import ForeignLayers
 from .referrers import ReferrersAPI
+from .source import BlobRequest
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 # A weak one, W/"...", says that the content is as good, not that it is the same.
@@ -202,45 +202,34 @@ class RegistryPuller:
 
         return await self.manifest(repository, digest), True
 
-    async def open(
-        self,
-        wanted: BlobReference,
-        *,
-        offset: int = 0,
-        end: int | None = None,
-        fresh: bool = False,
-        if_range: Validator | None = None,
-        location: str = "",
-    ) -> BlobStream:
-        """Open the stream of the `wanted` blob from `offset` to before `end`; see `BlobStream.offset`: all may come.
+    async def open(self, request: BlobRequest) -> BlobStream:
+        """Open the stream of the bytes of a blob, a context that has to be left.
 
-        It is a context that has to be left. `fresh` uses a new connection, `if_range` makes the range conditional, and
-        the `location` of an earlier stream is requested directly. A blob that the registry doesn't have is requested
-        from the URLs of its descriptor, if that is allowed.
+        A blob that the registry doesn't have is requested from the URLs of its descriptor, if that is allowed.
 
         :raises RangeRefused: if the server answers the range with something else.
         :raises SizeMismatch: if the server announces another size.
         """
-        blob = wanted.blob
-        request = replace(
-            _blob(wanted.repository, blob),
+        blob, (offset, end) = request.blob, request.bounds
+        sent = replace(
+            _blob(request.repository, blob),
             headers=_range(offset, end, blob.size),
-            fresh=fresh,
-            if_range=if_range,
-            location=location,
+            fresh=request.fresh,
+            if_range=request.if_range,
+            location=request.location,
         )
         try:
-            exchange = await self._client.send(request)
+            exchange = await self._client.send(sent)
         except NotFound as error:
-            exchange = await self._foreign.send(blob, request, error)
+            exchange = await self._foreign.send(blob, sent, error)
         except ServiceError as error:
-            if error.status not in _NO_RANGES or not request.headers:
+            if error.status not in _NO_RANGES or not sent.headers:
                 raise
 
             raise RangeRefused(f"{blob.digest}: {error.status} for the bytes from {offset:,} on") from None
 
         try:
-            start, end = _bounds(exchange.response, blob, offset, blob.size if end is None else end)
+            start, end = _bounds(exchange.response, blob, offset, end)
         except QuaymirrorError as error:
             exchange.close(passed=False)
             raise distorted(error, exchange.response) from None
@@ -292,10 +281,9 @@ def check_expected(actual: Descriptor, expected: Descriptor, repository: Reposit
         )
 
 
-def _range(offset: int, end: int | None, size: int) -> dict[str, str]:
+def _range(offset: int, end: int, size: int) -> dict[str, str]:
     # Closed at its end: some registries answer 416 to a range without one.
-    last = size if end is None else end
-    return {"Range": f"bytes={offset}-{last - 1}"} if offset or last < size else {}
+    return {"Range": f"bytes={offset}-{end - 1}"} if offset or end < size else {}
 
 
 def _bounds(response: Response, blob: Descriptor, offset: int, end: int) -> tuple[int, int]:

@@ -7,7 +7,31 @@ from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
 from ..http.validator import Validator
-from ..oci.reference import BlobReference
+from ..oci.descriptor import Descriptor
+from ..oci.reference import Repository
+from ..values import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRequest:
+    """A request for `blob` in `repository`, from `offset` to before `end`, None for its size; the answer may have all.
+
+    `fresh` asks for a new connection, `if_range` for all of the blob if it has changed, and `location` is the URL of an
+    earlier redirect.
+    """
+
+    repository: Repository
+    blob: Descriptor
+    offset: int = 0
+    end: int | None = None
+    fresh: bool = False
+    if_range: Validator | None = None
+    location: str = ""
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The position of the first byte, and that after the last one."""
+        return self.offset, self.blob.size if self.end is None else self.end
 
 
 class BlobStream(Protocol):
@@ -74,20 +98,8 @@ class BlobSource(Protocol):
     def attempts(self, what: str, *, brief: bool = False) -> Attempts:
         """Return the attempts of an operation, which messages call `what`; if `brief`, at most two."""
 
-    async def open(
-        self,
-        wanted: BlobReference,
-        *,
-        offset: int = 0,
-        end: int | None = None,
-        fresh: bool = False,
-        if_range: Validator | None = None,
-        location: str = "",
-    ) -> BlobStream:
-        """Open the stream of the `wanted` blob from `offset` to before `end`; all of it may come nevertheless.
-
-        `fresh` asks for a new connection, `if_range` for all of the blob if it has changed, and `location` is the URL
-        of an earlier redirect.
+    async def open(self, request: BlobRequest) -> BlobStream:
+        """Open the stream of the bytes of a blob.
 
         :raises RangeRefused: if the source answers with another range.
         """

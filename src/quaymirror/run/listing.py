@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from ..errors import CredentialsRefused
 from ..selection.selection import Selection
 from ..settings import Options
+from .wiring import Accounts
 
 _HINT = "Quay's API takes an API token only (--token-file), no user, robot account or auth file"
+_ROBOT = "these need an API token (--token-file), or the robot account of the organization in the auth file"
 
 
 def check(selections: Sequence[Selection], options: Options) -> None:
@@ -24,13 +26,17 @@ def check(selections: Sequence[Selection], options: Options) -> None:
         )
 
 
-def anonymous(selections: Sequence[Selection], options: Options) -> str:
-    """Return the note that listings are anonymous although credentials are given, "" otherwise."""
-    organizations = _anonymous(selections, options)
-    if not organizations or (options.source.credentials is None and options.client.authfile is None):
+async def anonymous(selections: Sequence[Selection], options: Options, accounts: Accounts) -> str:
+    """Return the note that listings are anonymous although an auth file is given, "" otherwise."""
+    if options.client.authfile is None:
         return ""
 
-    return f"the listing of {', '.join(organizations)} is anonymous: it has no private repositories; {_HINT}"
+    found = _anonymous(selections, options)
+    organizations = [organization for organization in found if not await accounts.has(organization)]
+    if not organizations:
+        return ""
+
+    return f"the listing of {', '.join(organizations)} is anonymous: it has no private repositories; {_ROBOT}"
 
 
 def _anonymous(selections: Sequence[Selection], options: Options) -> list[str]:

@@ -26,6 +26,7 @@ from ..store.state import State
 from ..store.storage import Storage
 from ..text import counted, human_bytes
 from ..transfer.target import PrunableTarget
+from .wiring import Accounts
 
 if TYPE_CHECKING:
     from ..store.prune import PrunePlan, PruneProgress
@@ -41,8 +42,11 @@ async def record_absences(
     observer: Observer,
     *,
     found: Sequence[Outcome] | None,
+    accounts: Accounts,
 ) -> bool:
     """Record which images of `selections` were `found`, None if discovery was incomplete.
+
+    The rights of `accounts` that list repositories may be for some only.
 
     Return True if the options ask for pruning, and the discovery allows it.
 
@@ -53,9 +57,11 @@ async def record_absences(
     seeing = [selection for selection in selections if _sees_all(selection, options)]
     is_partial = False
     for selection in seeing:
-        is_partial |= (by_account := _is_by_account(selection, options))
+        by_account = selection.source is None and await accounts.has(selection.organization)
+        is_partial |= by_account
         seen = None if by_account else found
-        counts &= await layout.use(partial(_record, selection=selection, options=options, found=seen))
+        record = partial(_record, selection=selection, options=options, found=seen, by_account=by_account)
+        counts &= await layout.use(record)
 
     if not options.prune.prune or not seeing:
         return False
@@ -217,7 +223,13 @@ def summary(plan: PrunePlan, *, done: bool) -> str:
 
 
 def _record(
-    _storage: Storage, state: State, *, selection: Selection, options: Options, found: Sequence[Outcome] | None
+    _storage: Storage,
+    state: State,
+    *,
+    selection: Selection,
+    options: Options,
+    found: Sequence[Outcome] | None,
+    by_account: bool,
 ) -> bool:
     registry = options.source.address_of(selection).registry_name
     renames = Renames(options.target.renames)
@@ -229,17 +241,10 @@ def _record(
             found=present & covered,
             absent=frozenset(covered - present) if found is not None else frozenset(),
             complete=found is not None,
-            authenticated=_is_by_account(selection, options)
-            or (options.source.api_token is not None and selection.source is None),
+            authenticated=by_account or (options.source.api_token is not None and selection.source is None),
             moment=time.time(),
         )
     )
-
-
-def _is_by_account(selection: Selection, options: Options) -> bool:
-    """Return True if an account of Quay's registry adds repositories to the listing: its rights may be for some."""
-    source = options.source
-    return selection.source is None and source.credentials is not None and source.api_token is None
 
 
 def _scope(registry: str, selection: Selection) -> str:

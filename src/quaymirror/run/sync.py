@@ -36,7 +36,7 @@ from .run_history import RunHistory, open_history
 from .shared import Engine, open_engine
 from .signatures import make_judge
 from .stages import Stages
-from .wiring import OpenSources, check_credentials, connect_target
+from .wiring import Accounts, OpenSources, check_credentials, connect_target
 
 _TIME_IS_UP = "the time limit was reached"
 # A run ends this much after its time limit at the latest.
@@ -144,18 +144,19 @@ async def mirror(run: Run) -> Report:
                 if run.options.target.dry_run:
                     _show_readings(run)
 
-                if note := listing.anonymous(run.selections, run.options):
+                accounts = Accounts(run.options, run.emit)
+                if note := await listing.anonymous(run.selections, run.options, accounts):
                     run.emit(Notice(note, lasting=True))
 
                 history.tags.repositories |= await _mirrored_repositories(target)
                 layout = target.prunable()
                 publication = None if layout is None else await Publication.begin(run, layout)
-                async with _shared(run, target) as (engine, sources):
+                async with _shared(run, target, accounts) as (engine, sources):
                     await Stages(run, engine, sources, target, history, publication).run_all()
 
                 await history.save_tags()
                 if layout is not None and publication is not None and not run.options.target.dry_run:
-                    await _settle(run, layout, publication, history)
+                    await _settle(run, layout, publication, history, accounts)
                 elif run.options.publishing.at_end and not run.options.target.dry_run:
                     await _publish(run, target, history)
 
@@ -216,7 +217,7 @@ def _open(run: Run) -> AbstractAsyncContextManager[Target]:
 
 
 @asynccontextmanager
-async def _shared(run: Run, target: Target) -> AsyncIterator[tuple[Engine, OpenSources]]:
+async def _shared(run: Run, target: Target, accounts: Accounts) -> AsyncIterator[tuple[Engine, OpenSources]]:
     """Take part in the engine of the run, or in a new one, and provide the sources of the run."""
     async with AsyncExitStack() as stack:
         engine = run.engine
@@ -228,15 +229,19 @@ async def _shared(run: Run, target: Target) -> AsyncIterator[tuple[Engine, OpenS
         if target.capabilities.shares_blobs:
             engine.sharing.register(target)
 
-        yield engine, OpenSources(run.options, run.emit, engine.sources, stack)
+        yield engine, OpenSources(run.options, run.emit, engine.sources, stack, accounts)
 
 
-async def _settle(run: Run, layout: PrunableTarget, publication: Publication, history: RunHistory) -> None:
+async def _settle(
+    run: Run, layout: PrunableTarget, publication: Publication, history: RunHistory, accounts: Accounts
+) -> None:
     """Record the images that are gone from the source, publish the set, and prune if the options say so."""
     report = make_report(run, history.earlier, 0.0)
     found = report.outcomes if report.is_whole else None
     try:
-        is_certain = await pruning.record_absences(layout, run.selections, run.options, run.emit, found=found)
+        is_certain = await pruning.record_absences(
+            layout, run.selections, run.options, run.emit, found=found, accounts=accounts
+        )
         if is_certain and not obstacle(run, report):
             # New and removed images are one snapshot.
             plan = await pruning.carry_out(layout, run.options.prune, publication.snapshot_note(report))

@@ -7,13 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..auth.namespaces import ByNamespace
 from ..auth.tokens import TokenAuth
 from ..catalog.base import Discovery
 from ..catalog.kinds import DEFAULT, Services, find_kind
 from ..errors import ConfigError, Scope, Side, UnsafeRedirect
-from ..events import Observer
+from ..events import Notice, Observer
 from ..http.authorizer import Authorizer, Fixed
 from ..http.budget import BudgetedClient, PullBudget
 from ..http.client import Client
@@ -35,6 +36,9 @@ from ..selection.source import SourceAddress, distinct
 from ..settings import Options
 from ..targets.bucket import locate_bucket
 from ..values import dataclass
+
+if TYPE_CHECKING:
+    from ..auth.credentials import CredentialStore
 
 _MAX_TOKEN_ANSWER = 64 * 1024
 
@@ -99,12 +103,8 @@ class Connection:
         if given is not None:
             return given
 
-        # Imported after a challenge: public mirrors don't need it.
-        from ..auth.credentials import CredentialStore
-
-        client, source = self.options.client, self.options.source
-        store = CredentialStore(authfile=client.authfile, env=client.environment)
-        found = await store.find(self.origin.netloc, namespace or None)
+        source = self.options.source
+        found = await _open_store(self.options).find(self.origin.netloc, namespace or None)
         if found is None and source.api_token is not None and self.origin == source.origin:
             # Quay accepts its API token as the password of this user: one credential serves both APIs.
             return Credentials("$oauthtoken", source.api_token)
@@ -176,6 +176,51 @@ class SourceConnections:
         return self._open[origin]
 
 
+class Accounts:
+    """The organizations of Quay of which an account of the registry may list private repositories.
+
+    Without an API token, that is the account of `options`, or a robot account of the organization that the user stored.
+    `observer` gets a notice about stored credentials that can't be read.
+    """
+
+    def __init__(self, options: Options, observer: Observer) -> None:
+        self._options = options
+        self._observer = observer
+        self._known: dict[tuple[Origin, str], bool] = {}
+
+    async def has(self, organization: str, origin: Origin | None = None) -> bool:
+        """Return True if there is one for `organization` at `origin`, None for the server of the options."""
+        origin = origin or self._options.source.origin
+        if self._options.source.api_token is not None and origin == self._options.source.origin:
+            return False
+
+        if self._options.source.credentials is not None:
+            return True
+
+        if (origin, organization) not in self._known:
+            self._known[origin, organization] = await self._has_robot(organization, origin)
+
+        return self._known[origin, organization]
+
+    async def _has_robot(self, organization: str, origin: Origin) -> bool:
+        try:
+            found = await _open_store(self._options).find(origin.netloc, organization)
+        except ConfigError as error:
+            # Public repositories need no account.
+            message = f"the listing of {organization} has no private repositories: {error.message}"
+            self._observer(Notice(message, lasting=True))
+            return False
+
+        return found is not None and found.username.startswith(f"{organization}+")
+
+
+def _open_store(options: Options) -> CredentialStore:
+    # Imported when it is needed: public mirrors of other registries than Quay need none.
+    from ..auth.credentials import CredentialStore
+
+    return CredentialStore(authfile=options.client.authfile, env=options.client.environment)
+
+
 @dataclass(frozen=True, slots=True)
 class RunAccess:
     """The means of one run to open the source at `address`; see `SourceAccess`."""
@@ -184,6 +229,7 @@ class RunAccess:
     options: Options
     observer: Observer
     connections: SourceConnections
+    accounts: Accounts
 
     @property
     def discovery(self) -> Discovery:
@@ -206,11 +252,6 @@ class RunAccess:
         connection = await self.connections.get(origin)
         return connection.of_run(self.options, self.observer).client(origin, authorizer)
 
-    @property
-    def has_credentials(self) -> bool:
-        """True if the user gave credentials for this run."""
-        return self.options.source.credentials is not None
-
     def home(self) -> Path:
         """Return the directory of the layout at `address`; see `SourceAccess.home`."""
         place = self.address.path
@@ -221,15 +262,16 @@ class RunAccess:
         """The clock of the run, in seconds."""
         return self.options.client.retry.clock
 
+    async def has_account(self, organization: str) -> bool:
+        """Return True if an account may read private repositories of `organization`; see `SourceAccess.has_account`."""
+        return await self.accounts.has(organization, self.address.origin)
+
     async def api_credentials(self, namespace: str) -> Credentials | None:
         """Return the credentials for the API of this source; see `SourceAccess.api_credentials`."""
         if self.options.source.credentials is not None:
             return self.options.source.credentials
 
-        from ..auth.credentials import CredentialStore
-
-        client, api = self.options.client, Origin.of(self.address.api_url).netloc
-        store = CredentialStore(authfile=client.authfile, env=client.environment)
+        api, store = Origin.of(self.address.api_url).netloc, _open_store(self.options)
         # The API at its usual host belongs to the registry; any other host gets the credentials stored under its name.
         hosts = [api] if self.address.api else [self.address.registry_name, api]
         for host in dict.fromkeys(hosts):
@@ -259,9 +301,16 @@ class OpenSources:
     """The sources of one run, each opened when it is first used and kept as long as `stack` is open."""
 
     def __init__(
-        self, options: Options, observer: Observer, connections: SourceConnections, stack: AsyncExitStack
+        self,
+        options: Options,
+        observer: Observer,
+        connections: SourceConnections,
+        stack: AsyncExitStack,
+        accounts: Accounts,
     ) -> None:
-        self._access = partial(RunAccess, options=options, observer=observer, connections=connections)
+        self._access = partial(
+            RunAccess, options=options, observer=observer, connections=connections, accounts=accounts
+        )
         self._stack = stack
         self._default = SourceAddress.of_origin(DEFAULT, options.source.origin)
         self._open: dict[SourceAddress, Services] = {}
@@ -284,7 +333,8 @@ class OpenSources:
 async def connect(options: Options, observer: Observer) -> AsyncIterator[OpenSources]:
     """Provide the sources of a command; connections are made on first use."""
     async with AsyncExitStack() as stack:
-        yield OpenSources(options, observer, SourceConnections(options, observer, stack), stack)
+        connections = SourceConnections(options, observer, stack)
+        yield OpenSources(options, observer, connections, stack, Accounts(options, observer))
 
 
 def check_credentials(selections: Iterable[Selection], options: Options) -> None:

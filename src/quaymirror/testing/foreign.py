@@ -23,6 +23,7 @@ from quaymirror.testing.recording import Recorder, RequestRecord
 
 _ROUTE = re.compile(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)")
 _SHUTDOWN_S = 0.02
+_MOST_NAMES = 1000
 
 Override = Callable[[web.BaseRequest], web.Response | None]
 """Returns the answer to a request in place of the server's own, None to leave it."""
@@ -75,8 +76,14 @@ class ForeignServer:
         return len(self.recorder.matching(path_regex, method=method))
 
     def api(self, request: web.BaseRequest, path: str) -> web.Response:
-        """Answer a request for the API of the service; *path* is as sent."""
-        return answer({"message": "Not Found"}, 404)
+        """Answer a request for the API of the service; *path* is as sent. A plain registry lists its repositories."""
+        if path != "/v2/_catalog":
+            return answer({"message": "Not Found"}, 404)
+        user = self.bearer(request)
+        if self._needs_token and not user:
+            return self._challenge(scope="registry:catalog:*")
+        visible = [repo.full_name for repo in self.registry.repositories() if user or repo.is_public]
+        return _names(request, {}, "repositories", visible)
 
     def on_manifest(self, request: web.BaseRequest, repo: Repository) -> web.Response | None:
         """Return an answer in place of a manifest, None to send it."""
@@ -131,7 +138,7 @@ class ForeignServer:
         if found and not path.startswith("/v2/namespaces/"):
             return self._content(request, found[1], found[2], found[3])
         if path == "/v2/":
-            return self._challenge("") if self._needs_token and self.bearer(request) is None else answer({})
+            return self._challenge() if self._needs_token and self.bearer(request) is None else answer({})
         return self.api(request, path)
 
     def post(self, request: web.BaseRequest, path: str, body: bytes) -> web.Response:
@@ -143,15 +150,18 @@ class ForeignServer:
         if user is None:
             return answer({"details": "incorrect username or password"}, 401)
         for scope in request.query.getall("scope", []):
-            repo = self.registry.find(scope.split(":")[1])
+            kind, _, name = scope.rpartition(":")[0].partition(":")
+            repo = self.registry.find(name) if kind == "repository" else None
             if not user and (repo is None or not repo.is_public):
                 return answer({"errors": [{"code": "DENIED", "message": "requested access is denied"}]}, 401)
         return answer({"token": self.issue(user, 300), "expires_in": 300})
 
-    def _challenge(self, name: str) -> web.Response:
-        scope = f',scope="repository:{name}:pull"' if name else ""
+    def _challenge(self, name: str = "", *, scope: str = "") -> web.Response:
+        scope = scope or (f"repository:{name}:pull" if name else "")
         refused = answer({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}, 401)
-        refused.headers["WWW-Authenticate"] = f'Bearer realm="{self.url}{self.token_path}",service="fake"{scope}'
+        refused.headers["WWW-Authenticate"] = f'Bearer realm="{self.url}{self.token_path}",service="fake"'
+        if scope:
+            refused.headers["WWW-Authenticate"] += f',scope="{scope}"'
         return refused
 
     def _content(self, request: web.BaseRequest, name: str, kind: str, reference: str) -> web.Response:
@@ -162,7 +172,7 @@ class ForeignServer:
         if repo is None:
             return answer({"errors": [{"code": "NAME_UNKNOWN", "message": "unknown"}]}, 404)
         if kind == "tags":
-            return self._tag_list(request, repo)
+            return self.tag_list(request, repo)
         if kind == "blobs":
             blob = repo.blob(reference)
             return unknown("BLOB_UNKNOWN") if blob is None else _blob(blob)
@@ -177,14 +187,9 @@ class ForeignServer:
         sent.headers.update(self.manifest_headers())
         return sent
 
-    def _tag_list(self, request: web.BaseRequest, repo: Repository) -> web.Response:
-        size, last = int(request.query.get("n", 100)), request.query.get("last", "")
-        names = sorted(row.name for row in repo.tags() if row.name > last)
-        sent = answer({"name": repo.full_name, "tags": names[:size] or None})
-        if len(names) > size:
-            target = f"/v2/{repo.full_name}/tags/list?n={size}&last={quote(names[size - 1])}"
-            sent.headers["Link"] = f'<{target}>; rel="next"'
-        return sent
+    def tag_list(self, request: web.BaseRequest, repo: Repository) -> web.Response:
+        """Answer a request for the tags of *repo*."""
+        return _names(request, {"name": repo.full_name}, "tags", [row.name for row in repo.tags()])
 
 
 def answer(document: Any, status: int = 200) -> web.Response:
@@ -209,6 +214,19 @@ def changed(repo: Repository) -> float:
     now_ms = repo.now_ms()
     times = [moment for row in repo.history for moment in (row.start_ms, row.end_ms) if moment and moment <= now_ms]
     return max(times, default=0) / 1000
+
+
+def _names(request: web.BaseRequest, document: dict[str, Any], key: str, names: list[str]) -> web.Response:
+    """Return a page of *names* in *document*, and a link to the next one by its last name."""
+    size, last = int(request.query.get("n", 100)), request.query.get("last", "")
+    if size > _MOST_NAMES:
+        return answer({"errors": [{"code": "PAGINATION_NUMBER_INVALID", "message": "invalid number of results"}]}, 400)
+    later = sorted(name for name in names if name > last)
+    sent = answer(document | {key: later[:size] or None})
+    if len(later) > size:
+        path = request.raw_path.partition("?")[0]
+        sent.headers["Link"] = f'<{path}?n={size}&last={quote(later[size - 1], safe="")}>; rel="next"'
+    return sent
 
 
 def _manifest(manifest: SourceManifest) -> web.Response:

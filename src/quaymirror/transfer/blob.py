@@ -9,7 +9,7 @@ from ..errors.base import QuaymirrorError
 from ..errors.content import ContentError
 from ..errors.transport import ReadInterrupted
 from ..progress.meters import Meter
-from ..registry.source import Attempts, BlobSource, BlobStream
+from ..registry.source import Attempts, BlobRequest, BlobSource, BlobStream
 from ..store.sink import Sink
 from .segments import fetch_segments
 from .slots import FetchSlots
@@ -41,13 +41,15 @@ async def fetch_blob(progress: BlobProgress, source: BlobSource, sink: Sink, slo
                         location = ""
                         while True:  # a server may send less than the whole rest
                             offset = 0 if progress.refuses_ranges else sink.offset
-                            stream = await source.open(
-                                progress,
+                            request = BlobRequest(
+                                progress.repository,
+                                progress.blob,
                                 offset=offset,
                                 fresh=attempts.is_refetch,
                                 if_range=progress.validator if offset else None,
                                 location=location,
                             )
+                            stream = await source.open(request)
                             await _receive(stream, sink, progress, meter)
                             if sink.offset >= blob.size:
                                 break

@@ -18,7 +18,7 @@ import anyio
 from ..errors.base import QuaymirrorError, Scope
 from ..errors.transport import RangeRefused, ReadInterrupted, TransportError
 from ..progress.meters import Meter
-from ..registry.source import Attempts, BlobSource, BlobStream
+from ..registry.source import Attempts, BlobRequest, BlobSource, BlobStream
 from ..store.sink import Segment, SegmentedSink, Sink
 from ..tasks import run_all
 from ..values import dataclass
@@ -152,13 +152,15 @@ class SegmentFetcher:
         start, requested = segment.offset, time.monotonic()
         try:
             while segment.offset < segment.end:  # a server may send less than all of it
-                stream = await self.source.open(
-                    self.progress,
+                request = BlobRequest(
+                    self.progress.repository,
+                    self.progress.blob,
                     offset=segment.offset,
                     end=segment.end,
                     fresh=attempts.is_refetch,
                     location=location,
                 )
+                stream = await self.source.open(request)
                 with stream:
                     self.progress.location = location = stream.location
                     if stream.is_whole:

@@ -6,7 +6,7 @@ import pytest
 
 from quaymirror.catalog.base import ListedRepository, Tag
 from quaymirror.catalog.offsets import Batch, pages_of, tags_of
-from quaymirror.errors import Unavailable
+from quaymirror.errors import NotFound, Unavailable
 from quaymirror.oci import Digest
 
 SIZE = 10
@@ -100,6 +100,45 @@ async def test_ten_thousand_tags_of_one_repository_are_read() -> None:
 async def test_a_list_of_tags_without_an_end_is_an_error() -> None:
     with pytest.raises(Unavailable, match="does not end"):
         await tags_of(Shifting(names(50_100), {}).tags, "*", "repository")
+
+
+async def test_the_same_page_again_and_again_is_an_error_after_some_requests() -> None:
+    numbers: list[int] = []
+
+    async def page(number: int) -> Batch[ListedRepository]:
+        numbers.append(number)
+        return Batch((ListedRepository("nova"),), has_more=True)
+
+    async def tags(number: int) -> Batch[Tag]:
+        numbers.append(number)
+        return Batch((Tag("1", Digest.of(b"")),), has_more=True)
+
+    with pytest.raises(Unavailable, match="does not end"):
+        [each async for each in pages_of(page, "list")]
+
+    with pytest.raises(Unavailable, match="does not end"):
+        await tags_of(tags, "*", "repository")
+
+    assert len(numbers) < 30
+
+
+async def test_a_page_that_does_not_exist_any_more_hides_no_entry() -> None:
+    """Half of the list disappears after its first page, and its second page with it."""
+    entries = [ListedRepository(name) for name in names(40)]
+
+    async def page(number: int) -> Batch[ListedRepository]:
+        if number == 1 and len(entries) == 40:
+            first = Batch(tuple(entries[:20]), has_more=True)
+            del entries[:20]
+            return first
+
+        if number > 1:
+            raise NotFound("no such page")
+
+        return Batch(tuple(entries))
+
+    found = [entry.name async for each in pages_of(page, "list") for entry in each.repositories]
+    assert found == names(40)
 
 
 async def test_an_empty_page_that_promises_more_is_an_error() -> None:

@@ -79,7 +79,8 @@ def test_regsync_steps_are_jobs() -> None:
     assert repository["tags"] == ["2025*"]
     assert repository["platform"] == ["linux/amd64"]
     assert registry == {"organization": "kolla", "repositories": ["*"], "tags": ["*"], "to": "ocidir://mirror"}
-    for part in ("schedule", "creds", "elsewhere", "2025.1-rc", "expression .*"):
+    assert repository["rename"] == ["kolla/cinder-api=elsewhere"]
+    for part in ("schedule", "creds", "2025.1-rc", "expression .*"):
         assert any(part in line for line in left_out)
 
 
@@ -159,3 +160,27 @@ def test_image_syncer_expresses_renaming() -> None:
     assert three == {"source": "registry://ghcr.io", "repositories": ["a/b"], "tags": ["v*"], "to": to}
     (line,) = left_out
     assert line.endswith("images by digest belong in a list: images = FILE")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sync:\n"
+        "  - {source: 'quay.io/kolla/nova:1', target: 'mirror.example/mine/nova:v1', type: image}\n"
+        "  - {source: 'quay.io/kolla/nova:1', target: 'mirror.example/other/nova:v1', type: image}\n"
+        "  - {source: quay.io/kolla/cinder, target: mirror.example/mine/cinder, type: repository}\n",
+        "quay.io/kolla/nova:1: [mirror.example/mine/nova:v1, mirror.example/other/nova:v1]\n"
+        "quay.io/kolla/cinder: mirror.example/mine/cinder\n"
+        "quay.io/kolla/glance:1,2: mirror.example/mine/glance:v1\n",
+    ],
+)
+def test_names_and_tags_at_the_target_are_renames(text: str) -> None:
+    document, left_out = jobs(text)
+    nova, cinder = document["jobs"].values()
+    assert (nova["to"], nova["rename"]) == ("registry://mirror.example", ["kolla/nova:1=mine/nova:v1"])
+    assert (nova["repositories"], nova["tags"]) == (["nova"], ["1"])
+    assert (cinder["to"], cinder["rename"]) == ("registry://mirror.example", ["kolla/cinder=mine/cinder"])
+    second = "quay.io/kolla/nova: another name for it at the same target, other/nova:v1: write a second job"
+    tag = "quay.io/kolla/glance:1,2: its tag at the target, mirror.example/mine/glance:v1: "
+    tag += "name one tag at the source, too"
+    assert left_out in ((second,), (second, tag))

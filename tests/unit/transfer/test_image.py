@@ -18,8 +18,8 @@ from quaymirror.errors import ContentMissing, NotFound, Phase
 from quaymirror.events import ignore
 from quaymirror.http.retry import Attempts, RetryPolicy
 from quaymirror.oci import Digest, Manifest, Reference, Repository
-from quaymirror.oci.reference import BlobReference
 from quaymirror.progress.meters import Meters
+from quaymirror.registry.source import BlobRequest
 from quaymirror.run.mirror_image import ImageMirror
 from quaymirror.store.records import ImageRecord
 from quaymirror.store.storage import blob_key
@@ -47,11 +47,11 @@ class GoneSource:
     async def manifest(self, repository: Repository, digest: Digest, **_: Any) -> NoReturn:
         raise NotFound(f"{repository}@{digest}")
 
-    async def open(self, wanted: BlobReference, **_: Any) -> NoReturn:
-        key = (wanted.repository.name, wanted.blob.digest)
+    async def open(self, request: BlobRequest) -> NoReturn:
+        key = (request.repository.name, request.blob.digest)
         self.requests[key] += 1
         await self.may_answer.setdefault(key, anyio.Event()).wait()
-        raise NotFound(f"{wanted.repository}: {wanted.blob.digest}")
+        raise NotFound(f"{request.repository}: {request.blob.digest}")
 
 
 class WholeBlob:
@@ -76,9 +76,9 @@ class WholeBlob:
 class CompleteSource(GoneSource):
     """A registry that has all blobs."""
 
-    async def open(self, wanted: BlobReference, **_: Any) -> Any:
-        self.requests[wanted.repository.name, wanted.blob.digest] += 1
-        return WholeBlob({FIRST.digest: b"first", SECOND.digest: b"other"}[wanted.blob.digest])
+    async def open(self, request: BlobRequest) -> Any:
+        self.requests[request.repository.name, request.blob.digest] += 1
+        return WholeBlob({FIRST.digest: b"first", SECOND.digest: b"other"}[request.blob.digest])
 
 
 class ForgetfulTarget(MemoryTarget):

@@ -14,9 +14,8 @@ from ...errors import NotFound
 from ...http.validator import Validator
 from ...oci import Descriptor, Digest, Reference, Repository, manifest
 from ...oci.manifest import Node
-from ...oci.reference import BlobReference
 from ...registry.pull import check_expected
-from ...registry.source import Attempts
+from ...registry.source import Attempts, BlobRequest
 from ...store.storage import blob_key
 from ...values import dataclass
 from .files import LayoutFiles, damaged, naming, opened, read_content
@@ -144,28 +143,18 @@ class LayoutPuller:
     async def referrers(self, repository: Repository, subject: Digest) -> None:
         """Return None: a layout has tags for lists of referrers instead."""
 
-    async def open(
-        self,
-        wanted: BlobReference,
-        *,
-        offset: int = 0,
-        end: int | None = None,
-        fresh: bool = False,
-        if_range: Validator | None = None,
-        location: str = "",
-    ) -> FileStream:
-        """Open the stream of the `wanted` blob from `offset` to before `end`.
+    async def open(self, request: BlobRequest) -> FileStream:
+        """Open the stream of the bytes of a blob.
 
         :raises MirrorDamaged: if the blob is missing, can't be read, has another size, or, if it is to be read again
             because of wrong bytes (`fresh`), is damaged.
         """
-        blob = wanted.blob
-        if fresh:
+        blob = request.blob
+        if request.fresh:
             raise damaged(f"the blob {blob.digest} in {self._name} is damaged: its bytes have another digest")
 
-        bounds = offset, blob.size if end is None else end
-        found = await self._in_thread(partial(self._open, blob, *bounds))
-        return FileStream(self._in_thread, found.file, found.first, bounds, found.closing)
+        found = await self._in_thread(partial(self._open, blob, *request.bounds))
+        return FileStream(self._in_thread, found.file, found.first, request.bounds, found.closing)
 
     def _open(self, blob: Descriptor, offset: int, end: int) -> _Opened:
         """Open a blob and read its first bytes: most blobs are small, and a switch to a thread takes its time."""

@@ -196,11 +196,11 @@ class QuayCatalog:
 class AccountRepositories:
     """The repositories that an account of the registry may read: a robot's, which the API does not know.
 
-    `open_client` returns a client with the credentials for an organization. `catalog` finds their tags, and `names` has
-    those, with their organizations, that the API does not show.
+    `open_client` returns a client with the credentials for an organization, None without an account. `catalog` finds
+    their tags, and `names` has those, with their organizations, that the API does not show.
     """
 
-    def __init__(self, open_client: Callable[[str], Awaitable[Client]], catalog: RegistryCatalog) -> None:
+    def __init__(self, open_client: Callable[[str], Awaitable[Client | None]], catalog: RegistryCatalog) -> None:
         self._open_client = open_client
         self.catalog = catalog
         self.names: set[str] = set()
@@ -211,6 +211,9 @@ class AccountRepositories:
         :raises CredentialsRefused: if the registry rejects the credentials.
         """
         client = await self._open_client(organization)
+        if client is None:
+            return []
+
         listing = NameList(client, "/v2/_catalog", "repositories", "", is_repository_name, _MAX_REPOSITORIES)
         start = f"{organization}/"
         try:
@@ -242,10 +245,13 @@ async def _open(access: SourceAccess) -> AsyncIterator[Services]:
         client = await access.client(origin, Fixed(Secret(f"Bearer {token.reveal()}")))
         api = QuayAPI(client, has_token=True, anonymous=anonymous)
 
+    async def client_of(organization: str) -> Client | None:
+        has_account = await access.has_account(organization)
+        return await access.registry_client(origin, namespace=organization) if has_account else None
+
     account = None
-    if token is None and access.has_credentials:
-        catalog = RegistryCatalog(await access.registry_client(origin), puller)
-        account = AccountRepositories(lambda namespace: access.registry_client(origin, namespace=namespace), catalog)
+    if token is None:
+        account = AccountRepositories(client_of, RegistryCatalog(await access.registry_client(origin), puller))
 
     yield Services(QuayCatalog(api, puller, access.discovery, account), puller)
 

@@ -75,7 +75,10 @@ class RegistryCatalog:
         return TagAnswer(None if digest is None else Tag(name, digest), at)
 
     async def tags(self, repository: Repository, glob: str) -> TagList:
-        """Return the tags that `glob` matches, each resolved by a HEAD request; see `Catalog.tags`."""
+        """Return the tags that `glob` matches, each resolved by a HEAD request; see `Catalog.tags`.
+
+        Lists of Google's registries contain the digests.
+        """
         rejected: list[str] = []
         found: dict[str, Tag] = {}
 
@@ -87,7 +90,9 @@ class RegistryCatalog:
         async with aclosing(self._tag_list(repository).pages()) as pages:
             async for page in pages:
                 rejected += page.rejected
-                await run_all(partial(resolve, name) for name in page.names if fnmatchcase(name, glob))
+                names = [name for name in page.names if fnmatchcase(name, glob)]
+                found.update((name, page.tags[name]) for name in names if name in page.tags)
+                await run_all(partial(resolve, name) for name in names if name not in page.tags)
 
         return TagList(tuple(found.values()), tuple(rejected))
 
@@ -97,11 +102,12 @@ class RegistryCatalog:
             return (await anext(pages)).names
 
     async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
-        """Return the digest tags of `repository`, without their digests; see `Catalog.digest_tags`."""
+        """Return the digest tags of `repository`, most without their digests; see `Catalog.digest_tags`."""
         found: dict[str, Digest | None] = {}
         async with aclosing(self._tag_list(repository).pages()) as pages:
             async for page in pages:
                 found |= dict.fromkeys(filter(is_digest_tag, page.names))
+                found |= {name: tag.digest for name, tag in page.tags.items() if name in found}
 
         return found
 

@@ -6,7 +6,7 @@ position: a name that disappears hides another one. Their lists are read again u
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import field
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +15,9 @@ from ...http.client import Client
 from ...http.exchange import Request, Response
 from ...untrusted import InvalidDocument, parse_object
 from ...values import dataclass
+from ..base import Tag
 from ..links import next_link
+from .google import described_tags
 
 _MAX_ANSWER = 64 * 1024 * 1024
 _MAX_READINGS = 4
@@ -26,11 +28,15 @@ _SIZES = (1000, 100)
 
 @dataclass(frozen=True, slots=True)
 class NamePage:
-    """New names of one page, entries that break their grammar, and a text that names the next page, "" on the last."""
+    """New names of one page, entries that break their grammar, and a text that names the next page, "" on the last.
+
+    `tags` are those, by name, that the page describes more than by their names.
+    """
 
     names: tuple[str, ...]
     rejected: tuple[str, ...] = ()
     cursor: str = ""
+    tags: Mapping[str, Tag] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -68,9 +74,8 @@ class NameList:
                 is_keyed = is_keyed and (_is_keyed(page, last) or not (target or page.cursor))
                 is_end = not page.cursor and (is_keyed or (reading > 0 and len(self._seen) == known))
                 self._check_end(page, turns)
-                yield NamePage(
-                    new, self._new(page.rejected), "" if is_end else f"{reading + (not page.cursor)} {page.cursor}"
-                )
+                cursor = "" if is_end else f"{reading + (not page.cursor)} {page.cursor}"
+                yield NamePage(new, self._new(page.rejected), cursor, page.tags)
                 if not page.cursor:
                     break
 
@@ -110,10 +115,11 @@ class NameList:
 
     def _parse(self, response: Response, body: bytes) -> NamePage:
         try:
-            entries = parse_object(body, limit=_MAX_ANSWER).get(self.key, False)
+            document = parse_object(body, limit=_MAX_ANSWER)
         except InvalidDocument as error:
             raise Unavailable(f"{response.name}: the answer {error}") from None
 
+        entries = document.get(self.key, False)
         if entries is None:
             entries = []  # Go writes an empty list as null
 
@@ -122,9 +128,8 @@ class NameList:
 
         names = tuple(entry for entry in entries if isinstance(entry, str) and self.is_name(entry))
         others = (entry for entry in entries if not (isinstance(entry, str) and self.is_name(entry)))
-        return NamePage(
-            names, tuple(f"an impossible name: {str(entry)[:100]!r}" for entry in others), next_link(response)
-        )
+        rejected = tuple(f"an impossible name: {str(entry)[:100]!r}" for entry in others)
+        return NamePage(names, rejected, next_link(response), described_tags(document))
 
     def _new(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         new = tuple(dict.fromkeys(text for text in texts if text not in self._seen))
