@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -152,6 +153,23 @@ async def test_metrics_of_jobs_in_one_file_do_not_erase_each_other(tmp_path: Pat
     assert "quaymirror_build_info{version=" in (tmp_path / "quaymirror.prom").read_text()
     check = ["promtool", "check", "metrics"]
     subprocess.run(check, input=(tmp_path / "quaymirror.prom").read_bytes(), check=True)
+
+
+async def test_metrics_of_a_job_that_has_not_run_for_90_days_are_dropped(tmp_path: Path) -> None:
+    registry, _ = kolla(2)
+    file, now = tmp_path / "quaymirror.prom", time.time()
+    file.write_text(
+        "".join(
+            f'quaymirror_{name}{{target="m",mirror_job="{job}"}} {now - days * 86400}\n'
+            for job, days in (("former", 91), ("rare", 89))
+            for name in ("run_started_timestamp_seconds", "last_success_timestamp_seconds")
+        )
+    )
+    async with QuayServer(registry) as server:
+        words = ("--server", server.url, "--metrics-textfile", str(file))
+        await run("sync", "kolla", "*", TAG, *words, cwd=tmp_path, check=0)
+
+    assert {job for _, job, _ in job_metrics(file)} == {"rare", ""}
 
 
 def job_metrics(file: Path) -> dict[tuple[str, str, str], float]:

@@ -1,4 +1,4 @@
-"""The progress of an export or an import."""
+"""The progress of an export, an import or an inventory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from ..values import dataclass
 
 @dataclass(slots=True)
 class CarryProgress:
-    """The progress of an export or an import, in bytes of blobs and in parts."""
+    """The progress of an export or an import, in bytes of blobs and in parts; of an inventory, in blobs."""
 
+    blobs: int = 0
     bytes: int = 0
     total_bytes: int = 0
     part: int = 0

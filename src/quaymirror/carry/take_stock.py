@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio.to_thread
@@ -14,10 +14,13 @@ from ..store.places import open_storage
 from ..store.promises import promise
 from ..store.reader import LayoutReader
 from .inventory import Inventory, make_inventory
+from .progress import CarryProgress
 from .records import CarryRecords
 
 
-async def take_inventory(mirror: Path, *, names: bool = False, observer: Observer = ignore) -> Inventory:
+async def take_inventory(
+    mirror: Path, *, names: bool = False, observer: Observer = ignore, progress: CarryProgress | None = None
+) -> Inventory:
     """Return the digests that `mirror` has, and protect their blobs from being pruned until an import answers.
 
     With `names`, the remarks name its images. They also say which imports wait, and for how many blobs.
@@ -26,7 +29,7 @@ async def take_inventory(mirror: Path, *, names: bool = False, observer: Observe
     :raises LockHeld: if blobs are being deleted.
     :raises StoreError: if the mirror can't be read.
     """
-    return await _in_thread(_take, mirror, names, observer)
+    return await _in_thread(_take, mirror, names, observer, progress or CarryProgress())
 
 
 async def request_missing(mirror: Path, export: str = "") -> Inventory:
@@ -41,14 +44,14 @@ async def _in_thread(function: Callable[..., Inventory], *arguments: object) -> 
     return await anyio.to_thread.run_sync(function, *arguments)
 
 
-def _take(mirror: Path, names: bool, observer: Observer) -> Inventory:
+def _take(mirror: Path, names: bool, observer: Observer, progress: CarryProgress) -> Inventory:
     storage = open_storage(mirror)
     if not storage.exists():
         raise ConfigError(f"no OCI image layout at {mirror}")
 
     reader, records = LayoutReader(storage), CarryRecords(mirror)
     with storage.reading():
-        digests = {digest for _, digest in reader.list_blobs() if digest is not None}
+        digests = set(_counted(reader, progress))
         images = reader.index_entries()
         remarks = [f"image {name} {root.digest}" for name, root in sorted(images, key=str)] if names else []
         for manifest in records.imports():
@@ -62,6 +65,13 @@ def _take(mirror: Path, names: bool, observer: Observer) -> Inventory:
             observer(Notice(f"{error.message}: its blobs are not protected from prune"))
 
     return inventory
+
+
+def _counted(reader: LayoutReader, progress: CarryProgress) -> Iterator[Digest]:
+    for _, digest in reader.list_blobs():
+        if digest is not None:
+            progress.blobs += 1
+            yield digest
 
 
 def _request(mirror: Path, export: str) -> Inventory:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import anyio
 import click
 
 from ..carry.export import ExportOptions, ExportResult, export_mirror
+from ..carry.inventory import Inventory
 from ..carry.plan import parse_media_size
 from ..carry.progress import CarryProgress
 from ..carry.receive import ImportOptions, ImportResult, import_parts, is_archive
@@ -23,14 +20,13 @@ from ..errors import ConfigError, ExitCode
 from ..run.jobs import run_jobs
 from ..settings import OutputOptions
 from ..store.fsops import Fsync
-from ..tasks import background
-from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
+from ..text import counted, escape_controls, human_bytes
 from .console import announced, report
 from .help import ADDRESS, GroupedCommand, command_option, options
-from .messages import say, show_notice
+from .messages import say
 from .options import json_option, make_job, mirror_at
+from .progress_line import Counter, progress_line, show_notice_above
 
-_PROGRESS_SECONDS = 5.0
 _PATH = click.Path(path_type=Path)
 
 
@@ -55,10 +51,7 @@ def inventory(mirror: str, names: bool, missing: bool, state: Path | None) -> in
     quaymirror inventory /srv/mirror > far.inventory
     """
     path = mirror_at(mirror, state)
-    if missing:
-        found = anyio.run(request_missing, path)
-    else:
-        found = anyio.run(partial(take_inventory, path, names=names, observer=show_notice))
+    found = anyio.run(request_missing, path) if missing else anyio.run(_inventory, path, names)
 
     if sys.stdout.isatty():
         click.echo(escape_controls(found.to_text()).replace("\\x0a", "\n"), nl=False)
@@ -68,6 +61,12 @@ def inventory(mirror: str, names: bool, missing: bool, state: Path | None) -> in
     what = "missing" if missing else "here"
     say(f"{counted(len(found.digests), 'blob')} {what}, inventory {found.id[:8]}")
     return ExitCode.OK
+
+
+async def _inventory(mirror: Path, names: bool) -> Inventory:
+    progress = CarryProgress()
+    async with progress_line(partial(_update, progress)):
+        return await take_inventory(mirror, names=names, observer=show_notice_above, progress=progress)
 
 
 @click.command(cls=GroupedCommand)
@@ -134,8 +133,9 @@ def export(
 
 
 async def _export(mirror: Path, to: Path, wanted: ExportOptions) -> ExportResult:
-    async with _shown("written") as progress:
-        return await export_mirror(mirror, to, wanted, observer=show_notice, progress=progress)
+    progress = CarryProgress()
+    async with progress_line(partial(_update, progress)):
+        return await export_mirror(mirror, to, wanted, observer=show_notice_above, progress=progress)
 
 
 def _show_export(result: ExportResult, dry_run: bool) -> None:
@@ -196,25 +196,14 @@ def import_(
 
 
 async def _import(parts: tuple[Path, ...], target: Path, wanted: ImportOptions) -> ImportResult:
-    async with _shown("read") as progress:
-        return await import_parts(parts, target, wanted, observer=show_notice, progress=progress)
-
-
-@asynccontextmanager
-async def _shown(verb: str) -> AsyncIterator[CarryProgress]:
-    """Show the progress every few seconds during the context."""
     progress = CarryProgress()
-    async with background(partial(_show_progress, progress, verb)):
-        yield progress
+    async with progress_line(partial(_update, progress)):
+        return await import_parts(parts, target, wanted, observer=show_notice_above, progress=progress)
 
 
-async def _show_progress(progress: CarryProgress, verb: str) -> None:
-    begun = time.monotonic()
-    while True:
-        await anyio.sleep(_PROGRESS_SECONDS)
-        seen = replace(progress)
-        if seen.total_bytes and seen.bytes:
-            rate = seen.bytes / (time.monotonic() - begun)
-            left = human_duration((seen.total_bytes - seen.bytes) / rate)
-            done = f"{human_bytes(seen.bytes)} of {human_bytes(seen.total_bytes)}"
-            say(f"part {seen.part} of {seen.parts}: {done} {verb}, {human_rate(rate)}, {left} left")
+def _update(progress: CarryProgress, counter: Counter) -> None:
+    counter.done, counter.total, counter.is_bytes = progress.bytes, progress.total_bytes, True
+    if progress.parts:
+        counter.text = f"part {progress.part} of {progress.parts}"
+    elif progress.blobs:
+        counter.text = counted(progress.blobs, "blob")

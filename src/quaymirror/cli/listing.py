@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -15,16 +17,18 @@ from ..documents import ListedImageJson
 from ..errors import AccessDenied, CredentialsRefused, ExitCode, SelectionEmpty
 from ..events import CheckFailed, Event, HostPaused, HostResumed, NameUnmatched
 from ..progress.failed import FailedImage
+from ..progress.run import RunProgress
 from ..run.info import find_images
 from ..selection.selection import Selection
 from ..settings import Options
 from ..settings.spec import Heading
-from ..text import human_bytes
+from ..text import counted, human_bytes
 from ..ui.descriptions import describe
 from .help import GroupedCommand, command_option, options
-from .messages import say, show_notice
+from .messages import say
 from .mirrors import is_mirror, show_mirror
 from .options import json_option, make_options, make_selections, selection_arguments
+from .progress_line import Counter, progress_line, show_notice_above
 from .tables import JsonRows, fitting_table, is_short, print_lines, short_digest
 
 # Repositories that one line names.
@@ -84,9 +88,10 @@ async def _show(
     :raises SelectionEmpty: if no image exists, and that is not allowed.
     """
     images: list[PinnedImage] = []
+    progress = RunProgress()
     count, empty = 0, SelectionEmpty(f"no repository matches {selections[0]}")
     try:
-        async with aclosing(_found(selections, wanted, problems)) as found:
+        async with _progress(rows, progress), aclosing(_found(selections, wanted, problems, progress)) as found:
             async for image in found:
                 count += 1
                 images.append(image) if rows is None else rows.add(_row(image))
@@ -106,13 +111,31 @@ async def _show(
     return count
 
 
+def _progress(rows: JsonRows | None, progress: RunProgress) -> AbstractAsyncContextManager[None]:
+    """Show the progress in a context, but not between rows that appear on the same terminal."""
+    is_mixed = rows is not None and sys.stdout.isatty()
+    return nullcontext() if is_mixed else progress_line(partial(_update, progress))
+
+
+def _update(progress: RunProgress, counter: Counter) -> None:
+    if progress.listed:
+        images = counted(progress.tags_found, "image")
+        counter.done, counter.total = progress.checked, progress.matched
+        repositories = counted(progress.matched, "repository", "repositories")
+        counter.text = f"{progress.checked:,} of {repositories} checked, {images}"
+
+
 def _found(
-    selections: Sequence[Selection], options: Options, problems: tuple[list[CheckFailed], list[NameUnmatched]]
+    selections: Sequence[Selection],
+    options: Options,
+    problems: tuple[list[CheckFailed], list[NameUnmatched]],
+    progress: RunProgress,
 ) -> AsyncGenerator[PinnedImage]:
     failed, unmatched = problems
 
     def observe(event: Event) -> None:
-        show_notice(event)
+        progress.apply(event)
+        show_notice_above(event)
         if isinstance(event, HostPaused | HostResumed):
             say(" ".join(describe(event)))  # it may take a while
         elif isinstance(event, CheckFailed):

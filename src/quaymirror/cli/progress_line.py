@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from ..events import Event
 from ..progress.rates import Rates
 from ..tasks import background
 from ..text import escape_controls, human_bytes, human_duration, human_rate
 from .display import is_screen
-from .messages import say
+from .messages import say, show_notice
 
 _FRAME_SECONDS, _LINE_SECONDS = 0.25, 5.0
 _CLEAR = "\r\x1b[K"
@@ -66,6 +67,12 @@ async def progress_line(update: Callable[[Counter], None]) -> AsyncIterator[None
             yield
     finally:
         clear_line()
+
+
+def show_notice_above(event: Event) -> None:
+    """Print the message of a notice above the progress; an observer."""
+    clear_line()
+    show_notice(event)
 
 
 def clear_line() -> None:

@@ -12,7 +12,6 @@ import anyio
 import click
 
 from ..errors import DiscoveryIncomplete
-from ..events import Event
 from ..run.pruning import Unselected, prune_layout, summary
 from ..run.removal import unselected_names
 from ..settings import Options, PruneOptions
@@ -23,7 +22,7 @@ from ..text import counted, escape_controls, human_bytes, human_duration, local_
 from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import show_notice
 from .options import json_option, make_options, mirror_at
-from .progress_line import Counter, clear_line, progress_line
+from .progress_line import Counter, progress_line, show_notice_above
 from .run import configured_jobs
 
 
@@ -82,14 +81,9 @@ def prune(
 
 async def _prune(path: Path, options: PruneOptions, choose: Unselected | None, *, dry_run: bool) -> PrunePlan:
     progress = PruneProgress()
-    prune = partial(prune_layout, path, options, observer=_show_notice, progress=progress)
+    prune = partial(prune_layout, path, options, observer=show_notice_above, progress=progress)
     async with progress_line(partial(_update, progress)):
         return await prune(dry_run=dry_run, unselected=choose)
-
-
-def _show_notice(event: Event) -> None:
-    clear_line()
-    show_notice(event)
 
 
 def _update(progress: PruneProgress, counter: Counter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -21,10 +21,13 @@ _LABELS = ("target", "mirror_job")
 # The label of version 0.1, which Prometheus itself uses for the scraped job.
 _EARLIER = {"job": "mirror_job"}
 _PREFIX = "quaymirror_"
+_STARTED = "run_started_timestamp_seconds"
+# A job that has not run for that long has another name, or does not exist any more.
+_KEPT_SECONDS = 90 * 86400.0
 _LAST_SUCCESS = "last_success_timestamp_seconds"
 # Gauges by name: their help, and their own labels.
 _GAUGES = {
-    "run_started_timestamp_seconds": ("Start of the last run.",),
+    _STARTED: ("Start of the last run.",),
     "run_duration_seconds": ("Duration of the last run.",),
     "run_exit_code": ("Exit code of the last run; 0 is success.",),
     _LAST_SUCCESS: ("End of the last successful run, 0 before the first one.",),
@@ -44,7 +47,8 @@ _GAUGES = {
 def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
     """Put the metrics of `runs`, each with its exit code, into `file`; those of other jobs and targets stay there.
 
-    After a failed run the time of the last success is kept.
+    Those of jobs whose last run began more than 90 days before are dropped. After a failed run the time of the last
+    success is kept.
 
     :raises StoreError: if it can't be written.
     """
@@ -52,8 +56,11 @@ def write_metrics(file: Path, runs: Sequence[tuple[Report, int]]) -> None:
         # Several processes may write to the file.
         with turn(file.with_name(f".{file.name}.lock")):
             metrics = _Metrics({_labels(report) for report, _ in runs})
-            for sample in _samples(file):
-                metrics.keep(sample)
+            earlier = list(_samples(file))
+            stale = _stale(earlier, max((report.started for report, _ in runs), default=0.0))
+            for sample in earlier:
+                if _key(sample) not in stale:
+                    metrics.keep(sample)
 
             for report, code in runs:
                 metrics.add(report, code)
@@ -79,12 +86,11 @@ class _Metrics:
 
     def keep(self, sample: Sample) -> None:
         """Take over a sample of an earlier run, unless its job and target are replaced."""
-        name = sample.name.removeprefix(_PREFIX)
-        labels = {_EARLIER.get(label, label): value for label, value in sample.labels.items()}
+        name, labels = sample.name.removeprefix(_PREFIX), _renamed(sample)
         if name not in _GAUGES or {*labels} != {*_LABELS, *_GAUGES[name][1:]}:
             return
 
-        key = tuple(labels[label] for label in _LABELS)
+        key = _key(sample)
         if name == _LAST_SUCCESS:
             self._successes[key] = sample.value
 
@@ -98,7 +104,7 @@ class _Metrics:
         def record(name: str, value: float, *more: str) -> None:
             self._gauges[name].labels(*labels, *more).set(value)
 
-        record("run_started_timestamp_seconds", report.started)
+        record(_STARTED, report.started)
         record("run_duration_seconds", round(report.elapsed, 3))
         record("run_exit_code", code)
         record("run_complete", int(report.complete))
@@ -127,6 +133,22 @@ class _Metrics:
 
 def _labels(report: Report) -> tuple[str, str]:
     return report.target, ",".join(report.jobs)
+
+
+def _renamed(sample: Sample) -> dict[str, str]:
+    return {_EARLIER.get(label, label): value for label, value in sample.labels.items()}
+
+
+def _key(sample: Sample) -> tuple[str, ...]:
+    """Return the target and the job of a sample, "" for what it lacks."""
+    labels = _renamed(sample)
+    return tuple(labels.get(label, "") for label in _LABELS)
+
+
+def _stale(samples: Iterable[Sample], now: float) -> set[tuple[str, ...]]:
+    """Return the targets and jobs whose last run is too long ago."""
+    starts = {_key(sample): sample.value for sample in samples if sample.name == _PREFIX + _STARTED}
+    return {key for key, started in starts.items() if started < now - _KEPT_SECONDS}
 
 
 def _samples(file: Path) -> Iterator[Sample]:

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from ..errors import ConfigError, reason_of
+from ..errors import ConfigError, StoreError, reason_of
 from .access_log import AccessLog, Record
 from .messages import Answer, BlobPart, Request, error_answer
 from .options import SYSTEMD, ServeOptions, address
@@ -29,7 +29,7 @@ _LINGER_SECONDS = 1.0
 _BACKLOG = 1024
 # Descriptors beside connections: each may have a file open, and the state and the log need some.
 _FILES_PER_CONNECTION = 2
-_OTHER_FILES = 64
+_OTHER_FILES = 32
 _ALWAYS = {"Server": "quaymirror", "X-Content-Type-Options": "nosniff"}
 _SILENT = logging.Logger("quaymirror.serve", logging.CRITICAL + 1)
 
@@ -51,7 +51,8 @@ class _Server(web.Server):
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._connections) > self._most:
-            transport.abort()
+            # After the task of the connection has begun: it would fail without one.
+            asyncio.get_running_loop().call_soon(transport.abort)
 
 
 class HttpServer:
@@ -93,6 +94,11 @@ class HttpServer:
             await self._runner.cleanup()
             reason = reason_of(error) if isinstance(error, OSError) else "not a host name"
             raise ConfigError(f"can't listen at {options.listen}: {_in_use(error) or reason}") from None
+
+        if not self._runner.addresses:
+            # asyncio takes the lack of a descriptor for an address that can't be used.
+            await self._runner.cleanup()
+            raise StoreError(f"can't listen at {options.listen}: too many open files: see ulimit -n")
 
         return self
 
@@ -307,6 +313,6 @@ def quiet_loop(loop: asyncio.AbstractEventLoop) -> None:
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if error is not None and not isinstance(error, known):
-            (before or asyncio.AbstractEventLoop.default_exception_handler)(loop, context)
+            loop.default_exception_handler(context) if before is None else before(loop, context)
 
     loop.set_exception_handler(handle)
