@@ -77,6 +77,8 @@ class RunStarted:
     max_requests_per_second: float | None = None
     planning: bool = False
     """True if a dry run makes a plan for shards."""
+    takes_referrers: bool = True
+    """False if digest tags and other referrers are left at the source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run
 from peers import docker_registry, push
+from receiver import Receiver
 from serving import served
 from signed import BUNDLE, NOTARY, SPDX, TAG, Signed, digest_tag, fallback_list, signature, signed_organization, small
 from spec_reader import Layout, Remote
@@ -26,6 +31,7 @@ from quaymirror.targets.fallback_lists import FallbackLists
 from quaymirror.tasks import run_all
 from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Registry, SourceManifest, make_artifact, make_index
 from quaymirror.testing import Status as Answer
+from quaymirror.ui.summary import summary_lines
 
 EVERYTHING = Selection("kolla", "*", TAG)
 HOUR, DAY = 3600.0, 86_400.0
@@ -56,8 +62,9 @@ def asked(server: QuayServer) -> list[str]:
     return [record.path for record in server.requests]
 
 
-async def test_a_mirror_has_exactly_the_referrers_that_the_source_has(tmp_path: Path) -> None:
-    signed = signed_organization(20)
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+async def test_a_mirror_has_exactly_the_referrers_that_the_source_has(count: int, tmp_path: Path) -> None:
+    signed = signed_organization(count)
     async with QuayServer(signed.registry) as server:
         report = await night(server, tmp_path / "all", referrers=ReferrerMode.ALL)
         assert report.exit_code == 0
@@ -71,9 +78,11 @@ async def test_a_mirror_has_exactly_the_referrers_that_the_source_has(tmp_path: 
         layout = Layout(tmp_path / "signatures")
         assert (layout.listed(), layout.tagged()) == (signed.signatures, signed.tagged)
 
-        await night(server, tmp_path / "none", Selection("kolla", "*", "*"), referrers=ReferrerMode.NONE)
+        report = await night(server, tmp_path / "none", Selection("kolla", "*", "*"), referrers=ReferrerMode.NONE)
         layout = Layout(tmp_path / "none")
         assert not layout.listed() | layout.tagged()
+        seen = f"{len(signed.tagged)} digest tags were seen and left"
+        assert seen in "\n".join(summary_lines(report.progress))
 
 
 def cheap_organization(count: int, clock: Clock) -> Registry:
@@ -265,9 +274,10 @@ def held(remote: Remote, signed: Signed) -> tuple[set[tuple[str, str]], set[tupl
 
 
 @pytest.mark.interop
-async def test_a_registry_without_the_api_gets_referrers_digest_tags_and_lists(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+async def test_a_registry_without_the_api_gets_referrers_digest_tags_and_lists(count: int, tmp_path: Path) -> None:
     clock = Clock()
-    signed = signed_organization(10, Registry(now=clock))
+    signed = signed_organization(count, Registry(now=clock))
     clock.advance(HOUR)
     with docker_registry(tmp_path) as url:
         target = f"registry://{url.removeprefix('http://')}?insecure=true"
@@ -293,25 +303,103 @@ async def test_a_registry_without_the_api_gets_referrers_digest_tags_and_lists(t
         assert held(Remote(url), signed) == (signed.listed, signed.tagged)
 
 
+@pytest.mark.parametrize("count", [6, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+async def test_a_registry_with_the_api_gets_referrers_and_digest_tags_but_no_lists(count: int, tmp_path: Path) -> None:
+    signed = signed_organization(count)
+    async with QuayServer(signed.registry) as server, Receiver() as target:
+        target.lists_referrers = True
+        options = Options.of(server=server.url, referrers=ReferrerMode.ALL, state=tmp_path)
+        assert (await quaymirror.sync(EVERYTHING, target.address, options)).exit_code == 0
+        found = await asyncio.to_thread(held, Remote(f"http://{target.host}"), signed)
+        assert found == (signed.listed, signed.tagged)
+        assert not target.count("PUT", "manifests/sha256-[0-9a-f]{64}$")
+
+
+@pytest.mark.parametrize("names_subjects", [True, False])
+async def test_the_api_is_asked_for_a_pushed_referrer_unless_its_subject_was_named(
+    names_subjects: bool, tmp_path: Path
+) -> None:
+    signed = signed_organization(4)
+    async with QuayServer(signed.registry) as server, Receiver() as target:
+        target.lists_referrers, target.names_subjects = True, names_subjects
+        options = Options.of(server=server.url, state=tmp_path)
+        assert (await quaymirror.sync(EVERYTHING, target.address, options)).exit_code == 0
+        assert target.count("GET", "/referrers/") == (0 if names_subjects else len(signed.signatures))
+        assert not target.count("PUT", "manifests/sha256-[0-9a-f]{64}$")
+
+
+@asynccontextmanager
+async def lists_of(url: str) -> AsyncIterator[FallbackLists]:
+    """Return the lists of a registry as one writer keeps them."""
+    async with connect_target(parse_server(url), Options(), ignore) as client:
+        yield FallbackLists(RegistryPusher(client), RegistryPuller(client))
+
+
+async def add(lists: FallbackLists, url: str, each: SourceManifest) -> None:
+    """Add a referrer to the list of its subject."""
+    repository = oci.Repository(parse_server(url).netloc, "kolla/nova")
+    subject = oci.Digest.parse(each.document["subject"]["digest"])
+    node = oci.Descriptor(each.media_type, oci.Digest.parse(each.digest), len(each.raw))
+    await lists.ensure(repository, subject, node, each.raw)
+
+
+async def test_an_entry_that_another_writer_of_a_list_has_replaced_is_added_again() -> None:
+    image = small("subject")
+    first, second = (make_artifact(BUNDLE, b"%d" % number, subject=image) for number in range(2))
+    async with Receiver() as registry:
+        registry.is_careless = True
+        url, name = f"http://{registry.host}", digest_tag(image)
+        registry.manifests["kolla/nova"] |= {each.digest: (each.media_type, each.raw) for each in (first, second)}
+        async with lists_of(url) as lists:
+            await add(lists, url, first)
+            # A writer that had read the list before `first` was in it.
+            other = fallback_list(second)
+            stored = (other.media_type, other.raw)
+            registry.manifests["kolla/nova"] |= {name: stored, other.digest: stored}
+            await lists.settle()
+
+        _, content = registry.manifests["kolla/nova"][name]
+        assert {entry["digest"] for entry in json.loads(content)["manifests"]} == {first.digest, second.digest}
+
+
 @pytest.mark.interop
-async def test_of_eight_referrers_that_are_listed_at_a_time_none_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writers", [1, pytest.param(8, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+async def test_of_eight_referrers_that_are_listed_at_a_time_none_is_lost(writers: int, tmp_path: Path) -> None:
     image = small("subject")
     referrers = [make_artifact(BUNDLE, b"%d" % number, subject=image) for number in range(8)]
     with docker_registry(tmp_path) as url:
         for number, each in enumerate(referrers):
             push(url, "kolla/nova", f"referrer-{number}", each)
 
-        async with connect_target(parse_server(url), Options(), ignore) as client:
-            lists = FallbackLists(RegistryPusher(client), RegistryPuller(client))
-            repository, subject = oci.Repository(client.origin.netloc, "kolla/nova"), oci.Digest.parse(image.digest)
+        async def write(mine: Sequence[SourceManifest]) -> None:
+            async with lists_of(url) as lists:
+                await run_all(partial(add, lists, url, each) for each in mine)
+                await lists.settle()
 
-            async def attach(each: SourceManifest) -> None:
-                node = oci.Descriptor(each.media_type, oci.Digest.parse(each.digest), len(each.raw))
-                await lists.ensure(repository, subject, node, each.raw)
-
-            await run_all(partial(attach, each) for each in referrers)
-
+        await run_all(partial(write, referrers[number::writers]) for number in range(writers))
         assert Remote(url).referrers("kolla/nova", image.digest) == {each.digest for each in referrers}
+
+
+@pytest.mark.interop
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+async def test_of_eight_runs_that_push_a_referrer_of_one_image_none_loses_it(tmp_path: Path) -> None:
+    image = small("subject")
+    bundles = [make_artifact(BUNDLE, b"%d" % number, subject=image) for number in range(8)]
+    with docker_registry(tmp_path) as url:
+
+        async def push_one(number: int) -> None:
+            registry = Registry()
+            repository = registry.organization("kolla").repository("nova")
+            repository.push(TAG, image)
+            repository.attach(bundles[number])
+            async with QuayServer(registry) as server:
+                words = ("sync", "kolla", "nova", TAG, "--server", server.url, "--to")
+                target = f"registry://{url.removeprefix('http://')}?insecure=true"
+                await run(*words, target, "--state", f"state-{number}", cwd=tmp_path, check=0)
+
+        await run_all(partial(push_one, number) for number in range(8))
+        assert Remote(url).referrers("kolla/nova", image.digest) == {each.digest for each in bundles}
 
 
 async def test_digest_tags_that_were_mirrored_as_images_become_referrers_at_the_first_run(tmp_path: Path) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 import signing
 from commands import run
+from receiver import Receiver
 from signing import keyless, signed_by
 from source_signatures import attach, policy_file, sign_with_bundle, sign_with_tag
 
@@ -54,7 +58,7 @@ class Source:
     def repository(self, name: str) -> Any:
         return self.server.registry.organization("kolla").repository(name)
 
-    async def run(self, mirror: Path, policy: Path, **options: Any) -> Report:
+    async def run(self, mirror: Path | str, policy: Path, **options: Any) -> Report:
         self.server.reset_records()
         values = {"server": self.server.url, "signature_policy": policy, "full_check_every": 0.0, **options}
         return await quaymirror.sync(EVERYTHING, mirror, Options.of(**values))
@@ -116,6 +120,41 @@ async def test_an_unchanged_verified_night_is_free(source: Source, tmp_path: Pat
     assert (await source.run(mirror, policy)).exit_code == 0
     assert (await source.run(mirror, policy)).exit_code == 0
     assert [record.path for record in source.server.requests if record.path.startswith("/v2/kolla/")] == []
+
+
+@pytest.mark.parametrize("kind", ["registry", "derived"])
+async def test_an_unchanged_verified_night_is_free_with_other_targets_too(
+    kind: str, source: Source, tmp_path: Path
+) -> None:
+    for number in range(3):
+        source.add(f"tagged-{number}", "p256")
+
+    source.server.registry.now = lambda: time.time() + 3600  # tags that have just changed are looked at again
+    async with Receiver() as registry:
+        registry.lists_referrers = True
+        target = registry.address if kind == "registry" else f"tar://{tmp_path}/{{repo}}.tar"
+        policy = policy_file(tmp_path / "policy.json", signed_by("p256"))
+        assert (await source.run(target, policy, state=tmp_path / "state")).exit_code == 0
+        assert (await source.run(target, policy, state=tmp_path / "state")).exit_code == 0
+        assert [record.path for record in source.server.requests if record.path.startswith("/v2/kolla/")] == []
+        # Another policy judges them again.
+        other = policy_file(tmp_path / "policy.json", signed_by("rsa"))
+        report = await source.run(target, other, state=tmp_path / "state")
+        assert {status for status, _ in outcomes(report).values()} == {Status.REFUSED}
+        assert (await source.run(target, other, state=tmp_path / "state")).exit_code == 3
+
+
+async def test_signatures_that_are_judged_are_looked_for_and_read_once(source: Source, tmp_path: Path) -> None:
+    source.add("tagged", "p256")
+    source.add("bundled", "p256", with_bundle=True)
+    policy = policy_file(tmp_path / "policy.json", signed_by("p256"))
+    assert (await source.run(tmp_path / "mirror", policy)).exit_code == 0
+    found = Counter(
+        (record.path, record.query)
+        for record in source.server.requests
+        if record.status == 200 and ("/referrers/" in record.path or "sha256" in record.path + record.query)
+    )
+    assert {path for (path, _), count in found.items() if count > 1 and "/blob" not in path} == set()
 
 
 async def test_a_refused_image_keeps_its_last_good_version(source: Source, tmp_path: Path) -> None:

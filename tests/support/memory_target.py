@@ -27,6 +27,7 @@ class MemoryTarget:
 
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     images: dict[str, ImageRecord] = field(default_factory=dict)
+    verdicts: dict[tuple[str, Digest, str], str] = field(default_factory=dict)
     is_open: bool = False
     capabilities = CAPABILITIES
 
@@ -80,6 +81,14 @@ class MemoryTarget:
 
     def attachable(self) -> None:
         return None
+
+    async def accepted_by(self, name: str, root: Digest, policy: str) -> str | None:
+        return self.verdicts.get((name, root, policy))
+
+    async def record_verdict(self, name: str, root: Digest, policy: str, *, accepted: bool, reason: str) -> None:
+        self.verdicts.pop((name, root, policy), None)
+        if accepted:
+            self.verdicts[name, root, policy] = reason
 
     def prunable(self) -> None:
         return None

@@ -17,7 +17,7 @@ from aiohttp import web
 Reaction = Callable[["Request"], web.StreamResponse | None]
 """An answer to give instead of the honest one; None leaves that to the registry."""
 _Handler = Callable[["Request", str, str], Awaitable[web.StreamResponse]]
-_ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<what>blobs/uploads/|blobs/|manifests/)(?P<rest>.*)")
+_ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<what>blobs/uploads/|blobs/|manifests/|referrers/|tags/)(?P<rest>.*)")
 _SHUTDOWN_SECONDS = 0.02
 
 
@@ -68,7 +68,8 @@ class Receiver:
     a broken upload, as Quay does. `location`: what it makes of the path where an upload goes on. `late`: statuses with
     which it answers bodies of blobs that it has received and dropped. `forgets`: whether a broken body ends the upload.
     `is_careless`: whether it takes manifests without their content. `issues`: whether its token service gives a token
-    for these scopes. `grants`: whether it then grants a scope.
+    for these scopes. `grants`: whether it then grants a scope. `lists_referrers`: whether it has the referrers API.
+    `names_subjects`: whether it says so when it takes a referrer, by OCI-Subject, which Quay does not.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Receiver:
         self.forgets = False
         self.is_careless = False
         self.challenges = 0
+        self.lists_referrers = False
+        self.names_subjects = False
         self.issues: Callable[[list[str]], bool] = lambda scopes: True
         self.grants: Callable[[str], bool] = lambda scope: True
         self.breakages: list[Breakage] = []
@@ -158,6 +161,8 @@ class Receiver:
             "blobs/uploads/": self._upload,
             "blobs/": self._blob,
             "manifests/": self._manifest,
+            "referrers/": self._referrers,
+            "tags/": self._tags,
         }
         return await handlers[route["what"]](request, route["name"], route["rest"])
 
@@ -177,7 +182,25 @@ class Receiver:
         if content is None:
             return refusal(404, "BLOB_UNKNOWN")
 
-        return web.Response(headers={"Content-Length": str(len(content)), "Docker-Content-Digest": digest})
+        headers = {"Content-Length": str(len(content)), "Docker-Content-Digest": digest}
+        return web.Response(body=content if request.method == "GET" else None, headers=headers)
+
+    async def _tags(self, request: Request, name: str, _: str) -> web.Response:
+        tags = [reference for reference in self.manifests[name] if ":" not in reference]
+        return web.json_response({"name": name, "tags": sorted(tags)})
+
+    async def _referrers(self, request: Request, name: str, subject: str) -> web.Response:
+        if not self.lists_referrers:
+            return web.Response(status=404, text="404 page not found")
+
+        found = {
+            reference: {"mediaType": kind, "digest": reference, "size": len(content)}
+            for reference, (kind, content) in self.manifests[name].items()
+            if ":" in reference and _subject(content) == subject
+        }
+        kind = "application/vnd.oci.image.index.v1+json"
+        document = {"schemaVersion": 2, "mediaType": kind, "manifests": [*found.values()]}
+        return web.json_response(document, content_type=kind)
 
     async def _manifest(self, request: Request, name: str, reference: str) -> web.StreamResponse:
         if request.method == "PUT":
@@ -202,6 +225,9 @@ class Receiver:
         stored = (request.headers["Content-Type"], content)
         self.manifests[name][reference] = self.manifests[name][_digest(content)] = stored
         headers = {"Docker-Content-Digest": _digest(content), "Location": f"/v2/{name}/manifests/{reference}"}
+        if self.names_subjects and (subject := _subject(content)):
+            headers["OCI-Subject"] = subject
+
         return web.Response(status=201, headers=headers)
 
     async def _upload(self, request: Request, name: str, session: str) -> web.StreamResponse:
@@ -307,3 +333,9 @@ def _granted(token: str) -> dict[str, set[str]]:
 
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _subject(manifest: bytes) -> str:
+    """Return the digest that a manifest refers to, "" for none."""
+    subject: str = (json.loads(manifest).get("subject") or {}).get("digest", "")
+    return subject

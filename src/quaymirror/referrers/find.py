@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
+from typing import TypeVar
 
 import anyio
 
@@ -23,6 +25,12 @@ from .choice import ReferrerChoice, is_leaf
 MAX_DEPTH = 4
 MAX_COUNT = 1_000
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+# Enough for the images that are in work at a time.
+_REMEMBERED = 1_000
+_REMEMBERED_BYTES = 16 * 1024
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 ReadStored = Callable[[Digest], Awaitable[bytes | None]]
 """Returns the verified content of a manifest that is at the target already, None if it is not."""
@@ -52,12 +60,17 @@ class Found:
 
 
 class ReferrerFinder:
-    """Finds referrers at one source. The digest tags of a repository are listed once, for all of its images."""
+    """Finds referrers at one source, during one run.
 
-    def __init__(self, source: Puller, catalog: Catalog, choice: ReferrerChoice) -> None:
-        self.choice = choice
+    The digest tags of a repository are listed once, for all of its images. Lists and manifests are remembered for a
+    while: the signatures that a policy judges are mirrored next.
+    """
+
+    def __init__(self, source: Puller, catalog: Catalog) -> None:
         self._source = source
         self._catalog = catalog
+        self._lists: OrderedDict[tuple[Repository, Digest], tuple[Descriptor, ...] | None] = OrderedDict()
+        self._nodes: OrderedDict[tuple[Repository, Digest], Manifest | Index] = OrderedDict()
         self._tags: dict[Repository, Mapping[str, Digest | None] | None] = {}
         self._locks: dict[Repository, anyio.Lock] = {}
 
@@ -65,24 +78,29 @@ class ReferrerFinder:
         self,
         repository: Repository,
         subjects: Sequence[Digest],
+        choice: ReferrerChoice,
         *,
         read_stored: ReadStored | None = None,
         tags_only: bool = False,
     ) -> Found:
-        """Return the wanted referrers of `subjects`, which are the manifests of one image, and the referrers of those.
+        """Return the chosen referrers of `subjects`, which are the manifests of one image, and the referrers of those.
 
         With `tags_only`, the referrers API is not asked. Manifests come from the target, by `read_stored`, if it has
         them. The failure of one referrer, or of one list, is no error.
 
         :raises QuaymirrorError: if the run can't go on.
         """
-        search = _Search(self, repository, read_stored, tags_only)
+        search = _Search(self, repository, choice, read_stored, tags_only)
         await search.run(subjects)
         return search.found
 
     async def list(self, repository: Repository, subject: Digest) -> tuple[Descriptor, ...] | None:
         """Return the descriptors that the referrers API has; see `Puller.referrers`."""
-        return await self._source.referrers(repository, subject)
+        key = repository, subject
+        if key not in self._lists:
+            _remember(self._lists, key, await self._source.referrers(repository, subject))
+
+        return self._lists[key]
 
     async def manifest(
         self, repository: Repository, digest: Digest, read_stored: ReadStored | None
@@ -96,9 +114,16 @@ class ReferrerFinder:
         if content is not None:
             return manifest.parse_stored(content, digest)
 
+        known = self._nodes.get((repository, digest))
+        if known is not None:
+            return known
+
         node = await self._source.manifest(repository, digest)
         if isinstance(node, Opaque):
             raise UnsupportedContent(f"{repository}@{digest} is not a manifest")
+
+        if len(node.raw) <= _REMEMBERED_BYTES:
+            _remember(self._nodes, (repository, digest), node)
 
         return node
 
@@ -149,10 +174,17 @@ class ReferrerFinder:
             return self._tags[repository]
 
 
+def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
+    known[key] = value
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)
+
+
 @dataclass(slots=True)
 class _Search:
     finder: ReferrerFinder
     repository: Repository
+    choice: ReferrerChoice
     read_stored: ReadStored | None
     tags_only: bool
     found: Found = field(default_factory=Found)
@@ -202,7 +234,7 @@ class _Search:
             entries = {
                 entry.digest: entry
                 for entry in listed or ()
-                if entry.artifact_type is None or self.finder.choice.wants(entry.artifact_type)
+                if entry.artifact_type is None or self.choice.wants(entry.artifact_type)
             }
             if fallback is not None:
                 entries = {entry.digest: entry for entry in await self._fallback(fallback)} | entries
@@ -247,7 +279,7 @@ class _Search:
             node = await self.finder.manifest(self.repository, digest, self.read_stored)
             kind = artifact_type_of(node)
             refers = node.subject is not None and node.subject.digest == subject
-            if tag or (refers and self.finder.choice.wants(kind)):
+            if tag or (refers and self.choice.wants(kind)):
                 self._bytes += len(node.raw)
                 self._keep(Referrer(subject, node, kind, tag))
 

@@ -9,6 +9,7 @@ from functools import partial
 from ..errors import Failure, QuaymirrorError, Scope
 from ..oci import Descriptor, Reference, Repository
 from ..oci.manifest import Manifest, Node, parse_stored
+from ..referrers.choice import BUNDLES
 from ..referrers.find import ReferrerFinder
 from ..registry.puller import Puller
 from ..store.reader import LayoutReader
@@ -52,7 +53,8 @@ class SourceSignatures:
         :raises QuaymirrorError: if the run can't go on.
         """
         repository = reference.repository
-        found = await self._finder.find(repository, [node.descriptor.digest for node in nodes.values()])
+        digests = [node.descriptor.digest for node in nodes.values()]
+        found = await self._finder.find(repository, digests, BUNDLES)
         gathered = Gathered([], list(found.failures))
         for name, node in nodes.items():
             digest = node.descriptor.digest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..catalog.kinds import Services
 from ..events import Notice, Observer
 from ..oci.digest_tags import selects_digest_tags
 from ..referrers.choice import BUNDLES, ReferrerChoice
@@ -42,8 +41,8 @@ class RunReferrers:
         self._every = options.referrers_every
         self._rotation: Rotation | None = None
 
-    async def of(self, services: Services, context: TransferContext) -> Referrers | None:
-        """Return the transfers from a source; None if none are wanted or kept, and in a dry run."""
+    async def of(self, finder: ReferrerFinder, context: TransferContext) -> Referrers | None:
+        """Return the transfers of what `finder` finds; None if none are wanted or kept, and in a dry run."""
         target = context.target.attachable()
         if target is None or self._choice.is_none or context.counted is not None:
             return None
@@ -52,20 +51,25 @@ class RunReferrers:
             await self._adopt(target)
             self._rotation = Rotation(await target.referrer_checks(), self._every, self._choice.fingerprint)
 
-        finder = ReferrerFinder(services.source, services.catalog, self._choice)
-        return Referrers(finder, self._rotation, target, context)
+        return Referrers(finder, self._choice, self._rotation, target, context)
 
     async def _adopt(self, target: ReferrerTarget) -> None:
         if not self._keeps_tags and (count := await target.adopt_tags()):
             names = counted(count, "image was a digest tag and is", "images were digest tags and are")
             self._observer(Notice(f"{names} kept with the images they belong to"))
 
-    async def save(self, target: Target) -> None:
-        """Record the images that were adopted; see `Rotation.adopted`.
+    async def finish(self, target: Target) -> None:
+        """Record the images that were adopted (see `Rotation.adopted`), and settle the stored referrers.
 
         :raises StoreError: if the state can't be written.
+        :raises QuaymirrorError: if a registry loses entries of its lists.
         """
         attachable, rotation = target.attachable(), self._rotation
-        if attachable is not None and rotation is not None and rotation.adopted:
+        if attachable is None or rotation is None:
+            return
+
+        if rotation.adopted:
             await attachable.attach(Attachment("", 0.0, checks=rotation.adopted))
             rotation.adopted = {}
+
+        await attachable.settle_referrers()

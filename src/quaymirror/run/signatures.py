@@ -15,13 +15,12 @@ from ..oci import Descriptor, Digest, Reference
 from ..oci.manifest import Index, Manifest, Node
 from ..settings import Options
 from ..settings.spec import SYSTEM
-from ..store.state import State
-from ..store.storage import Storage
 from ..transfer.graph import ImageGraph
-from ..transfer.target import PrunableTarget, Target
+from ..transfer.target import Target
 from .mirror_image import SignatureRefused
 
 if TYPE_CHECKING:
+    from ..referrers.find import ReferrerFinder
     from ..trust.evidence import Evidence
     from ..trust.judge import Judge, Verdict
     from .context import Run
@@ -58,26 +57,20 @@ def make_judge(options: Options) -> Judge | None:
 class PolicyGate:
     """Admits the images of one source that the policy accepts; see `ImageGate`.
 
-    `finders` are asked one after the other, until the signatures that one of them has are enough. In a layout, each
-    accepted image has a receipt, so that an unchanged image costs nothing.
+    `finders` are asked one after the other, until the signatures that one of them has are enough. The target keeps a
+    receipt of each accepted image, so that an unchanged image costs nothing.
     """
 
-    def __init__(
-        self, judge: Judge, finders: Sequence[SignatureFinder], layout: PrunableTarget | None, *, is_dry_run: bool
-    ) -> None:
+    def __init__(self, judge: Judge, finders: Sequence[SignatureFinder], target: Target, *, is_dry_run: bool) -> None:
         self._judge = judge
         self._finders = finders
-        self._layout = layout
+        self._target = target
         self._is_dry_run = is_dry_run
 
     async def knows(self, image: PinnedImage, named: Reference) -> bool:
         """Return True if the policy accepted the image before, by its receipt."""
-        if self._layout is None:
-            return False
-
         assert image.digest is not None
-        reading = partial(_receipt, name=named.name, root=image.digest, policy=self._judge.fingerprint)
-        return await self._layout.use(reading) is not None
+        return await self._target.accepted_by(named.name, image.digest, self._judge.fingerprint) is not None
 
     async def admit(self, image: PinnedImage, named: Reference, graph: ImageGraph) -> None:
         """Raise `SignatureRefused`, with a reason per key or identity, if the policy does not accept the image.
@@ -86,9 +79,9 @@ class PolicyGate:
         """
         verdict = await self._verdict(image.reference, signed_nodes(image.digest, graph))
         assert image.digest is not None
-        if self._layout is not None and not self._is_dry_run:
-            await self._layout.use(
-                partial(_record, name=named.name, root=image.digest, judge=self._judge, verdict=verdict)
+        if not self._is_dry_run:
+            await self._target.record_verdict(
+                named.name, image.digest, self._judge.fingerprint, accepted=verdict.accepted, reason=str(verdict)
             )
 
         if not verdict.accepted:
@@ -115,27 +108,26 @@ class PolicyGate:
         return verdict
 
 
-def open_gate(run: Run, services: Services, target: Target, connections: SourceConnections) -> PolicyGate | None:
-    """Return the gate for the images from one source, None without a policy.
+def open_gate(
+    run: Run, services: Services, target: Target, connections: SourceConnections, finder: ReferrerFinder
+) -> PolicyGate | None:
+    """Return the gate for the images from one source, whose referrers `finder` finds; None without a policy.
 
     :raises ConfigError: if a file about places of signatures can't be read.
     """
     if run.judge is None:
         return None
 
-    from ..referrers.choice import BUNDLES
-    from ..referrers.find import ReferrerFinder
     from ..trust.lookaside import read_lookasides
     from .evidence import SourceSignatures, StoredSignatures
     from .lookaside import LookasideSignatures
 
     layout = target.prunable()
     lookaside = LookasideSignatures(read_lookasides(run.options.client.environment), connections)
-    finder = ReferrerFinder(services.source, services.catalog, BUNDLES)
     is_dry_run = run.options.target.dry_run
     finders: list[SignatureFinder] = [] if layout is None else [StoredSignatures(layout)]
     finders.append(SourceSignatures(finder, services.source, lookaside, None if is_dry_run else layout))
-    return PolicyGate(run.judge, finders, layout, is_dry_run=is_dry_run)
+    return PolicyGate(run.judge, finders, target, is_dry_run=is_dry_run)
 
 
 def unsigned(node: Node) -> Evidence:
@@ -163,11 +155,3 @@ def signed_nodes(digest: Digest | None, graph: ImageGraph) -> dict[str, Node]:
 def is_attestation(entry: Descriptor) -> bool:
     """Return True if an entry of an index describes another one, and is no image itself."""
     return _ATTESTATION in entry.annotations
-
-
-def _record(_storage: Storage, state: State, *, name: str, root: Digest, judge: Judge, verdict: Verdict) -> None:
-    state.record_verdict(name, root, judge.fingerprint, accepted=verdict.accepted, reason=str(verdict))
-
-
-def _receipt(_storage: Storage, state: State, *, name: str, root: Digest, policy: str) -> str | None:
-    return state.accepted_by(name, root, policy)

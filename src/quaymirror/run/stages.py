@@ -32,6 +32,7 @@ from ..events import (
 )
 from ..http.retry import before_waits
 from ..oci import Digest
+from ..referrers.find import ReferrerFinder
 from ..selection.rename import Renames
 from ..selection.source import SourceAddress
 from ..shards.plan import Division
@@ -123,7 +124,7 @@ class Stages:
 
                 if run.division is None:
                     await self._follow_moves(watchers, relisting)
-                await self._referrers.save(self._target)
+                await self._referrers.finish(self._target)
             except QuaymirrorError as error:
                 self._run.abort(error)
             except BaseExceptionGroup as group:
@@ -298,8 +299,9 @@ class Stages:
                     counted=engine.counted if options.target.dry_run else None,
                     elsewhere=self._blobs,
                 )
-                referrers = await self._referrers.of(services, context)
-                gate = open_gate(run, services, self._target, engine.sources)
+                finder = ReferrerFinder(services.source, services.catalog)
+                referrers = await self._referrers.of(finder, context)
+                gate = open_gate(run, services, self._target, engine.sources, finder)
                 self._contexts[source] = replace(context, referrers=referrers, gate=gate)
 
         return self._contexts[source]

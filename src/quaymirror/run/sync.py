@@ -14,6 +14,7 @@ from ..catalog.kinds import check_selection
 from ..errors import ConfigError, LockHeld, QuaymirrorError, StoreError
 from ..events import Notice, Observer, RunFinished, RunStarted, ignore
 from ..progress.run import RunProgress
+from ..referrers.choice import ReferrerMode
 from ..selection.selection import Selection
 from ..selection.source import distinct
 from ..settings import Options
@@ -313,4 +314,5 @@ def _started(run: Run) -> RunStarted:
         limit_rate=limits.limit_rate,
         max_requests_per_second=limits.max_requests_per_second,
         planning=run.draft is not None,
+        takes_referrers=run.judge is not None or run.options.discovery.referrers is not ReferrerMode.NONE,
     )

@@ -233,6 +233,18 @@ class OCILayout:
         """Record the referrers of a stored image; durable when this returns."""
         await self._commits.add(attachment)
 
+    async def settle_referrers(self) -> None:
+        """Return: the index is a projection of the state."""
+
+    async def accepted_by(self, name: str, root: Digest, policy: str) -> str | None:
+        """Return by which keys or identities a policy accepted an image; see `Target.accepted_by`."""
+        return await self._executor.run(self._state.accepted_by, name, root, policy)
+
+    async def record_verdict(self, name: str, root: Digest, policy: str, *, accepted: bool, reason: str) -> None:
+        """Record the verdict of a policy about an image; see `Target.record_verdict`."""
+        recording = partial(self._state.record_verdict, accepted=accepted, reason=reason)
+        await self._executor.run(recording, name, root, policy)
+
     async def use(self, function: Callable[[Storage, State], T]) -> T:
         """Return the result of `function`, which may block, on the storage and its state, between two commits."""
         return await self._executor.run(function, self._storage, self._state)

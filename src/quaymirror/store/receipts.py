@@ -33,7 +33,8 @@ class Receipt:
 
     `target` is the user's name of the target, `place` the directory of `layers`; `files` are paths with sizes, relative
     to the directory of the target, so that it can be moved. `identity` is the image's digest in a registry or a daemon,
-    `provenance` the statement about where it comes from.
+    `provenance` the statement about where it comes from. The signature policy with the fingerprint `policy`, "" for
+    none, has accepted the source, by the keys or identities in `accepted_by`.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Receipt:
     layers: tuple[DecompressedLayer, ...] = ()
     identity: str = ""
     provenance: str = ""
+    policy: str = ""
+    accepted_by: str = ""
 
     def is_kept(self, root: Path) -> bool:
         """Return True if every file still exists below `root`, with its size. It blocks."""

@@ -7,7 +7,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import field
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -70,6 +70,7 @@ class DerivedTarget:
         self._known = receipts.load(str(address))
         self._layers: defaultdict[Path, dict[Digest, DecompressedLayer]] = defaultdict(dict)
         self._claimed: dict[str, str] = {}
+        self._verdicts: dict[str, tuple[str, str]] = {}
         self._owners: dict[Path, str] = {}
         for receipt in self._known.values():
             self._record(receipt)
@@ -170,6 +171,23 @@ class DerivedTarget:
 
     def attachable(self) -> None:
         """Return None: signatures of the source do not apply to images with other digests."""
+
+    async def accepted_by(self, name: str, root: Digest, policy: str) -> str | None:
+        """Return by which keys or identities a policy accepted an image; see `Target.accepted_by`."""
+        receipt = self._known.get(name)
+        is_same = receipt is not None and (receipt.source, receipt.policy) == (str(root), policy)
+        return receipt.accepted_by if receipt is not None and is_same else None
+
+    async def record_verdict(self, name: str, root: Digest, policy: str, *, accepted: bool, reason: str) -> None:
+        """Record the verdict of a policy about an image with its receipt; see `Target.record_verdict`."""
+        verdict = (policy, reason) if accepted else ("", "")
+        self._verdicts[name] = verdict
+        receipt = self._known.get(name)
+        if receipt is not None and receipt.source == str(root):
+            judged = replace(receipt, policy=verdict[0], accepted_by=verdict[1])
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._receipts.write, judged)
+                self._known[name] = judged
 
     def prunable(self) -> None:
         """Return None: images are not removed."""
@@ -305,6 +323,7 @@ class DerivedTarget:
         directory, shares_layers = self._address.directory, self._address.shares_layers
         files = tuple((str(path.relative_to(directory)), size) for path, size in emission.files)
         sizes = {Path(path).parent.name: size for path, size in files} if shares_layers else {}
+        policy, accepted_by = self._verdicts.pop(record.name, ("", ""))
         kept = (
             DecompressedLayer(str(digest), str(diff_id), sizes[staged.directory], staged.filtered)
             for digest, diff_id, staged in layers
@@ -321,6 +340,8 @@ class DerivedTarget:
             layers=tuple(kept),
             identity=emission.identity,
             provenance=provenance,
+            policy=policy,
+            accepted_by=accepted_by,
         )
 
     async def _discard_staged(self, image: _Image) -> None:

@@ -289,6 +289,19 @@ class RegistryTarget:
         with anyio.CancelScope(shield=True):
             await self._serial.run(self._state.commit, (), [attachment])
 
+    async def settle_referrers(self) -> None:
+        """Check that no other writer has replaced a list of referrers; see `FallbackLists.settle`."""
+        await self._lists.settle()
+
+    async def accepted_by(self, name: str, root: Digest, policy: str) -> str | None:
+        """Return by which keys or identities a policy accepted an image; see `Target.accepted_by`."""
+        return await self._serial.run(self._state.accepted_by, name, root, policy)
+
+    async def record_verdict(self, name: str, root: Digest, policy: str, *, accepted: bool, reason: str) -> None:
+        """Record the verdict of a policy about an image; see `Target.record_verdict`."""
+        recording = partial(self._state.record_verdict, accepted=accepted, reason=reason)
+        await self._serial.run(recording, name, root, policy)
+
     def prunable(self) -> None:
         """Return None: images are not removed."""
 

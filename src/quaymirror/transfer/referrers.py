@@ -12,6 +12,7 @@ from ..errors import Failure, Phase, QuaymirrorError, Scope
 from ..oci import Descriptor, Digest, Reference
 from ..oci.artifact import annotations_of
 from ..oci.manifest import Index, Manifest, Node, Opaque
+from ..referrers.choice import ReferrerChoice
 from ..referrers.find import Found, Referrer, ReferrerFinder
 from ..referrers.rotation import Due, Key, Listed, Rotation
 from ..store.records import Attachment, ReferrerRecord
@@ -25,9 +26,15 @@ class Referrers:
     """Brings the referrers of images from one source to the target; see `ReferrerTransfers`."""
 
     def __init__(
-        self, finder: ReferrerFinder, rotation: Rotation, target: ReferrerTarget, context: TransferContext
+        self,
+        finder: ReferrerFinder,
+        choice: ReferrerChoice,
+        rotation: Rotation,
+        target: ReferrerTarget,
+        context: TransferContext,
     ) -> None:
         self._finder = finder
+        self._choice = choice
         self._rotation = rotation
         self._target = target
         # A referrer is taken whole: platforms are those of images.
@@ -61,6 +68,7 @@ class Referrers:
         found = await self._finder.find(
             image.reference.repository,
             subjects,
+            self._choice,
             read_stored=self._context.target.read_manifest,
             tags_only=due is Due.TAGS,
         )

@@ -90,6 +90,9 @@ class ReferrerTarget(Protocol):
     async def attach(self, attachment: Attachment) -> None:
         """Record the referrers of an image that is recorded; durable when this returns."""
 
+    async def settle_referrers(self) -> None:
+        """Make sure, at the end of a run, that clients find the referrers that it has stored."""
+
 
 class Target(Protocol):
     """A place that images are mirrored to: children before parents, the name last.
@@ -135,6 +138,12 @@ class Target(Protocol):
 
     async def publish(self) -> None:
         """Give the images their names that wait for the end of the run; see `Capabilities.publishes_at_end`."""
+
+    async def accepted_by(self, name: str, root: Digest, policy: str) -> str | None:
+        """Return by which keys or identities a signature policy accepted an image, None if it has not judged it so."""
+
+    async def record_verdict(self, name: str, root: Digest, policy: str, *, accepted: bool, reason: str) -> None:
+        """Record the verdict of a policy about an image, in place of its verdict about the image's last version."""
 
     def blob_file(self, node: Descriptor) -> Path | None:
         """Return the file with the content of `node` for other targets to copy, None if it can't be shared."""

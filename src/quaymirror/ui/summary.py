@@ -71,6 +71,9 @@ def _counts(progress: RunProgress) -> list[str]:
     if progress.referrers or progress.referrer_failures:
         failed = f", {progress.referrer_failures:,} failed" if progress.referrer_failures else ""
         rows.append(f"  referrers  {progress.referrers:>7,}{failed}")
+    elif progress.digest_tags and progress.run is not None and not progress.run.takes_referrers:
+        seen = counted(progress.digest_tags, "digest tag was", "digest tags were")
+        rows.append(f"  referrers  {0:>7,}, {seen} seen and left, as --referrers none says")
 
     for names, verb in ((progress.moved_in_run, "moved during the run"), (progress.left_moved, "had moved at its end")):
         if names:
