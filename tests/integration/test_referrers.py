@@ -394,7 +394,7 @@ async def test_of_eight_runs_that_push_a_referrer_of_one_image_none_loses_it(tmp
             repository.push(TAG, image)
             repository.attach(bundles[number])
             async with QuayServer(registry) as server:
-                words = ("sync", "kolla", "nova", TAG, "--server", server.url, "--to")
+                words = ("sync", "kolla", "nova", TAG, "--server", server.url, "--referrers-every", "0", "--to")
                 target = f"registry://{url.removeprefix('http://')}?insecure=true"
                 await run(*words, target, "--state", f"state-{number}", cwd=tmp_path, check=0)
 

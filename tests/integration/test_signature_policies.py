@@ -17,7 +17,7 @@ import signing
 from commands import run
 from receiver import Receiver
 from signing import keyless, signed_by
-from source_signatures import attach, policy_file, sign_with_bundle, sign_with_tag
+from source_signatures import attach, policy_file, sig_image, sign_with_bundle, sign_with_tag
 
 import quaymirror
 from quaymirror import Options, ReferrerMode, Selection
@@ -247,10 +247,21 @@ async def test_a_keyless_signature_is_judged_offline(source: Source, tmp_path: P
         source.repository(name).push(TAG, image)
         attach(source.repository(name), image, (signing.DATA / f"{bundle}.json").read_bytes())
 
-    policy, root = policy_file(tmp_path / "policy.json", keyless()), signing.DATA / "trusted_root.json"
+    # The payload names the repository as the signer knew it.
+    rule = {"type": "exactRepository", "dockerRepository": "quay.io/kolla/nova-api"}
+    made = json.loads((signing.DATA / "tags.json").read_text())["signed"]
+    source.repository("tagged").push(TAG, image)
+    signed = sig_image((base64.b64decode(made["payload"]), made["annotations"]))
+    source.repository("tagged").push(f"{image.digest.replace(':', '-')}.sig", signed)
+    [exact, bundled] = keyless(), keyless()
+    exact["signedIdentity"] = rule
+    host = source.host
+    scopes = {f"{host}/kolla/tagged": [exact], f"{host}/kolla": [bundled]}
+    policy, root = tmp_path / "policy.json", signing.DATA / "trusted_root.json"
+    policy.write_text(json.dumps({"default": [{"type": "reject"}], "transports": {"docker": scopes}}))
     report = await source.run(tmp_path / "mirror", policy, trusted_root=root)
     found = outcomes(report)
-    assert found["good"][0] is Status.MIRRORED
+    assert (found["good"][0], found["tagged"][0]) == (Status.MIRRORED, Status.MIRRORED)
     assert found["bad"][0] is Status.REFUSED
     assert "other@example.com" in found["bad"][1]
 

@@ -84,11 +84,11 @@ const options = (world, subject) => ({
 });
 
 // The verdict of @sigstore/verify about a bundle.
-const judged = (bundle, world, subject) => {
+const judged = (bundle, world, subject, data = manifest) => {
   const material = toTrustMaterial(TrustedRoot.fromJSON(trustedRoot(world)));
   try {
     const parsed = bundleFromJSON(bundle);
-    const entity = bundle.messageSignature ? toSignedEntity(parsed, manifest) : toSignedEntity(parsed);
+    const entity = bundle.messageSignature ? toSignedEntity(parsed, data) : toSignedEntity(parsed);
     new Verifier(material).verify(entity, { subjectAlternativeName: subject, extensions: { issuer: ISSUER } });
     return true;
   } catch (error) {
@@ -189,6 +189,53 @@ for (const [name, change] of Object.entries({
   verdicts[name.replace(/, | /g, '-')] = judged(changed, world, 'releases@example.com');
 }
 write('verdicts.json', verdicts);
+
+// Signatures in .sig tags, as cosign up to version 2 makes them: the peer judges them as bundles of version 0.1.
+const payload = (hex) =>
+  Buffer.from(
+    JSON.stringify({
+      critical: {
+        identity: { 'docker-reference': 'quay.io/kolla/nova-api' },
+        image: { 'docker-manifest-digest': `sha256:${hex}` },
+        type: 'cosign container image signature',
+      },
+      optional: null,
+    }),
+  );
+const tagged = async (place, subject, data) => {
+  const bundle = complete(await new MessageSignatureBundleBuilder(options(place, subject)).create({ data }));
+  const material = bundle.verificationMaterial;
+  const [entry] = material.tlogEntries;
+  delete entry.inclusionProof;
+  const certificate = material.certificate.rawBytes;
+  bundle.mediaType = 'application/vnd.dev.sigstore.bundle+json;version=0.1';
+  material.x509CertificateChain = { certificates: [material.certificate] };
+  delete material.certificate;
+  const recordedAs = {
+    SignedEntryTimestamp: entry.inclusionPromise.signedEntryTimestamp,
+    Payload: {
+      body: entry.canonicalizedBody,
+      integratedTime: Number(entry.integratedTime),
+      logIndex: Number(entry.logIndex),
+      logID: Buffer.from(entry.logId.keyId, 'base64').toString('hex'),
+    },
+  };
+  return {
+    payload: data.toString('base64'),
+    annotations: {
+      'dev.cosignproject.cosign/signature': bundle.messageSignature.signature,
+      'dev.sigstore.cosign/certificate': pem('CERTIFICATE', certificate),
+      'dev.sigstore.cosign/bundle': JSON.stringify(recordedAs),
+    },
+    verdict: judged(bundle, world, 'releases@example.com', data),
+  };
+};
+write('tags.json', {
+  signed: await tagged(world, 'releases@example.com', payload(digest)),
+  'other-identity': await tagged(world, 'other@example.com', payload(digest)),
+  'other-image': await tagged(world, 'releases@example.com', payload(sha256('other'))),
+  'other-world': await tagged(other, 'releases@example.com', payload(digest)),
+});
 for (const [name, place] of [['', world], ['other-', other]]) {
   write(`${name}trusted_root.json`, trustedRoot(place));
   write(`${name}ca.pem`, pem('CERTIFICATE', raw(place.ca.rootCertificate)));

@@ -16,6 +16,7 @@ MAX_SIGNATURES = 100
 """The most signatures of one manifest that are judged."""
 _SIGNATURE = "dev.cosignproject.cosign/signature"
 _CERTIFICATE = "dev.sigstore.cosign/certificate"
+_CHAIN = "dev.sigstore.cosign/chain"
 _LOG_ENTRY = "dev.sigstore.cosign/bundle"
 
 
@@ -27,6 +28,7 @@ class SimpleSignature:
     signature: bytes
     certificate: str = ""
     log_entry: str = ""
+    chain: str = ""
 
     @classmethod
     def of(cls, payload: bytes, annotations: Mapping[str, str]) -> SimpleSignature:
@@ -36,7 +38,8 @@ class SimpleSignature:
         except (binascii.Error, ValueError):
             signature = b""
 
-        return cls(payload, signature, annotations.get(_CERTIFICATE, ""), annotations.get(_LOG_ENTRY, ""))
+        certificate, entry, chain = (annotations.get(key, "") for key in (_CERTIFICATE, _LOG_ENTRY, _CHAIN))
+        return cls(payload, signature, certificate, entry, chain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,10 +197,16 @@ class Judge:
 
             return _claim(bundle, evidence, verifier.verify(bundle, evidence.digest, evidence.content))
 
+        def by_tag(signature: SimpleSignature) -> Claim:
+            if not signature.certificate:
+                raise InvalidClaim("a signature by a key, not by an identity")
+
+            verifier.verify_tag(signature)
+            return parse_payload(signature.payload, COSIGN)
+
         def attempts() -> Iterator[Callable[[], Claim]]:
             yield from (partial(verified, raw) for raw in evidence.bundles)
-            if any(each.certificate for each in evidence.simple):
-                yield _refuse_certificate
+            yield from (partial(by_tag, each) for each in evidence.simple)
 
         if check.first(attempts()):
             return who, []
@@ -255,10 +261,6 @@ def _bundle_claim(raw: bytes, evidence: Evidence, key: PublicKey, logs: Sequence
 def _claim(bundle: Bundle, evidence: Evidence, verified: bytes) -> Claim:
     """Return the claim in verified content: a statement, or the manifest itself."""
     return statement_claim(verified, evidence.digest) if bundle.has_envelope else Claim(str(evidence.digest))
-
-
-def _refuse_certificate() -> Claim:
-    raise InvalidClaim("a keyless signature in a .sig tag can't be checked: only those in bundles")
 
 
 def _content(path: Path) -> bytes:

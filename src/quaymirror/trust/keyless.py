@@ -1,4 +1,4 @@
-"""Signatures by short-lived certificates; the only importer of sigstore, which is an extra. Works offline."""
+"""Keyless signatures, by short-lived certificates; the only importer of sigstore, an extra. Works offline."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ..errors import ConfigError
 from ..oci import Digest
 from ..untrusted import InvalidDocument, parse_object
 from .bundle import Bundle
+from .certified_tags import CertifiedTags
+from .evidence import SimpleSignature
 from .keys import PublicKey, UnusableKey, certificates_of
 from .payload import InvalidClaim
 from .requirements import SignedByIdentity
@@ -21,7 +23,7 @@ _INSTALL = "keyless signatures need an extra: pip install 'quaymirror[sigstore]'
 
 
 class KeylessVerifier:
-    """Verifies bundles for one requirement: with the certificate authority and the logs that both the policy and the
+    """Verifies signatures for one requirement: with the certificate authority and the logs that both the policy and the
     trusted root have.
 
     :raises ConfigError: if the extra is missing, or the trusted root lacks the authority or the logs of the policy.
@@ -35,11 +37,17 @@ class KeylessVerifier:
         except ImportError:
             raise ConfigError(_INSTALL) from None
 
-        narrowed = _narrowed(root, name, requirement, logs)
+        wanted = _authority(requirement)
+        narrowed = _narrowed(root, name, requirement, wanted, logs)
+        try:
+            self._tags = CertifiedTags(requirement, wanted, narrowed)
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{name}: not a usable trusted root") from None
+
         self._policy = Identity(identity=requirement.subject, issuer=requirement.issuer)
         with tempfile.TemporaryDirectory(prefix="quaymirror-") as directory:
             path = Path(directory, "trusted_root.json")
-            path.write_bytes(narrowed)
+            path.write_text(json.dumps(narrowed))
             try:
                 self._verifier = Verifier(trusted_root=TrustedRoot.from_file(str(path)))
             except Exception as error:  # the library's models raise errors of several libraries
@@ -68,10 +76,18 @@ class KeylessVerifier:
 
         return content
 
+    def verify_tag(self, signature: SimpleSignature) -> None:
+        """Verify a signature of a `.sig` tag; see `CertifiedTags`.
 
-def _narrowed(root: bytes, name: str, requirement: SignedByIdentity, logs: tuple[PublicKey, ...]) -> bytes:
+        :raises InvalidClaim: if it is not acceptable.
+        """
+        self._tags.verify(signature)
+
+
+def _narrowed(
+    root: bytes, name: str, requirement: SignedByIdentity, wanted: frozenset[bytes], logs: tuple[PublicKey, ...]
+) -> dict[str, Any]:
     """Return the trusted root with the authorities and logs of the policy only."""
-    wanted = _authority(requirement)
     try:
         document = parse_object(root, limit=_MOST_BYTES)
         authorities = [each for each in document["certificateAuthorities"] if _chain(each) & wanted]
@@ -88,7 +104,7 @@ def _narrowed(root: bytes, name: str, requirement: SignedByIdentity, logs: tuple
     if not kept:
         raise ConfigError(f"{name}: has no transparency log of the policy ({requirement.logs[0].label})")
 
-    return json.dumps({**document, "certificateAuthorities": authorities, "tlogs": kept}).encode()
+    return {**document, "certificateAuthorities": authorities, "tlogs": kept}
 
 
 def _authority(requirement: SignedByIdentity) -> frozenset[bytes]:

@@ -6,16 +6,21 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from ..untrusted import InvalidDocument, parse_object
 from .bundle import Bundle, decoded, sha256_hex
-from .keys import PublicKey, UnusableKey, certificate_key, load_key
+from .keys import Certificate, PublicKey, UnusableKey, load_key
 from .payload import MAX_PAYLOAD_BYTES, InvalidClaim
 
 
-def check_annotation(text: str, logs: Sequence[PublicKey], key: PublicKey, signature: bytes, payload: bytes) -> None:
-    """Check the entry in the annotation `dev.sigstore.cosign/bundle` for a signature by `key` over `payload`.
+def check_annotation(
+    text: str, logs: Sequence[PublicKey], signer: PublicKey | Certificate, signature: bytes, payload: bytes
+) -> datetime:
+    """Check the entry in the annotation `dev.sigstore.cosign/bundle` for a signature by `signer` over `payload`.
+
+    Return when the log recorded it.
 
     :raises InvalidClaim: if no log recorded this signature.
     """
@@ -32,7 +37,11 @@ def check_annotation(text: str, logs: Sequence[PublicKey], key: PublicKey, signa
         raise InvalidClaim("the log entry is malformed")
 
     _check_promise(entry, decoded(document, "SignedEntryTimestamp"), logs)
-    _check_body(decoded(entry, "body"), key, signature, payload, is_envelope=False)
+    _check_body(decoded(entry, "body"), signer, signature, payload, is_envelope=False)
+    try:
+        return datetime.fromtimestamp(_number(entry["integratedTime"]), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidClaim("the log entry is malformed") from None
 
 
 def check_entries(bundle: Bundle, logs: Sequence[PublicKey], key: PublicKey, content: bytes) -> None:
@@ -80,7 +89,9 @@ def _check_promise(entry: dict[str, Any], promise: bytes, logs: Iterable[PublicK
         raise InvalidClaim("the log entry is not signed by a log of the policy")
 
 
-def _check_body(body: bytes, key: PublicKey, signature: bytes, content: bytes, *, is_envelope: bool) -> None:
+def _check_body(
+    body: bytes, signer: PublicKey | Certificate, signature: bytes, content: bytes, *, is_envelope: bool
+) -> None:
     try:
         document = parse_object(body, limit=MAX_PAYLOAD_BYTES)
     except InvalidDocument as error:
@@ -93,7 +104,7 @@ def _check_body(body: bytes, key: PublicKey, signature: bytes, content: bytes, *
 
     hashed, records = read(spec)
     algorithm, value = hashed.get("algorithm"), hashed.get("value")
-    is_recorded = any(found == signature and _key_of(verifier).der == key.der for found, verifier in records)
+    is_recorded = any(found == signature and _is_of(verifier, signer) for found, verifier in records)
     if algorithm != "sha256" or value != sha256_hex(content) or not is_recorded:
         raise InvalidClaim("the log entry is for another signature")
 
@@ -118,11 +129,17 @@ def _part(table: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _key_of(verifier: bytes) -> PublicKey:
+def _is_of(verifier: bytes, signer: PublicKey | Certificate) -> bool:
+    """Return True if a log has recorded this certificate, or this key."""
     try:
-        return certificate_key(verifier) if b"BEGIN CERTIFICATE" in verifier else load_key(verifier)
+        if b"BEGIN CERTIFICATE" not in verifier:
+            return load_key(verifier).der == signer.der
+
+        certificate = Certificate(verifier)
     except UnusableKey as error:
         raise InvalidClaim(f"the key in the log entry {error}") from None
+
+    return signer.der == (certificate.der if isinstance(signer, Certificate) else certificate.key.der)
 
 
 def _number(value: object) -> int:
