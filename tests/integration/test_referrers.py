@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ import quaymirror
 from quaymirror import Options, ReferrerMode, Selection, Status, oci
 from quaymirror.events import ignore
 from quaymirror.http.origin import parse_server
+from quaymirror.referrers import find
 from quaymirror.registry.pull import RegistryPuller
 from quaymirror.registry.push import RegistryPusher
 from quaymirror.run.report import Report
@@ -34,6 +38,8 @@ from quaymirror.testing import Status as Answer
 from quaymirror.ui.summary import summary_lines
 
 EVERYTHING = Selection("kolla", "*", TAG)
+ROOT = Path(__file__).parent.parent.parent
+MIB = 1024 * 1024
 HOUR, DAY = 3600.0, 86_400.0
 IMPORT = quaymirror.ImportOptions(allow_unsigned=True)
 
@@ -101,19 +107,28 @@ def cheap_organization(count: int, clock: Clock) -> Registry:
     return registry
 
 
-async def test_an_unchanged_night_costs_the_listing_and_its_share_of_the_rotation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [110, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+async def test_an_unchanged_night_costs_the_listing_and_its_share_of_the_rotation(count: int, tmp_path: Path) -> None:
     clock = Clock()
-    async with QuayServer(cheap_organization(110, clock)) as server:
-        assert (await night(server, tmp_path)).progress.referrers == 220
+    async with QuayServer(cheap_organization(count, clock)) as server:
+        assert (await night(server, tmp_path)).progress.referrers == 2 * count
         counts = []
         for _ in range(7):
             clock.advance(DAY)
             assert (await night(server, tmp_path)).exit_code == 0
             counts.append(len(asked(server)))
 
-    # Two pages of the listing; after a week every image is looked at again.
-    assert counts[:6] == [2] * 6
-    assert counts[6] > 220
+    # The pages of the listing only; after a week every image is looked at again.
+    assert counts[:6] == [ceil(count / 100)] * 6
+    assert counts[6] > 2 * count
+
+
+@pytest.mark.soak
+def test_the_counts_of_requests_in_the_docs_are_those_of_their_command() -> None:
+    counted = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "referrers.py"], capture_output=True, text=True, check=True, timeout=50
+    )
+    assert counted.stdout in (ROOT / "docs" / "how-to" / "signatures.md").read_text()
 
 
 async def test_images_of_an_earlier_release_are_looked_at_over_a_week(tmp_path: Path) -> None:
@@ -242,6 +257,70 @@ async def test_a_list_that_leads_in_circles_or_elsewhere_fails_its_image_only(tm
         report = await night(server, tmp_path, retries=0)
         assert report.exit_code == 3
         assert set(signed.images) <= set(Layout(tmp_path).names)
+
+
+def crowded(count: int) -> tuple[Registry, SourceManifest, SourceManifest]:
+    """Return a registry with an image of `count` SBOMs and a bundle, the image, and the bundle."""
+    registry = Registry()
+    repository = registry.organization("kolla").repository("nova")
+    image = small("nova")
+    bundle = make_artifact(BUNDLE, b"bundle", subject=image)
+    repository.push(TAG, image)
+    repository.attach(bundle)
+    for number in range(count):
+        repository.attach(make_artifact(SPDX, b"%d" % number, subject=image))
+
+    return registry, image, bundle
+
+
+@pytest.mark.parametrize("count", [1_500, pytest.param(9_999, marks=pytest.mark.soak)])
+async def test_too_many_referrers_leave_the_image_mirrored_and_chosen_types_are_found_among_them(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "MAX_COUNT", 100)
+    registry, image, bundle = crowded(count)
+    async with QuayServer(registry) as server:
+        report = await night(server, tmp_path / "signatures")
+        assert report.exit_code == 0
+        assert Layout(tmp_path / "signatures").listed() == {(image.digest, bundle.digest)}
+        report = await night(server, tmp_path / "all", referrers=ReferrerMode.ALL)
+        assert report.exit_code == 3
+        assert f"{count + 1:,} referrers" in report.progress.incomplete[0]
+        assert "use --artifact-type" in report.progress.incomplete[0]
+        assert f"kolla/nova:{TAG}" in Layout(tmp_path / "all").names
+        assert len(Layout(tmp_path / "all").listed()) == 100
+
+
+async def test_a_large_referrer_is_mirrored_unless_its_manifest_is_over_4_mib(tmp_path: Path) -> None:
+    registry = Registry()
+    repository = registry.organization("kolla").repository("nova")
+    image = small("nova")
+    large = make_artifact(BUNDLE, b"x" * 4 * MIB, subject=image)
+    larger = make_artifact(BUNDLE, b"x", subject=image, annotations={"x": "x" * 4 * MIB})
+    repository.push(TAG, image)
+    for each in (large, larger):
+        repository.attach(each)
+
+    async with QuayServer(registry) as server:
+        report = await night(server, tmp_path, retries=0)
+        assert (report.exit_code, report.progress.referrer_failures) == (3, 1)
+        assert Layout(tmp_path).listed() == {(image.digest, large.digest)}
+        assert (await quaymirror.verify(str(tmp_path), Options())).damages == ()
+
+
+async def test_a_referrer_that_is_found_by_tag_and_by_the_api_is_one(tmp_path: Path) -> None:
+    registry = Registry()
+    repository = registry.organization("kolla").repository("nova")
+    image = small("nova")
+    bundle = make_artifact(BUNDLE, b"bundle", subject=image)
+    repository.push(TAG, image)
+    repository.attach(bundle)
+    repository.push(digest_tag(image), fallback_list(bundle))
+    async with QuayServer(registry) as server:
+        report = await night(server, tmp_path)
+        assert (report.exit_code, report.progress.referrers) == (0, 1)
+        assert Layout(tmp_path).listed() == {(image.digest, bundle.digest)}
+        assert len([path for path in asked(server) if path.endswith(bundle.digest)]) == 1
 
 
 async def test_types_can_be_chosen(tmp_path: Path) -> None:
