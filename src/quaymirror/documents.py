@@ -217,13 +217,23 @@ class ReportsJson(TypedDict):
     runs: list[ReportJson]
 
 
+class ListedReferrerJson(TypedDict):
+    """A signature or another referrer of the manifest `subject`; `tag` is its digest tag, null if it has none."""
+
+    digest: str
+    subject: str
+    artifact_type: str
+    tag: str | None
+
+
 class ListedImageJson(TypedDict):
     """An image of `list --json`.
 
     In the listing of a source the size is that of its layers, null for a multi-arch image. In the listing of a mirror
     it is that of everything it needs, null if it has a `problem`; `own_size` is what no other image needs, `updated`
     the time of its last change in the mirror, and `registry` the host that it came from, null if that is unknown. An
-    image without a name has its digest as `repository`.
+    image without a name has its digest as `repository`. `referrers` are those of the image, of its platforms, and of
+    these referrers.
     """
 
     repository: str
@@ -236,6 +246,7 @@ class ListedImageJson(TypedDict):
     created: NotRequired[str | None]
     registry: NotRequired[str | None]
     media_type: NotRequired[str]
+    referrers: NotRequired[list[ListedReferrerJson]]
     problem: NotRequired[str]
 
 

@@ -570,6 +570,22 @@ async def test_an_earlier_snapshot_has_the_referrers_of_its_images(tmp_path: Pat
         assert (layout.listed(), layout.tagged()) == (signed.listed, signed.tagged)
 
 
+async def test_list_and_info_show_what_belongs_to_an_image(tmp_path: Path) -> None:
+    signed = signed_organization(5)
+    async with QuayServer(signed.registry) as server:
+        await night(server, tmp_path / "mirror", referrers=ReferrerMode.ALL)
+
+    rows = json.loads((await run("list", "./mirror", "--json", cwd=tmp_path, check=0)).stdout)
+    shown = [(row, each) for row in rows for each in row["referrers"]]
+    assert {(each["subject"], each["digest"]) for _, each in shown if not each["tag"]} == signed.listed
+    tagged = {(row["repository"], each["tag"], each["digest"]) for row, each in shown if each["tag"]}
+    assert tagged == signed.tagged
+    assert "referrers" in (await run("list", "./mirror", cwd=tmp_path, check=0)).stdout
+    info = (await run("info", "./mirror", f"kolla/image-000:{TAG}", cwd=tmp_path, check=0)).stdout
+    for _, each in shown[: len(rows[0]["referrers"])]:
+        assert f"{each['digest']}  {each['artifact_type']}" in info
+
+
 async def test_a_server_lists_the_referrers_of_a_mirror(tmp_path: Path) -> None:
     signed = signed_organization(9)
     async with QuayServer(signed.registry) as server:

@@ -91,9 +91,10 @@ INNER_LAYERS = {
         "bundle",
         "log_entries",
         "gpg",
+        "evidence",
+        "certified_tags",
         "keyless",
         "lookaside",
-        "evidence",
         "judge",
     ),
     "store": (

@@ -106,6 +106,13 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
         created_by = escape_controls(str(layer.get("created_by", "")))[:60]
         yield f"    {layer['digest']}  {human_bytes(layer['size']):>9}  {layer['compression']}  {created_by}".rstrip()
 
+    attached = (info.get("mirrored") or {}).get("referrers", ())
+    if attached:
+        yield "  referrers:"
+        yield from (
+            f"    {each['digest']}  {escape_controls(each['artifact_type'] or each['tag'] or '-')}" for each in attached
+        )
+
     for name, values in (("environment", info["env"]), ("labels", _pairs(info["labels"]))):
         if values:
             yield f"  {name}:"

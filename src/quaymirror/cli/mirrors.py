@@ -65,8 +65,9 @@ def show_mirror(given: Mapping[str, Any], at: str | None, rows: JsonRows | None,
 
         rows.close()
     else:
-        is_cut = is_short(no_trunc=no_trunc)
-        print_lines(fitting_table([_cells(image, is_cut=is_cut) for image in images], no_trunc=no_trunc))
+        is_cut, has_referrers = is_short(no_trunc=no_trunc), any(image.referrers for image in images)
+        cells = [_cells(image, is_cut=is_cut, has_referrers=has_referrers) for image in images]
+        print_lines(fitting_table(cells, no_trunc=no_trunc))
 
         if len(images) == len(found.images) and found.blobs:
             total = f"{human_bytes(found.bytes)} in {counted(found.blobs, 'blob')}"
@@ -147,11 +148,12 @@ def row_of(image: MirroredImage) -> ListedImageJson:
         "created": image.created or None,
         "registry": image.registry or None,
         "media_type": image.media_type,
+        "referrers": [{**each._asdict(), "tag": each.tag or None} for each in image.referrers],  # type: ignore[typeddict-item]
     }
     return {**row, "problem": image.problem} if image.problem else row
 
 
-def _cells(image: MirroredImage, *, is_cut: bool) -> tuple[str, ...]:
+def _cells(image: MirroredImage, *, is_cut: bool, has_referrers: bool) -> tuple[str, ...]:
     several = f"{len(image.platforms)} platforms" if is_cut and len(image.platforms) > 1 else ""
     unknown = "damaged" if image.problem else "-"
     size = human_bytes(image.size) if image.size is not None else unknown
@@ -161,6 +163,7 @@ def _cells(image: MirroredImage, *, is_cut: bool) -> tuple[str, ...]:
         short_digest(image.digest, is_cut=is_cut),
         size,
         *own,
+        *([counted(len(image.referrers), "referrer")] if has_referrers else []),
         several or ",".join(image.platforms) or "-",
         _date(image),
     )

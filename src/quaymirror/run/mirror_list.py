@@ -199,7 +199,8 @@ def _walked(
             if digest not in contents:
                 contents[digest] = _content(reader, root)
 
-            image = image._replace(mirrored=recorded.mirrored if recorded is not None else 0.0)
+            if recorded is not None:
+                image = image._replace(mirrored=recorded.mirrored, referrers=recorded.referrers)
         except (UnsupportedContent, InvalidName, MirrorDamaged, StoreError) as error:
             contents.setdefault(digest, {})
             image = image._replace(problem=error.message)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..oci import Digest
-from .records import MirroredImage
+from .records import ListedReferrer, MirroredImage
 from .snapshot_tables import SnapshotTables
 
 _Sizes = dict[int, tuple[int, int]]
@@ -40,6 +40,14 @@ _LISTED = """
         JOIN version ON version.id = shown.version LEFT JOIN detail ON detail.version = shown.version
 """
 _RECORDED_SIZES = "SELECT version, names, CAST(size AS INTEGER), CAST(own_size AS INTEGER) FROM version_size"
+# From referrers to the images: there are fewer of them than blobs.
+_ATTACHED = """
+    SELECT DISTINCT content.version, referrer.version, root, subject.digest,
+        CAST(artifact_type AS TEXT) AS artifact_type, CAST(tag AS TEXT) AS tag
+    FROM referrer JOIN content ON content.blob = referrer.subject JOIN blob AS subject ON subject.id = referrer.subject
+        JOIN version ON version.id = referrer.version
+    ORDER BY tag, artifact_type, root
+"""
 _CONTENT = """
     SELECT count(*), coalesce(sum(size), 0) FROM blob WHERE id IN
         (SELECT blob FROM content WHERE version IN (SELECT version FROM temp.listed))
@@ -58,15 +66,25 @@ class DetailTables(SnapshotTables):
         shown, values = _shown(number)
         rows = self._query(_LISTED.format(shown=shown), *values)
         sizes, total = self._sizes(number, Counter(row["version"] for row in rows))
+        attached = self._attached()
         found = {}
         for name, registry, root, media_type, platforms, created, mirrored, version in rows:
             if version in sizes:
                 several = tuple(platforms.split(",")) if platforms else ()
-                found[name] = MirroredImage(
+                image = MirroredImage(
                     name, registry, root, media_type, *sizes[version], several, created or "", mirrored
                 )
+                found[name] = image._replace(referrers=tuple(_below(version, attached))) if attached else image
 
         return found, *total
+
+    def _attached(self) -> dict[int, list[tuple[int, ListedReferrer]]]:
+        """Return the referrers of each version, with their own versions."""
+        found: dict[int, list[tuple[int, ListedReferrer]]] = {}
+        for holder, version, *referrer in self._query(_ATTACHED):
+            found.setdefault(holder, []).append((version, ListedReferrer(*referrer)))
+
+        return found
 
     def record_sizes(self) -> None:
         """Record the sizes of the images that readers see, unless they are recorded: then listings need not add up."""
@@ -131,6 +149,16 @@ class DetailTables(SnapshotTables):
         rows = [(version, *detail) for version, detail in details.items()]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO detail VALUES (?, ?, ?)", rows)
+
+
+def _below(
+    version: int, attached: Mapping[int, Sequence[tuple[int, ListedReferrer]]], seen: frozenset[int] = frozenset()
+) -> Iterator[ListedReferrer]:
+    """Yield the referrers of a version, and the referrers of these."""
+    for own, referrer in attached.get(version, ()):
+        yield referrer
+        if own not in seen:
+            yield from _below(own, attached, seen | {version, own})
 
 
 def _shown(number: int | None) -> tuple[str, tuple[int, ...]]:

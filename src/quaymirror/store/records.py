@@ -113,6 +113,15 @@ class ImageRecord:
         return [self.root.digest, *others]
 
 
+class ListedReferrer(NamedTuple):
+    """A referrer of an image, or of its platforms or referrers, as a listing shows it; `tag` is "" for none."""
+
+    digest: str
+    subject: str
+    artifact_type: str
+    tag: str = ""
+
+
 class MirroredImage(NamedTuple):
     """An image as a listing of a mirror shows it. `name` is its digest if it has no name, `registry` "" if unknown.
 
@@ -131,6 +140,7 @@ class MirroredImage(NamedTuple):
     created: str = ""
     mirrored: float = 0.0
     problem: str = ""
+    referrers: tuple[ListedReferrer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
