@@ -141,14 +141,11 @@ def database_errors(path: Path) -> Iterator[None]:
 def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool, check: bool = True) -> Connection:
     where = ":memory:" if path is None else f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
     connection = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=5.0)
-    if read_only and path is not None and _is_older(connection, form):
-        copy = sqlite3.connect(":memory:", check_same_thread=False)
-        with closing(connection):
-            connection.backup(copy)
-
-        connection = copy
-
     try:
+        if read_only and path is not None:
+            _finish_rollback(connection, path)
+            connection = _migratable(connection, form)
+
         connection.row_factory = sqlite3.Row
         # EXTRA also syncs the directory after the journal was deleted: with FULL, a power loss could bring it back, and
         # undo the commit (https://sqlite.org/pragma.html#pragma_synchronous).
@@ -159,6 +156,30 @@ def _connect(path: Path | None, form: Format, *, read_only: bool, sync: bool, ch
         raise
 
     return connection
+
+
+def _finish_rollback(connection: Connection, path: Path) -> None:
+    """Undo the change that a killed process left in its middle: a connection for reading alone can't do that."""
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5.0)) as writing:
+            writing.execute("PRAGMA schema_version").fetchone()
+
+
+def _migratable(connection: Connection, form: Format) -> Connection:
+    """Return a copy in memory of an older database that was opened for reading, otherwise `connection` itself."""
+    if not _is_older(connection, form):
+        return connection
+
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    with closing(connection):
+        connection.backup(copy)
+
+    return copy
 
 
 def _is_older(connection: Connection, form: Format) -> bool:

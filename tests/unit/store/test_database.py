@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -55,6 +56,24 @@ def test_an_older_version_is_migrated_in_memory_if_it_is_read_only(tmp_path: Pat
     assert [tuple(row) for row in connection.execute("SELECT * FROM fact")] == [("kept", 7)]
     connection.close()
     assert path.read_bytes() == before
+
+
+def test_a_change_that_a_killed_process_left_in_its_middle_is_undone_also_for_reading(tmp_path: Path) -> None:
+    path, killed = tmp_path / "x.db", tmp_path / "killed.db"
+    connection, _ = open_database(path, NEW)
+    connection.executemany("INSERT INTO fact VALUES (?, 1)", [(str(number),) for number in range(10_000)])
+    connection.commit()
+    # With a small cache, changed pages are written before the transaction ends.
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("UPDATE fact SET value = 2")
+    for suffix in ("", "-journal"):
+        shutil.copy(f"{path}{suffix}", f"{killed}{suffix}")
+
+    connection.close()
+    assert killed.with_name("killed.db-journal").read_bytes()[:1] != b"\0", "the journal has to be a hot one"
+    connection, notice = open_database(killed, NEW, read_only=True)
+    assert (notice, connection.execute("SELECT min(value), max(value) FROM fact").fetchone()[:]) == (None, (1, 1))
+    connection.close()
 
 
 def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
