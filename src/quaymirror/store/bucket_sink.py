@@ -118,16 +118,13 @@ class BucketSink:
         if self.offset < self._node.size:
             raise ReadInterrupted(f"{self._node.digest}: got {self.offset:,} of {self._node.size:,} bytes")
 
-        if self._is_small:
-            await _hash(self._hasher.update, self._small)
-        elif self._waiting:
+        if self._waiting:
             await self._send()
 
-        if self._hasher.hexdigest() != self._node.digest.encoded:
+        if not await anyio.to_thread.run_sync(self._is_right):
             await self.reset()
             raise DigestMismatch(f"{self._node.digest}: the bytes have another digest")
 
-        await anyio.to_thread.run_sync(self._ready)
         if self._is_small:
             self.content = bytes(self._small) if self._node.is_manifest else None
             self.tag = await self._objects.upload(self._key, self._small)
@@ -136,6 +133,17 @@ class BucketSink:
             self._upload = None
 
         self.committed = True
+
+    def _is_right(self) -> bool:
+        """Verify the bytes, in a thread, and prepare the storage if they are right."""
+        if self._is_small:
+            self._hasher.update(self._small)
+
+        is_right = self._hasher.hexdigest() == self._node.digest.encoded
+        if is_right:
+            self._ready()
+
+        return is_right
 
     async def close(self) -> None:
         """Discard the bytes of a blob that was not committed, and free the budget."""
@@ -156,7 +164,7 @@ class BucketSink:
         self._written += len(batch)
         try:
             await _hash(self._hasher.update, batch)
-            await self._upload.write(bytes(batch))
+            await self._upload.write(batch)
         except BaseException:
             await self.reset()
             raise
