@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import layouts
+import peers
 import pytest
 from aiohttp import web
 from commands import run
@@ -207,6 +208,19 @@ async def test_public_images_need_no_account(kind: str, tmp_path: Path) -> None:
         assert (report.counts[Status.MIRRORED], report.exit_code) == (3, ExitCode.OK)
 
 
+@pytest.mark.interop
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_kind_is_mirrored_through_nginx(kind: str, tmp_path: Path) -> None:
+    port = peers.free_port()
+    async with KINDS[kind](content(Clock()), accounts={"mirror": TOKEN}) as server:
+        proxy = f"location / {{ proxy_pass {server.url}; proxy_set_header Host $http_host; }}"
+        with peers.nginx(tmp_path, f"server {{ listen 127.0.0.1:{port}; {proxy} }}"):
+            await peers.answers(port)
+            server.url = f"http://127.0.0.1:{port}"
+            report = await quaymirror.sync(at(server, kind, "*:1"), tmp_path / "mirror", login(tmp_path))
+            assert (report.counts[Status.MIRRORED], report.exit_code) == (3, ExitCode.OK)
+
+
 async def test_github_lists_to_tokens_only_but_named_packages_need_none(tmp_path: Path) -> None:
     async with GitHubServer(content(Clock())) as server:
         refused = await quaymirror.sync(at(server, "ghcr", "*:1"), tmp_path / "mirror")
@@ -262,13 +276,16 @@ async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(is_p
     async with HubServer(registry, pulls=6) as server, Receiver() as receiver:
         target = receiver.address if is_pushed else tmp_path / "mirror"
         selection, mirrored = at(server, "hub", "*:1"), 0
+        given = options(tmp_path, referrers=ReferrerMode.NONE if is_pushed else ReferrerMode.SIGNATURES)
         for window in range(1, 6):  # noqa: B007 - the last one is of interest
-            report = await quaymirror.sync(selection, target, options(tmp_path))
+            report = await quaymirror.sync(selection, target, given)
             mirrored += report.counts[Status.MIRRORED]
             if report.exit_code is ExitCode.OK:
                 break
 
             assert report.exit_code is ExitCode.PARTIAL
+            # Looking for signatures is no pull.
+            assert not any(outcome.referrer_failures for outcome in report.outcomes)
             failed = next(outcome for outcome in report.outcomes if outcome.status is Status.FAILED)
             assert failed.error is not None
             assert "the limit of 6 pulls in 6 h is reached; pulls resume by" in failed.error.message
@@ -278,7 +295,7 @@ async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(is_p
         assert (mirrored, window) == (13, 3)  # 15 manifests
         assert not any(request.status == 429 for request in server.requests)
         before = len(server.requests)
-        report = await quaymirror.sync(selection, target, options(tmp_path))
+        report = await quaymirror.sync(selection, target, given)
         assert report.counts[Status.UNCHANGED] == 13
         assert asked(server, before) == second_night("hub", 13)
         names = {"kolla/deep/image", "kolla/multi", *(f"kolla/image-{number}" for number in range(1, 12))}

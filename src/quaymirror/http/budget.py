@@ -101,7 +101,8 @@ class BudgetedClient(Client):
 
         :raises RateLimited: if it is a pull, and none is left.
         """
-        if request.kind != "manifests":
+        # Lists of referrers are in the same class of endpoints, but are no pulls.
+        if request.kind != "manifests" or "/manifests/" not in request.path:
             return await super().send(request)
 
         if request.method == "HEAD":
