@@ -32,7 +32,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "notification.schema.json": _Schema("The standard input of --notify-command", 1).of(documents.NotificationJson),
         "status.schema.json": _Schema("The jobs of status --json", 1).of(list[documents.JobStatusJson]),
         "info.schema.json": _Schema("The images of info --json", 1).of(
-            list[documents.InfoJson | documents.FailedInfoJson]
+            list[documents.InfoJson | documents.FailedInfoJson | documents.DerivedInfoJson]
         ),
         "verify.schema.json": _Schema("The result of verify --json", 1).of(documents.VerificationJson),
         "snapshots.schema.json": _Schema("The snapshots of snapshots --json", 1).of(list[documents.SnapshotJson]),

@@ -390,6 +390,30 @@ class FailedInfoJson(TypedDict):
     error: str
 
 
+class DerivedImageJson(TypedDict):
+    """A derived image at `target`, with the digest of its `source`.
+
+    `digest` is its own in a registry or a daemon, null for `files`; `accepted_by` the keys or identities for which a
+    signature policy accepted the source, and `provenance` the in-toto statement.
+    """
+
+    target: str
+    registry: str
+    source: str
+    digest: str | None
+    files: list[str]
+    accepted_by: str | None
+    provenance: dict[str, Any] | None
+
+
+class DerivedInfoJson(TypedDict):
+    """A derived image of `info --json`, by its receipt."""
+
+    image: str
+    tag: str
+    derived: DerivedImageJson
+
+
 class DamageJson(TypedDict):
     """Content that is missing or damaged, and the images that need it."""
 

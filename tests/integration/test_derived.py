@@ -22,8 +22,10 @@ from typing import Any
 import anyio
 import occy
 import pytest
+from commands import run
 from organizations import TAG, kolla, small_image
-from peers import docker_daemon
+from peers import docker_daemon, docker_registry
+from spec_reader import MANIFESTS, Remote
 
 import quaymirror
 from quaymirror import Selection
@@ -148,6 +150,47 @@ async def test_a_statement_says_where_a_derived_image_comes_from(tmp_path: Path,
     for subject in statement["subject"]:
         content = (directory / subject["name"]).read_bytes()
         assert digest_of(content) == f"sha256:{subject['digest']['sha256']}"
+
+
+async def test_info_shows_where_derived_images_come_from(tmp_path: Path) -> None:
+    image = small_image("nova")
+    async with QuayServer(registry_of(nova=image, glance=small_image("glance"))) as server:
+        target = f"tar://{tmp_path}/all/{{repo}}.tar"
+        assert (await derive(server, target, "normalize-timestamps")).exit_code == ExitCode.OK
+
+    for place in (target, str(tmp_path / "all")):
+        text = (await run("info", place, "kolla/nova:*", cwd=tmp_path, check=0)).stdout
+        assert f"@{image.digest}" in text
+        assert "filters:     normalize-timestamps" in text
+        assert "https://slsa.dev/provenance/v1" in text
+        assert "glance" not in text
+
+    [_, shown] = json.loads((await run("info", target, "--json", cwd=tmp_path, check=0)).stdout)
+    statement = json.loads((tmp_path / "all" / "nova.provenance.json").read_bytes())
+    assert shown == {"image": "kolla/nova", "tag": TAG, "derived": shown["derived"]}
+    assert shown["derived"]["provenance"] == statement
+
+
+@pytest.mark.interop
+async def test_in_a_registry_the_statement_is_a_referrer_of_the_derived_image(tmp_path: Path) -> None:
+    image = small_image("nova")
+    with docker_registry(tmp_path) as url:
+        async with QuayServer(registry_of(nova=image)) as server:
+            target = f"registry://{url.removeprefix('http://')}/derived?insecure=true"
+            report = await derive(server, target, "normalize-timestamps", state=tmp_path / "state")
+            assert report.exit_code == ExitCode.OK
+
+        remote = Remote(url)
+        derived = remote.digest("derived/kolla/nova", TAG)
+        [found] = remote.referrers("derived/kolla/nova", derived)
+        content = remote.get(f"derived/kolla/nova/manifests/{found}", MANIFESTS)
+        assert content is not None
+        manifest = json.loads(content)
+        assert manifest["subject"]["digest"] == derived
+        statement = remote.get(f"derived/kolla/nova/blobs/{manifest['layers'][0]['digest']}")
+        assert statement is not None
+        [subject] = json.loads(statement)["subject"]
+        assert subject["digest"] == {"sha256": derived.partition(":")[2]}
 
 
 async def test_a_failing_filter_fails_its_image_only_and_says_in_which_phase(tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ INNER_LAYERS = {
         "exact_names",
         "check_images",
         "info",
+        "derived_info",
         "repair",
         "shared",
         "context",

@@ -10,13 +10,15 @@ from typing import Any
 import anyio
 import click
 
+from ..documents import DerivedInfoJson
 from ..errors import ExitCode, SelectionEmpty
+from ..run.derived_info import derived_infos, has_derived_images
 from ..run.info import image_infos
 from ..settings.spec import Heading
 from ..text import escape_controls, human_bytes
 from .help import GroupedCommand, command_option, options
 from .messages import say, show_notice
-from .mirrors import is_mirror, mirror_info
+from .mirrors import is_mirror, mirror_info, mirror_names
 from .options import json_option, make_options, make_selections, selection_arguments
 
 
@@ -29,12 +31,19 @@ def info(as_json: bool, at: str | None, **given: Any) -> int:
     """Show the metadata of each image, of an index those of every platform, without fetching layers.
 
     A mirror, or any OCI image layout, is named by its path (/srv/mirror, ./mirror) or ocidir://PATH; GLOB:TAG then
-    selects images.
+    selects images. Derived images, at the address or the path of their target, are shown with their provenance.
 
     \b
     quaymirror info kolla nova-api 2025.1-debian
     quaymirror info /srv/mirror 'kolla/nova-api:*'
     """
+    place: str = given.get("organization") or given.get("source") or ""
+    if has_derived_images(place):
+        derived = derived_infos(place, mirror_names(given), make_options(given))
+        texts = ("\n".join(_derived(each)) for each in derived)
+        click.echo(json.dumps(derived, indent=2) if as_json else "\n\n".join(texts))
+        return int(ExitCode.OK)
+
     if is_mirror(given):
         infos, code = mirror_info(given, at)
         _show(infos, as_json=as_json)
@@ -117,6 +126,27 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
         if values:
             yield f"  {name}:"
             yield from (f"    {escape_controls(str(value))}" for value in values)
+
+
+def _derived(info: DerivedInfoJson) -> Iterator[str]:
+    """Yield the lines of a derived image."""
+    name, derived = _name(info), info["derived"]
+    definition = ((derived["provenance"] or {}).get("predicate") or {}).get("buildDefinition") or {}
+    yield escape_controls(name)
+    for label, value in (
+        ("from", f"{derived['registry']}/{name}@{derived['source']}"),
+        ("to", derived["target"]),
+        ("digest", derived["digest"]),
+        ("filters", ", ".join((definition.get("externalParameters") or {}).get("filters") or ())),
+        ("accepted by", derived["accepted_by"]),
+        ("provenance", (derived["provenance"] or {}).get("predicateType")),
+    ):
+        if value:
+            yield f"  {label + ':':<13}{escape_controls(str(value))}"
+
+    for subject in (derived["provenance"] or {}).get("subject", ()):
+        digests = ", ".join(f"{key}:{value}" for key, value in subject["digest"].items())
+        yield f"    {digests}  {escape_controls(subject['name'])}"
 
 
 def _mirrored(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -63,11 +63,14 @@ class Receipts:
 
     def load(self, target: str) -> dict[str, Receipt]:
         """Return the receipts of `target` by image. Files that can't be parsed are ignored."""
+        return {receipt.name: receipt for receipt in self.all() if receipt.target == target}
+
+    def all(self) -> list[Receipt]:
+        """Return all receipts. Files that can't be parsed are ignored."""
         with fsops.local_errors("read", self._directory):
             texts = [path.read_bytes() for path in sorted(self._directory.glob("*.json"))]
 
-        receipts = [receipt for receipt in map(_parsed, texts) if receipt is not None]
-        return {receipt.name: receipt for receipt in receipts if receipt.target == target}
+        return [receipt for receipt in map(_parsed, texts) if receipt is not None]
 
     def write(self, receipt: Receipt) -> None:
         """Store `receipt` durably in place of an older one of its image."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,14 @@ from ..emit.extract import mounting
 from ..emit.inflate import mismatch
 from ..emit.job import Destination, Emission, Job, StagedLayer
 from ..emit.workers import Workers
-from ..errors import EmitFailed, InvalidName, Phase, TargetRefused, UnsupportedContent
+from ..errors import EmitFailed, InvalidName, Phase, QuaymirrorError, TargetRefused, UnsupportedContent
 from ..events import ImageDerived, Notice, Observer
+from ..http.origin import parse_server
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, manifest
 from ..oci.manifest import MAX_MANIFEST_BYTES
+from ..registry.pull import RegistryPuller
+from ..registry.push import RegistryPusher
+from ..secret import Credentials, Secret
 from ..store import fsops
 from ..store.ingest import Ingest
 from ..store.local_storage import LocalStorage
@@ -37,7 +41,7 @@ from ..values import dataclass
 from .derived_address import DerivedAddress
 from .kinds import TargetContext
 from .layer_cache import Compressed, LayerCache
-from .provenance import make_provenance
+from .provenance import ProvenancePusher, make_provenance
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 # Targets on other machines or in a daemon: images can be removed or replaced there without a trace on this disk.
@@ -59,7 +63,13 @@ class DerivedTarget:
     capabilities: Capabilities = Capabilities(staging=True)
 
     def __init__(
-        self, address: DerivedAddress, receipts: Receipts, stage: Stage | None, workers: Workers, observer: Observer
+        self,
+        address: DerivedAddress,
+        receipts: Receipts,
+        stage: Stage | None,
+        workers: Workers,
+        observer: Observer,
+        statements: ProvenancePusher | None = None,
     ) -> None:
         self._address = address
         self._recipe = address.recipe
@@ -67,6 +77,7 @@ class DerivedTarget:
         self._receipts = receipts
         self._stage = stage
         self._observer = observer
+        self._statements = statements
         self._known = receipts.load(str(address))
         self._layers: defaultdict[Path, dict[Digest, DecompressedLayer]] = defaultdict(dict)
         self._claimed: dict[str, str] = {}
@@ -91,8 +102,9 @@ class DerivedTarget:
             async with (
                 patiently_locked(directory / WRITERS, context.patience),
                 Stage.open(directory / "work", workers, address.split_filters[0]) as stage,
+                _statements(address, context) as statements,
             ):
-                yield cls(address, Receipts(directory / "derived"), stage, workers, context.observer)
+                yield cls(address, Receipts(directory / "derived"), stage, workers, context.observer, statements)
 
     @classmethod
     @asynccontextmanager
@@ -214,6 +226,11 @@ class DerivedTarget:
             self._observer(ImageDerived(reference, emission.printed, emission.findings))
             hashes = _hashes(Path(destination.path), layers)
             provenance = await anyio.to_thread.run_sync(make_provenance, self._address, record, emission, hashes)
+            if self._statements is not None:
+                with _noticing(self._observer, f"{record.name}: its provenance is in the receipt only"):
+                    repository = destination.path.strip("/").rpartition(":")[0]
+                    await self._statements.push(repository, Digest.parse(emission.identity), provenance.encode())
+
             receipt = self._receipt(record, destination, emission, layers, provenance)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._receipts.write, receipt)
@@ -444,6 +461,36 @@ async def _workers(address: DerivedAddress) -> AsyncIterator[Workers]:
             await workers.run(calls.check, destination, address.filters)
 
         yield workers
+
+
+@asynccontextmanager
+async def _statements(address: DerivedAddress, context: TargetContext) -> AsyncIterator[ProvenancePusher | None]:
+    """Open the registry for statements about derived images, None for another kind of target."""
+    if address.scheme != "registry":
+        yield None
+        return
+
+    options = context.options
+    user, password = (options.client.environment.get(f"OCCYSTRAP_{key}", "") for key in ("USERNAME", "PASSWORD"))
+    if user and password:
+        options = options.replace(dest_credentials=Credentials(user, Secret(password), "OCCYSTRAP_USERNAME"))
+
+    origin = parse_server(f"{'http' if address.options.get('insecure') else 'https'}://{address.host}")
+    namespace = address.path.partition("{")[0].strip("/")
+    async with context.connect(origin, options, context.observer, namespace=namespace) as client:
+        pusher = ProvenancePusher(RegistryPusher(client), RegistryPuller(client))
+        yield pusher
+        with _noticing(context.observer, "a list of referrers is not complete"):
+            await pusher.settle()
+
+
+@contextmanager
+def _noticing(observer: Observer, what: str) -> Iterator[None]:
+    """Report a failure that does not matter for the image."""
+    try:
+        yield
+    except QuaymirrorError as error:
+        observer(Notice(f"{what}: {error.message}"))
 
 
 def _state_directory(address: DerivedAddress) -> Path:

@@ -14,14 +14,21 @@ from urllib.parse import quote
 
 from ..__about__ import __version__
 from ..emit.job import Emission
-from ..oci import Digest
+from ..errors import NotFound
+from ..oci import Descriptor, Digest, Repository, mediatype
+from ..registry.pull import RegistryPuller
+from ..registry.push import RegistryPusher
 from ..store import fsops
 from ..store.records import ImageRecord
 from .derived_address import DerivedAddress
+from .fallback_lists import FallbackLists
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
 _BUILD_TYPE = "https://quaymirror.dev/derivation/v1"
+_EMPTY = "application/vnd.oci.empty.v1+json"
+ARTIFACT_TYPE = "application/vnd.in-toto+json"
+"""The type of statements in a registry."""
 _READ_BYTES = 1024 * 1024
 # Files that stand for an image: an archive, or the documents beside its layers.
 _HASHED = (".tar", ".json")
@@ -41,6 +48,56 @@ def make_provenance(
         fsops.replace_file(path, text.encode() + b"\n")
 
     return text
+
+
+class ProvenancePusher:
+    """Pushes statements about derived images to their registry, as referrers of these."""
+
+    def __init__(self, registry: RegistryPusher, reader: RegistryPuller) -> None:
+        self._registry = registry
+        self._lists = FallbackLists(registry, reader)
+
+    async def push(self, repository: str, image: Digest, statement: bytes) -> None:
+        """Store a statement about `image`, and let clients find it.
+
+        :raises QuaymirrorError: if the registry does not take it.
+        """
+        place = Repository(self._registry.registry, repository)
+        subject = await self._registry.head_manifest(place, str(image))
+        if subject is None:
+            raise NotFound(f"{place}@{image} is not there any more", status=404)
+
+        layer = await self._put_blob(place, ARTIFACT_TYPE, statement)
+        config = await self._put_blob(place, _EMPTY, b"{}")
+        document = {
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_MANIFEST,
+            "artifactType": ARTIFACT_TYPE,
+            "config": _entry(config),
+            "layers": [_entry(layer)],
+            "subject": _entry(subject),
+            "annotations": {"in-toto.io/predicate-type": _PREDICATE},
+        }
+        raw = json.dumps(document).encode()
+        node = Descriptor(mediatype.OCI_MANIFEST, Digest.of(raw), len(raw))
+        if not await self._registry.put_manifest(place, str(node.digest), node, raw):
+            await self._lists.ensure(place, image, node, raw)
+
+    async def settle(self) -> None:
+        """Check that no other writer has replaced a list of referrers; see `FallbackLists.settle`."""
+        await self._lists.settle()
+
+    async def _put_blob(self, place: Repository, kind: str, content: bytes) -> Descriptor:
+        blob = Descriptor(kind, Digest.of(content), len(content))
+        if not await self._registry.has_blob(place, blob):
+            upload = await self._registry.begin(place)
+            await self._registry.finish(upload, blob, content, length=len(content))
+
+        return blob
+
+
+def _entry(node: Descriptor) -> dict[str, Any]:
+    return {"mediaType": node.media_type, "digest": str(node.digest), "size": node.size}
 
 
 def _path(address: DerivedAddress, record: ImageRecord, emission: Emission) -> Path | None:
