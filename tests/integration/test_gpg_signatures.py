@@ -92,7 +92,22 @@ def test_other_signatures_are_refused(home: Path, tmp_path: Path) -> None:
         assert words in str(found), found
 
 
-async def test_verdicts_about_signatures_of_skopeo_are_those_of_skopeo(home: Path, tmp_path: Path) -> None:
+SIGNED = {"signed": True, "forged": False, "unsigned": False}
+NONE = dict.fromkeys(SIGNED, False)
+RULES: dict[str, tuple[dict[str, str], dict[str, bool]]] = {
+    "matchExact": ({}, SIGNED),
+    "matchRepository": ({}, SIGNED),
+    "exactReference": ({"dockerReference": "HOST/kolla/signed:1"}, SIGNED),
+    "exactReference, another": ({"dockerReference": "HOST/kolla/signed:2"}, NONE),
+    "exactRepository": ({"dockerRepository": "HOST/kolla/signed"}, SIGNED),
+    "exactRepository, another": ({"dockerRepository": "HOST/kolla/other"}, NONE),
+    "remapIdentity": ({"prefix": "HOST/kolla", "signedPrefix": "HOST/kolla"}, SIGNED),
+    "remapIdentity, another": ({"prefix": "HOST/kolla", "signedPrefix": "HOST/other"}, NONE),
+}
+
+
+@pytest.mark.parametrize("rule", ["", *(pytest.param(rule, marks=pytest.mark.soak) for rule in RULES)])
+async def test_verdicts_about_signatures_of_skopeo_are_those_of_skopeo(rule: str, home: Path, tmp_path: Path) -> None:
     skopeo, lookaside = require("skopeo"), tmp_path / "lookaside"
     registries = tmp_path / "containers" / "registries.d"
     registries.mkdir(parents=True)
@@ -116,7 +131,12 @@ async def test_verdicts_about_signatures_of_skopeo_are_those_of_skopeo(home: Pat
                 words = ("--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
                 assert run(*words, "--sign-by", f"{signer}@example.com", at, at) == 0
 
-        policy = policy_file(tmp_path / "policy.json", requirement(home, "alice.asc"))
+        wanted, (fields, expected) = requirement(home, "alice.asc"), RULES.get(rule, ({}, SIGNED))
+        if rule:
+            values = {key: value.replace("HOST", host) for key, value in fields.items()}
+            wanted["signedIdentity"] = {"type": rule.partition(",")[0], **values}
+
+        policy = policy_file(tmp_path / "policy.json", wanted)
         theirs = {
             name: run(
                 *("--policy", str(policy), "copy", "--src-tls-verify=false"),
@@ -125,7 +145,7 @@ async def test_verdicts_about_signatures_of_skopeo_are_those_of_skopeo(home: Pat
             == 0
             for name in signers
         }
-        assert theirs == {"signed": True, "forged": False, "unsigned": False}
+        assert theirs == expected
         source = parse_source(f"registry://{host}?insecure=true")
         selection = Selection("", "kolla/*", "1", source=source)
         mirror, environment_of_run = tmp_path / "mirror", {"XDG_CONFIG_HOME": str(tmp_path)}
@@ -139,4 +159,4 @@ async def test_verdicts_about_signatures_of_skopeo_are_those_of_skopeo(home: Pat
         each.unlink()
 
     result = await quaymirror.verify(str(mirror), options)
-    assert (result.exit_code, result.accepted) == (0, 1)
+    assert (result.exit_code, result.accepted) == (0, sum(expected.values()))
