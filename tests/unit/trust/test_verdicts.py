@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import subprocess
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 import signing
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from signing import (
     bundle,
@@ -24,11 +26,15 @@ from signing import (
     simple,
     statement,
 )
+from sigstore.errors import VerificationError
+from sigstore.models import Bundle, InvalidBundle, TrustedRoot
+from sigstore.verify import Verifier
+from sigstore.verify.policy import Identity
 
 from quaymirror.oci import Digest
 from quaymirror.trust.evidence import Evidence, SimpleSignature
 from quaymirror.trust.judge import Judge, Verdict
-from quaymirror.trust.keys import load_key
+from quaymirror.trust.keys import Certificate, load_key
 from quaymirror.trust.policy import read_policy
 
 CONTENT = (signing.DATA / "manifest.json").read_bytes()
@@ -318,6 +324,84 @@ def test_verdicts_about_keyless_signatures_are_those_of_npms_sigstore(name: str,
     assert found.accepted is (STORED[name] and name not in NOT_FOR_THIS_IMAGE), found
 
 
+@pytest.mark.parametrize("name", STORED)
+def test_verdicts_about_keyless_signatures_of_pypis_sigstore_are_those_of_npms(name: str) -> None:
+    verifier = Verifier(trusted_root=TrustedRoot.from_file(str(signing.DATA / "trusted_root.json")))
+    policy = Identity(identity="releases@example.com", issuer="https://issuer.example")
+    try:
+        found = Bundle.from_json(stored(name))
+        if "dsseEnvelope" in json.loads(stored(name)):
+            verifier.verify_dsse(found, policy)
+        else:
+            verifier.verify_artifact(CONTENT, found, policy)
+    except (VerificationError, InvalidBundle):
+        assert not STORED[name]
+    else:
+        assert STORED[name]
+
+
+TAGS = json.loads((signing.DATA / "tags.json").read_text())
+OF_OTHER_IMAGE = TAGS["other-image"]["annotations"]
+
+
+def tagged(name: str, **changes: str) -> SimpleSignature:
+    """Return a stored keyless signature of a `.sig` tag."""
+    made = TAGS[name]
+    annotations = {**made["annotations"], **{f"dev.sigstore.cosign/{key}": value for key, value in changes.items()}}
+    return SimpleSignature.of(base64.b64decode(made["payload"]), annotations)
+
+
+@pytest.mark.parametrize("name", TAGS)
+def test_verdicts_about_keyless_signatures_in_tags_are_those_of_npms_sigstore(name: str, tmp_path: Path) -> None:
+    found = verdict(tmp_path, [keyless()], simple=(tagged(name),))
+    assert found.accepted is (TAGS[name]["verdict"] and name not in NOT_FOR_THIS_IMAGE), found
+
+
+@pytest.mark.parametrize(
+    ("words", "evidence", "changes"),
+    [
+        ("releases@example.com", {}, {"subjectEmail": "another@example.com"}),
+        ("checked by 'https://issuer.example'", {}, {"oidcIssuer": "https://evil.example"}),
+        ("a signature by a key", {"certificate": ""}, {}),
+        ("is not a certificate", {"certificate": "x"}, {}),
+        ("not one by its certificate", {"certificate": OF_OTHER_IMAGE["dev.sigstore.cosign/certificate"]}, {}),
+        ("is not a certificate", {"chain": "x"}, {}),
+        ("no transparency log", {"bundle": ""}, {}),
+        ("for another signature", {"bundle": OF_OTHER_IMAGE["dev.sigstore.cosign/bundle"]}, {}),
+    ],
+)
+def test_a_keyless_signature_in_a_tag_is_refused_with_its_reason(
+    words: str, evidence: dict[str, str], changes: dict[str, str], tmp_path: Path
+) -> None:
+    found = verdict(tmp_path, [keyless(**changes)], simple=(tagged("signed", **evidence),))
+    assert not found.accepted
+    assert words in str(found), found
+
+
+PAST = {"validFor": {"start": "2020-01-01T00:00:00Z", "end": "2021-01-01T00:00:00Z"}}
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("not of the policy's authority", "certificateAuthorities"),
+        ("not signed by a log", "tlogs"),
+        ("no certificate log", "ctlogs"),
+    ],
+)
+def test_a_trusted_root_is_followed_for_its_periods_only(words: str, part: str, tmp_path: Path) -> None:
+    root = json.loads((signing.DATA / "trusted_root.json").read_text())
+    for entry in root[part]:
+        entry.get("publicKey", entry).update(PAST)
+
+    (tmp_path / "root.json").write_text(json.dumps(root))
+    (tmp_path / "policy.json").write_text(json.dumps({"default": [keyless()]}))
+    judge = Judge(read_policy(tmp_path / "policy.json"), tmp_path / "root.json")
+    found = judge.judge(reference_to(DIGEST), Evidence(DIGEST, CONTENT, simple=(tagged("signed"),)))
+    assert not found.accepted
+    assert words in str(found), found
+
+
 def test_a_digest_without_tag_needs_the_repository_only(tmp_path: Path) -> None:
     signature = cosigned(name=f"{REPOSITORY}:7")
     assert verdict(tmp_path, [signed_by("p256", identity=None)], None, simple=(signature,)).accepted
@@ -342,14 +426,55 @@ def test_all_keys_are_in_the_reasons_of_a_refusal(tmp_path: Path) -> None:
     assert [reason.partition(" (")[0] for reason in found.reasons] == ["key other.pub", "key rsa.pub"]
 
 
-def test_openssl_accepts_what_is_accepted(tmp_path: Path) -> None:
-    for name in ("p256", "rsa"):
-        signature = cosigned(name)
-        (tmp_path / "signature").write_bytes(signature.signature)
-        (tmp_path / "payload").write_bytes(signature.payload)
-        words = ("-verify", signing.public_key(name), "-signature", tmp_path / "signature", tmp_path / "payload")
-        assert b"OK" in signing.openssl("dgst", "-sha256", *words)
-        assert load_key(signing.public_key(name).read_bytes()).verifies(signature.signature, signature.payload)
+def openssl_accepts(key: Path, signature: bytes, content: bytes, place: Path) -> bool:
+    """Return True if openssl says that `signature` is one of `key` over `content`."""
+    (place / "signature").write_bytes(signature)
+    (place / "content").write_bytes(content)
+    words: list[str | Path] = ["dgst", "-sha256", "-verify", key, "-signature", place / "signature", place / "content"]
+    if key.name == "ed25519.pub":
+        at: list[str | Path] = ["-in", place / "content", "-sigfile", place / "signature"]
+        words = ["pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", *at]
+
+    try:
+        signing.openssl(*words)
+    except subprocess.CalledProcessError:
+        return False
+
+    return True
+
+
+def signed_parts(evidence: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Return the signatures by keys in evidence, and the bytes that each is over."""
+    found = [(each.signature, each.payload) for each in evidence.get("simple", ())]
+    for raw in evidence.get("bundles", ()):
+        made = json.loads(raw) if raw.startswith(b"{") else {}
+        if "messageSignature" in made:
+            found.append((base64.b64decode(made["messageSignature"]["signature"]), CONTENT))
+        elif "dsseEnvelope" in made:
+            kind, content = made["dsseEnvelope"]["payloadType"].encode(), made["dsseEnvelope"]["payload"]
+            content = base64.b64decode(content)
+            signature = base64.b64decode(made["dsseEnvelope"]["signatures"][0]["sig"])
+            found.append((signature, b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(content), content)))
+
+    return found
+
+
+def test_openssl_accepts_a_signature_for_each_key_of_all_accepted_images_and_only_those_that_the_judge_accepts(
+    tmp_path: Path,
+) -> None:
+    checked = dict[tuple[Path, bytes, bytes], bool]()
+    for name, (case, words) in MATRIX.items():
+        requirements, evidence = case()
+        for keys in [each["keyPaths"] for each in requirements if "keyPaths" in each]:
+            for key in map(Path, keys):
+                for part in signed_parts(evidence):
+                    checked[key, *part] = openssl_accepts(key, *part, tmp_path)
+                    assert checked[key, *part] is load_key(key.read_bytes()).verifies(*part), name
+
+            found = [checked[Path(key), *part] for key in keys for part in signed_parts(evidence)]
+            assert words is not None or any(found), name
+
+    assert {*checked.values()} == {True, False}
 
 
 def fields_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -403,8 +528,13 @@ def test_a_bundle_of_which_any_field_is_corrupted_is_refused(
 
 
 SIGNED = json.loads(stored("signed"))
-# What the library reads: other fields describe the entry, and are in its signed body as well.
-KEYLESS_FIELDS = [path for path in fields_of(SIGNED) if "inclusionProof" not in path or "checkpoint" not in path]
+KEYLESS_FIELDS = fields_of(SIGNED)
+
+
+def names_signer(text: str, position: int) -> bool:
+    """Return True for a place in the name before the signature of a checkpoint: logs are known by their keys only."""
+    start = text.find("\u2014 ")
+    return 0 <= start < position % len(text) < text.index(" ", start + 2)
 
 
 @given(path=st.sampled_from(KEYLESS_FIELDS), position=st.integers(0, 10_000), character=CHARACTERS)
@@ -412,6 +542,7 @@ KEYLESS_FIELDS = [path for path in fields_of(SIGNED) if "inclusionProof" not in 
 def test_a_keyless_bundle_of_which_any_field_is_corrupted_is_refused(
     path: tuple[Any, ...], position: int, character: str
 ) -> None:
+    assume(path[-1] != "envelope" or not names_signer(reduce(getitem, path, SIGNED), position))
     changed = corrupted(SIGNED, path, position, character)
     assert accepts("keyless", bundles=(document(changed),)) is (changed == SIGNED)
 
@@ -426,6 +557,37 @@ def test_a_signature_of_which_any_byte_is_changed_is_refused(name: str, position
     parts[name][position % len(parts[name])] ^= change
     changed = SimpleSignature(bytes(parts["payload"]), bytes(parts["signature"]))
     assert not accepts("key", simple=(changed,))
+
+
+PARTS = ["payload", *TAGS["signed"]["annotations"]]
+
+
+@given(name=st.sampled_from(PARTS), position=st.integers(0, 10_000), character=CHARACTERS)
+@settings(max_examples=60, deadline=None)
+def test_a_keyless_signature_in_a_tag_of_which_any_field_is_corrupted_is_refused(
+    name: str, position: int, character: str
+) -> None:
+    made = copy.deepcopy(TAGS["signed"])
+    holder = made if name == "payload" else made["annotations"]
+    holder[name] = corrupted({"text": holder[name]}, ("text",), position, character)["text"]
+    try:
+        payload = base64.b64decode(made["payload"])
+    except ValueError:
+        return
+
+    signature = SimpleSignature.of(payload, made["annotations"])
+    assert accepts("keyless", simple=(signature,)) is means_the_same(signature, tagged("signed"))
+
+
+def means_the_same(changed: SimpleSignature, good: SimpleSignature) -> bool:
+    """Return True if only the form of a certificate in PEM, or of JSON, is another one."""
+    try:
+        is_same = Certificate(changed.certificate.encode()).der == Certificate(good.certificate.encode()).der
+        is_same &= json.loads(changed.log_entry) == json.loads(good.log_entry)
+    except ValueError:
+        return False
+
+    return is_same and (changed.payload, changed.signature) == (good.payload, good.signature)
 
 
 def test_a_signature_that_is_not_base64_is_refused(tmp_path: Path) -> None:
