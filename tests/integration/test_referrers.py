@@ -407,6 +407,31 @@ async def test_the_api_is_asked_for_a_pushed_referrer_unless_its_subject_was_nam
         assert not target.count("PUT", "manifests/sha256-[0-9a-f]{64}$")
 
 
+async def test_verify_misses_a_referrer_at_a_registry_and_the_next_run_pushes_it_again(tmp_path: Path) -> None:
+    signed = signed_organization(4)
+    async with QuayServer(signed.registry) as server, Receiver() as target:
+        target.lists_referrers = True
+        options = Options.of(server=server.url, state=tmp_path, referrers=ReferrerMode.ALL)
+        assert (await quaymirror.sync(EVERYTHING, target.address, options)).exit_code == 0
+        assert (await quaymirror.verify(target.address, options)).damages == ()
+        _, tag, of_tag = next(iter(signed.tagged))
+        [lost] = [digest for subject, digest in signed.listed if subject not in layout_roots(signed)]
+        for manifests in target.manifests.values():
+            for name in (lost, *([tag] if manifests.get(of_tag) else [])):
+                manifests.pop(name, None)
+
+        damages = (await quaymirror.verify(target.address, options)).damages
+        assert {str(damage.digest) for damage in damages} == {lost, of_tag}
+        assert (await quaymirror.sync(EVERYTHING, target.address, options)).exit_code == 0
+        found = await asyncio.to_thread(held, Remote(f"http://{target.host}"), signed)
+        assert found == (signed.listed, signed.tagged)
+
+
+def layout_roots(signed: Signed) -> set[str]:
+    """Return the digests of the manifests of all images."""
+    return {each.digest for root in signed.images.values() for each in root.walk()}
+
+
 @asynccontextmanager
 async def lists_of(url: str) -> AsyncIterator[FallbackLists]:
     """Return the lists of a registry as one writer keeps them."""

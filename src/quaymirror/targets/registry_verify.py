@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,11 +15,12 @@ import anyio.to_thread
 from ..errors import AccessDenied, ConfigError, LockHeld, StoreError
 from ..events import Notice
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository
+from ..referrers.find import MAX_DEPTH
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
 from ..settings import Options
 from ..store import fsops
-from ..store.records import ImageRecord
+from ..store.records import ImageRecord, ReferrerRecord
 from ..store.state import State
 from ..store.verify import Damage, Verification
 from ..tasks import run_all
@@ -28,11 +29,21 @@ from .kinds import TargetContext
 from .registry_address import RegistryAddress
 from .registry_target import lock_state, state_path
 
+T = TypeVar("T")
 _AT_A_TIME = 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """A referrer that was pushed with `images`, and everything that it needs."""
+
+    record: ReferrerRecord
+    contents: Sequence[Descriptor]
+    images: frozenset[str]
+
+
 async def verify_registry(address: RegistryAddress, context: TargetContext) -> Verification:
-    """Ask a registry for all content that runs with this state have pushed.
+    """Ask a registry for all content that runs with this state have pushed, with the referrers of images.
 
     The next run checks images with missing content again, and pushes the rest of them.
 
@@ -40,8 +51,10 @@ async def verify_registry(address: RegistryAddress, context: TargetContext) -> V
     :raises QuaymirrorError: if the registry can't be used.
     """
     records = await anyio.to_thread.run_sync(read_records, address, context.options)
+    attached = await anyio.to_thread.run_sync(_attached, address, context.options, records)
     async with _checking(address, context) as check:
         await in_batches(records, check.image)
+        await in_batches(attached, check.referrer)
 
     await _doubt(address, context, [record.root.digest for record in records if record.name in check.broken_images])
     damages = [Damage(kind, digest, tuple(sorted(names))) for (kind, digest), names in sorted(check.broken.items())]
@@ -109,7 +122,7 @@ def _record(state: State, records: Sequence[ImageRecord]) -> None:
         state.commit(new[start : start + _AT_A_TIME])
 
 
-async def in_batches(records: Sequence[ImageRecord], look: Callable[[ImageRecord], Coroutine[Any, Any, None]]) -> None:
+async def in_batches(records: Sequence[T], look: Callable[[T], Coroutine[Any, Any, None]]) -> None:
     """Call `look` for each of `records`, in batches, so that not all wait for a connection at the same time."""
     for start in range(0, len(records), _AT_A_TIME):
         await run_all(partial(look, record) for record in records[start : start + _AT_A_TIME])
@@ -194,6 +207,22 @@ class _Check:
         except AccessDenied as error:
             self.refused[record.name] = error.message
 
+    async def referrer(self, attached: _Attached) -> None:
+        """Check a referrer; the images that it belongs to are not as they were pushed without it."""
+        record, root = attached.record, attached.record.root
+        repository = self.address.place(f"{record.repository}:{record.tag or 'none'}").repository
+        try:
+            async with self.limit:
+                found = await self.registry.head_manifest(repository, record.tag or str(root.digest))
+
+            if found is None or found.digest != root.digest:
+                self.broken["missing" if found is None else "replaced", root.digest] |= attached.images
+
+            for name in attached.images:
+                await run_all(partial(self._node, repository, node, name) for node in attached.contents)
+        except AccessDenied as error:
+            self.refused |= dict.fromkeys(attached.images, error.message)
+
     async def has_root(self, record: ImageRecord) -> bool:
         """Return True if the tag or the manifest of an image exists, or if that can't be seen."""
         place = self.address.place(record.name)
@@ -228,6 +257,32 @@ class _Check:
 
         children = [await self._below(place, child) for child in parsed.manifests]
         return [node, *(below for child in children for below in child)]
+
+
+def _attached(address: RegistryAddress, options: Options, records: Sequence[ImageRecord]) -> list[_Attached]:
+    """Return the referrers that were pushed with `records`."""
+    if "{tag}" in address.path:
+        return []  # a digest tag does not tell the repository
+
+    names: defaultdict[Digest, set[str]] = defaultdict(set)
+    for image in records:
+        for node in image.contents:
+            names[node.digest].add(image.name)
+
+    state, _ = State.open(state_path(address, options), read_only=True)
+    try:
+        found = state.visible_referrers()
+        for _depth in range(MAX_DEPTH):
+            for each in found:
+                names[each.root.digest] |= names[each.subject]
+
+        return [
+            _Attached(each, state.referrer_contents(each), frozenset(names[each.subject]))
+            for each in found
+            if each.missing is None and names[each.subject]
+        ]
+    finally:
+        state.close()
 
 
 def read_records(address: RegistryAddress, options: Options) -> list[ImageRecord]:
