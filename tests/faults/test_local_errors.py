@@ -18,7 +18,6 @@ import anyio.to_thread
 import pytest
 from commands import run
 from organizations import TAG, kolla
-from receiver import Receiver
 from strangers import NOBODY, as_stranger, open_directory
 
 from quaymirror.testing import Fault, QuayServer, Redirect
@@ -249,39 +248,6 @@ async def test_too_few_threads_end_a_command_with_a_line(threads: int, place: Pa
             done = await anyio.to_thread.run_sync(partial(as_stranger, *words, cwd=home, threads=threads))
             if done.returncode not in (0, 2, 6) or len(lines(done)) != (done.returncode != 0):
                 wrong[words[0]] = done.returncode, done.stderr[-500:]
-
-    assert not wrong
-
-
-@pytest.mark.soak
-async def test_with_64_descriptors_every_command_succeeds_or_says_what_to_raise(tmp_path: Path) -> None:
-    wrong: dict[str, object] = {}
-    async with QuayServer(kolla(60)[0]) as server, Receiver() as target:
-        where = ["--server", server.url]
-        for words in (
-            ["sync", "kolla", "*", TAG, *where, "--to", "mirror"],
-            ["sync", "kolla", "*", TAG, *where, "--to", target.address, "--state", "state"],
-            ["sync", "kolla", "*", TAG, *where, "--to", "dir://derived"],
-            ["list", "kolla", "*", TAG, *where],
-            ["info", "kolla", "*", TAG, *where],
-            ["list", "./mirror"],
-            ["info", "./mirror"],
-            ["verify", "mirror"],
-            ["verify", target.address, "--state", "state"],
-            ["history", "--to", "mirror"],
-            ["prune", "--yes", "mirror"],
-            ["snapshots", "mirror"],
-            ["diff", "mirror", "latest", "latest"],
-            ["hold", "mirror", "*:*"],
-            ["unhold", "mirror", "*:*"],
-            ["rollback", "mirror", "--to", "latest"],
-            ["checkout", "mirror", "latest", "elsewhere"],
-            ["push", "mirror", target.address, "--state", "state"],
-        ):
-            done = await anyio.to_thread.run_sync(partial(limited, words, tmp_path, resource.RLIMIT_NOFILE, 64))
-            is_told = done.returncode == 6 and len(lines(done)) == 1 and "ulimit -n" in lines(done)[0]
-            if done.returncode != 0 and not is_told:
-                wrong[" ".join(words[:2])] = done.returncode, done.stderr[-500:]
 
     assert not wrong
 

@@ -222,7 +222,8 @@ async def test_without_the_api_the_fallback_tag_lists_referrers(tmp_path: Path, 
         report = await night(server, tmp_path, retries=0)
         assert (report.exit_code, report.progress.referrers) == (0, 1)
         assert Layout(tmp_path).listed() == {(image.digest, bundle.digest)}
-        assert len([path for path in asked(server) if "/referrers/" in path]) == 1
+        # Once more after an answer about a manifest: a proxy can answer like this, too.
+        assert len([path for path in asked(server) if "/referrers/" in path]) == 2
 
 
 async def test_the_tag_of_an_index_of_its_own_is_no_list_of_referrers(tmp_path: Path) -> None:

@@ -30,11 +30,14 @@ async def run(
     hook: Mapping[str, Any] | None = None,
     kill_after: float | None = None,
     least_piece: int | None = None,
+    descriptors: int | None = None,
+    zygote: str | None = None,
 ) -> Done:
     """Run quaymirror, and check that its output has no traceback and no escape sequence.
 
     It is a process of its own that starts in milliseconds: a fork of one that has imported everything. `hook` names
-    hooks of `zygote` with their arguments; blobs come in pieces of `least_piece` bytes.
+    hooks of `zygote` with their arguments; blobs come in pieces of `least_piece` bytes; `descriptors` limits the files
+    that are open. `zygote` is the socket of that process if it is not the usual one.
     """
     order = {
         "arguments": arguments,
@@ -43,8 +46,9 @@ async def run(
         "hook": hook or {},
         "kill_after": kill_after,
         "least_piece": least_piece,
+        "descriptors": descriptors,
     }
-    done = await anyio.to_thread.run_sync(_done, order)
+    done = await anyio.to_thread.run_sync(_done, order, zygote)
     assert "Traceback" not in done.stderr, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     if check is not None:
@@ -53,9 +57,12 @@ async def run(
     return done
 
 
-def _done(order: dict[str, Any]) -> Done:
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
-        code = _code(order, out, error)
+def _done(order: dict[str, Any], zygote: str | None) -> Done:
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as out,
+        tempfile.TemporaryFile("w+", errors="replace") as error,
+    ):
+        code = _code(order, out, error, zygote or _zygote(os.getpid()))
         return Done(order["arguments"], code, _text(out), _text(error))
 
 
@@ -64,10 +71,10 @@ def _text(file: IO[str]) -> str:
     return file.read()
 
 
-def _code(order: dict[str, Any], out: IO[str], error: IO[str]) -> int:
+def _code(order: dict[str, Any], out: IO[str], error: IO[str], zygote: str) -> int:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PATIENCE)
-        connection.connect(_zygote(os.getpid()))
+        connection.connect(zygote)
         socket.send_fds(connection, [b"{"], [out.fileno(), error.fileno()])
         connection.sendall(json.dumps(order).encode()[1:] + b"\n")
         if not (answer := connection.recv(16)):
@@ -85,15 +92,20 @@ def _zygote(pid: int) -> str:
 def _started(_: int) -> str:
     """Start the process that is forked, one per process of tests, and return its socket."""
     directory = tempfile.TemporaryDirectory(prefix="quaymirror-")
-    path = f"{directory.name}/socket"
-    program = Path(__file__).with_name("zygote.py")
-    process = subprocess.Popen([sys.executable, str(program), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    zygote = start_zygote(f"{directory.name}/socket", sys.executable)
 
     def end() -> None:
-        process.communicate()
+        zygote.communicate()
         directory.cleanup()
 
     atexit.register(end)
+    return f"{directory.name}/socket"
+
+
+def start_zygote(path: str, python: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process that is forked for each command, with its socket at `path`; it ends with its standard input."""
+    command = [python, str(Path(__file__).with_name("zygote.py")), path]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    return path
+    return process

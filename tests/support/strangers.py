@@ -8,10 +8,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
+
+from commands import Done, run, start_zygote
 
 import quaymirror
 
@@ -29,31 +32,36 @@ def _python() -> str:
     raise AssertionError("no interpreter that another user may run, with this version's packages")
 
 
+def _options(cwd: Path) -> dict[str, Any]:
+    is_root = os.geteuid() == 0
+    return {
+        "cwd": cwd,
+        "env": {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(cwd),
+            "PYTHONPATH": os.pathsep.join([_SOURCE, *filter(None, sys.path)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "QUAYMIRROR_SERVER": "http://127.0.0.1:9",
+        },
+        "user": NOBODY if is_root else None,
+        "group": NOBODY if is_root else None,
+        "extra_groups": [] if is_root else None,
+    }
+
+
 def _run(
     command: list[str], cwd: Path, timeout: float = 30, threads: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    env = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(cwd),
-        "PYTHONPATH": os.pathsep.join([_SOURCE, *filter(None, sys.path)]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "QUAYMIRROR_SERVER": "http://127.0.0.1:9",
-    }
-    is_root = os.geteuid() == 0
     try:
         return subprocess.run(
             command,
-            cwd=cwd,
-            env=env,
+            **_options(cwd),
             capture_output=True,
             text=True,
             errors="replace",
             timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
-            user=NOBODY if is_root else None,
-            group=NOBODY if is_root else None,
-            extra_groups=[] if is_root else None,
             preexec_fn=None
             if threads is None
             else lambda: resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads)),
@@ -65,6 +73,17 @@ def _run(
 def as_stranger(*arguments: str, cwd: Path, threads: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run quaymirror as a user who owns nothing but `cwd`, with so many processes and threads at most."""
     return _run([_python(), "-m", "quaymirror", *arguments], cwd, threads=threads)
+
+
+@contextmanager
+def stranger(cwd: Path) -> Iterator[Callable[..., Awaitable[Done]]]:
+    """Hand out `commands.run` for a user who owns nothing but `cwd`."""
+    options, path = _options(cwd), str(cwd / "socket")
+    process = start_zygote(path, _python(), **options)
+    try:
+        yield partial(run, cwd=cwd, zygote=path)
+    finally:
+        process.communicate()
 
 
 @contextmanager

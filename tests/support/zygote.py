@@ -14,6 +14,7 @@ import importlib
 import itertools
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -99,6 +100,9 @@ def run(order: dict[str, Any], outputs: list[int]) -> None:
         os.environ.clear()
         os.environ.update(order["env"])
         os.chdir(order["cwd"])
+        if descriptors := order["descriptors"]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
         sys.argv = ["quaymirror", *order["arguments"]]
         try:
             main.entry()

@@ -18,18 +18,19 @@ import anyio
 import anyio.to_thread
 
 from ..errors import EmitFailed
+from .job import Destination
 
 
 @contextmanager
-def confined() -> Iterator[None]:
+def confined(destination: Destination) -> Iterator[None]:
     """Refuse to extract archive members, in this context, that would leave their directory, or link out of it.
 
-    :raises EmitFailed: if this Python has no such check.
+    :raises EmitFailed: if `destination` unpacks images, and this Python has no such check.
     """
-    if not hasattr(tarfile, "data_filter"):
+    if destination.unpacks and not hasattr(tarfile, "data_filter"):
         raise EmitFailed("unpacking images safely needs Python 3.11.4 or later")
 
-    before = tarfile.TarFile.extraction_filter
+    before = getattr(tarfile.TarFile, "extraction_filter", None)  # Python 3.11.3 has none, and ignores ours
     tarfile.TarFile.extraction_filter = staticmethod(_inside)
     try:
         yield

@@ -33,6 +33,11 @@ class Destination:
     options: Mapping[str, Option] = field(default_factory=dict)
     realms: frozenset[str] = frozenset()
 
+    @property
+    def unpacks(self) -> bool:
+        """Return True if the members of layers become files."""
+        return self.scheme in ("oci", "mounts") or bool(self.options.get("expand"))
+
 
 @dataclass(frozen=True, slots=True)
 class StagedLayer:

@@ -58,7 +58,7 @@ def emit(job: Job) -> Emission:
     """
     _quiet()
     image = f"{job.image}:{job.tag}"
-    with _captured() as captured, guarded(job.destination), confined(), _translated(image, job.scratch):
+    with _captured() as captured, guarded(job.destination), confined(job.destination), _translated(image, job.scratch):
         files, findings = _emit(job)
         known_as = identity(job.destination, job.image, job.tag)
 
@@ -170,7 +170,7 @@ def _emit(job: Job) -> tuple[list[tuple[Path, int]], list[str]]:
     chain = _Chain.build(job)
     _feed(job, chain.output)
     chain.output.finalize()
-    has_bundle = job.destination.scheme in ("oci", "mounts") or job.destination.options.get("expand")
+    has_bundle = job.destination.unpacks
     if has_bundle and hasattr(chain.writer, "write_bundle"):
         chain.writer.write_bundle()
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import anyio
 
 from ..catalog.base import Catalog
-from ..errors import AccessDenied, Failure, NotFound, QuaymirrorError, Scope, UnsupportedContent
+from ..errors import AccessDenied, Failure, NotFound, Phase, QuaymirrorError, Scope, Side, UnsupportedContent
 from ..oci import Descriptor, Digest, Repository, manifest
 from ..oci.artifact import artifact_type_of
 from ..oci.digest_tags import digest_tags, fallback_tag
@@ -58,6 +58,21 @@ class Found:
     tagged: set[Digest] = field(default_factory=set)
     listed: set[Digest] = field(default_factory=set)
 
+    def fail(self, referrer: Referrer, error: QuaymirrorError | None = None) -> None:
+        """Note that `referrer` can't be brought, because of `error` or one that is noted already."""
+        if error is not None:
+            self.failures.append(
+                Failure.of(error.replace(f"{referrer.artifact_type}: {error.message}"), phase=Phase.FETCH)
+            )
+
+        self.tagged.discard(referrer.subject)
+        self.listed.discard(referrer.subject)
+
+    @property
+    def is_ended(self) -> bool:
+        """Return True if a failure ends the run."""
+        return any(failure.scope is Scope.RUN for failure in self.failures)
+
 
 class ReferrerFinder:
     """Finds referrers at one source, during one run.
@@ -86,9 +101,9 @@ class ReferrerFinder:
         """Return the chosen referrers of `subjects`, which are the manifests of one image, and the referrers of those.
 
         With `tags_only`, the referrers API is not asked. Manifests come from the target, by `read_stored`, if it has
-        them. The failure of one referrer, or of one list, is no error.
+        them. Failures of the source are returned; one that ends the run ends the search.
 
-        :raises QuaymirrorError: if the run can't go on.
+        :raises QuaymirrorError: if the run can't go on because of this machine or the target.
         """
         search = _Search(self, repository, choice, read_stored, tags_only)
         await search.run(subjects)
@@ -194,6 +209,15 @@ class _Search:
     _is_full: bool = False
 
     async def run(self, subjects: Sequence[Digest]) -> None:
+        try:
+            await self._run(subjects)
+        except QuaymirrorError as error:
+            if error.side is not Side.SOURCE:
+                raise
+
+            self.found.failures.append(Failure.of(error))
+
+    async def _run(self, subjects: Sequence[Digest]) -> None:
         for _ in range(MAX_DEPTH):
             subjects = [subject for subject in dict.fromkeys(subjects) if subject not in self._asked]
             self._asked.update(subjects)

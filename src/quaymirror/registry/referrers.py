@@ -1,14 +1,20 @@
 """The referrers API of a registry (OCI distribution-spec 1.1, "Listing Referrers").
 
-Registries without it answer in many ways: 404 with a page, 405, a redirect to a page, or 200 with one. A 404 or 400
-with an error of the specification is about the repository or the digest, and says nothing about the API.
+Registries without it answer in many ways: 404 with a page, 405, a redirect to a page, or 200 with one. So does a proxy
+while the registry is away, and then an image has referrers all the same: only a registry that gives this answer again,
+after one about a manifest, has no such API. A 404 or 400 with an error of the specification is about the repository or
+the digest, and says nothing about the API.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+
+import anyio
 
 from ..errors import InvalidName, NotFound, ServiceError, Unavailable, UnsafeRedirect, UnsupportedContent
+from ..http.answers import distortion
 from ..http.client import Client
 from ..http.exchange import Request, Response
 from ..http.origin import Origin, checked_url, joined, request_target
@@ -39,11 +45,13 @@ class _NoAPI(ServiceError):
 
 
 class ReferrersAPI:
-    """The referrers API of the registry that `client` requests from; it is asked once if it exists."""
+    """The referrers API of the registry that `client` requests from; whether it exists is found out once."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._is_missing = False
+        self._has_answered = False
+        self._doubts = anyio.Lock()
 
     async def list(self, repository: Repository, subject: Digest) -> tuple[Descriptor, ...] | None:
         """Return the descriptors of the referrers of `subject`, each once; None if the registry has no such API.
@@ -51,20 +59,14 @@ class ReferrersAPI:
         :raises Unavailable: if the list has no end, or leads elsewhere.
         :raises QuaymirrorError: if the registry gives no usable answer.
         """
-        if self._is_missing:
-            return None
-
+        first = f"/v2/{repository.name}/referrers/{subject}"
         found: dict[Digest, Descriptor] = {}
-        target, seen = f"/v2/{repository.name}/referrers/{subject}", set[str]()
+        target, seen = first, set[str]()
         while target:
             seen.add(target)
-            try:
-                page = await self._get(repository, target)
-            except (_NoAPI, UnsafeRedirect):
-                if len(seen) > 1:
-                    raise
-
-                self._is_missing = True
+            is_first = target == first
+            page = await (self._first(repository, subject, first) if is_first else self._get(repository, target))
+            if page is None:
                 return None
 
             if page is _NOTHING and len(seen) > 1:
@@ -77,6 +79,49 @@ class ReferrersAPI:
 
         return tuple(found.values())
 
+    async def _first(self, repository: Repository, subject: Digest, target: str) -> _Page | None:
+        """Return the first page of a list; None if the registry has no such API."""
+        if self._is_missing:
+            return None
+
+        try:
+            return await self._get(repository, target)
+        except (_NoAPI, UnsafeRedirect):
+            async with self._doubts:
+                return await self._first_again(repository, subject, target)
+
+    async def _first_again(self, repository: Repository, subject: Digest, target: str) -> _Page | None:
+        """Return the first page of a list after an answer that did not come from the API; see `_first`."""
+        if self._is_missing:
+            return None
+
+        await self._ask_for_manifest(repository, subject)
+        try:
+            return await self._get(repository, target)
+        except (_NoAPI, UnsafeRedirect):
+            if self._has_answered:
+                raise
+
+            self._is_missing = True
+            return None
+
+    async def _ask_for_manifest(self, repository: Repository, digest: Digest) -> None:
+        """Ask for a manifest, so that its registry, and no proxy in front of it, has to answer."""
+        request = Request(
+            f"/v2/{repository.name}/manifests/{digest}",
+            kind="manifests",
+            method="HEAD",
+            headers={"Accept": mediatype.ACCEPT},
+            scope=f"repository:{repository.name}:pull",
+        )
+
+        def parse(response: Response, _: bytes) -> None:
+            if cause := distortion(response):
+                raise Unavailable(f"{response.name}: {cause}", status=response.status)
+
+        with suppress(NotFound):  # that is an answer of the registry, too
+            await self._client.fetch(request, limit=0, parse=parse)
+
     async def _get(self, repository: Repository, target: str) -> _Page:
         request = Request(
             target,
@@ -84,10 +129,10 @@ class ReferrersAPI:
             headers={"Accept": mediatype.OCI_INDEX},
             scope=f"repository:{repository.name}:pull",
             name=f"{self._client.origin.netloc}/v2/{repository.name}/referrers",
-            accept_any_404=True,
+            accept_any_404=not self._has_answered,
         )
         try:
-            return await self._client.fetch(request, limit=_MAX_ANSWER, parse=self._parse)
+            page = await self._client.fetch(request, limit=_MAX_ANSWER, parse=self._parse)
         except NotFound as error:
             if error.codes & _UNKNOWN:
                 return _NOTHING
@@ -102,9 +147,13 @@ class ReferrersAPI:
 
             raise
 
+        self._has_answered = True
+        return page
+
     def _parse(self, response: Response, body: bytes) -> _Page:
         if mediatype.essence(response.headers.get("Content-Type")) != mediatype.OCI_INDEX:
-            raise _NoAPI(f"{response.name}: the answer is not an index of referrers", status=response.status)
+            kind = Unavailable if self._has_answered else _NoAPI
+            raise kind(f"{response.name}: the answer is not an index of referrers", status=response.status)
 
         return _Page(parse_list(body, response.name), self._next(response))
 

@@ -361,8 +361,9 @@ class Stages:
         if outcome.status in (Status.MIRRORED, Status.UNCHANGED) and outcome.reason != HELD_MOVED:
             self._known[outcome.reference.full_name] = mirrored or outcome.reference.digest
 
-        if outcome.error is not None and outcome.error.scope is Scope.RUN:
-            self._end(outcome.error.error())
+        for failure in (outcome.error, *outcome.referrer_failures):
+            if failure is not None and failure.scope is Scope.RUN:
+                self._end(failure.error())
 
     def _end(self, error: QuaymirrorError) -> None:
         """End the run because of `error`; if that is one of several sources, the images of the others go on."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from ..errors import ConfigError, QuaymirrorError
+from ..errors import ConfigError, QuaymirrorError, from_os_error
 from ..events import Notice, Observer, ignore
 from ..selection.bucket import is_bucket
 from ..settings import Options
@@ -154,7 +154,7 @@ def layout_path(target: str, options: Options | None = None) -> Path:
 
     For a mirror in an object store it is the directory of its state, as `options` or the environment say. It blocks.
 
-    :raises ConfigError: if no layout is there.
+    :raises ConfigError: if no layout is there, or the place can't be looked at.
     :raises StoreError: if the object store fails.
     """
     if is_bucket(target):
@@ -163,8 +163,8 @@ def layout_path(target: str, options: Options | None = None) -> Path:
     path = Path(target.removeprefix("ocidir://"))
     try:
         is_layout = (path / "oci-layout").is_file()
-    except (OSError, ValueError):
-        is_layout = False
+    except (OSError, ValueError) as error:
+        raise from_os_error(error, "read", path, kind=ConfigError) from None
 
     if not is_layout:
         raise ConfigError(f"no OCI image layout at {path}")

@@ -58,7 +58,7 @@ class BroughtReferrers:
 
 
 class ReferrerTransfers(Protocol):
-    """Brings the referrers of images to the target of a run. Only what ends the run is raised."""
+    """Brings the referrers of images to the target of a run. Errors of the source are failures that are returned."""
 
     async def bring_to_new(
         self, image: PinnedImage, named: Reference, manifests: Sequence[Node]

@@ -8,7 +8,7 @@ from dataclasses import field, replace
 from functools import partial
 
 from ..catalog.base import PinnedImage
-from ..errors import Failure, Phase, QuaymirrorError, Scope
+from ..errors import QuaymirrorError, Scope, Side
 from ..oci import Descriptor, Digest, Reference
 from ..oci.artifact import annotations_of
 from ..oci.manifest import Index, Manifest, Node, Opaque
@@ -103,7 +103,11 @@ class _Transfers:
     fetched_bytes: int = 0
 
     async def bring(self, referrer: Referrer) -> None:
-        """Bring one referrer; its failure is one of the image's referrers."""
+        """Bring one referrer, unless the run ends; its failure is one of the image's referrers."""
+        if self.found.is_ended:
+            self.found.fail(referrer)
+            return
+
         node = referrer.node
         pinned = Reference(self.image.reference.repository, None, node.descriptor.digest)
         try:
@@ -113,13 +117,10 @@ class _Transfers:
                 plan = await transfer.bring(self.named)
                 await self._put(referrer)
         except QuaymirrorError as error:
-            if error.scope is Scope.RUN:
+            if error.scope is Scope.RUN and error.side is not Side.SOURCE:
                 raise
 
-            failure = Failure.of(error.replace(f"{referrer.artifact_type}: {error.message}"), phase=Phase.FETCH)
-            self.found.failures.append(failure)
-            self.found.tagged.discard(referrer.subject)
-            self.found.listed.discard(referrer.subject)
+            self.found.fail(referrer, error)
             return
 
         self.fetched_bytes += transfer.fetched_bytes

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import anyio
 import pytest
 
 from quaymirror.emit import calls
+from quaymirror.emit.extract import confined
 from quaymirror.emit.job import Destination, Emission, Job, StagedLayer
 from quaymirror.emit.workers import Workers
 from quaymirror.errors import ConfigError, EmitFailed
@@ -109,6 +111,25 @@ sys.exit(seen[0].temp_path != sys.argv[1])
 """
     command = [sys.executable, "-c", program, str(tmp_path / "layer")]
     assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("destination", "is_refused"),
+    [
+        (Destination("dir", "", "out"), False),
+        (Destination("tar", "", "out.tar"), False),
+        (Destination("dir", "", "out", {"expand": True}), True),
+        (Destination("oci", "", "out"), True),
+        (Destination("mounts", "", "out"), True),
+    ],
+    ids=["dir", "tar", "dir that unpacks", "oci", "mounts"],
+)
+def test_only_what_unpacks_images_needs_a_python_that_can_check_them(
+    destination: Destination, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")  # as in Python 3.11.2
+    with pytest.raises(EmitFailed, match="Python 3") if is_refused else nullcontext(), confined(destination):
+        pass
 
 
 async def test_a_filter_gets_layers_that_the_destination_has_already(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from ...errors import ConfigError, MirrorDamaged, Scope, Side, StoreError
+from ...errors import ConfigError, MirrorDamaged, Scope, Side, StoreError, from_os_error
 from ...oci import Digest
 from ...selection.bucket import BucketAddress, is_bucket
 from ...store.fsops import open_for_reading
@@ -117,7 +117,7 @@ class ArchiveFiles:
 def check_layout(place: str) -> None:
     """Check that a layout seems to be at `place`, without reading much, and without any request.
 
-    :raises ConfigError: if there is none.
+    :raises ConfigError: if there is none, or the place can't be looked at.
     """
     if is_bucket(place):
         return
@@ -125,8 +125,8 @@ def check_layout(place: str) -> None:
     path = Path(place)
     try:
         is_layout, is_file = any((path / name).is_file() for name in (MARKER, INDEX)), path.is_file()
-    except (OSError, ValueError):
-        is_layout = is_file = False
+    except (OSError, ValueError) as error:
+        raise from_os_error(error, "read", path, kind=ConfigError) from None
 
     if not (is_layout or is_file):
         raise ConfigError(f"no OCI image layout at {path}")
