@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -46,10 +47,10 @@ def mirror(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def server(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def server(*arguments: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command until the context ends; yield the process and its URL."""
     command = [sys.executable, "-m", "quaymirror", "serve", *arguments, "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
     assert process.stderr is not None
     try:
         line = process.stderr.readline()
@@ -321,6 +322,30 @@ async def test_many_idle_connections_slow_readers_and_nonsense(mirror: Path, tmp
                 connection.close()
 
     assert client.said == []
+
+
+async def test_more_connections_than_descriptors_neither_end_nor_block_it(mirror: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    def answer(connection: socket.socket) -> bytes:
+        with connection, suppress(ConnectionError):
+            connection.sendall(b"GET /v2/_catalog HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return connection.recv(12)
+
+        return b""
+
+    with server(str(mirror), preexec_fn=limit) as (process, url):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        connections = [socket.create_connection(address, timeout=20) for _ in range(100)]
+        answers = await anyio.to_thread.run_sync(lambda: {answer(each) for each in connections})
+        assert answers <= {b"", b"HTTP/1.1 200"}
+        with urllib.request.urlopen(f"{url}/v2/_catalog", timeout=20) as response:
+            assert response.status == 200
+
+        process.send_signal(signal.SIGTERM)
+        _, stderr = await anyio.to_thread.run_sync(partial(process.communicate, timeout=20))
+        assert (process.returncode, stderr) == (0, "")
 
 
 async def test_a_client_that_does_not_read_is_broken_off(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import anyio
 
 from ..catalog.base import PinnedImage
 from ..catalog.kinds import check_selection
-from ..errors import QuaymirrorError
+from ..errors import QuaymirrorError, StoreError
 from ..events import Observer
 from ..oci import Index, Manifest, Platform
 from ..registry.puller import Puller
@@ -56,6 +56,7 @@ async def image_infos(
 
     :raises ConfigError: if a selection needs more than this way of discovery can tell.
     :raises SelectionEmpty: if a selection matches nothing.
+    :raises StoreError: if this machine fails: a disk, or for lack of descriptors.
     :raises QuaymirrorError: if the listing breaks off, or a tag can't be checked.
     """
     several = _checked(selections, options)
@@ -97,7 +98,7 @@ async def infos_of(
 
         children = children_for(reference.name, node, wanted)
     except QuaymirrorError as error:
-        return [info | {"error": error.message}]
+        return [info | {"error": _reason(error)}]
 
     found = []
     for child in children:
@@ -106,7 +107,7 @@ async def infos_of(
             manifest = await source.manifest(reference.repository, child.digest, expected=child)
             found.append(await _info(own, as_manifest(reference.name, manifest), image, source))
         except QuaymirrorError as error:
-            found.append(info | {"error": f"{child.platform or child.digest}: {error.message}"})
+            found.append(info | {"error": f"{child.platform or child.digest}: {_reason(error)}"})
 
     return found or [info | {"error": f"{reference.name} has no image: its index is empty"}]
 
@@ -118,9 +119,20 @@ async def _info(info: dict[str, Any], node: Manifest, image: PinnedImage, source
         found = info | _of_manifest(manifest) | _of_config(config)
         _add_layers(found, manifest, config)
     except QuaymirrorError as error:
-        return info | {"error": error.message}
+        return info | {"error": _reason(error)}
 
     return found
+
+
+def _reason(error: QuaymirrorError) -> str:
+    """Return why an image can't be read.
+
+    :raises StoreError: `error` itself if it is one of this machine: the image is not the reason.
+    """
+    if isinstance(error, StoreError):
+        raise error
+
+    return error.message
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class HttpServer:
         """Listen.
 
         :raises ConfigError: if the address can't be used.
+        :raises StoreError: for lack of descriptors.
         """
         options = self._options
         most = min(options.max_connections, _most_connections())

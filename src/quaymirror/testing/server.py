@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,8 +45,9 @@ class _Socket:
         server = web.Server(self._handler, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self.port, ssl_context=tls, backlog=1024)
-        await site.start()
+        # asyncio takes the lack of a descriptor for an address that can't be used, and would listen nowhere.
+        listener = socket.create_server((self._host, self.port), backlog=1024)
+        await web.SockSite(self._runner, listener, ssl_context=tls, backlog=1024).start()
         self.port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
