@@ -7,9 +7,7 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -90,24 +88,11 @@ async def test_skopeo_copies_every_kind_of_image_byte_for_byte(client: Client, t
     layouts.check(tmp_path / "o")
 
 
-@contextmanager
-def podman() -> Iterator[list[str]]:
-    """Yield the words of a podman with a store of its own."""
-    program = peers.require("podman", everywhere=False)
-    if os.geteuid() != 0:
-        pytest.skip("podman needs root here")
-
-    # It allows short names of directories only.
-    with tempfile.TemporaryDirectory(prefix="qm-", dir="/tmp") as place:
-        store = ["--root", f"{place}/store", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
-        yield [program, *store, "--events-backend", "none", "--cgroup-manager", "cgroupfs"]
-
-
 async def test_podman_pulls_images_of_quay_io_from_the_mirror(client: Client, tmp_path: Path) -> None:
     text = (EXAMPLES / "use-the-mirror/registries.conf").read_text()
     conf = tmp_path / "registries.conf"
     conf.write_text(text.replace("registry.example:5000", host(client)) + "insecure = true\n")
-    with podman() as words:
+    with peers.podman() as words:
         for name in ("single", "docker", "multi"):
             place = f"quay.io/kolla/{name}:{TAG}"
             await call(*words, "pull", "-q", place, env={"CONTAINERS_REGISTRIES_CONF": str(conf)})
@@ -209,7 +194,7 @@ async def test_podman_pulls_a_whole_kolla_organization_under_the_names_of_kolla_
     names = yaml.safe_load((EXAMPLES / "use-the-mirror/kolla-globals.yml").read_text())
     async with served(tmp_path / "mirror") as client:
         prefix = f"{host(client)}/{names['docker_namespace']}"
-        with podman() as words:
+        with peers.podman() as words:
             for name in images:
                 await call(*words, "pull", "-q", "--tls-verify=false", f"{prefix}/{name}:{names['openstack_tag']}")
 

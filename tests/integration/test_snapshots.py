@@ -283,6 +283,42 @@ async def test_a_lost_state_is_rebuilt_from_the_files_of_snapshots_and_nothing_i
     layouts.check(mirror)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"snapshot_version": 1}',
+        {"id": "0"},
+        {"id": "0", "number": 1, "whole": False},
+        {"id": "0", "number": 2},
+        {"id": "0", "number": -31},
+        {"id": "0", "number": 2**63 + 1},
+        {"id": "0", "number": 33, "created": 1e300},
+        {"id": "0", "snapshot_version": 2},
+        {"id": "../../../0"},
+        {"id": "0", "set": {"kolla/x:1": {"registry": "a", "digest": "sha256:0", "mediaType": "a/b", "size": 1}}},
+    ],
+    ids=repr,
+)
+async def test_a_file_that_is_no_snapshot_costs_no_other_snapshot(
+    content: bytes | dict[str, Any], tmp_path: Path
+) -> None:
+    mirror, _, second = await two_nights(tmp_path)
+    before = await snapshots(mirror)
+    directory = mirror / ".quaymirror/snapshots"
+    first = json.loads((directory / f"{before[0]['id']}.json").read_text())
+    text = content if isinstance(content, bytes) else json.dumps({**first, **content}).encode()
+    (directory / "0.json").write_bytes(text)
+    (directory / f"{before[1]['id']} (copy).json").write_bytes((directory / f"{before[1]['id']}.json").read_bytes())
+    (mirror / ".quaymirror/state.db").unlink()
+    await commands.run("hold", "mirror", "*:*", cwd=tmp_path, check=0)
+    after = await snapshots(mirror)
+    assert [each["created"] for each in after] == [each["created"] for each in before]
+    assert layouts.names(mirror) == second
+    await commands.run("list", "./mirror", "--at", "previous", cwd=tmp_path, check=0)
+
+
 @dataclass
 class Clock:
     """The server's clock."""
@@ -293,7 +329,10 @@ class Clock:
         return self.now
 
 
-async def test_tags_that_move_during_the_run_are_mirrored_again_and_named_with_few_requests(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [4, 75])
+async def test_tags_that_move_during_the_run_are_mirrored_again_and_named_with_few_requests(
+    count: int, tmp_path: Path
+) -> None:
     clock = Clock()
     registry, moved = Registry(now=clock), dict[str, str]()
     names = [f"image-{number:03}" for number in range(150)]
@@ -301,11 +340,11 @@ async def test_tags_that_move_during_the_run_are_mirrored_again_and_named_with_f
         registry.organization("kolla").repository(name).push(TAG, small_image("same"))
 
     def move(event: Event) -> None:
-        if isinstance(event, ImageFinished) and len(moved) < 4:
+        if isinstance(event, ImageFinished) and len(moved) < count:
             name = names[len(moved)]
             moved[push(registry, name, f"newer {name}")] = small_image(f"newer {name}").digest
 
-        clock.now += 60
+        clock.now += 1  # links to content last some minutes
 
     mirror = tmp_path / "mirror"
     clock.now += 3600
@@ -321,9 +360,31 @@ async def test_tags_that_move_during_the_run_are_mirrored_again_and_named_with_f
     assert {name.partition("/")[2] for name in found} <= moved.keys()
     assert found
     assert len(report.outcomes) == len(names) == report.counts[Status.MIRRORED]
-    assert listings in (4, 6), "two pages for each listing"
-    assert checks <= len(names) + 8
+    assert listings in (4, 6, 8), "two pages for each listing"
+    assert checks <= len(names) + 2 * count
     assert len(await snapshots(mirror)) == 1
+
+
+@pytest.mark.parametrize(("publish", "code"), [("each", ExitCode.OK), ("end", ExitCode.UNAVAILABLE)])
+async def test_a_set_that_may_be_a_mixture_is_not_published_at_the_end(
+    publish: str, code: ExitCode, tmp_path: Path
+) -> None:
+    registry, mirror = Registry(), tmp_path / "mirror"
+    push(registry, "nova", "new")
+
+    def break_listings(event: Event) -> None:
+        if isinstance(event, ImageFinished):
+            server.faults[:] = [Fault("/api/v1/repository", bad_gateway())]
+
+    async with QuayServer(registry) as server:
+        given = Options.of(server=server.url, retries=0, publish=publish)
+        report = await quaymirror.sync(EVERYTHING, mirror, given, observer=break_listings)
+        assert report.exit_code is code
+        assert bool(layouts.names(mirror)) is (publish == "each")
+        server.faults.clear()
+        await night(server, mirror, publish=publish)
+
+    assert layouts.names(mirror) == {f"kolla/nova:{TAG}": small_image("new").digest}
 
 
 @pytest.mark.parametrize(("age", "waits"), [(600.0, [1200.0]), (1800.0, [])])
@@ -424,9 +485,17 @@ async def test_a_checkout_is_a_layout_with_the_blobs_of_the_mirror(tmp_path: Pat
     await commands.run("checkout", "mirror", "latest", "elsewhere/deep", cwd=tmp_path, check=0)
     assert layouts.names(tmp_path / "elsewhere/deep") == second
     layouts.check(tmp_path / "elsewhere/deep")
+    registry, _ = kolla(2)
+    async with QuayServer(registry) as server:
+        push(registry, "new", "third")
+        await night(server, mirror)
+
+    assert not (mirror / ".quaymirror/snapshots/previous").is_symlink(), "it would lead to an earlier snapshot"
+    await commands.run("checkout", "mirror", "previous", cwd=tmp_path, check=0)
+    assert layouts.names(mirror / ".quaymirror/snapshots/previous") == second
     refused = await commands.run("checkout", "mirror", "latest", ".", cwd=tmp_path, check=2)
     assert "contains other files" in refused.stderr
-    blob = mirror / "blobs" / next(iter(first.values())).replace(":", "/")
+    blob = mirror / "blobs" / next(iter(second.values())).replace(":", "/")
     blob.unlink()
     done = await commands.run("checkout", "mirror", "previous", cwd=tmp_path, check=8)
     assert blob.name in done.stderr
@@ -467,13 +536,23 @@ async def test_a_snapshot_that_does_not_exist_is_refused_before_anything_is_push
 @pytest.mark.interop
 async def test_skopeo_and_podman_read_a_checkout(tmp_path: Path) -> None:
     peers.require("skopeo")
-    mirror, first, _ = await two_nights(tmp_path)
-    await commands.run("checkout", "mirror", "previous", cwd=tmp_path, check=0)
-    checkout = mirror / ".quaymirror/snapshots/previous"
-    for name, digest in first.items():
-        document = json.loads(layouts.blob(mirror, digest))
-        if document.get("mediaType", "").startswith("application/vnd.oci.image.manifest"):
-            peers.skopeo("copy", "-q", f"oci:{checkout}:{name}", f"dir:{tmp_path / digest.replace(':', '-')}")
+    registry, mirror = Registry(), tmp_path / "mirror"
+    first, second = (small_image(each) for each in ("first", "second"))
+    async with QuayServer(registry) as server:
+        for image in (first, second):
+            registry.organization("kolla").repository("nova").push(TAG, image)
+            await night(server, mirror)
+
+    for at, image in (("latest", second), ("previous", first)):
+        await commands.run("checkout", "mirror", at, cwd=tmp_path, check=0)
+        place = f"oci:{mirror}/.quaymirror/snapshots/{at}:kolla/nova:{TAG}"
+        assert peers.skopeo("inspect", "--raw", place).encode() == image.raw
+        # podman makes a name of the path, and .quaymirror can't be in one.
+        await commands.run("checkout", "mirror", at, f"sets/{at}", cwd=tmp_path, check=0)
+        with peers.podman() as podman:
+            place = f"oci:{tmp_path}/sets/{at}:kolla/nova:{TAG}"
+            pulled = subprocess.run([*podman, "pull", "-q", place], capture_output=True, text=True, check=True)
+            assert f"sha256:{pulled.stdout.strip()}" == json.loads(image.raw)["config"]["digest"]
 
 
 async def test_diff_with_the_source_shows_the_work_of_the_next_sync(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -294,6 +295,19 @@ def has_tag(url: str, repository: str, tag: str) -> bool:
     except urllib.error.HTTPError as error:
         error.close()
         return False
+
+
+@contextmanager
+def podman() -> Iterator[list[str]]:
+    """Yield the words of a podman with a store of its own."""
+    program = require("podman", everywhere=False)
+    if os.geteuid() != 0:
+        pytest.skip("podman needs root here")
+
+    # It allows short names of directories only.
+    with tempfile.TemporaryDirectory(prefix="qm-", dir="/tmp") as place:
+        store = ["--root", f"{place}/store", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
+        yield [program, *store, "--events-backend", "none", "--cgroup-manager", "cgroupfs"]
 
 
 def skopeo(*arguments: str) -> str:

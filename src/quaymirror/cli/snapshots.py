@@ -242,8 +242,8 @@ def checkout(mirror: str, at: str, directory: Path | None) -> int:
     Its blobs are a link to those of MIRROR. DIR is .quaymirror/snapshots/ID in MIRROR by default.
 
     \b
-    quaymirror checkout /srv/mirror 2026-03-03
-    skopeo inspect oci:/srv/mirror/.quaymirror/snapshots/latest:kolla/nova-api:2025.1-debian
+    quaymirror checkout /srv/mirror previous
+    skopeo inspect oci:/srv/mirror/.quaymirror/snapshots/previous:kolla/nova-api:2025.1-debian
     """
     click.echo(str(anyio.run(partial(check_out, layout_path(mirror), at, directory))))
     return 0

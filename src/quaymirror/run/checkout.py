@@ -10,7 +10,7 @@ import anyio.to_thread
 from ..errors import ConfigError, MirrorDamaged, TargetRefused
 from ..store import documents, fsops
 from ..store.places import bucket_of
-from ..store.snapshot_files import SNAPSHOTS
+from ..store.snapshot_files import LINKS, SNAPSHOTS
 from ..store.snapshots import find_snapshot, open_at, snapshot_images
 from ..store.state import State
 from ..store.storage import BLOBS, INDEX, MARKER
@@ -23,7 +23,7 @@ async def check_out(path: Path, at: str, directory: Path | None = None) -> Path:
     """Make `directory` a layout with the images of the snapshot that `at` means, and return it.
 
     Its blobs are a link to those of the mirror at `path`. Without a directory it is `.quaymirror/snapshots/ID` in the
-    mirror, where the links `latest` and `previous` lead to the checkouts of these snapshots.
+    mirror, where the links `latest` and `previous` lead to the checkouts of these snapshots, until there is a new one.
 
     :raises ConfigError: if `at` means no snapshot, or one whose content was removed.
     :raises MirrorDamaged: if a manifest of the snapshot is damaged, or a blob is missing or has another size.
@@ -76,9 +76,9 @@ def _update_links(path: Path) -> None:
     finally:
         state.close()
 
-    for name, known in (("latest", True), ("previous", len(snapshots) > 1)):
+    for place, name in enumerate(LINKS):
         link = path / SNAPSHOTS / name
-        snapshot = find_snapshot(snapshots, name) if known else None
+        snapshot = find_snapshot(snapshots, name) if len(snapshots) > place else None
         if snapshot is not None and (path / SNAPSHOTS / snapshot.id / INDEX).is_file():
             _link(link, snapshot.id)
         else:

@@ -145,6 +145,9 @@ class Stages:
                 moved = await relisting.moved(self._known)
             except QuaymirrorError as error:
                 run.emit(Notice(f"can't tell which tags moved during the run: {error.message}"))
+                if run.options.publishing.at_end:
+                    run.fail(error)  # the set may be a mixture
+
                 return
 
             if not moved:

@@ -17,10 +17,15 @@ from .state import State
 from .storage import BLOBS, INDEX, MARKER, Storage
 
 SNAPSHOTS = ".quaymirror/snapshots"
+# Links to the checkouts of these snapshots.
+LINKS = ("latest", "previous")
 _HOLDS = f"{SNAPSHOTS}/holds.json"
 _VERSION = 1
 # Every so many files one has the whole set: as many at most are needed to know a set.
 _CHAIN = 32
+_MOST = 2**52
+# The year 9999, which dates can show.
+_MOST_SECONDS = 253_000_000_000.0
 _MAX_BYTES = 256 * 1024 * 1024
 _FIELDS = {
     "id": str,
@@ -38,9 +43,11 @@ _FIELDS = {
 def write_snapshot(storage: Storage, state: State, snapshot: Snapshot) -> None:
     """Write the file of `snapshot`. It blocks.
 
+    Links to checkouts go with a new snapshot: `latest` would lead to an earlier one.
+
     :raises StoreError: if the disk fails.
     """
-    is_whole = snapshot.number % _CHAIN == 1
+    is_whole = _is_whole(snapshot)
     before = {} if is_whole else {record.name: record for record in state.members(snapshot.number - 1)}
     now = {record.name: record for record in state.members(snapshot.number)}
     document = {
@@ -50,6 +57,10 @@ def write_snapshot(storage: Storage, state: State, snapshot: Snapshot) -> None:
         "set": {name: _entry(record) for name, record in now.items() if before.get(name) != record},
         "removed": sorted(before.keys() - now.keys()),
     }
+    if storage.info(_key(snapshot)) is None:
+        for name in LINKS:
+            storage.delete(f"{SNAPSHOTS}/{name}")
+
     storage.replace(_key(snapshot), json.dumps(document, indent=1).encode() + b"\n")
 
 
@@ -147,11 +158,13 @@ def _with_contents(
 
 def _read_all(storage: Storage) -> list[_File]:
     """Return the files that can be read, the oldest first."""
-    found = (_parsed(storage.read(key, _MAX_BYTES)) for key in _keys(storage))
-    return sorted((file for file in found if file is not None), key=lambda file: file.snapshot.number)
+    found = (_parsed(key, storage.read(key, _MAX_BYTES)) for key in _keys(storage))
+    files = {file.snapshot.number: file for file in found if file is not None}
+    return [files[number] for number in sorted(files)]
 
 
-def _parsed(text: bytes | None) -> _File | None:
+def _parsed(key: str, text: bytes | None) -> _File | None:
+    """Return the parsed file of a snapshot, None if it is none, or another one's copy."""
     try:
         document = parse_object(text or b"", limit=_MAX_BYTES)
         if document.get("snapshot_version") != _VERSION:
@@ -161,9 +174,16 @@ def _parsed(text: bytes | None) -> _File | None:
         dropped = document["dropped"]
         snapshot = Snapshot(**values, dropped=None if dropped is None else float(dropped))
         images = tuple(_record(name, entry) for name, entry in document["set"].items())
-        return _File(snapshot, bool(document["whole"]), images, frozenset(map(str, document["removed"])))
+        file = _File(snapshot, bool(document["whole"]), images, frozenset(map(str, document["removed"])))
     except (InvalidDocument, InvalidName, UnsupportedContent, LookupError, TypeError, ValueError, AttributeError):
         return None
+
+    is_sound = 0 < snapshot.number <= _MOST and 0 <= snapshot.created < _MOST_SECONDS
+    return file if is_sound and _key(snapshot) == key and file.is_whole is _is_whole(snapshot) else None
+
+
+def _is_whole(snapshot: Snapshot) -> bool:
+    return snapshot.number % _CHAIN == 1
 
 
 def _entry(record: ImageRecord) -> dict[str, Any]:
