@@ -208,6 +208,21 @@ async def test_public_images_need_no_account(kind: str, tmp_path: Path) -> None:
         assert (report.counts[Status.MIRRORED], report.exit_code) == (3, ExitCode.OK)
 
 
+@pytest.mark.parametrize("kind", ["registry", "harbor", "hub"])  # the others call such names private
+async def test_names_without_wildcards_that_do_not_exist_are_reported_with_the_nearest(
+    kind: str, tmp_path: Path
+) -> None:
+    opening = KINDS[kind](content(Clock()), **({"needs_token": False} if kind == "registry" else {}))
+    async with opening as server:
+        names = "imag-1,kolla/image-2" if kind == "registry" else "imag-1,image-2"
+        selection = at(server, kind, f"{names}:1")
+        report = await quaymirror.sync(selection, tmp_path / "mirror", options(tmp_path))
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (1, ExitCode.PARTIAL)
+        (unmatched,) = report.unmatched
+        assert unmatched.name.endswith("kolla/imag-1")
+        assert "kolla/image-1" in unmatched.nearest
+
+
 @pytest.mark.interop
 @pytest.mark.parametrize("kind", KINDS)
 async def test_each_kind_is_mirrored_through_nginx(kind: str, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class AuthFile:
         if not all(isinstance(name, str) for name in (default_helper, *helpers.values())):
             raise ConfigError(f"auth file {str(path)!r}: the name of a credential helper is not a string")
 
-        by_registry = {normalize_registry(key): name for key, name in helpers.items()}
+        by_registry = {normalize_server(key): name for key, name in helpers.items()}
         known = {key: name for key, name in by_registry.items() if key is not None}
         return cls(path, known, default_helper, entries, legacy_entries)
 

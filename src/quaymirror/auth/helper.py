@@ -27,6 +27,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _NOT_FOUND: Final = b"credentials not found in native keychain"
 _PRIVATE_PREFIXES: Final = ("QUAYMIRROR_", "QUAY_API_TOKEN")
 
+# docker stores the credentials for Docker Hub under this name.
+_SERVERS = {"index.docker.io": "https://index.docker.io/v1/"}
+
 
 async def ask_helper(
     name: str, registry: str, *, env: Mapping[str, str], time_limit_s: float = TIME_LIMIT_S
@@ -87,7 +90,7 @@ async def _converse(process: Process, registry: str, program: str) -> tuple[int,
         raise AssertionError("both are pipes")
 
     try:
-        await process.stdin.send(registry.encode())
+        await process.stdin.send(_SERVERS.get(registry, registry).encode())
         await process.stdin.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         pass  # It did not read its question: its answer shows whether that matters.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import field
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -36,7 +37,7 @@ from ..tasks import background, from_group
 from ..values import dataclass
 from .checks import NO_SUCH_TAG, Checker, LabelCheck
 from .hints import ASKED, no_such_tag
-from .listing import Candidate, find_candidates
+from .listing import Candidate, find_candidates, some_names
 from .tag_cache import TagCache
 from .unmatched import Matches, find_unmatched
 
@@ -194,7 +195,8 @@ class _Search:
 
     async def report_unmatched(self) -> None:
         """Send an event for each name without wildcard that matched nothing."""
-        async for unmatched in find_unmatched(self.catalog, self.registry, self.selection, self.matches):
+        list_names = partial(some_names, self.catalog, self.selection.organization)
+        async for unmatched in find_unmatched(self.catalog, self.registry, self.selection, self.matches, list_names):
             self.observer(unmatched)
 
     async def _list(

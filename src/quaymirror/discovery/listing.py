@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Container, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import field
 from datetime import datetime
 
@@ -24,6 +24,8 @@ _LEAST_PER_PAGE = 20
 _MAX_STALE_PAGES = 3
 # Rejected entries of one answer that are described; the others are only counted.
 _DESCRIBED = 10
+# Pages that are read for hints.
+_MOST_PAGES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +186,18 @@ def report_rejected(where: str, reasons: Sequence[str], observer: Observer) -> N
 
     if len(reasons) > _DESCRIBED:
         observer(Notice(f"{where}: left out {len(reasons) - _DESCRIBED:,} more invalid entries"))
+
+
+async def some_names(catalog: Catalog, organization: str) -> set[str]:
+    """Return the names on the first pages of the listing of `organization`, for hints: none if it can't be read."""
+    found: set[str] = set()
+    left = _MOST_PAGES
+    with suppress(QuaymirrorError):
+        async with aclosing(catalog.pages(organization)) as pages:
+            async for page in pages:
+                found.update(repository.name for repository in page.repositories)
+                left -= 1
+                if not left:
+                    break
+
+    return found

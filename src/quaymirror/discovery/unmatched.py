@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import field
 
 from ..catalog.base import Catalog
@@ -16,6 +17,9 @@ from .hints import ASKED, nearest_names
 
 # Repositories whose tags are read for hints in all.
 _MOST_ASKED = 20
+
+ListNames = Callable[[], Awaitable[set[str]]]
+"""Returns the names of repositories, as far as they can be listed."""
 
 
 @dataclass(slots=True)
@@ -49,35 +53,34 @@ class Matches:
 
 
 async def find_unmatched(
-    catalog: Catalog, registry: str, selection: Selection, matches: Matches
+    catalog: Catalog, registry: str, selection: Selection, matches: Matches, list_names: ListNames
 ) -> AsyncIterator[NameUnmatched]:
-    """Yield the names of `selection` without wildcard that match nothing, with the nearest existing ones."""
+    """Yield the names of `selection` without wildcard that match nothing, with the nearest existing ones.
+
+    `list_names` is called if the listing was not read.
+    """
     for line in selection.unnamed:
         yield NameUnmatched(f"{line} (an image without a name)")
 
-    tags = _Tags(catalog, registry, selection)
+    hints = _Hints(catalog, registry, selection, matches, list_names)
     start = f"{selection.source.host}/" if selection.source is not None and selection.source.host else ""
     place = start + selection.prefix
     if selection.exact:
         for repository, tag in selection.exact:
             if repository not in matches.uncertain and (repository, tag) not in matches.images:
-                if repository in matches.names:
-                    near = [f"{repository}:{one}" for one in await tags.nearest([repository], tag)]
-                else:
-                    near = nearest_names([repository], matches.names)
-
+                near = await hints.image(repository, tag)
                 yield NameUnmatched(f"{place}{repository}:{tag}", tuple(selection.prefix + name for name in near))
 
         return
 
     for name in _literals(selection.globs):
         if name not in matches.repositories | matches.uncertain and not _is_excluded(selection, name):
-            near = nearest_names([name], matches.names - {name})
+            near = await hints.repositories(name)
             yield NameUnmatched(f"{place}{name}", tuple(selection.prefix + one for one in near))
 
     for tag in _literals(selection.tags):
         if tag not in matches.tags and not matches.uncertain:
-            near = await tags.nearest(matches.without, tag)
+            near = await hints.tags(matches.without, tag)
             yield NameUnmatched(f"{place}{selection.names}:{tag}", tuple(near))
 
 
@@ -89,27 +92,55 @@ def _is_excluded(selection: Selection, name: str) -> bool:
     return not selection.matches(name)
 
 
-class _Tags:
-    """The tags of repositories, read for hints, within limits."""
+class _Hints:
+    """Names that are similar to those that match nothing, read within limits."""
 
-    def __init__(self, catalog: Catalog, registry: str, selection: Selection) -> None:
+    def __init__(
+        self, catalog: Catalog, registry: str, selection: Selection, matches: Matches, list_names: ListNames
+    ) -> None:
         self._catalog = catalog
         self._registry = registry
-        self._prefix = selection.prefix
+        self._selection = selection
+        self._matches = matches
+        self._list_names = list_names
         self._left = _MOST_ASKED
+        self._tags: dict[str, frozenset[str]] = {}
+        self._listed: set[str] | None = None
 
-    async def nearest(self, repositories: Iterable[str], tag: str) -> list[str]:
+    async def tags(self, repositories: Iterable[str], tag: str) -> list[str]:
         """Return the tags of `repositories` that are most similar to `tag`."""
-        names: set[str] = set()
-        for name in repositories:
-            if self._left == 0:
-                break
+        listed = [name for name in repositories if name in self._matches.names]
+        return nearest_names([tag], {one for name in listed for one in await self._tags_of(name)})
 
+    async def image(self, repository: str, tag: str) -> list[str]:
+        """Return the most similar images of `repository`, or repositories if it has no tags."""
+        if repository in self._matches.names and await self._tags_of(repository):
+            return [f"{repository}:{one}" for one in await self.tags([repository], tag)]
+
+        return await self.repositories(repository)
+
+    async def repositories(self, name: str) -> list[str]:
+        """Return the repositories with the names that are most similar to `name`, which has no image."""
+        known = self._matches.names
+        if name in known and not await self._tags_of(name):
+            # A catalog takes names that are asked for as they are, whether they exist or not.
+            known = self._matches.repositories | await self._all_names()
+
+        return nearest_names([name], known - {name})
+
+    async def _tags_of(self, name: str) -> frozenset[str]:
+        if name not in self._tags and self._left:
             self._left -= 1
-            try:
-                repository = Repository(self._registry, self._prefix + name)
-                names.update(await self._catalog.some_tags(repository))
-            except QuaymirrorError:
-                continue  # a hint is not worth another error
+            self._tags[name] = frozenset()
+            with suppress(QuaymirrorError):  # a hint is not worth another error
+                repository = Repository(self._registry, self._selection.prefix + name)
+                self._tags[name] = frozenset(await self._catalog.some_tags(repository))
 
-        return nearest_names([tag], names)
+        return self._tags.get(name, frozenset())
+
+    async def _all_names(self) -> set[str]:
+        """Return the names in the listing, as far as it can be read."""
+        if self._listed is None:
+            self._listed = await self._list_names()
+
+        return self._listed

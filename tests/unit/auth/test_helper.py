@@ -77,6 +77,14 @@ async def test_order_is_own_helper_then_store_then_auths(bench: Bench) -> None:
     assert await user(bench.config(credHelpers={"quay.io": "empty"})) is None
 
 
+async def test_the_credentials_that_docker_stored_for_docker_hub_are_found(bench: Bench) -> None:
+    place = "https://index.docker.io/v1/"
+    bench.add("keys", f'[ "$server" = {place} ] || {{ {NOT_FOUND}; }}\n{answer("me", ServerURL=place)}')
+    assert await user(bench.config(credsStore="keys"), "registry-1.docker.io") == "me"
+    assert await user(bench.config(credHelpers={place: "keys"}), "registry-1.docker.io") == "me"
+    assert await user(bench.config(credsStore="keys"), "quay.io") is None
+
+
 async def test_helper_is_called_once_per_server_for_any_number_of_callers(bench: Bench) -> None:
     bench.add("mine", "sleep 0.1; " + answer())
     store = bench.config(credsStore="mine")
