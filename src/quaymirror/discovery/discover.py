@@ -70,8 +70,10 @@ async def discover(
     :raises SelectionEmpty: if a selection matches nothing; a list of images does so only together with all others.
     :raises QuaymirrorError: if a listing breaks off, or nothing else can be found.
     """
-    cache = cache or TagCache()
-    taken: set[str] = set()
+    cache = cache or TagCache(is_kept=False)
+    # A listing names each repository once: there is nothing to compare with.
+    is_alone = len(selections) == 1 and not selections[0].exact and not selections[0].pinned
+    taken: set[str] | None = None if is_alone else set()
     empty: SelectionEmpty | None = None
     missing: SelectionEmpty | None = None
     for selection in selections:
@@ -113,14 +115,14 @@ _Listed = tuple[int, Candidate]
 
 @dataclass(slots=True)
 class _Search:
-    """The search for the images of one selection that are not `taken` by others."""
+    """The search for the images of one selection that are not `taken` by others; None if there are no others."""
 
     catalog: Catalog
     registry: str
     selection: Selection
     observer: Observer
     strict: bool
-    taken: set[str]
+    taken: set[str] | None
     cache: TagCache
     labels: LabelCheck | None = None
     most: int = MOST_REPOSITORIES
@@ -168,8 +170,11 @@ class _Search:
 
     def _take(self, repository: Repository, images: Iterable[PinnedImage]) -> list[PinnedImage]:
         """Return those of `images` that were not found before, and send their events."""
-        new = [image for image in images if image.reference.full_name not in self.taken]
-        self.taken.update(image.reference.full_name for image in new)
+        new = list(images)
+        if self.taken is not None:
+            new = [image for image in new if image.reference.full_name not in self.taken]
+            self.taken.update(image.reference.full_name for image in new)
+
         self.observer(CandidateChecked(repository.name, len(new)))
         for image in new:
             self.observer(TagChecked(image.reference))

@@ -22,10 +22,14 @@ _MARGIN_SECONDS = 10
 class TagCache:
     """The tags that earlier runs checked, and those that this run checks.
 
-    `full_check_seconds` is the time for which a check is valid; 0 means that every tag is checked.
+    `full_check_seconds` is the time for which a check is valid; 0 means that every tag is checked. Unless `is_kept`,
+    the checks of this run are forgotten, because nothing will save them.
     """
 
-    def __init__(self, checks: Iterable[TagCheck] = (), *, full_check_seconds: float = 0.0) -> None:
+    def __init__(
+        self, checks: Iterable[TagCheck] = (), *, full_check_seconds: float = 0.0, is_kept: bool = True
+    ) -> None:
+        self._is_kept = is_kept
         self._known = {(check.registry, check.repository, check.tag): check for check in checks}
         self._full_check_seconds = full_check_seconds
         self._new: list[TagCheck] = []
@@ -37,7 +41,8 @@ class TagCache:
 
     def note(self, candidate: Candidate) -> None:
         """Remember that the tags of `candidate` are checked after this listing of it."""
-        self._candidates[str(candidate.repository)] = candidate
+        if self._is_kept:
+            self._candidates[str(candidate.repository)] = candidate
 
     def may_have_moved(self, candidate: Candidate) -> bool:
         """Return True if this listing shows that a tag has, or may have, moved since the candidate was noted."""
@@ -79,7 +84,7 @@ class TagCache:
 
     def remember(self, candidate: Candidate, tag: str, answer: TagAnswer) -> None:
         """Keep the answer of a lookup, if both the repository's stamp and the server's time are known."""
-        if answer.at is None or candidate.listed.stamp is None:
+        if not self._is_kept or answer.at is None or candidate.listed.stamp is None:
             return
 
         found = answer.tag

@@ -115,7 +115,10 @@ class _Names:
     def __init__(self, observer: Observer, renames: Renames) -> None:
         self._observer = observer
         self._renames = renames
-        self._claimed: dict[str, PinnedImage] = {}
+        # Of each name the digest, and the whole name of the image unless it follows: there may be many thousands.
+        self._claimed: dict[str, bytes] = {}
+        self._whole: dict[str, str] = {}
+        self._registry = ""
 
     @property
     def is_empty(self) -> bool:
@@ -123,21 +126,31 @@ class _Names:
         return not self._claimed
 
     def claim(self, image: PinnedImage) -> bool:
-        """Return True if `image` is the first with its name, or the same image as the first."""
-        reference = image.reference
+        """Return True if `image` is the first with its name."""
+        reference, digest = image.reference, bytes.fromhex(image.digest.encoded)
         try:
-            first = self._claimed.setdefault(self._renames.apply(reference).name, image)
+            name = self._renames.apply(reference).name
         except InvalidName as error:
             self._fail(reference, f"can't be renamed: {error.message}")
             return False
 
-        if first is image:
+        first = self._claimed.get(name)
+        if first is None:
+            self._claimed[name] = digest
+            self._note_whole(name, reference)
             return True
 
-        if first.digest != image.digest:
-            self._fail(reference, f"has the same name as {first.reference.full_name}: {advice(reference)}")
+        if first != digest:
+            whole = self._whole.get(name) or f"{self._registry}/{name}"
+            self._fail(reference, f"has the same name as {whole}: {advice(reference)}")
 
         return False
+
+    def _note_whole(self, name: str, reference: Reference) -> None:
+        registry = reference.repository.registry
+        self._registry = self._registry or registry
+        if (registry, name) != (self._registry, reference.name):
+            self._whole[name] = reference.full_name
 
     def _fail(self, reference: Reference, message: str) -> None:
         failure = Failure.of(TargetRefused(message, phase=Phase.DISCOVER))
