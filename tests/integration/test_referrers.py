@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from commands import run
-from peers import docker_registry, push
+from peers import docker_registry, push, skopeo
 from receiver import Receiver
 from serving import served
 from signed import BUNDLE, NOTARY, SPDX, TAG, Signed, digest_tag, fallback_list, signature, signed_organization, small
@@ -89,6 +89,21 @@ async def test_a_mirror_has_exactly_the_referrers_that_the_source_has(count: int
         assert not layout.listed() | layout.tagged()
         seen = f"{len(signed.tagged)} digest tags were seen and left"
         assert seen in "\n".join(summary_lines(report.progress))
+
+
+@pytest.mark.interop
+async def test_skopeo_reads_digest_tags_and_lists_in_a_mirror(tmp_path: Path) -> None:
+    signed = signed_organization(1)
+    async with QuayServer(signed.registry) as server:
+        await night(server, tmp_path, referrers=ReferrerMode.ALL)
+
+    [(repository, tag, _)] = signed.tagged
+    [root] = signed.images.values()
+    tagged = await asyncio.to_thread(skopeo, "inspect", "--raw", f"oci:{tmp_path}:{repository}:{tag}")
+    assert tagged.encode() == signature(root).raw
+    listed = json.loads(await asyncio.to_thread(skopeo, "inspect", "--raw", f"oci:{tmp_path}:{digest_tag(root)}"))
+    found = {entry["digest"] for entry in listed["manifests"]}
+    assert found == {digest for subject, digest in signed.listed if subject == root.digest}
 
 
 def cheap_organization(count: int, clock: Clock) -> Registry:

@@ -187,11 +187,14 @@ async def test_a_changed_policy_is_judged_from_the_files_of_the_mirror(source: S
     assert mirrored(mirror) == before
 
 
-async def test_judged_signatures_are_kept_without_referrers(source: Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{"referrers": ReferrerMode.NONE}, {"artifact_types": ("application/spdx*",)}])
+async def test_judged_signatures_are_kept_whatever_referrers_are_wanted(
+    options: dict[str, Any], source: Source, tmp_path: Path
+) -> None:
     source.add("tagged", "p256")
     source.add("bundled", "p256", with_bundle=True)
     mirror, policy = tmp_path / "mirror", policy_file(tmp_path / "policy.json", signed_by("p256"))
-    assert (await source.run(mirror, policy, referrers=ReferrerMode.NONE)).exit_code == 0
+    assert (await source.run(mirror, policy, **options)).exit_code == 0
     result = await quaymirror.verify(str(mirror), Options.of(signature_policy=policy))
     assert (result.exit_code, result.accepted, result.unaccepted) == (0, 2, ())
 

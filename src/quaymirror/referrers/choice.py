@@ -62,6 +62,14 @@ BUNDLES = ReferrerChoice(ReferrerMode.SIGNATURES, ("application/vnd.dev.sigstore
 """The referrers that a signature policy judges: bundles, and digest tags."""
 
 
+def with_bundles(choice: ReferrerChoice) -> ReferrerChoice:
+    """Return `choice` with everything that a signature policy judges."""
+    if choice.is_none:
+        return BUNDLES
+
+    return ReferrerChoice(choice.mode, (*choice.types, *BUNDLES.types)) if choice.types else choice
+
+
 def is_leaf(artifact_type: str) -> bool:
     """Return True if referrers of this type have no referrers themselves."""
     return _matches(artifact_type, _LEAVES)

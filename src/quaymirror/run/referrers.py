@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..events import Notice, Observer
 from ..oci.digest_tags import selects_digest_tags
-from ..referrers.choice import BUNDLES, ReferrerChoice
+from ..referrers.choice import ReferrerChoice, with_bundles
 from ..referrers.find import ReferrerFinder
 from ..referrers.rotation import Rotation
 from ..selection.selection import Selection
@@ -35,8 +35,8 @@ class RunReferrers:
         self._observer = observer
         self._keeps_tags = any(selects_digest_tags(tag) for selection in selections for tag in selection.tags)
         self._choice = ReferrerChoice(options.referrers, options.artifact_types)
-        if self._choice.is_none and are_judged:
-            self._choice = BUNDLES  # signatures that were judged are kept
+        if are_judged:
+            self._choice = with_bundles(self._choice)  # signatures that were judged are kept
 
         self._every = options.referrers_every
         self._rotation: Rotation | None = None
