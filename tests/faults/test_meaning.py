@@ -320,11 +320,11 @@ async def test_reasons_to_skip_images_are_grouped_and_only_indexes_are_multi_arc
 
 
 async def test_the_reason_of_a_server_is_shown_once_for_all_images(tmp_path: Path) -> None:
-    images = [small_image(f"image {number}") for number in range(4)]
+    images = [small_image("same")] * 186
     body = b'{"errors": [{"code": "DENIED", "message": "Quota has been exceeded\\u001b[2J", "detail": {}}]}'
     async with QuayServer(organization(*images)) as server:
         server.faults.append(Fault("^/v2/.*/manifests/", Status(403, JSON, body)))
         done = await run(*words(server), cwd=tmp_path, check=4)
 
-    summary = done.stderr.partition("failed (4):")[2]
+    summary = done.stderr.partition("failed (186):")[2]
     assert summary.count(r"403 Forbidden: Quota has been exceeded\x1b[2J") == 1
