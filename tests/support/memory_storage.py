@@ -34,6 +34,9 @@ class MemorySink:
     async def prepare(self) -> None:
         pass
 
+    def threaded(self) -> None:
+        pass
+
     def segments(self) -> None:
         return None
 

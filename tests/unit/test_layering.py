@@ -59,6 +59,7 @@ LAYERS = (
 INNER_LAYERS = {
     "http": (
         "validator",
+        "bodies",
         "timeouts",
         "dates",
         "origin",
@@ -78,6 +79,8 @@ INNER_LAYERS = {
         "guard",
         "tls",
         "proxy",
+        "failures",
+        "threads",
         "transport",
         "ping",
     ),

@@ -152,6 +152,7 @@ class Client:
         self._authorizer = authorizer or Fixed()
         self._timeouts = timeouts or Timeouts()
         self._observer = observer
+        self._sends_bodies = False
 
     def attempts(self, what: str, *, brief: bool = False) -> Attempts:
         """Return the attempts of one operation, which events call `what`; if `brief`, at most two."""
@@ -211,19 +212,27 @@ class Client:
                             await self._probe(hop, limiter)
 
                         began = self._retries.clock()
-                        method = hop.method or request.method
-                        response = await hop.transport.send(
-                            method, hop.url, hop.headers, request.body, name=hop.name, fresh=request.fresh
-                        )
+                        response = await self._answer(request, hop)
                         limiter.record(response, self._retries.clock() - began)
                 except HostUnusable as error:
                     raise _permanent(error, hop, limiter) from None
 
                 exchange = Exchange(response, slot, "" if hop.is_own else hop.url)
                 if is_success(response) and not hop.method:
+                    if request.large:
+                        self._sends_bodies = hop.is_own
+
                     return exchange
 
                 hop = await self._next_hop(request, hop, exchange, limiter)
+
+    async def _answer(self, request: Request, hop: _Hop) -> Response:
+        # A registry that redirects sends small answers only; for these, a thread is not worth it.
+        if request.large and (self._sends_bodies or not hop.is_own):
+            return await hop.transport.send_large(hop.url, hop.headers, name=hop.name, fresh=request.fresh)
+
+        method = hop.method or request.method
+        return await hop.transport.send(method, hop.url, hop.headers, request.body, name=hop.name, fresh=request.fresh)
 
     async def _first_hop(self, request: Request) -> _Hop:
         if request.location:

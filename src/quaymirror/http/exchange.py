@@ -6,8 +6,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import field
 from typing import Protocol
 
+from ..__about__ import __version__
 from ..values import dataclass
+from .bodies import ReceiveInThread
 from .validator import Validator
+
+# Not similar to a browser: Quay answers 400 to browsers without its own header.
+USER_AGENT = f"quaymirror/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Request:
     - `name` replaces the path in messages, for paths that a server chose.
     - `if_range` makes the range conditional at the host that it is from, and is not shown to others.
     - `location` is the address that an earlier request like this was redirected to, and is requested directly.
+    - The body of the answer to a `large` request is received by a thread if possible; see `Response.threaded`.
     - With `accept_any_404` nothing is concluded from a 404, so that one without the specification's error body counts.
     """
 
@@ -40,6 +46,7 @@ class Request:
     name: str = ""
     if_range: Validator | None = None
     location: str = ""
+    large: bool = False
     accept_any_404: bool = False
 
 
@@ -65,6 +72,10 @@ class Response(Protocol):
     @property
     def held(self) -> float:
         """The seconds for which our own limit held back `chunks`."""
+
+    @property
+    def threaded(self) -> ReceiveInThread | None:
+        """The function that receives the body in a thread, None if only the event loop can."""
 
     def all_headers(self, name: str) -> list[str]:
         """Return every field called `name`."""
@@ -110,3 +121,8 @@ class Transport(Protocol):
         :raises ReadInterrupted: if the connection broke, or the answer was not HTTP.
         :raises UnsafeRedirect: if the address must not be reached from here.
         """
+
+    async def send_large(
+        self, url: str, headers: Mapping[str, str], *, name: str = "", fresh: bool = False
+    ) -> Response:
+        """Request a large body with GET, to be received by a thread if possible; see `send`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import encodings.idna  # noqa: F401 - by name services: when it is needed, descriptors may have run out
-import errno
 import io
 import math
 import os
@@ -16,39 +15,25 @@ import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
 from yarl import URL
 
-from ..__about__ import __version__
-from ..errors import (
-    CertificateRefused,
-    ConnectFailed,
-    HostUnusable,
-    NameUnknown,
-    QuaymirrorError,
-    ReadInterrupted,
-    Scope,
-    SizeMismatch,
-    StoreError,
-    TimedOut,
-    UnsafeRedirect,
-    reason_of,
-)
+from ..errors import ConnectFailed, NameUnknown, QuaymirrorError, Scope, SizeMismatch, UnsafeRedirect
+from . import failures
 from .answers import PROXY_REFUSES
-from .exchange import Response
+from .exchange import USER_AGENT, Response
 from .guard import AddressRefused
 from .origin import Origin, authority, request_target, shown
 from .rate import Throttle
 from .timeouts import Timeouts
 
-# Not similar to a browser: Quay answers 400 to browsers without its own header.
-USER_AGENT = f"quaymirror/{__version__}"
+if TYPE_CHECKING:
+    from .threads import ThreadTransport
+
 _MAX_WRITE = 512 * 1024
-_NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-_PLAIN_HTTP = "for plain HTTP write http:// instead of https://, or add ?insecure=true"
 
 
 class AiohttpTransport:
@@ -95,6 +80,15 @@ class AiohttpTransport:
             )
 
         self._open = open_session
+        self._threads: ThreadTransport | None = None
+
+        def open_threads() -> ThreadTransport:
+            # Imported when it is needed: a night without changes fetches no blob.
+            from .threads import ThreadTransport
+
+            return ThreadTransport(socket_factory=socket_factory, timeouts=timeouts, tls=tls)
+
+        self._open_threads = open_threads
 
     async def __aenter__(self) -> AiohttpTransport:
         return self
@@ -106,9 +100,26 @@ class AiohttpTransport:
         return self._sessions[proxied, fresh]
 
     async def __aexit__(self, *_: object) -> None:
+        if self._threads is not None:
+            self._threads.close()
+
         with anyio.CancelScope(shield=True):
             for session in self._sessions.values():
                 await session.close()
+
+    async def send_large(
+        self, url: str, headers: Mapping[str, str], *, name: str = "", fresh: bool = False
+    ) -> Response:
+        """Request a large body; see `Transport.send_large`."""
+        proxy = self._find_proxy(url) if self._find_proxy is not None else None
+        if self._bandwidth is not None or proxy is not None:
+            # The event loop controls the flow of limited bodies, and aiohttp knows proxies.
+            return await self.send("GET", url, headers, name=name, fresh=fresh)
+
+        if self._threads is None:
+            self._threads = self._open_threads()
+
+        return await self._threads.open(url, headers, name=name, fresh=fresh)
 
     async def send(
         self,
@@ -191,6 +202,7 @@ class _AiohttpResponse:
         self.headers: Mapping[str, str] = response.headers
         self.url = url
         self.name = name
+        self.threaded = None
 
     def all_headers(self, name: str) -> list[str]:
         return self._response.headers.getall(name, [])
@@ -283,15 +295,8 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, aiohttp.ClientError | OSError | ssl.SSLError | ValueError):
-            raise _lack(error, self._url) or _translation(error, self._url, self._name) from None
-
-
-def _lack(error: Exception, url: str) -> StoreError | None:
-    """Return the error for a connection that this machine lacks something for; other ones may give it back soon."""
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-        return StoreError(f"{Origin.of(url).netloc}: cannot connect: {reason_of(error)}", scope=Scope.ATTEMPT)
-
-    return None
+            lack = failures.lack(error, Origin.of(self._url).netloc) if isinstance(error, OSError) else None
+            raise lack or _translation(error, self._url, self._name) from None
 
 
 def _translation(error: Exception, url: str, name: str) -> QuaymirrorError:
@@ -300,20 +305,20 @@ def _translation(error: Exception, url: str, name: str) -> QuaymirrorError:
         case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError() | ssl.SSLError():
             return _connection_error(error, host)
         case aiohttp.ConnectionTimeoutError():
-            return TimedOut(f"{host}: the connection timed out")
+            return failures.connection_timed_out(host)
         case TimeoutError():
-            return TimedOut(f"{name}: the server sent nothing for too long")
+            return failures.silent(name)
         case aiohttp.ClientPayloadError():
-            return ReadInterrupted(f"{name}: the answer ended early")
+            return failures.ended_early(name)
         case aiohttp.ClientResponseError():
             # Errors of the parser have the status 400, although no server sent it.
-            return ReadInterrupted(f"{name}: the answer is not valid HTTP")
+            return failures.invalid(name)
         case aiohttp.InvalidURL() | ValueError():
             return UnsafeRedirect(f"{host}: not a usable URL")
         case aiohttp.ServerDisconnectedError() if url.startswith("http:"):
-            return ReadInterrupted(f"{name}: the connection broke before an answer (https:// is for TLS)")
+            return failures.broken_before_answer(name)
         case _:
-            return ReadInterrupted(f"{name}: the connection broke")
+            return failures.broken(name)
 
 
 def _connection_error(error: Exception, host: str) -> QuaymirrorError:
@@ -321,15 +326,13 @@ def _connection_error(error: Exception, host: str) -> QuaymirrorError:
     cause = getattr(error, "os_error", None)
     match error:
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return CertificateRefused(
-                f"{host}: the TLS certificate is not trusted: {_reason(error)} (--cafile names other authorities)"
-            )
+            return failures.certificate_refused(host, error)
         case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return HostUnusable(f"{host} does not speak TLS as expected ({_reason(error)}): {_PLAIN_HTTP}")
-        case aiohttp.ClientConnectorDNSError() if getattr(cause, "errno", None) in _NO_SUCH_NAME:
+            return failures.tls_failed(host, error)
+        case aiohttp.ClientConnectorDNSError() if getattr(cause, "errno", None) in failures.NO_SUCH_NAME:
             return NameUnknown(f"{host}: {_unconnected(error)}")
         case _ if isinstance(cause, AddressRefused):
-            return UnsafeRedirect(f"a server redirected to {host}, which is a private address: refused")
+            return failures.private_address(host)
         case aiohttp.ClientHttpProxyError(status=407):
             return ConnectFailed(f"{host}: {PROXY_REFUSES}", scope=Scope.IMAGE)
         case _:
@@ -341,18 +344,8 @@ def _unconnected(error: Exception) -> str:
         case aiohttp.ClientHttpProxyError():
             return f"the proxy answered {error.status}"
         case aiohttp.ClientProxyConnectionError():
-            return f"cannot connect to the proxy: {_reason(error)}"
+            return f"cannot connect to the proxy: {failures.reason(error)}"
         case aiohttp.ClientConnectorDNSError():
-            return f"cannot resolve the host name: {_reason(error)}"
+            return f"cannot resolve the host name: {failures.reason(error)}"
         case _:
-            return f"cannot connect: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    """Return the words of the operating system or of OpenSSL, which contain neither headers nor URLs."""
-    cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
-    number = getattr(cause, "errno", None)
-    if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError):
-        return os.strerror(number).lower()
-
-    return str(getattr(cause, "verify_message", "") or getattr(cause, "strerror", "") or type(cause).__name__)
+            return f"cannot connect: {failures.reason(error)}"

@@ -17,6 +17,7 @@ from ..errors import (
     UnsupportedContent,
 )
 from ..http.answers import distorted, distortion
+from ..http.bodies import ReceiveInThread
 from ..http.client import Client, Exchange
 from ..http.dates import parse_http_date
 from ..http.exchange import Request, Response
@@ -77,6 +78,11 @@ class BlobStream:
     def held(self) -> float:
         """The seconds for which a limit of this side has held back `chunks`."""
         return self.exchange.response.held
+
+    @property
+    def threaded(self) -> ReceiveInThread | None:
+        """The function that receives the bytes in a thread; see `Response.threaded`."""
+        return self.exchange.response.threaded
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the bytes; see `Response.chunks`."""
@@ -217,6 +223,7 @@ class RegistryPuller:
             fresh=request.fresh,
             if_range=request.if_range,
             location=request.location,
+            large=request.threaded,
         )
         try:
             exchange = await self._client.send(sent)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
+from ..http.bodies import ReceiveInThread
 from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
 from ..oci.reference import Repository
@@ -17,7 +18,7 @@ class BlobRequest:
     """A request for `blob` in `repository`, from `offset` to before `end`, None for its size; the answer may have all.
 
     `fresh` asks for a new connection, `if_range` for all of the blob if it has changed, and `location` is the URL of an
-    earlier redirect.
+    earlier redirect. If `threaded`, a thread can receive the bytes.
     """
 
     repository: Repository
@@ -27,6 +28,7 @@ class BlobRequest:
     fresh: bool = False
     if_range: Validator | None = None
     location: str = ""
+    threaded: bool = False
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -68,6 +70,10 @@ class BlobStream(Protocol):
     @property
     def held(self) -> float:
         """The seconds that this side has waited before reading on."""
+
+    @property
+    def threaded(self) -> ReceiveInThread | None:
+        """The function that receives the bytes in a thread, None if only the event loop can."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the bytes.

@@ -72,6 +72,9 @@ class BucketSink:
             self._reserved += more
             self._concurrency += 1
 
+    def threaded(self) -> None:
+        """Return None: the bytes pass through the event loop."""
+
     def segments(self) -> None:
         """Return None: bytes are sent in order."""
         return

@@ -178,13 +178,13 @@ def opened(path: Path, flags: int, doing: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, chunks: Iterable[bytes], path: Path, *, offset: int | None = None) -> None:
+def write_all(descriptor: int, chunks: Iterable[bytes | memoryview], path: Path, *, offset: int | None = None) -> None:
     """Write all of `chunks` one after the other, starting at `offset` or at the current position."""
     with local_errors("write", path):
         _write(descriptor, chunks, path, offset)
 
 
-def _write(descriptor: int, chunks: Iterable[bytes], path: Path, offset: int | None = None) -> None:
+def _write(descriptor: int, chunks: Iterable[bytes | memoryview], path: Path, offset: int | None = None) -> None:
     for chunk in chunks:
         view = memoryview(chunk)
         while view:

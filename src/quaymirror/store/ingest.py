@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
+from ..http.bodies import Fill, Read
 from ..oci import Descriptor, Digest
 from ..values import dataclass
 from . import extents, fsops
@@ -25,6 +26,8 @@ from . import extents, fsops
 # collected, and a smaller blob needs only the call that syncs and renames it.
 BATCH_BYTES = 512 * 1024
 _READ_BYTES = 1024 * 1024
+# A thread receives into such a buffer. It fits into the cache of a core, so that hashing finds the bytes there.
+_BUFFER_BYTES = 256 * 1024
 # Far more lines than the largest blob has segments.
 _MOST_RANGES_BYTES = 16 * 1024 * 1024
 
@@ -79,6 +82,35 @@ class Segment:
         self.offset += len(chunk)
         if self.offset - self._written >= BATCH_BYTES:
             await self.flush()
+
+    def threaded(self) -> Fill:
+        """Return the function by which a thread appends bytes."""
+        return self.fill
+
+    def fill(self, read: Read) -> None:
+        """Append the bytes that `read` puts into a buffer; see `receive`. It blocks."""
+        self.write_out()
+        buffer, filled = memoryview(bytearray(_BUFFER_BYTES)), 0
+        try:
+            while count := read(buffer[filled:]):
+                if self.offset + count > self.end:
+                    raise SizeMismatch(f"{self._ingest.digest}: more than the {self.end:,} bytes announced")
+
+                self.offset += count
+                filled += count
+                if filled >= _BUFFER_BYTES // 2:
+                    filled, chunk = 0, buffer[:filled]
+                    self._store(chunk)
+        finally:
+            if filled:
+                self._store(buffer[:filled])
+
+        if self.offset < self.end:
+            raise ReadInterrupted(f"{self._ingest.digest}: got {self.offset:,} of {self.end:,} bytes")
+
+    def _store(self, chunk: memoryview) -> None:
+        start, self._written = self._written, self.offset
+        self._ingest.store(start, self._written, [chunk])
 
     async def flush(self) -> None:
         """Write the collected chunks; see `sink.Segment.flush`."""
@@ -145,6 +177,21 @@ class Ingest:
         """Return the sink as one that takes segments."""
         return None if self.is_small else self
 
+    def threaded(self) -> Fill | None:
+        """Return the function by which a thread appends bytes, None for a small blob, which is one call anyway."""
+        return None if self.is_small else self.fill
+
+    def fill(self, read: Read) -> None:
+        """Append the bytes that `read` puts into a buffer; see `receive`. It blocks."""
+        try:
+            self._rest.fill(read)
+        except SizeMismatch:
+            if self._file is not None:
+                self._truncate()
+
+            self._forget()
+            raise
+
     def gaps(self) -> list[tuple[int, int]]:
         """Return the missing ranges, `(start, end)`, in order."""
         return self._extents.gaps(self._size)
@@ -161,9 +208,7 @@ class Ingest:
         if self._file is not None:
             await self.in_thread(self._truncate)
 
-        self._extents.clear()
-        self._hasher, self._hashed = self.digest.hasher(), 0
-        self._rest = Segment(self, 0, self._size)
+        self._forget()
 
     async def commit(self) -> None:
         """Store the blob under its digest; see `Sink.commit`. Wrong bytes are dropped."""
@@ -214,7 +259,7 @@ class Ingest:
                 if descriptor is not None:
                     os.close(descriptor)
 
-    def store(self, start: int, end: int, chunks: list[bytes]) -> None:
+    def store(self, start: int, end: int, chunks: Sequence[bytes | memoryview]) -> None:
         """Write `chunks` at their offset, from any thread, and hash all bytes that follow the hashed ones."""
         admit, self.admit = self.admit, None
         if admit is not None:
@@ -258,6 +303,11 @@ class Ingest:
 
             self._hasher.update(content)
             self._hashed += len(content)
+
+    def _forget(self) -> None:
+        self._extents.clear()
+        self._hasher, self._hashed = self.digest.hasher(), 0
+        self._rest = Segment(self, 0, self._size)
 
     def _prefix(self) -> int:
         with self._lock:

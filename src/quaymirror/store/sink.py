@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from ..http.bodies import Fill
+
 
 class Segment(Protocol):
     """Consecutive bytes of a blob, from `offset` up to `end`, which is not included."""
@@ -16,6 +18,9 @@ class Segment(Protocol):
     @property
     def end(self) -> int:
         """The end of the segment."""
+
+    def threaded(self) -> Fill | None:
+        """Return the function by which a thread appends bytes like `receive`, None if only the event loop can."""
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Append `chunks`. Bytes that arrived before an error are kept.
@@ -50,6 +55,9 @@ class Sink(Protocol):
 
     def segments(self) -> SegmentedSink | None:
         """Return the sink as one that takes segments, None if it can't."""
+
+    def threaded(self) -> Fill | None:
+        """Return the function by which a thread appends bytes like `receive`, None if only the event loop can."""
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Append `chunks`. Errors raised by the source pass through.

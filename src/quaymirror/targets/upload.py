@@ -93,6 +93,9 @@ class UploadSink:
         if self._upload is None and (self._is_live or self._spool is None):
             self._upload = await self._registry.begin(self._repository)
 
+    def threaded(self) -> None:
+        """Return None: the bytes pass through the event loop."""
+
     def segments(self) -> None:
         """Return None: a registry takes the bytes of a blob in order."""
 

@@ -48,6 +48,7 @@ async def fetch_blob(progress: BlobProgress, source: BlobSource, sink: Sink, slo
                                 fresh=attempts.is_refetch,
                                 if_range=progress.validator if offset else None,
                                 location=location,
+                                threaded=sink.threaded() is not None,
                             )
                             stream = await source.open(request)
                             await _receive(stream, sink, progress, meter)
@@ -86,7 +87,7 @@ async def _receive(stream: BlobStream, sink: Sink, progress: BlobProgress, meter
 
         meter.done = sink.offset
         try:
-            await sink.receive(progress.chunks(stream, meter))
+            await progress.receive(stream, sink, meter)
         except ReadInterrupted:
             if not progress.is_part(stream, sink.offset):
                 raise

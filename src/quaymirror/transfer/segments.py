@@ -159,6 +159,7 @@ class SegmentFetcher:
                     end=segment.end,
                     fresh=attempts.is_refetch,
                     location=location,
+                    threaded=segment.threaded() is not None,
                 )
                 stream = await self.source.open(request)
                 with stream:
@@ -180,7 +181,7 @@ class SegmentFetcher:
 
     async def _receive_part(self, segment: Segment, stream: BlobStream) -> None:
         try:
-            await segment.receive(self.progress.chunks(stream, self._shown_meter()))
+            await self.progress.receive(stream, segment, self._shown_meter())
         except ReadInterrupted:
             if not self.progress.is_part(stream, segment.offset):
                 raise
@@ -201,7 +202,7 @@ class SegmentFetcher:
             await self.sink.reset()
 
         with suppress(TransportError):
-            await self.sink.receive(self.progress.chunks(stream, self._shown_meter()))
+            await self.progress.receive(stream, self.sink, self._shown_meter())
 
     def _shown_meter(self) -> Meter:
         """Return the meter that all segments share, shown as soon as the first one has a slot."""

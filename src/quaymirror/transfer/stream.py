@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from ..errors.base import QuaymirrorError
 from ..errors.content import ContentError
@@ -12,7 +13,9 @@ from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
 from ..oci.reference import Repository
 from ..progress.meters import Meter, Meters
+from ..progress.speeds import SpeedWatch
 from ..registry.source import BlobStream
+from ..store.sink import Segment, Sink
 from ..values import dataclass
 
 # Retries start over after this many new bytes: if any byte counted, a server could prolong a transfer for ever.
@@ -111,18 +114,33 @@ class BlobProgress:
 
         self.validator = stream.validator if self._trusts_validators else None
 
-    async def chunks(self, stream: BlobStream, meter: Meter) -> AsyncIterator[bytes]:
-        """Iterate over the bytes of `stream` and count them.
+    async def receive(self, stream: BlobStream, sink: Sink | Segment, meter: Meter) -> None:
+        """Pass the bytes of `stream` to `sink`, and count them. A thread does it if both sides support that.
 
         :raises TimedOut: if they come too slowly.
         :raises TransportError: if they end early.
+        :raises QuaymirrorError: as `sink.receive`.
         """
         self.is_slow, self._distortion = False, stream.distortion
+        receive, fill = stream.threaded, sink.threaded()
         with self._meters.speeds.watch(stream.host, str(self.blob.digest)) as watch:
-            async for chunk in stream.chunks():
-                self._meters.fetched_bytes += len(chunk)
-                yield chunk
-                meter.done += len(chunk)
-                if not watch.received(len(chunk), held=stream.held):
-                    self.is_slow = True
-                    raise TimedOut(watch.complaint)
+            if receive is None or fill is None:
+                await sink.receive(self._chunks(stream, meter, watch))
+            else:
+                await receive(fill, partial(self._fetched, meter, watch))
+
+    async def _chunks(self, stream: BlobStream, meter: Meter, watch: SpeedWatch) -> AsyncIterator[bytes]:
+        async for chunk in stream.chunks():
+            self._meters.fetched_bytes += len(chunk)
+            yield chunk
+            self._count(meter, watch, stream.held, len(chunk))
+
+    def _fetched(self, meter: Meter, watch: SpeedWatch, received: int) -> None:
+        self._meters.fetched_bytes += received
+        self._count(meter, watch, 0.0, received)
+
+    def _count(self, meter: Meter, watch: SpeedWatch, held: float, received: int) -> None:
+        meter.done += received
+        if not watch.received(received, held=held):
+            self.is_slow = True
+            raise TimedOut(watch.complaint)

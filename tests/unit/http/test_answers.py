@@ -28,6 +28,7 @@ class Answer:
     url: str = "https://quay.io/v2/"
     name: str = "quay.io/v2/"
     held: float = 0.0
+    threaded: None = None
 
     def all_headers(self, name: str) -> list[str]:
         return []

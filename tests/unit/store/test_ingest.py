@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,38 @@ async def fetch(ingest: Ingest, start: int, end: int) -> None:
     await piece.flush()
 
 
+def reader(start: int, end: int, size: int = 100_000) -> Callable[[memoryview], int]:
+    """Return a function that puts the bytes from `start` to `end` into buffers, at most `size` at a time."""
+    content = memoryview(CONTENT)[start:end]
+    at = 0
+
+    def read(buffer: memoryview) -> int:
+        nonlocal at
+        chunk = content[at : at + min(size, len(buffer))]
+        buffer[: len(chunk)] = chunk
+        at += len(chunk)
+        return len(chunk)
+
+    return read
+
+
+async def fetch_in_thread(ingest: Ingest, start: int, end: int) -> None:
+    piece = await ingest.segment(start, end)
+    await in_thread(piece.fill, reader(start, end))
+    await piece.flush()
+
+
 cuts = st.lists(st.integers(1, SIZE - 1), unique=True, max_size=8)
 
 
-@given(cuts, st.randoms(use_true_random=False), st.booleans())
+@given(cuts, st.randoms(use_true_random=False), st.booleans(), st.sampled_from([fetch, fetch_in_thread]))
 @settings(max_examples=40, deadline=None)
 def test_segments_in_any_order_make_the_blob(
-    tmp_path_factory: pytest.TempPathFactory, edges: list[int], order: random.Random, at_once: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    edges: list[int],
+    order: random.Random,
+    at_once: bool,
+    fetch: Callable[[Ingest, int, int], Coroutine[Any, Any, None]],
 ) -> None:
     directory = tmp_path_factory.mktemp("ingest")
     bounds = [0, *sorted(edges), SIZE]
@@ -150,4 +175,31 @@ async def test_an_interrupted_segment_continues_where_it_was(tmp_path: Path) -> 
     await piece.receive(stream(piece.offset, SIZE))
     await piece.flush()
     await ingest.commit()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+async def test_a_thread_goes_on_where_the_event_loop_has_stopped(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    with pytest.raises(ReadInterrupted):
+        await ingest.receive(stream(0, 100_000))
+
+    await in_thread(ingest.fill, reader(100_000, SIZE))
+    await ingest.commit()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+async def test_a_thread_keeps_the_bytes_before_an_error_and_none_of_too_many(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    with pytest.raises(ReadInterrupted):
+        await in_thread(ingest.fill, reader(0, 300_000))
+
+    ingest.close()
+    again = begin(tmp_path)
+    assert again.offset == 300_000
+    with pytest.raises(SizeMismatch):
+        await in_thread(again.fill, reader(0, SIZE))
+
+    assert again.offset == 0
+    await in_thread(again.fill, reader(0, SIZE))
+    await again.commit()
     assert (tmp_path / "done" / "x").read_bytes() == CONTENT

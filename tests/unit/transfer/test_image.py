@@ -58,6 +58,7 @@ class WholeBlob:
     """A blob that is sent from its start."""
 
     offset, location, host, is_whole, validator, held, distortion = 0, "", "", True, None, 0.0, ""
+    threaded = None
 
     def __init__(self, content: bytes) -> None:
         self._content = content

@@ -33,6 +33,7 @@ class FileStream:
     host: str = ""
     validator: Validator | None = None
     held: float = 0.0
+    threaded: None = None
 
     def __init__(
         self,
