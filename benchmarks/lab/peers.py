@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from .front import Front
 from .measure import Contestant
 
 OURS = "quaymirror sync"
+TOLD = "quaymirror sync, told the names"
 EARLIER = "{}, the earlier release"
 RAW = "curl x16 of the unique blobs, then openssl dgst"
 RAW_64 = "curl x64 of the unique blobs, then openssl dgst"
@@ -30,9 +32,10 @@ SKOPEO_SYNC = "skopeo sync to dir"
 OCCYSTRAP = "occystrap -J 3 -j 4 to dir (its defaults)"
 OCCYSTRAP_16 = "occystrap -J 16 -j 4 to dir"
 CRANE = "crane pull"
-REGSYNC = "regsync x4 to ocidir"
+REGSYNC = "regsync x4 to one ocidir"
+REGSYNC_16 = "regsync x16 to one ocidir"
 # Tools that do the same job as quaymirror; the raw limit does only a part of it.
-OTHERS = (SKOPEO_COPY, SKOPEO_SYNC, OCCYSTRAP, OCCYSTRAP_16, CRANE, REGSYNC)
+OTHERS = (SKOPEO_COPY, SKOPEO_SYNC, OCCYSTRAP, OCCYSTRAP_16, CRANE, REGSYNC, REGSYNC_16)
 
 
 PYTHON = sys.executable
@@ -43,20 +46,38 @@ def to_disk(server: Front, content: Corpus, home: Path) -> list[Contestant]:
     """Return the contestants that can mirror `content` to this machine."""
     return [
         ours(server),
+        told(server, content, home),
         skopeo_copy(server, content, home),
         skopeo_sync(server, content, home),
         occystrap(server),
         crane(server, content),
         regsync(server, content, home),
+        regsync(server, content, home, parallel=16),
     ]
 
 
 def ours(server: Front, *options: str, to: str = "{out}/mirror", name: str = OURS, always: bool = True) -> Contestant:
     """Mirror the organization of `server`."""
-    trust = f"--cafile {server.cafile} " if server.cafile else ""
     words = " ".join(("--progress none", *options) if "--progress" not in options else options)
-    command = f"{PYTHON} -m quaymirror sync {ORGANIZATION} '*' {TAG} --server {server.url} {trust}--to {to} {words}"
+    selection = f"{ORGANIZATION} '*' {TAG} --server {server.url}"
+    command = f"{PYTHON} -m quaymirror sync {selection} {_cafile(server)}--to {to} {words}"
     return Contestant(name, command, always=always)
+
+
+def told(server: Front, content: Corpus, home: Path) -> Contestant:
+    """Mirror the images of a lock file: like other tools, it is told what to fetch."""
+    lock = home / "images.lock.json"
+    digests = {name: (content.site / "manifests" / name / TAG).readlink() for name in content.images}
+    images = [
+        {"repository": f"{ORGANIZATION}/{name}", "tag": TAG, "digest": str(digest)} for name, digest in digests.items()
+    ]
+    lock.write_text(json.dumps({"lock_version": 1, "server": server.url, "images": images}))
+    command = f"{PYTHON} -m quaymirror sync --from-lock {lock} {_cafile(server)}--to {{out}}/mirror --progress none"
+    return Contestant(TOLD, command)
+
+
+def _cafile(server: Front) -> str:
+    return f"--cafile {server.cafile} " if server.cafile else ""
 
 
 def earlier(contestant: Contestant, python: str) -> Contestant:
@@ -133,36 +154,40 @@ def elsewhere(server: Front) -> str:
 
 
 def crane(server: Front, content: Corpus, to: str = "") -> Contestant:
-    """Pull all images in one process into one layout, or copy one after the other to another registry."""
+    """Pull all images in one process into one layout, or copy eight at a time to another registry."""
     insecure = "" if server.cafile else "--insecure "
     places = {name: f"{server.host}/{ORGANIZATION}/{name}:{TAG}" for name in content.images}
     if to:
-        copies = (f"crane copy --insecure {place} {to}/{name}:{TAG}" for name, place in places.items())
-        return Contestant("crane copy", " && ".join(copies), ("crane",), environment=_authority(server))
+        copies = "".join(f"{place} {to}/{name}:{TAG}\n" for name, place in places.items())
+        command = f"printf '{copies}' | xargs -P 8 -n 2 crane copy --insecure"
+        return Contestant("crane copy x8", command, ("crane",), environment=_authority(server))
 
-    command = f"crane pull {insecure}--format=oci {' '.join(places.values())} {{out}}/layout"
+    # Without the option, its layout has no names.
+    command = f"crane pull {insecure}--format=oci --annotate-ref {' '.join(places.values())} {{out}}/layout"
     return Contestant(CRANE, command, ("crane",), environment=_authority(server))
 
 
-def regsync(server: Front, content: Corpus, home: Path, to: str = "") -> Contestant:
-    """Have regsync bring four images at a time, into layouts or to another registry."""
+def regsync(server: Front, content: Corpus, home: Path, to: str = "", parallel: int = 4) -> Contestant:
+    """Have regsync copy `parallel` images at a time, into one layout, where they share blobs, or another registry."""
     certificate = ""
     if server.cafile:
         pem = "".join(f"      {line}\n" for line in server.cafile.read_text().splitlines())
         certificate = f"    tls: enabled\n    regcert: |\n{pem}"
 
-    lines = ["version: 1", "defaults: {parallel: 4}", "creds:", f"  - registry: {server.host}"]
+    lines = ["version: 1", f"defaults: {{parallel: {parallel}}}", "creds:", f"  - registry: {server.host}"]
+    lines += [f"    reqConcurrent: {parallel}"] if parallel > 4 else []
     lines += [certificate.rstrip() or "    tls: disabled"]
     lines += [f"  - registry: {to.partition('/')[0]}", "    tls: disabled"] if to else []
     lines += ["sync:"]
     for name in content.images:
-        target = f"{to}/{name}:{TAG}" if to else f"ocidir://OUT/{name}:{TAG}"
+        target = f"{to}/{name}:{TAG}" if to else f"ocidir://OUT/mirror:{name}"
         lines += [f"  - source: {server.host}/{ORGANIZATION}/{name}:{TAG}", f"    target: {target}", "    type: image"]
 
-    words = home / "regsync.yaml"
+    words = home / f"regsync-{parallel}.yaml"
     words.write_text("\n".join(lines) + "\n")
     command = f"sed s,OUT,{{out}}, {words} > {{out}}/regsync.yaml && regsync once -c {{out}}/regsync.yaml"
-    return Contestant("regsync x4" if to else REGSYNC, command, ("regsync",))
+    to_disk = {4: REGSYNC, 16: REGSYNC_16}[parallel]
+    return Contestant(f"regsync x{parallel}" if to else to_disk, command, ("regsync",))
 
 
 @functools.cache

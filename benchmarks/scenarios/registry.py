@@ -16,7 +16,7 @@ from lab.scenario import Case, Lab, Scenario, facts
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
 _BASE = "skopeo sync"
-_OTHERS = (_BASE, "skopeo copy x8", "crane copy", "regsync x4")
+_OTHERS = (_BASE, "skopeo copy x8", "crane copy x8", "regsync x4")
 _COUNTS = ("requests", "bytes", "uploads", "mounts", "heads")
 
 
