@@ -163,7 +163,7 @@ async def test_the_listing_runs_ahead_within_bounds(strict: bool, monkeypatch: p
     catalog = Catalog(1_000)
     async with aclosing(discover([Selection("kolla")], catalog, "quay.io", strict=strict)) as images:
         await anext(images)
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         assert 40 <= catalog.listed <= 60
         assert len([image async for image in images]) == 999
 
