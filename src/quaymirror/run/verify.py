@@ -93,7 +93,9 @@ async def _verify_content(
         if repair or repair_state:
             raise ConfigError("--at is for reading: --repair and --repair-state don't go with it")
 
-        return await verify_storage(open_at(layout_path(target, options), at), fast=fast, progress=progress)
+        result = await verify_storage(open_at(layout_path(target, options), at), fast=fast, progress=progress)
+        # Other snapshots need the other blobs.
+        return replace(result, orphans=(0, 0))
 
     spec = find_target(target, options)
     if not spec.capabilities.repairable:
