@@ -12,6 +12,8 @@ from pathlib import Path
 
 import peers
 import pytest
+from commands import run
+from crashes import KILLED
 from layout_writer import LayoutWriter
 
 from quaymirror.testing import SourceManifest, kolla_like
@@ -90,6 +92,32 @@ def test_after_kill_9_the_next_push_completes_without_uploading_finished_blobs_a
         assert len(again) <= 4, before
         assert push_to_the_end(tmp_path, target) == 0
         assert target.requests()[-1].path == "/v2/"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.soak)])
+async def test_a_push_killed_at_any_step_of_its_state_is_completed_by_the_next_one(tmp_path: Path, step: int) -> None:
+    images = mirror(tmp_path)
+    trace, note = tmp_path / "trace", tmp_path / "note"
+    with peers.DockerRegistry(tmp_path) as target:
+
+        def push(name: str) -> tuple[str, ...]:
+            one = ("--concurrency", "1", "--layer-concurrency", "1", "--progress", "none")
+            return ("push", "mirror", f"registry://{target.host}/{name}?insecure=true", "--state", name, *one)
+
+        await run(*push("trial"), cwd=tmp_path, check=0, hook={"trace": {"file": str(trace)}})
+        steps = trace.read_text().splitlines()
+        assert len(steps) > 2 * IMAGES
+        for number in range(0, len(steps), step):
+            name = f"killed-{number}"
+            hook = {"kill": {"number": number, "when": ("before", "after")[number % 2], "note": str(note)}}
+            target.forget()
+            await run(*push(name), cwd=tmp_path, check=KILLED, hook=hook)
+            await run(*push(name), cwd=tmp_path, check=0)
+            # Only blobs of the image that the killed process did not record.
+            assert len([digest for digest, times in uploads(target).items() if times > 1]) <= 4
+            for image, manifest in images.items():
+                assert peers.tag_digest(target.url, f"{name}/kolla/{image}", TAG) == manifest.digest
 
 
 @pytest.mark.soak

@@ -310,6 +310,12 @@ def podman() -> Iterator[list[str]]:
         yield [program, *store, "--events-backend", "none", "--cgroup-manager", "cgroupfs"]
 
 
+def tag_digest(url: str, repository: str, tag: str) -> str:
+    """Return the digest of the manifest or index that a tag has."""
+    answer = _request("HEAD", f"{url}/v2/{repository}/manifests/{tag}", accept=_ANY_IMAGE)
+    return str(answer.headers["Docker-Content-Digest"])
+
+
 def skopeo(*arguments: str) -> str:
     """Run skopeo and return its output."""
     program = require("skopeo")

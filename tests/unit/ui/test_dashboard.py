@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,30 @@ def test_one_failure_of_thousands_is_seen_in_the_bar() -> None:
 
     frame = render(progress, Speeds(), width=80, height=24, now=clock.now)
     assert "\x1b[31m━" in printed(frame, 80, force_terminal=True, color_system="standard")
+
+
+def test_a_frame_costs_the_same_whether_60_images_or_3000_are_done() -> None:
+    def calls(images: int) -> int:
+        scene, count = Scene(transfers=20, images=0), 0
+        for number in range(images):
+            scene.progress.apply(events.ImageStarted(image(f"done-{number}")))
+            scene.progress.apply(finished(image(f"done-{number}")))
+
+        def profile(_frame: object, event: str, _argument: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        drawn(scene, 200, 50)
+        sys.setprofile(profile)
+        try:
+            drawn(scene, 200, 50)
+        finally:
+            sys.setprofile(None)
+            scene.close()
+
+        return count
+
+    assert calls(3_000) <= 1.1 * calls(60)
 
 
 def test_no_color_is_respected(scene: Scene) -> None:
