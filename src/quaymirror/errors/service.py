@@ -43,6 +43,13 @@ class RateLimited(ServiceError):
     status = 429
 
 
+class PullsExhausted(RateLimited):
+    """The registry allows no more pulls for some time, as Docker Hub does; see `RateLimited`."""
+
+    advice = "run it again when pulls resume: it goes on where this run stopped"
+    scope = Scope.IMAGE
+
+
 class ContentMissing(ServiceError):
     """A registry rejects a manifest, perhaps because content that it points to is missing."""
 

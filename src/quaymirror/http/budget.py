@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import anyio
 
-from ..errors import QuaymirrorError, RateLimited, Scope
+from ..errors import PullsExhausted, QuaymirrorError, RateLimited
 from .client import Client, Exchange
 from .dates import parse_http_date
 from .exchange import Request, Response
@@ -43,7 +43,7 @@ class PullBudget:
     def take(self, host: str) -> None:
         """Take one pull.
 
-        :raises RateLimited: if none is left. It concerns one image: those whose manifests are here are completed.
+        :raises PullsExhausted: if none is left. It concerns one image: those whose manifests are here are completed.
         """
         if self._left is not None and self._left - self._under_way <= 0:
             raise self.exhausted(host)
@@ -72,12 +72,12 @@ class PullBudget:
         if date is not None and left[2]:
             self._resumes = f"{date + timedelta(seconds=int(left[2])):%Y-%m-%d %H:%M} UTC"
 
-    def exhausted(self, host: str) -> RateLimited:
+    def exhausted(self, host: str) -> PullsExhausted:
         """Return the error for a pull that is not allowed now, and allow no more."""
         self._left = 0
         limit = f"the limit of {self._limit}" if self._limit else "the limit of pulls"
         resumes = f"pulls resume by {self._resumes}" if self._resumes else "pulls resume later"
-        return RateLimited(f"{host}: {limit} is reached; {resumes}{self._advice}", scope=Scope.IMAGE)
+        return PullsExhausted(f"{host}: {limit} is reached; {resumes}{self._advice}")
 
 
 class BudgetedClient(Client):
@@ -99,7 +99,7 @@ class BudgetedClient(Client):
     async def send(self, request: Request) -> Exchange:
         """Send `request` once; see `Client.send`.
 
-        :raises RateLimited: if it is a pull, and none is left.
+        :raises PullsExhausted: if it is a pull, and none is left.
         """
         # Lists of referrers are in the same class of endpoints, but are no pulls.
         if request.kind != "manifests" or "/manifests/" not in request.path:

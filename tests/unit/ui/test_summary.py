@@ -89,6 +89,7 @@ def test_a_run_that_was_stopped_says_what_it_kept() -> None:
         ([failed("x", errors.ReadInterrupted("broke off"))], 3, "run the same command again"),
         ([failed("x", errors.AccessDenied("no"))], 3, "--username"),
         ([failed("x", errors.RateLimited("slow down"))], 3, "--max-requests-per-second"),
+        ([failed("x", errors.PullsExhausted("limit"))], 3, "when pulls resume"),
         ([events.ListingFinished(1, complete=False)], 5, "the listing broke off"),
         ([events.StopRequested("Ctrl-C")], 130, "stopped before its end: Ctrl-C"),
         ([], 6, "free some space"),
