@@ -23,9 +23,9 @@ from quaymirror import Options, Report, Selection, Status
 from quaymirror.carry.export import export_mirror
 from quaymirror.errors import BucketFailed, ConfigError, DigestMismatch, ExitCode, LockHeld, StoreError
 from quaymirror.oci import Descriptor, Digest
+from quaymirror.run.paths import layout_path
 from quaymirror.run.pruning import prune_layout
 from quaymirror.run.snapshots import list_snapshots
-from quaymirror.run.verify import layout_path
 from quaymirror.selection.bucket import parse_bucket
 from quaymirror.store.bucket import BucketStorage
 from quaymirror.store.objects import Objects

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import gpg_keys
 import pytest
+from gpg_keys import KIND, make_key, requirement
 from peers import docker_registry, push, require
 from signing import reference_to
 from source_signatures import policy_file
@@ -37,33 +38,14 @@ def home() -> Iterator[Path]:
     with TemporaryDirectory(prefix="qm-gpg-") as directory:
         path = Path(directory)
         for name in ("alice", "mallory"):
-            words = (f"{name}@example.com", "ed25519", "sign", "never")
-            gpg(path, "--batch", "--passphrase", "", "--quick-generate-key", *words)
-            (path / f"{name}.asc").write_bytes(gpg(path, "--armor", "--export", f"{name}@example.com"))
-            (path / f"{name}.gpg").write_bytes(gpg(path, "--export", f"{name}@example.com"))
+            make_key(path, name)
 
         yield path
         subprocess.run(["gpgconf", "--homedir", directory, "--kill", "all"], check=False)
 
 
-def gpg(home: Path, *words: str, content: bytes = b"") -> bytes:
-    command = [require("gpg"), "--homedir", str(home), "--quiet", *words]
-    return subprocess.run(command, input=content, capture_output=True, check=True, timeout=30).stdout
-
-
-def message(home: Path, signer: str = "alice", name: str = NAME, digest: Digest = DIGEST, kind: str = "") -> bytes:
-    """Return what skopeo stores in a lookaside."""
-    critical = {
-        "type": kind or "atomic container signature",
-        "image": {"docker-manifest-digest": str(digest)},
-        "identity": {"docker-reference": name},
-    }
-    payload = json.dumps({"critical": critical, "optional": {"creator": "test"}}).encode()
-    return gpg(home, "--local-user", f"{signer}@example.com", "--sign", content=payload)
-
-
-def requirement(home: Path, *keys: str) -> dict[str, object]:
-    return {"type": "signedBy", "keyType": "GPGKeys", "keyPaths": [str(home / key) for key in keys]}
+def message(home: Path, signer: str = "alice", name: str = NAME, digest: Digest = DIGEST, kind: str = KIND) -> bytes:
+    return gpg_keys.message(home, signer, name, digest, kind)
 
 
 @pytest.mark.parametrize("keys", [["alice.asc"], ["alice.gpg"], ["mallory.asc", "alice.asc"]])

@@ -431,3 +431,28 @@ def test_a_public_address_is_warned_of(listen: str, tls: bool, users: bool, warn
 
 def test_content_is_what_its_digest_says() -> None:
     assert hashlib.sha256(BASE.blob.data).hexdigest() == BASE.blob.digest.removeprefix("sha256:")
+
+
+async def test_signatures_by_gpg_keys_are_served_for_manifests_of_their_repository(mirror: Path) -> None:
+    folder = f"kolla/single@{SINGLE.digest.replace(':', '=')}"
+    stored = mirror / ".quaymirror/lookaside" / folder
+    stored.mkdir(parents=True)
+    (stored / "signature-1").write_bytes(b"one")
+    (mirror / ".quaymirror/lookaside/secret").write_bytes(b"secret")
+    async with served(mirror) as client, served(f"lab={mirror}") as prefixed:
+        answer = await client.get(f"/lookaside/{folder}/signature-1")
+        assert (answer.status, answer.body) == (200, b"one")
+        assert (await client.head(f"/lookaside/{folder}/signature-1")).status == 200
+        assert (await prefixed.get(f"/lookaside/lab/{folder}/signature-1")).body == b"one"
+        for path in (
+            f"{folder}/signature-2",
+            f"{folder}/signature-0",
+            folder,
+            folder.replace("kolla/single", "team/other") + "/signature-1",
+            f"kolla/single@sha256={'0' * 64}/signature-1",
+            "kolla/single@sha256=00/signature-1",
+            "../secret",
+            "kolla/../../secret@sha256=00/signature-1",
+            "%2e%2e/secret",
+        ):
+            assert (await client.get(f"/lookaside/{path}")).status == 404, path

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import anyio.to_thread
@@ -19,11 +20,13 @@ import peers
 import pytest
 import yaml
 from commands import run
+from gpg_keys import make_key, message, requirement
 from organizations import kolla
 from serving import Client, served, write_layout
 
 import quaymirror
 from quaymirror import Options, Selection
+from quaymirror.oci import Digest
 from quaymirror.testing import QuayServer, SourceManifest, make_artifact, make_image, make_index, make_layer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -102,6 +105,49 @@ async def test_podman_pulls_images_of_quay_io_from_the_mirror(client: Client, tm
     assert {name for image in images for name in image["Names"]} == {
         f"quay.io/kolla/{name}:{TAG}" for name in ("single", "docker", "multi")
     }
+
+
+async def test_podman_checks_signatures_by_gpg_keys_through_the_mirror(tmp_path: Path) -> None:
+    """The lookaside of the mirror has the signatures; podman asks it, since the image is from there."""
+    root = write_layout(tmp_path / "mirror", IMAGES)
+    with TemporaryDirectory(prefix="qm-gpg-") as directory, podman() as words:
+        keys = Path(directory)
+        for signer in ("alice", "mallory"):
+            make_key(keys, signer)
+
+        for name, signer in (("single", "alice"), ("docker", "mallory")):
+            image = IMAGES[f"kolla/{name}:{TAG}"]
+            signed = message(keys, signer, f"quay.io/kolla/{name}:{TAG}", Digest.parse(image.digest))
+            folder = root / ".quaymirror/lookaside/kolla" / f"{name}@{image.digest.replace(':', '=')}"
+            folder.mkdir(parents=True)
+            (folder / "signature-1").write_bytes(signed)
+
+        subprocess.run(["gpgconf", "--homedir", directory, "--kill", "all"], check=False)
+        wanted = {"quay.io/kolla": [requirement(keys, "alice.asc")]}
+        policy = tmp_path / "policy.json"
+        policy.write_text(json.dumps({"default": [{"type": "reject"}], "transports": {"docker": wanted}}))
+        async with served(root) as client:
+            pull = partial(_pull, words, client, tmp_path, policy)
+            assert await pull("single") == ""
+            assert "Invalid GPG signature" in await pull("docker")
+            assert "A signature was required" in await pull("multi")
+
+
+async def _pull(words: list[str], client: Client, tmp_path: Path, policy: Path, name: str) -> str:
+    """Pull an image of quay.io from the mirror, and return what podman complains about."""
+    conf, places = tmp_path / "registries.conf", tmp_path / "home/.config/containers/registries.d"
+    text = (EXAMPLES / "use-the-mirror/registries.conf").read_text()
+    conf.write_text(text.replace("registry.example:5000", host(client)) + "insecure = true\n")
+    places.mkdir(parents=True, exist_ok=True)
+    text = (EXAMPLES / "use-the-mirror/registries.d.yaml").read_text()
+    (places / "mirror.yaml").write_text(
+        text.replace("https://registry.example:5000", client.url).replace("registry.example:5000", host(client))
+    )
+    command = [*words, "pull", "-q", "--signature-policy", str(policy), f"quay.io/kolla/{name}:{TAG}"]
+    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(conf), "HOME": str(tmp_path / "home")}
+    run_it = partial(subprocess.run, command, capture_output=True, text=True, timeout=100, check=False)
+    done = await anyio.to_thread.run_sync(partial(run_it, env=environment))
+    return "" if done.returncode == 0 else str(done.stderr)
 
 
 @pytest.mark.soak

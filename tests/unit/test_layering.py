@@ -231,6 +231,7 @@ INNER_LAYERS = {
     ),
     "run": (
         "accepted",
+        "paths",
         "changes",
         "mirror_image",
         "wiring",
@@ -318,8 +319,10 @@ INNER_LAYERS = {
         "registry",
         "messages",
         "ranges",
+        "lookaside",
         "api",
         "access_log",
+        "repeats",
         "metrics",
         "passwords",
         "options",

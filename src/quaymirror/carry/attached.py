@@ -5,6 +5,7 @@ They travel as images with these tags; the import turns them into referrers agai
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from ..errors import InvalidName
@@ -34,17 +35,22 @@ def find_attached(
 
     A list without a repository belongs to every repository that has its subject.
     """
-    waiting = {(name, subject): root for name, root in entries if (subject := subject_of(name)) is not None}
+    waiting: defaultdict[Digest, list[tuple[str, Descriptor]]] = defaultdict(list)
+    for name, root in entries:
+        subject = subject_of(name)
+        if subject is not None:
+            waiting[subject].append((name, root))
+
     found: dict[str, ImageRecord] = {}
     new = list(images)
     while new:
         owners = {(_repository(image.name), node.digest): image for image in new for node in image.contents}
         new = []
         for (repository, digest), owner in owners.items():
-            for (name, subject), root in waiting.items():
+            for name, root in waiting.get(digest, ()):
                 own = _repository(name)
                 full = f"{repository}:{name.rpartition(':')[2]}"
-                if subject == digest and own in ("", repository) and full not in found:
+                if own in ("", repository) and full not in found:
                     needed = tuple(contents(name, root))
                     found[full] = ImageRecord(full, owner.registry, root.digest, root, needed)
                     new.append(found[full])

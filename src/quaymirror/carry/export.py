@@ -126,6 +126,8 @@ class _Export:
         self._storage = open_storage(mirror)
         self._reader = LayoutReader(self._storage)
         self._records = CarryRecords(mirror)
+        # Images share most of their layers, and a descriptor takes half a kilobyte.
+        self._nodes: dict[tuple[Digest, int], Descriptor] = {}
         self._label = ""
 
     async def run(self) -> ExportResult:
@@ -202,10 +204,14 @@ class _Export:
             raise MirrorDamaged(f"{name}: {node.digest} {problem}: use verify --repair first")
 
         for node in {node.digest: node for node in self._reader.walk(root, unreadable)}.values():
-            if not self._reader.has(node):
-                raise MirrorDamaged(f"{name}: {node.digest} is missing: use verify --repair first")
+            known = self._nodes.get((node.digest, node.size))
+            if known is None:
+                if not self._reader.has(node):
+                    raise MirrorDamaged(f"{name}: {node.digest} is missing: use verify --repair first")
 
-            yield node
+                known = self._nodes[node.digest, node.size] = node
+
+            yield known
 
     def _plan(self, images: Sequence[ImageRecord]) -> tuple[Manifest, bytes, list[int]]:
         """Return the manifest, its signature and the sizes of the parts, of an export that broke off if it fits."""

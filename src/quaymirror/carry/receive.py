@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import anyio
@@ -46,6 +47,8 @@ from .records import CarryRecords
 
 # Blobs in progress: while one is hashed and synced, the next one is read.
 _BLOBS = 2
+# Headers that are read at once: a call of a thread takes longer than one of them.
+_MEMBERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,21 +199,25 @@ class _Import:
         members = reader.members()
         try:
             async with anyio.create_task_group() as tasks:
-                while (member := await anyio.to_thread.run_sync(self._next, members)) is not None:
-                    if member.digest in missing:
-                        await limiter.acquire()
-                        tasks.start_soon(self._store_member, reader, missing[member.digest], member, limiter)
-                    else:
-                        self._progress.bytes += member.size
+                while found := await anyio.to_thread.run_sync(self._next, members):
+                    for member in found:
+                        if member.digest in missing:
+                            await limiter.acquire()
+                            tasks.start_soon(self._store_member, reader, missing[member.digest], member, limiter)
+                        else:
+                            self._progress.bytes += member.size
         except BaseExceptionGroup as group:
             raise from_group(group) or group from None
 
-    def _next(self, members: Iterator[Member]) -> Member | None:
+    def _next(self, members: Iterator[Member]) -> list[Member]:
+        """Return the next members, none at the end."""
+        found: list[Member] = []
         try:
-            return next(members, None)
+            found.extend(islice(members, _MEMBERS))
         except MirrorDamaged as error:
             self._result.problems.append(error.message)
-            return None
+
+        return found
 
     async def _store_member(
         self, reader: PartReader, node: Descriptor, member: Member, limiter: anyio.Semaphore

@@ -17,11 +17,8 @@ from ..carry.progress import CarryProgress
 from ..carry.receive import ImportOptions, ImportResult, import_parts, is_archive
 from ..carry.take_stock import request_missing, take_inventory
 from ..errors import ConfigError, ExitCode
-from ..run.jobs import run_jobs
-from ..settings import OutputOptions
 from ..store.fsops import Fsync
 from ..text import counted, escape_controls, human_bytes
-from .console import announced, report
 from .help import ADDRESS, GroupedCommand, command_option, options
 from .messages import say
 from .options import json_option, make_job, mirror_at
@@ -171,9 +168,7 @@ def import_(
     quaymirror import /media/usb /srv/mirror --allowed-signers signers
     """
     if len(parts) == 1 and is_archive(parts[0]):
-        jobs = [make_job({"organization": f"ocidir://{parts[0]}", "target": target, "fsync": fsync})]
-        with announced(OutputOptions()) as watch:
-            return report(OutputOptions(), anyio.run(run_jobs, jobs, watch))
+        return _import_archive(parts[0], target, fsync)
 
     wanted = ImportOptions(
         allowed_signers=allowed_signers,
@@ -193,6 +188,17 @@ def import_(
         f"{len(result.waiting):,} waiting; {counted(result.blobs, 'blob')} stored ({human_bytes(result.bytes)})"
     )
     return result.exit_code
+
+
+def _import_archive(path: Path, target: str, fsync: Fsync | None) -> int:
+    """Mirror the images of an archive: a run as of `sync`, which nothing else here needs."""
+    from ..run.jobs import run_jobs
+    from ..settings import OutputOptions
+    from .console import announced, report
+
+    jobs = [make_job({"organization": f"ocidir://{path}", "target": target, "fsync": fsync})]
+    with announced(OutputOptions()) as watch:
+        return report(OutputOptions(), anyio.run(run_jobs, jobs, watch))
 
 
 async def _import(parts: tuple[Path, ...], target: Path, wanted: ImportOptions) -> ImportResult:

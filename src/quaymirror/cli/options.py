@@ -13,8 +13,7 @@ import click
 
 from ..auth.files import read_secret_file, read_secret_stdin
 from ..errors import ConfigError
-from ..run.jobs import Job
-from ..run.verify import layout_path
+from ..run.paths import layout_path
 from ..secret import Credentials, Secret
 from ..selection.image_list import MAX_LIST_BYTES, ListedImages, parse_list, read_list
 from ..selection.layouts import select_images
@@ -30,6 +29,7 @@ from .hints import unquoted_wildcard
 from .messages import say
 
 if TYPE_CHECKING:
+    from ..run.jobs import Job
     from ..shards.plan import Division
 
 # The key of a context under which the password of standard input is kept.
@@ -196,6 +196,8 @@ def make_job(given: Mapping[str, Any], names: tuple[str, ...] = ()) -> Job:
     # An empty --to, such as that of an unset variable of a script, is refused.
     target = given.get("target")
     options = options.replace(dry_run=True) if planning else options
+    from ..run.jobs import Job  # a whole run comes with it
+
     return Job(selections, DEFAULT_TARGET if target is None else target, options, names, division, planning)
 
 

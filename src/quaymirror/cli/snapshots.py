@@ -14,8 +14,8 @@ from ..errors import ExitCode
 from ..run import snapshots as library
 from ..run.changes import Difference
 from ..run.checkout import check_out
+from ..run.paths import layout_path
 from ..run.source_diff import diff_source
-from ..run.verify import layout_path
 from ..store.records import Snapshot
 from ..text import counted, escape_controls, human_bytes, local_time, table
 from .help import ADDRESS, command_option, options

@@ -36,7 +36,7 @@ from ..store.storage import INDEX
 from ..untrusted import InvalidDocument
 from ..values import dataclass
 from .info import infos_of
-from .verify import layout_path
+from .paths import layout_path
 
 _STATE = Path(".quaymirror", "state.db")
 _MAX_INDEX_BYTES = 1024 * 1024 * 1024

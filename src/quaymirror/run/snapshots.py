@@ -37,7 +37,7 @@ from ..store.verify import verify_storage
 from ..text import counted
 from ..values import dataclass
 from .changes import Difference, difference
-from .verify import layout_path
+from .paths import layout_path
 
 T = TypeVar("T")
 

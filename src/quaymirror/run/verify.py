@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from ..errors import ConfigError, QuaymirrorError, from_os_error
+from ..errors import ConfigError, QuaymirrorError
 from ..events import Notice, Observer, ignore
-from ..selection.bucket import is_bucket
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.places import forget_objects, open_storage
@@ -21,9 +19,9 @@ from ..store.repair import Rebuilt, rebuild
 from ..store.snapshots import open_at
 from ..store.state import State
 from ..store.verify import Progress, Verification, verify_layout, verify_storage
-from ..targets.bucket import locate_bucket
 from ..targets.kinds import TargetContext, TargetSpec, find_target
 from ..values import dataclass
+from .paths import layout_path
 from .repair import repair as repair_layout
 from .signatures import make_judge
 from .wiring import connect_target
@@ -149,29 +147,6 @@ def _remember(path: Path, result: Verification, observer: Observer) -> None:
 async def verify_target(spec: TargetSpec, options: Options, observer: Observer = ignore) -> Verification:
     """Check everything that runs have left at the target `spec`; see `verify`."""
     return await spec.verify(TargetContext(options, connect_target, observer))
-
-
-def layout_path(target: str, options: Options | None = None) -> Path:
-    """Return the path of the mirror called `target`: a path or `ocidir://PATH`.
-
-    For a mirror in an object store it is the directory of its state, as `options` or the environment say. It blocks.
-
-    :raises ConfigError: if no layout is there, or the place can't be looked at.
-    :raises StoreError: if the object store fails.
-    """
-    if is_bucket(target):
-        return locate_bucket(target, options or Options.of(environment=os.environ))
-
-    path = Path(target.removeprefix("ocidir://"))
-    try:
-        is_layout = (path / "oci-layout").is_file()
-    except (OSError, ValueError) as error:
-        raise from_os_error(error, "read", path, kind=ConfigError) from None
-
-    if not is_layout:
-        raise ConfigError(f"no OCI image layout at {path}")
-
-    return path
 
 
 def _rebuilt(result: Rebuilt) -> str:

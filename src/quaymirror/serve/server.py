@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +19,7 @@ from ..errors import ConfigError, StoreError, reason_of
 from .access_log import AccessLog, Record
 from .messages import Answer, BlobPart, Request, error_answer
 from .options import SYSTEMD, ServeOptions, address
+from .repeats import Repeat, Repeats, is_one_request
 from .site import Site
 
 # One call of sendfile; a client that takes longer for it than `stall_seconds` is too slow.
@@ -30,19 +32,70 @@ _BACKLOG = 1024
 # Descriptors beside connections: each may have a file open, and the state and the log need some.
 _FILES_PER_CONNECTION = 2
 _OTHER_FILES = 32
+# How long a connection may repeat answers between two requests that aiohttp gets.
+_REPEAT_SECONDS = 1.0
+# What answers depend on is read again each second.
+_REPEATED = frozenset({"blobs", "catalog", "manifests", "ping", "referrers", "tags"})
 _ALWAYS = {"Server": "quaymirror", "X-Content-Type-Options": "nosniff"}
 _SILENT = logging.Logger("quaymirror.serve", logging.CRITICAL + 1)
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Count = Callable[[str, Record], None]
+
+
+class _Connection(RequestHandler):
+    """A connection that repeats answers of the last moment by itself; aiohttp gets all other requests.
+
+    It repeats nothing while aiohttp may have bytes of another request, or while the client does not read. aiohttp gets
+    a request at least once a second, since it closes connections that seem to be idle.
+    """
+
+    __slots__ = ("_count", "_head", "_is_free", "_remote", "_repeat_until", "_repeats")
+
+    def __init__(self, manager: _Server, repeats: Repeats, count: Count, **more: Any) -> None:
+        super().__init__(manager, loop=asyncio.get_running_loop(), **more)
+        self._repeats = repeats
+        self._count = count
+        self._is_free = True
+        self._head: bytes | None = None
+        self._remote = ""
+        self._repeat_until = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Answer `data` if it is a request that was answered a moment ago."""
+        began = time.monotonic()
+        if self._is_free and began < self._repeat_until:
+            repeat, transport = self._repeats.find(data), self.transport
+            if repeat is not None and transport is not None and not transport.get_write_buffer_size():
+                transport.write(repeat.content)
+                seconds = time.monotonic() - began
+                self._count(repeat.kind, replace(repeat.record, remote=self._remote, seconds=seconds))
+                return
+
+        self._head = data if self._is_free and is_one_request(data) else None
+        self._is_free = False
+        super().data_received(data)
+
+    def answered(self, source: web.BaseRequest) -> bytes | None:
+        """Note that a request has been answered; return its bytes, None if others came with them."""
+        head = None if source.body_exists else self._head
+        if head is not None:
+            self._is_free, self._remote = True, source.remote or ""
+            self._repeat_until = time.monotonic() + _REPEAT_SECONDS
+
+        return head
 
 
 class _Server(web.Server):
     """A server with at most `most` connections; further ones are closed at once."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[Any]], most: int, **more: Any) -> None:
-        super().__init__(handler, logger=_SILENT, access_log=None, lingering_time=_LINGER_SECONDS, **more)
+    def __init__(self, handler: Handler, most: int, connect: Callable[[_Server], _Connection]) -> None:
+        super().__init__(handler)
         self._most = most
+        self._connect = connect
 
     def __call__(self) -> RequestHandler:
-        protocol = super().__call__()
+        protocol = self._connect(self)
         if len(self._connections) >= self._most:
             protocol.force_close()
 
@@ -64,6 +117,7 @@ class HttpServer:
         self._log = log
         self._runner: web.ServerRunner | None = None
         self._server: _Server | None = None
+        self._repeats = Repeats()
         self._tls = _tls_context(options)
         self._tls_stamp = _stamp(options)
 
@@ -83,7 +137,7 @@ class HttpServer:
         """
         options = self._options
         most = min(options.max_connections, _most_connections())
-        self._server = _Server(self._handle, most, keepalive_timeout=options.idle_seconds)
+        self._server = _Server(self._handle, most, self._connect)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=options.stop_seconds)
         await self._runner.setup()
         try:
@@ -118,6 +172,21 @@ class HttpServer:
         host, port = address(listen)
         return web.TCPSite(self._runner, host or None, port, ssl_context=self._tls, backlog=_BACKLOG)
 
+    def _connect(self, server: _Server) -> _Connection:
+        return _Connection(
+            server,
+            self._repeats,
+            self._count,
+            keepalive_timeout=self._options.idle_seconds,
+            lingering_time=_LINGER_SECONDS,
+            logger=_SILENT,
+            access_log=None,
+        )
+
+    def forget(self) -> None:
+        """Repeat no earlier answer, since their content may have changed."""
+        self._repeats.clear()
+
     def refresh(self) -> None:
         """Read the certificate again if its files have changed.
 
@@ -137,24 +206,43 @@ class HttpServer:
         except Exception as error:
             answer = error_answer(500, "UNKNOWN", "internal error", note=f"internal error: {type(error).__name__}")
 
+        record = Record(
+            remote=source.remote or "",
+            method=request.method,
+            path=request.path,
+            status=answer.status,
+            bytes=0,
+            seconds=0.0,
+            agent=source.headers.get("User-Agent", ""),
+            namespace=source.query.get("ns", ""),
+            note=answer.note,
+        )
         sent = 0
         try:
             response, sent = await self._send(source, answer)
+            self._may_repeat(source, answer, response, replace(record, bytes=sent), began)
             return response
         finally:
-            record = Record(
-                remote=source.remote or "",
-                method=request.method,
-                path=request.path,
-                status=answer.status,
-                bytes=sent,
-                seconds=time.monotonic() - began,
-                agent=source.headers.get("User-Agent", ""),
-                namespace=source.query.get("ns", ""),
-                note=answer.note,
-            )
-            self._log.add(record)
-            self._site.metrics.add(answer.kind, record)
+            self._count(answer.kind, replace(record, bytes=sent, seconds=time.monotonic() - began))
+
+    def _count(self, kind: str, record: Record) -> None:
+        self._log.add(record)
+        self._site.metrics.add(kind, record)
+
+    def _may_repeat(
+        self, source: web.BaseRequest, answer: Answer, response: web.StreamResponse, record: Record, began: float
+    ) -> None:
+        """Keep an answer that was sent, if it is one to repeat."""
+        head = source.protocol.answered(source) if isinstance(source.protocol, _Connection) else None
+        is_repeated = answer.kind in _REPEATED and answer.status < 400 and response.keep_alive
+        if head is None or not is_repeated or answer.length is not None or isinstance(answer.body, BlobPart):
+            return
+
+        version = f"HTTP/{source.version.major}.{source.version.minor}"
+        fields = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+        lines = f"{version} {response.status} {response.reason}\r\n{fields}\r\n"
+        body = answer.body if record.bytes else b""
+        self._repeats.keep(head, Repeat(lines.encode() + body, answer.kind, record), began)
 
     async def _send(self, source: web.BaseRequest, answer: Answer) -> tuple[web.StreamResponse, int]:
         body, headers = answer.body, {**_ALWAYS, **answer.headers}
@@ -176,8 +264,16 @@ class HttpServer:
 
         whole = web.Response(status=answer.status, headers=headers, body=body)
         await whole.prepare(source)
-        async with asyncio.timeout(self._options.stall_seconds):
-            await whole.write_eof()
+        try:
+            async with asyncio.timeout(self._options.stall_seconds):
+                await whole.write_eof()
+                # Answers that the client does not read must not pile up here.
+                await source.writer.drain()
+        except TimeoutError:
+            if source.transport is not None:
+                source.transport.abort()
+
+            raise ConnectionResetError from None
 
         return whole, 0 if source.method == "HEAD" else len(body)
 

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from ..errors import ConfigError, QuaymirrorError
-from ..run.verify import layout_path
+from ..run.paths import layout_path
 from ..settings import Options
 from ..store.snapshots import open_at
 from ..store.storage import Lease
@@ -138,6 +138,8 @@ class _Refresher:
 
             for refresh in (server.refresh, *([self._passwords.refresh] if self._passwords else [])):
                 self._tell_once(refresh, await anyio.to_thread.run_sync(_problem_of, refresh))
+
+            server.forget()
 
     def _tell_once(self, subject: object, problem: str) -> None:
         if problem and self._told.get(subject) != problem:

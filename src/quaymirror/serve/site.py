@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from .api import Api
+from .lookaside import LOOKASIDE, answer_signature
 from .messages import Answer, Request, error_answer
 from .metrics import CONTENT_TYPE, ServerMetrics
 from .passwords import PasswordFile
@@ -40,6 +41,9 @@ class Site:
 
         if request.method not in ("GET", "HEAD"):
             return error_answer(405, "UNSUPPORTED", "this server is read-only", Allow="GET, HEAD")
+
+        if request.path.startswith(LOOKASIDE):
+            return await answer_signature(self._registry, request)
 
         if request.path == "/metrics":
             body = self.metrics.text(self.connections)
