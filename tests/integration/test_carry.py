@@ -7,8 +7,9 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import layouts
 import pytest
 from commands import run
-from crashes import blobs_there, check_whole, zygote
+from crashes import KILLED, blobs_there, check_whole, zygote
 from organizations import TAG, kolla, small_image
 
 import quaymirror
@@ -514,6 +515,18 @@ async def test_an_export_that_lists_less_than_an_image_needs_is_refused(near: Ne
 # ---- other programs, and the command line
 
 
+async def test_gnu_tar_reads_every_part(near: Near, large: list[Path], tmp_path: Path) -> None:
+    """What is not cut is a layout's blob under its name."""
+    for part in large:
+        out = tmp_path / f"out-{part.name}"
+        out.mkdir()
+        subprocess.run(["tar", "xf", part, "-C", out], check=True)
+        listed = subprocess.run(["tar", "tf", part], check=True, capture_output=True, text=True).stdout.split()
+        assert sorted(listed) == sorted(str(each.relative_to(out)) for each in out.rglob("*") if each.is_file())
+        if (out / "blobs").exists():
+            assert blobs_there(out) <= blobs_there(near.path)
+
+
 async def test_gnu_tar_and_skopeo_read_an_export_in_one_part(near: Near, tmp_path: Path) -> None:
     import peers
 
@@ -542,8 +555,9 @@ async def test_a_trip_by_the_commands(near: Near, tmp_path: Path) -> None:
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.parametrize("most", [6, pytest.param(None, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 async def test_an_import_that_is_killed_at_any_step_is_completed_by_the_next(
-    near: Near, large: list[Path], tmp_path: Path
+    near: Near, large: list[Path], tmp_path: Path, most: int | None
 ) -> None:
     words = ("import", str(tmp_path / "media"))
     more = ("--allow-unsigned", "--fsync", "never")
@@ -552,16 +566,18 @@ async def test_an_import_that_is_killed_at_any_step_is_completed_by_the_next(
         trace = tmp_path / "trace"
         done = await commands.run(*words, str(tmp_path / "traced"), *more, hook={"trace": {"file": str(trace)}})
         assert done.code == 0, done.stderr
-        steps = len(trace.read_text().splitlines())
-        for step in random.Random(5).sample(range(1, steps), 6):
-            far = tmp_path / f"far-{step}"
-            await commands.run(
-                *words,
-                str(far),
-                *more,
-                hook={"kill": {"number": step, "when": "after", "note": str(tmp_path / "note")}},
-            )
-            check_whole(far, {})
+        steps = range(len(trace.read_text().splitlines()))
+        assert len(steps) > 50
+        for step in steps if most is None else random.Random(5).sample(steps, most):
+            far, note = tmp_path / f"far-{step}", tmp_path / "note"
+            note.unlink(missing_ok=True)
+            kill = {"kill": {"number": step, "when": "after", "note": str(note)}}
+            done = await commands.run(*words, str(far), *more, hook=kill)
+            # Threads may need a step less in the end.
+            assert done.code == KILLED or not note.exists(), step
+            if far.exists():
+                check_whole(far, {})
+
             done = await commands.run(*words, str(far), *more)
             assert done.code == 0, done.stderr
             assert layouts.names(far) == expected
@@ -631,8 +647,6 @@ async def test_a_medium_that_is_full_leaves_no_half_part(
     large: list[Path], near: Near, tmp_path: Path, limit: int
 ) -> None:
     """The limit on the size of files stands for a file system such as FAT32, or a full one."""
-    import sys
-
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.argv[0] = 'quaymirror';"
@@ -667,6 +681,136 @@ async def test_a_fat32_medium_carries_the_parts(large: list[Path], near: Near, t
     subprocess.run(["mcopy", "-n", "-i", str(image), "::/*", str(back)], check=True)
     assert (await receive([back], tmp_path / "far")).exit_code == 0
     assert layouts.names(tmp_path / "far") == layouts.names(near.path)
+
+
+@pytest.fixture
+def medium(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB; without the right to mount one, the test is skipped."""
+    path = tmp_path / "medium"
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", path], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("no file system can be mounted here")
+
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+async def test_a_medium_that_fills_up_keeps_its_parts_and_the_export_continues_on_the_next(
+    large: list[Path], near: Near, medium: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something else fills the medium after its space was checked."""
+    with pytest.raises(StoreError, match="bytes free"):
+        await export(near.path, medium, media_size=16 * MIB)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("quaymirror.carry.export.fsops.free_bytes", lambda _: (10**12, 512))
+        with pytest.raises(StoreError, match="the disk is full"):
+            await export(near.path, medium, media_size=16 * MIB)
+
+    [first] = medium.iterdir()
+    back = tmp_path / "back"
+    back.mkdir()
+    shutil.copy(first, back)
+    first.unlink()
+    rest = await export(near.path, back, media_size=16 * MIB)
+    assert [path.name for path in rest.kept] == [first.name]
+    assert (await receive([back], tmp_path / "far")).exit_code == 0
+    assert layouts.names(tmp_path / "far") == layouts.names(near.path)
+
+
+async def test_a_target_that_fills_up_is_whole_and_the_next_import_completes_it(
+    large: list[Path], near: Near, medium: Path
+) -> None:
+    far = medium / "far"
+    with pytest.raises(StoreError, match=r"more bytes are needed.*--no-space-check"):
+        await receive(large, far)
+
+    full = ImportOptions(allow_unsigned=True, check_space=False, fsync=Fsync.NEVER)
+    with pytest.raises(StoreError, match="the disk is full"):
+        await receive(large, far, full)
+
+    check_whole(far, {})
+    subprocess.run(["mount", "-o", "remount,size=100m", medium], check=True)
+    assert (await receive(large, far)).exit_code == 0
+    assert layouts.names(far) == layouts.names(near.path)
+
+
+async def test_a_mirror_and_parts_that_can_only_be_read(near: Near, medium: Path, tmp_path: Path) -> None:
+    shutil.copytree(near.path, medium / "near", symlinks=True)
+    await export(near.path, medium / "parts")
+    subprocess.run(["mount", "-o", "remount,ro", medium], check=True)
+    told: list[Event] = []
+    options = ExportOptions(fsync=Fsync.NEVER)
+    await export_mirror(medium / "near", tmp_path / "media", options, observer=told.append)
+    assert any("can't be continued" in str(event) for event in told)
+    for number, parts in enumerate((medium / "parts", tmp_path / "media")):
+        assert (await receive([parts], tmp_path / f"far-{number}")).exit_code == 0
+
+    with pytest.raises(StoreError, match="read-only"):
+        await export(near.path, medium / "more")
+
+    with pytest.raises(StoreError, match="read-only"):
+        await receive([tmp_path / "media"], medium / "far")
+
+
+async def test_parts_of_two_exports_under_the_same_name_are_told_apart(near: Near, tmp_path: Path) -> None:
+    one = await export(near.path, tmp_path / "one")
+    near.push("late", 700)
+    await near.night()
+    two = await export(near.path, tmp_path / "two")
+    places = [tmp_path / "a" / "quaymirror-same.tar", tmp_path / "b" / "quaymirror-same.tar"]
+    for result, place in zip((one, two), places, strict=True):
+        place.parent.mkdir()
+        shutil.copy(result.files[0][0], place)
+
+    got = await receive([each.parent for each in reversed(places)], tmp_path / "far")
+    assert (got.exit_code, len(got.exports)) == (0, 2)
+    assert layouts.names(tmp_path / "far") == layouts.names(near.path)
+
+
+async def test_the_inventory_of_another_mirror_is_told_by_the_import_and_harms_nothing(
+    near: Near, tmp_path: Path
+) -> None:
+    await export(near.path, tmp_path / "all")
+    await receive([tmp_path / "all"], tmp_path / "other")
+    have = await inventory(tmp_path / "other", tmp_path / "have")
+    near.push("late", 700)
+    await near.night()
+    await export(near.path, tmp_path / "media", have=(have,))
+    result = await receive([tmp_path / "media"], tmp_path / "far")
+    assert (result.exit_code, result.imported) == (3, [f"kolla/late:{TAG}"])
+    assert {str(digest) for digest in result.lacking} == blobs_there(tmp_path / "other")
+    assert "inventory --missing" in " ".join(result.describe())
+    check_whole(tmp_path / "far", {})
+
+
+@pytest.mark.parametrize("count", [2_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
+async def test_a_part_with_many_members_is_read_in_little_memory(near: Near, tmp_path: Path, count: int) -> None:
+    result = await export(near.path, tmp_path / "media")
+    path = result.files[0][0]
+    empty = tarfile.TarInfo("blobs/x").tobuf(tarfile.USTAR_FORMAT)
+    with tarfile.open(path) as tar:
+        end = next(member.offset for member in tar if member.name.startswith("blobs/"))
+
+    content = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(content[:end])
+        for _ in range(count // 1_000):
+            file.write(empty * 1_000)
+
+        file.write(content[end:])
+
+    code = (
+        "from quaymirror.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
+    )
+    words = ["import", str(path), str(tmp_path / "far"), "--allow-unsigned", "--fsync", "never"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert layouts.names(tmp_path / "far") == layouts.names(near.path), done.stderr
+    assert int(done.stdout.split()[-1]) < 80 * 1024
 
 
 @pytest.mark.soak

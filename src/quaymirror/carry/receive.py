@@ -18,10 +18,12 @@ from ..documents import ImportJson
 from ..errors import (
     ConfigError,
     ContentError,
+    DoesNotFit,
     ExitCode,
     MirrorDamaged,
     QuaymirrorError,
     ReadInterrupted,
+    StoreError,
     UnsupportedContent,
 )
 from ..events import Notice, Observer, ignore
@@ -194,7 +196,11 @@ class _Import:
     async def _store_part(self, reader: PartReader) -> None:
         """Store the blobs of one part that are missing; one damaged member does not prevent the others."""
         nodes = [blob.node for blob in reader.manifest.blobs]
-        missing = {node.digest: node for node in await self._layout.missing_content(self._name(reader), nodes)}
+        try:
+            missing = {node.digest: node for node in await self._layout.missing_content(self._name(reader), nodes)}
+        except DoesNotFit as error:
+            raise StoreError(error.message) from None
+
         limiter = anyio.Semaphore(_BLOBS)
         members = reader.members()
         try:
@@ -226,6 +232,8 @@ class _Import:
             await self._receive(reader, node, member)
         except (ContentError, ReadInterrupted):
             self._result.problems.append(f"{reader.path}: {node.digest} is damaged: copy this part again")
+        except DoesNotFit as error:
+            raise StoreError(error.message) from None
         finally:
             limiter.release()
 

@@ -6,6 +6,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import click
@@ -157,6 +158,7 @@ def import_(
     allow_unsigned: bool,
     allow_older: bool,
     fsync: Fsync | None,
+    check_space: bool | None,
     as_json: bool,
 ) -> int:
     """Store the parts of an export, files or directories of them, in the mirror TARGET.
@@ -168,12 +170,13 @@ def import_(
     quaymirror import /media/usb /srv/mirror --allowed-signers signers
     """
     if len(parts) == 1 and is_archive(parts[0]):
-        return _import_archive(parts[0], target, fsync)
+        return _import_archive(parts[0], target=target, fsync=fsync, check_space=check_space)
 
     wanted = ImportOptions(
         allowed_signers=allowed_signers,
         allow_unsigned=allow_unsigned,
         allow_older=allow_older,
+        check_space=check_space is not False,
         fsync=fsync or Fsync.ALWAYS,
     )
     result = anyio.run(_import, parts, Path(target.removeprefix("ocidir://")), wanted)
@@ -190,13 +193,13 @@ def import_(
     return result.exit_code
 
 
-def _import_archive(path: Path, target: str, fsync: Fsync | None) -> int:
+def _import_archive(path: Path, **given: Any) -> int:
     """Mirror the images of an archive: a run as of `sync`, which nothing else here needs."""
     from ..run.jobs import run_jobs
     from ..settings import OutputOptions
     from .console import announced, report
 
-    jobs = [make_job({"organization": f"ocidir://{path}", "target": target, "fsync": fsync})]
+    jobs = [make_job({"organization": f"ocidir://{path}", **given})]
     with announced(OutputOptions()) as watch:
         return report(OutputOptions(), anyio.run(run_jobs, jobs, watch))
 

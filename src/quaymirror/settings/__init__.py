@@ -236,7 +236,9 @@ class TargetOptions(Group):
         choices=Fsync,
         commands=("export", "import"),
     )
-    check_space: bool = option("--no-space-check", "Don't check free disk space first.", True, inverted=True)
+    check_space: bool = option(
+        "--no-space-check", "Don't check free disk space first.", True, inverted=True, commands=("import",)
+    )
     wait: bool = flag("Wait for another run on the same target to end.")
     dest_credentials: Credentials | None = None
     dest_cert_dir: Path | None = option(

@@ -42,7 +42,7 @@ class SpaceReservation:
         needed = sum(self._remaining(node, space) for node in nodes)
         if needed > space.free and (needed > space.total or not _is_full(space, space.free)):
             raise DoesNotFit(
-                f"the image needs {needed:,} more bytes, but only {space.free:,} are free on the disk of "
+                f"{needed:,} more bytes are needed, but only {space.free:,} are free on the disk of "
                 f"{self._storage}: free some space, or use --no-space-check"
             )
 
