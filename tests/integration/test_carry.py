@@ -384,6 +384,26 @@ async def test_an_export_waits_for_the_next_medium(near: Near, tmp_path: Path, m
     assert [event for event in told if "insert the next medium" in str(event)]
 
 
+async def test_signatures_by_gpg_keys_travel_with_their_images(near: Near, large: list[Path], tmp_path: Path) -> None:
+    def place(mirror: Path, name: str) -> Path:
+        digest = layouts.names(near.path)[f"{name}:{TAG}"].replace(":", "=")
+        return mirror / ".quaymirror/lookaside" / f"{name}@{digest}" / "signature-1"
+
+    early, late = min(layouts.names(near.path)).partition(":")[0], "kolla/zz-large"
+    for name in (early, late):
+        place(near.path, name).parent.mkdir(parents=True)
+        place(near.path, name).write_bytes(f"signature of {name}".encode())
+
+    media, far = tmp_path / "signed", tmp_path / "far"
+    result = await export(near.path, media, media_size=16 * MIB)
+    first, *rest = [path for path, _ in result.files]
+    assert (await receive([first], far)).exit_code == 3
+    assert place(far, early).read_bytes() == f"signature of {early}".encode()
+    assert not place(far, late).exists()
+    assert (await receive(rest, far)).exit_code == 0
+    assert place(far, late).read_bytes() == b"signature of kolla/zz-large"
+
+
 # ---- signatures
 
 
@@ -785,7 +805,7 @@ async def test_the_inventory_of_another_mirror_is_told_by_the_import_and_harms_n
     check_whole(tmp_path / "far", {})
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [2_000, pytest.param(1_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
 async def test_a_part_with_many_members_is_read_in_little_memory(near: Near, tmp_path: Path, count: int) -> None:
     result = await export(near.path, tmp_path / "media")
     path = result.files[0][0]

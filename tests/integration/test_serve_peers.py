@@ -110,7 +110,7 @@ async def test_podman_pulls_images_of_quay_io_from_the_mirror(client: Client, tm
 async def test_podman_checks_signatures_by_gpg_keys_through_the_mirror(tmp_path: Path) -> None:
     """The lookaside of the mirror has the signatures; podman asks it, since the image is from there."""
     root = write_layout(tmp_path / "mirror", IMAGES)
-    with TemporaryDirectory(prefix="qm-gpg-") as directory, podman() as words:
+    with TemporaryDirectory(prefix="qm-gpg-") as directory, peers.podman() as words:
         keys = Path(directory)
         for signer in ("alice", "mallory"):
             make_key(keys, signer)

@@ -120,6 +120,7 @@ INNER_LAYERS = {
         "receipts",
         "documents",
         "storage",
+        "lookaside",
         "promises",
         "ingest",
         "local_storage",

@@ -23,11 +23,13 @@ from ..selection.layouts import select_images
 from ..selection.source import SourceAddress
 from ..store import documents, fsops
 from ..store.fsops import Fsync
+from ..store.lookaside import stored_messages
 from ..store.places import open_storage
 from ..store.reader import LayoutReader
 from ..store.records import ImageRecord
 from ..store.snapshots import open_at, snapshot_images
 from ..store.storage import INDEX, MARKER, blob_key
+from ..trust.policy import docker_name
 from ..values import dataclass
 from ..zstd import compress
 from . import signatures
@@ -228,6 +230,7 @@ class _Export:
             inventories=tuple(inventory.id for inventory in inventories),
             since=since,
             label=self._label,
+            lookaside=self._lookaside(images),
         )
         manifest = self._placed(manifest, carried)
         unfinished = next((each for each in self._records.exports() if self._is_same(each, manifest)), None)
@@ -237,6 +240,17 @@ class _Export:
         content = manifest.to_bytes()
         signature = signatures.sign(content, self._options.key) if self._options.key is not None else b""
         return manifest, signature, self._sizes(manifest, content, signature)
+
+    def _lookaside(self, images: Sequence[ImageRecord]) -> dict[tuple[str, Digest], tuple[bytes, ...]]:
+        """Return the signatures by GPG keys that the mirror has for manifests of `images`."""
+        wanted = {(docker_name(reference_of(image)), digest): None for image in images for digest in image.manifests}
+        found = {}
+        for name, digest in wanted:
+            messages = stored_messages(self._storage, name, digest)
+            if messages:
+                found[name.repository.partition("/")[2], digest] = messages
+
+        return found
 
     def _placed(self, manifest: Manifest, carried: Collection[Descriptor]) -> Manifest:
         """Return `manifest` with the parts of the blobs in `carried`."""

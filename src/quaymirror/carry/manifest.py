@@ -6,7 +6,9 @@ Every part has the same manifest, so each of them can be checked on its own, in 
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NoReturn
@@ -14,7 +16,9 @@ from typing import Any, NoReturn
 from .. import zstd
 from ..errors import ConfigError, InvalidName, UnsupportedContent
 from ..oci import Descriptor, Digest, Reference, Repository
+from ..oci.reference import is_repository_name
 from ..store.records import ImageRecord
+from ..trust.evidence import MAX_SIGNATURES
 from ..untrusted import InvalidDocument, parse_object
 from ..values import dataclass
 
@@ -47,7 +51,8 @@ class Manifest:
     """An export. `created` is POSIX time; `images` have their contents; `parts` is the number of parts.
 
     `inventories` are the identifiers of those that it answers, and `since` is the export that the receiver is assumed
-    to have imported, "" for none. `label` is that of the snapshot.
+    to have imported, "" for none. `label` is that of the snapshot. `lookaside` has the signatures by GPG keys for
+    manifests, by their repository and digest.
     """
 
     id: str
@@ -58,6 +63,7 @@ class Manifest:
     inventories: tuple[str, ...] = ()
     since: str = ""
     label: str = ""
+    lookaside: Mapping[tuple[str, Digest], tuple[bytes, ...]] = field(default_factory=dict)
 
     @cached_property
     def by_digest(self) -> Mapping[Digest, CarriedBlob]:
@@ -101,6 +107,12 @@ class Manifest:
                 for blob in self.blobs
             ],
         }
+        if self.lookaside:
+            document["lookaside"] = [
+                [repository, number[digest], [b64encode(message).decode() for message in messages]]
+                for (repository, digest), messages in self.lookaside.items()
+            ]
+
         return json.dumps(document, separators=(",", ":")).encode()
 
     @classmethod
@@ -126,6 +138,7 @@ class Manifest:
                 inventories=tuple(map(_identifier, document["inventories"])),
                 since=document["since"] and _identifier(document["since"]),
                 label=str(document["label"])[:_MAX_LABEL],
+                lookaside=dict(_signatures(entry, blobs) for entry in document.get("lookaside", [])),
             )
         except (InvalidDocument, InvalidName, UnsupportedContent, KeyError, TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"the manifest of the export makes no sense ({_reason(error)})") from None
@@ -233,6 +246,14 @@ def _image(entry: Any, blobs: tuple[CarriedBlob, ...]) -> ImageRecord:
         _refuse("platforms is not a text")
 
     return record
+
+
+def _signatures(entry: Any, blobs: tuple[CarriedBlob, ...]) -> tuple[tuple[str, Digest], tuple[bytes, ...]]:
+    repository, index, messages = entry
+    if not isinstance(repository, str) or not is_repository_name(repository) or len(messages) > MAX_SIGNATURES:
+        _refuse("the signatures of a manifest have no repository, or are too many")
+
+    return (repository, blobs[_whole(index)].node.digest), tuple(b64decode(each, validate=True) for each in messages)
 
 
 def _whole(value: object) -> int:

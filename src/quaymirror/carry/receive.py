@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import field, replace
 from functools import partial
@@ -32,6 +32,7 @@ from ..store import fsops
 from ..store.fsops import Fsync
 from ..store.layout import OCILayout
 from ..store.lock import Patience
+from ..store.lookaside import store_messages, stored_messages
 from ..store.promises import forget, promise
 from ..store.reader import LayoutReader
 from ..store.records import ImageRecord
@@ -40,6 +41,7 @@ from ..store.state import State
 from ..store.storage import BlobSink, Storage
 from ..tasks import from_group
 from ..text import counted
+from ..trust.names import DockerName
 from ..values import dataclass
 from .attached import subject_of
 from .manifest import Manifest, reference_of
@@ -314,6 +316,7 @@ class _Import:
             if subject_of(image.name) is None:
                 self._result.imported.append(image.name)
 
+        await self._layout.use(partial(_keep_signatures, manifest, set(self._result.waiting)))
         await self._layout.adopt_tags()
         if len(self._result.imported) > imported:
             note = SnapshotNote("import", manifest.id[:8], manifest.label, complete=not waits)
@@ -345,6 +348,15 @@ class _Import:
 def _known(_: Storage, state: State) -> tuple[dict[str, ImageRecord], set[str]]:
     """Return the images by their names, and the names that are held."""
     return {record.name: record for record in state.images()}, {hold.name for hold in state.holds()}
+
+
+def _keep_signatures(manifest: Manifest, waiting: Collection[str], storage: Storage, _: State) -> None:
+    """Store the signatures by GPG keys for all images but those that are `waiting`."""
+    complete = {digest for image in manifest.images if image.name not in waiting for digest in image.manifests}
+    for (repository, digest), messages in manifest.lookaside.items():
+        name = DockerName(f"localhost/{repository}")
+        if digest in complete and stored_messages(storage, name, digest) != messages:
+            store_messages(storage, name, digest, messages)
 
 
 def is_archive(path: Path) -> bool:

@@ -12,6 +12,7 @@ from ..oci.manifest import Manifest, Node, parse_stored
 from ..referrers.choice import BUNDLES
 from ..referrers.find import ReferrerFinder
 from ..registry.puller import Puller
+from ..store.lookaside import store_messages, stored_messages
 from ..store.reader import LayoutReader
 from ..store.state import State
 from ..store.storage import Storage
@@ -21,7 +22,7 @@ from ..trust.evidence import BUNDLE_TYPE, MAX_SIGNATURES, SIMPLE_SIGNING, Eviden
 from ..trust.payload import MAX_PAYLOAD_BYTES
 from ..trust.policy import docker_name
 from ..values import dataclass
-from .lookaside import LookasideSignatures, store_messages, stored_messages
+from .lookaside import LookasideSignatures
 
 SIGNATURE_END = ".sig"
 
@@ -76,7 +77,9 @@ class SourceSignatures:
     async def _with_messages(self, reference: Reference, node: Node, evidence: Evidence) -> Evidence:
         evidence = replace(evidence, messages=await self._lookaside.messages(reference, node))
         if self._layout is not None and evidence.messages:
-            storing = partial(store_messages, name=docker_name(reference), evidence=evidence)
+            storing = partial(
+                store_messages, name=docker_name(reference), digest=evidence.digest, messages=evidence.messages
+            )
             await self._layout.use(lambda storage, _: storing(storage))
 
         return evidence

@@ -10,6 +10,7 @@ from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository, me
 from ..oci.digest_tags import fallback_tag, is_digest_tag
 from ..oci.manifest import Node
 from ..store.documents import CONTAINERD_NAME
+from ..store.lookaside import stored_messages
 from ..store.reader import LayoutReader
 from ..store.storage import Storage
 from ..store.verify import Refusal
@@ -18,7 +19,6 @@ from ..trust.judge import Judge, Verdict
 from ..trust.names import parse_name
 from ..trust.policy import docker_name
 from .evidence import SIGNATURE_END, evidence_of, signature_layers
-from .lookaside import stored_messages
 from .signatures import is_attestation
 
 

@@ -11,17 +11,13 @@ from ..errors import ConfigError, NotFound, Scope, StoreError, from_os_error
 from ..http.authorizer import Fixed
 from ..http.exchange import Request
 from ..http.origin import Origin, request_target
-from ..oci import Digest, Reference
+from ..oci import Reference
 from ..oci.manifest import Node
-from ..store.storage import Storage
-from ..trust.evidence import MAX_SIGNATURES, Evidence
-from ..trust.lookaside import Lookasides, folder_name
-from ..trust.names import DockerName
+from ..trust.evidence import MAX_SIGNATURES
+from ..trust.lookaside import Lookasides
 from ..trust.payload import MAX_PAYLOAD_BYTES
 from ..trust.policy import docker_name
 from .wiring import SourceConnections
-
-_STORED = ".quaymirror/lookaside"
 
 
 class LookasideSignatures:
@@ -80,23 +76,3 @@ def read_messages(folder: Path) -> tuple[bytes, ...]:
             raise from_os_error(error, "read", file, kind=StoreError).replace(scope=Scope.IMAGE) from None
 
     return tuple(messages)
-
-
-def stored_messages(storage: Storage, name: DockerName, digest: Digest) -> tuple[bytes, ...]:
-    """Return the signed messages that the mirror has for a manifest. Blocks."""
-    messages: list[bytes] = []
-    while len(messages) < MAX_SIGNATURES:
-        key = f"{_STORED}/{folder_name(name, digest)}/signature-{len(messages) + 1}"
-        message = storage.read(key, MAX_PAYLOAD_BYTES)
-        if message is None:
-            break
-
-        messages.append(message)
-
-    return tuple(messages)
-
-
-def store_messages(storage: Storage, name: DockerName, evidence: Evidence) -> None:
-    """Keep the signed messages for a manifest in the mirror, in the form of a lookaside. Blocks."""
-    for number, message in enumerate(evidence.messages, 1):
-        storage.put(f"{_STORED}/{folder_name(name, evidence.digest)}/signature-{number}", message)

@@ -10,7 +10,7 @@ import anyio.to_thread
 from ..errors import InvalidName, QuaymirrorError
 from ..oci import Digest
 from ..oci.reference import is_repository_name
-from ..run.lookaside import stored_messages
+from ..store.lookaside import stored_messages
 from ..trust.names import DockerName
 from .messages import Answer, Request, error_answer
 from .registry import ServedRegistry
