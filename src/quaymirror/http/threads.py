@@ -143,7 +143,7 @@ class _Connection:
         self.origin = origin
         self.socket = connected
         self.response: HTTPResponse | None = None
-        self.idle_since = 0.0
+        self.idle_since: float = 0.0
         self._left: int | None = 0
         self._has_buffered = True
 
@@ -311,8 +311,8 @@ class ThreadResponse:
         self._transport = transport
         self._received = 0
         self._is_closed = False
-        self.held = 0.0
-        self.status = connection.response.status
+        self.held: float = 0.0
+        self.status: int = connection.response.status
         self._fields = connection.response.headers
         self.headers: Mapping[str, str] = cast(Mapping[str, str], self._fields)
         self.url = url

@@ -97,8 +97,8 @@ class Certificate:
         except (ValueError, TypeError, UnsupportedAlgorithm):
             raise UnusableKey("is not a certificate") from None
 
-        self.key = _usable(key)
-        self.der = self._certificate.public_bytes(Encoding.DER)
+        self.key: PublicKey = _usable(key)
+        self.der: bytes = self._certificate.public_bytes(Encoding.DER)
 
     @property
     def names(self) -> frozenset[str]:

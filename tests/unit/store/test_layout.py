@@ -155,7 +155,7 @@ async def test_a_blob_needs_no_space_for_the_part_that_is_stored(
     with_room(monkeypatch, 400_000, 4_000_000)
     node = described(LARGE)
     async with OCILayout.open(tmp_path / "m") as layout:
-        with pytest.raises(DoesNotFit, match="needs 1,503,232 more bytes"):
+        with pytest.raises(DoesNotFit, match="1,503,232 more bytes are needed"):
             await layout.missing_content(NAME, [node])
 
         (tmp_path / "m/.quaymirror/ingest" / f"sha256-{node.digest.encoded}.part").write_bytes(LARGE[:1_200_000])
