@@ -36,8 +36,9 @@ async def run(
     """Run quaymirror, and check that its output has no traceback and no escape sequence.
 
     It is a process of its own that starts in milliseconds: a fork of one that has imported everything. `hook` names
-    hooks of `zygote` with their arguments; blobs come in pieces of `least_piece` bytes; `descriptors` limits the files
-    that are open. `zygote` is the socket of that process if it is not the usual one.
+    hooks of `zygote` with their arguments; blobs of at least `least_piece` bytes are received in such pieces, by
+    threads; `descriptors` limits the files that are open. `zygote` is the socket of that process if it is another one
+    than usual.
     """
     order = {
         "arguments": arguments,

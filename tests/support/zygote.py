@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from quaymirror.cli import main
-from quaymirror.store import fsops
+from quaymirror.store import fsops, ingest
 from quaymirror.transfer import segments as pieces
 
 
@@ -93,6 +93,7 @@ def run(order: dict[str, Any], outputs: list[int]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if order["least_piece"]:
             pieces._LEAST_BYTES, pieces._FAR_SECONDS = order["least_piece"], 0.0
+            ingest._LEAST_THREADED_BYTES = order["least_piece"]
 
         for hook, arguments in order["hook"].items():
             fsops.watch(HOOKS[hook](**arguments))
