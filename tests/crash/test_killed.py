@@ -204,7 +204,8 @@ async def test_skopeo_reads_every_image_that_is_named_after_a_kill(tmp_path: Pat
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", [5, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(6, 16))])
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5, 16))
 async def test_thirty_kills_at_random_moments_under_load_lose_nothing(
     seed: int, tmp_path: Path, commands: Zygote
 ) -> None:

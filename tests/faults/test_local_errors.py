@@ -95,7 +95,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 # Each runs many commands.
-_SLOW = ("too long a name", "a loop", "below a loop", "too long a path", "below a file", "a pipe")
+_SLOW = ("too long a name", "a loop", "below a loop", "too long a path", "below a file", "a pipe", "a device")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,10 @@ def limited(words: list[str], cwd: Path, limit: int, value: int, **options: Any)
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("descriptors", [64, 40, 20, 10, 6, 5])
+# One of them; test_every_command.py has all commands with few.
+@pytest.mark.parametrize(
+    "descriptors", [20, *(pytest.param(number, marks=pytest.mark.soak) for number in (64, 40, 10, 6, 5))]
+)
 async def test_too_few_descriptors_end_a_command_with_a_line(descriptors: int, tmp_path: Path) -> None:
     async with QuayServer(kolla(30, layer_size=200_000)[0]) as server:
         for words in (

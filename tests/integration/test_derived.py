@@ -251,7 +251,11 @@ def slow_image() -> SourceManifest:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGKILL, None)],
+    [
+        pytest.param(signal.SIGINT, ExitCode.INTERRUPTED, marks=pytest.mark.soak),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGKILL, None),
+    ],
 )
 async def test_a_run_that_is_terminated_ends_its_workers(
     tmp_path: Path, number: signal.Signals, code: ExitCode | None

@@ -37,7 +37,7 @@ async def in_thread(function: Any, *arguments: Any) -> Any:
     return await anyio.to_thread.run_sync(function, *arguments)
 
 
-@pytest.mark.parametrize("filters", [(), FILTERS], ids=["unfiltered", "filtered"])
+@pytest.mark.parametrize("filters", [pytest.param((), marks=pytest.mark.soak), FILTERS], ids=["unfiltered", "filtered"])
 async def test_a_directory_has_the_same_files(tmp_path: Path, filters: tuple[str, ...]) -> None:
     registry, images = kolla(COUNT)
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"

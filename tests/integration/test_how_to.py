@@ -185,6 +185,7 @@ async def test_serve(machine: Machine, lines: list[str]) -> None:
     await follow_serve(machine, lines)
 
 
+@pytest.mark.soak
 async def test_air_gap(machine: Machine, lines: list[str]) -> None:
     await follow_air_gap(machine, lines)
 

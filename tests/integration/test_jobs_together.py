@@ -20,7 +20,7 @@ from organizations import TAG, kolla, small_image, unique_bytes
 
 from quaymirror import Options, Report, Selection
 from quaymirror.errors import ExitCode, StoreError
-from quaymirror.events import Event, HostPaused, RunStarted
+from quaymirror.events import Event, HostPaused
 from quaymirror.progress.run import RunProgress
 from quaymirror.run.shared import Engine, open_engine
 from quaymirror.run.sync import run_sync
@@ -171,15 +171,14 @@ async def test_damage_in_one_layout_is_not_copied_to_another(tmp_path: Path) -> 
 async def test_a_pause_holds_back_all_runs_and_each_report_tells_of_it(tmp_path: Path) -> None:
     events: dict[str, list[Event]] = {}
     async with QuayServer(kolla(6)[0]) as server:
-        both_started = asyncio.Event()
-        # No run fetches blobs before both have started; the first blob is too much then.
-        server.faults.append(Fault("/manifests/", Hold(both_started)))
+        both_listed = asyncio.Event()
+        # No run fetches blobs before both have made a request; the first blob is too much then.
+        server.faults.append(Fault("/manifests/", Hold(both_listed)))
         server.faults.append(Fault("/v2/.*/blobs/", too_many_requests("1"), times=1))
 
         def look(_: object) -> None:
-            started = [event for told in events.values() for event in told if isinstance(event, RunStarted)]
-            if len(started) == 2:
-                both_started.set()
+            if server.count("^/api/v1/repository$") >= 2:
+                both_listed.set()
 
         server.on_request = look
         reports = await sync_both(Options.of(server=server.url), tmp_path, events, {})

@@ -216,6 +216,7 @@ def test_a_page_is_not_wider_than_a_telephone(tmp_path: Path) -> None:
 
 @pytest.mark.interop
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+@pytest.mark.soak
 def test_a_browser_sorts_and_filters_thousands_of_images(tmp_path: Path) -> None:
     outcomes = [outcome(number, "failed" if number == 7 else "mirrored") for number in range(3_000)]
     html = page([document(outcomes)], [[]])

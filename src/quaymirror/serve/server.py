@@ -409,7 +409,9 @@ def quiet_loop(loop: asyncio.AbstractEventLoop) -> None:
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is not None and not isinstance(error, known):
+        # After a lack of descriptors asyncio accepts again in a second, even if the socket has been closed meanwhile.
+        is_late = isinstance(error, ValueError) and "_start_serving" in str(context.get("message"))
+        if error is not None and not isinstance(error, known) and not is_late:
             loop.default_exception_handler(context) if before is None else before(loop, context)
 
     loop.set_exception_handler(handle)
