@@ -536,7 +536,7 @@ async def test_an_export_that_lists_less_than_an_image_needs_is_refused(near: Ne
 
 
 async def test_gnu_tar_reads_every_part(near: Near, large: list[Path], tmp_path: Path) -> None:
-    """What is not cut is a layout's blob under its name."""
+    """Blobs that are not cut have their names in a layout."""
     for part in large:
         out = tmp_path / f"out-{part.name}"
         out.mkdir()

@@ -202,7 +202,7 @@ async def test_a_new_image_and_a_wrong_password_are_never_answered_from_before(
 async def test_a_client_that_does_not_read_its_answers_is_not_answered_further(
     connect: Connect, tmp_path: Path, handled: list[str]
 ) -> None:
-    """Answers that nobody reads must not pile up in the memory of the server."""
+    """Unread answers must not pile up in the memory of the server."""
     image = small_image("one", 60_000)
     root = write_layout(tmp_path / "m", {f"{NAME}:1": image})
     layer = max(image.blobs, key=lambda each: each.size)

@@ -49,7 +49,7 @@ class CertifiedTags:
         self._check_certificate(leaf, others, at)
         wanted = self._requirement
         if wanted.subject not in leaf.names or wanted.issuer != leaf.issuer:
-            found = ", ".join(sorted(leaf.names))[:200] or "nobody"
+            found = ", ".join(sorted(leaf.names))[:200] or "no name"
             raise InvalidClaim(f"the certificate is for {found!r}, checked by {leaf.issuer[:200]!r}")
 
     def _recorded(self, signature: SimpleSignature, leaf: Certificate) -> datetime:
