@@ -62,7 +62,7 @@ def _three_numbers(documents: list[Document]) -> list[str]:
         return ["Nothing is recorded yet."]
 
     walls = {name: median(one["wall"] for one in runs) for name, runs in first["costs"].items() if runs[0]["code"] == 0}
-    others = {name: wall for name, wall in walls.items() if name != _OURS and name != first["base"]}
+    others = {name: wall for name, wall in walls.items() if not name.startswith(_OURS) and name != first["base"]}
     fastest = min(others, key=others.__getitem__)
     calm, facts = nightly["costs"][_OURS], nightly["facts"]
     seconds = median(one["wall"] for one in calm)
