@@ -16,7 +16,7 @@ from lab.scenario import Case, Lab, Scenario, facts
 
 _IMPORT = "python -c 'import aiohttp'"
 _LISTING = "curl of the listing"
-_STARTUP = "quaymirror sync, and nobody is there"
+_STARTUP = "quaymirror sync, no server"
 _TITLES = {
     "unchanged": "A night in which nothing changed",
     "changed": "A night in which three images changed",
