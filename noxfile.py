@@ -35,8 +35,9 @@ _LAB = {
     "openssl": "openssl",
     "aria2c": "aria2",
 }
-# Test files run side by side, slow ones first, the tests of one file in their order.
-_PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+# Test files run side by side, the tests of one file in their order. Tests also wait for processes and clocks, so
+# three of them keep two cores busy.
+_PARALLEL = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 # The commit that the structure is compared with, and packages beside it.
 _BEFORE = "92e26c5"
 _REFERENCES = ("httpcore", "anyio", "bandersnatch")
@@ -161,8 +162,8 @@ def build(session: nox.Session) -> None:
     """Build sdist and wheel in dist/, and run the commands of the README and the tutorial from the wheel."""
     dist = Path("dist").resolve()
     shutil.rmtree(dist, ignore_errors=True)
-    session.install("build")
-    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    session.install("build[uv]")
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(dist), silent=True)
     [wheel] = dist.glob("*.whl")
     session.install(str(wheel))
     with session.chdir(session.create_tmp()):
@@ -173,7 +174,8 @@ def build(session: nox.Session) -> None:
     session.run("pytest", "tests/integration/test_tutorial.py", *session.posargs)
 
 
-@nox.session
+# uv makes environments without pip.
+@nox.session(venv_backend="virtualenv")
 def release(session: nox.Session) -> None:
     """Build a release in dist/: sdist, wheel, an SBOM (CycloneDX) of what the wheel brings along, and SHA256SUMS."""
     dist = Path("dist").resolve()

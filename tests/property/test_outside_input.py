@@ -46,7 +46,7 @@ def test_defects_found_by_fuzzing_stay_fixed(name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@pytest.mark.parametrize("depth", [150, 500, 980, 5_000, 100_000])
+@pytest.mark.parametrize("depth", [150, 980, 100_000])
 def test_no_depth_is_too_deep(name: str, depth: int) -> None:
     for opening, closing in (("[", "]"), ('{"a":', "}"), ('{"manifests":[', "]}"), ('{"repositories":[', "]}")):
         nested = opening * depth + "1" + closing * depth
