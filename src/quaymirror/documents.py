@@ -226,6 +226,21 @@ class ListedReferrerJson(TypedDict):
     tag: str | None
 
 
+class VerdictJson(TypedDict):
+    """The verdict by which a signature policy accepted an image.
+
+    `policy` is the fingerprint of the policy and its keys, and `accepted_by` are the keys or identities that signed the
+    image, or the rule that needs none. `origin` is null if the image was judged here.
+    Otherwise the verdict is what the sender of an import says: `origin` names the export and its signer, and those from
+    which the sender has the verdict.
+    """
+
+    policy: str
+    accepted_by: str
+    judged: Time
+    origin: str | None
+
+
 class ListedImageJson(TypedDict):
     """An image of `list --json`.
 
@@ -233,7 +248,7 @@ class ListedImageJson(TypedDict):
     it is that of everything it needs, null if it has a `problem`; `own_size` is what no other image needs, `updated`
     the time of its last change in the mirror, and `registry` the host that it came from, null if that is unknown. An
     image without a name has its digest as `repository`. `referrers` are those of the image, of its platforms, and of
-    these referrers.
+    these referrers. `info --json` has the `verdicts` of signature policies that accepted the image, if there are any.
     """
 
     repository: str
@@ -247,6 +262,7 @@ class ListedImageJson(TypedDict):
     registry: NotRequired[str | None]
     media_type: NotRequired[str]
     referrers: NotRequired[list[ListedReferrerJson]]
+    verdicts: NotRequired[list[VerdictJson]]
     problem: NotRequired[str]
 
 
@@ -615,6 +631,15 @@ class ExportJson(TypedDict):
     parts: list[PartJson]
 
 
+class ImportedVerdictsJson(TypedDict):
+    """Verdicts about signatures that came with exports: the number of those that were recorded, and that of the images
+    whose verdicts were ignored, because no allowed signer has signed the export.
+    """
+
+    recorded: int
+    ignored: int
+
+
 class ImportJson(TypedDict):
     """The result of an import: names of images by outcome, and everything that is missing.
 
@@ -630,6 +655,7 @@ class ImportJson(TypedDict):
     waiting: dict[str, list[int]]
     lacking: dict[str, list[str]]
     problems: list[str]
+    verdicts: ImportedVerdictsJson
     stored: BlobsJson
     exit_code: int
 

@@ -274,7 +274,7 @@ async def test_blobs_of_an_inventory_are_not_pruned_until_an_import_answers_it(n
     (far / "blobs/sha256" / stray.encoded).write_bytes(b"stray")
     os.utime(far / "blobs/sha256" / stray.encoded, (0, 0))
     promise_of_all = far / ".quaymirror/promises/00"
-    promise_of_all.mkdir()
+    promise_of_all.mkdir(exist_ok=True)
     (promise_of_all / "0").write_text(f"{stray}\n")
     async with OCILayout.open(far) as layout:
         planning = partial(make_plan, grace=0.0, retention=Retention())

@@ -116,6 +116,7 @@ INNER_LAYERS = {
         "verdict_tables",
         "detail_tables",
         "state",
+        "acceptances",
         "history",
         "receipts",
         "documents",

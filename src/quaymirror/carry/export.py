@@ -22,11 +22,12 @@ from ..oci.reference import is_registry_host
 from ..selection.layouts import select_images
 from ..selection.source import SourceAddress
 from ..store import documents, fsops
+from ..store.acceptances import verdicts_by_source
 from ..store.fsops import Fsync
 from ..store.lookaside import stored_messages
 from ..store.places import open_storage
 from ..store.reader import LayoutReader
-from ..store.records import ImageRecord
+from ..store.records import Acceptance, ImageRecord
 from ..store.snapshots import open_at, snapshot_images
 from ..store.storage import INDEX, MARKER, blob_key
 from ..trust.policy import docker_name
@@ -35,7 +36,7 @@ from ..zstd import compress
 from . import signatures
 from .attached import find_attached, subject_of
 from .inventory import Inventory, parse_inventory
-from .manifest import CarriedBlob, Header, Manifest, needed_blobs, reference_of
+from .manifest import MAX_VERDICTS, CarriedBlob, Header, Manifest, needed_blobs, reference_of
 from .parts import HEADER, MANIFEST, SIGNATURE, HashedFile, PartWriter, file_name, stretch_name
 from .plan import RECORD, member_size, padded, place
 from .progress import CarryProgress
@@ -231,6 +232,7 @@ class _Export:
             since=since,
             label=self._label,
             lookaside=self._lookaside(images),
+            verdicts=self._verdicts(images),
         )
         manifest = self._placed(manifest, carried)
         unfinished = next((each for each in self._records.exports() if self._is_same(each, manifest)), None)
@@ -251,6 +253,11 @@ class _Export:
                 found[name.repository.partition("/")[2], digest] = messages
 
         return found
+
+    def _verdicts(self, images: Sequence[ImageRecord]) -> dict[str, tuple[Acceptance, ...]]:
+        """Return the verdicts that accepted `images`, by their names."""
+        found = verdicts_by_source(self._mirror, {image.name: image.source for image in images})
+        return {name: verdicts[:MAX_VERDICTS] for name, verdicts in found.items()}
 
     def _placed(self, manifest: Manifest, carried: Collection[Descriptor]) -> Manifest:
         """Return `manifest` with the parts of the blobs in `carried`."""

@@ -17,7 +17,7 @@ from .. import zstd
 from ..errors import ConfigError, InvalidName, UnsupportedContent
 from ..oci import Descriptor, Digest, Reference, Repository
 from ..oci.reference import is_repository_name
-from ..store.records import ImageRecord
+from ..store.records import Acceptance, ImageRecord
 from ..trust.evidence import MAX_SIGNATURES
 from ..untrusted import InvalidDocument, parse_object
 from ..values import dataclass
@@ -27,6 +27,10 @@ VERSION = 1
 MAX_BYTES = 512 * 1024 * 1024
 _HEADER_BYTES = 64 * 1024
 _MAX_LABEL = 200
+# Per image; a new policy makes another one.
+MAX_VERDICTS = 16
+_MAX_TEXT = 1000
+_LAST_MOMENT = 2.0**37
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ class Manifest:
 
     `inventories` are the identifiers of those that it answers, and `since` is the export that the receiver is assumed
     to have imported, "" for none. `label` is that of the snapshot. `lookaside` has the signatures by GPG keys for
-    manifests, by their repository and digest.
+    manifests, by their repository and digest. `verdicts` are those of signature policies that accepted an image, by its
+    name: claims of the sender, which count as much as its signature.
     """
 
     id: str
@@ -64,6 +69,7 @@ class Manifest:
     since: str = ""
     label: str = ""
     lookaside: Mapping[tuple[str, Digest], tuple[bytes, ...]] = field(default_factory=dict)
+    verdicts: Mapping[str, tuple[Acceptance, ...]] = field(default_factory=dict)
 
     @cached_property
     def by_digest(self) -> Mapping[Digest, CarriedBlob]:
@@ -81,7 +87,7 @@ class Manifest:
         document = {
             "version": VERSION,
             "id": self.id,
-            "created": datetime.fromtimestamp(self.created, UTC).isoformat(timespec="seconds"),
+            "created": _iso(self.created),
             "parts": self.parts,
             "inventories": list(self.inventories),
             "since": self.since,
@@ -94,6 +100,7 @@ class Manifest:
                     "platforms": image.platforms,
                     "root": number[image.root.digest],
                     "needs": [number[node.digest] for node in image.contents],
+                    **_verdict_fields(self.verdicts.get(image.name, ())),
                 }
                 for image in self.images
             ],
@@ -129,16 +136,22 @@ class Manifest:
                 )
 
             blobs = tuple(_blob(entry, document["parts"]) for entry in document["blobs"])
+            images = tuple(_image(entry, blobs) for entry in document["images"])
             manifest = cls(
                 id=_identifier(document["id"]),
                 created=datetime.fromisoformat(document["created"]).timestamp(),
                 parts=int(document["parts"]),
-                images=tuple(_image(entry, blobs) for entry in document["images"]),
+                images=images,
                 blobs=blobs,
                 inventories=tuple(map(_identifier, document["inventories"])),
                 since=document["since"] and _identifier(document["since"]),
                 label=str(document["label"])[:_MAX_LABEL],
                 lookaside=dict(_signatures(entry, blobs) for entry in document.get("lookaside", [])),
+                verdicts={
+                    image.name: _verdicts(image, entry["verdicts"])
+                    for image, entry in zip(images, document["images"], strict=True)
+                    if "verdicts" in entry
+                },
             )
         except (InvalidDocument, InvalidName, UnsupportedContent, KeyError, TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"the manifest of the export makes no sense ({_reason(error)})") from None
@@ -256,6 +269,61 @@ def _signatures(entry: Any, blobs: tuple[CarriedBlob, ...]) -> tuple[tuple[str, 
     return (repository, blobs[_whole(index)].node.digest), tuple(b64decode(each, validate=True) for each in messages)
 
 
+def _verdict_fields(verdicts: Iterable[Acceptance]) -> dict[str, Any]:
+    """Return the fields about the verdicts of an image: none for most, so that earlier releases write the same."""
+    found = [
+        {
+            "policy": verdict.policy,
+            "acceptedBy": verdict.reason[:_MAX_TEXT],
+            "judged": _iso(verdict.judged),
+            "origin": verdict.origin[:_MAX_TEXT],
+        }
+        for verdict in verdicts
+    ]
+    return {"verdicts": found} if found else {}
+
+
+def _verdicts(image: ImageRecord, entries: Any) -> tuple[Acceptance, ...]:
+    """Return the verdicts about an image, whose digest at the source is what a policy judges."""
+    if not isinstance(entries, list) or len(entries) > MAX_VERDICTS:
+        _refuse(f"the verdicts about an image are no list, or more than {MAX_VERDICTS}")
+
+    verdicts = tuple(
+        Acceptance(
+            image.name,
+            image.source,
+            _hexadecimal(entry["policy"], 64, "the fingerprint of a policy"),
+            _short_text(entry["acceptedBy"]),
+            _moment(entry["judged"]),
+            _short_text(entry["origin"]),
+        )
+        for entry in entries
+    )
+    if len({verdict.policy for verdict in verdicts}) != len(verdicts):
+        _refuse("an image has two verdicts of one policy")
+
+    return verdicts
+
+
+def _short_text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        _refuse(f"a verdict has something else than a text of at most {_MAX_TEXT:,} characters")
+
+    return value
+
+
+def _moment(value: object) -> float:
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    if moment is None or moment.tzinfo is None or not 0 <= moment.timestamp() <= _LAST_MOMENT:
+        _refuse("the time of a verdict is none, or lacks its zone")
+
+    return moment.timestamp()
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
 def _whole(value: object) -> int:
     if type(value) is not int or value < 0:
         _refuse("a number is not whole")
@@ -264,8 +332,12 @@ def _whole(value: object) -> int:
 
 
 def _identifier(value: object) -> str:
-    if not isinstance(value, str) or len(value) != 32 or set(value) - set("0123456789abcdef"):
-        _refuse("an identifier has not 32 hexadecimal digits")
+    return _hexadecimal(value, 32, "an identifier")
+
+
+def _hexadecimal(value: object, digits: int, what: str) -> str:
+    if not isinstance(value, str) or len(value) != digits or set(value) - set("0123456789abcdef"):
+        _refuse(f"{what} has not {digits} hexadecimal digits")
 
     return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import field, replace
 from functools import partial
@@ -71,7 +71,8 @@ class ImportResult:
     """The result of an import: names of images by outcome, and problems of parts.
 
     `waiting` has for each incomplete image the parts that carry what it needs, and `lacking` the blobs that the sender
-    assumed here.
+    assumed here. `verdicts` is the number of verdicts of signature policies that were recorded, and `untrusted` has
+    that of the images whose verdicts were ignored, by export: no allowed signer has signed it.
     """
 
     exports: list[str] = field(default_factory=list)
@@ -81,6 +82,8 @@ class ImportResult:
     waiting: dict[str, tuple[int, ...]] = field(default_factory=dict)
     lacking: dict[Digest, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    verdicts: int = 0
+    untrusted: dict[str, int] = field(default_factory=dict)
     blobs: int = 0
     bytes: int = 0
 
@@ -100,12 +103,13 @@ class ImportResult:
             "waiting": {name: list(parts) for name, parts in self.waiting.items()},
             "lacking": {str(digest): names for digest, names in self.lacking.items()},
             "problems": self.problems,
+            "verdicts": {"recorded": self.verdicts, "ignored": sum(self.untrusted.values())},
             "stored": {"blobs": self.blobs, "bytes": self.bytes},
             "exit_code": int(self.exit_code),
         }
 
     def describe(self) -> Iterator[str]:
-        """Iterate over lines about everything that is not complete."""
+        """Iterate over lines about everything that is not complete, or was left out."""
         yield from self.problems
         for parts, count in sorted(Counter(self.waiting.values()).items()):
             if parts:
@@ -123,6 +127,10 @@ class ImportResult:
                 f"sender assumed {blobs} here, which this mirror lacks; `quaymirror inventory --missing` writes the "
                 "request for the next trip"
             )
+
+        for export, count in self.untrusted.items():
+            images = counted(count, "image")
+            yield f"verdicts about {images} are ignored: no allowed signer has signed export {export[:8]}"
 
 
 async def import_parts(
@@ -148,15 +156,16 @@ async def import_parts(
     with ExitStack() as stack:
         readers = await anyio.to_thread.run_sync(_open_all, parts, stack, result.problems)
         # The manifests are checked before anything is written.
-        records = CarryRecords(target)
+        records, signers = CarryRecords(target), dict[str, str]()
         for reader in _distinct(readers):
-            await anyio.to_thread.run_sync(_check, reader, records, options, observer)
+            signer = await anyio.to_thread.run_sync(_check, reader, records, options, observer)
+            signers[reader.manifest.id] = signer
 
         opening = OCILayout.open(
             target, observer=observer, fsync=options.fsync, checks_space=options.check_space, patience=patience
         )
         async with opening as layout:
-            run = _Import(layout, records, readers, result, progress or CarryProgress())
+            run = _Import(layout, records, readers, signers, result, progress or CarryProgress())
             return await run.run()
 
 
@@ -166,12 +175,14 @@ class _Import:
         layout: OCILayout,
         records: CarryRecords,
         readers: Sequence[PartReader],
+        signers: Mapping[str, str],
         result: ImportResult,
         progress: CarryProgress,
     ) -> None:
         self._layout = layout
         self._records = records
         self._readers = readers
+        self._signers = signers
         self._progress = progress
         self._result = result
 
@@ -287,7 +298,7 @@ class _Import:
 
     async def _complete(self, manifest: Manifest) -> None:
         """Commit the images of `manifest` that are complete, and end the import if all of them are."""
-        waits, imported = False, len(self._result.imported)
+        waits, imported, judged = False, len(self._result.imported), list[str]()
         records, held = await self._layout.use(_known)
         for image in manifest.images:
             lacking = await self._layout.missing_content(reference_of(image), image.contents)
@@ -299,6 +310,7 @@ class _Import:
             here = records.get(image.name)
             if here is not None and (here.root.digest, here.platforms) == (image.root.digest, image.platforms):
                 self._result.unchanged.append(image.name)
+                judged += [image.name] if here.source == image.source else []
                 continue
 
             if image.name in held:
@@ -313,10 +325,12 @@ class _Import:
                 continue
 
             await self._layout.commit(replace(image, mirrored=time.time(), run=manifest.id[:8]))
+            judged.append(image.name)
             if subject_of(image.name) is None:
                 self._result.imported.append(image.name)
 
         await self._layout.use(partial(_keep_signatures, manifest, set(self._result.waiting)))
+        await self._layout.use(partial(self._keep_verdicts, manifest, judged))
         await self._layout.adopt_tags()
         if len(self._result.imported) > imported:
             note = SnapshotNote("import", manifest.id[:8], manifest.label, complete=not waits)
@@ -327,12 +341,25 @@ class _Import:
 
     def _begin(self, manifest: Manifest, storage: Storage, _: State) -> None:
         promise(storage, manifest.id, manifest.by_digest)
-        self._records.add_import(manifest)
+        signer = self._signers[manifest.id]
+        if manifest.verdicts and not signer:
+            self._result.untrusted[manifest.id] = len(manifest.verdicts)
+
+        self._records.add_import(manifest, signer)
 
     def _finish(self, manifest: Manifest, storage: Storage, _: State) -> None:
         obsolete = self._records.finish_import(manifest)
         for identifier in (*obsolete, *manifest.inventories):
             forget(storage, identifier)
+
+    def _keep_verdicts(self, manifest: Manifest, names: Sequence[str], _: Storage, state: State) -> None:
+        """Record the sender's verdicts about the images with these `names`, which are here as it has judged them."""
+        found = [verdict for name in names for verdict in manifest.verdicts.get(name, ())]
+        signer = self._records.signer(manifest.id) if found else ""
+        if signer:
+            origin = f"export {manifest.id[:8]} signed by {signer}"
+            told = (replace(each, origin=", ".join(filter(None, (origin, each.origin)))) for each in found)
+            self._result.verdicts += sum(state.adopt_verdict(each) for each in told)
 
     def _wait(self, manifest: Manifest, image: ImageRecord, lacking: Sequence[Descriptor]) -> None:
         parts, read = set[int](), self._records.finished_parts(manifest.id, directory="imports")
@@ -410,8 +437,11 @@ def _distinct(readers: Sequence[PartReader]) -> list[PartReader]:
     return sorted({reader.manifest.id: reader for reader in readers}.values(), key=lambda each: each.manifest.created)
 
 
-def _check(reader: PartReader, records: CarryRecords, options: ImportOptions, observer: Observer) -> None:
-    """Check that an export is signed, and not older than the newest one that was imported; see `import_parts`."""
+def _check(reader: PartReader, records: CarryRecords, options: ImportOptions, observer: Observer) -> str:
+    """Check that an export is signed, and not older than the newest one that was imported; see `import_parts`.
+
+    Return the allowed signer, "" if it is not signed or signers are not looked at.
+    """
     signer = reader.signer(options.allowed_signers)
     if not options.allow_unsigned:
         if signer is None:
@@ -430,6 +460,8 @@ def _check(reader: PartReader, records: CarryRecords, options: ImportOptions, ob
         raise ConfigError(
             f"{reader.path} was exported before {latest[:8]}, which is imported already: pass --allow-older to go back"
         )
+
+    return signer or ""
 
 
 def _carried_bytes(reader: PartReader) -> int:

@@ -3,6 +3,7 @@
 exports/<id>.json.zst      the manifest of an export that left here
 exports/<id>.parts         the numbers of its parts that are written
 imports/<id>.json.zst      the manifest of an import that waits for parts
+imports/<id>.signer        the allowed signer of that one, if it has verdicts
 imports/latest             the time and the identifier of the newest complete import
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -18,6 +20,7 @@ from ..zstd import compress
 from .manifest import Manifest, decompress
 
 _LATEST = "latest"
+_MAX_SIGNER = 500
 
 
 class CarryRecords:
@@ -48,9 +51,20 @@ class CarryRecords:
         """Return the imports that wait for parts, the oldest first."""
         return sorted(self._manifests("imports"), key=lambda manifest: manifest.created)
 
-    def add_import(self, manifest: Manifest) -> None:
-        """Record an import that waits for parts."""
-        self._add("imports", manifest)
+    def add_import(self, manifest: Manifest, signer: str) -> None:
+        """Record an import that waits for parts.
+
+        `signer` is the allowed signer of `manifest`; without one, "", its verdicts are not recorded.
+        """
+        if signer and manifest.verdicts:
+            fsops.replace_file(self._file("imports", f"{manifest.id}.signer"), signer.encode())
+
+        self._add("imports", manifest if signer else replace(manifest, verdicts={}))
+
+    def signer(self, identifier: str) -> str:
+        """Return the allowed signer of an import that waits for parts and has verdicts."""
+        text = fsops.read_file(self._directory / "imports" / f"{identifier}.signer", _MAX_SIGNER) or b""
+        return text.decode(errors="replace")
 
     def finish_import(self, manifest: Manifest) -> list[str]:
         """Record that an import is complete; return the identifiers of it and of older ones, which are obsolete."""
@@ -58,7 +72,7 @@ class CarryRecords:
         fsops.replace_file(self._file("imports", _LATEST), f"{latest[0]!r} {latest[1]}\n".encode())
         obsolete = [each.id for each in self.imports() if each.created <= manifest.created]
         for identifier in obsolete:
-            for suffix in ("json.zst", "parts"):
+            for suffix in ("json.zst", "parts", "signer"):
                 fsops.remove(self._file("imports", f"{identifier}.{suffix}"))
 
         return obsolete

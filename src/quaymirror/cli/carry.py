@@ -186,9 +186,11 @@ def import_(
     for line in result.describe():
         say(line)
 
+    verdicts = f"; {counted(result.verdicts, 'verdict')} about signatures recorded" if result.verdicts else ""
+    stored = f"{counted(result.blobs, 'blob')} stored ({human_bytes(result.bytes)}){verdicts}"
     say(
         f"{counted(len(result.imported), 'image')} imported, {len(result.unchanged):,} unchanged, "
-        f"{len(result.waiting):,} waiting; {counted(result.blobs, 'blob')} stored ({human_bytes(result.bytes)})"
+        f"{len(result.waiting):,} waiting; {stored}"
     )
     return result.exit_code
 

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import click
 
-from ..documents import DerivedInfoJson
+from ..documents import DerivedInfoJson, VerdictJson
 from ..errors import ExitCode, SelectionEmpty
 from ..run.derived_info import derived_infos, has_derived_images
 from ..run.info import image_infos
@@ -122,6 +122,11 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
             f"    {each['digest']}  {escape_controls(each['artifact_type'] or each['tag'] or '-')}" for each in attached
         )
 
+    verdicts = (info.get("mirrored") or {}).get("verdicts", ())
+    if verdicts:
+        yield "  accepted by:"
+        yield from (f"    {escape_controls(_accepted(each))}" for each in verdicts)
+
     for name, values in (("environment", info["env"]), ("labels", _pairs(info["labels"]))):
         if values:
             yield f"  {name}:"
@@ -155,6 +160,12 @@ def _mirrored(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
         yield "from", row["registry"] or ""
         yield "mirrored", (row["updated"] or "")[:19].replace("T", " ")
         yield "size", f"{human_bytes(row['size'] or 0)}, {human_bytes(row['own_size'] or 0)} of it in no other image"
+
+
+def _accepted(verdict: VerdictJson) -> str:
+    """Return the keys, the day and the policy of a verdict, and its origin if that is another mirror."""
+    text = f"{verdict['accepted_by']}, {verdict['judged'][:10]}, policy {verdict['policy'][:12]}"
+    return f"{text}; according to {verdict['origin']}" if verdict["origin"] else text
 
 
 def _joined(value: object) -> str:

@@ -150,6 +150,17 @@ def row_of(image: MirroredImage) -> ListedImageJson:
         "media_type": image.media_type,
         "referrers": [{**each._asdict(), "tag": each.tag or None} for each in image.referrers],  # type: ignore[typeddict-item]
     }
+    if image.verdicts:
+        row["verdicts"] = [
+            {
+                "policy": each.policy,
+                "accepted_by": each.reason,
+                "judged": iso(each.judged),
+                "origin": each.origin or None,
+            }
+            for each in image.verdicts
+        ]
+
     return {**row, "problem": image.problem} if image.problem else row
 
 

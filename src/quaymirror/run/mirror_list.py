@@ -27,6 +27,7 @@ from ..selection.names import match_names
 from ..selection.rename import split_name
 from ..settings import Options
 from ..store import documents
+from ..store.acceptances import verdicts_by_root
 from ..store.details import Details, read_details
 from ..store.reader import LayoutReader
 from ..store.records import MirroredImage
@@ -259,7 +260,7 @@ async def mirror_infos(
     files = await anyio.to_thread.run_sync(open_files, place)
     puller = LayoutPuller(files, place, _no_attempts)
     found = []
-    for image in listed.images:
+    for image in await anyio.to_thread.run_sync(_judged, _located(mirror, options), listed.images):
         named = parts_of(image)
         if image.problem:
             infos: list[dict[str, Any]] = [{"image": named[0], "tag": named[1], "error": image.problem}]
@@ -271,6 +272,12 @@ async def mirror_infos(
         found.append((image, infos))
 
     return found
+
+
+def _judged(path: Path, images: Sequence[MirroredImage]) -> list[MirroredImage]:
+    """Return `images` with the verdicts of signature policies that accepted them."""
+    verdicts = verdicts_by_root(path, {image.name: Digest.parse(image.digest) for image in images if not image.problem})
+    return [image._replace(verdicts=verdicts.get(image.name, ())) for image in images]
 
 
 def parts_of(image: MirroredImage) -> tuple[str, str | None]:

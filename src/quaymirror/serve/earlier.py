@@ -1,4 +1,4 @@
-"""Earlier sets of images of a mirror in a directory: its snapshots, by id or date."""
+"""Earlier sets of images of a mirror in a directory, by id or date of its snapshots, and verdicts about images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..store.records import Snapshot
+from ..oci import Digest
+from ..store.acceptances import verdicts_by_root
+from ..store.records import Acceptance, Snapshot
 from ..store.snapshots import snapshot_images
 from ..store.state import State
 from .published import Image, image_of
@@ -76,6 +78,10 @@ class EarlierSets:
             tuple(sorted(name for name, version in new.items() if old.get(name, version) != version)),
             tuple(sorted(old.keys() - new.keys())),
         )
+
+    def verdicts(self, name: str, root: Digest) -> tuple[Acceptance, ...]:
+        """Return the verdicts of signature policies that accepted an image, the latest first."""
+        return verdicts_by_root(self._root, {name: root}).get(name, ())
 
     def _images(self, day: str) -> Mapping[str, Image]:
         try:

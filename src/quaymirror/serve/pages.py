@@ -16,6 +16,7 @@ from ..errors import InvalidName
 from ..oci import Digest
 from ..oci.reference import is_registry_host
 from ..pages import Markup, environment
+from ..store.records import Acceptance
 from ..text import escape_controls
 from .commands import pull_commands
 from .details import image_details
@@ -130,8 +131,15 @@ class Pages:
         if details is None:
             return self._missing(request)
 
+        verdicts: tuple[Acceptance, ...] = ()
+        if named is not None and (earlier := named[0].mirror.earlier) is not None:
+            find = partial(earlier.verdicts, f"{named[0].name}:{tag}", root)
+            verdicts = await self._registry.in_thread(named[0].mirror, find)
+
         commands = pull_commands(self._host(request), full, tag, str(root), is_secure=self._is_secure)
-        return self._page(request, "image.html", name=name, repository=full, details=details, commands=commands)
+        return self._page(
+            request, "image.html", name=name, repository=full, details=details, commands=commands, verdicts=verdicts
+        )
 
     async def _snapshots(self, request: Request, snapshot_id: str) -> Answer:
         """Return the list of snapshots of all mirrors, or the changes of one."""

@@ -122,12 +122,30 @@ class ListedReferrer(NamedTuple):
     tag: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The verdict that accepted an image: it concerns this name with the digest `root`, and the policy with this
+    fingerprint.
+
+    `reason` are the keys or identities that signed the image. `judged` is the POSIX time at which that was found out:
+    here, or at the mirror from which it came with the exports in `origin`, "" for here.
+    """
+
+    name: str
+    root: Digest
+    policy: str
+    reason: str
+    judged: float
+    origin: str = ""
+
+
 class MirroredImage(NamedTuple):
     """An image as a listing of a mirror shows it. `name` is its digest if it has no name, `registry` "" if unknown.
 
     `size` counts all bytes that it needs, `own_size` those that no other image of the listed set needs; both are None
     if `problem` says why the image can't be read, or if its content was removed. `mirrored` is the POSIX time of its
-    last change in the mirror, 0.0 if that is unknown; `created` is what its config says.
+    last change in the mirror, 0.0 if that is unknown; `created` is what its config says. `verdicts` are looked up for
+    the metadata of an image only.
     """
 
     name: str
@@ -141,6 +159,7 @@ class MirroredImage(NamedTuple):
     mirrored: float = 0.0
     problem: str = ""
     referrers: tuple[ListedReferrer, ...] = ()
+    verdicts: tuple[Acceptance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,5 +189,10 @@ CREATE TABLE set_size (               -- of that set; no row if the sizes of its
 );
 """
 
+# Verdicts that came with an import say so.
+_ORIGINS = """
+ALTER TABLE verdict ADD COLUMN origin TEXT NOT NULL DEFAULT '';          -- its exports, '' if it was made here
+"""
+
 # The application ID reads "QMir".
-FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _REFERRERS, _DETAILS, _SIZES))
+FORMAT = Format(0x514D6972, (_TABLES, _PRUNING, _HOLDERS, _SNAPSHOTS, _REFERRERS, _DETAILS, _SIZES, _ORIGINS))
