@@ -6,6 +6,7 @@ import base64
 import hmac
 import http.client
 import logging
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,6 +123,14 @@ def s3_server() -> Iterator[S3Server]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def rclone_copy(s3: S3Server, prefix: str, directory: Path) -> None:
+    """Let rclone copy the mirror at `prefix` to a directory."""
+    remote = f":s3,provider=Other,env_auth,endpoint='{s3.url}',force_path_style:{BUCKET}/{prefix}"
+    words = [peers.require("rclone"), "copy", remote, str(directory), "--exclude", ".quaymirror/**"]
+    environment = {name: value for name, value in os.environ.items() if name != "AWS_CA_BUNDLE"}
+    subprocess.run([*words, "--config", os.devnull], check=True, timeout=300, env=environment)
 
 
 @contextmanager

@@ -73,7 +73,8 @@ async def merge_reports(files: Sequence[Path], *, options: Options | None = None
     if options.target.state is not None:
         spec = find_target(merged["target"], options)
         pushed = {record.name: record for each in sorted(read, key=lambda each: each.started) for record in each.pushed}
-        await spec.record(TargetContext(options, connect_target), list(pushed.values()))
+        whole = _is_whole(merged, next(iter(latest.values())).shard)
+        await spec.record(TargetContext(options, connect_target), list(pushed.values()), complete=whole)
         await anyio.to_thread.run_sync(_record, spec, options, merged, next(iter(latest.values())).shard)
 
     recorded = len({record.name for each in read for record in each.pushed})
@@ -143,14 +144,13 @@ def _first(values: Sequence[Any]) -> Any:
 def _record(spec: TargetSpec, options: Options, report: ReportJson, shard: ShardJson) -> None:
     """Record the joined report in the history of the target."""
     failed = report["images"]["failed"]
-    is_whole = report["complete"] and not shard["failed_checks"] and not shard["repositories"]["rejected"]
     run = PastRun(
         id=report["run_id"],
         subject=subject_text(shard["server"], shard["selections"]),
         started=datetime.fromisoformat(report["started"]).timestamp(),
         elapsed=report["elapsed_s"],
         exit_code=report["exit_code"],
-        complete=is_whole and report["error"] is None,
+        complete=_is_whole(report, shard),
         images=dict(Counter(cast("dict[str, int]", report["images"]))),
         bytes_fetched=report["bytes_fetched"],
         remark=f"{counted(failed, 'image')} failed, of {counted(shard['count'], 'shard')}" if failed else "",
@@ -162,6 +162,11 @@ def _record(spec: TargetSpec, options: Options, report: ReportJson, shard: Shard
         history.record(run, report, keep_seconds=options.target.report_age)
     finally:
         history.close()
+
+
+def _is_whole(report: ReportJson, shard: ShardJson) -> bool:
+    is_discovered = not shard["failed_checks"] and not shard["repositories"]["rejected"]
+    return report["complete"] and is_discovered and report["error"] is None
 
 
 def _read(file: Path) -> _ShardReport:

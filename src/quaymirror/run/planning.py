@@ -31,7 +31,7 @@ async def plan_shards(
     progress: RunProgress | None = None,
     stop: Stop | None = None,
 ) -> Report:
-    """Write a plan to `file`, so that shards can mirror `selection` to the registry `target`; return the report.
+    """Write a plan to `file`, so that shards can mirror `selection` to `target`; return the report.
 
     Nothing is mirrored. The file is written only if everything selected was found; images whose manifests could not be
     read are in it, too.
@@ -59,13 +59,13 @@ async def sync_shard(
     progress: RunProgress | None = None,
     stop: Stop | None = None,
 ) -> Report:
-    """Mirror the `share` of one shard of the plan in the file `plan` to the registry `target`; see `sync`.
+    """Mirror the `share` of one shard of the plan in the file `plan` to a registry or an object store; see `sync`.
 
     Each shard needs a state directory of its own. The blobs of a shard that shows no sign of life for `patience`
     seconds are brought by others.
 
     :raises ConfigError: if the file is no plan, or `target` can't be shared.
-    :raises LockHeld: if another run on this machine uses the same state.
+    :raises LockHeld: if another run on this machine uses the same state, or one of another plan the object store.
     :raises StoreError: if the state can't be written.
     """
     division = Division(read_plan(plan), share, patience)

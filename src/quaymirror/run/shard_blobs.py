@@ -55,7 +55,6 @@ class ShardBlobs:
         self._shared: SharedTarget = shared
         self._run = run
         self._division = division
-        self._target = target
         self._flights = flights
         self._context_of = context_of
         self._retry = run.options.client.retry
@@ -119,7 +118,7 @@ class ShardBlobs:
         assert home is not None
         reference = home.image.reference
         job = BlobJob(reference.repository, blob, reference.name)
-        async with self._target.sink(self._division.reference_at_target(home), blob) as sink:
+        async with self._shared.sink_unless_stored(self._division.reference_at_target(home), blob) as sink:
             if sink is not None:
                 # A blob that waits for another attempt is held, too: it may have received bytes.
                 async with self._in_flight.holding(self._weight(blob)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,11 @@ from ..shards.plan import Division, PlanDraft
 from ..store.records import ImageRecord, Usage
 from ..store.state import State
 from ..store.storage import Storage
-from ..targets.kinds import TargetContext, TargetSpec, common_target
+from ..targets.kinds import TargetContext, common_target
 from ..targets.layout import LayoutSpec
 from ..tasks import background
 from ..text import counted
-from ..transfer.target import PrunableTarget, Target
+from ..transfer.target import Capabilities, PrunableTarget, Target
 from . import listing, pruning
 from .accepted import read_accepted
 from .context import Run, Stop
@@ -91,8 +92,10 @@ def make_run(
     :raises ConfigError: if the selections, the target and the options contradict each other.
     """
     spec = LayoutSpec(target) if isinstance(target, Path) else common_target(target, selections, options)
-    if not spec.capabilities.takes_shards and (division is not None or draft is not None):
-        raise ConfigError(f"shards can't share {spec}: name a registry (registry://HOST) without filters with --to")
+    capabilities = spec.capabilities
+    if division is not None or draft is not None:
+        spec.check_shards()
+        capabilities = replace(capabilities, prunable=False)
 
     for selection in selections:
         check_selection(selection, options.discovery.discovery)
@@ -102,8 +105,8 @@ def make_run(
     selections = tuple(selection.in_repository(spec.repository) for selection in selections)
     check_credentials(selections, options)
     check_names(selections, options)
-    _check_publishing(spec, options)
-    pruning.check(selections, options, is_prunable=spec.capabilities.prunable)
+    _check_publishing(capabilities, options)
+    pruning.check(selections, options, is_prunable=capabilities.prunable)
     listing.check(selections, options)
     wanted = options.replace(platforms=spec.wanted_platforms(options))
     run = Run(selections, wanted, spec, engine, tuple(jobs))
@@ -113,12 +116,12 @@ def make_run(
     return run
 
 
-def _check_publishing(spec: TargetSpec, options: Options) -> None:
-    """Check that the target can publish as the options say.
+def _check_publishing(capabilities: Capabilities, options: Options) -> None:
+    """Check that a target with these `capabilities` can publish as the options say.
 
     :raises ConfigError: otherwise.
     """
-    capabilities, publishing = spec.capabilities, options.publishing
+    publishing = options.publishing
     if publishing.dated_tags is not None and not capabilities.adds_tags:
         raise ConfigError("--dated-tags needs a registry as target; a layout keeps earlier images as snapshots")
 
@@ -213,7 +216,7 @@ async def _mirrored_repositories(target: Target) -> set[str]:
 
 def _open(run: Run) -> AbstractAsyncContextManager[Target]:
     is_local = all(run.options.source.address_of(selection).is_layout for selection in run.selections)
-    context = TargetContext(run.options, connect_target, run.emit, run.wait_for_lock, is_local)
+    context = TargetContext(run.options, connect_target, run.emit, run.wait_for_lock, is_local, run.division)
     return run.spec.inspect(context) if run.options.target.dry_run else run.spec.open(context)
 
 

@@ -99,6 +99,11 @@ class Division:
         """Return the image under its name at the target."""
         return self._renames.apply(planned.image.reference)
 
+    def pins(self) -> dict[str, Digest]:
+        """Return the digests at the source of the images that this shard commits, by their names at the target."""
+        named = ((self.reference_at_target(planned).name, planned.image.digest) for planned in self.images)
+        return dict(named)
+
     def needing(self, digest: Digest) -> set[int]:
         """Return the shards that commit an image with a blob."""
         if not self._needing:

@@ -28,7 +28,7 @@ from ..tasks import background
 from ..untrusted import InvalidDocument
 from . import documents, fsops, leases
 from .bucket_cache import BucketCache
-from .bucket_lock import RENEW_SECONDS, BucketLock
+from .bucket_lock import RENEW_SECONDS, BucketLock, LockRecord
 from .bucket_sink import BUDGET_BYTES, BucketSink
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked, reading
 from .objects import Conflict, Objects
@@ -61,7 +61,9 @@ class BucketStorage:
         self._locks = locks
         self._endpoint = endpoint or "default"
         self._clock = clock
-        self._new_lock = partial(BucketLock, objects, locks=locks, clock=clock, monotonic=monotonic)
+        self._new_lock: Callable[[str], BucketLock] = partial(
+            BucketLock, objects, locks=locks, clock=clock, monotonic=monotonic
+        )
         self._cache = BucketCache(self._own / "cache")
         # Of the run that writes here; None: this is for reading.
         self._lock: BucketLock | None = None
@@ -291,16 +293,19 @@ class BucketStorage:
         assert self._lock is not None
         cache, found = self._cache, self._lock.found
         cache.load()
-        path = self._own / "state.db"
         if not found.session or found.session != cache.session or found.writer:
             cache.replace(self._objects.list())
 
-        if found.copy and (found.copy != cache.copy or not fsops.exists(path)) and self._fetch_state(path):
-            cache.copy = found.copy
-
+        self._update_state(found)
         self._is_changed = self._is_doubtful = False
         if not self.exists():
             self.put(MARKER, documents.OCI_LAYOUT)
+
+    def _update_state(self, found: LockRecord) -> None:
+        """Fetch the copy of the state if it is newer than the one of this machine."""
+        cache, path = self._cache, self._own / "state.db"
+        if found.copy and (found.copy != cache.copy or not fsops.exists(path)) and self._fetch_state(path):
+            cache.copy = found.copy
 
     def _end(self, lock: BucketLock) -> None:
         """Store a copy of the state if the set of images changed, release the lock, and remember the objects."""
@@ -313,15 +318,21 @@ class BucketStorage:
 
             return
 
-        session, path, copy = lock.session, self._own / "state.db", ""
-        if self._is_changed and fsops.exists(path) and not fsops.exists(path.with_name("state.db-journal")):
-            lock.take(is_probed=True)
-            self._objects.put(_STATE, path)
-            copy = self._cache.copy = session
-
-        lock.release(copy=copy)
+        session = lock.session
+        lock.release(copy=self._copy_state(session))
         self._cache.probed = self._endpoint if self._locks else ""
         self._cache.save("" if self._is_doubtful else session)
+
+    def _copy_state(self, session: str) -> str:
+        """Store a copy of the state if the set of images changed; return `session` then, otherwise ""."""
+        path = self._own / "state.db"
+        if not (self._is_changed and fsops.exists(path)) or fsops.exists(path.with_name("state.db-journal")):
+            return ""
+
+        self._ensure_lock()
+        self._objects.put(_STATE, path)
+        self._cache.copy = session
+        return session
 
     def forget(self) -> None:
         """Forget what this machine knows of the objects: the next run lists them."""

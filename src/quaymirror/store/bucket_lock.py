@@ -12,8 +12,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, field, replace
 
 from ..errors import BucketFailed, ConfigError, LockHeld, StoreError, TargetRefused
 from ..untrusted import InvalidDocument, parse_object
@@ -28,14 +28,15 @@ STALE_SECONDS = 600.0
 RENEW_SECONDS = 30.0
 # A writer that could not renew for so long writes nothing any more: before another one can take over.
 _SAFE_SECONDS = 300.0
-_MAX_BYTES = 64 * 1024
+_MAX_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class LockRecord:
     """The content of the lock: the last `session`, the one that wrote the `copy` of the state, and the holder.
 
-    `writer` is the state directory that the holder has; a released lock has none.
+    `writer` is the state directory that the holder has; a released lock has none. Shards of one plan hold the lock
+    together: the plan is the writer, and `members` are their state directories, with the time at which each renewed it.
     """
 
     session: str = ""
@@ -45,6 +46,7 @@ class LockRecord:
     pid: int = 0
     started: float = 0.0
     renewed: float = 0.0
+    members: Mapping[str, float] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the content of the object."""
@@ -68,6 +70,8 @@ class BucketLock:
     ) -> None:
         self._objects = objects
         self._writer = writer
+        # The state directory of this process.
+        self._name = writer
         self._locks = locks
         self._clock = clock
         self._monotonic = monotonic
@@ -101,8 +105,9 @@ class BucketLock:
         record = self.found
         age = self._clock() - record.renewed
         if record.writer and record.writer != self._writer and age < STALE_SECONDS:
+            user = "the shards of a plan" if record.members else "another run"
             raise LockHeld(
-                f"{self._objects} is in use by another run (process {record.pid} on {record.host!r}, "
+                f"{self._objects} is in use by {user} (process {record.pid} on {record.host!r}, "
                 f"seen {max(0, round(age)):,} s ago; a run that ended is replaced after {STALE_SECONDS:.0f} s)"
             )
 
@@ -132,6 +137,7 @@ class BucketLock:
                 pid=os.getpid(),
                 started=now,
                 renewed=now,
+                members={},
             )
             begun = self._monotonic()
             if not self._write(mine):
@@ -202,7 +208,7 @@ class BucketLock:
     def _probe(self) -> None:
         """Check that the store refuses to create an object twice, and to replace another version than the named one."""
         # Each writer has a key of its own: two of them may try it at the same time.
-        objects, key = self._objects, f"{_PROBE}-{self._writer}"
+        objects, key = self._objects, f"{_PROBE}-{self._name}"
         objects.is_refused(key)
         if not (objects.is_refused(key) and objects.is_refused(key, tag='"0123456789abcdef0123456789abcdef"')):
             raise ConfigError(
@@ -219,8 +225,9 @@ class BucketLock:
             if version <= _VERSION:
                 texts = {name: str(document[name])[:200] for name in ("session", "copy", "writer", "host")}
                 started, renewed = float(document["started"]), float(document["renewed"])
-                return LockRecord(**texts, pid=int(document["pid"]), started=started, renewed=renewed)
-        except (InvalidDocument, LookupError, TypeError, ValueError, OverflowError):
+                members = {str(name)[:200]: float(seen) for name, seen in document.get("members", {}).items()}
+                return LockRecord(**texts, pid=int(document["pid"]), started=started, renewed=renewed, members=members)
+        except (InvalidDocument, LookupError, AttributeError, TypeError, ValueError, OverflowError):
             raise TargetRefused(
                 f"{self._objects}/{LOCK} is no lock of quaymirror: delete it if no run uses it"
             ) from None

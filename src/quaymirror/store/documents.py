@@ -57,20 +57,27 @@ def project(
     lists: Iterable[ReferrerList] = (),
     *,
     without: Collection[str] = (),
+    shared: bool = False,
 ) -> bytes:
     """Return the index of `records` and of `lists` of referrers, with the entries of other tools in `document`.
 
     Entries of `records` are sorted by name, so that the same images give the same bytes. Entries that a mirror wrote
     for the names in `without` are left out. All others stay as they are: those without a name, or with the name of an
-    image that was not mirrored.
+    image that was not mirrored. If the mirror is `shared`, other entries that mirrors wrote stay, too, in their place.
     """
     ours = {record.name: _entry(record) for record in records} | {each.tag: _listing(each) for each in lists}
     left_out = set(without) - ours.keys()
-    others = [
-        entry
-        for entry in (document or {}).get("manifests", [])
-        if (name := name_of(entry)) not in ours and not (name in left_out and _is_ours(entry)) and not is_list(entry)
-    ]
+    others: list[dict[str, Any]] = []
+    for entry in (document or {}).get("manifests", []):
+        name = name_of(entry)
+        if name in ours or (name in left_out and _is_ours(entry)):
+            continue
+
+        if shared and name is not None and (is_list(entry) or _is_ours(entry)):
+            ours[name] = entry
+        elif not is_list(entry):
+            others.append(entry)
+
     manifests = others + [ours[name] for name in sorted(ours)]
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, **(document or {})}
     return _text(index | {"schemaVersion": 2, "manifests": manifests}) + b"\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -59,12 +59,14 @@ class OCILayout:
         observer: Observer = ignore,
         checks_space: bool = False,
         lock: ExclusiveLock | None = None,
+        pins: Mapping[str, Digest] | None = None,
     ) -> None:
         self._storage = storage
         self._reader = LayoutReader(storage)
         self._state = state
         self._observer = observer
         self._lock = lock
+        self._pins = pins
         self._space = SpaceReservation(storage) if checks_space else None
         self._executor = SerialExecutor()
         # Its own threads, as in `LocalStorage`.
@@ -91,11 +93,13 @@ class OCILayout:
         fsync: Fsync = Fsync.ALWAYS,
         checks_space: bool = True,
         patience: Patience | None = None,
+        pins: Mapping[str, Digest] | None = None,
     ) -> AsyncIterator[Self]:
         """Open the layout at `root` for writing, creating it. Its index is up to date when the context ends.
 
         Objects are in `storage`, by default in `root` itself, or in the object store whose state it is; the state is
-        always below `root`. `patience` waits while another run writes.
+        always below `root`. `patience` waits while another run writes. With `pins`, other shards write at the same
+        time, and the state is that of one: see `update_index`.
 
         :raises TargetRefused: if something else is at `root`.
         :raises LockHeld: if another run writes to it.
@@ -111,8 +115,10 @@ class OCILayout:
             if notice:
                 observer(Notice(notice))
 
-            await anyio.to_thread.run_sync(prepare_snapshots, storage, state, observer)
-            layout = cls(storage, state, observer=observer, checks_space=checks_space, lock=lock)
+            if pins is None:
+                await anyio.to_thread.run_sync(prepare_snapshots, storage, state, observer)
+
+            layout = cls(storage, state, observer=observer, checks_space=checks_space, lock=lock, pins=pins)
             # Images that a crash kept from the index are in the state: readers get them before the run starts.
             await layout._executor.run(layout._first_checkpoint)
             await stack.enter_async_context(background(layout._checkpoint_regularly))
@@ -124,8 +130,8 @@ class OCILayout:
 
     @classmethod
     @asynccontextmanager
-    async def inspect(cls, root: Path) -> AsyncIterator[Self]:
-        """Open the layout at `root`, which need not exist, without writing anything.
+    async def inspect(cls, root: Path, *, pins: Mapping[str, Digest] | None = None) -> AsyncIterator[Self]:
+        """Open the layout at `root`, which need not exist, without writing anything; for `pins` see `open`.
 
         :raises TargetRefused: if something else is at `root`.
         """
@@ -133,7 +139,7 @@ class OCILayout:
         storage.exists()
         state, _ = State.open(root / _STATE, read_only=True)
         try:
-            yield cls(storage, state)
+            yield cls(storage, state, pins=pins)
         finally:
             state.close()
 
@@ -295,6 +301,11 @@ class OCILayout:
         if node.digest in verified or node.digest in self._fresh:
             return True
 
+        if self._pins is not None:
+            # Another shard has stored it, or an earlier run of this one: no object is visible that was not verified.
+            self._fresh.add(node.digest)
+            return True
+
         # After a crash before the commit, or from another tool: blobs that no state knows are read once. Those in which
         # a verification has found damage are read again.
         if self._reader.adopt(node):
@@ -368,12 +379,20 @@ class OCILayout:
 
     def _checkpoint(self) -> frozenset[str]:
         """Write the index; return the names of recorded images that are left out, since they are incomplete."""
-        describe_images(self._storage, self._state)
+        if self._pins is None:
+            describe_images(self._storage, self._state)
+
         if self._incomplete_roots:
             self._incomplete_roots = incomplete_roots(self._storage, self._state)
 
         began = time.monotonic()
-        left_out = update_index(self._storage, self._state, incomplete=self._incomplete_roots, observer=self._observer)
+        left_out = update_index(
+            self._storage,
+            self._state,
+            incomplete=self._incomplete_roots,
+            observer=self._observer,
+            pins=self._pins,
+        )
         self._since_checkpoint = 0
         self._last_checkpoint = time.monotonic()
         self._checkpoint_seconds = max(_CHECKPOINT_SECONDS, (self._last_checkpoint - began) * _CHECKPOINT_PAUSES)

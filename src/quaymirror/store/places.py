@@ -14,6 +14,8 @@ from .storage import Storage
 
 if TYPE_CHECKING:
     from .bucket import BucketStorage
+    from .objects import Objects
+    from .plan_storage import PlanStorage
 
 _ADDRESS = Path(".quaymirror", "bucket")
 _MAX_BYTES = 4096
@@ -54,6 +56,26 @@ def open_bucket(root: Path, address: BucketAddress) -> BucketStorage:
     :raises StoreError: if the disk fails.
     """
     from .bucket import BucketStorage
+
+    return BucketStorage(root, _objects(root, address), locks=address.locks, endpoint=_endpoint())
+
+
+def open_for_plan(
+    root: Path, address: BucketAddress, *, plan: str, role: str, keeps_state: bool = False
+) -> PlanStorage:
+    """Return the storage of the mirror at `address` for one of the writers of a plan; see `PlanStorage`. It blocks.
+
+    :raises ConfigError: if it can't be used; see `Objects.at`.
+    :raises StoreError: if the disk fails.
+    """
+    from .plan_storage import PlanStorage
+
+    objects, endpoint = _objects(root, address), _endpoint()
+    return PlanStorage(root, objects, plan=plan, role=role, keeps_state=keeps_state, endpoint=endpoint)
+
+
+def _objects(root: Path, address: BucketAddress) -> Objects:
+    """Return the objects at `address`, and remember that they are those of the mirror whose state is in `root`."""
     from .objects import Objects
 
     objects = Objects.at(address)
@@ -62,5 +84,8 @@ def open_bucket(root: Path, address: BucketAddress) -> BucketStorage:
         fsops.make_directory(path.parent)
         fsops.replace_file(path, address.text.encode())
 
-    endpoint = " ".join(os.environ.get(name, "-") for name in _ENDPOINTS).replace("\t", " ").replace("\n", " ")
-    return BucketStorage(root, objects, locks=address.locks, endpoint=endpoint)
+    return objects
+
+
+def _endpoint() -> str:
+    return " ".join(os.environ.get(name, "-") for name in _ENDPOINTS).replace("\t", " ").replace("\n", " ")

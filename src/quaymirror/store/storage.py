@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from ..errors import StoreError
 from ..oci import Descriptor, Digest
 from ..values import dataclass
 from .lock import Patience
@@ -28,6 +29,10 @@ class ObjectInfo:
     key: str
     size: int
     modified: float
+
+
+class IndexMoved(StoreError):
+    """Another writer of the same plan replaced the index after it was read: it has to be read again."""
 
 
 class Space(NamedTuple):
@@ -106,7 +111,10 @@ class Storage(Protocol):
         """Create an object if it does not exist; return True if it was created."""
 
     def replace(self, key: str, content: bytes) -> None:
-        """Replace or create an object atomically: readers see the old content or the new one."""
+        """Replace or create an object atomically: readers see the old content or the new one.
+
+        :raises IndexMoved: if several processes write here, and another one has replaced the index since it was read.
+        """
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Iterate over the objects whose keys start with `prefix` and a slash, sorted by key."""

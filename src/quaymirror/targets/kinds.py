@@ -22,6 +22,7 @@ from ..values import dataclass
 from .spelling import check_spelling
 
 if TYPE_CHECKING:
+    from ..shards.plan import Division
     from ..store.records import ImageRecord
     from ..store.verify import Verification
 
@@ -39,7 +40,8 @@ class ConnectRegistry(Protocol):
 class TargetContext:
     """The means of a run to open a target. `patience` waits for another run that holds the lock; None: fail.
 
-    `has_local_source` is True if content comes from files, so that copies of it need not be kept.
+    `has_local_source` is True if content comes from files, so that copies of it need not be kept. With a `division`,
+    the run is one of several that write to the target at the same time; see `TargetSpec.check_shards`.
     """
 
     options: Options
@@ -47,6 +49,7 @@ class TargetContext:
     observer: Observer = ignore
     patience: Patience | None = None
     has_local_source: bool = False
+    division: Division | None = None
 
 
 class TargetSpec(ABC):
@@ -69,6 +72,17 @@ class TargetSpec(ABC):
     def is_source(self, source: SourceAddress) -> bool:
         """Return True if the images of `source` are in this very place."""
         return False
+
+    def check_shards(self) -> None:
+        """Check that the shards of a plan can write to the target at the same time.
+
+        :raises ConfigError: if they can't.
+        """
+        if not self.capabilities.takes_shards:
+            raise ConfigError(
+                f"shards can't share {self}: name a registry (registry://HOST) without filters, or an object store "
+                "(s3://BUCKET/PREFIX), with --to"
+            )
 
     def wanted_platforms(self, options: Options) -> tuple[Platform, ...]:
         """Return the platforms to mirror of an index, () for all."""
@@ -119,11 +133,12 @@ class TargetSpec(ABC):
         """
         raise ConfigError(f"{self} keeps no record of its images on this machine")
 
-    async def record(self, context: TargetContext, records: Sequence[ImageRecord]) -> None:
-        """Record images that runs elsewhere have left at the target.
+    async def record(self, context: TargetContext, records: Sequence[ImageRecord], *, complete: bool) -> None:
+        """Record the images that the shards of a plan have left at the target; `complete` if that is everything.
 
         :raises ConfigError: as `recorded`.
-        :raises LockHeld: if a run writes to the target.
+        :raises LockHeld: if another run writes to the target.
+        :raises StoreError: if the target lacks content of some of them, or the state can't be written.
         """
         raise ConfigError(f"{self} keeps no record of its images on this machine")
 

@@ -78,8 +78,8 @@ class RegistrySpec(TargetSpec):
 
         return await lost_images(self.address, context)
 
-    async def record(self, context: TargetContext, records: Sequence[ImageRecord]) -> None:
-        """Record images that runs elsewhere have pushed."""
+    async def record(self, context: TargetContext, records: Sequence[ImageRecord], *, complete: bool) -> None:
+        """Record images that shards have pushed."""
         from .registry_verify import record_pushed
 
         await record_pushed(self.address, context, records)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -320,6 +320,12 @@ class RegistryTarget:
             self._locations.add_blob(repository, blob.digest)
 
         return is_there
+
+    def sink_unless_stored(
+        self, reference: Reference, blob: Descriptor
+    ) -> AbstractAsyncContextManager[UploadSink | None]:
+        """Open the sink of a blob; see `sink`, which asks the registry."""
+        return self.sink(reference, blob)
 
     async def records(self) -> list[ImageRecord]:
         """Return the images that the state has."""

@@ -60,6 +60,9 @@ class SharedTarget(Protocol):
         :raises QuaymirrorError: if the target gives no usable answer.
         """
 
+    def sink_unless_stored(self, reference: Reference, blob: Descriptor) -> AbstractAsyncContextManager[Sink | None]:
+        """Open the sink of a blob of this process; None if it is stored by now, as another process has brought it."""
+
     async def records(self) -> list[ImageRecord]:
         """Return the images that the state of this process has, with their contents."""
 
