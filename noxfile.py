@@ -10,6 +10,10 @@ from pathlib import Path
 
 import nox
 
+# Tests start hundreds of processes: what they import is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["UV_COMPILE_BYTECODE"] = "1"
+
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "tests", "docs", "build"]
