@@ -27,7 +27,7 @@ wall = time.perf_counter() - began
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 sys.stderr.write("\\0" + json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss, code]))
 """
-_TIMEOUT = 300.0
+TIMEOUT = 300.0
 # Contestants that take longer run once: a factor of ten needs no third digit.
 _PATIENCE = 10.0
 
@@ -66,7 +66,7 @@ class Contestant:
         return ", ".join(program for program in self.needs if shutil.which(program) is None)
 
 
-def run(contestant: Contestant, out: Path, *, timeout: float = _TIMEOUT) -> Cost:
+def run(contestant: Contestant, out: Path, *, timeout: float = TIMEOUT) -> Cost:
     """Run the command of `contestant` in `out`, and return its cost."""
     if contestant.missing:
         return Cost(0, 0, 0, -1, said=f"not here: {contestant.missing}")

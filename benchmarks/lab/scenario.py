@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Lab:
         return not self.cases or case in self.cases
 
     def corpus(self, kind: str) -> Corpus:
-        """Return an organization, made at the first use: `tree`, `tiny`, `big` or `derivable`."""
+        """Return an organization, made at the first use: `tree`, `tiny`, `many`, `big`, …."""
         if kind not in self._corpora:
             make, small = _CORPORA[kind]
             sys.stderr.write(f"  making the organization “{kind}”\n")
@@ -159,6 +160,7 @@ class Lab:
         base: str,
         asked: Callable[[], Mapping[str, float]] = dict,
         rounds: int | None = None,
+        timeout: float = measure.TIMEOUT,
     ) -> dict[str, list[Cost]]:
         """Let all contestants do the job in an empty directory, in turn."""
         out = self.home / "out"
@@ -166,7 +168,7 @@ class Lab:
         def turn(contestant: Contestant) -> Cost:
             measure.fresh(out)
             asked()
-            cost = measure.run(contestant, out)
+            cost = measure.run(contestant, out, timeout=timeout)
             return measure.with_counts(cost, asked())
 
         costs = measure.compare(self.chosen(contestants, base), turn, rounds=rounds or self.rounds)
@@ -179,6 +181,7 @@ BIG_BYTES = 10_000_000_000
 _CORPORA: dict[str, tuple[Callable[..., Corpus], dict[str, Any]]] = {
     "tree": (corpus.kolla_tree, {"images": 8, "scale": 0.1}),
     "tiny": (corpus.tiny, {"repositories": 120, "images": 60}),
+    "many": (partial(corpus.tiny, repositories=3_000, images=3_000), {"repositories": 100, "images": 100}),
     "big": (corpus.big, {"size": 80_000_000}),
     "derivable": (corpus.derivable, {"images": 4, "scale": 0.1}),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import insort_left
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field
@@ -12,8 +12,9 @@ from ..text import escape_controls
 from ..values import dataclass
 from .meters import Meter
 
-_LAST_KEPT = 20
-_LARGEST_KEPT = 5
+# A list of the last images that leaves out the largest ones has twelve rows.
+_LAST_KEPT = 24
+_LARGEST_KEPT = 12
 # The images whose bytes the mean is of: enough for a mean, few enough to follow what images share.
 _SAMPLES = 200
 _FEWEST_SAMPLES = 3
@@ -66,7 +67,8 @@ class FinishedImages:
         size, name = outcome.bytes_fetched + outcome.bytes_reused, escape_controls(outcome.reference.name)
         finished = FinishedImage(size, name, outcome.bytes_fetched, outcome.elapsed)
         self.last.append(finished)
-        insort(self.largest, finished, key=lambda image: (image.bytes, image.name))
+        # Of images of one size the first ones stay, so that a list of them is stable.
+        insort_left(self.largest, finished, key=lambda image: image.bytes)
         del self.largest[:-_LARGEST_KEPT]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -248,6 +249,33 @@ def test_a_tall_frame_shows_the_last_and_the_largest_images(scene: Scene) -> Non
     assert not any(line.split() == ["recent"] for line in drawn(scene, 120, 30).lines)
 
 
+@pytest.mark.parametrize("width", [120, 200])
+def test_no_image_is_among_the_last_and_the_largest_ones(width: int) -> None:
+    scene = Scene(transfers=0, images=0)
+    for number in range(20):
+        scene.progress.apply(finished(image(f"image-{number:02}"), fetched=number * MIB))
+        lines = drawn(scene, width, 50).lines
+        text = "\n".join(lines)
+
+        names = re.findall(r"image-\d\d", text)
+
+        assert len(names) == len(set(names))
+        assert ("largest" in text) == (number >= 2)
+
+    scene.close()
+    assert any("recent" in line and "largest" in line for line in lines) == (width == 200)
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 5), (40, 10), (80, 24), (200, 50)])
+def test_a_run_that_stops_has_no_eta(scene: Scene, width: int, height: int) -> None:
+    assert any(" ETA " in line for line in drawn(scene, width, height).lines)
+
+    scene.progress.apply(events.StopRequested("Ctrl-C"))
+    lines = drawn(scene, width, height).lines
+    assert not any("ETA" in line for line in lines)
+    assert sum(line.endswith("  stopping") for line in lines) == 1
+
+
 @pytest.mark.parametrize(
     ("speeds", "limit"),
     [
@@ -321,6 +349,13 @@ async def test_drawing_ends_when_the_run_has_finished_and_gives_the_cursor_back(
     assert "starting" in terminal.written
     assert "a line \\x1b[31m[/x] above" in terminal.written
     assert terminal.written.rindex("\x1b[?25h") > terminal.written.rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.002, 0.25), (0.015, 0.5), (0.5, 1.0)])
+def test_frames_that_take_long_are_drawn_less_often(took: float, pause: float) -> None:
+    dashboard = Dashboard(CombinedProgress([RunProgress(Clock())]), console=Terminal(), clock=Clock())
+
+    assert dashboard.pause_after(took) == pytest.approx(pause)
 
 
 async def test_drawing_that_is_cancelled_gives_the_cursor_back() -> None:

@@ -103,10 +103,14 @@ class Screen:
 class Dashboard:
     """A display that draws runs four times per second while `run` is running, on stderr without a `console`.
 
-    All of it is called by one event loop; nothing starts a thread.
+    If frames take long, because the machine or the terminal is slow, fewer are drawn, at least one per second. All of
+    it is called by one event loop; nothing starts a thread.
     """
 
     PERIOD_SECONDS = 0.25
+    LONGEST_SECONDS = 1.0
+    SHARE = 0.03
+    """The part of the time that frames may take."""
 
     def __init__(
         self,
@@ -132,4 +136,8 @@ class Dashboard:
                 self._rates.sample(now, progress.meters.fetched_bytes)
                 self._rates.sample_images(now, received_by_image(progress.work, progress.meters.in_flight))
                 self._screen.show(progress, self._rates.speeds, now, self._progress.runs)
-                await anyio.sleep(self.PERIOD_SECONDS)
+                await anyio.sleep(self.pause_after(self._clock() - now))
+
+    def pause_after(self, seconds: float) -> float:
+        """Return the seconds until the next frame, if the last one took `seconds`."""
+        return max(self.PERIOD_SECONDS, min(seconds / self.SHARE, self.LONGEST_SECONDS))

@@ -63,7 +63,7 @@ def _head(view: View) -> Row:
 
     elapsed = human_duration(progress.elapsed(view.now))
     name = "starting" if run is None else subject(run)
-    flags = ("  dry run" if run is not None and run.dry_run else "") + ("  stopping" if progress.stop_reason else "")
+    flags = "  dry run" if run is not None and run.dry_run else ""
     # A long name is cut, because the flags matter more.
     row.add(name, STRONG, limit=row.room - len(flags) - len(elapsed) - 1)
     return row.add(flags, WARN).end(elapsed)
@@ -164,12 +164,18 @@ def _bytes(view: View) -> Row:
     if progress.is_dry_run:
         return row.add(human_bytes(progress.bytes_fetched), STRONG).add(" would be fetched")
 
+    if progress.stop_reason is not None:
+        row.add(human_bytes(progress.bytes_fetched), STRONG).add(" fetched")
+        return _end_shared(row, progress)
+
     received, total = progress.meters.fetched_bytes, total_bytes(progress)
     share = received / total if total else 0.0
     text = human_bytes(received) if total is None else of_total(received, _about(progress, total))
-    _with_bar(view, row, share, text)
-    saved = f"{human_bytes(progress.bytes_reused)} shared"
-    return row.end(saved, FAINT) if progress.bytes_reused else row
+    return _end_shared(_with_bar(view, row, share, text), progress)
+
+
+def _end_shared(row: Row, progress: RunProgress) -> Row:
+    return row.end(f"{human_bytes(progress.bytes_reused)} shared", FAINT) if progress.bytes_reused else row
 
 
 def _about(progress: RunProgress, total: float) -> str:
@@ -179,7 +185,7 @@ def _about(progress: RunProgress, total: float) -> str:
 
 def _short_bytes(view: View) -> Row:
     progress = view.progress
-    total = None if progress.is_dry_run else total_bytes(progress)
+    total = None if progress.is_dry_run or progress.stop_reason is not None else total_bytes(progress)
     if total is not None:
         return view.row().add(of_total(progress.bytes_fetched, _about(progress, total)), STRONG)
 
@@ -191,7 +197,12 @@ def _speed(view: View, title: str, *, reserved: int, width: int) -> Row:
     rate = view.glyphs.unknown if view.speeds.current is None else human_rate(view.speeds.current)
     row = view.row(title).column(rate, 13, STRONG)
     history = sparkline(view.speeds.history, row.room - reserved, levels=view.glyphs.levels)
-    return row.add(history, KNOWN).end(f"ETA {_eta(view):>{width}}")
+    row.add(history, KNOWN)
+    # The end of a run that stops does not depend on what is left.
+    if view.progress.stop_reason is not None:
+        return row.end("stopping", WARN)
+
+    return row.end(f"ETA {_eta(view):>{width}}")
 
 
 def _limit(view: View) -> list[Row]:
@@ -214,7 +225,7 @@ def _job(view: View, run: RunProgress) -> Row:
     name = "" if run.run is None else ", ".join(run.run.jobs) or run.run.target
     row = view.row().column(name or "waiting", min(30, view.width // 4), STRONG if run.run else FAINT).add("  ")
     done, failed = f"{run.done:,} of {total_text(run)}", f"{run.failed:,} failed" if run.failed else ""
-    state = "" if run.finished is None else "ended"
+    state = "ended" if run.finished is not None else "" if run.stop_reason is None else "stopping"
     share = run.done / likely_images(run) if likely_images(run) else 0.0
     add_bar(view, row, share, row.room - 48, GOOD if run.finished is not None else KNOWN)
     row.add("  ").column(done, 14).column(human_bytes(run.bytes_fetched), 12).column(failed, 12, BAD)

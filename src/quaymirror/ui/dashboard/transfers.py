@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
+from ...events import Status
 from ...progress.images import FinishedImage, received_by_image
 from ...progress.meters import Meter
 from ...progress.run import RunProgress
@@ -14,8 +16,10 @@ from .rows import FAINT, GOOD, KNOWN, Row, View, add_bar, of_total
 
 # From this width on images have two columns with a gutter between them.
 _TWO_COLUMNS, _GUTTER = 160, 4
-# A higher frame has room for finished images.
+# A higher frame has room for finished images: the last ones and, in a single column, few of the largest.
 _TALL, _MOST_FINISHED, _LARGEST = 34, 12, 3
+# The largest of a few would be no ranking.
+_RANKED = 3
 _LAYERS, _SIZES, _SPEED = 14, 21, 12
 
 
@@ -49,19 +53,24 @@ def transfers(view: View, room: int) -> list[Row]:
 
 
 def finished(view: View, room: int) -> list[Row]:
-    """Show the images that were mirrored last, and the largest ones, in the free rows of a tall frame."""
+    """Show the images that were mirrored last, and the largest ones, in the free rows of a tall frame.
+
+    No image is in both lists. They are beside each other where there is room.
+    """
     images = view.progress.finished_images
     if view.height < _TALL or room < 3 or not images.last:
         return []
 
-    last = list(reversed(images.last))[: min(room - 1, _MOST_FINISHED)]
-    rows = [view.row("recent"), *(_finished_row(view, image) for image in last)]
-    # A few of a kind are no ranking.
-    if len(rows) + _LARGEST + 2 <= room and len(images.last) > _LARGEST:
-        largest = list(reversed(images.largest))[:_LARGEST]
-        rows += [view.row(), view.row("largest"), *(_finished_row(view, image) for image in largest)]
+    rows, is_wide = min(room - 1, _MOST_FINISHED), view.width >= _TWO_COLUMNS
+    most = rows if is_wide else _LARGEST if room >= _MOST_FINISHED + _LARGEST + 3 else 0
+    count = min(most, view.progress.images[Status.MIRRORED] // _RANKED)
+    largest = images.largest[::-1][:count]
+    last = [image for image in reversed(images.last) if image not in largest][:rows]
+    if is_wide:
+        return _beside(view, last, largest)
 
-    return rows
+    ranking = [view.row(), view.row("largest"), *(_finished_row(view, image) for image in largest)]
+    return [view.row("recent"), *(_finished_row(view, image) for image in last), *(ranking if largest else [])]
 
 
 def short_name(progress: RunProgress, name: str) -> str:
@@ -109,12 +118,21 @@ def _alone(meter: Meter) -> _Image:
 
 def _image_row(view: View, images: Sequence[_Image], columns: int) -> Row:
     row = view.row()
-    width = (row.room - _GUTTER * (columns - 1)) // columns
+    width = _column_width(row, columns)
     for number, image in enumerate(images):
         row.add(" " * _GUTTER if number else "")
         _add_image(view, row, image, width)
 
     return row
+
+
+def _column_width(row: Row, columns: int) -> int:
+    return (row.room - _GUTTER * (columns - 1)) // columns
+
+
+def _name_width(width: int) -> int:
+    """Return the cells of a name in a column of `width` cells."""
+    return max(16, min(40, width // 3 + 2, width - _LAYERS - _SIZES - _SPEED - 12))
 
 
 def _add_image(view: View, row: Row, image: _Image, width: int) -> None:
@@ -125,7 +143,7 @@ def _add_image(view: View, row: Row, image: _Image, width: int) -> None:
         return
 
     end = row.room - width
-    room = max(16, min(40, width - _LAYERS - _SIZES - _SPEED - 12))
+    room = _name_width(width)
     row.column(shorten_middle(name, room), room).add(" ").column(f"{image.layers:>{_LAYERS}}", _LAYERS, FAINT)
     speed = "" if not image.speed else human_rate(image.speed)
     sizes = f"{of_total(image.done, human_bytes(image.total)):>{_SIZES}}"
@@ -133,8 +151,35 @@ def _add_image(view: View, row: Row, image: _Image, width: int) -> None:
     row.add(" ").add(sizes).add(f" {speed:>{_SPEED}}", FAINT)
 
 
+def _beside(view: View, last: Sequence[FinishedImage], largest: Sequence[FinishedImage]) -> list[Row]:
+    title = view.row()
+    width = _column_width(title, 2)
+    title.column("recent", width + _GUTTER, FAINT).add("largest" if largest else "", FAINT)
+    rows = [title]
+    for left, right in zip_longest(last, largest):
+        row = view.row()
+        _add_finished(view, row, left, width)
+        row.add(" " * _GUTTER)
+        _add_finished(view, row, right, width)
+        rows.append(row)
+
+    return rows
+
+
 def _finished_row(view: View, image: FinishedImage) -> Row:
-    room = max(16, min(40, view.width // 3))
-    row = view.row().column(shorten_middle(short_name(view.progress, image.name), room), room, GOOD).add("  ")
-    row.add(f"{human_bytes(image.bytes):>10}", KNOWN)
-    return row.add(f"   {human_bytes(image.fetched)} fetched in {human_duration(image.elapsed)}", FAINT)
+    row = view.row()
+    _add_finished(view, row, image, row.room)
+    return row
+
+
+def _add_finished(view: View, row: Row, image: FinishedImage | None, width: int) -> None:
+    """Append an image in the columns of those that are being fetched, or the blanks of none."""
+    if image is None:
+        row.column("", width)
+        return
+
+    end, room = row.room - width, _name_width(width)
+    row.column(shorten_middle(short_name(view.progress, image.name), room), room, GOOD).add(" ")
+    row.add(f"{human_bytes(image.bytes):>{_LAYERS}}", KNOWN)
+    text = f"   {human_bytes(image.fetched)} fetched in {human_duration(image.elapsed)}"
+    row.column(text, max(0, row.room - end), FAINT)
