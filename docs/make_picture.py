@@ -1,7 +1,7 @@
 """Make the pictures of the docs from real runs against the bundled server.
 
-The dashboard is taken from a real terminal (tmux) at three sizes and three moments, the page of a report from chromium
-at two widths.
+The dashboard is taken from a real terminal (tmux) at three sizes and three moments, once also with a light palette; the
+page of a report from chromium at two widths.
 
 python docs/make_picture.py docs/images
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from functools import partial
 from pathlib import Path
@@ -22,13 +24,22 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 from rich.console import Console
+from rich.terminal_theme import SVG_EXPORT_THEME, TerminalTheme
 from rich.text import Text
 
 from quaymirror.testing import QUAY_NGINX_HTTP1, Fault, QuayServer, Registry, Status, kolla_like
 
 _SIZES = {"dashboard-80x24": (80, 24), "dashboard": (120, 40), "dashboard-200x50": (200, 50)}
-# Seconds after the start of a run, and the suffix of a picture; before the last one the run is interrupted.
-_MOMENTS = ((2.0, "-start"), (9.0, ""), (11.0, "-stopping"))
+# The suffix of a picture, and the text that the screen has from then on; before the last one the run is interrupted.
+_MOMENTS = (("-start", r"fetching [4-9]"), ("", r"(2[5-9]|[3-5]\d) mirrored"), ("-stopping", r"Ctrl-C again"))
+_PATIENCE = 120.0
+# The palette of GNOME's terminal, on white.
+_RED, _GREEN, _MAGENTA, _CYAN = (192, 28, 40), (38, 162, 105), (163, 71, 186), (42, 161, 179)
+_LIGHT = TerminalTheme(
+    (255, 255, 255),
+    (30, 30, 30),
+    [(30, 30, 30), _RED, _GREEN, (162, 115, 76), (18, 72, 139), _MAGENTA, _CYAN, (207, 207, 207)],
+)
 _PAGES = {"page": (1200, 1500), "page-390": (390, 1800)}
 _TAG = "2025.1-debian"
 _TITLE = f"quaymirror sync kolla '*' {_TAG} --limit-rate 20M"
@@ -68,11 +79,19 @@ async def main(directory: Path) -> None:
                 screens = await anyio.to_thread.run_sync(record, size, server.url, Path(place))
 
         for suffix, screen in screens.items():
-            picture = Console(record=True, file=io.StringIO(), force_terminal=True, width=size[0], height=size[1])
-            picture.print(Text.from_ansi(screen), no_wrap=True, overflow="crop")
-            picture.save_svg(str(directory / f"{name}{suffix}.svg"), title=_TITLE)
+            draw(screen, size, directory / f"{name}{suffix}.svg", SVG_EXPORT_THEME)
+
+        if name == "dashboard":
+            draw(screens[""], size, directory / f"{name}-light.svg", _LIGHT)
 
     await take_pages(directory)
+
+
+def draw(screen: str, size: tuple[int, int], file: Path, theme: TerminalTheme) -> None:
+    """Save what a terminal shows as a picture."""
+    picture = Console(record=True, file=io.StringIO(), force_terminal=True, width=size[0], height=size[1])
+    picture.print(Text.from_ansi(screen), no_wrap=True, overflow="crop")
+    picture.save_svg(str(file), title=_TITLE, theme=theme)
 
 
 def record(size: tuple[int, int], url: str, place: Path) -> dict[str, str]:
@@ -81,20 +100,30 @@ def record(size: tuple[int, int], url: str, place: Path) -> dict[str, str]:
     run = f"{sys.executable} -m quaymirror sync kolla '*' {_TAG} --limit-rate 20M --server {url}"
     window = ["-d", "-c", str(place), "-x", str(size[0]), "-y", str(size[1])]
     subprocess.run([*tmux, "new-session", *window, run], check=True)
-    screens, begun = {}, 0.0
+    screens = {}
     try:
-        for moment, suffix in _MOMENTS:
-            if suffix == _MOMENTS[-1][1]:
+        for suffix, text in _MOMENTS:
+            if suffix == _MOMENTS[-1][0]:
                 subprocess.run([*tmux, "send-keys", "C-c"], check=True)
 
-            subprocess.run(["sleep", str(moment - begun)], check=True)
-            begun = moment
-            capture = [*tmux, "capture-pane", "-e", "-p"]
-            screens[suffix] = subprocess.run(capture, check=True, capture_output=True, text=True).stdout
+            screens[suffix] = wait_for(text, [*tmux, "capture-pane", "-e", "-p"])
     finally:
         subprocess.run([*tmux, "kill-server"], check=False)
 
     return screens
+
+
+def wait_for(text: str, capture: list[str]) -> str:
+    """Return the screen as soon as it has `text`, whatever the speed of the machine."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        screen = subprocess.run(capture, check=True, capture_output=True, text=True).stdout
+        if re.search(text, Text.from_ansi(screen).plain):
+            return screen
+
+        time.sleep(0.1)
+
+    raise TimeoutError(f"no screen has had {text}")
 
 
 async def take_pages(directory: Path) -> None:

@@ -226,6 +226,19 @@ def test_images_stay_in_the_order_in_which_they_began_with_their_layers() -> Non
     assert all(" 1 of 3 layers " in row and " 20.0 of 60.0 MiB" in row for row in rows[1:])
 
 
+def test_an_image_that_brings_layers_of_others_only_has_their_size() -> None:
+    scene = Scene(transfers=0, images=0)
+    reference = image("nova-base")
+    scene.progress.apply(events.ImageStarted(reference))
+    scene.progress.apply(events.ImagePlanned(reference, 9, 900 * MIB, 0, 0, 0))
+    scene.transfer(reference.name, 20 * MIB, 5 * MIB)
+
+    row = drawn(scene, 120, 24).lines[-1]
+    scene.close()
+    assert "nova-base" in row
+    assert " 5.0 of 20.0 MiB" in row
+
+
 def test_several_jobs_have_a_line_each_below_their_sum() -> None:
     runs = [RunProgress(Clock()) for _ in range(3)]
     for name, run in zip(("nightly", "weekly"), runs, strict=False):
@@ -268,11 +281,14 @@ def test_no_image_is_among_the_last_and_the_largest_ones(width: int) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(40, 5), (40, 10), (80, 24), (200, 50)])
 def test_a_run_that_stops_has_no_eta(scene: Scene, width: int, height: int) -> None:
-    assert any(" ETA " in line for line in drawn(scene, width, height).lines)
+    scene.progress.matched += 100
+    lines = drawn(scene, width, height).lines
+    assert any(" ETA " in line for line in lines)
+    assert any(line.startswith(" limit") for line in lines) == (width >= 80)
 
     scene.progress.apply(events.StopRequested("Ctrl-C"))
     lines = drawn(scene, width, height).lines
-    assert not any("ETA" in line for line in lines)
+    assert not any("ETA" in line or line.startswith(" limit") for line in lines)
     assert sum(line.endswith("  stopping") for line in lines) == 1
 
 

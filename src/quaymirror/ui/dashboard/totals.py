@@ -198,7 +198,7 @@ def _speed(view: View, title: str, *, reserved: int, width: int) -> Row:
     row = view.row(title).column(rate, 13, STRONG)
     history = sparkline(view.speeds.history, row.room - reserved, levels=view.glyphs.levels)
     row.add(history, KNOWN)
-    # The end of a run that stops does not depend on what is left.
+    # The end of a stopping run does not depend on the remaining bytes.
     if view.progress.stop_reason is not None:
         return row.end("stopping", WARN)
 
@@ -206,7 +206,8 @@ def _speed(view: View, title: str, *, reserved: int, width: int) -> Row:
 
 
 def _limit(view: View) -> list[Row]:
-    text = limiting_text(view.progress, view.speeds)
+    # A run that stops waits for nothing but its transfers.
+    text = "" if view.progress.stop_reason is not None else limiting_text(view.progress, view.speeds)
     return [view.row("limit").add(text)] if text else []
 
 

@@ -12,7 +12,7 @@ from ...progress.meters import Meter
 from ...progress.run import RunProgress
 from ...text import counted, human_bytes, human_duration, human_rate, shorten_middle
 from ...values import dataclass
-from .rows import FAINT, GOOD, KNOWN, Row, View, add_bar, of_total
+from .rows import FAINT, GOOD, Row, View, add_bar, of_total
 
 # From this width on images have two columns with a gutter between them.
 _TWO_COLUMNS, _GUTTER = 160, 4
@@ -87,12 +87,17 @@ def _images(view: View) -> list[_Image]:
     progress = view.progress
     meters = progress.meters.in_flight
     received, transfers = received_by_image(progress.work, meters), Counter(meter.label for meter in meters)
+    open_bytes: Counter[str] = Counter()
+    for meter in meters:
+        open_bytes[meter.label] += max(0, meter.total)
+
     images = [
         _Image(
             image.name,
             f"{image.layers_done} of {counted(image.layers, 'layer')}" if image.layers else "",
             received[full_name],
-            max(image.bytes, received[full_name]),
+            # An image without layers of its own brings those of others.
+            max(image.bytes if image.layers else open_bytes[image.name], received[full_name]),
             view.speeds.images.get(full_name),
         )
         for full_name, image in progress.work.items()
@@ -180,6 +185,6 @@ def _add_finished(view: View, row: Row, image: FinishedImage | None, width: int)
 
     end, room = row.room - width, _name_width(width)
     row.column(shorten_middle(short_name(view.progress, image.name), room), room, GOOD).add(" ")
-    row.add(f"{human_bytes(image.bytes):>{_LAYERS}}", KNOWN)
+    row.add(f"{human_bytes(image.bytes):>{_LAYERS}}")
     text = f"   {human_bytes(image.fetched)} fetched in {human_duration(image.elapsed)}"
     row.column(text, max(0, row.room - end), FAINT)
