@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -14,7 +15,8 @@ from ..progress.rates import Speeds
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
 
-_LONG_SECONDS = 10.0
+# Hosts that do not answer for this long are not only adapting their rate.
+LONG_SECONDS = 10.0
 # The part of a limit from which on it counts as reached.
 _NEARLY = 0.85
 
@@ -134,17 +136,21 @@ def limit_kind(progress: RunProgress, speeds: Speeds) -> str:
     return f"{paused[0][0]} paused" if paused else limiting_text(progress, speeds).partition(",")[0]
 
 
-def since_text(progress: RunProgress, pause: Pause, now: float) -> str:
-    """Return since when a host has not answered, "" for a short pause, which is normal while the rate adapts."""
-    if now - pause.since < _LONG_SECONDS or progress.run is None or progress.began is None:
-        return ""
+def pause_texts(progress: RunProgress, pause: Pause, now: float) -> list[str]:
+    """Return when requests to a host are tried again, and since when it has not answered, the longest text first.
+
+    Short pauses, which are normal while the rate adapts, have no beginning.
+    """
+    left = human_duration(math.ceil(pause.until - now))
+    if now - pause.since < LONG_SECONDS or progress.run is None or progress.began is None:
+        return [f"next try in {left}", left]
 
     moment = datetime.fromtimestamp(progress.run.started + pause.since - progress.began).astimezone()
-    return f"since {moment:%H:%M}  "
+    return [f"since {moment:%H:%M}, next try in {left}", f"since {moment:%H:%M}, {left}", left]
 
 
 def _limits(progress: RunProgress, run: RunStarted, speeds: Speeds) -> Iterator[str]:
-    if progress.meters.in_flight and speeds.idle >= _LONG_SECONDS:
+    if progress.meters.in_flight and speeds.idle >= LONG_SECONDS:
         yield f"nothing received for {human_duration(speeds.idle)}"
 
     if run.limit_rate is not None and (speeds.current or 0) >= _NEARLY * run.limit_rate:
@@ -152,7 +158,11 @@ def _limits(progress: RunProgress, run: RunStarted, speeds: Speeds) -> Iterator[
 
     unchecked = progress.checked < progress.matched
     is_waiting = progress.in_work > progress.planned_in_work
+    paused = dict(progress.hosts.paused_at(progress.clock()))
     for name, host in sorted(progress.hosts.items()):
+        if name in paused:
+            continue
+
         for kind, is_needed, what in (("api", unchecked, "API"), ("manifests", is_waiting, "registry")):
             pace = host.paces.get(kind)
             if pace is not None and pace.rate is not None and is_needed:

@@ -253,6 +253,43 @@ def test_several_jobs_have_a_line_each_below_their_sum() -> None:
     assert jobs[0][2:5] == ["1", "of", "4+"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [({}, "nova"), ({"tag": "2025.1"}, "nova:2025.1-debian"), ({"organization": "other"}, "kolla/nova")],
+)
+def test_names_lose_what_the_images_of_all_jobs_have_in_common(changes: dict[str, str], name: str) -> None:
+    scene = Scene(transfers=0, images=0)
+    other = RunProgress(Clock())
+    scene.progress.apply(run_started(jobs=("nightly",)))
+    other.apply(run_started(jobs=("weekly",), **changes))
+    work(scene, "nova", 10 * MIB, 20 * MIB)
+    combined = CombinedProgress([scene.progress, other])
+    frame = render(combined.now(), Speeds(), width=80, height=24, now=1_000.0, runs=combined.runs)
+
+    scene.close()
+    assert frame.lines[-1].split()[0] == name
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_source_that_is_down_has_a_reason_and_no_eta(width: int) -> None:
+    scene = Scene(transfers=0)
+    for _ in range(3):
+        scene.progress.apply(events.HostPaused("quay.io", 30.0, "quay.io: cannot connect: connection refused"))
+        scene.clock.now += 30.0
+        scene.rates.sample(scene.clock.now, scene.meters.fetched_bytes)
+
+    scene.clock.now -= 20.0
+    lines = drawn(scene, width, 24).lines
+    assert any(
+        line.startswith(" paused   quay.io  cannot connect: connection refused  since 14:25, ") for line in lines
+    )
+    assert any("next try in 20 s" in line for line in lines) == (width == 120)
+    assert any(line.endswith("ETA          —") for line in lines)
+    assert not any(line.startswith(" limit") for line in lines)
+    assert " waiting  16 images in flight, 31 queued" in lines
+    scene.close()
+
+
 def test_a_tall_frame_shows_the_last_and_the_largest_images(scene: Scene) -> None:
     lines = drawn(scene, 120, 50).lines
 

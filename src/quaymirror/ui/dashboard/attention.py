@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from ...progress.failed import FailedImage
 from ...progress.hosts import Host
-from ...text import counted, human_duration, shorten_middle
-from ..descriptions import pace_text, since_text, stopping_text
+from ...text import counted, shorten_middle
+from ..descriptions import pace_text, pause_texts, stopping_text
 from .rows import BAD, FAINT, WARN, Row, View
 from .transfers import short_name
 
@@ -32,8 +31,8 @@ def attention(view: View, room: int) -> list[Row]:
 
 def _failure(view: View, failure: FailedImage) -> Row:
     """Show the reason first; a long name is shortened."""
-    row, name = view.row("failed", BAD), short_name(view.progress, failure.name)
-    row.add(str(failure), limit=max(row.room - 14, row.room * 2 // 3))
+    row, name = view.row("failed", BAD), short_name(view, failure.name)
+    row.add(str(failure), limit=max(row.room - 10, row.room * 2 // 3))
     return row.add("  ").add(shorten_middle(name, max(0, row.room - 2)), FAINT)
 
 
@@ -48,12 +47,12 @@ def _stops(view: View) -> Iterator[Row]:
 
 
 def _pauses(view: View) -> Iterator[Row]:
+    """Show the reason of each pause, which is not cut off as long as the time of the next try fits beside it."""
     for name, pause in view.progress.hosts.paused_at(view.now)[:_MAX_PAUSED]:
-        left = human_duration(math.ceil(pause.until - view.now))
-        since = since_text(view.progress, pause, view.now)
-        row = view.row("paused", WARN).add(f"{name}  {left}  {since}")
-        # The reason must not be cut off.
-        row.add(pause.reason, FAINT)
+        row, reason = view.row("paused", WARN).add(name).add("  "), pause.reason.removeprefix(f"{name}: ")
+        times = pause_texts(view.progress, pause, view.now)
+        time = next((text for text in times if len(reason) + 2 + len(text) <= row.room), times[-1])
+        row.add(reason, limit=row.room - len(time) - 2).add("  ").add(time, FAINT)
         yield row.end(_incidents(view.progress.hosts[name], row.room - 1), FAINT)
 
 

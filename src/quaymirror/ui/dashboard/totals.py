@@ -12,8 +12,8 @@ from ...progress.forecast import expected_images, likely_images, seconds_left, t
 from ...progress.images import received_by_image
 from ...progress.run import RunProgress
 from ...text import counted, human_bytes, human_duration, human_rate, sparkline
-from ..descriptions import limiting_text, limits_text, subject, total_text
-from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, WARN, Row, View, add_bar, of_total
+from ..descriptions import LONG_SECONDS, limiting_text, limits_text, subject, total_text
+from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View, add_bar, of_total
 
 # Failures come first, because a narrow row cuts off its end.
 _COUNTS = (
@@ -217,14 +217,20 @@ def _jobs(view: View) -> list[Row]:
         return []
 
     room = max(2, view.height // 3)
-    rows = [view.row(), *(_job(view, run) for run in view.runs[:room])]
+    names = [_job_name(run) for run in view.runs[:room]]
+    # The bars of short names begin where the other bars do.
+    width = min(30, view.width // 4, max(TITLE - 2, *map(len, names)))
+    rows = [view.row(), *(_job(view, run, name, width) for run, name in zip(view.runs, names, strict=False))]
     hidden = len(view.runs) - room
     return rows if hidden <= 0 else [*rows, view.row().add(f"and {counted(hidden, 'more job')}", FAINT)]
 
 
-def _job(view: View, run: RunProgress) -> Row:
-    name = "" if run.run is None else ", ".join(run.run.jobs) or run.run.target
-    row = view.row().column(name or "waiting", min(30, view.width // 4), STRONG if run.run else FAINT).add("  ")
+def _job_name(run: RunProgress) -> str:
+    return ("" if run.run is None else ", ".join(run.run.jobs) or run.run.target) or "waiting"
+
+
+def _job(view: View, run: RunProgress, name: str, width: int) -> Row:
+    row = view.row().column(name, width, STRONG if run.run else FAINT).add("  ")
     done, failed = f"{run.done:,} of {total_text(run)}", f"{run.failed:,} failed" if run.failed else ""
     state = "ended" if run.finished is not None else "" if run.stop_reason is None else "stopping"
     share = run.done / likely_images(run) if likely_images(run) else 0.0
@@ -241,6 +247,13 @@ def _short_work(view: View) -> Row:
 
 
 def _eta(view: View) -> str:
-    has_ended = view.progress.finished is not None
-    left = None if has_ended else seconds_left(view.progress, view.speeds.steady, view.now)
+    is_unknown = view.progress.finished is not None or _is_stalled(view)
+    left = None if is_unknown else seconds_left(view.progress, view.speeds.steady, view.now)
     return view.glyphs.unknown if left is None else human_duration(left)
+
+
+def _is_stalled(view: View) -> bool:
+    """Return True if nothing is received because hosts do not answer."""
+    paused = view.progress.hosts.paused_at(view.now)
+    is_waiting = bool(view.progress.meters.in_flight) or any(view.now - one.since >= LONG_SECONDS for _, one in paused)
+    return is_waiting and view.speeds.idle >= LONG_SECONDS

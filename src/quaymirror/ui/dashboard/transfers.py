@@ -9,10 +9,9 @@ from itertools import zip_longest
 from ...events import Status
 from ...progress.images import FinishedImage, received_by_image
 from ...progress.meters import Meter
-from ...progress.run import RunProgress
 from ...text import counted, human_bytes, human_duration, human_rate, shorten_middle
 from ...values import dataclass
-from .rows import FAINT, GOOD, Row, View, add_bar, of_total
+from .rows import FAINT, FULL_HEIGHT, GOOD, Row, View, add_bar, of_total
 
 # From this width on images have two columns with a gutter between them.
 _TWO_COLUMNS, _GUTTER = 160, 4
@@ -36,7 +35,11 @@ class _Image:
 
 def transfers(view: View, room: int) -> list[Row]:
     """Fill `room` with the images that are being fetched, in the order in which they began."""
-    meters = view.progress.meters.in_flight
+    meters, waiting = view.progress.meters.in_flight, view.progress.in_work
+    if not meters and waiting and room > 0 and view.height >= FULL_HEIGHT:
+        text = f"{counted(waiting, 'image')} in flight, {view.progress.waiting:,} queued"
+        return [view.row("waiting").add(text, FAINT)]
+
     if not meters or room < 2:
         return []
 
@@ -73,14 +76,18 @@ def finished(view: View, room: int) -> list[Row]:
     return [view.row("recent"), *(_finished_row(view, image) for image in last), *(ranking if largest else [])]
 
 
-def short_name(progress: RunProgress, name: str) -> str:
-    """Return the name of an image without the organization and the tag that all images of the run have."""
-    run = progress.run
-    if run is None or run.selections != 1:
+def short_name(view: View, name: str) -> str:
+    """Return the name of an image without the organization and the tag that all images of all runs have."""
+    starts = [run.run for run in view.runs or (view.progress,) if run.run is not None]
+    if not starts or any(start.selections != 1 for start in starts):
         return name
 
-    name = name.removeprefix(f"{run.organization}/")
-    return name if set(run.tag) & set("*?[,") else name.removesuffix(f":{run.tag}")
+    organizations, tags = {start.organization for start in starts}, {start.tag for start in starts}
+    if len(organizations) == 1:
+        name = name.removeprefix(f"{organizations.pop()}/")
+
+    tag = tags.pop()
+    return name if tags or set(tag) & set("*?[,") else name.removesuffix(f":{tag}")
 
 
 def _images(view: View) -> list[_Image]:
@@ -142,7 +149,7 @@ def _name_width(width: int) -> int:
 
 def _add_image(view: View, row: Row, image: _Image, width: int) -> None:
     share = image.done / image.total if image.total > 0 else 0.0
-    name = short_name(view.progress, image.name)
+    name = short_name(view, image.name)
     if width < 58:
         row.column(shorten_middle(name, width - 5), width - 5).add(f" {int(100 * min(1.0, share)):>3}%")
         return
@@ -184,7 +191,7 @@ def _add_finished(view: View, row: Row, image: FinishedImage | None, width: int)
         return
 
     end, room = row.room - width, _name_width(width)
-    row.column(shorten_middle(short_name(view.progress, image.name), room), room, GOOD).add(" ")
+    row.column(shorten_middle(short_name(view, image.name), room), room, GOOD).add(" ")
     row.add(f"{human_bytes(image.bytes):>{_LAYERS}}")
     text = f"   {human_bytes(image.fetched)} fetched in {human_duration(image.elapsed)}"
     row.column(text, max(0, row.room - end), FAINT)
