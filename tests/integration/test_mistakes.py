@@ -128,6 +128,11 @@ MISTAKES = (
     Mistake("sync kolla --from-lock lock.json", "--from-lock is a whole selection", files={"lock.json": "{}"}),
     Mistake("verify nowhere", "no OCI image layout at nowhere"),
     Mistake("prune nowhere", "no OCI image layout at nowhere"),
+    Mistake(
+        "history here",
+        "not a run: 'here'; the history of a mirror is shown by quaymirror history --to here",
+        files={"here": ""},
+    ),
     Mistake("history --to nowhere", "no run found for 'nowhere': pass the same target that you used with sync"),
     # Environment
     Mistake(

@@ -82,7 +82,15 @@ def _organization(images: int) -> Registry:
 
 def _say_what_next(path: Path, url: str | None) -> None:
     click.echo(f"\nThe mirror is an OCI image layout, which stays at {path}. Try:", err=True)
-    commands = [f"skopeo inspect oci:{path}:kolla/nova-api:{_TAG}", f"quaymirror verify {path}"]
+    # `list m` would ask for an organization called m.
+    mirror = path if path.is_absolute() else f"./{path}"
+    commands = [
+        f"skopeo inspect oci:{path}:kolla/nova-api:{_TAG}",
+        f"quaymirror list {mirror}",
+        f"quaymirror history --to {mirror}",
+        f"quaymirror serve {mirror}    # a registry, with pages at http://127.0.0.1:5000",
+        f"quaymirror verify {mirror}",
+    ]
     if url is not None:
         commands += [
             f"quaymirror list kolla 'nova-*' {_TAG} --server {url}",

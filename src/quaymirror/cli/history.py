@@ -57,6 +57,9 @@ def history(
     quaymirror history --config quaymirror.toml
     quaymirror history 6fb1c0de --to /srv/mirror
     """
+    if run is not None and target is None and config is None and fsops.exists(Path(run)):
+        raise ConfigError(f"not a run: '{run}'; the history of a mirror is shown by quaymirror history --to {run}")
+
     homes = _homes(target, state, config)
     if run is not None:
         _show_report(_report(homes, run), as_json=as_json)
