@@ -146,6 +146,7 @@ async def test_damaged_images_have_a_page_that_says_so(tmp_path: Path) -> None:
 
 async def test_the_page_of_the_current_run_follows_it(tmp_path: Path) -> None:
     registry, _ = kolla(2)
+    registry.organization("kolla").repository("without-tags")
     async with QuayServer(registry) as source:
         words = ["sync", "kolla", "*", TAG, "--server", source.url, "--to", "m", "--progress", "none"]
         await run(*words, cwd=tmp_path, check=0)
@@ -153,6 +154,9 @@ async def test_the_page_of_the_current_run_follows_it(tmp_path: Path) -> None:
             html = await page(client, "/run")
             assert "ended" in html
             assert "<dt>mirrored</dt><dd>2</dd>" in html
+            assert "1 skipped" in html
+            assert "<dt>skipped</dt><dd>1</dd>" in html
+            assert "refused" not in html
             assert '<noscript><meta http-equiv="refresh"' in html
             assert (await client.get("/static/live.js")).headers["content-type"] == "text/javascript; charset=utf-8"
             reader, seen = await anyio.connect_tcp("127.0.0.1", int(client.url.rpartition(":")[2])), b""

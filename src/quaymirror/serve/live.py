@@ -84,6 +84,8 @@ class LiveRun:
             state, text = "silent", f"no sign of life for {human_duration(age)}: it has ended, or was killed"
 
         images = progress.images
+        # Most runs have no signature policy.
+        shown = [status for status in Status if status is not Status.REFUSED or progress.refused]
         return RunState(
             self._mirror,
             state,
@@ -92,7 +94,7 @@ class LiveRun:
             progress.run.started if progress.run is not None else 0.0,
             sum(images.values()),
             max(progress.queued, progress.tags_expected, sum(images.values())),
-            tuple((status.value, images[status]) for status in Status),
+            tuple((status.value, progress.count(status)) for status in shown),
             tuple((failure.name, str(failure)) for failure in progress.last_failures),
             tuple(progress.last_notices),
         )
