@@ -10,8 +10,10 @@ from pathlib import Path
 import obstore.store
 import pytest
 from memory_storage import MemoryStorage
+from threads_filling import fill_in_thread
 
 from quaymirror.errors import DigestMismatch, LockHeld, ReadInterrupted, SizeMismatch, TargetRefused
+from quaymirror.http.bodies import Fill
 from quaymirror.oci import Descriptor, Digest, Reference, Repository, mediatype
 from quaymirror.store import prune
 from quaymirror.store.bucket import BucketStorage
@@ -74,6 +76,12 @@ async def receive(sink: BlobSink, content: bytes) -> None:
 
     await sink.prepare()
     await sink.receive(chunks())
+    await sink.commit()
+
+
+async def receive_in_thread(sink: BlobSink, fill: Fill, content: bytes) -> None:
+    await sink.prepare()
+    await fill_in_thread(fill, content)
     await sink.commit()
 
 
@@ -149,11 +157,14 @@ async def test_blobs_are_listed_in_order_with_their_sizes(created: Storage) -> N
     assert all(info.modified > 0 for info in created.list_objects("blobs"))
 
 
-@pytest.mark.parametrize(
+WRONG = pytest.mark.parametrize(
     ("content", "error"),
     [(LARGE[:-1], ReadInterrupted), (LARGE + b"x", SizeMismatch), (LARGE[:-1] + b"x", DigestMismatch)],
     ids=["too short", "too long", "other bytes"],
 )
+
+
+@WRONG
 async def test_a_sink_stores_nothing_but_the_blob(created: Storage, content: bytes, error: type[Exception]) -> None:
     node = described(LARGE)
     async with created.sink(node) as sink:
@@ -164,6 +175,25 @@ async def test_a_sink_stores_nothing_but_the_blob(created: Storage, content: byt
 
     assert created.info(blob_key(node.digest)) is None
     await store(created, LARGE)
+    assert created.read(blob_key(node.digest)) == LARGE
+
+
+@WRONG
+async def test_a_sink_stores_nothing_but_the_blob_if_a_thread_receives_it(
+    created: Storage, content: bytes, error: type[Exception]
+) -> None:
+    node = described(LARGE)
+    async with created.sink(node) as sink:
+        await sink.prepare()
+        if (fill := sink.threaded()) is None:
+            return
+
+        with pytest.raises(error):
+            await receive_in_thread(sink, fill, content)
+
+        assert created.info(blob_key(node.digest)) is None
+        await receive_in_thread(sink, fill, LARGE[sink.offset :])
+
     assert created.read(blob_key(node.digest)) == LARGE
 
 

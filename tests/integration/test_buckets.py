@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from bucket import S3Server
 from commands import Done, run
 from organizations import TAG, kolla, small_image
+from threads_filling import fill_in_thread
 
 import quaymirror
 from quaymirror import Options, Report, Selection, Status
@@ -27,6 +29,7 @@ from quaymirror.run.paths import layout_path
 from quaymirror.run.pruning import prune_layout
 from quaymirror.run.snapshots import list_snapshots
 from quaymirror.selection.bucket import parse_bucket
+from quaymirror.store import bucket_sink
 from quaymirror.store.bucket import BucketStorage
 from quaymirror.store.objects import Objects
 from quaymirror.store.places import open_bucket
@@ -223,7 +226,10 @@ async def test_a_store_that_ignores_conditions_is_refused_before_anything_is_wri
     assert len(names(s3)) == len(images)
 
 
-async def test_a_large_blob_is_visible_only_if_its_digest_is_right(tmp_path: Path, s3: S3Server) -> None:
+@pytest.mark.parametrize("in_thread", [False, True], ids=["in the event loop", "in a thread"])
+async def test_a_large_blob_is_visible_only_if_its_digest_is_right(
+    tmp_path: Path, s3: S3Server, *, in_thread: bool
+) -> None:
     content = bytes(range(256)) * (40_000 + 1)
     node = Descriptor("application/octet-stream", Digest.of(content), len(content))
     storage = open_bucket(tmp_path, parse_bucket(MIRROR))
@@ -231,11 +237,16 @@ async def test_a_large_blob_is_visible_only_if_its_digest_is_right(tmp_path: Pat
         for wrong in (True, False):
             async with storage.sink(node) as sink:
                 await sink.prepare()
-                for start in range(0, len(content), 300_000):
-                    await sink.write(content[start : start + 300_000])
+                sent = content[:-1] + b"?" if wrong else content
+                if in_thread:
+                    fill = sink.threaded()
+                    assert fill is not None
+                    await fill_in_thread(fill, sent)
+                else:
+                    for start in range(0, len(content), 300_000):
+                        await sink.write(sent[start : start + 300_000])
 
                 if wrong:
-                    sink._hasher.update(b"x")
                     with pytest.raises(DigestMismatch):
                         await sink.commit()
 
@@ -246,6 +257,47 @@ async def test_a_large_blob_is_visible_only_if_its_digest_is_right(tmp_path: Pat
     assert s3.get(f"kolla/{blob_key(node.digest)}") == content
     assert b"<UploadId>" not in s3.ask("GET", f"/{bucket.BUCKET}?uploads")[1]
     await anyio.to_thread.run_sync(_read_parts, storage, blob_key(node.digest), content)
+
+
+async def test_an_upload_that_is_cancelled_while_a_thread_receives_leaves_nothing_behind(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_sink, "SMALL_BYTES", 1024)
+    monkeypatch.setattr(bucket_sink, "_PART_BYTES", 1024 * 1024)
+    monkeypatch.setattr(bucket_sink, "_MOST_CONCURRENCY", 1)
+    content = bytes(6 * 1024 * 1024)
+    node = Descriptor("application/octet-stream", Digest.of(content), len(content))
+    storage = open_bucket(tmp_path, parse_bucket(MIRROR))
+    held, released = threading.Event(), threading.Event()
+
+    def hold(method: str, path: str) -> int:
+        if method == "PUT" and path.endswith(node.digest.encoded):
+            held.set()
+            released.wait(10)
+            return 503
+
+        return 0
+
+    async def bring() -> None:
+        async with storage.sink(node) as sink:
+            await sink.prepare()
+            fill = sink.threaded()
+            assert fill is not None
+            await fill_in_thread(fill, content)
+            raise AssertionError("the upload should wait for the first part")
+
+    async with storage.writing(None):
+        s3.fault = hold
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bring)
+            await anyio.to_thread.run_sync(held.wait, 10)
+            tasks.cancel_scope.cancel()
+            released.set()
+
+        s3.fault = lambda *_: 0
+
+    assert s3.get(f"kolla/{blob_key(node.digest)}") is None
+    assert b"<UploadId>" not in s3.ask("GET", f"/{bucket.BUCKET}?uploads")[1]
 
 
 def _read_parts(storage: BucketStorage, key: str, content: bytes) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncIterator, Callable
 
+import anyio.from_thread
 import anyio.to_thread
 
 from ..budget import Budget
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
+from ..http.bodies import Fill, Read
 from ..oci import Descriptor
 from .objects import Objects, Upload
 
@@ -19,12 +20,19 @@ _PART_BYTES = 8 * 1024 * 1024
 _MOST_PARTS = 9_000
 _MOST_CONCURRENCY = 4
 _BATCH_BYTES = 1024 * 1024
+# For less, a thread costs more than it saves. Its connection needs a handshake of its own, but the uploads take longer.
+_LEAST_THREADED_BYTES = 1024 * 1024
+# So few that hashing finds them in the cache of the core that received them.
+_HASHED_AT_ONCE = 128 * 1024
 BUDGET_BYTES: int = 80 * 1024 * 1024
 """The bytes that all transfers of a process to object stores together may hold in memory."""
 
 
 class BucketSink:
-    """The sink of one blob; see `BlobSink`. `ready` is called in a thread before the blob becomes visible."""
+    """The sink of one blob; see `BlobSink`. `ready` is called in a thread before the blob becomes visible.
+
+    The bytes are collected in a buffer: all of a small blob, one batch of a large one, which is uploaded in parts.
+    """
 
     def __init__(self, objects: Objects, key: str, node: Descriptor, budget: Budget, ready: Callable[[], None]) -> None:
         self.committed: bool = False
@@ -43,11 +51,10 @@ class BucketSink:
         self._reserved = 0
         self._concurrency = 1
         self._is_small = node.size <= SMALL_BYTES
-        # Of a small blob all bytes, of its exact size: a buffer that grows takes more.
-        self._small = bytearray()
-        self._filled = 0
-        self._waiting = bytearray()
-        self._written = 0
+        self._buffer = bytearray()
+        self._filled = self._hashed = 0
+        """The number of bytes in the buffer, and of those in it that are hashed."""
+        self._sent = 0
         self._hasher = node.digest.hasher()
         self._upload: Upload | None = None
         self._part = max(_PART_BYTES, -(-node.size // _MOST_PARTS))
@@ -55,7 +62,7 @@ class BucketSink:
     @property
     def offset(self) -> int:
         """The number of bytes received."""
-        return self._filled if self._is_small else self._written + len(self._waiting)
+        return self._sent + self._filled
 
     async def prepare(self) -> None:
         """Wait until the bytes in memory fit into the budget of all transfers."""
@@ -64,6 +71,8 @@ class BucketSink:
 
         if self._is_small:
             self._reserved = await self._budget.reserve(max(1, self._node.size))
+            # By this thread: the memory of each thread that made one would not be used by the others.
+            self._space()
             return
 
         # One part is collected while another one is sent.
@@ -72,8 +81,24 @@ class BucketSink:
             self._reserved += more
             self._concurrency += 1
 
-    def threaded(self) -> None:
-        """Return None: the bytes pass through the event loop."""
+    def threaded(self) -> Fill | None:
+        """Return the function by which a thread appends bytes, None for a blob that is not worth it."""
+        return self.fill if self._node.size >= _LEAST_THREADED_BYTES else None
+
+    def fill(self, read: Read) -> None:
+        """Append the bytes that `read` puts into the buffer; see `receive`. It blocks, in a thread of anyio."""
+        self._admit()
+        # After the last byte, another one is an error.
+        while count := read(self._space() or memoryview(bytearray(1))):
+            if self.offset == self._node.size:
+                anyio.from_thread.run(self._refuse)
+
+            self._filled += count
+            if self._filled == len(self._buffer) or self._filled - self._hashed >= _HASHED_AT_ONCE:
+                self._hash()
+
+            if self._is_batch_full:
+                anyio.from_thread.run(self._send)
 
     def segments(self) -> None:
         """Return None: bytes are sent in order."""
@@ -90,29 +115,26 @@ class BucketSink:
             await self.prepare()
 
         if self.admit is not None:
-            admit, self.admit = self.admit, None
-            await anyio.to_thread.run_sync(admit)
+            await anyio.to_thread.run_sync(self._admit)
 
         if self.offset + len(chunk) > self._node.size:
-            await self.reset()
-            raise SizeMismatch(f"{self._node.digest}: more than the {self._node.size:,} bytes announced")
+            await self._refuse()
 
-        if self._is_small:
-            self._small = self._small or bytearray(self._node.size)
-            self._small[self._filled : self._filled + len(chunk)] = chunk
-            self._filled += len(chunk)
-            return
-
-        self._waiting += chunk
-        if len(self._waiting) >= _BATCH_BYTES:
-            await self._send()
+        rest = memoryview(chunk)
+        while rest:
+            space = self._space()
+            count = min(len(space), len(rest))
+            space[:count] = rest[:count]
+            rest = rest[count:]
+            self._filled += count
+            if self._is_batch_full:
+                await self._send()
 
     async def reset(self) -> None:
         """Discard everything; the parts of an upload are deleted."""
         upload, self._upload = self._upload, None
-        self._waiting.clear()
-        self._filled = 0
-        self._written, self._hasher = 0, self._node.digest.hasher()
+        self._filled = self._hashed = self._sent = 0
+        self._hasher = self._node.digest.hasher()
         if upload is not None:
             await upload.abort()
 
@@ -121,7 +143,7 @@ class BucketSink:
         if self.offset < self._node.size:
             raise ReadInterrupted(f"{self._node.digest}: got {self.offset:,} of {self._node.size:,} bytes")
 
-        if self._waiting:
+        if self._filled and not self._is_small:
             await self._send()
 
         if not await anyio.to_thread.run_sync(self._is_right):
@@ -129,24 +151,13 @@ class BucketSink:
             raise DigestMismatch(f"{self._node.digest}: the bytes have another digest")
 
         if self._is_small:
-            self.content = bytes(self._small) if self._node.is_manifest else None
-            self.tag = await self._objects.upload(self._key, self._small)
+            self.content = bytes(self._buffer) if self._node.is_manifest else None
+            self.tag = await self._objects.upload(self._key, memoryview(self._buffer))
         elif self._upload is not None:
             await self._upload.complete()
             self._upload = None
 
         self.committed = True
-
-    def _is_right(self) -> bool:
-        """Verify the bytes, in a thread, and prepare the storage if they are right."""
-        if self._is_small:
-            self._hasher.update(self._small)
-
-        is_right = self._hasher.hexdigest() == self._node.digest.encoded
-        if is_right:
-            self._ready()
-
-        return is_right
 
     async def close(self) -> None:
         """Discard the bytes of a blob that was not committed, and free the budget."""
@@ -157,24 +168,56 @@ class BucketSink:
             self._budget.release(self._reserved)
             self._reserved = 0
 
-    async def _send(self) -> None:
-        """Hash and upload the collected bytes. If that fails, the blob starts again."""
-        if self._upload is None:
-            await anyio.to_thread.run_sync(self._ready)
-            self._upload = self._objects.writer(self._key, self._part, self._concurrency)
+    @property
+    def _is_batch_full(self) -> bool:
+        return not self._is_small and self._filled == len(self._buffer)
 
-        batch, self._waiting = self._waiting, bytearray()
-        self._written += len(batch)
+    def _admit(self) -> None:
+        admit, self.admit = self.admit, None
+        if admit is not None:
+            admit()
+
+    def _space(self) -> memoryview:
+        """Return the free end of the buffer, which is made with its final size; empty once all bytes have arrived."""
+        if not self._buffer:
+            left = self._node.size - self._sent
+            self._buffer = bytearray(left if self._is_small else min(_BATCH_BYTES, left))
+
+        return memoryview(self._buffer)[self._filled :]
+
+    def _hash(self) -> None:
+        self._hasher.update(memoryview(self._buffer)[self._hashed : self._filled])
+        self._hashed = self._filled
+
+    def _is_right(self) -> bool:
+        """Verify the bytes, in a thread, and prepare the storage if they are right."""
+        self._hash()
+        is_right = self._hasher.hexdigest() == self._node.digest.encoded
+        if is_right:
+            self._ready()
+
+        return is_right
+
+    async def _refuse(self) -> None:
+        await self.reset()
+        raise SizeMismatch(f"{self._node.digest}: more than the {self._node.size:,} bytes announced")
+
+    async def _send(self) -> None:
+        """Hash and upload the batch in the buffer. If that fails, the blob starts again."""
         try:
-            await _hash(self._hasher.update, batch)
+            if self._hashed < self._filled:
+                await anyio.to_thread.run_sync(self._hash)
+
+            if self._upload is None:
+                await anyio.to_thread.run_sync(self._ready)
+                self._upload = self._objects.writer(self._key, self._part, self._concurrency)
+
+            batch = memoryview(self._buffer)[: self._filled]
+            self._sent += self._filled
+            self._filled = self._hashed = 0
+            self._buffer = bytearray()
+            self._space()
             await self._upload.write(batch)
         except BaseException:
             await self.reset()
             raise
-
-
-async def _hash(update: Callable[[bytes | bytearray], None], content: bytes | bytearray) -> None:
-    if len(content) < _BATCH_BYTES // 4:
-        update(content)
-    else:
-        await anyio.to_thread.run_sync(functools.partial(update, content))

@@ -163,7 +163,7 @@ class Objects:
             for batch in self._obstore.list(self._store, prefix or None, chunk_size=1000):
                 yield from map(_stored, batch)
 
-    async def upload(self, key: str, content: bytes | bytearray) -> str:
+    async def upload(self, key: str, content: bytes | memoryview) -> str:
         """Write an object in one request, and return its version tag."""
         with self._errors("write", key):
             result = await self._obstore.put_async(
@@ -207,8 +207,8 @@ class Upload:
         self._file = file
         self._errors = errors
 
-    async def write(self, chunk: bytes | bytearray) -> None:
-        """Append `chunk`."""
+    async def write(self, chunk: memoryview) -> None:
+        """Append `chunk`, which must not change any more."""
         with self._errors():
             await self._file.write(chunk)
 
