@@ -6,7 +6,7 @@ it waits for the limiter of the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -226,13 +226,13 @@ class Client:
 
                 hop = await self._next_hop(request, hop, exchange, limiter)
 
-    async def _answer(self, request: Request, hop: _Hop) -> Response:
+    def _answer(self, request: Request, hop: _Hop) -> Awaitable[Response]:
         # A registry that redirects sends small answers only; for these, a thread is not worth it.
         if request.large and (self._sends_bodies or not hop.is_own):
-            return await hop.transport.send_large(hop.url, hop.headers, name=hop.name, fresh=request.fresh)
+            return hop.transport.send_large(hop.url, hop.headers, name=hop.name, fresh=request.fresh)
 
         method = hop.method or request.method
-        return await hop.transport.send(method, hop.url, hop.headers, request.body, name=hop.name, fresh=request.fresh)
+        return hop.transport.send(method, hop.url, hop.headers, request.body, name=hop.name, fresh=request.fresh)
 
     async def _first_hop(self, request: Request) -> _Hop:
         if request.location:
