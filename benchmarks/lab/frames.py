@@ -91,7 +91,8 @@ def _run_command(url: str, directory: Path) -> None:
     os.environ["HOME"] = str(directory)
     entry = importlib.import_module("quaymirror.cli.main").entry
     words = ["sync", "kolla", "*", "latest", "--to", str(directory / "mirror"), "--server", url]
-    output, sys.stdout = sys.stdout, sys.stderr
+    # Not stderr itself, whose buffer the command takes.
+    output, sys.stdout = sys.stdout, os.fdopen(os.dup(2), "w")
     try:
         sys.argv = ["quaymirror", *words]
         entry()
