@@ -31,7 +31,11 @@ from quaymirror.testing import QUAY_NGINX_HTTP1, Fault, QuayServer, Registry, St
 
 _SIZES = {"dashboard-80x24": (80, 24), "dashboard": (120, 40), "dashboard-200x50": (200, 50)}
 # The suffix of a picture, and the text that the screen has from then on; before the last one the run is interrupted.
-_MOMENTS = (("-start", r"fetching [4-9]"), ("", r"(2[5-9]|[3-5]\d) mirrored"), ("-stopping", r"Ctrl-C again"))
+_MOMENTS = (
+    ("-start", r"fetching [4-9]"),
+    ("", r"([6-9]|[1-5]\d) mirrored[\s\S]*fetching (\d\d|[6-9]) images"),
+    ("-stopping", r"Ctrl-C again"),
+)
 _PATIENCE = 120.0
 # The palette of GNOME's terminal, on white.
 _RED, _GREEN, _MAGENTA, _CYAN = (192, 28, 40), (38, 162, 105), (163, 71, 186), (42, 161, 179)
@@ -40,7 +44,7 @@ _LIGHT = TerminalTheme(
     (30, 30, 30),
     [(30, 30, 30), _RED, _GREEN, (162, 115, 76), (18, 72, 139), _MAGENTA, _CYAN, (207, 207, 207)],
 )
-_PAGES = {"page": (1200, 1500), "page-390": (390, 1800)}
+_PAGES = {"page": (1280, 1500), "page-390": (390, 1800)}
 _TAG = "2025.1-debian"
 _TITLE = f"quaymirror sync kolla '*' {_TAG} --limit-rate 20M"
 _JOBS = """
@@ -73,7 +77,7 @@ def organization(count: int = 60) -> Registry:
 async def main(directory: Path) -> None:
     """Take all pictures."""
     for name, size in _SIZES.items():
-        async with QuayServer(organization(), latency=0.05, bandwidth=250_000, limits=QUAY_NGINX_HTTP1) as server:
+        async with QuayServer(organization(), latency=0.05, bandwidth=120_000, limits=QUAY_NGINX_HTTP1) as server:
             server.faults.append(Fault("^/v2/kolla/nova-ssh/manifests/.*", Status(403)))
             with tempfile.TemporaryDirectory() as place:
                 screens = await anyio.to_thread.run_sync(record, size, server.url, Path(place))
@@ -97,7 +101,7 @@ def draw(screen: str, size: tuple[int, int], file: Path, theme: TerminalTheme) -
 def record(size: tuple[int, int], url: str, place: Path) -> dict[str, str]:
     """Run quaymirror in tmux, and return the screen at each moment."""
     tmux = ["tmux", "-L", f"quaymirror-{os.getpid()}"]
-    run = f"{sys.executable} -m quaymirror sync kolla '*' {_TAG} --limit-rate 20M --server {url}"
+    run = f"{sys.executable} -m quaymirror sync kolla '*' {_TAG} --limit-rate 20M --server {url}; sleep 600"
     window = ["-d", "-c", str(place), "-x", str(size[0]), "-y", str(size[1])]
     subprocess.run([*tmux, "new-session", *window, run], check=True)
     screens = {}
@@ -107,6 +111,8 @@ def record(size: tuple[int, int], url: str, place: Path) -> dict[str, str]:
                 subprocess.run([*tmux, "send-keys", "C-c"], check=True)
 
             screens[suffix] = wait_for(text, [*tmux, "capture-pane", "-e", "-p"])
+        # The directory is removed once the run has written its last file.
+        wait_for(r"fetched is kept", [*tmux, "capture-pane", "-e", "-p"])
     finally:
         subprocess.run([*tmux, "kill-server"], check=False)
 
@@ -141,7 +147,7 @@ async def take_pages(directory: Path) -> None:
 
             kolla.delete_repository("etcd")
             kolla.delete_repository("redis")
-            server.faults.append(Fault("^/v2/kolla/nova-ssh/manifests/.*", Status(403)))
+            server.faults.append(Fault("^/v2/kolla/glance-api/manifests/.*", Status(403)))
             await anyio.to_thread.run_sync(partial(run_jobs, place, server.url, "tuesday.html", "--full-check"))
             for picture, size in _PAGES.items():
                 file = directory / f"{picture}.png"
