@@ -24,9 +24,12 @@ from ..values import dataclass
 from .help import command_option, options
 from .options import home_at, json_option
 from .run import configured_jobs
+from .tables import narrowed_table
 
 _COLUMNS = (Status.MIRRORED, Status.UNCHANGED, Status.SKIPPED, Status.FAILED, Status.REFUSED)
 _HEAD = ("run", "began", "took", *(status.value for status in _COLUMNS), "fetched", "changes", "result", "selection")
+# The columns that a narrow terminal leaves out, the first one first.
+_OPTIONAL = ("refused", "skipped", "unchanged", "selection", "took", "fetched")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,8 @@ def _show_runs(rows: Sequence[_Row], *, as_json: bool) -> None:
 
     has_targets = any(row.target for row in rows)
     head = (*_HEAD, "target") if has_targets else _HEAD
-    for line in table([head, *((*_cells(row), row.target)[: len(head)] for row in rows)]):
+    cells = [head, *((*_cells(row), row.target)[: len(head)] for row in rows)]
+    for line in narrowed_table(cells, optional=_OPTIONAL):
         click.echo(line)
 
 

@@ -14,13 +14,16 @@ from ..documents import JobStatusJson
 from ..errors import ExitCode, most_severe
 from ..run.past_runs import JobStatus, job_statuses
 from ..run.report import change_counts_json, usage_json
-from ..text import escape_controls, human_bytes, human_duration, table
+from ..text import escape_controls, human_bytes, human_duration
 from .help import options
 from .history import changes_text
 from .options import json_option
 from .run import configured_jobs, job_names
+from .tables import narrowed_table
 
 _HEAD = ("job", "state", "last success", "age", "images", "size", "free", "changes")
+# The columns that a narrow terminal leaves out, the first one first.
+_OPTIONAL = ("free", "size", "last success")
 
 
 @click.command
@@ -49,7 +52,7 @@ def status(jobs: tuple[str, ...], config: Path | None, as_json: bool) -> int:
 def _lines(found: Iterable[JobStatus], now: float) -> list[str]:
     """Return a table of jobs, each with its problem below it."""
     jobs = list(found)
-    head, *rows = table([_HEAD, *(_cells(one, now) for one in jobs)])
+    head, *rows = narrowed_table([_HEAD, *(_cells(one, now) for one in jobs)], optional=_OPTIONAL)
     lines = [head]
     for row, one in zip(rows, jobs, strict=True):
         lines += [row, escape_controls(f"  {one.problem}")] if one.problem else [row]

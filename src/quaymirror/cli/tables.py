@@ -13,6 +13,7 @@ from ..text import escape_controls, shorten_middle, table
 
 _SHORT_DIGEST = 12
 _LEAST_NAME = 16
+_LEAST_LAST = 12
 
 
 class JsonRows:
@@ -67,3 +68,33 @@ def fitting_table(rows: Sequence[Sequence[str]], *, no_trunc: bool) -> list[str]
     names = [escape_controls(row[0]) for row in rows]
     room = max(_LEAST_NAME, max(map(len, names)) - excess)
     return table([(shorten_middle(name, room), *row[1:]) for name, row in zip(names, rows, strict=True)])
+
+
+def narrowed_table(rows: Sequence[Sequence[str]], *, optional: Sequence[str]) -> list[str]:
+    """Return `rows`, of which the first is a head, as lines with aligned columns, safe to print.
+
+    On a terminal that is too narrow, the last cells are cut, and `optional` columns are left out until the table fits,
+    those without content first.
+    """
+    if not is_short(no_trunc=False):
+        return table(rows)
+
+    columns = {head: [escape_controls(cell) for cell in cells] for head, *cells in zip(*rows, strict=True)}
+    for name in sorted(optional, key=lambda name: any(cell not in ("", "-", "0") for cell in columns[name])):
+        if _room_of_last(columns) >= min(_LEAST_LAST, _widths(columns)[-1]):
+            break
+
+        del columns[name]
+
+    last, room = [*columns][-1], max(_LEAST_LAST, _room_of_last(columns))
+    columns[last] = [shorten_middle(cell, room) for cell in columns[last]]
+    return table([[*columns], *zip(*columns.values(), strict=True)])
+
+
+def _room_of_last(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return the cells that the terminal has for the last of `columns`."""
+    return shutil.get_terminal_size().columns - sum(width + 2 for width in _widths(columns)[:-1])
+
+
+def _widths(columns: Mapping[str, Sequence[str]]) -> list[int]:
+    return [max(map(len, [head, *cells])) for head, cells in columns.items()]
