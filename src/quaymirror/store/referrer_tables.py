@@ -148,6 +148,8 @@ class ReferrerTables(SnapshotTables):
             for attachment in attachments:
                 self.insert_attachment(connection, attachment)
 
+            # The index leaves out former names only, and may have been written with these.
+            connection.executemany("INSERT INTO name (name) VALUES (?) ON CONFLICT DO NOTHING", rows)
             connection.executemany("DELETE FROM image WHERE name = ?", rows)
             connection.executemany("DELETE FROM gone WHERE name = ?", rows)
 
