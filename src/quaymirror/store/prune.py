@@ -266,7 +266,7 @@ def _without_held(state: State, images: Iterable[AbsentImage]) -> list[AbsentIma
 def _dropped(state: State, names: Collection[str], retention: Retention, note: SnapshotNote) -> list[Snapshot]:
     """Return the snapshots that lose their content; a change of images makes a new one."""
     kept = [each for each in state.snapshots() if each.dropped is None]
-    if not kept:
+    if not kept or state.is_set_back(time.time()):
         return []
 
     is_changed = names or visible_versions(state, note) != state.member_versions(kept[-1].number)

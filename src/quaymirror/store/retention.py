@@ -30,7 +30,8 @@ class Retention:
         kept |= {each.number for each in snapshots[-max(1, self.last) :]}
         for count, form in ((self.daily, "%Y-%m-%d"), (self.weekly, "%G-%V"), (self.monthly, "%Y-%m")):
             latest = {datetime.fromtimestamp(each.created).strftime(form): each.number for each in snapshots}
-            kept |= set(list(latest.values())[len(latest) - min(count, len(latest)) :])
+            # Dates are not in the order of the numbers if a clock was set back.
+            kept |= set(sorted(latest.values())[len(latest) - min(count, len(latest)) :])
 
         return kept
 

@@ -13,6 +13,9 @@ from .records import Hold, ImageRecord, Snapshot, Span
 
 # The end of a member that is in the latest snapshot: the largest integer that JSON readers keep, too.
 _OPEN = 2**53 - 1
+# Clocks of several machines differ by less.
+_CLOCK_SECONDS = 300.0
+_CONTRADICTED_SECONDS = 14 * 86_400.0
 _MEMBERS = """
     SELECT name.name, registry, CASE source WHEN '' THEN root ELSE source END AS source, platforms, root, media_type,
         size, 0.0 AS mirrored, '' AS run, version
@@ -43,6 +46,25 @@ class SnapshotTables(Database):
     def snapshots(self) -> list[Snapshot]:
         """Return every snapshot, the oldest first, also those whose content is dropped."""
         return [_snapshot(row) for row in self._query("SELECT * FROM snapshot ORDER BY number")]
+
+    def latest_moment(self) -> float:
+        """Return the latest POSIX time of a snapshot, which a right clock has passed, 0.0 without snapshots.
+
+        A later date does not count if snapshots of two weeks contradict it: then that one was wrong.
+        """
+        moments = [each.created for each in self.snapshots()]
+        latest = first = moments[-1] if moments else 0.0
+        for moment in reversed(moments):
+            if moment <= latest:
+                first = min(first, moment)
+            elif latest - first < _CONTRADICTED_SECONDS:
+                latest = first = moment
+
+        return latest
+
+    def is_set_back(self, now: float) -> bool:
+        """Return True if `now` can't be right: what begins to age at such a time would be too old soon."""
+        return now + _CLOCK_SECONDS < self.latest_moment()
 
     def latest_snapshot(self) -> Snapshot | None:
         """Return the latest snapshot, None if none was made."""

@@ -43,6 +43,23 @@ def prepare_snapshots(storage: Storage, state: State, observer: Observer = ignor
     if state.latest_snapshot() is None:
         take_snapshot(storage, state, SnapshotNote("upgrade"))
 
+    _check_clock(storage, state, observer)
+
+
+def _check_clock(storage: Storage, state: State, observer: Observer) -> None:
+    """Report a clock that shows less than the date of a snapshot: one of both is wrong."""
+    now = time.time()
+    if state.is_set_back(now):
+        moment = state.latest_moment()
+        newest = next(each for each in state.snapshots() if each.created == moment)
+        clock = f"{datetime.fromtimestamp(now).astimezone():%Y-%m-%d %H:%M}"
+        observer(
+            Notice(
+                f"the clock shows {clock}, but {storage} has snapshot {shown(newest)}: check the clock; until then, "
+                "nothing new is noted as missing or unneeded, and no snapshot loses its content"
+            )
+        )
+
 
 def hold_back(storage: Storage, state: State, *, until_end: bool) -> None:
     """Let readers see the present set until a snapshot is made if `until_end`, otherwise each image. It blocks.
@@ -252,7 +269,9 @@ def _moment(text: str) -> float | None:
 
 def _at(snapshots: Sequence[Snapshot], moment: float, text: str, now: float) -> Sequence[Snapshot]:
     before = [each for each in snapshots if each.created < moment or (each.created == moment and "T" in text)]
-    is_future = moment > now + (0 if "T" in text else 86_400)
+    # A clock that was set back does not make a snapshot one of the future.
+    latest = max(now, *(each.created for each in snapshots))
+    is_future = moment > latest + (0 if "T" in text else 86_400)
     return [] if is_future else before[-1:]
 
 

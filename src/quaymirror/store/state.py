@@ -142,7 +142,7 @@ class State(ReferrerTables, VerdictTables, DetailTables):
                 (snapshot.scope, counts, authenticated, len(snapshot.found | snapshot.absent)),
             )
             connection.executemany("DELETE FROM gone WHERE name = ?", [(name,) for name in snapshot.found])
-            if counts:
+            if counts and not self.is_set_back(snapshot.moment):
                 connection.executemany(
                     "INSERT INTO gone VALUES (?1, ?2, ?3, ?3)"
                     " ON CONFLICT (name) DO UPDATE SET scope = ?2, since = min(since, ?3), seen = ?3",
@@ -193,13 +193,17 @@ class State(ReferrerTables, VerdictTables, DetailTables):
 
     def forget_unneeded(self, orphans: Iterable[Digest], now: float) -> None:
         """Delete everything that no image and no kept snapshot needs; `orphans` are all blobs that none needs."""
-        known = self.orphans()
+        known, is_set_back = self.orphans(), self.is_set_back(now)
         with self._transaction() as connection:
             self.delete_unneeded(connection)
             connection.execute("DELETE FROM orphan")
             connection.executemany(
                 "INSERT INTO orphan VALUES (?, ?)",
-                [(str(digest), known.get(digest, now)) for digest in sorted(orphans)],
+                [
+                    (str(digest), known.get(digest, now))
+                    for digest in sorted(orphans)
+                    if digest in known or not is_set_back
+                ],
             )
 
     @contextmanager
