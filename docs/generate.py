@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -130,6 +130,32 @@ def exit_codes() -> str:
     return "\n".join(parts).replace("{severity}", severity)
 
 
+def messages() -> str:
+    """Return the page about messages: each situation and mistake of the tests, with the line and the exit code."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
+    from mistakes import MISTAKES
+    from situations import GROUPS
+
+    parts = [(REFERENCE / "messages.head.md").read_text(encoding="utf-8").rstrip()]
+    for title, rows in GROUPS.items():
+        lines = [(row.title, row.message, row.code, f"`{row.error}`" if row.error else "") for row in rows]
+        parts.append(f"## {title}\n\n" + _table(("situation", "message", "exit code", "error"), lines))
+
+    mistakes = [(f"`{row.shown}`", row.line, row.code) for row in MISTAKES]
+    parts.append("## Mistakes\n\n" + _table(("command", "message", "exit code"), mistakes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = [" | ".join(map(_cell, row)) for row in (head, *rows)]
+    return "\n".join([f"| {lines[0]} |", "|---" * len(head) + "|", *(f"| {line} |" for line in lines[1:])])
+
+
+def _cell(value: object) -> str:
+    text = str(value).strip()
+    return text if text.startswith("`") else text.replace("|", "\\|").replace("*", "\\*").replace("<", "\\<")
+
+
 def man_page() -> str:
     """Return quaymirror(1): every command with its help."""
     lines = [
@@ -175,6 +201,7 @@ def pages() -> dict[str, str]:
         "options.md": option_pages(),
         "configuration.md": configuration(),
         "exit-codes.md": exit_codes(),
+        "messages.md": messages(),
         "config.schema.json": json.dumps(config_schema(), indent=2) + "\n",
         "quaymirror.1": man_page(),
         **{name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas().items()},

@@ -68,7 +68,10 @@ async def test_a_command_without_its_arguments_prints_the_help(words: list[str],
 
 async def test_an_unreachable_server_is_told_in_one_line_with_exit_code_5(tmp_path: Path) -> None:
     done = await run("list", "kolla", "--server", "http://127.0.0.1:9", "--retries", "0", cwd=tmp_path, check=5)
-    assert done.stderr == "quaymirror: can't list 'kolla': 127.0.0.1:9: cannot connect: connection refused\n"
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "quaymirror: can't list 'kolla': 127.0.0.1:9: cannot connect: connection refused; check"
+    )
 
 
 async def test_an_unknown_organization_is_told_with_exit_code_9(tmp_path: Path) -> None:
@@ -249,9 +252,9 @@ async def test_a_target_that_is_down_is_told_in_one_line_with_exit_code_5(tmp_pa
     target = "registry://127.0.0.1:1?insecure=true"
     options = ["--server", "http://127.0.0.1:2", "--retries", "0", "--state", str(tmp_path / "state")]
     done = await run("sync", "kolla", "--to", target, *options, cwd=tmp_path, check=5)
-    assert done.stderr.splitlines() == [
-        "quaymirror: the target is not usable: 127.0.0.1:1: cannot connect: connection refused"
-    ]
+    assert done.stderr.count("\n") == 1
+    told = "quaymirror: the target is not usable: 127.0.0.1:1: cannot connect: connection refused; check"
+    assert done.stderr.startswith(told)
 
 
 async def test_a_registry_is_filled_and_verified_from_the_command_line(tmp_path: Path) -> None:

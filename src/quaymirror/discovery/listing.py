@@ -8,7 +8,15 @@ from dataclasses import field
 from datetime import datetime
 
 from ..catalog.base import MOST_REPOSITORIES, Catalog, ListedRepository, Page
-from ..errors import CredentialsRefused, DiscoveryIncomplete, QuaymirrorError
+from ..errors import (
+    CredentialsRefused,
+    DiscoveryIncomplete,
+    HostUnusable,
+    Phase,
+    QuaymirrorError,
+    Scope,
+    UnsafeRedirect,
+)
 from ..events import CandidateSkipped, ListingFinished, Notice, Observer, PageListed
 from ..oci import Repository
 from ..selection.grammar import is_pattern
@@ -106,6 +114,7 @@ async def find_candidates(
     :raises SelectionEmpty: if the organization is unknown or shows nothing, or no repository matches.
     :raises CredentialsRefused: if the catalog rejects the credentials.
     :raises DiscoveryIncomplete: if the listing breaks off or makes no sense.
+    :raises HostUnusable, UnsafeRedirect: if the server can't be listed as it was named.
     """
     listing = _Listing(most, matches.names)
     has_matched = False
@@ -147,7 +156,11 @@ async def _next(pages: AsyncGenerator[Page], listed: str, so_far: int) -> Page |
         raise
     except QuaymirrorError as error:
         after = f" after {so_far} {'page' if so_far == 1 else 'pages'}" if so_far else ""
-        raise DiscoveryIncomplete(f"can't list {listed!r}{after}: {error.message}") from error
+        message = f"can't list {listed!r}{after}: {error.message}"
+        if isinstance(error, HostUnusable | UnsafeRedirect):
+            raise error.replace(message, scope=Scope.RUN, phase=Phase.DISCOVER) from error
+
+        raise DiscoveryIncomplete(message) from error
 
 
 def _is_wanted(repository: ListedRepository, selection: Selection, observer: Observer, matches: Matches) -> bool:

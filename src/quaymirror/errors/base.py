@@ -49,6 +49,10 @@ class ExitCode(IntEnum):
 
 
 _TARGET_ACCESS = "for the target pass --dest-username or --authfile, with an account that may push there"
+# Of broken and missing content; targets and mirrors have other advice.
+BROKEN_AT_SOURCE = "for images that stay broken at the source pass --exclude or --accept-failed"
+# What a server does not take today, it does not take tomorrow.
+_LASTING_STATUSES = frozenset({405, 409, 410, 411, 413, 414, 415, 422, 451})
 _SEVERITY = {code: rank for rank, code in enumerate(ExitCode)}
 
 
@@ -104,6 +108,8 @@ class QuaymirrorError(Exception):
 
     exit_code: ClassVar[ExitCode] = ExitCode.UNAVAILABLE
     advice: ClassVar[str] = ""
+    is_lasting: ClassVar[bool] = False
+    """True if the next run fails in the same way, unless its options, the source or the target change."""
 
     scope: Scope = Scope.IMAGE
     side: Side = Side.SOURCE
@@ -183,9 +189,17 @@ class Failure:
         return self.kind.exit_code
 
     @property
+    def is_lasting(self) -> bool:
+        """True if the next run fails in the same way, unless its options, the source or the target change."""
+        return self.kind.is_lasting or self.status in _LASTING_STATUSES
+
+    @property
     def advice(self) -> str:
         """Advice on what to do next, "" if nothing in particular."""
         advice = self.kind.advice or (self.exit_code.advice if self.scope is Scope.RUN else "")
+        if self.side is not Side.SOURCE and advice == BROKEN_AT_SOURCE:
+            return ""
+
         if self.side is Side.TARGET and advice == ExitCode.CREDENTIALS.advice:
             # With 403, other credentials help less often: the reason can be a quota.
             return "" if self.status == 403 else _TARGET_ACCESS

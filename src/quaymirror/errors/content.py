@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .base import QuaymirrorError, Scope
+from .base import BROKEN_AT_SOURCE, QuaymirrorError, Scope
 
 
 class ContentError(QuaymirrorError):
     """The received bytes are wrong."""
+
+    advice = BROKEN_AT_SOURCE
 
     retries: int | None = 2
 
@@ -25,6 +27,8 @@ class SizeMismatch(ContentError):
 
 class UnsupportedContent(ContentError):
     """A manifest of a kind that can't be mirrored, or one that violates the image specification."""
+
+    is_lasting = True
 
 
 class PlatformNotFound(ContentError):

@@ -37,7 +37,9 @@ class EmitFailed(QuaymirrorError):
 class MirrorDamaged(QuaymirrorError):
     """Content of the mirror doesn't match its digest, so that nothing can be built on it. Exit code 8."""
 
+    advice = "to fetch damaged content again, run quaymirror verify MIRROR --repair"
     exit_code = ExitCode.DAMAGED
+    is_lasting = True
     scope = Scope.RUN
     side = Side.STORE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .base import ExitCode, QuaymirrorError, Scope, Side
+from .base import BROKEN_AT_SOURCE, ExitCode, QuaymirrorError, Scope, Side
 
 
 class ServiceError(QuaymirrorError):
@@ -14,10 +14,14 @@ class ServiceError(QuaymirrorError):
 class NotFound(ServiceError):
     """The requested object doesn't exist (any more)."""
 
+    advice: ClassVar[str] = BROKEN_AT_SOURCE
+    is_lasting: ClassVar[bool] = True
+
 
 class AccessDenied(ServiceError):
     """The object doesn't exist or access is denied: Quay answers 401 in both cases."""
 
+    is_lasting: ClassVar[bool] = True
     retries: int | None = 2  # of a registry that contradicts its own token service
 
     advice: ClassVar[str] = ExitCode.CREDENTIALS.advice
@@ -32,6 +36,7 @@ class CredentialsRefused(ServiceError):
 
     exit_code = ExitCode.CREDENTIALS
     advice: ClassVar[str] = ExitCode.CREDENTIALS.advice
+    is_lasting: ClassVar[bool] = True
     scope = Scope.RUN
 
 

@@ -18,6 +18,7 @@ class ConnectFailed(TransportError):
 class HostUnusable(ConnectFailed):
     """The host can't be used as it was named, and another attempt does not help: it speaks no TLS, for instance."""
 
+    is_lasting = True
     scope = Scope.IMAGE
 
 
@@ -50,6 +51,10 @@ class HostDown(TransportError):
 class UnsafeRedirect(QuaymirrorError):
     """A server named an address that must not be followed: plain HTTP after HTTPS, a private address, or a loop."""
 
+    is_lasting = True
+
 
 class RealmRefused(UnsafeRedirect):
     """A registry named a token service that is not trusted with credentials."""
+
+    advice = "for a token service that you trust pass --allow-realm"

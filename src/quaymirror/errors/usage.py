@@ -9,6 +9,7 @@ class ConfigError(QuaymirrorError):
     """An option, a selection or a target is invalid. Exit code 2."""
 
     exit_code = ExitCode.USAGE
+    is_lasting = True
     scope = Scope.RUN
 
 

@@ -150,7 +150,9 @@ def described(response: Response) -> str:
 def distorted(error: QuaymirrorError, response: Response) -> QuaymirrorError:
     """Return what `error`, about the content of a success, really means if a proxy has answered or changed it."""
     cause = distortion(response) if isinstance(error, ContentError | Unavailable) else ""
-    return Unavailable(f"{response.name}: {cause}", status=response.status) if cause else error
+    # Only a page takes the place of an answer; a changed body says nothing of the server.
+    status = response.status if media_type(response) == "text/html" else 0
+    return Unavailable(f"{response.name}: {cause}", status=status) if cause else error
 
 
 def distortion(response: Response) -> str:

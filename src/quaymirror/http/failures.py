@@ -52,6 +52,17 @@ def private_address(host: str) -> QuaymirrorError:
     return UnsafeRedirect(f"a server redirected to {host}, which is a private address: refused")
 
 
+def unresolved(error: Exception) -> str:
+    """Return the text for a name without an address."""
+    return f"cannot resolve the host name: {reason(error)}; check its spelling, and the name service"
+
+
+def unconnected(error: Exception) -> str:
+    """Return the text for a connection that was refused."""
+    advice = "check the address, the network, and whether a proxy is needed (HTTPS_PROXY)"
+    return f"cannot connect: {reason(error)}; {advice}"
+
+
 def connection_timed_out(host: str) -> QuaymirrorError:
     """Return the error for a host that does not answer."""
     return TimedOut(f"{host}: the connection timed out")
@@ -74,7 +85,7 @@ def broken(name: str) -> QuaymirrorError:
 
 def broken_before_answer(name: str) -> QuaymirrorError:
     """Return the error for a connection without TLS that broke before an answer."""
-    return ReadInterrupted(f"{name}: the connection broke before an answer (https:// is for TLS)")
+    return ReadInterrupted(f"{name}: the connection broke before an answer; if it speaks TLS, write https://")
 
 
 def ended_early(name: str) -> QuaymirrorError:
@@ -96,9 +107,9 @@ def of_connection(error: Exception, origin: Origin) -> QuaymirrorError:
             return connection_timed_out(host)
         case socket.gaierror():
             kind = NameUnknown if error.errno in NO_SUCH_NAME else ConnectFailed
-            return kind(f"{host}: cannot resolve the host name: {reason(error)}")
+            return kind(f"{host}: {unresolved(error)}")
         case OSError():
-            return lack(error, host) or ConnectFailed(f"{host}: cannot connect: {reason(error)}")
+            return lack(error, host) or ConnectFailed(f"{host}: {unconnected(error)}")
         case _:
             return UnsafeRedirect(f"{host}: not a usable URL")
 

@@ -346,6 +346,6 @@ def _unconnected(error: Exception) -> str:
         case aiohttp.ClientProxyConnectionError():
             return f"cannot connect to the proxy: {failures.reason(error)}"
         case aiohttp.ClientConnectorDNSError():
-            return f"cannot resolve the host name: {failures.reason(error)}"
+            return failures.unresolved(error)
         case _:
-            return f"cannot connect: {failures.reason(error)}"
+            return failures.unconnected(error)

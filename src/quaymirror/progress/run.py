@@ -10,19 +10,6 @@ from dataclasses import field, fields
 from typing import assert_never
 
 from .. import events
-from ..errors import (
-    AccessDenied,
-    CertificateRefused,
-    ConfigError,
-    CredentialsRefused,
-    Failure,
-    InvalidName,
-    NotFound,
-    RealmRefused,
-    TargetRefused,
-    UnsafeRedirect,
-    UnsupportedContent,
-)
 from ..events import Event, Outcome, Status
 from ..text import escape_controls, one_line
 from ..values import dataclass
@@ -35,18 +22,6 @@ LAST_KEPT = 10
 FAILURES_KEPT = 20
 _MAX_REASONS = 20
 _OTHER = "other reasons"
-_LASTING = (
-    AccessDenied,
-    CertificateRefused,
-    ConfigError,
-    CredentialsRefused,
-    InvalidName,
-    NotFound,
-    RealmRefused,
-    TargetRefused,
-    UnsafeRedirect,
-    UnsupportedContent,
-)
 
 
 @dataclass(slots=True)
@@ -373,17 +348,12 @@ class RunProgress:
     def _fail(self, failed: Outcome | events.CheckFailed) -> None:
         failure = FailedImage.of(failed)
         self.last_failures.append(failure)
-        self.retryable += failed.error is None or not is_lasting(failed.error)
+        self.retryable += failed.error is None or not failed.error.is_lasting
         if failed.error is not None and failed.error.advice:
             self.advice[failed.error.advice] += 1
 
         insort(self.failures, failure)
         del self.failures[FAILURES_KEPT:]
-
-
-def is_lasting(error: Failure) -> bool:
-    """Return True if the next run fails in the same way, unless its options or the source change."""
-    return error.is_a(*_LASTING)
 
 
 def _count_reason(reasons: Counter[str], reason: str) -> None:

@@ -44,6 +44,7 @@ class UploadLost(ReadInterrupted):
 class ForeignLayersRefused(ServiceError):
     """The registry refuses a manifest because of its layers with URLs elsewhere."""
 
+    is_lasting = True
     side = Side.TARGET
 
 

@@ -88,7 +88,8 @@ def shrinkage(found: int, changes: Changes | None, *, at_least: int | None, max_
     """
     if at_least is not None and found < at_least:
         were = "was" if found == 1 else "were"
-        return f"only {counted(found, 'image')} {were} found, fewer than the expected {at_least:,}"
+        fewer = f"only {counted(found, 'image')} {were} found, fewer than the expected {at_least:,}"
+        return f"{fewer}: look at the source, or lower --expect-at-least"
 
     if max_missing is None or changes is None or not changes.gone:
         return ""

@@ -25,6 +25,7 @@ from .fsops import exists, local_errors, opened, read_file, unshare
 WRITERS = "lock"
 READERS = "readers"
 
+_WAIT = "wait for its end, or pass --wait"
 _MAX_HOLDER_BYTES = 4096
 
 Patience = Callable[[LockHeld], Awaitable[None]]
@@ -117,7 +118,7 @@ def directory_locked(path: Path) -> Iterator[DirectoryLock]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockHeld(f"{path} is in use by another run") from None
+            raise LockHeld(f"{path} is in use by another run: {_WAIT}") from None
         except OSError:
             pass  # the lock file alone has to do
 
@@ -215,7 +216,7 @@ def _held(path: Path, *, shared: bool) -> str:
     if path.name == READERS and not shared:
         return f"{path.parent.parent} is being read by verify or another run: try again when that has ended"
 
-    return f"{path.parent.parent} is in use by another run{_holder(path.with_name(WRITERS))}"
+    return f"{path.parent.parent} is in use by another run{_holder(path.with_name(WRITERS))}: {_WAIT}"
 
 
 def _holder(path: Path) -> str:

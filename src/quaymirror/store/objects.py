@@ -309,5 +309,8 @@ def _reason(error: BaseException) -> str:
     if status is not None:
         return f"{status[1].strip()}{f' ({code[1]})' if code else ''}"
 
+    if "error sending request" in text:
+        return "the object store does not answer: check its address and the network"
+
     line = re.sub(r"https?://\S+", "the object store", text.partition("\n")[0])
     return line[:300] or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ExitCode, SelectionEmpty
 from ..events import ChangeCounts, Status
-from ..progress.run import RunProgress, is_lasting
+from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate
 from .descriptions import subject, unmatched_text
 
@@ -210,7 +210,7 @@ def _can_go_on(progress: RunProgress, code: ExitCode) -> bool:
         return False
 
     error = progress.finished.error if progress.finished is not None else None
-    if error is not None and is_lasting(error):
+    if error is not None and error.is_lasting:
         return False
 
     is_unfinished = progress.listing_broke_off or (code in _RESUMABLE and not progress.complete)

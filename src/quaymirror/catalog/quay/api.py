@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 from ...errors import (
     AccessDenied,
     CredentialsRefused,
+    HostUnusable,
     NotFound,
     QuaymirrorError,
-    Scope,
     ServiceError,
     Unavailable,
 )
@@ -90,10 +90,9 @@ class QuayAPI:
 
         if is_registry:
             query = "" if origin.is_secure else "?insecure=true"
-            raise error.replace(
+            raise HostUnusable(
                 f"{origin.netloc} is a registry, but answers as one without Quay's API ({error.message}): "
-                f"name repositories as registry://{origin.netloc}/{organization}/REPO:TAG{query}",
-                scope=Scope.IMAGE,
+                f"name repositories as registry://{origin.netloc}/{organization}/REPO:TAG{query}"
             )
 
     async def tag(self, repository: str, tag: str, *, patient: bool = True) -> TagAnswer:

@@ -180,7 +180,8 @@ class QuayCatalog:
             return
 
         raise CredentialsRefused(
-            "the API token is not accepted: expired, revoked, or no OAuth token (robot accounts don't work here)"
+            "the API token is not accepted: expired, revoked, or no OAuth token (robot accounts don't work here); "
+            "make a new one for --token-file"
         )
 
     async def explain_empty(self, organization: str) -> SelectionEmpty:
