@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from ..errors import ExitCode
 from ..run.jobs import Job, run_jobs
 from ..selection.selection import Selection
+from ..serve.server import quiet_loop
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
 from .console import report
@@ -50,6 +52,7 @@ def demo(target: Path | None, keep_serving: bool, count: int, progress: str | No
 
 
 async def _demo(path: Path, *, count: int, progress: str, keep_serving: bool, is_kept: bool = True) -> int:
+    quiet_loop(asyncio.get_running_loop())  # of the server, which shares the descriptors with the run
     click.echo("preparing an organization called kolla …", err=True)
     registry = await anyio.to_thread.run_sync(_organization, count)
     async with QuayServer(registry, latency=_LATENCY_SECONDS, bandwidth=_BANDWIDTH) as server:
