@@ -17,7 +17,9 @@ import anyio
 import anyio.to_thread
 import pytest
 from commands import run
-from organizations import TAG, kolla
+from organizations import TAG, kolla, small_image
+from receiver import Receiver
+from serving import write_layout
 from strangers import NOBODY, as_stranger, open_directory
 
 from quaymirror.testing import Fault, QuayServer, Redirect
@@ -253,6 +255,18 @@ async def test_too_few_threads_end_a_command_with_a_line(threads: int, place: Pa
                 wrong[words[0]] = done.returncode, done.stderr[-500:]
 
     assert not wrong
+
+
+async def test_a_layout_that_few_descriptors_leave_unread_is_not_called_damaged(tmp_path: Path) -> None:
+    images = {f"kolla/{name}:{TAG}": small_image(name) for name in ("nova", "glance", "base")}
+    write_layout(tmp_path / "layout", images)
+    async with Receiver() as target:
+        for descriptors in (11, 12, 13):
+            words = ("push", "layout", target.address, "--state", f"state-{descriptors}")
+            done = await run(*words, cwd=tmp_path, descriptors=descriptors)
+            assert done.returncode in (0, 6), done.stderr
+            assert "damaged" not in done.stderr
+            assert "ulimit -n" in done.stderr or done.returncode == 0
 
 
 CREDENTIALS = {

@@ -24,7 +24,8 @@ WORDS = {
         f"sync {_CHOICE} --to {_REGISTRY}",
         f"sync {_CHOICE} --to dir://{{out}}/derived",
         f"sync {_CHOICE} --to {{place}}/mirror --dry-run",
-        "sync --from-lock {place}/lock.json --server {server} --to {place}/mirror",
+        # Elsewhere: `diff --source` compares with the source of the last run.
+        "sync --from-lock {place}/lock.json --server {server} --to {out}/locked",
     ),
     "push": (f"push {{place}}/mirror {_REGISTRY}",),
     "run": ("run --config {place}/quaymirror.toml",),

@@ -15,6 +15,7 @@ from ..errors import (
     Phase,
     QuaymirrorError,
     Scope,
+    StoreError,
     UnsafeRedirect,
 )
 from ..events import CandidateSkipped, ListingFinished, Notice, Observer, PageListed
@@ -152,8 +153,8 @@ def _names(selection: Selection) -> tuple[str, ...]:
 async def _next(pages: AsyncGenerator[Page], listed: str, so_far: int) -> Page | None:
     try:
         return await anext(pages, None)
-    except CredentialsRefused:
-        raise
+    except (CredentialsRefused, StoreError):
+        raise  # with their own exit codes
     except QuaymirrorError as error:
         after = f" after {so_far} {'page' if so_far == 1 else 'pages'}" if so_far else ""
         message = f"can't list {listed!r}{after}: {error.message}"

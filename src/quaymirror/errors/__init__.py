@@ -13,7 +13,7 @@ Messages are one line, name the object they are about, and never hold a secret: 
 neither header values nor the query of a URL.
 """
 
-from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, most_severe, reason_of
+from .base import ExitCode, Failure, Phase, QuaymirrorError, Scope, Side, from_os_error, is_lack, most_severe, reason_of
 from .content import ContentError, DigestMismatch, PlatformNotFound, SizeMismatch, UnsupportedContent
 from .run import (
     BucketDenied,
@@ -99,6 +99,7 @@ __all__ = [
     "UnsupportedContent",
     "from_os_error",
     "from_system",
+    "is_lack",
     "most_severe",
     "reason_of",
 ]

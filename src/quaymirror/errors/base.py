@@ -240,6 +240,14 @@ _REASONS = {
 }
 
 
+_LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+def is_lack(error: BaseException | None) -> bool:
+    """Return True if this machine lacks descriptors or memory, so that `error` says nothing of the file or host."""
+    return isinstance(error, OSError) and error.errno in _LACKS
+
+
 def reason_of(error: OSError) -> str:
     """Return what the operating system says of `error`, in our words where they say more."""
     return _REASONS.get(error.errno or 0, (error.strerror or type(error).__name__).lower())

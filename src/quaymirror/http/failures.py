@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import ssl
@@ -18,6 +17,7 @@ from ..errors import (
     StoreError,
     TimedOut,
     UnsafeRedirect,
+    is_lack,
     reason_of,
 )
 from .guard import AddressRefused
@@ -29,7 +29,7 @@ _PLAIN_HTTP = "for plain HTTP write http:// instead of https://, or add ?insecur
 
 def lack(error: Exception, host: str) -> StoreError | None:
     """Return the error for a connection that this machine lacks something for; other ones may give it back soon."""
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+    if isinstance(error, OSError) and is_lack(error):
         return StoreError(f"{host}: cannot connect: {reason_of(error)}", scope=Scope.ATTEMPT)
 
     return None
@@ -85,7 +85,7 @@ def broken(name: str) -> QuaymirrorError:
 
 def broken_before_answer(name: str) -> QuaymirrorError:
     """Return the error for a connection without TLS that broke before an answer."""
-    return ReadInterrupted(f"{name}: the connection broke before an answer; if it speaks TLS, write https://")
+    return ReadInterrupted(f"{name}: the connection broke before an answer; if the server speaks TLS, write https://")
 
 
 def ended_early(name: str) -> QuaymirrorError:

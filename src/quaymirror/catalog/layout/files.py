@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from ...errors import ConfigError, MirrorDamaged, Scope, Side, StoreError, from_os_error
+from ...errors import ConfigError, MirrorDamaged, Scope, Side, StoreError, from_os_error, is_lack
 from ...oci import Digest
 from ...selection.bucket import BucketAddress, is_bucket
 from ...store.fsops import open_for_reading
@@ -185,10 +185,14 @@ def naming(what: str) -> Iterator[None]:
     """Turn failures of the disk into the damage of one file: other images may be readable.
 
     :raises MirrorDamaged: instead of a StoreError, and for the image only.
+    :raises StoreError: if this machine lacks something.
     """
     try:
         yield
     except StoreError as error:
+        if is_lack(error.__cause__):
+            raise
+
         raise damaged(f"{what} can't be read: {error.message}") from None
     except MirrorDamaged as error:
         raise error.replace(scope=Scope.IMAGE, side=Side.SOURCE) from None
