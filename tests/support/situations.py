@@ -219,7 +219,7 @@ SOURCE = (
     ),
     Situation(
         "the source speaks TLS, not plain HTTP",
-        "the connection broke before an answer; if it speaks TLS, write https://",
+        "the connection broke before an answer; if the server speaks TLS, write https://",
         5,
         "DiscoveryIncomplete",
         f"{SYNC} --server http://{{host}}",
@@ -262,7 +262,7 @@ SOURCE = (
     ),
     Situation(
         "the server has no API of Quay",
-        "is a registry, but answers as one without Quay's API (…: 404): name repositories as registry://…/REPO:TAG",
+        "is a registry, but answers as one without Quay's API (…: 404 Not Found): name repositories as registry://…/REPO:TAG",
         5,
         "HostUnusable",
         prepare=fault("^/api/", Status(404, {"Content-Type": "text/plain"}, b"404 page not found\n")),
@@ -321,7 +321,7 @@ SOURCE = (
         "DiscoveryIncomplete",
         prepare=fault("", Status(429, {"Retry-After": "3600"})),
     ),
-    Situation("the server fails", "502", 5, "DiscoveryIncomplete", prepare=fault("", Status(502))),
+    Situation("the server fails", "502 Bad Gateway", 5, "DiscoveryIncomplete", prepare=fault("", Status(502))),
     Situation(
         "the listing repeats itself",
         "the listing goes in circles: its next page was there before",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from ..errors import (
@@ -193,6 +194,9 @@ def to_error(response: Response, body: ErrorBody, *, patience: float) -> Service
         return AccessDenied(
             f"{response.name}: {status} {HTTPStatus(status).phrase}: {reason}", status=status, codes=codes
         )
+
+    if not codes and not body.reason:
+        message = f"{message} {responses.get(status, '')}".rstrip()
 
     return _kind(status)(message, status=status, codes=codes)
 
