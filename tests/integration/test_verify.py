@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -16,8 +17,10 @@ from organizations import TAG, kolla, small_image
 
 import quaymirror
 from quaymirror import Options, Selection
+from quaymirror.errors import StoreError
 from quaymirror.referrers.choice import ReferrerMode
 from quaymirror.store import lock
+from quaymirror.store.reader import LayoutReader
 from quaymirror.store.state import State
 from quaymirror.store.verify import verify_layout
 from quaymirror.testing import QuayServer, SourceManifest
@@ -256,3 +259,15 @@ async def test_verifying_beside_a_run_finds_nothing_wrong(tmp_path: Path) -> Non
 
     assert looks > 3
     assert (await verify_layout(mirror)).images == len(images)
+
+
+async def test_a_lack_of_descriptors_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with QuayServer(kolla(3)[0]) as server:
+        await mirrored(server, tmp_path / "mirror")
+
+    def verify(*_: object) -> bool:
+        raise StoreError("can't read it: too many open files") from OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(LayoutReader, "verify", verify)
+    with pytest.raises(StoreError, match="too many open files"):
+        await verify_layout(tmp_path / "mirror")

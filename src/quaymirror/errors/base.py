@@ -244,7 +244,10 @@ _LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 def is_lack(error: BaseException | None) -> bool:
-    """Return True if this machine lacks descriptors or memory, so that `error` says nothing of the file or host."""
+    """Return True if `error` or its cause is a lack of descriptors or memory, which says nothing of a file or host."""
+    if isinstance(error, QuaymirrorError):
+        error = error.__cause__
+
     return isinstance(error, OSError) and error.errno in _LACKS
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-from ..errors import InvalidName, MirrorDamaged, StoreError, UnsupportedContent
+from ..errors import InvalidName, MirrorDamaged, StoreError, UnsupportedContent, is_lack
 from ..oci import Descriptor, Digest, Index, Manifest, manifest
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..untrusted import InvalidDocument
@@ -117,7 +117,10 @@ class LayoutReader:
             parsed = self.manifest(node)
         except (UnsupportedContent, InvalidName) as error:
             return unreadable(node, error.message)
-        except (StoreError, MirrorDamaged):
+        except (StoreError, MirrorDamaged) as error:
+            if is_lack(error):
+                raise
+
             parsed = None
 
         if parsed is None:

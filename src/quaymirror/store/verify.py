@@ -12,8 +12,9 @@ import anyio
 import anyio.to_thread
 
 from ..documents import RefusalJson, VerificationJson
-from ..errors import ExitCode, MirrorDamaged, StoreError
+from ..errors import ExitCode, MirrorDamaged, StoreError, is_lack
 from ..oci import Descriptor, Digest
+from ..tasks import run_all
 from ..values import dataclass
 from .places import open_storage
 from .reader import LayoutReader
@@ -215,9 +216,7 @@ class _Check:
                 self._progress.blobs += len(batch)
                 self._progress.bytes += sum(node.size for node in batch)
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(os.cpu_count() or 2):
-                tasks.start_soon(check)
+        await run_all([check] * (os.cpu_count() or 2))
 
     def _check(self, nodes: list[Descriptor]) -> dict[Digest, str]:
         return {node.digest: damage for node in nodes if (damage := self._damage(node))}
@@ -230,7 +229,10 @@ class _Check:
 
             is_right = reader.has(node) if self._fast and not node.is_manifest else reader.verify(node)
             return "" if is_right else "damaged"
-        except (StoreError, MirrorDamaged):
+        except (StoreError, MirrorDamaged) as error:
+            if is_lack(error):
+                raise
+
             return "damaged"
 
     def _orphans(self) -> tuple[int, int]:

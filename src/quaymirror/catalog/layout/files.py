@@ -190,7 +190,7 @@ def naming(what: str) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        if is_lack(error.__cause__):
+        if is_lack(error):
             raise
 
         raise damaged(f"{what} can't be read: {error.message}") from None
