@@ -660,12 +660,22 @@ class ImportJson(TypedDict):
     exit_code: int
 
 
+class LockedReferrerJson(TypedDict):
+    """A manifest that belongs to `subject`; `tag` is the digest tag that leads to it."""
+
+    subject: str
+    digest: str
+    artifact_type: str
+    tag: NotRequired[str]
+
+
 class LockedImageJson(TypedDict):
-    """The digest of a tag."""
+    """The digest of a tag, and the referrers that the target has of the image; without these, they are not known."""
 
     repository: str
     tag: str
     digest: str
+    referrers: NotRequired[list[LockedReferrerJson]]
 
 
 class LockJson(TypedDict):
@@ -681,6 +691,7 @@ class PlannedImageJson(TypedDict):
     """An image of a plan. `blobs` are places in those of the plan, null if they are not known.
 
     `mirrored`: the target had it when the plan was made. `source` is an address of another source than `server`.
+    `referrers` are those of a lock file.
     """
 
     registry: str
@@ -691,6 +702,7 @@ class PlannedImageJson(TypedDict):
     mirrored: NotRequired[bool]
     sparse: NotRequired[bool]
     source: NotRequired[str]
+    referrers: NotRequired[list[LockedReferrerJson]]
 
 
 class PlanJson(TypedDict):

@@ -114,7 +114,7 @@ async def test_a_lock_file_of_another_source_leads_back_there(tmp_path: Path) ->
     async with QuayServer(kolla(2)[0], public_catalog=True) as server:
         report = await quaymirror.sync(at(server, f"kolla/*:{TAG}"), tmp_path / "mirror")
         lock = tmp_path / "lock.json"
-        found = [outcome.reference for outcome in report.outcomes]
+        found = dict.fromkeys(outcome.reference for outcome in report.outcomes)
         lock.write_text(json.dumps(lock_document([(report.server, found)])))
         quay, selections = read_lock(lock)
         assert quay is None

@@ -275,6 +275,7 @@ INNER_LAYERS = {
         "checkout",
         "mirror_list",
         "jobs",
+        "locked",
         "removal",
         "past_runs",
         "source_diff",

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import SelectionEmpty
 from ..oci import Digest, Reference, Repository
+from ..selection.selection import LockedReferrer
 from ..selection.source import SourceAddress
 from ..values import dataclass
 
@@ -94,7 +95,8 @@ class PinnedImage:
     `updated` is the POSIX time since when the tag points there, `size` the size of its compressed layers in bytes.
     Either is None if the catalog does not know it; `size` also for an index. `source` is where it was found, None for
     the Quay server of the options. `is_index` and `is_sparse` are as in `Tag`. `listed` is its repository in a listing,
-    `listed_at` the time of that by the server's clock.
+    `listed_at` the time of that by the server's clock. `referrers` are exactly those to mirror, None if they have to be
+    found.
 
     :raises ValueError: if the reference has no digest.
     """
@@ -107,6 +109,7 @@ class PinnedImage:
     is_sparse: bool = False
     listed: ListedRepository | None = None
     listed_at: int | None = None
+    referrers: tuple[LockedReferrer, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.reference.digest is None:

@@ -42,12 +42,13 @@ def report(outputs: OutputOptions, results: Sequence[JobResult]) -> int:
         _show(result)
 
     code = most_severe([ExitCode.OK, *(result.exit_code for result in results)])
-    done = [
-        (result.report, result.exit_code, result.handle.timeline)
+    finished = [
+        (result.job, (result.report, result.exit_code, result.handle.timeline))
         for result in results
         if result.report is not None and isinstance(result.handle, RunHandle)
     ]
-    write_outputs(outputs, done)
+    done = [run for _, run in finished]
+    write_outputs(outputs, done, [job for job, _ in finished])
     lines = [line for report, _, _ in done for line in summary_lines(report.progress)]
     notify(outputs, [(report, code) for report, code, _ in done], code)
     _ping(outputs, "" if code is ExitCode.OK else "/fail", "\n".join([*lines, f"exit code {int(code)}"]))

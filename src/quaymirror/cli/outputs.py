@@ -12,6 +12,8 @@ from ..documents import REPORT_VERSION, ReportJson, ReportsJson
 from ..errors import ExitCode, QuaymirrorError
 from ..http.origin import shown
 from ..progress.timeline import Timeline
+from ..run.jobs import Job
+from ..run.locked import locked_images
 from ..run.report import Report
 from ..selection.lockfile import lock_document
 from ..settings import OutputOptions
@@ -31,8 +33,8 @@ def prepare_outputs(outputs: OutputOptions) -> None:
         import_module("quaymirror.run.notify")
 
 
-def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]]) -> None:
-    """Write all files about `runs`: report, exit code and timeline of each.
+def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Timeline]], jobs: Sequence[Job]) -> None:
+    """Write all files about `runs`: report, exit code and timeline of each, in the order of their `jobs`.
 
     :raises StoreError: if a file can't be written.
     """
@@ -48,7 +50,7 @@ def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Time
         _write(outputs.report_html, page(documents, points, previous_page(outputs.report_html, documents)))
 
     if outputs.lock_file is not None:
-        _write_lock(outputs.lock_file, [report for report, _, _ in runs])
+        _write_lock(outputs.lock_file, [report for report, _, _ in runs], jobs)
 
     if outputs.metrics_textfile is not None:
         from ..run.metrics import write_metrics
@@ -56,9 +58,9 @@ def write_outputs(outputs: OutputOptions, runs: Sequence[tuple[Report, int, Time
         write_metrics(outputs.metrics_textfile, [(report, code) for report, code, _ in runs])
 
 
-def _write_lock(file: Path, reports: Sequence[Report]) -> None:
+def _write_lock(file: Path, reports: Sequence[Report], jobs: Sequence[Job]) -> None:
     if all(report.complete and not report.failed_checks for report in reports):
-        found = [(report.server, [outcome.reference for outcome in report.outcomes]) for report in reports]
+        found = [(report.server, locked_images(job, report)) for job, report in zip(jobs, reports, strict=True)]
         _write(file, _json(lock_document(found, [name for report in reports for name in report.platforms])))
     else:
         say(f"{file} is not written: not everything selected was found")

@@ -166,7 +166,9 @@ class _Search:
         for pin in selection.pinned:
             repository = Repository(self.registry, selection.prefix + pin.repository)
             reference = Reference(repository, pin.tag, pin.digest)
-            yield from self._take(repository, [PinnedImage(reference, source=selection.source)])
+            yield from self._take(
+                repository, [PinnedImage(reference, source=selection.source, referrers=pin.referrers)]
+            )
 
     def _take(self, repository: Repository, images: Iterable[PinnedImage]) -> list[PinnedImage]:
         """Return those of `images` that were not found before, and send their events."""

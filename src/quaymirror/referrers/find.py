@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from functools import partial
 from typing import TypeVar
@@ -17,9 +18,10 @@ from ..oci.artifact import artifact_type_of
 from ..oci.digest_tags import digest_tags, fallback_tag
 from ..oci.manifest import Index, Manifest, Opaque
 from ..registry.puller import Puller
+from ..selection.selection import LockedReferrer
 from ..tasks import run_all
 from ..values import dataclass
-from .choice import ReferrerChoice, is_leaf
+from .choice import ReferrerChoice, ReferrerMode, is_leaf
 
 # Far above any real image, far below harmful numbers.
 MAX_DEPTH = 4
@@ -107,6 +109,24 @@ class ReferrerFinder:
         """
         search = _Search(self, repository, choice, read_stored, tags_only)
         await search.run(subjects)
+        return search.found
+
+    async def find_locked(
+        self,
+        repository: Repository,
+        subjects: Iterable[Digest],
+        locked: Sequence[LockedReferrer],
+        *,
+        read_stored: ReadStored,
+        recover: ReadStored,
+    ) -> Found:
+        """Return those of the `locked` referrers that belong to `subjects`, and to the others; nothing is looked up.
+
+        Manifests come from the target, by `read_stored`, and those that the source has lost by `recover`. Failures are
+        as in `find`.
+        """
+        search = _Search(self, repository, ReferrerChoice(ReferrerMode.ALL), read_stored, False, recover)
+        await search.run_locked(subjects, locked)
         return search.found
 
     async def list(self, repository: Repository, subject: Digest) -> tuple[Descriptor, ...] | None:
@@ -202,6 +222,7 @@ class _Search:
     choice: ReferrerChoice
     read_stored: ReadStored | None
     tags_only: bool
+    recover: ReadStored | None = None
     found: Found = field(default_factory=Found)
     _seen: set[tuple[Digest, Digest, str]] = field(default_factory=set)
     _asked: set[Digest] = field(default_factory=set)
@@ -209,8 +230,22 @@ class _Search:
     _is_full: bool = False
 
     async def run(self, subjects: Sequence[Digest]) -> None:
-        try:
+        with self._until_failure():
             await self._run(subjects)
+
+    async def run_locked(self, subjects: Iterable[Digest], locked: Iterable[LockedReferrer]) -> None:
+        known, waiting = set(subjects), list(locked)
+        with self._until_failure():
+            while new := [each for each in waiting if each.subject in known]:
+                waiting = [each for each in waiting if each.subject not in known]
+                known.update(each.digest for each in new)
+                await run_all(partial(self._add_locked, each) for each in new)
+
+    @contextmanager
+    def _until_failure(self) -> Iterator[None]:
+        """End the search with a failure of the source that ends the run."""
+        try:
+            yield
         except QuaymirrorError as error:
             if error.side is not Side.SOURCE:
                 raise
@@ -300,7 +335,7 @@ class _Search:
 
         self._seen.add(key)
         with _Collecting(self.found) as collecting:
-            node = await self.finder.manifest(self.repository, digest, self.read_stored)
+            node = await self._manifest(digest)
             kind = artifact_type_of(node)
             refers = node.subject is not None and node.subject.digest == subject
             if tag or (refers and self.choice.wants(kind)):
@@ -308,6 +343,27 @@ class _Search:
                 self._keep(Referrer(subject, node, kind, tag))
 
         return collecting.succeeded and not self._is_full
+
+    async def _add_locked(self, locked: LockedReferrer) -> None:
+        """Add one referrer of a lock file, which has to be one."""
+        subject, digest, tag = locked.subject, locked.digest, locked.tag
+        before = len(self.found.failures)
+        await self._add(subject, digest, tag=tag)
+        is_found = any(
+            (each.subject, each.node.descriptor.digest) == (subject, digest) for each in self.found.referrers
+        )
+        if not is_found and len(self.found.failures) == before and not self._is_full:
+            self._fail(f"{digest} does not refer to {subject}, as the lock file says")
+
+    async def _manifest(self, digest: Digest) -> Manifest | Index:
+        try:
+            return await self.finder.manifest(self.repository, digest, self.read_stored)
+        except (NotFound, AccessDenied):
+            content = None if self.recover is None else await self.recover(digest)
+            if content is None:
+                raise
+
+            return manifest.parse_stored(content, digest)
 
     def _keep(self, referrer: Referrer) -> None:
         if self._bytes <= MAX_MANIFEST_BYTES and len(self.found.referrers) < MAX_COUNT:

@@ -1,42 +1,92 @@
-"""Lock files: the digest of each selected tag, so that another run mirrors exactly that."""
+"""Lock files: the digest of each selected tag and of its referrers, so that another run mirrors exactly that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..auth.files import read_config_file
-from ..documents import LOCK_VERSION, LockedImageJson, LockJson
+from ..documents import LOCK_VERSION, LockedImageJson, LockedReferrerJson, LockJson
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
+from ..oci.digest_tags import is_digest_tag
 from ..untrusted import InvalidDocument, parse_object
-from .selection import Pin, Selection
+from .selection import LockedReferrer, Pin, Selection
 from .source import SourceAddress, is_source, parse_source
 
 _MAX_BYTES = 256 * 1024 * 1024
 
 
-def lock_document(runs: Iterable[tuple[str, Iterable[Reference]]], platforms: Iterable[str] = ()) -> LockJson:
+_Referrers = Sequence[LockedReferrer] | None
+
+
+def lock_document(
+    runs: Iterable[tuple[str, Mapping[Reference, _Referrers]]], platforms: Iterable[str] = ()
+) -> LockJson:
     """Return the lock of `runs`, each the source and the pinned references that were found there, as JSON values.
 
-    With one of the `platforms`, the digests are those of the images for it.
+    Each reference has the referrers of its image, None if they are not known. With one of the `platforms`, the digests
+    are those of the images for it.
 
     :raises ConfigError: if they are of several sources: a lock file is for one.
     """
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], LockedImageJson] = {}
     servers = set()
     for server, references in runs:
         servers.add(server)
-        found |= {(one.repository.name, one.tag or ""): str(one.digest) for one in references}
+        for one, referrers in references.items():
+            found[one.repository.name, one.tag or ""] = _image(one, referrers)
 
     if len(servers) != 1 or ", " in next(iter(servers)):
         raise ConfigError("a lock file is for one source: run the jobs of each source by themselves")
 
-    images: list[LockedImageJson] = [
-        {"repository": name, "tag": tag, "digest": digest} for (name, tag), digest in sorted(found.items())
-    ]
+    images = [found[key] for key in sorted(found)]
     document: LockJson = {"lock_version": LOCK_VERSION, "server": servers.pop(), "images": images}
     return {**document, "platforms": sorted(set(platforms))} if platforms else document
+
+
+def _image(reference: Reference, referrers: _Referrers) -> LockedImageJson:
+    name, tag = reference.repository.name, reference.tag or ""
+    document: LockedImageJson = {"repository": name, "tag": tag, "digest": str(reference.digest)}
+    return document if referrers is None else {**document, "referrers": referrers_json(referrers)}
+
+
+def referrers_json(referrers: Iterable[LockedReferrer]) -> list[LockedReferrerJson]:
+    """Return locked referrers as JSON values, each once."""
+    found: list[LockedReferrerJson] = []
+    for each in sorted(set(referrers), key=lambda each: (each.subject, each.tag, each.digest)):
+        document: LockedReferrerJson = {
+            "subject": str(each.subject),
+            "digest": str(each.digest),
+            "artifact_type": each.artifact_type,
+        }
+        found.append({**document, "tag": each.tag} if each.tag else document)
+
+    return found
+
+
+def parse_referrers(image: Mapping[str, Any]) -> tuple[LockedReferrer, ...] | None:
+    """Return the locked referrers of an image in a file, None if it has none.
+
+    :raises KeyError, TypeError, AttributeError, InvalidName: if they are malformed.
+    """
+    documents = image.get("referrers")
+    if documents is None:
+        return None
+
+    found = []
+    for each in documents:
+        subject, kind, tag = Digest.parse(each["subject"]), each["artifact_type"], each.get("tag", "")
+        if not isinstance(kind, str):
+            raise TypeError("the artifact_type of a referrer is not a text")
+
+        if tag and not (is_digest_tag(tag) and tag.startswith(str(subject).replace(":", "-"))):
+            raise InvalidName(f"not a digest tag of {subject}: {tag[:100]!r}")
+
+        found.append(LockedReferrer(subject, Digest.parse(each["digest"]), kind, tag))
+
+    return tuple(found)
 
 
 def read_lock(file: Path) -> tuple[str | None, tuple[Selection, ...]]:
@@ -61,7 +111,7 @@ def read_lock(file: Path) -> tuple[str | None, tuple[Selection, ...]]:
             if source is None or source.has_organizations:
                 organization, _, name = name.partition("/")
 
-            pins.setdefault(organization, []).append(Pin(name, tag, digest))
+            pins.setdefault(organization, []).append(Pin(name, tag, digest, parse_referrers(image)))
     except InvalidDocument as error:
         raise ConfigError(f"{file} is not a lock file: it {error}") from None
     except (KeyError, TypeError, AttributeError, InvalidName) as error:

@@ -24,12 +24,26 @@ _SAFE = "*!=:,@/[]"
 
 
 @dataclass(frozen=True, slots=True)
+class LockedReferrer:
+    """A referrer that a lock file has; `tag` is the digest tag that leads to it, "" for none."""
+
+    subject: Digest
+    digest: Digest
+    artifact_type: str
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
-    """One image with its digest: a `repository` without its organization, and the tag it is called by, if any."""
+    """One image with its digest: a `repository` without its organization, and the tag it is called by, if any.
+
+    `referrers` are exactly those to mirror with it, None if they have to be found.
+    """
 
     repository: str
     tag: str | None
     digest: Digest
+    referrers: tuple[LockedReferrer, ...] | None = None
 
     def __lt__(self, other: Pin) -> bool:
         return (self.repository, self.tag or "", self.digest) < (other.repository, other.tag or "", other.digest)

@@ -12,6 +12,7 @@ from ..documents import PLAN_VERSION, ContentJson, PlanJson, PlannedImageJson
 from ..errors import ConfigError, InvalidName, UnsupportedContent
 from ..http.origin import parse_server
 from ..oci import Descriptor, Digest, Platform, Reference, Repository
+from ..selection.lockfile import parse_referrers, referrers_json
 from ..selection.rename import Rename, Renames
 from ..selection.selection import Pin, Selection
 from ..selection.source import SourceAddress, is_source, parse_source
@@ -60,7 +61,8 @@ class Plan:
             if source is None or source.has_organizations:
                 organization, _, name = name.partition("/")
 
-            pins.setdefault((source, organization), []).append(Pin(name, reference.tag, planned.image.digest))
+            pin = Pin(name, reference.tag, planned.image.digest, planned.image.referrers)
+            pins.setdefault((source, organization), []).append(pin)
 
         return tuple(
             Selection(organization, "*", "*", pinned=of_it, source=source)
@@ -169,6 +171,9 @@ class PlanDraft:
         if image.source is not None:
             document["source"] = str(image.source)
 
+        if image.referrers is not None:
+            document["referrers"] = referrers_json(image.referrers)
+
         return document
 
 
@@ -238,5 +243,6 @@ def _image(document: Mapping[str, Any], blobs: int, sources: dict[str, SourceAdd
 
         source = sources.setdefault(text, parse_source(text))
 
-    image = PinnedImage(reference, source=source, is_sparse=document.get("sparse") is True)
+    is_sparse, referrers = document.get("sparse") is True, parse_referrers(document)
+    image = PinnedImage(reference, source=source, is_sparse=is_sparse, referrers=referrers)
     return PlannedImage(image, places, document.get("mirrored") is True)

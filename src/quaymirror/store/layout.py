@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from .index import incomplete_roots, update_index
 from .lock import Patience
 from .places import open_storage
 from .reader import LayoutReader
-from .records import Attachment, ImageRecord, ReferrerCheck
+from .records import Attachment, ImageRecord, ReferrerCheck, ReferrerRecord
 from .reservation import SpaceReservation
 from .snapshots import prepare_snapshots
 from .state import State
@@ -214,6 +214,10 @@ class OCILayout:
     async def referrer_checks(self) -> dict[tuple[str, str, str], ReferrerCheck]:
         """Return when sources were asked for referrers; see `ReferrerTarget`."""
         return await self._executor.run(self._state.referrer_checks)
+
+    async def stored_referrers(self, subjects: Iterable[Digest]) -> list[ReferrerRecord]:
+        """Return the referrers of `subjects` that are stored."""
+        return await self._executor.run(self._state.referrers_of, subjects)
 
     async def stored_subjects(self, reference: Reference) -> list[Digest]:
         """Return the digests of the manifests of a stored image, its root first."""

@@ -42,6 +42,10 @@ class ReferrerTables(SnapshotTables):
         rows = self._query(f"{_ROWS} WHERE subject.digest = ? ORDER BY version.root, tag", str(subject))
         return [self._referrer(row) for row in rows]
 
+    def referrers_of(self, subjects: Iterable[Digest]) -> list[ReferrerRecord]:
+        """Return the referrers of all `subjects`; see `referrers`."""
+        return [record for subject in subjects for record in self.referrers(subject)]
+
     def visible_referrers(self) -> list[ReferrerRecord]:
         """Return the referrers of the images that readers see, without their contents, sorted by digest and tag."""
         return self.referrers_at(self.published())

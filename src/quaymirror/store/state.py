@@ -6,15 +6,16 @@ not the truth about bytes: a verified blob counts only if its file exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from ..oci import Digest
+from ..oci import Digest, Reference
 from . import fsops
 from .database import Connection, Row, database_errors, open_database
 from .detail_tables import DetailTables
-from .records import AbsentImage, Attachment, DiscoverySnapshot, ImageRecord
+from .records import AbsentImage, Attachment, DiscoverySnapshot, ImageRecord, ReferrerRecord
 from .referrer_tables import ReferrerTables
 from .schema import FORMAT
 from .snapshot_tables import IMAGES, image_of
@@ -45,6 +46,24 @@ class State(ReferrerTables, VerdictTables, DetailTables):
         """
         rows = self._query(f"{IMAGES} WHERE name = ?", name)
         return self._record(rows[0], doubted=doubted) if rows else None
+
+    def attached(self, references: Iterable[Reference]) -> dict[Reference, list[ReferrerRecord]]:
+        """Return the referrers of recorded images, and the referrers of those, without any that the source lacks.
+
+        Images that are not recorded with the digest of their reference are left out.
+        """
+        by_subject: defaultdict[tuple[str, Digest], list[ReferrerRecord]] = defaultdict(list)
+        for each in self.referrers_at(None):
+            if each.missing is None:
+                by_subject[each.repository, each.subject].append(each)
+
+        found = {}
+        for reference in references:
+            record = self.image(reference.name)
+            if record is not None and record.root.digest == reference.digest:
+                found[reference] = _below(reference.repository.name, record.manifests, by_subject)
+
+        return found
 
     def records(self) -> list[ImageRecord]:
         """Return the records of all images that `image` would return, sorted by name."""
@@ -224,3 +243,34 @@ class State(ReferrerTables, VerdictTables, DetailTables):
         record = image_of(row, contents) if doubted or all(blob["verified"] for blob in contents) else None
         # An image without contents, not even its root, would always be complete.
         return record if record is not None and record.root.digest in {n.digest for n in record.contents} else None
+
+
+def read_attached(path: Path, references: Iterable[Reference]) -> dict[Reference, list[ReferrerRecord]]:
+    """Return `State.attached` of the state at `path`, nothing without one.
+
+    :raises StoreError: if it can't be read.
+    """
+    if not fsops.exists(path):
+        return {}
+
+    state, _ = State.open(path, read_only=True, check=False)
+    try:
+        return state.attached(references)
+    finally:
+        state.close()
+
+
+def _below(
+    repository: str, manifests: Sequence[Digest], by_subject: Mapping[tuple[str, Digest], Sequence[ReferrerRecord]]
+) -> list[ReferrerRecord]:
+    """Return what refers to `manifests` in a repository, and to that."""
+    found: list[ReferrerRecord] = []
+    subjects = list(manifests)
+    seen = set(subjects)
+    for subject in subjects:  # which grows
+        new = by_subject.get((repository, subject), ())
+        found += new
+        subjects += {each.root.digest for each in new} - seen
+        seen.update(subjects)
+
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from ..store.reader import LayoutReader
 from ..store.records import ImageRecord
 from ..store.sink import Sink
 from ..store.snapshots import SnapshotNote, take_snapshot
-from ..store.state import State
+from ..store.state import State, read_attached
 from ..store.storage import Storage, blob_key
 from ..text import counted
 from ..transfer.target import Capabilities, Target
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..shards.plan import Division
     from ..store.bucket import BucketStorage
     from ..store.plan_storage import PlanStorage
+    from ..store.records import ReferrerRecord
     from ..store.verify import Verification
 
 
@@ -179,6 +180,10 @@ class BucketSpec(TargetSpec):
         await self._prepare(context)
         async with BucketTarget.inspect(root) as opened:
             yield opened
+
+    def attached(self, options: Options, references: Iterable[Reference]) -> dict[Reference, list[ReferrerRecord]]:
+        """Return the referrers of images of the mirror, by its state on this machine."""
+        return read_attached(self.state_directory(options) / "state.db", references)
 
     async def has_images(self, context: TargetContext, references: Sequence[Reference]) -> list[bool]:
         """Return if the mirror has each image; see `TargetSpec.has_images`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -23,7 +23,7 @@ from .spelling import check_spelling
 
 if TYPE_CHECKING:
     from ..shards.plan import Division
-    from ..store.records import ImageRecord
+    from ..store.records import ImageRecord, ReferrerRecord
     from ..store.verify import Verification
 
 
@@ -124,6 +124,15 @@ class TargetSpec(ABC):
         :raises ConfigError: if this machine has no record of them.
         """
         raise ConfigError(f"{self} keeps no record of its images on this machine")
+
+    def attached(self, options: Options, references: Iterable[Reference]) -> Mapping[Reference, list[ReferrerRecord]]:
+        """Return the recorded referrers of images, by references under their names at the target; see `State.attached`.
+
+        It blocks, and is empty for a target that keeps no referrers.
+
+        :raises StoreError: if the state can't be read.
+        """
+        return {}
 
     async def lost(self, context: TargetContext) -> tuple[list[ImageRecord], dict[str, str]]:
         """Return the recorded images that the target has lost, and why others are unknown, by name.

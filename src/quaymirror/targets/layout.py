@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -15,13 +15,14 @@ from ..selection.source import SourceAddress
 from ..settings import Options
 from ..store.layout import OCILayout
 from ..store.reader import LayoutReader
-from ..store.state import State
+from ..store.state import State, read_attached
 from ..store.storage import Storage
 from ..transfer.target import Capabilities
 from ..values import dataclass
 from .kinds import TargetContext, TargetKind, TargetSpec
 
 if TYPE_CHECKING:
+    from ..store.records import ReferrerRecord
     from ..store.verify import Verification
 
 _SCHEME = "ocidir"
@@ -82,6 +83,10 @@ class LayoutSpec(TargetSpec):
     def inspect(self, _context: TargetContext) -> AbstractAsyncContextManager[LayoutTarget]:
         """Open the layout for reading; see `OCILayout.inspect`."""
         return LayoutTarget.inspect(self.path)
+
+    def attached(self, options: Options, references: Iterable[Reference]) -> dict[Reference, list[ReferrerRecord]]:
+        """Return the referrers of images of the layout, by its state."""
+        return read_attached(self.state_directory(options) / "state.db", references)
 
     async def has_images(self, _context: TargetContext, references: Sequence[Reference]) -> list[bool]:
         """Return if the layout has each image, by its state, or by its index for images of other tools."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 from ..oci import Reference
 from ..selection.selection import Selection
 from ..settings import Options
+from ..store.state import read_attached
 from ..transfer.target import Capabilities
 from ..values import dataclass
 from .kinds import TargetContext, TargetKind, TargetSpec
 from .registry_address import RegistryAddress, check_selection, parse_address
 
 if TYPE_CHECKING:
-    from ..store.records import ImageRecord
+    from ..store.records import ImageRecord, ReferrerRecord
     from ..store.verify import Verification
     from .registry_target import RegistryTarget
 
@@ -71,6 +72,10 @@ class RegistrySpec(TargetSpec):
         from .registry_verify import read_records
 
         return read_records(self.address, options)
+
+    def attached(self, options: Options, references: Iterable[Reference]) -> dict[Reference, list[ReferrerRecord]]:
+        """Return the referrers of images that runs from here have pushed."""
+        return read_attached(self.state_directory(options) / "pushed.db", references)
 
     async def lost(self, context: TargetContext) -> tuple[list[ImageRecord], dict[str, str]]:
         """Return the pushed images that the registry has lost; see `TargetSpec.lost`."""

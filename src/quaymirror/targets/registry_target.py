@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..settings import Options
 from ..store import fsops
 from ..store.executor import SerialExecutor
 from ..store.lock import WRITERS, patiently_locked
-from ..store.records import Attachment, ImageRecord, ReferrerCheck
+from ..store.records import Attachment, ImageRecord, ReferrerCheck, ReferrerRecord
 from ..store.state import State
 from ..tasks import run_all
 from ..transfer.target import Capabilities
@@ -258,6 +258,10 @@ class RegistryTarget:
         """Return the digests of the manifests of an image that was pushed, its root first, as far as they are known."""
         record = await self._serial.run(self._state.image, reference.name)
         return [] if record is None else record.manifests
+
+    async def stored_referrers(self, subjects: Iterable[Digest]) -> list[ReferrerRecord]:
+        """Return the referrers of `subjects` that were pushed."""
+        return await self._serial.run(self._state.referrers_of, subjects)
 
     async def adopt_tags(self) -> int:
         """Return 0: in a registry, digest tags are tags like others."""

@@ -15,6 +15,7 @@ from ..oci.manifest import Index, Manifest, Node, Opaque
 from ..referrers.choice import ReferrerChoice
 from ..referrers.find import Found, Referrer, ReferrerFinder
 from ..referrers.rotation import Due, Key, Listed, Rotation
+from ..selection.selection import LockedReferrer
 from ..store.records import Attachment, ReferrerRecord
 from ..values import dataclass
 from .image import BroughtReferrers, ImageTransfer, TransferContext
@@ -45,10 +46,19 @@ class Referrers:
     ) -> BroughtReferrers | None:
         """Bring the referrers of an image whose commit follows."""
         subjects = [node.descriptor.digest for node in reversed(manifests) if not isinstance(node, Opaque)]
-        return await self._bring(image, named, subjects, Due.ALL)
+        if image.referrers is None:
+            return await self._bring(image, named, subjects, Due.ALL)
+
+        return await self._bring_locked(image, named, subjects, self._chosen(image.referrers))
 
     async def bring_to_stored(self, image: PinnedImage, named: Reference) -> BroughtReferrers | None:
-        """Bring the referrers of a stored image if it is their turn, and record them."""
+        """Bring the referrers of a stored image if it is their turn, and record them.
+
+        Those of a lock file are brought if they are not recorded.
+        """
+        if image.referrers is not None:
+            return await self._bring_lacking(image, named, self._chosen(image.referrers))
+
         key, listed = _key(image), _listed(image)
         if self._rotation.is_unknown(key) and image.listed is not None:
             self._rotation.spread(key, listed)
@@ -62,6 +72,45 @@ class Referrers:
         await self._target.attach(brought.attachment)
         return brought
 
+    def _chosen(self, locked: Sequence[LockedReferrer]) -> list[LockedReferrer]:
+        return [each for each in locked if each.tag or self._choice.wants(each.artifact_type)]
+
+    async def _bring_lacking(
+        self, image: PinnedImage, named: Reference, locked: Sequence[LockedReferrer]
+    ) -> BroughtReferrers | None:
+        """Bring and record those of the `locked` referrers of a stored image that are not recorded."""
+        records = await self._target.stored_referrers({each.subject for each in locked})
+        here = {
+            (each.subject, each.root.digest, each.tag)
+            for each in records
+            if each.repository == named.repository.name and each.missing is None
+        }
+        lacking = [each for each in locked if (each.subject, each.digest, each.tag) not in here]
+        if not lacking:
+            return None
+
+        subjects = [*await self._target.stored_subjects(named), *(digest for _, digest, _ in here)]
+        brought = await self._bring_locked(image, named, subjects, lacking)
+        await self._target.attach(brought.attachment)
+        return brought
+
+    async def _bring_locked(
+        self,
+        image: PinnedImage,
+        named: Reference,
+        subjects: Sequence[Digest],
+        locked: Sequence[LockedReferrer],
+    ) -> BroughtReferrers:
+        """Bring `locked` referrers of `subjects`. It is no lookup: a run without the lock file finds others."""
+        found = await self._finder.find_locked(
+            image.reference.repository,
+            subjects,
+            locked,
+            read_stored=self._context.target.read_manifest,
+            recover=partial(self._context.target.recover_manifest, named),
+        )
+        return await self._transfer(image, named, found)
+
     async def _bring(
         self, image: PinnedImage, named: Reference, subjects: Sequence[Digest], due: Due
     ) -> BroughtReferrers:
@@ -72,20 +121,28 @@ class Referrers:
             read_stored=self._context.target.read_manifest,
             tags_only=due is Due.TAGS,
         )
+        return await self._transfer(image, named, found, due)
+
+    async def _transfer(
+        self, image: PinnedImage, named: Reference, found: Found, due: Due | None = None
+    ) -> BroughtReferrers:
+        """Bring all of `found`; `due` is the lookup to record, None for none."""
         order = sorted(found.referrers, key=_place)
         transfers = _Transfers(self._context, self._target, image, named, found)
         for referrer in order:
             await transfers.bring(referrer)
 
-        key, listed = _key(image), _listed(image)
-        check = self._rotation.checked(key, listed, due, succeeded=not found.failures)
+        key, listed, checks = _key(image), _listed(image), {}
+        if due is not None:
+            checks[key] = self._rotation.checked(key, listed, due, succeeded=not found.failures)
+
         attachment = Attachment(
             repository=named.repository.name,
             moment=listed.at,
             referrers=tuple(transfers.records),
             tagged=frozenset(found.tagged),
             listed=frozenset(found.listed),
-            checks={key: check},
+            checks=checks,
         )
         return BroughtReferrers(attachment, tuple(found.failures), transfers.fetched_bytes)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..oci import Descriptor, Digest, Reference
-from ..store.records import Attachment, ImageRecord, ReferrerCheck
+from ..store.records import Attachment, ImageRecord, ReferrerCheck, ReferrerRecord
 from ..store.sink import Sink
 from ..store.state import State
 from ..store.storage import Storage
@@ -75,6 +75,9 @@ class ReferrerTarget(Protocol):
 
     async def stored_subjects(self, reference: Reference) -> Sequence[Digest]:
         """Return the digests of the manifests of an image that is stored, its root first."""
+
+    async def stored_referrers(self, subjects: Iterable[Digest]) -> Sequence[ReferrerRecord]:
+        """Return the recorded referrers of `subjects`, without their contents."""
 
     async def adopt_tags(self) -> int:
         """Turn images that are digest tags into referrers of the images they belong to; return their number."""
