@@ -431,7 +431,9 @@ class DerivedInfoJson(TypedDict):
 
 
 class DamageJson(TypedDict):
-    """Content that is missing or damaged, and the images that need it."""
+    """Content and the images that need it. `kind` is "missing", "damaged", "replaced" (a tag at a registry that points
+    elsewhere), or "unlisted" (a referrer at a registry that clients can't find).
+    """
 
     kind: str
     digest: str

@@ -13,6 +13,7 @@ from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from commands import run
@@ -441,6 +442,62 @@ async def test_verify_misses_a_referrer_at_a_registry_and_the_next_run_pushes_it
         assert (await quaymirror.sync(EVERYTHING, target.address, options)).exit_code == 0
         found = await asyncio.to_thread(held, Remote(f"http://{target.host}"), signed)
         assert found == (signed.listed, signed.tagged)
+
+
+async def test_check_target_pushes_an_image_again_whose_referrers_are_missing_there(tmp_path: Path) -> None:
+    signed = signed_organization(2)
+    async with QuayServer(signed.registry) as server, Receiver() as target:
+        target.lists_referrers = True
+        options = Options.of(server=server.url, state=tmp_path, referrers=ReferrerMode.ALL)
+        await quaymirror.sync(EVERYTHING, target.address, options)
+        root = signed.images[f"kolla/image-000:{TAG}"].digest
+        lost = {digest for subject, digest in signed.listed if subject == root}
+        lost |= {tag for repository, tag, _ in signed.tagged if repository == "kolla/image-000"}
+        for name in lost:
+            del target.manifests["kolla/image-000"][name]
+
+        notices: list[str] = []
+        checking = options.replace(check_target=True)
+        dry = await quaymirror.sync(EVERYTHING, target.address, checking.replace(dry_run=True))
+        report = await quaymirror.sync(EVERYTHING, target.address, checking, observer=lambda e: notices.append(str(e)))
+        for each in (dry, report):
+            assert (each.counts[Status.UNCHANGED], each.counts[Status.MIRRORED]) == (1, 1)
+
+        assert f"kolla/image-000:{TAG}: {len(lost)} referrers missing at the target" in "\n".join(notices)
+        found = await asyncio.to_thread(held, Remote(f"http://{target.host}"), signed)
+        assert found == (signed.listed, signed.tagged)
+        assert (await quaymirror.sync(EVERYTHING, target.address, checking)).counts[Status.UNCHANGED] == 2
+        # Those that are not wanted any more are not looked for.
+        for name in lost:
+            target.manifests["kolla/image-000"].pop(name, None)
+
+        none = checking.replace(referrers=ReferrerMode.NONE)
+        assert (await quaymirror.sync(EVERYTHING, target.address, none)).counts[Status.UNCHANGED] == 2
+
+
+@pytest.mark.interop
+async def test_a_registry_without_the_api_lacks_lists_or_referrers_and_gets_them_again(tmp_path: Path) -> None:
+    signed = signed_organization(1)
+    [root] = signed.images.values()
+    with docker_registry(tmp_path) as url:
+        target = f"registry://{url.removeprefix('http://')}?insecure=true"
+        async with QuayServer(signed.registry) as server:
+            options = Options.of(server=server.url, referrers=ReferrerMode.ALL, state=tmp_path / "state")
+            await quaymirror.sync(EVERYTHING, target, options)
+            assert (await quaymirror.verify(target, options)).damages == ()
+            bundle = next(digest for subject, digest in signed.signatures)
+            push(url, "kolla/image-000", digest_tag(root), fallback_list())
+            damages = (await quaymirror.verify(target, options)).damages
+            assert [damage.kind for damage in damages] == ["unlisted"] * len(damages)
+            assert bundle in {str(damage.digest) for damage in damages}
+            await quaymirror.sync(EVERYTHING, target, options)
+            assert (await quaymirror.verify(target, options)).damages == ()
+
+            urlopen(Request(f"{url}/v2/kolla/image-000/manifests/{bundle}", method="DELETE")).close()
+            report = await quaymirror.sync(EVERYTHING, target, options.replace(check_target=True))
+            assert report.counts[Status.MIRRORED] == 1
+            assert (await quaymirror.verify(target, options)).damages == ()
+            assert held(Remote(url), signed) == (signed.listed, signed.tagged)
 
 
 def layout_roots(signed: Signed) -> set[str]:

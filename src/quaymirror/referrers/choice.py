@@ -57,6 +57,10 @@ class ReferrerChoice:
         globs = self.types or (SIGNATURE_TYPES if self.mode is ReferrerMode.SIGNATURES else ("*",))
         return not self.is_none and _matches(artifact_type, globs)
 
+    def wants_any(self, tag: str, artifact_type: str) -> bool:
+        """Return True if a referrer is wanted that has this digest tag, "" for none, or this type."""
+        return self.wants(artifact_type) if not tag else not self.is_none
+
 
 BUNDLES = ReferrerChoice(ReferrerMode.SIGNATURES, ("application/vnd.dev.sigstore.bundle*",))
 """The referrers that a signature policy judges: bundles, and digest tags."""

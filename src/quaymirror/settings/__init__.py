@@ -274,7 +274,8 @@ class TargetOptions(Group):
         parse=_seconds,
     )
     check_target: bool = flag(
-        "Check that images pushed earlier still exist in the target registry.", heading=REGISTRY_TARGET
+        "Check that images pushed earlier, and their referrers, still exist in the target registry.",
+        heading=REGISTRY_TARGET,
     )
     verify_target: bool = flag("Verify the target after the run, as `quaymirror verify` does.", heading=REGISTRY_TARGET)
 

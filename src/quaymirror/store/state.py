@@ -7,7 +7,7 @@ not the truth about bytes: a verified blob counts only if its file exists.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -52,18 +52,21 @@ class State(ReferrerTables, VerdictTables, DetailTables):
 
         Images that are not recorded with the digest of their reference are left out.
         """
-        by_subject: defaultdict[tuple[str, Digest], list[ReferrerRecord]] = defaultdict(list)
+        by_subject: defaultdict[Digest, list[ReferrerRecord]] = defaultdict(list)
         for each in self.referrers_at(None):
-            if each.missing is None:
-                by_subject[each.repository, each.subject].append(each)
+            by_subject[each.subject].append(each)
 
         found = {}
         for reference in references:
             record = self.image(reference.name)
             if record is not None and record.root.digest == reference.digest:
-                found[reference] = _below(reference.repository.name, record.manifests, by_subject)
+                found[reference] = _below(reference.repository.name, record, lambda subject: by_subject[subject])
 
         return found
+
+    def attached_to(self, repository: str, record: ImageRecord) -> list[ReferrerRecord]:
+        """Return the referrers of one image of `repository`; see `attached`."""
+        return _below(repository, record, self.referrers)
 
     def records(self) -> list[ImageRecord]:
         """Return the records of all images that `image` would return, sorted by name."""
@@ -261,14 +264,14 @@ def read_attached(path: Path, references: Iterable[Reference]) -> dict[Reference
 
 
 def _below(
-    repository: str, manifests: Sequence[Digest], by_subject: Mapping[tuple[str, Digest], Sequence[ReferrerRecord]]
+    repository: str, record: ImageRecord, referrers: Callable[[Digest], Sequence[ReferrerRecord]]
 ) -> list[ReferrerRecord]:
-    """Return what refers to `manifests` in a repository, and to that."""
+    """Return what refers to the manifests of an image in its repository, and to that."""
     found: list[ReferrerRecord] = []
-    subjects = list(manifests)
+    subjects = record.manifests
     seen = set(subjects)
     for subject in subjects:  # which grows
-        new = by_subject.get((repository, subject), ())
+        new = [each for each in referrers(subject) if each.repository == repository and each.missing is None]
         found += new
         subjects += {each.root.digest for each in new} - seen
         seen.update(subjects)

@@ -29,7 +29,10 @@ _BATCH_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A blob that is `missing` or `damaged`, and the `images` (by name) that need it."""
+    """A blob that is `missing` or `damaged`, and the `images` (by name) that need it.
+
+    At a registry, it may also be `replaced` under its tag, or `unlisted`: a referrer that clients can't find.
+    """
 
     kind: str
     digest: Digest

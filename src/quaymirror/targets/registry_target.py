@@ -14,6 +14,7 @@ import anyio
 from ..errors import ContentMissing, LockHeld, NotFound, Side
 from ..events import Notice
 from ..oci import Descriptor, Digest, Reference, Repository
+from ..referrers.choice import ReferrerChoice
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
 from ..settings import Options
@@ -23,6 +24,7 @@ from ..store.lock import WRITERS, patiently_locked
 from ..store.records import Attachment, ImageRecord, ReferrerCheck, ReferrerRecord
 from ..store.state import State
 from ..tasks import run_all
+from ..text import counted
 from ..transfer.target import Capabilities
 from .blob_locations import BlobLocations
 from .fallback_lists import FallbackLists
@@ -66,6 +68,9 @@ class RegistryTarget:
         self._state = state
         self._read_only = read_only
         self._must_check = context.options.target.check_target
+        self._choice = ReferrerChoice(context.options.discovery.referrers, context.options.discovery.artifact_types)
+        self._observer = context.observer
+        self._has_lost = False
         self._tagging = Tagging(self._put, reader, context.options.publishing)
         self._serial = SerialExecutor()
         spools = SpoolSpace(state_path(address, context.options).parent)
@@ -135,6 +140,10 @@ class RegistryTarget:
             return False
 
         if found is None or found.digest != wanted:
+            return False
+
+        if record is not None and (lost := await self._lost_referrers(reference, record)):
+            self._suspect(reference, lost)
             return False
 
         if record is None and not self._read_only:
@@ -415,6 +424,30 @@ class RegistryTarget:
             raise ContentMissing(f"{place}: the target confirmed {lost[0].digest}, but does not have it")
 
         self._is_proven = True
+
+    async def _lost_referrers(self, reference: Reference, record: ImageRecord) -> list[ReferrerRecord]:
+        """Return the wanted referrers of an image that were pushed and that the registry does not have any more."""
+        records = await self._serial.run(self._state.attached_to, reference.repository.name, record)
+        lost: list[ReferrerRecord] = []
+
+        async def look(each: ReferrerRecord) -> None:
+            found = await self._registry.head_manifest(self._repository(reference), each.tag or str(each.root.digest))
+            if found is None or found.digest != each.root.digest:
+                lost.append(each)
+
+        wanted = (each for each in records if self._choice.wants_any(each.tag, each.artifact_type))
+        await run_all(partial(look, each) for each in wanted)
+        return lost
+
+    def _suspect(self, reference: Reference, lost: Sequence[ReferrerRecord]) -> None:
+        """Push an image again as after a verification that misses `lost`; the first one of a run is a notice."""
+        if not self._has_lost:
+            self._has_lost = True
+            count = counted(len(lost), "referrer")
+            self._observer(Notice(f"{reference.name}: {count} missing at the target; such images are pushed again"))
+
+        self._suspects.add(reference.name)
+        self._locations.doubt(self._repository(reference))
 
     def _repository(self, reference: Reference) -> Repository:
         return self._address.place(reference.name).repository

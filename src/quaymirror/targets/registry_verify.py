@@ -15,6 +15,7 @@ import anyio.to_thread
 from ..errors import AccessDenied, ConfigError, LockHeld, StoreError
 from ..events import Notice
 from ..oci import Descriptor, Digest, Index, Manifest, Reference, Repository
+from ..oci.digest_tags import fallback_tag
 from ..referrers.find import MAX_DEPTH
 from ..registry.pull import RegistryPuller
 from ..registry.push import RegistryPusher
@@ -43,7 +44,7 @@ class _Attached:
 
 
 async def verify_registry(address: RegistryAddress, context: TargetContext) -> Verification:
-    """Ask a registry for all content that runs with this state have pushed, with the referrers of images.
+    """Ask a registry for all content that runs with this state have pushed, with referrers and their lists.
 
     The next run checks images with missing content again, and pushes the rest of them.
 
@@ -55,6 +56,7 @@ async def verify_registry(address: RegistryAddress, context: TargetContext) -> V
     async with _checking(address, context) as check:
         await in_batches(records, check.image)
         await in_batches(attached, check.referrer)
+        await check.lists([each for each in attached if not each.record.tag])
 
     await _doubt(address, context, [record.root.digest for record in records if record.name in check.broken_images])
     damages = [Damage(kind, digest, tuple(sorted(names))) for (kind, digest), names in sorted(check.broken.items())]
@@ -222,6 +224,28 @@ class _Check:
                 await run_all(partial(self._node, repository, node, name) for node in attached.contents)
         except AccessDenied as error:
             self.refused |= dict.fromkeys(attached.images, error.message)
+
+    async def lists(self, attached: Sequence[_Attached]) -> None:
+        """Check that clients find referrers that are there: a registry without the API needs a list of them."""
+        by_subject: defaultdict[tuple[Repository, Digest], list[_Attached]] = defaultdict(list)
+        for each in attached:
+            if ("missing", each.record.root.digest) not in self.broken and not each.images & self.refused.keys():
+                repository = self.address.place(f"{each.record.repository}:none").repository
+                by_subject[repository, each.record.subject].append(each)
+
+        if by_subject and await self.reader.referrers(*next(iter(by_subject))) is None:
+            await in_batches(list(by_subject.items()), self._list)
+
+    async def _list(self, subject: tuple[tuple[Repository, Digest], Sequence[_Attached]]) -> None:
+        (repository, digest), attached = subject
+        async with self.limit:
+            found = await self.registry.head_manifest(repository, fallback_tag(digest))
+            node = None if found is None else await self.reader.manifest(repository, found.digest)
+
+        listed = {entry.digest for entry in node.manifests} if isinstance(node, Index) else set()
+        for each in attached:
+            if each.record.root.digest not in listed:
+                self.broken["unlisted", each.record.root.digest] |= each.images
 
     async def has_root(self, record: ImageRecord) -> bool:
         """Return True if the tag or the manifest of an image exists, or if that can't be seen."""

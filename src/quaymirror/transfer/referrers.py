@@ -73,7 +73,7 @@ class Referrers:
         return brought
 
     def _chosen(self, locked: Sequence[LockedReferrer]) -> list[LockedReferrer]:
-        return [each for each in locked if each.tag or self._choice.wants(each.artifact_type)]
+        return [each for each in locked if self._choice.wants_any(each.tag, each.artifact_type)]
 
     async def _bring_lacking(
         self, image: PinnedImage, named: Reference, locked: Sequence[LockedReferrer]
