@@ -602,7 +602,10 @@ class RemovalJson(TypedDict):
 
 
 class ForgottenJson(TypedDict):
-    """An image that a registry has lost. `reason` is why its record is kept, null if it is forgotten."""
+    """An image that a registry has lost, or a referrer that only the source has lost.
+
+    `reason` is why its record is kept, null if it is forgotten.
+    """
 
     name: str
     digest: str

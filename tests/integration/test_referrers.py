@@ -20,7 +20,19 @@ from commands import run
 from peers import docker_registry, push, skopeo
 from receiver import Receiver
 from serving import served
-from signed import BUNDLE, NOTARY, SPDX, TAG, Signed, digest_tag, fallback_list, signature, signed_organization, small
+from signed import (
+    BUNDLE,
+    NOTARY,
+    SIMPLE,
+    SPDX,
+    TAG,
+    Signed,
+    digest_tag,
+    fallback_list,
+    signature,
+    signed_organization,
+    small,
+)
 from spec_reader import Layout, Remote
 
 import quaymirror
@@ -498,6 +510,35 @@ async def test_a_registry_without_the_api_lacks_lists_or_referrers_and_gets_them
             assert report.counts[Status.MIRRORED] == 1
             assert (await quaymirror.verify(target, options)).damages == ()
             assert held(Remote(url), signed) == (signed.listed, signed.tagged)
+
+
+async def test_prune_names_the_referrers_that_the_source_has_lost_and_a_registry_keeps(tmp_path: Path) -> None:
+    registry = Registry()
+    repository = registry.organization("kolla").repository("nova")
+    image = small("nova")
+    bundles = [make_artifact(BUNDLE, b"%d" % number, subject=image) for number in range(2)]
+    repository.push(TAG, image)
+    repository.push(digest_tag(image, ".sig"), signature(image))
+    for each in bundles:
+        repository.attach(each)
+
+    async with QuayServer(registry) as server, Receiver() as target:
+        target.lists_referrers = True
+        options = Options.of(server=server.url, state=tmp_path, referrers_every=0.0)
+        await quaymirror.sync(EVERYTHING, target.address, options)
+        assert await quaymirror.forget_lost(target.address, options, dry_run=False) == ()
+        del repository.untagged[bundles[0].digest]
+        repository.delete_tag(digest_tag(image, ".sig"))
+        await quaymirror.sync(EVERYTHING, target.address, options)
+        words = ("prune", target.address, "--server", server.url, "--state", str(tmp_path), "--yes")
+        shown = await run(*words, cwd=tmp_path, check=0)
+
+    assert [line.partition(", missing at the source since ")[0] for line in shown.stdout.splitlines()] == [
+        f"keep    kolla/nova:{digest_tag(image, '.sig')}; {SIMPLE}",
+        f"keep    kolla/nova@{bundles[0].digest}; {BUNDLE}",
+    ]
+    assert shown.stdout.count(": stays at the registry") == 2
+    assert "Nothing to forget." in shown.stderr
 
 
 def layout_roots(signed: Signed) -> set[str]:

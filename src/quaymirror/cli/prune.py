@@ -50,7 +50,8 @@ def prune(
     selects any more, too.
 
     Of a registry (registry://HOST/PREFIX, as given to sync), show pushed images that it has lost. Those that the source
-    does not have any more are forgotten with --yes; nothing is deleted at the registry.
+    does not have any more are forgotten with --yes; nothing is deleted at the registry. Signatures and other referrers
+    that the source has lost stay there, and are shown.
     """
     if target.startswith("registry://"):
         if unselected:

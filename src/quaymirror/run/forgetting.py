@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..documents import ForgottenJson
+import anyio.to_thread
+
+from ..documents import ForgottenJson, iso
 from ..errors import ConfigError, NotFound, QuaymirrorError, Scope
 from ..events import Observer, ignore
 from ..oci import Digest, Repository
 from ..settings import Options
-from ..store.records import ImageRecord
+from ..store.records import ImageRecord, ReferrerRecord
 from ..targets.kinds import TargetContext, find_target
 from ..tasks import run_all
 from ..values import dataclass
@@ -22,7 +24,10 @@ _NO_REGISTRY = "localhost"
 
 @dataclass(frozen=True, slots=True)
 class LostImage:
-    """A pushed image that the target has lost. `reason` is why its record is kept, "" if it is forgotten."""
+    """A pushed image that the target has lost. `reason` is why its record is kept, "" if it is forgotten.
+
+    It may also be a referrer that only the source has lost: the registry keeps it.
+    """
 
     name: str
     digest: Digest | None = None
@@ -38,7 +43,8 @@ async def forget_lost(
 ) -> tuple[LostImage, ...]:
     """Return the images, sorted by name, that runs from this machine have pushed to `target`, and that it has lost.
 
-    Those that the source does not have any more are forgotten, unless in a dry run. Nothing changes at a registry.
+    Those that the source does not have any more are forgotten, unless in a dry run. Referrers that the source has lost
+    are among them, to be kept, since nothing changes at a registry.
 
     :raises ConfigError: if `target` is no registry, or without a record of pushed images.
     :raises LockHeld: if a run pushes there.
@@ -55,7 +61,15 @@ async def forget_lost(
     if gone and not dry_run:
         await spec.forget(context, gone)
 
+    found += map(_retained, await anyio.to_thread.run_sync(spec.retained, options))
     return tuple(sorted(found, key=lambda image: image.name))
+
+
+def _retained(record: ReferrerRecord) -> LostImage:
+    mark = f":{record.tag}" if record.tag else f"@{record.root.digest}"
+    since = iso(record.missing or 0.0)[:10]
+    reason = f"{record.artifact_type or 'a referrer'}, missing at the source since {since}: stays at the registry"
+    return LostImage(f"{record.repository}{mark}", record.root.digest, reason)
 
 
 async def _look(sources: OpenSources, options: Options, record: ImageRecord, found: list[LostImage]) -> None:

@@ -263,6 +263,21 @@ def read_attached(path: Path, references: Iterable[Reference]) -> dict[Reference
         state.close()
 
 
+def read_missing(path: Path) -> list[ReferrerRecord]:
+    """Return the referrers that the source lacks, by the state at `path`; nothing without one.
+
+    :raises StoreError: if it can't be read.
+    """
+    if not fsops.exists(path):
+        return []
+
+    state, _ = State.open(path, read_only=True, check=False)
+    try:
+        return state.missing_referrers(0.0)
+    finally:
+        state.close()
+
+
 def _below(
     repository: str, record: ImageRecord, referrers: Callable[[Digest], Sequence[ReferrerRecord]]
 ) -> list[ReferrerRecord]:

@@ -142,6 +142,15 @@ class TargetSpec(ABC):
         """
         raise ConfigError(f"{self} keeps no record of its images on this machine")
 
+    def retained(self, options: Options) -> list[ReferrerRecord]:
+        """Return the referrers that the source has lost, and that the target keeps: nothing is deleted there.
+
+        It blocks, and is empty for a target that can be pruned.
+
+        :raises StoreError: if the state can't be read.
+        """
+        return []
+
     async def record(self, context: TargetContext, records: Sequence[ImageRecord], *, complete: bool) -> None:
         """Record the images that the shards of a plan have left at the target; `complete` if that is everything.
 

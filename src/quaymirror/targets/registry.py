@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..oci import Reference
 from ..selection.selection import Selection
 from ..settings import Options
-from ..store.state import read_attached
+from ..store.state import read_attached, read_missing
 from ..transfer.target import Capabilities
 from ..values import dataclass
 from .kinds import TargetContext, TargetKind, TargetSpec
@@ -82,6 +82,10 @@ class RegistrySpec(TargetSpec):
         from .registry_verify import lost_images
 
         return await lost_images(self.address, context)
+
+    def retained(self, options: Options) -> list[ReferrerRecord]:
+        """Return the pushed referrers that the source has lost; see `TargetSpec.retained`."""
+        return read_missing(self.state_directory(options) / "pushed.db")
 
     async def record(self, context: TargetContext, records: Sequence[ImageRecord], *, complete: bool) -> None:
         """Record images that shards have pushed."""
