@@ -366,7 +366,7 @@ class InfoJson(TypedDict):
     """The metadata of an image, with the fields of `occystrap info`. Values of the config are as it has them.
 
     An index has an object per `platform`, with the digests of the `index` and of the manifest for it (`digest`).
-    `mirrored` has what a mirror knows of the image.
+    `mirrored` has what a mirror knows of the image. `provenance` is the statement about a derived image at a registry.
     """
 
     image: str
@@ -375,6 +375,7 @@ class InfoJson(TypedDict):
     index: NotRequired[str]
     platform: NotRequired[str]
     mirrored: NotRequired[ListedImageJson]
+    provenance: NotRequired[dict[str, Any]]
     schema_version: int
     media_type: str | None
     config_digest: str

@@ -31,7 +31,7 @@ import quaymirror
 from quaymirror import Selection
 from quaymirror.emit.workers import Workers
 from quaymirror.errors import EmitFailed, ExitCode, Phase
-from quaymirror.testing import Blob, Layer, QuayServer, Registry, SourceManifest, digest_of, make_image
+from quaymirror.testing import Blob, Layer, QuayServer, Registry, SourceManifest, digest_of, make_artifact, make_image
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -191,6 +191,33 @@ async def test_in_a_registry_the_statement_is_a_referrer_of_the_derived_image(tm
         assert statement is not None
         [subject] = json.loads(statement)["subject"]
         assert subject["digest"] == {"sha256": derived.partition(":")[2]}
+
+        place = f"registry://{url.removeprefix('http://')}/derived/kolla/*:{TAG}?insecure=true"
+        text = (await run("info", place, cwd=tmp_path, check=0)).stdout
+        assert f"of    {derived}  kolla/nova" in text
+        assert f"{image.digest}  docker://" in text
+        assert "filters:     normalize-timestamps" in text
+        [shown] = json.loads((await run("info", place, "--json", cwd=tmp_path, check=0)).stdout)
+        assert shown["provenance"] == json.loads(statement)
+
+
+async def test_info_of_a_registry_shows_only_statements_of_quaymirror_whatever_their_shape(tmp_path: Path) -> None:
+    image = small_image("nova")
+    registry = registry_of(nova=image)
+    kind, build = "application/vnd.in-toto+json", "https://quaymirror.dev/derivation/v1"
+    definition = {"buildType": build, "externalParameters": [], "resolvedDependencies": [7, {"uri": "\x1b[2J"}]}
+    strange = {"predicateType": "made up", "subject": {}, "predicate": {"buildDefinition": definition}}
+    contents = [b"{", b'{"predicate": {"buildDefinition": {"buildType": "of others"}}}', b'{"predicate": 7}']
+    repository = registry.organization("kolla").repository("nova")
+    async with QuayServer(registry, public_catalog=True) as server:
+        words = ("info", f"registry://{server.host}/kolla/nova:{TAG}?insecure=true")
+        for content in contents:
+            repository.attach(make_artifact(kind, content, subject=image))
+
+        assert "provenance" not in (await run(*words, cwd=tmp_path, check=0)).stdout
+        repository.attach(make_artifact(kind, json.dumps(strange).encode(), subject=image))
+        text = (await run(*words, cwd=tmp_path, check=0)).stdout
+        assert "provenance:  made up" in text
 
 
 async def test_a_failing_filter_fails_its_image_only_and_says_in_which_phase(tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ INNER_LAYERS = {
         "finding",
         "exact_names",
         "check_images",
+        "provenance",
         "info",
         "derived_info",
         "repair",

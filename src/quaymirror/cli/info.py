@@ -127,6 +127,7 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
         yield "  accepted by:"
         yield from (f"    {escape_controls(_accepted(each))}" for each in verdicts)
 
+    yield from _provenance(info.get("provenance") or {})
     for name, values in (("environment", info["env"]), ("labels", _pairs(info["labels"]))):
         if values:
             yield f"  {name}:"
@@ -136,22 +137,43 @@ def _lines(info: Mapping[str, Any]) -> Iterator[str]:
 def _derived(info: DerivedInfoJson) -> Iterator[str]:
     """Yield the lines of a derived image."""
     name, derived = _name(info), info["derived"]
-    definition = ((derived["provenance"] or {}).get("predicate") or {}).get("buildDefinition") or {}
     yield escape_controls(name)
     for label, value in (
         ("from", f"{derived['registry']}/{name}@{derived['source']}"),
         ("to", derived["target"]),
         ("digest", derived["digest"]),
-        ("filters", ", ".join((definition.get("externalParameters") or {}).get("filters") or ())),
         ("accepted by", derived["accepted_by"]),
-        ("provenance", (derived["provenance"] or {}).get("predicateType")),
     ):
         if value:
             yield f"  {label + ':':<13}{escape_controls(str(value))}"
 
-    for subject in (derived["provenance"] or {}).get("subject", ()):
-        digests = ", ".join(f"{key}:{value}" for key, value in subject["digest"].items())
-        yield f"    {digests}  {escape_controls(subject['name'])}"
+    yield from _provenance(derived["provenance"] or {})
+
+
+def _provenance(statement: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a statement, which may be of any shape: a registry has it."""
+    definition = _object(_object(statement.get("predicate")).get("buildDefinition"))
+    filters = _list(_object(definition.get("externalParameters")).get("filters"))
+    for label, value in (("filters", ", ".join(map(str, filters))), ("provenance", statement.get("predicateType"))):
+        if value:
+            yield f"  {label + ':':<13}{escape_controls(str(value))}"
+
+    for label, entries, key in (
+        ("of", _list(statement.get("subject")), "name"),
+        ("from", _list(definition.get("resolvedDependencies")), "uri"),
+    ):
+        for entry in map(_object, entries):
+            digests = ", ".join(f"{name}:{value}" for name, value in _object(entry.get("digest")).items())
+            if entry.get(key):
+                yield escape_controls(f"    {label:<5} {digests}  {entry[key]}")
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mirrored(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from ..catalog.base import PinnedImage
-from ..catalog.kinds import check_selection
+from ..catalog.kinds import Services, check_selection
 from ..errors import QuaymirrorError, StoreError
 from ..events import Observer
 from ..oci import Index, Manifest, Platform
@@ -73,12 +73,24 @@ async def image_infos(
 
         async def read() -> None:
             async for image in inbox:
-                infos.extend(await infos_of(image, (await sources.open(image.source)).source, wanted))
+                services = await sources.open(image.source)
+                infos.extend(await _with_provenance(image, services, await infos_of(image, services.source, wanted)))
 
         with inbox:
             await run_all([find, *[read] * options.limits.concurrency])
 
     return sorted(infos, key=lambda info: (info["image"], info["tag"] or ""))
+
+
+async def _with_provenance(image: PinnedImage, services: Services, infos: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `infos` with the statement about an image that a run may have derived: at a plain registry."""
+    if image.source is None or image.source.kind != "registry":
+        return infos
+
+    from .provenance import find_provenance  # targets come with it
+
+    statement = await find_provenance(image, services)
+    return infos if statement is None else [{**info, "provenance": statement} for info in infos]
 
 
 async def infos_of(

@@ -25,7 +25,8 @@ from .fallback_lists import FallbackLists
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
-_BUILD_TYPE = "https://quaymirror.dev/derivation/v1"
+BUILD_TYPE = "https://quaymirror.dev/derivation/v1"
+"""The type of the statements that quaymirror makes."""
 _EMPTY = "application/vnd.oci.empty.v1+json"
 ARTIFACT_TYPE = "application/vnd.in-toto+json"
 """The type of statements in a registry."""
@@ -121,7 +122,7 @@ def _statement(
         "predicateType": _PREDICATE,
         "predicate": {
             "buildDefinition": {
-                "buildType": _BUILD_TYPE,
+                "buildType": BUILD_TYPE,
                 "externalParameters": {"output": address.scheme, "filters": list(address.filters)},
                 "internalParameters": {"recipe": address.recipe},
                 "resolvedDependencies": [
