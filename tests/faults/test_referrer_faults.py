@@ -25,6 +25,7 @@ from quaymirror.testing import (
     too_many_requests,
 )
 from quaymirror.testing import Status as Answer
+from quaymirror.ui.summary import summary_lines
 
 NAMES = ("nova", "glance", "cinder")
 BUNDLES = {name: make_artifact(BUNDLE, name.encode(), subject=small(name)) for name in NAMES}
@@ -129,6 +130,18 @@ async def test_a_page_of_a_proxy_does_not_say_that_there_are_no_referrers(page: 
                 await night(server, mirror)
                 assert server.faults[0].fired == times
                 check(mirror)
+
+
+async def test_a_registry_that_always_answers_pages_is_told_from_an_outage_by_one_advice(tmp_path: Path) -> None:
+    async with QuayServer(organization()) as server:
+        server.faults.append(Fault("/referrers/", PAGES["404 in HTML"]))
+        report = await night(server, tmp_path)
+        assert report.exit_code == 3
+        [advice] = [line for line in summary_lines(report.progress) if "--referrers none" in line]
+        assert advice.startswith("  lookups of referrers got pages in HTML")
+        assert len(failures(report)) == len(NAMES)
+        server.faults.clear()
+        assert "--referrers none" not in "\n".join(summary_lines((await night(server, tmp_path)).progress))
 
 
 PLACES = {

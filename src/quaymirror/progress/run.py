@@ -338,6 +338,7 @@ class RunProgress:
         room = FAILURES_KEPT - len(self.incomplete)
         name = escape_controls(outcome.reference.name)
         self.incomplete += [f"{name}: {one_line(each.message)}" for each in outcome.referrer_failures[:room]]
+        self.advice.update(each.advice for each in outcome.referrer_failures if each.advice)
 
     def _fail_check(self, event: events.CheckFailed) -> None:
         self.failed_checks.append(event)

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, replace
 from functools import partial
+from http import HTTPStatus
 from typing import TypeVar
 
 import anyio
 
 from ..catalog.base import Catalog
-from ..errors import AccessDenied, Failure, NotFound, Phase, QuaymirrorError, Scope, Side, UnsupportedContent
+from ..errors import (
+    AccessDenied,
+    Failure,
+    NotFound,
+    Phase,
+    QuaymirrorError,
+    Scope,
+    Side,
+    Unavailable,
+    UnsupportedContent,
+)
 from ..oci import Descriptor, Digest, Repository, manifest
 from ..oci.artifact import artifact_type_of
 from ..oci.digest_tags import digest_tags, fallback_tag
@@ -33,6 +44,16 @@ _REMEMBERED_BYTES = 16 * 1024
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class PageForReferrers(Unavailable):
+    """A lookup of referrers got a page in HTML: the registry is away, or it answers like this always."""
+
+    advice = (
+        "lookups of referrers got pages in HTML: if this is no outage and no proxy, but what the registry always"
+        " answers, mirror without them: --referrers none"
+    )
+
 
 ReadStored = Callable[[Digest], Awaitable[bytes | None]]
 """Returns the verified content of a manifest that is at the target already, None if it is not."""
@@ -391,5 +412,7 @@ class _Collecting:
             return False
 
         self.succeeded = False
-        self._found.failures.append(Failure.of(error))
+        failure = Failure.of(error)
+        is_page = failure.is_a(Unavailable) and failure.status == HTTPStatus.NOT_FOUND
+        self._found.failures.append(replace(failure, kind=PageForReferrers) if is_page else failure)
         return True
