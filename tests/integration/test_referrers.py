@@ -529,7 +529,10 @@ async def test_prune_names_the_referrers_that_the_source_has_lost_and_a_registry
         assert await quaymirror.forget_lost(target.address, options, dry_run=False) == ()
         del repository.untagged[bundles[0].digest]
         repository.delete_tag(digest_tag(image, ".sig"))
-        await quaymirror.sync(EVERYTHING, target.address, options)
+        reports = [await quaymirror.sync(EVERYTHING, target.address, options) for _ in range(2)]
+        said = [[note for note in report.progress.notes if "stay at the registry" in note] for report in reports]
+        text = "2 referrers that the source has lost: they stay at the registry; prune with its address names them"
+        assert said == [[text], []]
         words = ("prune", target.address, "--server", server.url, "--state", str(tmp_path), "--yes")
         shown = await run(*words, cwd=tmp_path, check=0)
 

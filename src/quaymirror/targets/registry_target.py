@@ -71,6 +71,7 @@ class RegistryTarget:
         self._choice = ReferrerChoice(context.options.discovery.referrers, context.options.discovery.artifact_types)
         self._observer = context.observer
         self._has_lost = False
+        self._missing: set[tuple[str, str, Digest, Digest]] = set()
         self._tagging = Tagging(self._put, reader, context.options.publishing)
         self._serial = SerialExecutor()
         spools = SpoolSpace(state_path(address, context.options).parent)
@@ -261,6 +262,7 @@ class RegistryTarget:
 
     async def referrer_checks(self) -> dict[tuple[str, str, str], ReferrerCheck]:
         """Return when sources were asked for referrers; see `ReferrerTarget`."""
+        self._missing = await self._missing_referrers()
         return await self._serial.run(self._state.referrer_checks)
 
     async def stored_subjects(self, reference: Reference) -> list[Digest]:
@@ -303,8 +305,19 @@ class RegistryTarget:
             await self._serial.run(self._state.commit, (), [attachment])
 
     async def settle_referrers(self) -> None:
-        """Check that no other writer has replaced a list of referrers; see `FallbackLists.settle`."""
+        """Check that no other writer has replaced a list of referrers (see `FallbackLists.settle`).
+
+        Say how many referrers the source has lost since the last run: nothing is deleted at a registry.
+        """
         await self._lists.settle()
+        if new := await self._missing_referrers() - self._missing:
+            names = f"{counted(len(new), 'referrer')} that the source has lost"
+            text = f"{names}: they stay at the registry; prune with its address names them"
+            self._observer(Notice(text, lasting=True))
+
+    async def _missing_referrers(self) -> set[tuple[str, str, Digest, Digest]]:
+        records = await self._serial.run(self._state.missing_referrers, 0.0)
+        return {(each.repository, each.tag, each.subject, each.root.digest) for each in records}
 
     async def accepted_by(self, name: str, root: Digest, policy: str) -> str | None:
         """Return by which keys or identities a policy accepted an image; see `Target.accepted_by`."""
