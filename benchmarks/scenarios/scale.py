@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from lab import corpus, measure, peers
 from lab.corpus import ORGANIZATION, TAG
@@ -13,14 +15,20 @@ from lab.scenario import Case, Lab, Scenario
 
 _LISTED = (4_000, 20_000, 100_000)
 _IMAGES = (4_000, 20_000)
+_CHECKPOINTED = 50_000
 _PER_IMAGE = 1.1
+_OF_THE_RUN = 0.05
+_WATCHED = Path(__file__).parents[1] / "lab" / "checkpoints.py"
 _TIMEOUT = 1_800.0
 # Bytes that a repository, and an image with its copy, take in memory.
 _REPOSITORY_BYTES, _IMAGE_BYTES = 5_000, 60_000
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """List organizations with one image per hundred repositories, and mirror organizations of small images."""
+    """List organizations with one image per hundred repositories, and mirror organizations of small images.
+
+    Of one with 50,000 images, the share of the writing of `index.json` is measured.
+    """
     if lab.wants("list"):
         case = Case("list", "list, by the number of repositories", "", {}, counts=("requests", "cpu_ms_each"))
         for count in (100, 1_000) if lab.quick else _LISTED:
@@ -36,6 +44,22 @@ def run(lab: Lab) -> Iterator[Case]:
                 _measure(lab, case, count, count, _mirroring)
 
         yield _finished(case, "the first night", "the next night")
+
+    count = 400 if lab.quick else _CHECKPOINTED
+    if lab.wants("checkpoints") and lab.has_room(_IMAGE_BYTES * count):
+        names = ("requests", "checkpoints", "index_cpu", "run_cpu")
+        case = Case("checkpoints", "sync: the CPU time of index.json", "", {}, counts=names)
+        _measure(lab, case, count, count, _watched)
+        case.base = next(iter(case.costs))
+        share = divided(case.median(case.base, "index_cpu"), case.median(case.base, "run_cpu"))
+        case.at_most(25, f"index.json of {count:,} images: share of the CPU time of the run", _OF_THE_RUN, share)
+        yield case
+
+
+def _watched(server: Front, size: str) -> list[Contestant]:
+    ours = peers.ours(server, name=f"the first night, {size}")
+    _, _, command = ours.command.partition("-m quaymirror ")
+    return [replace(ours, command=f"{peers.PYTHON} -P {_WATCHED} {{out}}/figures.json -- {command}")]
 
 
 def _listing(server: Front, size: str) -> Contestant:
@@ -77,4 +101,4 @@ def _finished(case: Case, *names: str) -> Case:
     return case
 
 
-SCENARIO = Scenario("scale", "large organizations", ("list", "sync"), run)
+SCENARIO = Scenario("scale", "large organizations", ("list", "sync", "checkpoints"), run)

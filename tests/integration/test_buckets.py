@@ -15,6 +15,7 @@ import anyio.to_thread
 import bucket
 import layouts
 import pytest
+import serving
 from bucket import S3Server
 from commands import Done, run
 from organizations import TAG, kolla, small_image
@@ -106,6 +107,29 @@ async def test_commands_take_the_address_where_they_take_a_path(tmp_path: Path, 
     assert [each.snapshot.images for each in await list_snapshots(root)] == [len(images)]
     exported = await export_mirror(root, tmp_path / "out")
     assert len(exported.files) == 1
+
+
+async def test_a_bucket_is_served_and_new_images_appear_without_a_restart(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quaymirror.serve.serving._REFRESH_SECONDS", 0.02)
+    registry, images = kolla(1)
+    (name, image), newer = next(iter(images.items())), small_image("newer")
+    async with QuayServer(registry) as server:
+        await sync(server, tmp_path)
+        async with serving.served(MIRROR, state=tmp_path / "state") as client:
+            answer = await client.get(f"/v2/kolla/{name}/manifests/{TAG}")
+            assert (answer.status, answer.body) == (200, image.raw)
+            assert (await client.get(f"/v2/kolla/{name}/tags/list")).json["tags"] == [TAG]
+            for digest, blob in image.all_blobs().items():
+                path = f"/v2/kolla/{name}/blobs/{digest}"
+                assert (await client.get(path)).body == blob.data
+                part = await client.get(path, Range="bytes=1-10")
+                assert (part.status, part.body) == (206, blob.data[1:11])
+
+            registry.organization("kolla").repository("new").push(TAG, newer)
+            await sync(server, tmp_path)
+            assert (await client.until(f"/v2/kolla/new/manifests/{TAG}", 200)).body == newer.raw
 
 
 async def test_commands_of_snapshots_use_the_state_of_the_sync(tmp_path: Path, s3: S3Server) -> None:
