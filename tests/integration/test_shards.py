@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
@@ -268,3 +269,34 @@ async def test_200_images_arrive_although_a_shard_is_killed(tmp_path: Path, coun
             assert joined.startswith("200 images: ")
 
         site.check_pulled(images)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("limit", ["max_requests_per_second", "limit_rate"])
+async def test_shards_with_a_part_of_the_limit_each_keep_the_limit_of_the_whole(tmp_path: Path, limit: str) -> None:
+    registry, images = kolla(200, layer_size=20_000)
+    total, count = (25.0, 2) if limit == "max_requests_per_second" else (unique_bytes(images) / 20, 2)
+    plan = tmp_path / "plan.json"
+    async with QuayServer(registry) as server, Receiver() as target:
+        options = Options.of(server=server.url, state=tmp_path / "state")
+        await quaymirror.plan_shards(Selection("kolla", "*", TAG), target.address, plan, options)
+        server.reset_records()
+
+        async def mirror(index: int) -> None:
+            own = options.replace(state=tmp_path / f"shard-{index}", **{limit: total / count})
+            report = await quaymirror.sync_shard(plan, Share(index, count), target.address, own)
+            assert report.exit_code is ExitCode.OK
+
+        began = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            for index in range(count):
+                tasks.start_soon(mirror, index)
+
+        if limit == "limit_rate":
+            assert unique_bytes(images) <= server.blob_bytes() <= 1.02 * total * (time.monotonic() - began)
+            return
+
+        # While both are at work: the share of one is smaller. A shard that waits for blobs of the other asks for less.
+        times = sorted(request.at for request in server.requests)
+        first, last = len(times) // 20, len(times) // 2
+        assert 0.9 * total <= (last - first) / (times[last] - times[first]) <= 1.02 * total
