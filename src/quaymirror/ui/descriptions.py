@@ -9,14 +9,13 @@ from datetime import datetime
 from .. import events
 from ..events import Event, HostPaced, Outcome, RunStarted, Status
 from ..progress.failed import FailedImage, explain
-from ..progress.forecast import expected_images, likely_images
+from ..progress.forecast import expected_images, likely_images, seconds_left
 from ..progress.hosts import Pause
 from ..progress.rates import Speeds
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
 
-# Hosts that do not answer for this long are not only adapting their rate.
-LONG_SECONDS = 10.0
+_LONG_SECONDS = 10.0
 # The part of a limit from which on it counts as reached.
 _NEARLY = 0.85
 
@@ -122,6 +121,17 @@ def stopping_text(progress: RunProgress) -> str:
     return "up to 10 s for what is nearly done; Ctrl-C again stops now"
 
 
+def time_left(progress: RunProgress, speeds: Speeds, now: float) -> float | None:
+    """Return the seconds until the run ends; None if they are not known, or if the run stops or its source is down."""
+    paused = progress.hosts.paused_at(now)
+    is_waiting = bool(progress.meters.in_flight) or any(now - pause.since >= _LONG_SECONDS for _, pause in paused)
+    is_stalled = is_waiting and speeds.idle >= _LONG_SECONDS
+    if progress.finished is not None or progress.stop_reason is not None or is_stalled:
+        return None
+
+    return seconds_left(progress, speeds.steady, now)
+
+
 def limiting_text(progress: RunProgress, speeds: Speeds) -> str:
     """Return what limits the run; "" if nothing in particular is known. Pauses of hosts are not part of it."""
     if progress.run is None or progress.finished is not None:
@@ -142,7 +152,7 @@ def pause_texts(progress: RunProgress, pause: Pause, now: float) -> list[str]:
     Short pauses, which are normal while the rate adapts, have no beginning.
     """
     left = human_duration(math.ceil(pause.until - now))
-    if now - pause.since < LONG_SECONDS or progress.run is None or progress.began is None:
+    if now - pause.since < _LONG_SECONDS or progress.run is None or progress.began is None:
         return [f"next try in {left}", left]
 
     moment = datetime.fromtimestamp(progress.run.started + pause.since - progress.began).astimezone()
@@ -150,7 +160,7 @@ def pause_texts(progress: RunProgress, pause: Pause, now: float) -> list[str]:
 
 
 def _limits(progress: RunProgress, run: RunStarted, speeds: Speeds) -> Iterator[str]:
-    if progress.meters.in_flight and speeds.idle >= LONG_SECONDS:
+    if progress.meters.in_flight and speeds.idle >= _LONG_SECONDS:
         yield f"nothing received for {human_duration(speeds.idle)}"
 
     if run.limit_rate is not None and (speeds.current or 0) >= _NEARLY * run.limit_rate:

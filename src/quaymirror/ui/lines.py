@@ -11,11 +11,10 @@ from .. import events
 from ..events import Event, Outcome, Status
 from ..progress.combined import CombinedProgress
 from ..progress.failed import FailedImage
-from ..progress.forecast import seconds_left
 from ..progress.rates import Rates, Speeds
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
-from .descriptions import describe, failure_text, outcome_text, stopping_text, total_text
+from .descriptions import describe, failure_text, outcome_text, stopping_text, time_left, total_text
 
 # The longest of the words at the start of a line.
 _WORD = 9
@@ -138,5 +137,8 @@ def progress_text(progress: RunProgress, speeds: Speeds, now: float) -> str:
     if speeds.current is not None and not progress.is_dry_run:
         parts[-1] += f" at {human_rate(speeds.current)}"
 
-    left = None if progress.finished else seconds_left(progress, speeds.steady, now)
+    if progress.stop_reason is not None and progress.finished is None:
+        return ", ".join([*parts, "stopping"])
+
+    left = time_left(progress, speeds, now)
     return ", ".join(parts if left is None else [*parts, f"{human_duration(left)} left"])

@@ -119,6 +119,10 @@ def test_a_heartbeat_tells_the_time_left_when_it_is_known() -> None:
     log.lines.tick()
 
     assert log.written[-1].endswith("300 B fetched at 10 B/s, 30 s left\n")
+    log.tell(events.StopRequested("interrupted", by_signal=True))
+    log.clock.now, log.progress.meters.fetched_bytes = 60, 310
+    log.lines.tick()
+    assert log.written[-1].endswith("B/s, stopping\n")
 
 
 @given(runs(hostile=True))

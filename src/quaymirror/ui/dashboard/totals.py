@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from rich.style import Style
 
 from ...events import Status
-from ...progress.forecast import expected_images, likely_images, seconds_left, total_bytes
+from ...progress.forecast import expected_images, likely_images, total_bytes
 from ...progress.images import received_by_image
 from ...progress.run import RunProgress
 from ...text import counted, human_bytes, human_duration, human_rate, sparkline
-from ..descriptions import LONG_SECONDS, limiting_text, limits_text, subject, total_text
+from ..descriptions import limiting_text, limits_text, subject, time_left, total_text
 from .rows import BAD, FAINT, FULL_WIDTH, GOOD, KNOWN, PLAIN, STRONG, TITLE, WARN, Row, View, add_bar, of_total
 
 # Failures come first, because a narrow row cuts off its end.
@@ -247,13 +247,5 @@ def _short_work(view: View) -> Row:
 
 
 def _eta(view: View) -> str:
-    is_unknown = view.progress.finished is not None or _is_stalled(view)
-    left = None if is_unknown else seconds_left(view.progress, view.speeds.steady, view.now)
+    left = time_left(view.progress, view.speeds, view.now)
     return view.glyphs.unknown if left is None else human_duration(left)
-
-
-def _is_stalled(view: View) -> bool:
-    """Return True if nothing is received because hosts do not answer."""
-    paused = view.progress.hosts.paused_at(view.now)
-    is_waiting = bool(view.progress.meters.in_flight) or any(view.now - one.since >= LONG_SECONDS for _, one in paused)
-    return is_waiting and view.speeds.idle >= LONG_SECONDS
