@@ -119,7 +119,7 @@ class _Schema:
         return self._class(hint)
 
     def _class(self, cls: Any) -> dict[str, Any]:
-        if is_typeddict(cls) or is_dataclass(cls):
+        if is_dataclass(cls) or is_typeddict(cls) or documents.TypedDict in cls.__bases__:
             return self._reference(cls)
 
         if issubclass(cls, dict):
@@ -166,5 +166,5 @@ def _event(schema: _Schema, event: type) -> dict[str, Any]:
 def _progress() -> dict[str, Any]:
     schema = _Schema("The progress file that quaymirror watch reads", snapshot.VERSION)
     members = schema.members(snapshot.SnapshotDocument) | {"snapshot_version": {"const": snapshot.VERSION}}
-    fields = {name: schema.type(hint) for name, hint in snapshot.PROGRESS_FIELDS.items()}
+    fields = {name: schema.type(hint) for name, hint in snapshot.progress_fields().items()}
     return schema.with_definitions(schema.object(members | {"progress": schema.object(fields)}))

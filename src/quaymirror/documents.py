@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import typing
 from datetime import UTC, datetime
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from .errors import Failure, Phase, Side
 from .events import Status
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+else:
+
+    class TypedDict(dict):
+        """The type of a dictionary, for type checkers; without the original's knowledge of its keys it starts fast."""
+
 
 REPORT_VERSION = 2
 LOCK_VERSION = 1
@@ -128,7 +137,7 @@ class UsageJson(TypedDict):
 class ContentJson(TypedDict):
     """A blob or a manifest."""
 
-    mediaType: str
+    mediaType: str  # noqa: N815 - the name in descriptors
     digest: str
     size: int
 
@@ -531,7 +540,7 @@ class SnapshotIdJson(TypedDict):
     created: Time
 
 
-DiffJson = TypedDict(
+DiffJson = typing.TypedDict(
     "DiffJson",
     {
         "from": SnapshotIdJson | None,

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import base64
 import hmac
-import re
 from dataclasses import field
 from typing import Final, NoReturn
 
 from .errors import ConfigError
-from .values import dataclass
+from .values import dataclass, pattern
 
 __all__ = ["Credentials", "Secret"]
 
 _IDENTITY_TOKEN: Final = "<token>"  # noqa: S105  docker's user name for an OAuth2 refresh token
 
 # C0, DEL and C1; and lone surrogates, which no encoding can send.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_HEADER_SAFE = re.compile(r"[\x20-\x7e]+")
+_FORBIDDEN = pattern("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_HEADER_SAFE = pattern(r"[\x20-\x7e]+")
 
 
 class Secret:

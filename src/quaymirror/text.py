@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
+
+from .values import pattern
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 # Printable according to Unicode, but without a glyph or a width: joiners, fillers, variation selectors.
-_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_INVISIBLE = pattern("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 _MAX_TEXT = 500
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 

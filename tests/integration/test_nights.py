@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import layouts
 import pytest
 from click.testing import CliRunner
@@ -64,6 +66,41 @@ def checked(server: QuayServer) -> list[str]:
     """Return the repositories whose tag was looked up (not those whose tags were listed for suggestions)."""
     requests = [r for r in server.requests if r.path.endswith("/tag/") and "specificTag" in r.query]
     return sorted(r.path.split("/")[5] for r in requests)
+
+
+# Modules with much code, none of which a night without changes needs.
+_UNNEEDED = (
+    "aiohttp.web",
+    "cryptography",
+    "jinja2",
+    "multiprocessing",
+    "obstore",
+    "occystrap",
+    "quaymirror.carry",
+    "quaymirror.config",
+    "quaymirror.emit",
+    "quaymirror.registry.push",
+    "quaymirror.serve",
+    "quaymirror.store.bucket",
+    "quaymirror.trust",
+    "quaymirror.ui.dashboard",
+    "rich",
+    "sigstore",
+    "tenacity",
+    "yaml",
+)
+
+
+async def test_a_night_without_changes_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    async with QuayServer(organization(3, Clock())) as server:
+        await night(server, tmp_path / "mirror")
+        words = f"sync kolla * {TAG} --server {server.url} --to {tmp_path / 'mirror'} --progress none"
+        command = [sys.executable, "-X", "importtime", "-m", "quaymirror", *words.split()]
+        done = await anyio.run_process(command, check=True)
+
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert {"aiohttp", "quaymirror.run.sync"} <= imported
+    assert not imported.intersection(_UNNEEDED)
 
 
 async def test_an_unchanged_organization_of_1000_repositories_costs_10_requests(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -72,6 +73,78 @@ def test_methods_of_the_class_itself_are_kept() -> None:
             return 7
 
     assert (repr(Own("a")), Own("a") == 1, hash(Own("a"))) == ("mine", True, 7)
+
+
+@pytest.mark.parametrize("decorator", [values.dataclass, dataclasses.dataclass], ids=["ours", "theirs"])
+def test_the_initializer_has_defaults_keywords_and_fields_of_its_own(decorator: Any) -> None:
+    @decorator(slots=True)
+    class Thing:
+        name: str
+        notes: list[str] = dataclasses.field(default_factory=list)
+        size: int = dataclasses.field(default=3, kw_only=True)
+        length: int = dataclasses.field(init=False)
+        level: int = dataclasses.field(default=7, init=False)
+        parts: list[str] = dataclasses.field(default_factory=list, init=False)
+
+        def __post_init__(self) -> None:
+            self.length = len(self.name)
+
+    first, second = Thing("ab", size=4), Thing("c", ["x"])
+    assert (first.name, first.notes, first.size, first.length, first.level, first.parts) == ("ab", [], 4, 2, 7, [])
+    assert (second.notes, second.size) == (["x"], 3)
+    assert first.notes is not Thing("d").notes
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"Thing\.__init__\(\) missing 1 required positional argument: 'name'"):
+            Thing()
+
+    with pytest.raises(TypeError, match="takes from 2 to 3 positional arguments but 4"):
+        Thing("a", [], 3)
+
+
+@pytest.mark.parametrize("decorator", [values.dataclass, dataclasses.dataclass], ids=["ours", "theirs"])
+def test_a_derived_class_has_an_initializer_of_its_own(decorator: Any) -> None:
+    @decorator(frozen=True)
+    class Base:
+        left: int
+
+    @decorator(frozen=True)
+    class Derived(Base):
+        right: int = 2
+
+    class Plain(Base):
+        pass
+
+    assert (Derived(1).right, Plain(3).left, Base(4).left, Derived(5, 6).right) == (2, 3, 4, 6)
+
+
+@pytest.mark.parametrize("decorator", [values.dataclass, dataclasses.dataclass], ids=["ours", "theirs"])
+def test_an_initializer_that_the_class_has_itself_is_kept(decorator: Any) -> None:
+    @decorator
+    class Own:
+        name: str
+
+        def __init__(self, number: int) -> None:
+            self.name = str(number)
+
+    assert Own(3).name == "3"
+
+
+def test_values_sort_by_their_compared_fields() -> None:
+    ordered = _make(values.dataclass, frozen=True, order=True)
+    assert sorted([ordered("b"), ordered("a", 2), ordered("a", 1)]) == [ordered("a", 1), ordered("a", 2), ordered("b")]
+    assert ordered("a") <= ordered("a", secret="x") >= ordered("a")
+    with pytest.raises(TypeError, match="not supported"):
+        assert ordered("a") < Pair(1)
+
+
+def test_a_pattern_is_compiled_when_it_is_used_first() -> None:
+    broken, digits = values.pattern("("), values.pattern(r"[a-z]+", re.IGNORECASE)
+    assert digits.fullmatch("aB")
+    assert digits.fullmatch("1") is None
+    assert digits.pattern == r"[a-z]+"
+    assert digits.sub("", "1aB2") == "12"
+    with pytest.raises(re.error):
+        broken.match("")
 
 
 @values.dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..errors import ConfigError
 from ..secret import Credentials, Secret
 from ..untrusted import InvalidDocument, parse_object
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .files import read_small_file
 
 __all__ = ["AuthFile", "normalize_registry", "normalize_server"]
@@ -21,8 +21,8 @@ __all__ = ["AuthFile", "normalize_registry", "normalize_server"]
 FILE_LIMIT: Final = 1024 * 1024
 
 # Explicitly ASCII: IGNORECASE and lower() would take U+212A, the Kelvin sign, for a k.
-_REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_LEGACY_SERVER = re.compile(r"(https?)://([^/]+)(?:/|/v[12]/?)?")
+_REGISTRY = pattern(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_LEGACY_SERVER = pattern(r"(https?)://([^/]+)(?:/|/v[12]/?)?")
 
 
 def normalize_registry(text: str) -> str | None:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import Unavailable
 from ..untrusted import InvalidDocument, parse_object
-from ..values import dataclass
+from ..values import dataclass, pattern
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Of a list that is separated by commas: a scheme with its first parameter or its token, or a further parameter.
-_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
-_SCHEME = re.compile(rf"({_WORD})(?:\s+(.*))?")
-_PARAMETER = re.compile(rf'({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)')
+_ELEMENT = pattern(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+_SCHEME = pattern(rf"({_WORD})(?:\s+(.*))?")
+_PARAMETER = pattern(rf'({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)')
 _MAX_CHALLENGE = 8 * 1024
 _MAX_ANSWER = 64 * 1024
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from anyio.abc import ByteReceiveStream, Process
 from ..errors import ConfigError, from_os_error
 from ..secret import Credentials, Secret
 from ..untrusted import InvalidDocument, parse_object
+from ..values import pattern
 from .authfile import normalize_server
 
 __all__ = ["ask_helper", "helper_environment"]
@@ -23,7 +23,7 @@ __all__ = ["ask_helper", "helper_environment"]
 ANSWER_LIMIT: Final = 64 * 1024
 TIME_LIMIT_S: Final = 30.0
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_NAME = pattern(r"[A-Za-z0-9_.-]+")
 _NOT_FOUND: Final = b"credentials not found in native keychain"
 _PRIVATE_PREFIXES: Final = ("QUAYMIRROR_", "QUAY_API_TOKEN")
 

@@ -7,8 +7,9 @@ import re
 from ..errors import Unavailable
 from ..http.exchange import Response
 from ..http.origin import Origin, checked_url, joined, request_target
+from ..values import pattern
 
-_LINK = re.compile(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
+_LINK = pattern(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
 
 
 def next_link(response: Response) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import click
 
+from ..values import pattern
+
 _EXCESS = "{} does what it says without --yes; beyond --max-delete it needs --ignore-max-delete"
 # Options that a command does not have, by command and option.
 _OPTIONS = {
@@ -25,7 +27,7 @@ _OPTIONS = {
     ("prune", "--force"): "write --yes, and --ignore-max-delete to exceed the limit",
     ("prune", "--dry-run=false"): "write --yes",
 }
-_WORDS = re.compile(r"\((.*)\)", re.DOTALL)
+_WORDS = pattern(r"\((.*)\)", re.DOTALL)
 _QUOTE = "quote wildcards, or the shell replaces them by the names of files here: '*'"
 _PREFIX = "QUAYMIRROR_"
 # The last one is set for --notify-command, which may run quaymirror.

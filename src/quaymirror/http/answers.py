@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import responses
 from typing import Any
@@ -21,6 +19,7 @@ from ..errors import (
 )
 from ..text import escape_controls, shorten
 from ..untrusted import InvalidDocument, parse_object
+from ..values import dataclass, pattern
 from .dates import parse_reset, parse_retry_after
 from .exchange import Response
 
@@ -29,7 +28,7 @@ PROXY_REFUSES = "proxy authentication failed (407)"
 SPEAKS_TLS = "speaks TLS, not plain HTTP: write https:// instead of http://, or leave out ?insecure=true"
 MAX_ERROR_BODY = 64 * 1024
 _TEMPORARY = frozenset({408, 425, 500, 502, 503, 504, *range(520, 525)})
-_CODE = re.compile(r"[A-Za-z_]{1,40}")
+_CODE = pattern(r"[A-Za-z_]{1,40}")
 _MAX_REASON = 200
 # Reasons that say no more than the status does.
 _GENERIC = frozenset(

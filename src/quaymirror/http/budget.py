@@ -6,7 +6,6 @@ Docker Hub counts each GET of a manifest. Its answers to HEAD, which do not coun
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -14,11 +13,12 @@ from datetime import timedelta
 import anyio
 
 from ..errors import PullsExhausted, QuaymirrorError, RateLimited
+from ..values import pattern
 from .client import Client, Exchange
 from .dates import parse_http_date
 from .exchange import Request, Response
 
-_COUNT = re.compile(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,9}))?")
+_COUNT = pattern(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,9}))?")
 _SECONDS_PER_HOUR = 3600
 
 

@@ -141,7 +141,6 @@ class Client:
         observer: Observer = ignore,
         side: Side = Side.SOURCE,
     ) -> None:
-        prepare()
         self.origin = origin
         self._url = str(origin)
         self._errors = _Errors(side)
@@ -153,9 +152,14 @@ class Client:
         self._timeouts = timeouts or Timeouts()
         self._observer = observer
         self._sends_bodies = False
+        self._operations = 0
 
     def attempts(self, what: str, *, brief: bool = False) -> Attempts:
         """Return the attempts of one operation, which events call `what`; if `brief`, at most two."""
+        self._operations += 1
+        if self._operations == 2:  # a night without changes may consist of one
+            prepare()
+
         policy = replace(self._retries, retries=min(1, self._retries.retries)) if brief else self._retries
         return Attempts(policy, what, host=self.origin.netloc, observer=self._observer)
 

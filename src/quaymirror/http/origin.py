@@ -8,12 +8,12 @@ from functools import lru_cache
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ..errors import ConfigError, UnsafeRedirect
-from ..values import dataclass
+from ..values import dataclass, pattern
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Longer than any signed URL of a storage service, shorter than what would be an attack on memory or logs.
 _MAX_URL = 8 * 1024
-_AUTHORITY = re.compile("[^/?#]*")
+_AUTHORITY = pattern("[^/?#]*")
 # What a request line can hold beside letters and digits.
 _VISIBLE = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}"
 

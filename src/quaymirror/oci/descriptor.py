@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
 from ..errors.content import UnsupportedContent
 from ..errors.usage import InvalidName
-from ..values import dataclass
+from ..values import dataclass, pattern
 from . import mediatype
 from .digest import Digest
 from .platform import Platform
@@ -18,7 +17,7 @@ from .platform import Platform
 # SQLite and other tools count bytes in signed 64 bits.
 _MAX_SIZE = 2**63 - 1
 # Looser than RFC 6838, as the types of artifacts are; but a media type becomes a header: one line of ASCII.
-_MEDIA_TYPE = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
+_MEDIA_TYPE = pattern(r"[!-~](?:[ -~]{0,253}[!-~])?")
 _MAX_PLATFORM_TEXT = 255
 # Floats above it are not exact.
 _MAX_FLOAT = 2.0**53

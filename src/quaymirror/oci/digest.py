@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors.usage import InvalidName
+from ..values import pattern
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # The algorithms that the specification registers, with the length of their lower-case hexadecimal form. Content with
 # another one can't be verified, so it can't be mirrored.
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
-_HEX = re.compile(r"[0-9a-f]+")
+_HEX = pattern(r"[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True, order=True)

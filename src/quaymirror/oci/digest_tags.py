@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
+from ..values import pattern
 from .digest import Digest
 
 PATTERN = "sha256-*"
 """A glob for the digest tags of a repository; those of other algorithms are not looked for."""
 SUFFIXES = (".sig", ".att", ".sbom")
 """The ends of the tags for signatures, attestations and SBOMs, as cosign writes them."""
-_TAG = re.compile(r"(?:sha256|sha512)-[0-9a-f]{64,128}(?:\.[a-z]+)?")
+_TAG = pattern(r"(?:sha256|sha512)-[0-9a-f]{64,128}(?:\.[a-z]+)?")
 _MOST_ALGORITHM = 32
 _MOST_ENCODED = 64
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors.usage import InvalidName
+from ..values import dataclass, pattern
 
-_PART = re.compile(r"[A-Za-z0-9_.-]+")
+_PART = pattern(r"[A-Za-z0-9_.-]+")
 
 # Other names of architectures, with the variant that they imply, as in containerd/platforms.
 _ARCHITECTURES = {

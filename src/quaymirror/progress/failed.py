@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
 from ..errors import Failure, Side
 from ..events import CheckFailed, Outcome
 from ..text import escape_controls, one_line
+from ..values import dataclass, pattern
 
 # The URL that a message begins with: the meaning comes first, and the URL is for -v and the report.
-_URL = re.compile(r"([^\s/]+/\S*): (?=.)")
+_URL = pattern(r"([^\s/]+/\S*): (?=.)")
 
 
 @dataclass(frozen=True, slots=True, order=True)

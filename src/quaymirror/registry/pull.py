@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -26,14 +25,14 @@ from ..http.retry import Attempts
 from ..http.validator import Validator
 from ..oci import Descriptor, Digest, Reference, Repository, manifest, mediatype
 from ..oci.manifest import Node
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .foreign import ForeignLayers
 from .referrers import ReferrersAPI
 from .source import BlobRequest
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+_CONTENT_RANGE = pattern(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 # A weak one, W/"...", says that the content is as good, not that it is the same.
-_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
+_STRONG_ETAG = pattern(r'"[\x21\x23-\x7e]{1,200}"')
 
 
 # Answers of servers that don't support ranges, or not this one, although they have the blob.

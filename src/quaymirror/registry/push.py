@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -27,12 +26,12 @@ from ..http.exchange import Request, Response
 from ..http.origin import Origin, joined, request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
 from ..oci.manifest import MAX_MANIFEST_BYTES
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .refusals import UploadLost, has_foreign_layers, refusal_of_foreign_layers, refusals
 
 T = TypeVar("T")
 
-_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
+_RANGE = pattern(r"(?:bytes=)?0-([0-9]{1,19})")
 _MAX_ANSWER = 64 * 1024
 _MAX_LOCATION = 8 * 1024
 # A part is held in memory. S3 requires at least 5 MiB; registries that require much more get less.

@@ -21,13 +21,13 @@ from ..http.origin import Origin, checked_url, joined, request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
 from ..oci.descriptor import MEANINGFUL
 from ..untrusted import InvalidDocument, parse_object
-from ..values import dataclass
+from ..values import dataclass, pattern
 
 MAX_REFERRERS = 10_000
 """The most referrers of one manifest that are read."""
 _MAX_ANSWER = 8 * 1024 * 1024
 _MAX_PAGES = 1_000
-_LINK = re.compile(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
+_LINK = pattern(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
 _UNKNOWN = frozenset({"MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "TAG_EXPIRED"})
 
 

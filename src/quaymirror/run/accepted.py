@@ -11,10 +11,10 @@ from ..auth.files import read_config_file
 from ..errors import ConfigError, CredentialsRefused, Failure, Scope, StoreError
 from ..events import CheckFailed, Outcome, Status
 from ..text import escape_controls
-from ..values import dataclass
+from ..values import dataclass, pattern
 
 _MAX_BYTES = 16 * 1024 * 1024
-_REFERENCE = re.compile(r"[A-Za-z0-9._/*?\[\]!:@-]+")
+_REFERENCE = pattern(r"[A-Za-z0-9._/*?\[\]!:@-]+")
 
 
 @dataclass(frozen=True, slots=True)

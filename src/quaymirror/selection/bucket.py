@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from ..errors import ConfigError
-from ..values import dataclass
+from ..values import dataclass, pattern
 
 SCHEMES = ("s3", "gs", "az")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
-_PART = re.compile(r"(?!\.\.?$)[A-Za-z0-9._=+-]+")
+_BUCKET = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+_PART = pattern(r"(?!\.\.?$)[A-Za-z0-9._=+-]+")
 _FORM = "write {0}://BUCKET/PREFIX, without credentials: they come from the environment"
 
 

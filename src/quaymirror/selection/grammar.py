@@ -6,27 +6,26 @@ is never unquoted or stripped: text that isn't legal as written is an error of o
 
 from __future__ import annotations
 
-import re
-
 from ..oci.reference import is_tag
+from ..values import pattern
 
-_ORGANIZATION = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+_ORGANIZATION = pattern(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _ORGANIZATION_LENGTH = range(2, 256)
 
 # A glob is a sequence of these. Brackets hold only characters of names: `[` or `]` as members, which fnmatch would
 # allow, match nothing and are always slips. Upper-case letters are legal, and match no name: case counts.
-_GLOB_PARTS = re.compile(r"(?:[A-Za-z0-9._/*?-]|\[!?[A-Za-z0-9._/-]+\])+")
-_GLOB_CHARACTERS = re.compile(r"[A-Za-z0-9._/*?\[\]!-]*")
-_GLOB_RANGE = re.compile(r"(.)-(.)")
-_BRACKETS = re.compile(r"\[!?([^]]*)\]")
-_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
+_GLOB_PARTS = pattern(r"(?:[A-Za-z0-9._/*?-]|\[!?[A-Za-z0-9._/-]+\])+")
+_GLOB_CHARACTERS = pattern(r"[A-Za-z0-9._/*?\[\]!-]*")
+_GLOB_RANGE = pattern(r"(.)-(.)")
+_BRACKETS = pattern(r"\[!?([^]]*)\]")
+_REPOSITORY = pattern(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 # A repository name has at most 255 characters; brackets make its glob longer, within reason.
 _MAX_GLOB = 1_000
 
-_TAG_GLOB_PARTS = re.compile(r"(?:[A-Za-z0-9._*?-]|\[!?[A-Za-z0-9._-]+\])+")
+_TAG_GLOB_PARTS = pattern(r"(?:[A-Za-z0-9._*?-]|\[!?[A-Za-z0-9._-]+\])+")
 _MAX_TAG_GLOB = 500
-_WILDCARDS = re.compile(r"[*?[]")
-_LITERAL = re.compile(r"[A-Za-z0-9._-]+")
+_WILDCARDS = pattern(r"[*?[]")
+_LITERAL = pattern(r"[A-Za-z0-9._-]+")
 
 
 def is_pattern(text: str) -> bool:

@@ -8,23 +8,23 @@ from pathlib import Path
 
 from ..auth.files import read_config_file
 from ..errors import ConfigError
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .references import PastedReference, read_reference
 from .rename import Rename
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
 _MAX_LINES = 100_000
 # Columns of tables, as docker, podman and crictl print them: two spaces or more are between two headings.
-_HEADING = re.compile(r"\S+(?: \S+)*")
+_HEADING = pattern(r"\S+(?: \S+)*")
 _COLUMNS = frozenset({"IMAGE", "REPOSITORY"})
 _TABLE = frozenset({"CONTAINER ID", "IMAGE ID", "COMMAND", "NAMES", "TAG", "CONTAINER"})
 # `- name: IMAGE`, `"nova_api_image_full": "IMAGE",` and the like.
-_KEYED = re.compile(r"""(?:-\s+)?(?:["']?[A-Za-z_][\w.-]*["']?:\s+)?["']?(?P<image>[^\s"',]+)["']?,?""")
+_KEYED = pattern(r"""(?:-\s+)?(?:["']?[A-Za-z_][\w.-]*["']?:\s+)?["']?(?P<image>[^\s"',]+)["']?,?""")
 # The YAML of imgpkg, hauler and oc-mirror: only these keys name images.
-_KIND = re.compile(r"kind:\s*[\"']?(?:ImagesLock|Images|ImageSetConfiguration)\b")
-_IMAGE_KEY = re.compile(r"""\s*(?:-\s+)?(?:image|name):\s+["']?(?P<image>[^\s"'#]*/[^\s"'#]*)["']?\s*(?:#.*)?""")
-_UNNAMED = re.compile(r"(?:sha256:)?[0-9a-f]{12}(?:[0-9a-f]{52})?|<none>(?::.*)?")
-_DESTINATION = re.compile(r"(?:[a-z0-9]+://)?(?P<name>.*)", re.DOTALL)
+_KIND = pattern(r"kind:\s*[\"']?(?:ImagesLock|Images|ImageSetConfiguration)\b")
+_IMAGE_KEY = pattern(r"""\s*(?:-\s+)?(?:image|name):\s+["']?(?P<image>[^\s"'#]*/[^\s"'#]*)["']?\s*(?:#.*)?""")
+_UNNAMED = pattern(r"(?:sha256:)?[0-9a-f]{12}(?:[0-9a-f]{52})?|<none>(?::.*)?")
+_DESTINATION = pattern(r"(?:[a-z0-9]+://)?(?P<name>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

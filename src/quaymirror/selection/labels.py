@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from ..errors import ConfigError
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .grammar import quoted
 
-_FORM = re.compile(r"(?P<key>[^\s=!]+)(?:(?P<not>!?)=(?P<glob>.*))?", re.DOTALL)
+_FORM = pattern(r"(?P<key>[^\s=!]+)(?:(?P<not>!?)=(?P<glob>.*))?", re.DOTALL)
 _MAX = 1_000
 
 

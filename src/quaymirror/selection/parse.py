@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
 from ..errors import ConfigError
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .grammar import quoted
 
 SCHEME = "quay://"
@@ -16,10 +15,10 @@ _FORM = "quay://ORG/GLOB:TAG[?since=YYYY-MM-DD]"
 
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
-_MOMENT = re.compile(rf"{_DATE}(?:T{_TIME}(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})?)?")
-_DURATION = re.compile(r"([0-9]+)([mhdw])")
+_MOMENT = pattern(rf"{_DATE}(?:T{_TIME}(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})?)?")
+_DURATION = pattern(r"([0-9]+)([mhdw])")
 # The query at the end of an address; a `?` in it is written %3F.
-_QUERY = re.compile(r"\?([a-z-]+=[^?]*)\Z")
+_QUERY = pattern(r"\?([a-z-]+=[^?]*)\Z")
 _KEYS = ("since", "newest", "exclude-tag", "image-label")
 _KNOWN = f"one of {', '.join(_KEYS)}"
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

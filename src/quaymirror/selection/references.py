@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest
 from ..oci.reference import is_registry_host, is_repository_name, is_tag
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .grammar import is_pattern, quoted
 
 # Registries whose names need no further component to be known as such; docs/reference/selections.md lists them.
@@ -45,8 +45,8 @@ DOCKER = "docker.io"
 _DOCKER_NAMES = {DOCKER, "index.docker.io", "registry-1.docker.io"}
 _PASTED = ("docker://", "https://", "http://")
 _PATHS = ("/", "./", "../", "~")
-_WEB_PAGE = re.compile(r"/repository/(?P<name>[^?#]+?)/?")
-_TAG = re.compile(r"(?P<name>.*?[^/:]*)(?::(?P<tag>[^/:]*))?", re.DOTALL)
+_WEB_PAGE = pattern(r"/repository/(?P<name>[^?#]+?)/?")
+_TAG = pattern(r"(?P<name>.*?[^/:]*)(?::(?P<tag>[^/:]*))?", re.DOTALL)
 FORM = "[registry/]repository[:tag][@digest]"
 
 

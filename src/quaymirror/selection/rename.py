@@ -9,11 +9,11 @@ from functools import lru_cache
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
 from ..oci.reference import is_repository_name, is_tag
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .grammar import quoted
 
 _FORM = "write FROM=TO, such as 'openstack.kolla/*=kolla/*' or 'docker.io/library/*=hub/*'"
-_PART = re.compile(r"[A-Za-z0-9*\[][A-Za-z0-9._/:@*\[\]-]*(?<![/:@])")
+_PART = pattern(r"[A-Za-z0-9*\[][A-Za-z0-9._/:@*\[\]-]*(?<![/:@])")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ..errors import ConfigError
 from ..oci import Digest
 from ..oci.digest_tags import is_digest_tag, selects_digest_tags
+from ..values import dataclass
 from .bucket import is_bucket
 from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
 from .labels import LabelCondition

@@ -26,7 +26,7 @@ from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..store.fsops import Fsync
 from ..store.retention import Retention
-from ..values import dataclass
+from ..values import dataclass, pattern
 from .spec import (
     SYSTEM,
     Group,
@@ -63,10 +63,10 @@ _LEAST_RATE = 1024
 _MAX_ARTIFACT_TYPE = 255
 _WEEK = 7 * 86_400.0
 _MOST_KEPT = 100_000
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_FILTER = re.compile(r"[a-z][a-z0-9-]*(?:[:?].*)?")
-_NOTHING = re.compile("0+[smhdw]?")
-_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
+_HOST = pattern(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_FILTER = pattern(r"[a-z][a-z0-9-]*(?:[:?].*)?")
+_NOTHING = pattern("0+[smhdw]?")
+_RATE = pattern(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 
 def parse_rate(text: str) -> int:

@@ -258,9 +258,8 @@ def _is_pushed(spec: OptionSpec) -> bool:
 OUTPUTS = {spec.name for spec in OutputOptions.specs()}
 # Options in the tables of a configuration file.
 RUN_TABLE = tuple(spec for spec in REGISTER.values() if spec.in_file and spec.name in OUTPUTS)
-JOB_TABLE = tuple(
-    spec for spec in REGISTER.values() if spec.in_file and spec.name not in OUTPUTS and spec not in SELECTION
-)
+_NO_OPTIONS_OF_JOBS = OUTPUTS | {spec.name for spec in SELECTION}
+JOB_TABLE = tuple(spec for spec in REGISTER.values() if spec.in_file and spec.name not in _NO_OPTIONS_OF_JOBS)
 
 
 def field_values(given: Mapping[str, Any]) -> dict[str, Any]:

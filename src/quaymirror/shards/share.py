@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from hashlib import blake2b
 
 from ..errors import ConfigError
 from ..oci import Digest
-from ..values import dataclass
+from ..values import dataclass, pattern
 
-_FORM = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
+_FORM = pattern(r"([0-9]{1,4})/([0-9]{1,4})")
 MOST_SHARDS = 1000
 
 

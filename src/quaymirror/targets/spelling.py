@@ -6,6 +6,7 @@ import os
 import re
 
 from ..errors import ConfigError
+from ..values import pattern
 
 # The transports of skopeo and podman, with our spelling.
 _TRANSPORTS = {
@@ -20,10 +21,10 @@ _TRANSPORTS = {
     "ocidir": "ocidir://{0}",
     "s3": "s3://{0}",
 }
-_TRANSPORT = re.compile(rf"({'|'.join(_TRANSPORTS)}):(?!//)(.*)", re.DOTALL)
+_TRANSPORT = pattern(rf"({'|'.join(_TRANSPORTS)}):(?!//)(.*)", re.DOTALL)
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_WITH_PORT = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\]):[0-9]{{1,5}}(?:/.*)?", re.DOTALL)
-_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})+/.*", re.DOTALL)
+_WITH_PORT = pattern(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\]):[0-9]{{1,5}}(?:/.*)?", re.DOTALL)
+_HOST = pattern(rf"{_LABEL}(?:\.{_LABEL})+/.*", re.DOTALL)
 _DAEMON = "docker://"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,12 +19,13 @@ from ..errors import Failure
 from ..events import Event, RunStarted
 from ..oci import Digest, Reference, Repository
 from ..text import escape_controls
+from ..values import pattern
 
 VERSION = 2
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-_WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
+_WORD_START = pattern(r"(?<!^)(?=[A-Z])")
 
 
 class JsonLines:

@@ -6,9 +6,10 @@ Its size is bounded, as the progress is. Its times are those of the run's monoto
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from ..errors import ExitCode
 from ..progress.meters import Meter, Meters
@@ -23,7 +24,12 @@ VERSION = 4
 _MAX_BYTES = 16 * 1024 * 1024
 # Results, which have no bounded size, and fields that only the run itself needs.
 _OWN = {"clock", "meters", "outcomes", "failed_checks", "findings", "moved_in_run", "left_moved"}
-PROGRESS_FIELDS = {name: hint for name, hint in get_type_hints(RunProgress).items() if name not in _OWN}
+
+
+@functools.cache
+def progress_fields() -> dict[str, Any]:
+    """Return the types of the fields of a progress that a snapshot has."""
+    return {name: hint for name, hint in get_type_hints(RunProgress).items() if name not in _OWN}
 
 
 class SnapshotError(ValueError):
@@ -62,7 +68,7 @@ def take_snapshot(progress: RunProgress, speeds: Speeds, *, now: float) -> str:
     meters = progress.meters
     document = SnapshotDocument(VERSION, now, progress.clock(), meters.fetched_bytes, meters.in_flight, speeds)
     finished = progress.finished
-    values = {name: getattr(progress, name) for name in PROGRESS_FIELDS}
+    values = {name: getattr(progress, name) for name in progress_fields()}
     # The error is an exception's class and more; its exit code is enough.
     values["finished"] = None if finished is None else replace(finished, error=None)
     progress_json = {name: to_json(value) for name, value in values.items()}
@@ -84,8 +90,9 @@ def read_snapshot(text: str | bytes) -> Snapshot:
         values = content.pop("progress")
         document = built(SnapshotDocument, content)
         progress = RunProgress(lambda: document.clock, Meters(document.fetched_bytes, document.in_flight))
+        hints = progress_fields()
         for name, value in values.items():
-            setattr(progress, name, parsed(value, PROGRESS_FIELDS[name]))
+            setattr(progress, name, parsed(value, hints[name]))
 
         if progress.finished is not None:
             ExitCode(progress.finished.exit_code)
