@@ -87,6 +87,23 @@ async def test_a_mount_that_was_confirmed_but_not_made_becomes_an_upload(tmp_pat
         check(target, *IMAGES)
 
 
+async def test_a_registry_that_confirms_blobs_which_it_lacks_gets_them_once_it_refuses_the_manifest(
+    tmp_path: Path,
+) -> None:
+    def confirmed(request: Request) -> web.StreamResponse | None:
+        is_from_itself = request.path.startswith(f"/v2/{request.query.get('from')}/")
+        return confirm()(request) if is_from_itself else None
+
+    images = [make_image([make_layer("base", 2048), make_layer(f"own {number}", 1024)]) for number in range(10)]
+    async with QuayServer(organization(*images)) as server, Receiver() as target:
+        breakage = Breakage("POST", UPLOADS, confirmed, nth=0)
+        target.breakages.append(breakage)
+        report = await push(server, target, tmp_path, concurrency=1)
+        assert report.exit_code is ExitCode.OK, [outcome.error for outcome in report.outcomes]
+        assert [r for r in target.requests if "from" in r.query and f"/{r.query['from']}/" in r.path]
+        check(target, *images)
+
+
 @pytest.mark.parametrize("status", [200, 201])
 async def test_an_unusual_answer_is_not_believed(status: int, tmp_path: Path) -> None:
     async with QuayServer(organization(*IMAGES)) as server, Receiver() as target:

@@ -15,7 +15,16 @@ from quaymirror.errors import ExitCode, Side
 from quaymirror.events import Event, Notice
 from quaymirror.progress.failed import FailedImage
 from quaymirror.run.report import Report
-from quaymirror.testing import CorruptBody, CutBody, Fault, IgnoreRange, QuayServer, make_image, make_layer
+from quaymirror.testing import (
+    CorruptBody,
+    CutBody,
+    Fault,
+    IgnoreRange,
+    QuayServer,
+    SourceManifest,
+    make_image,
+    make_layer,
+)
 
 
 async def push(server: QuayServer, target: Receiver, tmp_path: Path, **options: object) -> Report:
@@ -134,6 +143,28 @@ async def test_a_registry_that_never_mounts_gets_each_blob_in_each_repository(tm
         check(target, *images)
 
     assert sum("does not mount" in event.message for event in events if isinstance(event, Notice)) == 1
+
+
+async def test_a_registry_that_mounts_tells_in_one_request_whether_it_has_a_blob_or_begins_its_upload(
+    tmp_path: Path,
+) -> None:
+    shared = make_layer("shared", 2048)
+    images = [make_image([shared, make_layer(f"own {number}", 1024)]) for number in range(12)]
+    last = "kolla/image-9"  # by name
+    layer = next(digest for digest in images[9].all_blobs() if digest not in images[8].all_blobs())
+    async with QuayServer(organization(*images)) as server, Receiver() as target:
+        target.blobs[last][layer] = images[9].all_blobs()[layer].data  # left by a run that was interrupted
+        report = await push(server, target, tmp_path, concurrency=1)
+        assert report.exit_code is ExitCode.OK
+        check(target, *images)
+        blobs = [request for request in target.requests if request.path.startswith(f"/v2/{last}/blobs/")]
+        assert "HEAD" not in {request.method for request in blobs}
+        assert not [request for request in blobs if request.query.get("digest") == layer]
+        assert target.received == sum(len(data) for data in _distinct(images).values()) - len(target.blobs[last][layer])
+
+
+def _distinct(images: list[SourceManifest]) -> dict[str, bytes]:
+    return {digest: blob.data for image in images for digest, blob in image.all_blobs().items()}
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,22 @@ class BlobLocations:
 
         return False, upload
 
+    async def find_or_begin(self, repository: Repository, node: Descriptor) -> tuple[bool, Upload | None]:
+        """Return True if `repository` has a blob; otherwise the upload of it that the request has begun, if any.
+
+        A registry that has shown that it mounts blobs is asked to mount it from the repository itself: it confirms that
+        if the blob is there, and begins its upload if not.
+        """
+        if self._is_proven and repository not in self._doubted and repository not in self._unmountable:
+            try:
+                upload = await self._registry.mount(repository, node, repository)
+            except ServiceError as error:
+                self._denied(repository, error)
+            else:
+                return upload is None, upload
+
+        return await self._registry.has_blob(repository, node), None
+
     async def _try_mount(
         self, repository: Repository, node: Descriptor, upload: Upload | None
     ) -> tuple[bool, Upload | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..errors import ConfigError, InvalidName
 from ..http.origin import Origin
 from ..oci import Digest, Reference, Repository
@@ -48,13 +50,18 @@ class RegistryAddress:
 
         :raises InvalidName: if it is no valid name.
         """
-        repository, mark, digest = name.partition("@")
-        if mark:
-            path = fill(self.path, values_of(f"{repository}:"))
-            return Reference(Repository(self.origin.netloc, path), None, Digest.parse(digest))
+        return _place(self.origin.netloc, self.path, self.tag, name)
 
-        values = values_of(name)
-        return Reference(Repository(self.origin.netloc, fill(self.path, values)), fill(self.tag, values))
+
+@lru_cache(maxsize=4096)
+def _place(host: str, path: str, tag: str, name: str) -> Reference:
+    # Every request about an image needs it.
+    repository, mark, digest = name.partition("@")
+    if mark:
+        return Reference(Repository(host, fill(path, values_of(f"{repository}:"))), None, Digest.parse(digest))
+
+    values = values_of(name)
+    return Reference(Repository(host, fill(path, values)), fill(tag, values))
 
 
 def parse_address(text: str) -> RegistryAddress:

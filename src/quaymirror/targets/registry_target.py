@@ -225,9 +225,14 @@ class RegistryTarget:
             return
 
         with self._locations.uploading(node.digest):
+            if upload is None:
+                is_there, upload = await self._locations.find_or_begin(repository, node)
+            else:
+                is_there = await self._registry.has_blob(repository, node)
+
             sink = UploadSink(self._registry, repository, node, self._mode, upload=upload)
             try:
-                if await self._registry.has_blob(repository, node):
+                if is_there:
                     self._locations.add_blob(repository, node.digest)
                     yield None
                 else:
