@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import ssl
@@ -16,12 +17,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import anyio
 import bcrypt
+import peers
 import pytest
 import trustme
 from organizations import TAG, small_image
@@ -39,7 +41,7 @@ pytestmark = pytest.mark.timeout(300)
 # Programs of the pages that a test can run; others are tested with the peers.
 # Their commands run with servers that imitate these registries.
 FROM_REGISTRIES = {page.stem for page in HOW_TO.glob("from-*.md")} | {"other-registries"}
-_PROGRAMS = ("quaymirror ", "rsync ", "cp ", "rm ", "mv ", "docker ", "skopeo ")
+_PROGRAMS = ("quaymirror ", "rsync ", "cp ", "rm ", "mv ", "docker ", "skopeo ", "podman pull oci:")
 
 
 def organizations() -> Registry:
@@ -366,7 +368,13 @@ async def test_snapshots(machine: Machine, lines: list[str]) -> None:
     registry = next(number for number, line in enumerate(lines) if "tuesday.json" in line)
     await follow(machine, lines, registry + 1)
     shutil.copy(machine.work / "tuesday.json", machine.work / "monday.json")
-    await follow(machine, lines)
+    with ExitStack() as stack:
+        if shutil.which("podman") is not None and os.geteuid() == 0:
+            program = machine.root / "bin/podman"
+            program.write_text(f'#!/bin/sh\nexec {shlex.join(stack.enter_context(peers.podman()))} "$@"\n')
+            program.chmod(0o755)
+
+        await follow(machine, lines)
 
 
 @pytest.mark.soak
