@@ -76,7 +76,7 @@ async def test_an_index_that_is_written_in_the_middle_of_an_import_shows_no_list
     ("count", "layer"),
     [
         pytest.param(8, 4_000_000, id="few"),
-        pytest.param(1000, 2_000_000, id="thousand", marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
+        pytest.param(1000, 4_000_000, id="thousand", marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
     ],
 )
 async def test_the_second_trip_of_signed_images_carries_what_the_receiver_lacks_and_one_percent(
