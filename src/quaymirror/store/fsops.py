@@ -331,7 +331,7 @@ def set_aside(path: Path, aside: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file if it exists."""
-    with local_errors("remove", path), step("unlink", path):
+    with local_errors("remove", path), step("unlink", path), suppress(NotADirectoryError):
         path.unlink(missing_ok=True)
 
 

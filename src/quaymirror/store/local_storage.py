@@ -144,9 +144,11 @@ class LocalStorage:
                 yield from self._files(f"{prefix}/{name}")
 
     def delete(self, key: str) -> None:
-        """Remove a file if it exists."""
+        """Remove a file if it exists; in a checkout only if that is not a link to another directory."""
         self._check_place()
-        fsops.remove(Path(self._prefix + key))
+        path = Path(self._prefix + key)
+        if path.parent.parent != self._own / "snapshots" or not path.parent.is_symlink():
+            fsops.remove(path)
 
     @asynccontextmanager
     async def sink(self, node: Descriptor) -> AsyncIterator[Ingest]:

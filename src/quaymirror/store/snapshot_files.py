@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..errors import InvalidName, UnsupportedContent
+from ..errors import InvalidName, MirrorDamaged, UnsupportedContent
 from ..oci import Descriptor, Digest
 from ..untrusted import InvalidDocument, parse_object
 from ..values import dataclass
@@ -71,7 +71,7 @@ def write_holds(storage: Storage, state: State) -> None:
     """
     document = {"holds_version": _VERSION, "holds": [asdict(hold) for hold in state.holds()]}
     text = json.dumps(document, indent=1).encode() + b"\n"
-    if storage.read(_HOLDS) != text:
+    if storage.info(_HOLDS) is None or storage.read(_HOLDS, len(text) + 1) != text:
         storage.replace(_HOLDS, text)
 
 
@@ -158,9 +158,19 @@ def _with_contents(
 
 def _read_all(storage: Storage) -> list[_File]:
     """Return the files that can be read, the oldest first."""
-    found = (_parsed(key, storage.read(key, _MAX_BYTES)) for key in _keys(storage))
+    found = (_parsed(key, _content(storage, key)) for key in _keys(storage))
     files = {file.snapshot.number: file for file in found if file is not None}
     return [files[number] for number in sorted(files)]
+
+
+def _content(storage: Storage, key: str) -> bytes | None:
+    """Return the content of a file, None if something else is in its place, or if it is too large."""
+    try:
+        info = storage.info(key)
+    except MirrorDamaged:
+        return None
+
+    return storage.read(key, _MAX_BYTES) if info is not None and info.size <= _MAX_BYTES else None
 
 
 def _parsed(key: str, text: bytes | None) -> _File | None:
@@ -205,7 +215,7 @@ def _record(name: str, entry: Any) -> ImageRecord:
 
 def _rebuild_holds(storage: Storage, state: State) -> None:
     try:
-        document = parse_object(storage.read(_HOLDS, _MAX_BYTES) or b"", limit=_MAX_BYTES)
+        document = parse_object(_content(storage, _HOLDS) or b"", limit=_MAX_BYTES)
         holds = [Hold(str(each["name"]), str(each["reason"]), float(each["since"])) for each in document["holds"]]
     except (InvalidDocument, LookupError, TypeError, ValueError):
         return
