@@ -48,7 +48,7 @@ _COMMANDS = {
     "unhold": ("quaymirror.cli.snapshots:unhold", "Let syncs move held images again."),
     "checkout": ("quaymirror.cli.snapshots:checkout", "Make a snapshot a layout for other tools."),
     "remove": ("quaymirror.cli.remove:remove", "Remove images from a mirror by their names."),
-    "prune": ("quaymirror.cli.prune:prune", "Show or remove images that are gone from the source."),
+    "prune": ("quaymirror.cli.prune:prune", "Show or remove images that have disappeared from the source."),
     "config": ("quaymirror.cli.config:config", "Show, validate, describe or import a configuration file."),
     "completion": ("quaymirror.cli.completion:completion", "Print shell completion for bash, zsh or fish."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small generated organization on this machine."),

@@ -368,7 +368,7 @@ class DiscoveryOptions(Group):
     )
     max_repositories: int = option(
         "N",
-        "Take a listing with more repositories for endless.",
+        "Refuse a listing with more repositories.",
         MOST_REPOSITORIES,
         least=1,
         most=10_000_000,
@@ -449,7 +449,7 @@ class PruneOptions(Group):
     """Removal of images that have disappeared from the source. `grace` is in seconds."""
 
     heading: ClassVar[Heading] = Heading.PRUNING
-    prune: bool = flag("Remove images that are gone from the source.", common=True)
+    prune: bool = flag("Remove images that have disappeared from the source.", common=True)
     grace: float = option(
         "DURATION",
         "How long images must have been missing before they are removed.",
@@ -460,7 +460,7 @@ class PruneOptions(Group):
     )
     max_delete: float = option(
         "PERCENT",
-        "Remove nothing if more images would be removed.",
+        "Remove nothing if it would be a larger share.",
         10.0,
         shown_default="10",
         least=0,

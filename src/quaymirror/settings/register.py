@@ -110,7 +110,7 @@ SELECTION = (
     ),
     declare(
         "--images FILE",
-        "Mirror the images of a list; - is standard input.",
+        "Select the images of a list; - is standard input.",
         kind=OptionType.PATH,
         common=True,
         has_variable=False,
@@ -187,7 +187,7 @@ _WORDS = (
     ),
     declare(
         "--to TARGET",
-        "Where to store images: PATH, registry://HOST",
+        "The target: PATH, registry://HOST, s3://BUCKET, …",
         DEFAULT_TARGET,
         heading=Heading.TARGET,
         name="target",
