@@ -1,8 +1,8 @@
-"""Write the results in benchmarks/results into the docs: docs/explanation/performance.md and its pictures.
+"""Write the results in benchmarks/results into docs/explanation: performance.md, its pictures, and a table of scale.md.
 
     python benchmarks/report.py [--check]
 
-No number of that page is typed by hand. With `--check`, nothing is written; the exit code is 1 if the page is out of
+No number of these parts is typed by hand. With `--check`, nothing is written; the exit code is 1 if a page is out of
 date.
 """
 
@@ -12,6 +12,7 @@ import itertools
 import sys
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from lab import plot, results, tables
 from lab.results import Document
@@ -19,9 +20,12 @@ from scenarios import ALL
 
 _HERE = Path(__file__).parent
 _DOCS = _HERE.parent / "docs"
-_PAGE = _DOCS / "explanation" / "performance.md"
+_PAGE, _SCALE = _DOCS / "explanation" / "performance.md", _DOCS / "explanation" / "scale.md"
 _BEGIN, _END = "<!-- benchmarks/report.py writes what follows -->", "<!-- until here -->"
 _FIRST, _LAST = "<!-- and the three numbers -->", "<!-- of the page -->"
+_TABLE = "<!-- benchmarks/report.py writes this table -->"
+# The cases of the scenario about size whose rows are named "WHAT, SIZE".
+_BY_SIZE = ("list", "sync")
 _OURS = "quaymirror sync"
 
 
@@ -46,7 +50,8 @@ def generated() -> dict[Path, str]:
     page = _replaced(_PAGE.read_text(), _FIRST, _LAST, _three_numbers(documents))
     page = _replaced(page, _BEGIN, _END, _page(documents, scenarios))
     pictures = {_picture(name): plot.of_scenario(cases) for name, cases in scenarios.items()}
-    return {_PAGE: page, **pictures}
+    scale = _replaced(_SCALE.read_text(), _TABLE, _END, _growth(scenarios.get("scale", [])))
+    return {_PAGE: page, _SCALE: scale, **pictures}
 
 
 def _replaced(text: str, begin: str, end: str, lines: list[str]) -> str:
@@ -76,6 +81,45 @@ def _three_numbers(documents: list[Document]) -> list[str]:
         f" {calm[0]['asked']['requests']} requests |",
         f"| memory | {peak:.0f} MiB at most during that first night |",
     ]
+
+
+def _growth(documents: list[Document]) -> list[str]:
+    """Return CPU and memory of large organizations, with a column per size, and by how much they grow."""
+    costs: dict[str, dict[str, dict[str, Any]]] = {}
+    for document in documents:
+        for name, (cost, *_) in document["costs"].items() if document["case"] in _BY_SIZE else ():
+            what, _, size = name.partition(", ")
+            costs.setdefault(what, {})[size] = cost
+
+    if not costs:
+        return ["Nothing is recorded yet."]
+
+    sizes = sorted({size for sized in costs.values() for size in sized}, key=_number)
+    lines = ["| measured | " + " | ".join(sizes) + " |", "|---|" + "--:|" * len(sizes)]
+    for what, sized in costs.items():
+        columns = [_figures(sized[size]) if size in sized else ("", "", "") for size in sizes]
+        for name, row in zip(
+            ("CPU for each, ms", "peak memory, MiB", "requests"), zip(*columns, strict=True), strict=True
+        ):
+            lines.append(f"| {what}: {name} | " + " | ".join(row) + " |")
+
+    lines += ["", "From the smallest to the largest size:", ""]
+    for what, sized in costs.items():
+        least, most = (choose(sized, key=_number) for choose in (min, max))
+        ratio = sized[most]["asked"]["cpu_ms_each"] / sized[least]["asked"]["cpu_ms_each"]
+        kib = 1024 * (sized[most]["peak_mib"] - sized[least]["peak_mib"]) / (_number(most) - _number(least))
+        lines.append(f"- {what}: {ratio:.2f} times the CPU for each, and {kib:.1f} KiB of memory for each further one.")
+
+    return lines
+
+
+def _figures(cost: dict[str, Any]) -> tuple[str, str, str]:
+    asked = cost["asked"]
+    return f"{asked['cpu_ms_each']:.2f}", f"{cost['peak_mib']:.0f}", f"{asked['requests']:,}"
+
+
+def _number(size: str) -> int:
+    return int(size.replace(",", ""))
 
 
 def _page(documents: list[Document], scenarios: dict[str, list[Document]]) -> list[str]:
