@@ -41,6 +41,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "prune.schema.json": _Schema("The plan of prune --json", 1).of(
             documents.PruneJson | list[documents.ForgottenJson]
         ),
+        "check.schema.json": _Schema("The result of check --json", 1).of(documents.CheckJson),
         "remove.schema.json": _Schema("The images of remove --json", 1).of(documents.RemovalJson),
         "export.schema.json": _Schema("The export of export --json", 1).of(documents.ExportJson),
         "import.schema.json": _Schema("The result of import --json", 1).of(documents.ImportJson),

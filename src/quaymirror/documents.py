@@ -600,6 +600,13 @@ class PruneJson(TypedDict):
     snapshots: RetentionJson
 
 
+class CheckJson(TypedDict):
+    """The result of `check --json`: the number of images that were looked for, and the references that are missing."""
+
+    images: int
+    missing: list[str]
+
+
 class RemovalJson(TypedDict):
     """The images of `remove --json`: those that are removed, or would be, and those that jobs would mirror again.
 

@@ -60,6 +60,14 @@ def test_every_event_fits_the_published_schema() -> None:
         validator.validate(json.loads(line))
 
 
+def test_the_pages_about_json_and_events_name_all_of_them() -> None:
+    reference = DOCS / "reference"
+    page = (reference / "json.md").read_text()
+    assert [file.name for file in reference.glob("*.schema.json") if f"({file.name})" not in page] == []
+    names = re.findall(r'"const": "([a-z_]+)"', (reference / "events.schema.json").read_text())
+    assert [name for name in names if f"`{name}`" not in (reference / "events.md").read_text()] == []
+
+
 def test_the_glossary_is_sorted_short_and_linked() -> None:
     lines = (DOCS / "reference/glossary.md").read_text().splitlines()
     terms = [line.split("|")[1].strip() for line in lines if re.match(r"\| (?!term \|)", line)]

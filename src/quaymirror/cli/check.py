@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
@@ -15,6 +15,9 @@ from ..text import counted, escape_controls
 from .help import ADDRESS, GroupedCommand, options
 from .messages import show_notice
 from .options import json_option, make_options, make_selections
+
+if TYPE_CHECKING:
+    from ..documents import CheckJson
 
 
 @click.command(cls=GroupedCommand)
@@ -37,7 +40,8 @@ def check(target: str, as_json: bool, **given: Any) -> int:
     unnamed = [line for selection in selections for line in selection.unnamed]
     found, missing = anyio.run(partial(missing_images, selections, target, wanted, observer=show_notice))
     if as_json:
-        click.echo(json.dumps({"images": len(found), "missing": [*map(str, missing), *unnamed]}, indent=2))
+        result: CheckJson = {"images": len(found), "missing": [*map(str, missing), *unnamed]}
+        click.echo(json.dumps(result, indent=2))
     else:
         for line in [*map(str, missing), *unnamed]:
             click.echo(escape_controls(f"missing  {line}"))
