@@ -53,6 +53,9 @@ _COMMANDS = {
     "completion": ("quaymirror.cli.completion:completion", "Print shell completion for bash, zsh or fish."),
     "demo": ("quaymirror.cli.demo:demo", "Mirror a small generated organization on this machine."),
 }
+# New objects after which garbage is collected. Transfers in progress have more than the default of 700: it would be
+# exceeded again and again although nothing is garbage.
+_GARBAGE_OBJECTS = 5_000
 # Those that help explains, so that it fits on a screen.
 _COMMON = ("sync", "run", "list", "info", "verify", "status", "history", "prune")
 
@@ -73,6 +76,7 @@ class _LazyGroup(click.Group):
             gc.freeze()
         finally:
             gc.enable()
+            gc.set_threshold(_GARBAGE_OBJECTS)
 
         return command
 

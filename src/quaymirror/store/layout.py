@@ -39,7 +39,7 @@ _CHECKPOINT_IMAGES = 500
 _CHECKPOINT_SECONDS = 30.0
 # Writing it takes at most one part in so many of the time, and happens after this share of new images: otherwise it
 # would take time that grows with the square of the images.
-_CHECKPOINT_PAUSES = 40
+_CHECKPOINT_PAUSES = 100
 _CHECKPOINT_SHARE = 4
 _READERS = 8
 _STATE = Path(".quaymirror", "state.db")

@@ -306,11 +306,12 @@ class SnapshotTables(Database):
 def image_of(row: Row, contents: Iterable[Row] = ()) -> ImageRecord | None:
     """Return the record of an image, None if it makes no sense."""
     try:
+        root = Digest.parse(row["root"])
         return ImageRecord(
             name=row["name"],
             registry=row["registry"],
-            source=Digest.parse(row["source"]),
-            root=Descriptor(row["media_type"], Digest.parse(row["root"]), row["size"]),
+            source=root if row["source"] == row["root"] else Digest.parse(row["source"]),
+            root=Descriptor(row["media_type"], root, row["size"]),
             contents=tuple(Descriptor(b["media_type"], Digest.parse(b["digest"]), b["size"]) for b in contents),
             platforms=row["platforms"],
             run=row["run"],
