@@ -85,6 +85,44 @@ def tiny(site: Path, *, repositories: int = 1000, images: int = 600) -> Corpus:
     return _write(site, rows, without=[f"other-{number:04}" for number in range(repositories - images)])
 
 
+def listed(site: Path, *, repositories: int) -> Corpus:
+    """Return repositories that all have the tag, without its images: enough to list them."""
+    names = [f"image-{number:06}" for number in range(repositories)]
+    corpus = _write(site, [], without=names)
+    for name in names:
+        _write_tag(corpus, name, f"sha256:{hashlib.sha256(name.encode()).hexdigest()}", start=_PUSHED)
+
+    return corpus
+
+
+def layout(home: Path, *, images: int, blobs: int) -> None:
+    """Write an image layout of images that have `blobs` small blobs each, manifest and config included."""
+    directory = home / "blobs" / "sha256"
+    directory.mkdir(parents=True)
+
+    def described(media_type: str, content: bytes) -> dict[str, object]:
+        encoded = hashlib.sha256(content).hexdigest()
+        (directory / encoded).write_bytes(content)
+        return {"mediaType": media_type, "digest": f"sha256:{encoded}", "size": len(content)}
+
+    entries = []
+    for number in range(images):
+        layers = [described(_LAYER_TYPE, f"{number} {layer}".encode()) for layer in range(blobs - 2)]
+        rootfs = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
+        config = {"architecture": "amd64", "os": "linux", "rootfs": rootfs, "config": {"Labels": {"name": str(number)}}}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": described(_CONFIG_TYPE, json.dumps(config).encode()),
+            "layers": layers,
+        }
+        annotations = {"org.opencontainers.image.ref.name": f"{ORGANIZATION}/image-{number}:{TAG}"}
+        entries.append({**described(MANIFEST_TYPE, json.dumps(manifest).encode()), "annotations": annotations})
+
+    (home / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (home / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+
+
 def broken(site: Path, *, images: int = 300) -> Corpus:
     """Return images whose blobs are all missing, so that each one fails."""
     corpus = tiny(site, repositories=images, images=images)
@@ -238,8 +276,8 @@ def _put(corpus: Corpus, content: bytes) -> str:
     return digest
 
 
-def _write_tag(corpus: Corpus, name: str, *, start: int) -> None:
-    digest = (corpus.site / "manifests" / name / TAG).readlink().name
+def _write_tag(corpus: Corpus, name: str, digest: str = "", *, start: int) -> None:
+    digest = digest or (corpus.site / "manifests" / name / TAG).readlink().name
     row = {"name": TAG, "reversion": False, "start_ts": start, "manifest_digest": digest, "is_manifest_list": False}
     (corpus.site / "api/tags" / f"{name}.json").write_text(json.dumps(_tags([{**row, "size": 1}])))
 
