@@ -315,7 +315,9 @@ def read_file(path: Path, limit: int = -1) -> bytes | None:
     """Return the content of a regular file, at most its first `limit` bytes, None if it does not exist."""
     try:
         with open_for_reading(path) as file:
-            return file.read(limit)
+            # With a limit, a buffer of that size would be made, which takes longer than reading a small file.
+            is_small = limit >= 0 and os.fstat(file.fileno()).st_size <= limit
+            return file.read()[:limit] if is_small else file.read(limit)
     except StoreError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None

@@ -171,22 +171,25 @@ class _Check:
         self._reader = LayoutReader(storage)
         self._fast = fast
         self._progress = progress
+        self._entries: list[tuple[str, Descriptor]] = []
         self._nodes: dict[Digest, Descriptor] = {}
-        self._images: defaultdict[Digest, set[str]] = defaultdict(set)
         self._broken: dict[Digest, str] = {}
+        # Manifests that the walk has not read: the others are right.
+        self._unread: set[Digest] = set()
 
     async def run(self) -> Verification:
-        images = await anyio.to_thread.run_sync(self._walk_all)
+        await anyio.to_thread.run_sync(self._walk_all)
         progress, nodes = self._progress, self._nodes
         progress.blobs = progress.bytes = 0
         progress.total_blobs, progress.total_bytes = len(nodes), sum(node.size for node in nodes.values())
         await self._check_all()
+        images = await anyio.to_thread.run_sync(self._images_with, self._broken.keys())
         return Verification(
-            images=images,
+            images=len(self._entries),
             blobs=len(nodes),
             bytes=progress.total_bytes,
             damages=tuple(
-                Damage(kind, digest, tuple(sorted(self._images[digest])), nodes[digest])
+                Damage(kind, digest, tuple(sorted(images[digest])), nodes[digest])
                 for digest, kind in sorted(self._broken.items())
             ),
             orphans=await anyio.to_thread.run_sync(self._orphans),
@@ -194,19 +197,27 @@ class _Check:
             fast=self._fast,
         )
 
-    def _walk_all(self) -> int:
+    def _walk_all(self) -> None:
         entries = self._reader.index_entries()
         names = {name for name, _ in entries}
-        entries += [(each.name, each.root) for each in self._recorded.images if each.name not in names]
-        for name, root in entries:
-            for node in self._reader.walk(root, self._note_unreadable):
-                self._nodes[node.digest] = node
-                self._images[node.digest].add(name)
+        self._entries = entries + [(each.name, each.root) for each in self._recorded.images if each.name not in names]
+        for _, root in self._entries:
+            self._nodes.update((node.digest, node) for node in self._reader.walk(root, self._note_unreadable))
 
-        return len(entries)
+    def _images_with(self, digests: Collection[Digest]) -> dict[Digest, set[str]]:
+        """Return the names of the images that need each of `digests`, which are few: only these are remembered."""
+        found: defaultdict[Digest, set[str]] = defaultdict(set)
+        for name, root in self._entries if digests else ():
+            for node in self._reader.walk(root, lambda *_: None):
+                if node.digest in digests:
+                    found[node.digest].add(name)
+
+        return found
 
     def _note_unreadable(self, node: Descriptor, reason: str | None) -> None:
-        if reason is not None:  # otherwise the check of its content reports it
+        if reason is None:
+            self._unread.add(node.digest)  # the check of its content reports it
+        else:
             self._broken[node.digest] = "damaged"
 
     async def _check_all(self) -> None:
@@ -226,12 +237,12 @@ class _Check:
 
     def _damage(self, node: Descriptor) -> str:
         reader = self._reader
+        is_read = (not node.is_manifest and not self._fast) or node.digest in self._unread
         try:
-            if not reader.exists(node.digest):
-                return "missing"
+            if reader.has(node) and (not is_read or reader.verify(node)):
+                return ""
 
-            is_right = reader.has(node) if self._fast and not node.is_manifest else reader.verify(node)
-            return "" if is_right else "damaged"
+            return "damaged" if reader.exists(node.digest) else "missing"
         except (StoreError, MirrorDamaged) as error:
             if is_lack(error):
                 raise
