@@ -578,7 +578,7 @@ LOCAL = (
     ),
     Situation(
         "another run works on the mirror",
-        "mirror is in use by another run (…): wait for its end, or pass --wait",
+        "mirror is in use by another run (…): wait for its end; sync, run and push do with --wait",
         7,
         "",
         SYNC,

@@ -29,14 +29,18 @@ class ExitCode(IntEnum):
     TERMINATED = 143, "terminated"
     INTERRUPTED = 130, "interrupted"
     DAMAGED = 8, "the mirror is damaged", "run quaymirror verify to see what is damaged"
-    STORAGE = 6, "local storage failed", "disk full or failing: free some space; finished images are safe"
+    STORAGE = (
+        6,
+        "local storage failed",
+        "disk full: free some space; another limit: raise it; finished images are safe",
+    )
     CREDENTIALS = (
         4,
         "credentials rejected, or access denied to everything selected",
         "for private repositories pass --username or --authfile",
     )
     UNAVAILABLE = 5, "source or target unavailable, or incomplete discovery"
-    LOCKED = 7, "another run holds the lock", "wait for the other run to end, or pass --wait"
+    LOCKED = 7, "another run holds the lock", "wait for the other run to end; sync, run and push do with --wait"
     USAGE = 2, "usage or configuration error"
     PARTIAL = 3, "partial: some images failed or are missing", "run it again: the next run retries them"
     EMPTY = 9, "nothing matched", "see what the source offers with quaymirror list"

@@ -25,7 +25,7 @@ from .fsops import exists, local_errors, opened, read_file, unshare
 WRITERS = "lock"
 READERS = "readers"
 
-_WAIT = "wait for its end, or pass --wait"
+_WAIT = "wait for its end; sync, run and push do with --wait"
 _MAX_HOLDER_BYTES = 4096
 
 Patience = Callable[[LockHeld], Awaitable[None]]
