@@ -120,7 +120,8 @@ class ReferrerTables(SnapshotTables):
                 is_asked = subject in (attachment.tagged if record.tag else attachment.listed)
                 is_same = record.repository == attachment.repository
                 is_present = (record.subject, record.root.digest, record.tag) in present
-                if is_asked and is_same and not is_present and not self.is_set_back(now):
+                if is_asked and is_same and not is_present and not self.is_set_back(time.time()):
+                    # This machine's clock counts: `now` is that of the source, if it tells the time.
                     self._set_missing(connection, record, now)
 
         for (registry, repository, digest), check in attachment.checks.items():
