@@ -46,7 +46,18 @@ from quaymirror.run.report import Report
 from quaymirror.run.wiring import connect_target
 from quaymirror.targets.fallback_lists import FallbackLists
 from quaymirror.tasks import run_all
-from quaymirror.testing import ExtraHeaders, Fault, QuayServer, Registry, SourceManifest, make_artifact, make_index
+from quaymirror.testing import (
+    Action,
+    ExtraHeaders,
+    Fault,
+    Hold,
+    QuayServer,
+    Registry,
+    SourceManifest,
+    make_artifact,
+    make_index,
+    messages,
+)
 from quaymirror.testing import Status as Answer
 from quaymirror.ui.summary import summary_lines
 
@@ -79,6 +90,22 @@ async def night(server: QuayServer, mirror: Path, selection: Selection = EVERYTH
 def asked(server: QuayServer) -> list[str]:
     """Return the requested paths."""
     return [record.path for record in server.requests]
+
+
+async def test_referrers_are_looked_for_while_blobs_are_fetched(tmp_path: Path) -> None:
+    looked = asyncio.Event()
+
+    class Note(Action):
+        def on_request(self, request: messages.Request) -> messages.Request:
+            looked.set()
+            return request
+
+    async with QuayServer(signed_organization(1).registry) as server:
+        server.faults += [Fault("/blobs/", Hold(looked)), Fault("/referrers/", Note())]
+        report = await night(server, tmp_path / "mirror")
+
+    assert report.exit_code == 0
+    assert looked.is_set()
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])

@@ -24,6 +24,7 @@ from ..events import BlobFinished, ImagePlanned, Observer
 from ..oci import Descriptor, Digest, Platform, Reference
 from ..oci.manifest import Manifest, Node
 from ..progress.meters import Meters
+from ..referrers.find import Found
 from ..registry.puller import ImageSource
 from ..selection.rename import Renames
 from ..store.records import Attachment, ImageRecord
@@ -32,7 +33,7 @@ from .blob import fetch_blob
 from .elsewhere import BlobsElsewhere
 from .graph import GraphReader, ImageGraph, platforms_key
 from .sharing import BlobSharing
-from .single_flight import SingleFlight
+from .single_flight import Batch, SingleFlight
 from .slots import FetchSlots, ImageSlot
 from .stream import BlobJob, BlobProgress
 from .target import Target
@@ -60,9 +61,10 @@ class BroughtReferrers:
 class ReferrerTransfers(Protocol):
     """Brings the referrers of images to the target of a run. Errors of the source are failures that are returned."""
 
-    async def bring_to_new(
-        self, image: PinnedImage, named: Reference, manifests: Sequence[Node]
-    ) -> BroughtReferrers | None:
+    async def find(self, image: PinnedImage, named: Reference, manifests: Sequence[Node]) -> Found:
+        """Find the referrers of an image with these manifests, called `named` at the target."""
+
+    async def bring_to_new(self, image: PinnedImage, named: Reference, found: Found) -> BroughtReferrers:
         """Bring the referrers of an image whose content is at the target, called `named` there; its commit follows."""
 
     async def bring_to_stored(self, image: PinnedImage, named: Reference) -> BroughtReferrers | None:
@@ -149,6 +151,9 @@ class ImageTransfer:
     """The referrers that this run brought, None if it looked for none."""
     known: Node | None = None
     """The manifest, if it was read before."""
+    _found: Found | None = None
+    """The referrers that the source has, None until they are known."""
+    _lookup: tuple[Hashable, Batch[Hashable]] | None = None
     _is_referrer: bool = False
     _own: set[Digest] = field(default_factory=set)
     """Blobs whose transfer was started for this image."""
@@ -183,6 +188,9 @@ class ImageTransfer:
 
             context.observer(self._planned(self.plan))
             self.phase = Phase.FETCH
+            if context.referrers is not None:
+                self._start_lookup(context.referrers, self.plan)
+
             await self._fetch()
             try:
                 await self._publish(self.plan)
@@ -274,6 +282,30 @@ class ImageTransfer:
         ]
         counted.update(node.digest for node in new)
         return sum(node.size for node in new)
+
+    def _start_lookup(self, referrers: ReferrerTransfers, plan: ImagePlan) -> None:
+        """Look for the referrers while blobs are fetched: images that share a layer all end with it."""
+
+        async def find() -> None:
+            self._found = await referrers.find(self.image, self._named, plan.manifests)
+
+        key = ("referrers", id(self))
+        self._lookup = key, self.context.flights.start({key: find})
+
+    async def _looked_up(self) -> Found | None:
+        """Return the referrers that the source has, once it is known, None if they are not looked for.
+
+        :raises QuaymirrorError: if they can't be looked for.
+        """
+        if self._lookup is None:
+            return None
+
+        key, batch = self._lookup
+        await batch.settled.wait()
+        if failure := batch.ended[key]:
+            raise failure.error()
+
+        return self._found
 
     async def _fetch(self) -> None:
         """Fetch the missing blobs, or wait for other images that are fetching them."""
@@ -373,9 +405,10 @@ class ImageTransfer:
         """Store the missing manifests and give the image its name."""
         self.phase = Phase.STORE
         await self._store_all(plan.manifests)
-        if self.context.referrers is not None:
+        found = await self._looked_up()
+        if self.context.referrers is not None and found is not None:
             self.slot.release()
-            self.attached = await self.context.referrers.bring_to_new(self.image, self._named, plan.manifests)
+            self.attached = await self.context.referrers.bring_to_new(self.image, self._named, found)
 
         self.phase = Phase.COMMIT
         record = ImageRecord(

@@ -41,15 +41,17 @@ class Referrers:
         # A referrer is taken whole: platforms are those of images.
         self._context = replace(context, platforms=())
 
-    async def bring_to_new(
-        self, image: PinnedImage, named: Reference, manifests: Sequence[Node]
-    ) -> BroughtReferrers | None:
-        """Bring the referrers of an image whose commit follows."""
+    async def find(self, image: PinnedImage, named: Reference, manifests: Sequence[Node]) -> Found:
+        """Find the referrers of an image with these manifests."""
         subjects = [node.descriptor.digest for node in reversed(manifests) if not isinstance(node, Opaque)]
-        if image.referrers is None:
-            return await self._bring(image, named, subjects, Due.ALL)
+        if image.referrers is not None:
+            return await self._find_locked(image, named, subjects, self._chosen(image.referrers))
 
-        return await self._bring_locked(image, named, subjects, self._chosen(image.referrers))
+        return await self._find(image, subjects, Due.ALL)
+
+    async def bring_to_new(self, image: PinnedImage, named: Reference, found: Found) -> BroughtReferrers:
+        """Bring the referrers of an image whose commit follows."""
+        return await self._bring(image, named, found, Due.ALL if image.referrers is None else None)
 
     async def bring_to_stored(self, image: PinnedImage, named: Reference) -> BroughtReferrers | None:
         """Bring the referrers of a stored image if it is their turn, and record them.
@@ -68,7 +70,8 @@ class Referrers:
         if due is Due.NOTHING:
             return None
 
-        brought = await self._bring(image, named, await self._target.stored_subjects(named), due)
+        found = await self._find(image, await self._target.stored_subjects(named), due)
+        brought = await self._bring(image, named, found, due)
         await self._target.attach(brought.attachment)
         return brought
 
@@ -90,40 +93,32 @@ class Referrers:
             return None
 
         subjects = [*await self._target.stored_subjects(named), *(digest for _, digest, _ in here)]
-        brought = await self._bring_locked(image, named, subjects, lacking)
+        brought = await self._bring(image, named, await self._find_locked(image, named, subjects, lacking))
         await self._target.attach(brought.attachment)
         return brought
 
-    async def _bring_locked(
-        self,
-        image: PinnedImage,
-        named: Reference,
-        subjects: Sequence[Digest],
-        locked: Sequence[LockedReferrer],
-    ) -> BroughtReferrers:
-        """Bring `locked` referrers of `subjects`. It is no lookup: a run without the lock file finds others."""
-        found = await self._finder.find_locked(
+    async def _find_locked(
+        self, image: PinnedImage, named: Reference, subjects: Sequence[Digest], locked: Sequence[LockedReferrer]
+    ) -> Found:
+        """Return the `locked` referrers of `subjects`. It is no lookup: a run without the lock file finds others."""
+        return await self._finder.find_locked(
             image.reference.repository,
             subjects,
             locked,
             read_stored=self._context.target.read_manifest,
             recover=partial(self._context.target.recover_manifest, named),
         )
-        return await self._transfer(image, named, found)
 
-    async def _bring(
-        self, image: PinnedImage, named: Reference, subjects: Sequence[Digest], due: Due
-    ) -> BroughtReferrers:
-        found = await self._finder.find(
+    async def _find(self, image: PinnedImage, subjects: Sequence[Digest], due: Due) -> Found:
+        return await self._finder.find(
             image.reference.repository,
             subjects,
             self._choice,
             read_stored=self._context.target.read_manifest,
             tags_only=due is Due.TAGS,
         )
-        return await self._transfer(image, named, found, due)
 
-    async def _transfer(
+    async def _bring(
         self, image: PinnedImage, named: Reference, found: Found, due: Due | None = None
     ) -> BroughtReferrers:
         """Bring all of `found`; `due` is the lookup to record, None for none."""
