@@ -201,8 +201,9 @@ class _Import:
                 finish = partial(self._records.finish_part, directory="imports")
                 await anyio.to_thread.run_sync(finish, reader.manifest.id, reader.header.part)
 
-        for manifest in await anyio.to_thread.run_sync(self._records.imports):
-            await self._complete(manifest)
+        # All signers before the first end: one import can end others, of the same second too, and their records.
+        for manifest, signer in await anyio.to_thread.run_sync(self._waiting):
+            await self._complete(manifest, signer)
 
         return self._result
 
@@ -296,7 +297,11 @@ class _Import:
         """Return the name of any image of the export: a layout stores all blobs in one place."""
         return reference_of(reader.manifest.images[0])
 
-    async def _complete(self, manifest: Manifest) -> None:
+    def _waiting(self) -> list[tuple[Manifest, str]]:
+        """Return the imports that wait for parts, the oldest first, with their allowed signers."""
+        return [(manifest, self._records.signer(manifest.id)) for manifest in self._records.imports()]
+
+    async def _complete(self, manifest: Manifest, signer: str) -> None:
         """Commit the images of `manifest` that are complete, and end the import if all of them are."""
         waits, imported, judged = False, len(self._result.imported), list[str]()
         records, held = await self._layout.use(_known)
@@ -330,7 +335,7 @@ class _Import:
                 self._result.imported.append(image.name)
 
         await self._layout.use(partial(_keep_signatures, manifest, set(self._result.waiting)))
-        await self._layout.use(partial(self._keep_verdicts, manifest, judged))
+        await self._layout.use(partial(self._keep_verdicts, manifest, signer, judged))
         await self._layout.adopt_tags()
         if len(self._result.imported) > imported:
             note = SnapshotNote("import", manifest.id[:8], manifest.label, complete=not waits)
@@ -352,10 +357,9 @@ class _Import:
         for identifier in (*obsolete, *manifest.inventories):
             forget(storage, identifier)
 
-    def _keep_verdicts(self, manifest: Manifest, names: Sequence[str], _: Storage, state: State) -> None:
+    def _keep_verdicts(self, manifest: Manifest, signer: str, names: Sequence[str], _: Storage, state: State) -> None:
         """Record the sender's verdicts about the images with these `names`, which are here as it has judged them."""
         found = [verdict for name in names for verdict in manifest.verdicts.get(name, ())]
-        signer = self._records.signer(manifest.id) if found else ""
         if signer:
             origin = f"export {manifest.id[:8]} signed by {signer}"
             told = (replace(each, origin=", ".join(filter(None, (origin, each.origin)))) for each in found)
