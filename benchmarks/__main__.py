@@ -54,7 +54,7 @@ def _options() -> argparse.Namespace:
         "benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scenario", nargs="*", help=", ".join(ALL))
-    parser.add_argument("--rounds", type=int, help="how often everybody has a turn (3; 1 if --quick, 9 if --check)")
+    parser.add_argument("--rounds", type=int, help="how often each row has a turn (3; 1 if --quick, 9 if --check)")
     parser.add_argument("--only", default="", metavar="TEXT", help="peers whose names hold this, and the raw limit")
     parser.add_argument("--quick", action="store_true", help="small organizations, one round: does the lab work?")
     parser.add_argument("--check", action="store_true", help="have we got slower than what is recorded?")

@@ -251,7 +251,7 @@ def wait_for(port: int, *, seconds: float = 10.0) -> None:
 
         time.sleep(0.02)
 
-    raise TimeoutError(f"nobody listens on {port}")
+    raise TimeoutError(f"nothing listens on {port}")
 
 
 def _certificate(home: Path) -> str:

@@ -91,8 +91,8 @@ def _files(out: Path) -> Iterator[Path]:
 
 
 def _contestants(lab: Lab, server: Front, content: Corpus, suffix: str) -> list[Contestant]:
-    nobody = Front(server.home, 9, 9, "http", None)
-    startup = peers.ours(nobody, "--retries 0", to="{out}/nowhere", name=_STARTUP)
+    absent = Front(server.home, 9, 9, "http", None)
+    startup = peers.ours(absent, "--retries 0", to="{out}/nowhere", name=_STARTUP)
     # Page after page, over one connection, since each page has the address of the next one.
     pages = " ".join(f"'{server.url}/api/v1/repository?next_page={number + 1}'" for number in range(content.pages))
     found = [

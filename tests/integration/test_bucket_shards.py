@@ -18,6 +18,7 @@ import bucket
 import peers
 import pytest
 from bucket import Fault, S3Server
+from crashes import kill_after
 from organizations import TAG, kolla, small_image, unique_bytes
 
 import quaymirror
@@ -98,17 +99,6 @@ class Site:
             stderr=asyncio.subprocess.DEVNULL,
         )
 
-    async def kill_after(self, blobs: int, process: Process) -> None:
-        """Kill a shard once it has brought some blobs."""
-        assert process.stdout is not None
-        async for line in process.stdout:
-            blobs -= b'"blob_finished"' in line
-            if blobs <= 0:
-                break
-
-        process.kill()
-        await process.wait()
-
     async def root(self, name: str) -> Path:
         return await anyio.to_thread.run_sync(layout_path, MIRROR, self.options(name))
 
@@ -124,7 +114,7 @@ class Site:
         return found
 
     def expire(self) -> None:
-        """Let the time pass after which nothing is left of leases that nobody renewed."""
+        """Let the time pass after which leases that were not renewed have expired."""
         lock, past = self.lock(), time.time() - STALE_SECONDS - 1
         members = lock["members"]
         assert isinstance(members, dict)
@@ -207,7 +197,7 @@ async def test_other_writers_wait_until_the_last_shard_has_ended_or_its_lease_ha
     async with QuayServer(registry) as server:
         site = Site(server, s3, tmp_path)
         await site.plan()
-        await site.kill_after(1, await site.start(0))
+        await kill_after(1, await site.start(0))
         with pytest.raises(LockHeld, match="in use by the shards of a plan"):
             await site.sync()
 
@@ -358,7 +348,7 @@ async def test_200_images_arrive_although_a_shard_is_killed(tmp_path: Path, s3: 
         await site.plan()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(site.shard, 1)
-            await site.kill_after(max(1, len(blobs) * percent // 100 // COUNT), await site.start(0))
+            await kill_after(max(1, len(blobs) * percent // 100 // COUNT), await site.start(0))
             await site.shard(0, state="elsewhere")
 
         assert server.blob_bytes() <= 1.05 * unique_bytes(images)

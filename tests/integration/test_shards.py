@@ -19,6 +19,7 @@ import peers
 import pytest
 import yaml
 from click.testing import CliRunner
+from crashes import kill_after
 from organizations import TAG, kolla, unique_bytes
 from receiver import Breakage, Receiver, Request
 
@@ -99,17 +100,6 @@ class Site:
         text = text.replace("$(JOB_COMPLETION_INDEX)", str(index)).replace("/plan/", "")
         return [*text.replace("registry://mirror.example/quay", self.address).split(), "--progress", "none"]
 
-    async def kill_after(self, blobs: int, process: asyncio.subprocess.Process) -> None:
-        """Kill a shard whose events are lines of its standard output once it has brought some blobs."""
-        assert process.stdout is not None
-        async for line in process.stdout:
-            blobs -= b'"blob_finished"' in line
-            if blobs <= 0:
-                break
-
-        process.kill()
-        await process.wait()
-
     def check_pulled(self, images: Mapping[str, SourceManifest]) -> None:
         """Let skopeo read every image."""
         for name, image in images.items():
@@ -130,7 +120,7 @@ async def test_shards_fetch_each_blob_once_and_a_killed_one_does_only_what_is_mi
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(site.run_well, *site.example_words(1))
                 words = [word if word != "none" else "json" for word in site.shard_words(0, 2)]
-                await site.kill_after(4, await site.start(*words, "--layer-concurrency", "1"))
+                await kill_after(4, await site.start(*words, "--layer-concurrency", "1"))
                 await site.run_well(*site.shard_words(0, 2))
 
             # One blob was in flight.
@@ -261,7 +251,7 @@ async def test_200_images_arrive_although_a_shard_is_killed(tmp_path: Path, coun
 
                 words = [word if word != "none" else "json" for word in site.shard_words(0, count)]
                 done = max(1, len(blobs) * percent // 100 // count)
-                await site.kill_after(done, await site.start(*words))
+                await kill_after(done, await site.start(*words))
                 await site.run_well(*site.shard_words(0, count))
 
             assert server.blob_bytes() <= 1.05 * unique_bytes(images)

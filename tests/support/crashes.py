@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -67,3 +68,15 @@ def requested(server: QuayServer) -> Counter[str]:
     """Return how often the registry was asked for each blob and manifest, by digest; tags and referrers are free."""
     paths = [request.path.rpartition("/") for request in server.requests if request.listener == "quay"]
     return Counter(name for place, _, name in paths if name.startswith("sha256:") and not place.endswith("/referrers"))
+
+
+async def kill_after(blobs: int, process: asyncio.subprocess.Process) -> None:
+    """Kill a run, whose events are lines of its standard output, once it has brought some blobs."""
+    assert process.stdout is not None
+    async for line in process.stdout:
+        blobs -= b'"blob_finished"' in line
+        if blobs <= 0:
+            break
+
+    process.kill()
+    await process.wait()

@@ -129,8 +129,7 @@ async def test_a_quay_with_limits_refuses_one_or_two_calls_before_its_registry_i
         statuses = [request.status for request in server.requests]
         assert server.count("^/v2/", method="HEAD") >= 30
 
-    # On a busy machine some more come at once; calls that go on get 39 of 66.
-    assert statuses.count(429) <= 15
+    assert statuses.count(429) <= 5
 
 
 async def test_the_time_of_a_tag_is_nothing_the_registry_knows(tmp_path: Path) -> None:
