@@ -60,6 +60,10 @@ _MAX_REDIRECTS = 5
 _ERROR_BODY_SECONDS = 10.0
 _ABSENT = (404, 410)
 _READING = ("GET", "HEAD")
+# A thread receives with less CPU, over a connection of its own: far away or over TLS, making that takes longer than a
+# smaller body.
+_LEAST_BYTES = 32 * 1024 * 1024
+_LEAST_NEAR_BYTES = 1024 * 1024
 # New links for one that is refused.
 _MAX_LINKS = 2
 # For 429 of a host that a server named: retries for about a minute; a longer pause once, if it is not too long.
@@ -216,23 +220,24 @@ class Client:
                             await self._probe(hop, limiter)
 
                         began = self._retries.clock()
-                        response = await self._answer(request, hop)
+                        response = await self._answer(request, hop, limiter)
                         limiter.record(response, self._retries.clock() - began)
                 except HostUnusable as error:
                     raise _permanent(error, hop, limiter) from None
 
                 exchange = Exchange(response, slot, "" if hop.is_own else hop.url)
                 if is_success(response) and not hop.method:
-                    if request.large:
+                    if request.threaded_bytes:
                         self._sends_bodies = hop.is_own
 
                     return exchange
 
                 hop = await self._next_hop(request, hop, exchange, limiter)
 
-    def _answer(self, request: Request, hop: _Hop) -> Awaitable[Response]:
+    def _answer(self, request: Request, hop: _Hop, limiter: HostLimiter) -> Awaitable[Response]:
         # A registry that redirects sends small answers only; for these, a thread is not worth it.
-        if request.large and (self._sends_bodies or not hop.is_own):
+        sends_bodies = self._sends_bodies or not hop.is_own
+        if sends_bodies and request.threaded_bytes >= _least_threaded_bytes(hop, limiter):
             return hop.transport.send_large(hop.url, hop.headers, name=hop.name, fresh=request.fresh)
 
         method = hop.method or request.method
@@ -378,6 +383,11 @@ class Client:
 
     def _name(self, request: Request) -> str:
         return request.name or f"{self.origin.netloc}{request.path.partition('?')[0]}"
+
+
+def _least_threaded_bytes(hop: _Hop, limiter: HostLimiter) -> int:
+    """Return the size from which on a thread saves more than a connection of its own costs."""
+    return _LEAST_BYTES if hop.origin.is_secure or not limiter.is_near else _LEAST_NEAR_BYTES
 
 
 def _needs_proof(request: Request, hop: _Hop, response: Response) -> bool:

@@ -222,7 +222,7 @@ class RegistryPuller:
             fresh=request.fresh,
             if_range=request.if_range,
             location=request.location,
-            large=request.threaded,
+            threaded_bytes=end - offset if request.threaded else 0,
         )
         try:
             exchange = await self._client.send(sent)

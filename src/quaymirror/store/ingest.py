@@ -25,8 +25,6 @@ from . import extents, fsops
 # The bytes that one call of a thread hashes and writes: a switch costs as much as hashing 200 KiB, so chunks are
 # collected, and a smaller blob needs only the call that syncs and renames it.
 BATCH_BYTES = 512 * 1024
-# Below that, the handshake of a connection of its own costs more than a thread saves, above all far away over TLS.
-_LEAST_THREADED_BYTES = 32 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 # A thread receives into such a buffer. It fits into the cache of a core, so that hashing finds the bytes there.
 _BUFFER_BYTES = 256 * 1024
@@ -180,8 +178,8 @@ class Ingest:
         return None if self.is_small else self
 
     def threaded(self) -> Fill | None:
-        """Return the function by which a thread appends bytes, None for a blob that is not large."""
-        return self.fill if self._size >= _LEAST_THREADED_BYTES else None
+        """Return the function by which a thread appends bytes, None for a small blob."""
+        return None if self.is_small else self.fill
 
     def fill(self, read: Read) -> None:
         """Append the bytes that `read` puts into a buffer; see `receive`. It blocks."""
