@@ -60,9 +60,9 @@ _MAX_REDIRECTS = 5
 _ERROR_BODY_SECONDS = 10.0
 _ABSENT = (404, 410)
 _READING = ("GET", "HEAD")
-# A thread receives with less CPU, over a connection of its own: far away or over TLS, making that takes longer than a
-# smaller body.
-_LEAST_BYTES = 32 * 1024 * 1024
+# Bodies from these sizes on come over connections of threads. asyncio keeps more than 1 MiB for each TLS connection, a
+# thread a quarter. A hop to a thread costs more than it saves for smaller bodies, if the host is near and without TLS.
+_LEAST_BYTES = 64 * 1024
 _LEAST_NEAR_BYTES = 1024 * 1024
 # New links for one that is refused.
 _MAX_LINKS = 2
@@ -386,8 +386,8 @@ class Client:
 
 
 def _least_threaded_bytes(hop: _Hop, limiter: HostLimiter) -> int:
-    """Return the size from which on a thread saves more than a connection of its own costs."""
-    return _LEAST_BYTES if hop.origin.is_secure or not limiter.is_near else _LEAST_NEAR_BYTES
+    """Return the size from which on a thread receives a body with less memory or CPU than the loop."""
+    return _LEAST_NEAR_BYTES if limiter.is_near and not hop.origin.is_secure else _LEAST_BYTES
 
 
 def _needs_proof(request: Request, hop: _Hop, response: Response) -> bool:

@@ -177,9 +177,9 @@ class Ingest:
         """Return the sink as one that takes segments."""
         return None if self.is_small else self
 
-    def threaded(self) -> Fill | None:
-        """Return the function by which a thread appends bytes, None for a small blob."""
-        return None if self.is_small else self.fill
+    def threaded(self) -> Fill:
+        """Return the function by which a thread appends bytes."""
+        return self.fill
 
     def fill(self, read: Read) -> None:
         """Append the bytes that `read` puts into a buffer; see `receive`. It blocks."""
