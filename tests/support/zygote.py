@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from quaymirror.cli import main
-from quaymirror.store import fsops, ingest
+from quaymirror.http import client
+from quaymirror.store import fsops
 from quaymirror.transfer import segments as pieces
 
 
@@ -93,7 +94,7 @@ def run(order: dict[str, Any], outputs: list[int]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if order["least_piece"]:
             pieces._LEAST_BYTES, pieces._FAR_SECONDS = order["least_piece"], 0.0
-            ingest._LEAST_THREADED_BYTES = order["least_piece"]
+            client._LEAST_BYTES = client._LEAST_NEAR_BYTES = order["least_piece"]
 
         for hook, arguments in order["hook"].items():
             fsops.watch(HOOKS[hook](**arguments))
