@@ -29,8 +29,8 @@ class Request:
     - `name` replaces the path in messages, for paths that a server chose.
     - `if_range` makes the range conditional at the host that it is from, and is not shown to others.
     - `location` is the address that an earlier request like this was redirected to, and is requested directly.
-    - A thread can receive the body of the answer, which has about `threaded_bytes`; see `Response.threaded`. With 0, only
-      the event loop can.
+    - A thread can receive the body of the answer, which has about `threaded_bytes`; see `Response.threaded`.
+      With 0, only the event loop can.
     - With `accept_any_404` nothing is concluded from a 404, so that one without the specification's error body counts.
     """
 
