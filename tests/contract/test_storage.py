@@ -157,6 +157,11 @@ async def test_blobs_are_listed_in_order_with_their_sizes(created: Storage) -> N
     assert all(info.modified > 0 for info in created.list_objects("blobs"))
 
 
+async def test_only_wanted_objects_are_listed(created: Storage) -> None:
+    one, two = [blob_key((await store(created, content)).digest) for content in (b"one", b"two")]
+    assert [info.key for info in created.list_objects("blobs", wants=lambda key: key != one)] == [two]
+
+
 WRONG = pytest.mark.parametrize(
     ("content", "error"),
     [(LARGE[:-1], ReadInterrupted), (LARGE + b"x", SizeMismatch), (LARGE[:-1] + b"x", DigestMismatch)],

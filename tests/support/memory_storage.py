@@ -14,7 +14,7 @@ from quaymirror.errors import DigestMismatch, LockHeld, ReadInterrupted, SizeMis
 from quaymirror.oci import Descriptor, Digest
 from quaymirror.store.documents import OCI_LAYOUT
 from quaymirror.store.lock import Patience
-from quaymirror.store.storage import MARKER, ObjectInfo, blob_key
+from quaymirror.store.storage import MARKER, ObjectInfo, WantsKey, blob_key, every
 
 
 @dataclass
@@ -113,8 +113,9 @@ class MemoryStorage:
         self.contents[key] = content
         self.objects[key] = ObjectInfo(key, len(content), time.time())
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        yield from (self.objects[key] for key in sorted(self.objects) if key.startswith(f"{prefix}/"))
+    def list_objects(self, prefix: str, *, wants: WantsKey = every) -> Iterator[ObjectInfo]:
+        keys = sorted(key for key in self.objects if key.startswith(f"{prefix}/") and wants(key))
+        yield from (self.objects[key] for key in keys)
 
     def delete(self, key: str) -> None:
         self.contents.pop(key, None)

@@ -32,7 +32,7 @@ from .bucket_lock import RENEW_SECONDS, BucketLock, LockRecord
 from .bucket_sink import BUDGET_BYTES, BucketSink
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked, reading
 from .objects import Conflict, Objects
-from .storage import BLOBS, INDEX, MARKER, ObjectInfo, blob_key
+from .storage import BLOBS, INDEX, MARKER, ObjectInfo, WantsKey, blob_key, every
 
 _OWN = ".quaymirror"
 _STATE = f"{_OWN}/state.db"
@@ -175,13 +175,15 @@ class BucketStorage:
         self._stored(key, content, tag)
         self._is_changed = self._is_changed or key == INDEX or key.startswith(_SNAPSHOTS)
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the objects below `prefix`, sorted by key."""
+    def list_objects(self, prefix: str, *, wants: WantsKey = every) -> Iterator[ObjectInfo]:
+        """Iterate over the objects below `prefix`, sorted by key, if `wants` returns True."""
         if self._lock is not None:
-            yield from self._cache.list(prefix)
+            yield from (info for info in self._cache.list(prefix) if wants(info.key))
             return
 
-        found = (ObjectInfo(each.key, each.size, each.modified) for each in self._objects.list(prefix))
+        found = (
+            ObjectInfo(each.key, each.size, each.modified) for each in self._objects.list(prefix) if wants(each.key)
+        )
         yield from sorted(found, key=lambda each: each.key)
 
     def delete(self, key: str) -> None:

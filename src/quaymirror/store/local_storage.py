@@ -21,7 +21,7 @@ from .executor import ExecutorPool
 from .fsops import Fsync
 from .ingest import BATCH_BYTES, BlobPaths, Ingest
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked, reading
-from .storage import BLOBS, MARKER, ObjectInfo, Space, blob_key
+from .storage import BLOBS, MARKER, ObjectInfo, Space, WantsKey, blob_key, every
 
 T = TypeVar("T")
 
@@ -131,8 +131,11 @@ class LocalStorage:
 
         fsops.replace_file(path, content, sync=self._fsync is not Fsync.NEVER)
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the files in the directories below `prefix`, which need not exist."""
+    def list_objects(self, prefix: str, *, wants: WantsKey = every) -> Iterator[ObjectInfo]:
+        """Iterate over the files in the directories below `prefix`, which need not exist.
+
+        Of files that are not wanted, only the names are read.
+        """
         if not fsops.exists(self.root / prefix):
             return
 
@@ -141,7 +144,7 @@ class LocalStorage:
 
         for name in directories:
             with fsops.local_errors("read", self.root / prefix / name):
-                yield from self._files(f"{prefix}/{name}")
+                yield from self._files(f"{prefix}/{name}", wants)
 
     def delete(self, key: str) -> None:
         """Remove a file if it exists; in a checkout only if that is not a link to another directory."""
@@ -247,12 +250,12 @@ class LocalStorage:
     def _partial(self, node: Descriptor) -> Path:
         return self._ingest / f"{node.digest.algorithm}-{node.digest.encoded}.part"
 
-    def _files(self, prefix: str) -> Iterator[ObjectInfo]:
+    def _files(self, prefix: str, wants: WantsKey = every) -> Iterator[ObjectInfo]:
         """Iterate over whatever is in a directory, except entries that have just been removed or renamed."""
         with os.scandir(self._prefix + prefix) as entries:
-            names = sorted(entry.name for entry in entries)
+            keys = [f"{prefix}/{entry.name}" for entry in entries]
 
-        for key in (f"{prefix}/{name}" for name in names):
+        for key in sorted(key for key in keys if wants(key)):
             with suppress(FileNotFoundError):
                 status = os.lstat(self._prefix + key)
                 yield ObjectInfo(key, status.st_size, status.st_mtime)

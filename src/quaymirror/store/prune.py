@@ -167,8 +167,8 @@ def make_plan(
     noticed = state.orphans()
     remove: list[Orphan] = []
     later: list[Orphan] = []
-    for info, digest in LayoutReader(storage).list_blobs():
-        if digest is not None and digest not in needed:
+    for info, digest in LayoutReader(storage).list_blobs(besides=needed):
+        if digest is not None:
             is_due = max(info.modified, noticed.get(digest, now)) <= now - delay and digest not in kept
             (remove if is_due else later).append(Orphan(digest, info.size))
 

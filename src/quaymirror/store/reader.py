@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
@@ -134,14 +134,10 @@ class LayoutReader:
         for child in present or parsed.manifests:
             yield from self.walk(child, unreadable)
 
-    def list_blobs(self) -> Iterator[tuple[ObjectInfo, Digest | None]]:
-        """Iterate over all blobs with their digests; None for objects that are not named by one."""
-        for info in self._storage.list_objects(BLOBS):
-            _, algorithm, encoded = info.key.rsplit("/", 2)
-            try:
-                yield info, Digest(algorithm, encoded)
-            except InvalidName:
-                yield info, None
+    def list_blobs(self, *, besides: Collection[Digest] = ()) -> Iterator[tuple[ObjectInfo, Digest | None]]:
+        """Iterate over all blobs with their digests, but `besides`; None for objects that are not named by one."""
+        for info in self._storage.list_objects(BLOBS, wants=lambda key: _blob_digest(key) not in besides):
+            yield info, _blob_digest(info.key)
 
     def _is_occupied(self, digest: Digest) -> bool:
         """Return True if anything is in the place of a blob, even if it is not one."""
@@ -149,3 +145,11 @@ class LayoutReader:
             return self.exists(digest)
         except MirrorDamaged:
             return True
+
+
+def _blob_digest(key: str) -> Digest | None:
+    _, algorithm, encoded = key.rsplit("/", 2)
+    try:
+        return Digest(algorithm, encoded)
+    except InvalidName:
+        return None

@@ -31,6 +31,15 @@ class ObjectInfo:
     modified: float
 
 
+WantsKey = Callable[[str], bool]
+"""Returns True if the object with this key is wanted."""
+
+
+def every(key: str) -> bool:
+    """Return True: every object is wanted."""
+    return True
+
+
 class IndexMoved(StoreError):
     """Another writer of the same plan replaced the index after it was read: it has to be read again."""
 
@@ -116,8 +125,8 @@ class Storage(Protocol):
         :raises IndexMoved: if several processes write here, and another one has replaced the index since it was read.
         """
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the objects whose keys start with `prefix` and a slash, sorted by key."""
+    def list_objects(self, prefix: str, *, wants: WantsKey = every) -> Iterator[ObjectInfo]:
+        """Iterate over the wanted objects whose keys start with `prefix` and a slash, sorted by key."""
 
     def delete(self, key: str) -> None:
         """Delete an object if it exists."""

@@ -251,7 +251,7 @@ class _Check:
 
     def _orphans(self) -> tuple[int, int]:
         needed = self._nodes.keys() | self._recorded.needed
-        return _total(info.size for info, digest in self._reader.list_blobs() if digest not in needed)
+        return _total(info.size for info, _ in self._reader.list_blobs(besides=needed))
 
 
 def _batches(nodes: Iterable[Descriptor]) -> Iterator[list[Descriptor]]:
