@@ -8,7 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from commands import run
+from commands import Done, run
 from organizations import TAG, kolla, small_image
 from receiver import Receiver
 from serving import write_layout
-from strangers import NOBODY, as_stranger, open_directory
+from strangers import NOBODY, as_stranger, open_directory, stranger
 
 from quaymirror.testing import Fault, QuayServer, Redirect
 
@@ -90,6 +90,14 @@ def place() -> Iterator[Path]:
         (directory / "closed").chmod(0o700)
 
 
+@pytest.fixture(scope="module")
+def run_as_stranger(place: Path) -> Iterator[Callable[..., Awaitable[Done]]]:
+    """Run the command as a user who owns nothing but `home`."""
+    home = place / "home"
+    with stranger(home) as start:
+        yield partial(start, env={"HOME": str(home)})
+
+
 def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Return what a command says of its end: one line, with its name."""
     assert "Traceback" not in done.stderr
@@ -103,17 +111,18 @@ _SLOW = ("too long a name", "a loop", "below a loop", "too long a path", "below 
 @pytest.mark.parametrize(
     "what", [pytest.param(each, marks=pytest.mark.soak if each in _SLOW else ()) for each in PATHS]
 )
-async def test_a_path_that_cannot_be_used_ends_a_command_with_a_line(what: str, place: Path) -> None:
+async def test_a_path_that_cannot_be_used_ends_a_command_with_a_line(
+    what: str, place: Path, run_as_stranger: Callable[..., Awaitable[Done]]
+) -> None:
     path = str(place / PATHS[what])
     wrong: dict[str, object] = {}
-    limit = anyio.CapacityLimiter(4)
 
     async def check(command: str) -> None:
         words = [word.format(path) for word in COMMANDS[command]]
         if words[0] in ("sync", "list", "info"):
             words += ["--server", server.url]
 
-        done = await anyio.to_thread.run_sync(lambda: as_stranger(*words, cwd=place / "home"), limiter=limit)
+        done = await run_as_stranger(*words)
         is_fine = done.returncode == 0 and (command, what) in FINE
         if not (is_fine or (done.returncode in (2, 6) and len(lines(done)) == 1)):
             wrong[command] = (done.returncode, done.stderr[-500:])
@@ -126,13 +135,15 @@ async def test_a_path_that_cannot_be_used_ends_a_command_with_a_line(what: str, 
 
 
 @pytest.mark.parametrize("closed", MIRRORS)
-async def test_a_user_who_may_not_read_a_mirror_gets_a_message(closed: str, place: Path) -> None:
+async def test_a_user_who_may_not_read_a_mirror_gets_a_message(
+    closed: str, place: Path, run_as_stranger: Callable[..., Awaitable[Done]]
+) -> None:
     registry, _ = kolla(2)
     mirror = place / "mirror"
     async with QuayServer(registry) as server:
         server_options = ["--server", server.url]
         shutil.rmtree(mirror, ignore_errors=True)
-        await anyio.to_thread.run_sync(lambda: shutil.copytree(_mirror(server, place), mirror))
+        await run("sync", "kolla", "*", TAG, "--to", str(mirror), *server_options, cwd=place, check=0)
         for name in MIRRORS[closed]:
             (mirror / name).chmod(0o700 if os.geteuid() == 0 else 0)
 
@@ -147,19 +158,9 @@ async def test_a_user_who_may_not_read_a_mirror_gets_a_message(closed: str, plac
             ["prune", str(mirror)],
             ["prune", "--yes", str(mirror)],
         ):
-            done = await anyio.to_thread.run_sync(partial(as_stranger, *command, cwd=place / "home"))
+            done = await run_as_stranger(*command)
             assert done.returncode in (2, 6, 8), (command, done.returncode, done.stderr[-500:])
             assert lines(done) or done.returncode == 8, command
-
-
-def _mirror(server: QuayServer, place: Path) -> Path:
-    target = place / f"whole-{server.host.rpartition(':')[2]}"
-    done = subprocess.run(
-        [sys.executable, "-m", "quaymirror", "sync", "kolla", "*", TAG, "--server", server.url, "--to", str(target)],
-        check=False, capture_output=True, text=True, cwd=place,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return target
 
 
 @pytest.mark.parametrize("option", ["--report", "--report-html", "--lock-file", "--log-file", "--metrics-textfile"])
