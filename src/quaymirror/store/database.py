@@ -190,10 +190,9 @@ def _is_older(connection: Connection, form: Format) -> bool:
 
 
 def _prepare(connection: Connection, path: Path | None, form: Format, *, check: bool) -> None:
-    if path is None or not fsops.exists(path) or path.stat().st_size == 0:
-        _step(connection, form, 0)
-
-    if connection.execute("PRAGMA application_id").fetchone()[0] != form.application_id:
+    # Of a creation that was killed, SQLite has undone all by now.
+    is_new = connection.execute("PRAGMA page_count").fetchone()[0] == 0
+    if not is_new and connection.execute("PRAGMA application_id").fetchone()[0] != form.application_id:
         raise sqlite3.DatabaseError("not a quaymirror database")
 
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -205,8 +204,8 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, check: 
     if check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError("damaged")
 
-    for number in range(version, form.version):
-        _step(connection, form, number)
+    if version < form.version:
+        _migrate(connection, form, version)
 
     # Not before the migration: a table of an earlier version may lack columns.
     if check and path is not None and any(connection.execute(query).fetchone() for query in _misfits(form)):
@@ -238,11 +237,14 @@ def _misfit(column: Row) -> str:
     return f"typeof({column['name']}) NOT IN ({', '.join(map(repr, types))})"
 
 
-def _step(connection: Connection, form: Format, number: int) -> None:
-    """Migrate from version `number` to the next one, completely or not at all."""
+def _migrate(connection: Connection, form: Format, version: int) -> None:
+    """Create the tables, or migrate them from `version` to the current one, completely or not at all.
+
+    A transaction per step would be slow: each is several syncs.
+    """
+    steps = "\n".join(form.steps[version:])
     connection.executescript(
-        f"PRAGMA application_id = {form.application_id}; BEGIN; {form.steps[number]}"
-        f" PRAGMA user_version = {number + 1}; COMMIT;"
+        f"BEGIN; PRAGMA application_id = {form.application_id}; {steps} PRAGMA user_version = {form.version}; COMMIT;"
     )
 
 

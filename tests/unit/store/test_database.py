@@ -10,7 +10,7 @@ import pytest
 
 from quaymirror.errors import ConfigError
 from quaymirror.store import history, schema
-from quaymirror.store.database import Format, open_database
+from quaymirror.store.database import Format, _migrate, open_database
 
 ONE = "CREATE TABLE fact (name TEXT PRIMARY KEY);"
 TWO = "ALTER TABLE fact ADD COLUMN value INTEGER NOT NULL DEFAULT 7;"
@@ -74,6 +74,40 @@ def test_a_change_that_a_killed_process_left_in_its_middle_is_undone_also_for_re
     connection, notice = open_database(killed, NEW, read_only=True)
     assert (notice, connection.execute("SELECT min(value), max(value) FROM fact").fetchone()[:]) == (None, (1, 1))
     connection.close()
+
+
+def test_a_creation_that_was_killed_in_its_middle_is_repeated(tmp_path: Path) -> None:
+    path, killed = tmp_path / "x.db", tmp_path / "killed.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA cache_size = 1")
+    series = "WITH RECURSIVE series(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM series LIMIT 10000)"
+    rows = f"INSERT INTO fact {series} SELECT value FROM series;"
+    connection.executescript(f"BEGIN; PRAGMA application_id = {OLD.application_id}; {ONE} {rows}")
+    for suffix in ("", "-journal"):
+        shutil.copy(f"{path}{suffix}", f"{killed}{suffix}")
+
+    connection.close()
+    assert killed.stat().st_size > 0
+    connection, notice = open_database(killed, NEW)
+    assert notice is None
+    assert connection.execute("SELECT count(*) FROM fact").fetchone()[0] == 0
+    connection.close()
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["a creation", "a migration"])
+def test_a_failure_in_the_middle_changes_nothing(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    if version:
+        open_database(path, OLD)[0].close()
+
+    before = path.read_bytes() if version else b""
+    failing = Format(NEW.application_id, (*NEW.steps, "CREATE TABLE another (name TEXT);", "SELECT * FROM missing;"))
+    connection = sqlite3.connect(path)
+    with pytest.raises(sqlite3.OperationalError, match="missing"):
+        _migrate(connection, failing, version)
+
+    connection.close()
+    assert path.read_bytes() == before
 
 
 def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
