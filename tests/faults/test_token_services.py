@@ -14,14 +14,16 @@ import layouts
 import pytest
 import trustme
 from aiohttp import web
-from organizations import kolla
-from trouble import GLANCE, messages, mirror, resolving, two_images
+from organizations import kolla, small_image
+from trouble import GLANCE, Impatient, messages, mirror, resolving, two_images
 
+import quaymirror
+from quaymirror import Options, Selection
 from quaymirror.errors import ExitCode
 from quaymirror.http import guard
 from quaymirror.run.report import Report
 from quaymirror.secret import Credentials, Secret
-from quaymirror.testing import Action, Fault, QuayServer, Registry, RequestRecord
+from quaymirror.testing import Action, Fault, QuayServer, Registry, RequestRecord, bad_gateway
 from quaymirror.testing import Status as Answer
 from quaymirror.testing.messages import Answer as LocatedValue
 
@@ -124,6 +126,22 @@ async def test_tokens_that_last_a_moment_are_renewed_all_the_time(tmp_path: Path
 
     assert report.exit_code is ExitCode.OK, messages(report)
     assert len(layouts.names(tmp_path / "mirror")) == len(images)
+
+
+async def test_an_outage_of_the_token_service_calls_no_image_private(tmp_path: Path) -> None:
+    """Several images of one repository wait for its first token, and the request for it fails."""
+    registry = Registry()
+    for number in range(4):
+        registry.organization("kolla").repository("nova").push(f"tag-{number}", small_image(f"image {number}"))
+
+    async with QuayServer(registry, require_token=True) as server:
+        server.faults.append(Fault(TOKENS, bad_gateway(), times=1))
+        settings = Options.of(server=server.url, retry=Impatient().policy())
+        report = await quaymirror.sync(Selection("kolla", "*", "tag-*"), tmp_path / "mirror", settings)
+        scopes = [request.query.count("scope=") for request in server.requests if request.path == "/v2/auth"]
+
+    assert report.exit_code is ExitCode.OK, messages(report)
+    assert scopes == [1, 1], "no token without rights"
 
 
 async def test_a_wrong_password_is_tried_twice_at_most_and_ends_the_run(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class TokenAuth:
         token was given.
         """
         earlier = self._needs.get(subject, ())
-        self._needs[subject] = tuple(dict.fromkeys([*(scope or "").split(), *earlier]))[:_MAX_SCOPES]
+        self._need(subject, (scope or "").split())
         self._waiting[subject] += 1
         try:
             yield
@@ -163,12 +163,16 @@ class TokenAuth:
         finally:
             self._waiting[subject] -= 1
 
+    def _need(self, subject: str, scopes: list[str]) -> None:
+        self._needs[subject] = tuple(dict.fromkeys([*scopes, *self._needs.get(subject, ())]))[:_MAX_SCOPES]
+
     async def _renew(self, challenge: Challenge, subject: str, own: list[str]) -> None:
         """Fetch a token for `subject`, and for as many other waiting ones as one token can hold.
 
         Some services reject all scopes because of one. The others must not fail for it, so a request that fails is
         repeated for `subject` alone, and then for the scopes of its request, `own`.
         """
+        self._need(subject, own)  # another request for the same subject may have failed in between, and dropped them
         batch = [subject]
         for other in +self._waiting:
             is_served = self._good_token(other, self._needs[other]) is not None

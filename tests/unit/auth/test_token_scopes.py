@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from quaymirror.auth.tokens import TokenAuth
-from quaymirror.errors import AccessDenied, CredentialsRefused
+from quaymirror.errors import AccessDenied, CredentialsRefused, Unavailable
 from quaymirror.http.origin import Origin
 from quaymirror.secret import Credentials, Secret
 
@@ -23,6 +23,7 @@ class Service:
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
         self.refuses: set[str] = set()
+        self.outages = 0
         self.now = 0.0
         self.auth = TokenAuth(
             Origin.of("https://r.example"), ask=self.ask, find_credentials=self.find, clock=lambda: self.now
@@ -32,6 +33,10 @@ class Service:
         scopes = parse_qs(urlsplit(url).query).get("scope", [])
         self.asked.append(scopes)
         await anyio.lowlevel.checkpoint()
+        if self.outages:
+            self.outages -= 1
+            raise Unavailable("502", status=502)
+
         if self.refuses & set(scopes):
             raise AccessDenied("403", status=403)
 
@@ -118,3 +123,23 @@ async def test_a_scope_that_is_refused_is_the_trouble_of_who_wanted_it() -> None
             tasks.start_soon(request, number)
 
     assert sorted(sent) == [0, 1, 2, 4, 5, 6, 7]
+
+
+async def test_a_failed_request_for_a_token_takes_no_scope_from_those_that_wait_for_the_same_one() -> None:
+    """A token without scopes would be refused, and a repository called private that is not."""
+    service = Service()
+    service.outages = 1
+    sent: list[str] = []
+
+    async def request() -> None:
+        try:
+            sent.append(await service.request("repository:b:pull"))
+        except Unavailable:
+            sent.append("")
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(request)
+
+    assert service.asked == [["repository:b:pull"]] * 2
+    assert sorted(sent) == ["", *["Bearer token-2"] * 3]
