@@ -7,14 +7,16 @@ from pathlib import Path
 import layouts
 import pytest
 from aiohttp import web
-from organizations import kolla
+from organizations import kolla, small_image
 from trouble import GLANCE, NOVA, Impatient, messages, mirror, two_images
 
 from quaymirror.errors import ExitCode
 from quaymirror.events import Event, RetryScheduled
-from quaymirror.testing import Call, Fault, QuayServer, Raw, ReplaceBody, bad_gateway, too_many_requests
+from quaymirror.testing import Call, Fault, QuayServer, Raw, ReplaceBody, Stall, bad_gateway, too_many_requests
+from quaymirror.testing.recording import Listener
 
 MANIFESTS = "^/v2/kolla/nova/manifests/"
+LAYER = small_image("nova", 400_000).blobs[1].digest.partition(":")[2]
 HEAD = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n"
 
 # Values that are neither seconds nor a date are ignored: the usual back-off applies.
@@ -110,6 +112,18 @@ async def test_an_error_with_status_200_is_an_error(body: bytes, tmp_path: Path)
 
     assert report.exit_code is ExitCode.PARTIAL, messages(report)
     assert list(layouts.names(tmp_path / "mirror")) == [GLANCE]
+
+
+@pytest.mark.parametrize("path", [MANIFESTS, LAYER, "/kolla/nova/tag/$"])
+async def test_silences_shorter_than_a_minute_are_retried_as_other_failures(path: str, tmp_path: Path) -> None:
+    """Five silences in a row of each kind of request; the timeouts of this run are half a second."""
+    listener: Listener = "cdn" if path == LAYER else "quay"
+    async with QuayServer(two_images()) as server:
+        server.faults.append(fault := Fault(path, Stall(0), times=5, listener=listener))
+        report = await mirror(server, tmp_path / "mirror", retries=5)
+
+    assert fault.fired == 5
+    assert report.exit_code is ExitCode.OK, messages(report)
 
 
 async def test_a_pause_requested_once_applies_to_all_requests(tmp_path: Path) -> None:

@@ -33,8 +33,6 @@ class NameUnknown(HostUnusable):
 class TimedOut(TransportError):
     """The host sent nothing for too long, or too little."""
 
-    retries: int | None = 1  # each of them takes a minute
-
 
 class ReadInterrupted(TransportError):
     """A body ended early, or the answer was not valid HTTP."""

@@ -165,7 +165,7 @@ class Client:
             prepare()
 
         policy = replace(self._retries, retries=min(1, self._retries.retries)) if brief else self._retries
-        return Attempts(policy, what, host=self.origin.netloc, observer=self._observer)
+        return Attempts(policy, what, host=self.origin.netloc, timeouts=self._timeouts.repeats, observer=self._observer)
 
     async def fetch(self, request: Request, *, limit: int, parse: Callable[[Response, bytes], T]) -> T:
         """Return what `parse` makes of the response and its body of at most `limit` bytes, with retries.

@@ -62,11 +62,15 @@ class Attempts:
     """The attempts of one operation: `async for attempt in attempts:`, with the operation inside of `with attempt:`.
 
     The iteration ends after the first attempt that succeeds. The error of a failed one is suppressed if the operation
-    is worth another attempt; the last error is raised unchanged.
+    is worth another attempt; the last error is raised unchanged. `timeouts` limits the retries after timeouts, which
+    take long.
     """
 
-    def __init__(self, policy: RetryPolicy, what: str, *, host: str = "", observer: Observer = ignore) -> None:
+    def __init__(
+        self, policy: RetryPolicy, what: str, *, host: str = "", timeouts: int = 1, observer: Observer = ignore
+    ) -> None:
         self._policy = policy
+        self._timeouts = timeouts
         self._host = host
         self._what = what
         self._observer = observer
@@ -149,9 +153,10 @@ class Attempts:
         if self._waited > self._policy.patience:
             return True
 
-        if error.retries is not None:
+        limit = self._timeouts if error.retries is None and isinstance(error, TimedOut) else error.retries
+        if limit is not None:
             count = self._limited[type(error)] = self._limited.get(type(error), 0) + 1
-            if count > error.retries:
+            if count > limit:
                 return True
 
         if isinstance(error, RateLimited):

@@ -245,7 +245,8 @@ class RunAccess:
     def attempts(self, host: str, what: str) -> Attempts:
         """Return the attempts of an operation; see `SourceAccess.attempts`."""
         policy = replace(self.options.client.retry, retries=self.options.client.retries)
-        return Attempts(policy, what, host=host, observer=self.observer)
+        timeouts = self.options.client.timeouts.repeats
+        return Attempts(policy, what, host=host, timeouts=timeouts, observer=self.observer)
 
     async def client(self, origin: Origin, authorizer: Authorizer) -> Client:
         """Return a client of `origin`; see `SourceAccess.client`."""

@@ -143,4 +143,4 @@ class BlobProgress:
         meter.done += received
         if not watch.received(received, held=held):
             self.is_slow = True
-            raise TimedOut(watch.complaint)
+            raise TimedOut(watch.complaint, retries=1)  # each of them takes a minute

@@ -25,16 +25,20 @@ from quaymirror.errors import (
 )
 from quaymirror.http.dates import parse_retry_after
 from quaymirror.http.retry import Attempts, RetryPolicy
+from quaymirror.http.timeouts import Timeouts
 
 
 class Script:
     """An operation with prepared failures that then succeeds."""
 
-    def __init__(self, *failures: QuaymirrorError, retries: int = 5, patience: float = 900) -> None:
+    def __init__(
+        self, *failures: QuaymirrorError, retries: int = 5, patience: float = 900, timeouts: Timeouts | None = None
+    ) -> None:
         self.failures = list(failures)
         self.calls = 0
         self.waits: list[float] = []
-        self.attempts = Attempts(RetryPolicy(retries=retries, patience=patience, sleep=self._sleep), "it")
+        policy = RetryPolicy(retries=retries, patience=patience, sleep=self._sleep)
+        self.attempts = Attempts(policy, "it", timeouts=(timeouts or Timeouts()).repeats)
 
     async def _sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -136,6 +140,27 @@ async def test_a_host_that_is_down_uses_up_no_attempts() -> None:
 
 async def test_a_minute_of_silence_is_waited_for_twice() -> None:
     script = Script(*(TimedOut("nothing") for _ in range(9)))
+    with pytest.raises(TimedOut):
+        await script.run()
+
+    assert script.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls"), [(300.0, 2), (60.0, 2), (59.0, 2), (40.0, 3), (20.0, 6), (0.5, 6), (0.0, 2)]
+)
+async def test_silences_are_waited_for_as_long_as_two_minutes(seconds: float, calls: int) -> None:
+    """Silences of 20 s and less are limited as other failures are, by the number of retries."""
+    timeouts = Timeouts(connect=0, headers=seconds, stall=0, total=0)
+    script = Script(*(TimedOut("nothing") for _ in range(9)), timeouts=timeouts)
+    with pytest.raises(TimedOut):
+        await script.run()
+
+    assert script.calls == calls
+
+
+async def test_a_slow_body_is_reopened_once_however_short_the_timeouts_are() -> None:
+    script = Script(*(TimedOut("too slow", retries=1) for _ in range(9)), timeouts=Timeouts(1, 1, 1, 1))
     with pytest.raises(TimedOut):
         await script.run()
 
