@@ -244,8 +244,9 @@ class UploadSink:
         """Send the bytes that the registry lacks."""
         self._is_uncertain = True
         body = _Body(content)
+        is_chunked = self._mode.is_chunked
         try:
-            if self._mode.is_chunked:
+            if is_chunked:
                 await self._send_chunks(body)
             else:
                 await self._send_stream(body, length)
@@ -263,18 +264,20 @@ class UploadSink:
                 raise body.error from None
 
             if isinstance(error, ServiceError) and error.scope is Scope.IMAGE:
-                await self._adapt(error)
+                await self._adapt(error, is_chunked=is_chunked)
 
             raise
 
-    async def _adapt(self, error: ServiceError) -> None:
+    async def _adapt(self, error: ServiceError, *, is_chunked: bool) -> None:
         """Send the blob in another way if the registry may have refused the way, not the blob.
+
+        Another upload may have changed the mode in the meantime: `is_chunked` is the one of this upload.
 
         :raises UploadLost: if there is another way.
         """
-        if error.status == 413 and not self._mode.is_chunked:
+        if error.status == 413 and not is_chunked:
             self._mode.is_chunked = True
-        elif self._sent and self._mode.can_append and not self._mode.is_chunked:
+        elif self._sent and self._mode.can_append and not is_chunked:
             self._mode.can_append = False
         else:
             return
