@@ -226,6 +226,43 @@ async def test_without_a_state_an_image_that_is_there_costs_one_request_and_noth
             )
 
 
+async def test_the_first_push_asks_for_no_blob_of_a_repository_that_is_new(tmp_path: Path) -> None:
+    registry, images = kolla(12)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}?insecure=true"
+            report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))
+
+        assert errors(report) == []
+        asked = target.requests()
+        missed = [request for request in asked if request.method == "HEAD" and request.status == 404]
+        # Until the first mount of a layer is proven, blobs that it lacks are not asked for either.
+        assert [request.path for request in missed if "/blobs/" in request.path] == []
+        assert mounts(asked)[202] == 0
+        digests = {digest for image in images.values() for digest in image.all_blobs()}
+        assert sorted(uploads(asked)) == sorted(digests)
+
+
+async def test_without_a_state_nothing_that_a_repository_has_is_uploaded_for_another_tag(tmp_path: Path) -> None:
+    shared = make_layer("shared", 50_000)
+    first, second = (make_image([shared, make_layer(name, 20_000)]) for name in ("first", "second"))
+    registry = Registry()
+    repository = registry.organization("kolla").repository("nova")
+    new = registry.organization("kolla").repository("apt")
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}?insecure=true"
+            repository.push(TAG, first)
+            assert errors(await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path))) == []
+            repository.push("next", second)
+            new.push("next", small_image("new"))
+            target.forget()
+            other = settings(server, tmp_path / "other", concurrency=1)
+            assert errors(await quaymirror.sync(Selection("kolla", "*", "next"), address, other)) == []
+
+        assert shared.blob.digest not in uploads(target.requests())
+
+
 async def test_placeholders_name_images(tmp_path: Path) -> None:
     registry, images = kolla(3)
     with peers.DockerRegistry(tmp_path) as target:

@@ -192,6 +192,7 @@ INNER_LAYERS = {
         "registry_address",
         "names",
         "blob_locations",
+        "new_repositories",
         "spool",
         "tagging",
         "upload",

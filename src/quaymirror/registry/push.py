@@ -116,6 +116,18 @@ class RegistryPusher:
         except NotFound:
             return False
 
+    async def is_unknown(self, repository: Repository) -> bool:
+        """Return True if the registry says that it has no such `repository`; after any other answer it may have one."""
+        request = self._request(repository, "tags/list?n=1", "GET", "manifests")
+        try:
+            await self._once(request, _nothing)
+        except NotFound as error:
+            return "NAME_UNKNOWN" in error.codes
+        except QuaymirrorError:
+            return False  # the next request meets the same failure, and is repeated
+
+        return False
+
     async def has_blob(self, repository: Repository, blob: Descriptor, *, any_length: bool = False) -> bool:
         """Return True if `repository` has `blob` with its length, or with `any_length`."""
 

@@ -34,6 +34,7 @@ class BlobLocations:
         self._uploaded: set[Digest] = set()
         self._uploads: dict[Digest, anyio.Event] = {}
         self._doubted: set[Repository] = set()
+        self._new: set[Repository] = set()
         self._unmountable: set[Repository] = set()
         self._is_proven = False
         self._trial = anyio.Lock()
@@ -69,9 +70,14 @@ class BlobLocations:
         """Distrust the records of earlier runs about `repository`: something else has changed it."""
         self._doubted.add(repository)
 
+    def add_new(self, repository: Repository) -> None:
+        """Record that `repository` was empty when the run began to write to it."""
+        self._new.add(repository)
+
     def drop(self, repository: Repository) -> None:
         """Forget the content of `repository`, whose image is complete: thousands of them would take memory."""
         self._present.pop(repository, None)
+        self._new.discard(repository)
 
     async def mount(self, repository: Repository, node: Descriptor) -> tuple[bool, Upload | None]:
         """Mount a blob from another repository, waiting for an upload of it if one is under way.
@@ -98,8 +104,11 @@ class BlobLocations:
         """Return True if `repository` has a blob; otherwise the upload of it that the request has begun, if any.
 
         A registry that has shown that it mounts blobs is asked to mount it from the repository itself: it confirms that
-        if the blob is there, and begins its upload if not.
+        if the blob is there, and begins its upload if not. A new repository has only what this run brought.
         """
+        if repository in self._new:
+            return False, None
+
         if self._is_proven and repository not in self._doubted and repository not in self._unmountable:
             try:
                 upload = await self._registry.mount(repository, node, repository)

@@ -30,6 +30,7 @@ from .blob_locations import BlobLocations
 from .fallback_lists import FallbackLists
 from .kinds import TargetContext
 from .names import TargetNames
+from .new_repositories import NewRepositories
 from .registry_address import RegistryAddress
 from .spool import SpoolSpace
 from .tagging import Tagging
@@ -61,6 +62,7 @@ class RegistryTarget:
         context: TargetContext,
         *,
         read_only: bool = False,
+        is_first: bool = False,
     ) -> None:
         self._address = address
         self._registry = registry
@@ -80,6 +82,7 @@ class RegistryTarget:
 
         self._mode = UploadMode(spools)
         self._locations = BlobLocations(registry, context.observer)
+        self._unrecorded = NewRepositories(registry, self._locations, first=is_first)
         self._names = TargetNames(address, context.observer)
         self._lists = FallbackLists(registry, reader)
         self._tags: dict[Reference, Digest | None] = {}
@@ -103,6 +106,7 @@ class RegistryTarget:
         :raises QuaymirrorError: if it can't be reached.
         """
         async with AsyncExitStack() as stack:
+            is_first = not read_only and not fsops.exists(state_path(address, context.options))
             if read_only:
                 state, notice = _read_state(address, context.options)
             else:
@@ -117,7 +121,8 @@ class RegistryTarget:
             )
             registry = RegistryPusher(client, may_write=not read_only, denied_is_absent=read_only)
             await registry.ping()
-            yield cls(address, registry, RegistryPuller(client), state, context, read_only=read_only)
+            reader = RegistryPuller(client)
+            yield cls(address, registry, reader, state, context, read_only=read_only, is_first=is_first)
 
     async def has_image(self, reference: Reference, platforms: str) -> bool:
         """Return True if the tag points to the pinned `reference`, by the state or else by one request.
@@ -130,7 +135,8 @@ class RegistryTarget:
             return True
 
         name = place.tag or str(place.digest if record is None else record.root.digest)
-        found = await self._registry.head_manifest(place.repository, name)
+        find = self._registry.head_manifest if record is not None else self._unrecorded.find
+        found = await find(place.repository, name)
         self._tags[place] = None if found is None else found.digest
         if record is not None and (found is None or found.digest != record.root.digest):
             self._locations.doubt(place.repository)
