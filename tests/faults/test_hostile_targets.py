@@ -43,6 +43,11 @@ def reset(request: Request) -> web.Response:
     return web.Response()
 
 
+def half_written(request: Request) -> web.Response:
+    codes = ("DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN")
+    return web.json_response({"errors": [{"code": code, "message": "no"} for code in codes]}, status=400)
+
+
 PASSING: dict[str, tuple[str, str, Reaction]] = {
     "an upload that is refused for a moment": ("POST", UPLOADS, answer(503)),
     "a connection that breaks before an upload": ("POST", UPLOADS, reset),
@@ -55,6 +60,8 @@ PASSING: dict[str, tuple[str, str, Reaction]] = {
     "a range that does not fit": ("PUT", UPLOADS, answer(416)),
     "a blob that was not there after all": ("PUT", "/manifests/", refuse(400, "MANIFEST_BLOB_UNKNOWN")),
     "a digest that got lost on the way": ("PUT", UPLOADS, refuse(400, "DIGEST_INVALID")),
+    "a manifest whose digest got lost on the way": ("PUT", "/manifests/", refuse(400, "DIGEST_INVALID")),
+    "files that docker-registry reads half written": ("PUT", "/manifests/", half_written),
     "a limit without a hint": ("PUT", "/manifests/", answer(429)),
     "a limit for a moment": ("HEAD", "/blobs/", answer(429, Retry_After="1")),
     "a HEAD that is an error": ("HEAD", "/blobs/", answer(500)),

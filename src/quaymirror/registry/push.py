@@ -27,7 +27,7 @@ from ..http.origin import Origin, joined, request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
 from ..oci.manifest import MAX_MANIFEST_BYTES
 from ..values import dataclass, pattern
-from .refusals import UploadLost, has_foreign_layers, refusal_of_foreign_layers, refusals
+from .refusals import UploadLost, has_foreign_layers, other_bytes, refusal_of_foreign_layers, refusals
 
 T = TypeVar("T")
 
@@ -293,11 +293,15 @@ class RegistryPusher:
         return Request(upload.location, "blobs", method, scope=scope, name=name, accept_any_404=True)
 
     async def _put(self, request: Request, is_foreign: bool) -> tuple[Digest | None, bool, bool]:
-        async for attempt in self._client.attempts(f"{self.registry}{request.path}"):
+        what = f"{self.registry}{request.path}"
+        async for attempt in self._client.attempts(what):
             with attempt:
                 try:
                     return await self._once(request, _stored)
                 except ServiceError as error:
+                    if mismatch := other_bytes(what, error):
+                        raise mismatch from None
+
                     # Some registries report this as a failure of their own; another attempt does not help.
                     raise refusal_of_foreign_layers(error) if is_foreign else error from None
 

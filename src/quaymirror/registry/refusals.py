@@ -79,6 +79,17 @@ def _answer(error: ServiceError) -> str:
     return error.message.partition(": ")[2] or error.message
 
 
+def other_bytes(what: str, error: ServiceError) -> DigestMismatch | None:
+    """Return the error of `what`, if the registry says only that its bytes have another digest: they may be sent again.
+
+    docker-registry also says so while another client stores the same content, whose files it reads half written.
+    """
+    if "DIGEST_INVALID" not in error.codes or error.codes & _CONTENT_MISSING:
+        return None
+
+    return DigestMismatch(f"{what}: other bytes arrived ({error.message})", side=Side.TARGET)
+
+
 @contextmanager
 def refusals(what: str) -> Iterator[None]:
     """Name the rejected object, and the registry's reason if it gives one, in the error of a rejected request."""
@@ -88,8 +99,8 @@ def refusals(what: str) -> Iterator[None]:
         if error.codes & _LOST_UPLOAD or error.status == 416:
             raise UploadLost(error.message) from None
 
-        if "DIGEST_INVALID" in error.codes:
-            raise DigestMismatch(f"{what}: other bytes arrived ({error.message})", side=Side.TARGET) from None
+        if mismatch := other_bytes(what, error):
+            raise mismatch from None
 
         if error.scope is not Scope.IMAGE or isinstance(error, NotGranted | ForeignLayersRefused):
             raise
