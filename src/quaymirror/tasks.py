@@ -13,14 +13,21 @@ from .errors.base import QuaymirrorError, most_severe
 
 
 async def run_all(operations: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-    """Run `operations` concurrently; when one fails, the others are cancelled.
+    """Run `operations` concurrently; when one fails, the others are cancelled. A single one needs no task.
 
     :raises QuaymirrorError: the error itself, not a group of it; of several the most severe one.
-    :raises BaseExceptionGroup: if anything else was raised.
+    :raises BaseExceptionGroup: if anything else was raised by one of several.
     """
+    several = list(operations)
+    if len(several) < 2:
+        for operation in several:
+            await operation()
+
+        return
+
     try:
         async with anyio.create_task_group() as tasks:
-            for operation in operations:
+            for operation in several:
                 tasks.start_soon(operation)
     except BaseExceptionGroup as group:
         raise from_group(group) or group from None

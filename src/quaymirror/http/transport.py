@@ -138,11 +138,15 @@ class AiohttpTransport:
         with _Translated(url, name):
             # Without identity Quay compresses blobs on the fly, and their bytes no longer match their digest.
             sent = {"Accept-Encoding": "identity", **headers}
-            with anyio.fail_after(self._headers_seconds) as deadline:
-                data = self._timed(body, deadline) if isinstance(body, AsyncIterable) else _payload(body)
+            # What fail_after does, without its generator: it is called for each request.
+            with anyio.CancelScope(deadline=anyio.current_time() + self._headers_seconds) as scope:
+                data = self._timed(body, scope) if isinstance(body, AsyncIterable) else _payload(body)
                 response = await session.request(
                     method, _exact(url), headers=sent, data=data, allow_redirects=False, proxy=proxy
                 )
+
+            if scope.cancelled_caught:
+                raise TimeoutError
 
         return _AiohttpResponse(response, url, name, self._bandwidth, stall=self._stall_seconds)
 

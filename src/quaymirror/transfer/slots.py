@@ -25,11 +25,15 @@ class FetchSlots:
     @asynccontextmanager
     async def blob(self, digest: Digest, ticket: int) -> AsyncIterator[None]:
         """Hold a slot for the blob `digest` of the image with the slot `ticket`."""
-        async with self._blob_limit:
+        borrower = object()
+        await _take(self._blob_limit, borrower)
+        try:
             if holder := self.holders.get(ticket):
                 holder.begun(digest)
 
             yield
+        finally:
+            self._blob_limit.release_on_behalf_of(borrower)
 
 
 class ImageSlot:
@@ -46,7 +50,7 @@ class ImageSlot:
         """The number of the slot; jobs carry it, since they are messages."""
 
     async def __aenter__(self) -> ImageSlot:
-        await self._slots.image_limit.acquire_on_behalf_of(self)
+        await _take(self._slots.image_limit, self)
         self._slots.holders[self.ticket] = self
         return self
 
@@ -71,3 +75,11 @@ class ImageSlot:
     def _release_if_unneeded(self) -> None:
         if not self._waiting:
             self.release()
+
+
+async def _take(limit: anyio.CapacityLimiter, borrower: object) -> None:
+    """Take a slot, without a turn of the event loop if one is free."""
+    try:
+        limit.acquire_on_behalf_of_nowait(borrower)
+    except anyio.WouldBlock:
+        await limit.acquire_on_behalf_of(borrower)
