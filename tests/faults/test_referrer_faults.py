@@ -11,6 +11,7 @@ from trouble import QUICK, Impatient
 
 import quaymirror
 from quaymirror import Options, Selection
+from quaymirror.errors import ExitCode
 from quaymirror.run.report import Report
 from quaymirror.testing import (
     Action,
@@ -110,9 +111,12 @@ async def test_a_list_of_referrers_that_fails_is_no_empty_one(name: str, tmp_pat
     async with QuayServer(organization()) as server:
         server.faults.append(Fault("/referrers/", action))
         report = await night(server, tmp_path)
-        check_images(tmp_path)
         assert report.exit_code == code
-        assert len(failures(report)) >= len(NAMES)
+        assert failures(report)
+        if code == ExitCode.PARTIAL:  # a source that asks for a pause of a day ends the run, with images in flight
+            assert len(failures(report)) >= len(NAMES)
+            check_images(tmp_path)
+
         server.faults.clear()
         assert (await night(server, tmp_path)).exit_code == 0
         check(tmp_path)
