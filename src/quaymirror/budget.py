@@ -18,6 +18,11 @@ class Budget:
         self._free = size
         self._waiting: deque[tuple[int, anyio.Event]] = deque()
 
+    @property
+    def is_used(self) -> bool:
+        """True if bytes are reserved."""
+        return self._free < self.size
+
     async def reserve(self, size: int) -> int:
         """Wait for `size` bytes, all of the budget at most, and return how many were reserved."""
         wanted = min(size, self.size)

@@ -250,6 +250,37 @@ async def test_a_store_that_ignores_conditions_is_refused_before_anything_is_wri
     assert len(names(s3)) == len(images)
 
 
+async def test_a_blob_that_a_thread_received_is_stored_without_another_one_as_long_as_the_lock_is_held(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = [0.0]
+    objects = Objects.at(parse_bucket(MIRROR))
+    storage = BucketStorage(tmp_path, objects, clock=time.time, monotonic=lambda: moments[0])
+
+    async def bring(content: bytes) -> None:
+        node = Descriptor("application/octet-stream", Digest.of(content), len(content))
+        async with storage.sink(node) as sink:
+            await sink.prepare()
+            await fill_in_thread(sink.threaded(), content)
+            with monkeypatch.context() as patched:
+                if not moments[0]:
+                    patched.setattr(anyio.to_thread, "run_sync", None)
+
+                await sink.commit()
+
+    async def overdue() -> None:
+        async with storage.writing(None):
+            await bring(b"1" * 2_000_000)
+            moments[0] = 301.0
+            await bring(b"2" * 2_000_000)
+
+    with pytest.raises(StoreError, match="could not be renewed"):
+        await overdue()
+
+    assert s3.get(f"kolla/{blob_key(Digest.of(b'1' * 2_000_000))}") is not None
+    assert s3.get(f"kolla/{blob_key(Digest.of(b'2' * 2_000_000))}") is None
+
+
 @pytest.mark.parametrize("in_thread", [False, True], ids=["in the event loop", "in a thread"])
 async def test_a_large_blob_is_visible_only_if_its_digest_is_right(
     tmp_path: Path, s3: S3Server, *, in_thread: bool
@@ -263,9 +294,7 @@ async def test_a_large_blob_is_visible_only_if_its_digest_is_right(
                 await sink.prepare()
                 sent = content[:-1] + b"?" if wrong else content
                 if in_thread:
-                    fill = sink.threaded()
-                    assert fill is not None
-                    await fill_in_thread(fill, sent)
+                    await fill_in_thread(sink.threaded(), sent)
                 else:
                     for start in range(0, len(content), 300_000):
                         await sink.write(sent[start : start + 300_000])
@@ -305,9 +334,7 @@ async def test_an_upload_that_is_cancelled_while_a_thread_receives_leaves_nothin
     async def bring() -> None:
         async with storage.sink(node) as sink:
             await sink.prepare()
-            fill = sink.threaded()
-            assert fill is not None
-            await fill_in_thread(fill, content)
+            await fill_in_thread(sink.threaded(), content)
             raise AssertionError("the upload should wait for the first part")
 
     async with storage.writing(None):

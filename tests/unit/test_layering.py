@@ -129,6 +129,7 @@ INNER_LAYERS = {
         "bucket_lock",
         "plan_lock",
         "bucket_cache",
+        "buffers",
         "bucket_sink",
         "bucket",
         "plan_storage",

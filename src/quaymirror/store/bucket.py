@@ -21,7 +21,6 @@ from typing import BinaryIO, cast
 import anyio
 import anyio.to_thread
 
-from ..budget import Budget
 from ..errors import LockHeld, StoreError, TargetRefused
 from ..oci import Descriptor, Digest
 from ..tasks import background
@@ -30,6 +29,7 @@ from . import documents, fsops, leases
 from .bucket_cache import BucketCache
 from .bucket_lock import RENEW_SECONDS, BucketLock, LockRecord
 from .bucket_sink import BUDGET_BYTES, BucketSink
+from .buffers import BufferPool
 from .lock import READERS, WRITERS, Lock, Patience, locked, patiently_locked, reading
 from .objects import Conflict, Objects
 from .storage import BLOBS, INDEX, MARKER, ObjectInfo, WantsKey, blob_key, every
@@ -40,7 +40,7 @@ _SNAPSHOTS = f"{_OWN}/snapshots/"
 # Objects that are asked for one by one before all are listed.
 _SINGLE = 32
 
-_budget = Budget(BUDGET_BYTES)
+_pool = BufferPool(BUDGET_BYTES)
 
 
 class BucketStorage:
@@ -200,7 +200,7 @@ class BucketStorage:
     async def sink(self, node: Descriptor) -> AsyncIterator[BucketSink]:
         """Open the upload of a blob. One that is not committed leaves nothing behind, and starts again."""
         key = blob_key(node.digest)
-        sink = BucketSink(self._objects, key, node, _budget, self._ensure_lock)
+        sink = BucketSink(self._objects, key, node, _pool, ready=self._ensure_lock, is_ready=lambda: self._holds_lock)
         try:
             yield sink
         finally:
@@ -365,6 +365,10 @@ class BucketStorage:
             self._cache.forget()
         else:
             self._lock.take(is_probed=self._cache.probed == self._endpoint)
+
+    @property
+    def _holds_lock(self) -> bool:
+        return self._lock is not None and self._lock.is_current
 
     def _stored(self, key: str, content: bytes, tag: str) -> None:
         self._cache.add(key, len(content), self._clock(), tag)

@@ -89,6 +89,11 @@ class BucketLock:
         return self._mine is not None
 
     @property
+    def is_current(self) -> bool:
+        """True if this process holds the lock and may write; `take` would not do anything. It does not block."""
+        return self._mine is not None and not self._lost and not self._is_overdue
+
+    @property
     def session(self) -> str:
         """The session of this process, "" if it wrote nothing yet."""
         return self._mine.session if self._mine else ""
@@ -179,8 +184,12 @@ class BucketLock:
 
             self.found = left
 
+    @property
+    def _is_overdue(self) -> bool:
+        return self._monotonic() - self._renewed >= _SAFE_SECONDS
+
     def _check(self) -> None:
-        if not self._lost and self._monotonic() - self._renewed >= _SAFE_SECONDS:
+        if not self._lost and self._is_overdue:
             self._lost = f"its lock could not be renewed for {_SAFE_SECONDS:.0f} s"
 
         if self._lost:

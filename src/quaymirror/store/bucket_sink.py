@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 import anyio.from_thread
 import anyio.to_thread
 
-from ..budget import Budget
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
 from ..http.bodies import Fill, Read
 from ..oci import Descriptor
+from .buffers import BufferPool
 from .objects import Objects, Upload
 
 # A blob up to this size is one request, which carries the digest as the hash of its content.
@@ -20,21 +20,31 @@ _PART_BYTES = 8 * 1024 * 1024
 _MOST_PARTS = 9_000
 _MOST_CONCURRENCY = 4
 _BATCH_BYTES = 1024 * 1024
-# For less, a thread costs more than it saves. Its connection needs a handshake of its own, but the uploads take longer.
-_LEAST_THREADED_BYTES = 1024 * 1024
 # So few that hashing finds them in the cache of the core that received them.
 _HASHED_AT_ONCE = 128 * 1024
+# Hashing as many bytes costs less than a call of a thread.
+_HASHED_BY_LOOP = 64 * 1024
 BUDGET_BYTES: int = 80 * 1024 * 1024
 """The bytes that all transfers of a process to object stores together may hold in memory."""
 
 
 class BucketSink:
-    """The sink of one blob; see `BlobSink`. `ready` is called in a thread before the blob becomes visible.
+    """The sink of one blob; see `BlobSink`.
 
-    The bytes are collected in a buffer: all of a small blob, one batch of a large one, which is uploaded in parts.
+    `ready` is called in a thread before the blob becomes visible, unless `is_ready` returns True. The bytes are
+    collected in a buffer: all of a small blob, one batch of a large one, which is uploaded in parts.
     """
 
-    def __init__(self, objects: Objects, key: str, node: Descriptor, budget: Budget, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        key: str,
+        node: Descriptor,
+        pool: BufferPool,
+        *,
+        ready: Callable[[], None],
+        is_ready: Callable[[], bool],
+    ) -> None:
         self.committed: bool = False
         """True if the blob is stored."""
         self.admit: Callable[[], None] | None = None
@@ -46,12 +56,15 @@ class BucketSink:
         self._objects = objects
         self._key = key
         self._node = node
-        self._budget = budget
+        self._pool = pool
+        self._budget = pool.budget
         self._ready = ready
+        self._is_ready = is_ready
         self._reserved = 0
         self._concurrency = 1
         self._is_small = node.size <= SMALL_BYTES
-        self._buffer = bytearray()
+        self._memory = bytearray()
+        self._buffer = memoryview(self._memory)
         self._filled = self._hashed = 0
         """The number of bytes in the buffer, and of those in it that are hashed."""
         self._sent = 0
@@ -66,13 +79,15 @@ class BucketSink:
 
     async def prepare(self) -> None:
         """Wait until the bytes in memory fit into the budget of all transfers."""
-        if self._reserved:
-            return
+        if not self._reserved:
+            await self._reserve()
 
+        # By this thread, to which the pool belongs.
+        self._space()
+
+    async def _reserve(self) -> None:
         if self._is_small:
             self._reserved = await self._budget.reserve(max(1, self._node.size))
-            # By this thread: the memory of each thread that made one would not be used by the others.
-            self._space()
             return
 
         # One part is collected while another one is sent.
@@ -81,9 +96,9 @@ class BucketSink:
             self._reserved += more
             self._concurrency += 1
 
-    def threaded(self) -> Fill | None:
-        """Return the function by which a thread appends bytes, None for a blob that is not worth it."""
-        return self.fill if self._node.size >= _LEAST_THREADED_BYTES else None
+    def threaded(self) -> Fill:
+        """Return the function by which a thread appends bytes."""
+        return self.fill
 
     def fill(self, read: Read) -> None:
         """Append the bytes that `read` puts into the buffer; see `receive`. It blocks, in a thread of anyio."""
@@ -146,13 +161,13 @@ class BucketSink:
         if self._filled and not self._is_small:
             await self._send()
 
-        if not await anyio.to_thread.run_sync(self._is_right):
+        if not await self._verify():
             await self.reset()
             raise DigestMismatch(f"{self._node.digest}: the bytes have another digest")
 
         if self._is_small:
             self.content = bytes(self._buffer) if self._node.is_manifest else None
-            self.tag = await self._objects.upload(self._key, memoryview(self._buffer))
+            self.tag = await self._objects.upload(self._key, self._buffer)
         elif self._upload is not None:
             await self._upload.complete()
             self._upload = None
@@ -167,6 +182,7 @@ class BucketSink:
         finally:
             self._budget.release(self._reserved)
             self._reserved = 0
+            self._give_back()
 
     @property
     def _is_batch_full(self) -> bool:
@@ -178,21 +194,37 @@ class BucketSink:
             admit()
 
     def _space(self) -> memoryview:
-        """Return the free end of the buffer, which is made with its final size; empty once all bytes have arrived."""
+        """Return the free end of the buffer; empty once all bytes have arrived."""
         if not self._buffer:
             left = self._node.size - self._sent
-            self._buffer = bytearray(left if self._is_small else min(_BATCH_BYTES, left))
+            size = left if self._is_small else min(_BATCH_BYTES, left)
+            self._memory = self._pool.take(size)
+            self._buffer = memoryview(self._memory)[:size]
 
-        return memoryview(self._buffer)[self._filled :]
+        return self._buffer[self._filled :]
+
+    def _give_back(self) -> None:
+        memory, self._memory = self._memory, bytearray()
+        self._buffer = memoryview(self._memory)
+        self._pool.give_back(memory)
 
     def _hash(self) -> None:
-        self._hasher.update(memoryview(self._buffer)[self._hashed : self._filled])
+        self._hasher.update(self._buffer[self._hashed : self._filled])
         self._hashed = self._filled
 
+    async def _verify(self) -> bool:
+        """Return True if the bytes are right; the storage is prepared then."""
+        if self._filled - self._hashed > _HASHED_BY_LOOP or not self._is_ready():
+            return await anyio.to_thread.run_sync(self._is_right_and_ready)
+
+        return self._is_right()
+
     def _is_right(self) -> bool:
-        """Verify the bytes, in a thread, and prepare the storage if they are right."""
         self._hash()
-        is_right = self._hasher.hexdigest() == self._node.digest.encoded
+        return self._hasher.hexdigest() == self._node.digest.encoded
+
+    def _is_right_and_ready(self) -> bool:
+        is_right = self._is_right()
         if is_right:
             self._ready()
 
@@ -209,13 +241,15 @@ class BucketSink:
                 await anyio.to_thread.run_sync(self._hash)
 
             if self._upload is None:
-                await anyio.to_thread.run_sync(self._ready)
+                if not self._is_ready():
+                    await anyio.to_thread.run_sync(self._ready)
+
                 self._upload = self._objects.writer(self._key, self._part, self._concurrency)
 
-            batch = memoryview(self._buffer)[: self._filled]
+            batch = self._buffer[: self._filled]
             self._sent += self._filled
             self._filled = self._hashed = 0
-            self._buffer = bytearray()
+            self._give_back()
             self._space()
             await self._upload.write(batch)
         except BaseException:
