@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from forked_workers import fork_workers
 from organizations import TAG, small_image
 
 import quaymirror
@@ -103,6 +104,12 @@ def state_of(directory: Path) -> list[tuple[str, int, str, list[str]]]:
 def mounted_below(directory: Path) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if f" {directory}/" in line]
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image that fails ends its worker."""
+    fork_workers(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ import anyio
 import occy
 import pytest
 from commands import run
+from forked_workers import fork_workers
 from organizations import TAG, kolla, small_image
 from peers import docker_daemon, docker_registry
 from spec_reader import MANIFESTS, Remote
@@ -34,6 +35,11 @@ from quaymirror.errors import EmitFailed, ExitCode, Phase
 from quaymirror.testing import Blob, Layer, QuayServer, Registry, SourceManifest, digest_of, make_artifact, make_image
 
 pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_workers(monkeypatch)
 
 
 async def derive(server: QuayServer, to: str, *filters: str, **settings: Any) -> quaymirror.Report:

@@ -7,12 +7,18 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from forked_workers import fork_workers
 from organizations import TAG, small_image
 
 import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.errors import ConfigError
 from quaymirror.testing import QuayServer, Registry
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_workers(monkeypatch)
 
 
 async def test_an_archive_can_carry_registry_and_organization_in_its_name(tmp_path: Path) -> None:

@@ -14,12 +14,18 @@ from typing import Any
 
 import anyio
 import pytest
+from forked_workers import fork_workers
 
 from quaymirror.emit import calls
 from quaymirror.emit.extract import confined
 from quaymirror.emit.job import Destination, Emission, Job, StagedLayer
 from quaymirror.emit.workers import Workers
 from quaymirror.errors import ConfigError, EmitFailed
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_workers(monkeypatch)
 
 
 def archive(**files: str) -> bytes:
