@@ -30,6 +30,14 @@ from quaymirror.http import client
 from quaymirror.store import fsops
 from quaymirror.transfer import segments as pieces
 
+# Commands import them only when they need them.
+_IMPORTED_LATER = (
+    "anyio._backends._asyncio",
+    "quaymirror.auth.credentials",
+    "quaymirror.catalog.quay.catalog",
+    "tenacity",
+)
+
 
 class Trace:
     """Writes a line for each step."""
@@ -149,6 +157,9 @@ def serve(path: str) -> None:
     """Execute orders until the end of the input."""
     for place, _ in main._COMMANDS.values():
         importlib.import_module(place.partition(":")[0])
+
+    for name in _IMPORTED_LATER:
+        importlib.import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing waits for supervisors
     with socket.socket(socket.AF_UNIX) as listener:
