@@ -18,13 +18,23 @@ import pytest
 import serving
 from bucket import S3Server
 from commands import Done, run
+from obstore import exceptions
 from organizations import TAG, kolla, small_image
 from threads_filling import fill_in_thread
 
 import quaymirror
 from quaymirror import Options, Report, Selection, Status
-from quaymirror.carry.export import export_mirror
-from quaymirror.errors import BucketFailed, ConfigError, DigestMismatch, ExitCode, LockHeld, StoreError
+from quaymirror.carry.export import ExportOptions, export_mirror
+from quaymirror.errors import (
+    BucketDenied,
+    BucketFailed,
+    ConfigError,
+    DigestMismatch,
+    ExitCode,
+    LockHeld,
+    SelectionEmpty,
+    StoreError,
+)
 from quaymirror.oci import Descriptor, Digest
 from quaymirror.run.paths import layout_path
 from quaymirror.run.pruning import prune_layout
@@ -107,6 +117,8 @@ async def test_commands_take_the_address_where_they_take_a_path(tmp_path: Path, 
     assert [each.snapshot.images for each in await list_snapshots(root)] == [len(images)]
     exported = await export_mirror(root, tmp_path / "out")
     assert len(exported.files) == 1
+    with pytest.raises(SelectionEmpty, match=f"no image in {MIRROR} matches kolla/none"):
+        await export_mirror(root, tmp_path / "none", ExportOptions(select=("kolla/none",)))
 
 
 async def test_a_bucket_is_served_and_new_images_appear_without_a_restart(
@@ -392,6 +404,57 @@ async def test_failures_are_one_line_with_the_code_of_their_kind(
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(ConfigError, match=r"pip install 'quaymirror\[buckets\]'"):
         Objects.at(parse_bucket(MIRROR))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "exit_code"),
+    [
+        (400, "ExpiredToken", "400 Bad Request (ExpiredToken): get new credentials", ExitCode.CREDENTIALS),
+        (
+            403,
+            "InvalidAccessKeyId",
+            "403 Forbidden (InvalidAccessKeyId): check AWS_ACCESS_KEY_ID",
+            ExitCode.CREDENTIALS,
+        ),
+        (
+            403,
+            "SignatureDoesNotMatch",
+            "403 Forbidden (SignatureDoesNotMatch): check AWS_SECRET_ACCESS_KEY",
+            ExitCode.CREDENTIALS,
+        ),
+        (
+            400,
+            "AuthorizationHeaderMalformed",
+            "400 Bad Request (AuthorizationHeaderMalformed): check AWS_REGION",
+            ExitCode.UNAVAILABLE,
+        ),
+        (301, "PermanentRedirect", "the bucket is in another region: check AWS_REGION", ExitCode.UNAVAILABLE),
+    ],
+)
+async def test_a_refused_request_is_told_with_its_reason_also_if_the_first_answer_has_none(
+    tmp_path: Path, s3: S3Server, status: int, code: str, message: str, exit_code: ExitCode
+) -> None:
+    s3.fault, s3.code = (lambda *_: status), code
+    async with QuayServer(kolla(1)[0]) as server:
+        done = await command(server, tmp_path, check=exit_code)
+
+    assert done.stderr == f"quaymirror: can't read {MIRROR}/.quaymirror/lock: {message}\n"
+    done = await run("verify", MIRROR, "--state", "state", cwd=tmp_path, check=exit_code)
+    assert done.stderr == f"quaymirror: can't read {MIRROR}/.quaymirror/state.db: {message}\n"
+
+
+def test_missing_credentials_are_not_told_as_a_refusal_by_the_store(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise exceptions.GenericError(
+            "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 1.9ms - Server returned "
+            "non-2xx status code: 403 Forbidden: denied"
+        )
+
+    monkeypatch.setattr("obstore.get", refused)
+    with pytest.raises(BucketDenied, match="no credentials: neither the environment nor the metadata service"):
+        Objects.at(parse_bucket(MIRROR)).get("lock")
 
 
 @pytest.mark.soak

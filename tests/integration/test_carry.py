@@ -575,6 +575,33 @@ async def test_a_trip_by_the_commands(near: Near, tmp_path: Path) -> None:
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("import", "media", "s3://bucket/far", "--allow-unsigned"),
+        ("import", "media", "registry://registry.example/far", "--allow-unsigned"),
+        ("export", "MIRROR", "--to", "s3://bucket/media"),
+        ("checkout", "MIRROR", "latest", "gs://bucket/checkout"),
+        ("demo", "--to", "s3://bucket/demo"),
+    ],
+)
+async def test_an_address_where_a_directory_is_meant_is_refused_and_becomes_no_directory(
+    near: Near, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "media").mkdir()
+    given = [str(near.path) if word == "MIRROR" else word for word in words]
+    done = await run(*given, cwd=tmp_path, check=2)
+    assert "is not a directory of this machine; push takes a mirror there" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"media", near.path.name}
+
+
+async def test_an_import_takes_the_address_of_a_directory(near: Near, tmp_path: Path) -> None:
+    await run("export", str(near.path), "--to", "media", "--fsync", "never", cwd=tmp_path, check=0)
+    words = ("import", "media", "ocidir://far", "--allow-unsigned", "--fsync", "never")
+    await run(*words, cwd=tmp_path, check=0)
+    assert layouts.names(tmp_path / "far") == layouts.names(near.path)
+
+
 @pytest.mark.parametrize("most", [6, pytest.param(None, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 async def test_an_import_that_is_killed_at_any_step_is_completed_by_the_next(
     near: Near, large: list[Path], tmp_path: Path, most: int | None

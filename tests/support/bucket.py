@@ -40,6 +40,8 @@ class S3Server:
     hashes: dict[str, str] = field(default_factory=dict)
     """The hash of the content that a PUT announced, by path."""
     fault: Fault = lambda *_: 0
+    code: str = ""
+    """The code in the body of answers that `fault` asks for."""
 
     after: Callable[[str, str], None] = lambda *_: None
     """Called when a request was carried out, before it is answered."""
@@ -68,8 +70,9 @@ class S3Server:
                 environ.pop("HTTP_IF_NONE_MATCH", None)
 
             if status := self.fault(method, path):
-                start(f"{status} Fault", [("Content-Length", "0")])
-                return [b""]
+                reason = f"<Error><Code>{self.code}</Code></Error>".encode() if self.code and method != "HEAD" else b""
+                start(f"{status} Fault", [("Content-Length", str(len(reason)))])
+                return [reason]
 
             answer = application(environ, start)
             self.after(method, path)

@@ -173,7 +173,7 @@ class _Export:
 
         if not images:
             wanted = ", ".join(self._options.select)
-            raise SelectionEmpty(f"no image in {self._mirror}" + (f" matches {wanted}" if wanted else ""))
+            raise SelectionEmpty(f"no image in {self._storage}" + (f" matches {wanted}" if wanted else ""))
 
         return images
 
@@ -281,7 +281,7 @@ class _Export:
         matching = [each for each in self._records.exports() if each.id.startswith(self._options.since)]
         if len(matching) != 1:
             known = ", ".join(each.id[:8] for each in self._records.exports()) or "none is recorded"
-            raise ConfigError(f"{self._options.since!r} names no export of {self._mirror}: {known}")
+            raise ConfigError(f"{self._options.since!r} names no export of {self._storage}: {known}")
 
         earlier = matching[0]
         return (lambda digest: digest in earlier.by_digest), earlier.id
@@ -394,7 +394,7 @@ class _Export:
                 writer.add_file(stretch_name(node.digest, start, end), hashed, end - start)
 
         if not is_right:
-            raise MirrorDamaged(f"{node.digest} in {self._mirror} is damaged: use verify --repair first")
+            raise MirrorDamaged(f"{node.digest} in {self._storage} is damaged: use verify --repair first")
 
     def _count(self, size: int) -> None:
         anyio.from_thread.check_cancelled()

@@ -20,7 +20,7 @@ from ..carry.take_stock import request_missing, take_inventory
 from ..errors import ConfigError, ExitCode
 from ..store.fsops import Fsync
 from ..text import counted, escape_controls, human_bytes
-from .help import ADDRESS, GroupedCommand, command_option, options
+from .help import ADDRESS, DIRECTORY, GroupedCommand, command_option, options
 from .messages import say
 from .options import json_option, make_job, mirror_at
 from .progress_line import Counter, progress_line, show_notice_above
@@ -69,7 +69,7 @@ async def _inventory(mirror: Path, names: bool) -> Inventory:
 
 @click.command(cls=GroupedCommand)
 @click.argument("mirror", type=ADDRESS)
-@command_option("--to", "to", required=True, metavar="DIR", type=_PATH, help="Directory for the parts.")
+@command_option("--to", "to", required=True, metavar="DIR", type=DIRECTORY, help="Directory for the parts.")
 @command_option("--have", multiple=True, metavar="FILE", type=_PATH, help="Inventory of a receiver.  [repeatable]")
 @command_option("--since-export", default="", metavar="ID", help="Assume that the receiver imported this one.")
 @command_option("--at", metavar="SNAPSHOT", help="Export the images of this snapshot: an id, or a date.")
@@ -172,6 +172,7 @@ def import_(
     if len(parts) == 1 and is_archive(parts[0]):
         return _import_archive(parts[0], target=target, fsync=fsync, check_space=check_space)
 
+    path = DIRECTORY(target, ctx=click.get_current_context())
     wanted = ImportOptions(
         allowed_signers=allowed_signers,
         allow_unsigned=allow_unsigned,
@@ -179,7 +180,7 @@ def import_(
         check_space=check_space is not False,
         fsync=fsync or Fsync.ALWAYS,
     )
-    result = anyio.run(_import, parts, Path(target.removeprefix("ocidir://")), wanted)
+    result = anyio.run(_import, parts, path, wanted)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
 

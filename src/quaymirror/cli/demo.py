@@ -18,7 +18,7 @@ from ..serve.server import quiet_loop
 from ..settings import Options, OutputOptions
 from ..testing import QuayServer, Registry, kolla_like
 from .console import report
-from .help import command_option, options
+from .help import DIRECTORY, command_option, options
 from .observers import observe_runs
 
 _TAG = "2025.1-debian"
@@ -29,7 +29,7 @@ _LAYER_BYTES = 700_000
 
 
 @click.command
-@command_option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Where images are stored.")
+@command_option("--to", "target", metavar="PATH", type=DIRECTORY, help="Where images are stored.")
 @command_option("--keep-serving", is_flag=True, help="Keep the server running afterwards, to try other commands.")
 @command_option("--count", type=click.IntRange(1, 5000), default=40, show_default=True, help="Number of images.")
 @options("demo")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -65,7 +67,29 @@ class _Address(click.ParamType[str]):
         return [CompletionItem(incomplete, type="file")]
 
 
+class _Directory(click.ParamType[Path]):
+    """A directory of this machine. The address of another place is refused: it would become the name of a directory."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, without `ocidir://`."""
+        text = os.fspath(value).removeprefix("ocidir://")
+        if _SCHEME.match(text):
+            self.fail(f"{text} is not a directory of this machine; push takes a mirror there", param, ctx)
+
+        return Path(text)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete a directory."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="dir")]
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
 ADDRESS = _Address()
+DIRECTORY = _Directory()
 
 
 class CommandOption(click.Option):

@@ -18,7 +18,7 @@ from ..run.paths import layout_path
 from ..run.source_diff import diff_source
 from ..store.records import Snapshot
 from ..text import counted, escape_controls, human_bytes, local_time, table
-from .help import ADDRESS, command_option, options
+from .help import ADDRESS, DIRECTORY, command_option, options
 from .messages import show_notice
 from .options import json_option, make_options, mirror_at
 
@@ -235,7 +235,7 @@ def _diff_json(first: Snapshot | None, second: Snapshot | None, found: Differenc
 @click.command
 @click.argument("mirror", type=ADDRESS)
 @click.argument("at", metavar="ID")
-@click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
+@click.argument("directory", required=False, metavar="[DIR]", type=DIRECTORY)
 def checkout(mirror: str, at: str, directory: Path | None) -> int:
     """Make DIR a layout with the images of a snapshot of MIRROR, for other tools.
 

@@ -26,6 +26,20 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified bucket does not exist")
+# S3 answers 400 to these credentials.
+_NOT_ACCEPTED = re.compile(r"<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)</Code>")
+# Where obstore asks for credentials if the environment has none.
+_METADATA_SERVICE = re.compile(r"//(?:169\.254\.\d+\.\d+|metadata\.google\.internal)\b")
+_WITHOUT_REASON = re.compile(r"status code: 40[03]")
+_HINTS = {
+    "AuthorizationHeaderMalformed": "check AWS_REGION",
+    "ExpiredToken": "get new credentials",
+    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
+    "InvalidToken": "check AWS_SESSION_TOKEN",
+    "RequestTimeTooSkewed": "check the clock of this machine",
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
+    "TokenRefreshRequired": "get new credentials",
+}
 _ABORT_SECONDS = 5.0
 _MIB = 1024 * 1024
 
@@ -90,6 +104,12 @@ class Objects:
             except FileNotFoundError as error:
                 self._check_bucket(error)
                 return None
+            except self._obstore.exceptions.BaseError as error:
+                if _WITHOUT_REASON.search(str(error)):
+                    # The answer to HEAD has no body, so the one to GET has the reason.
+                    self._obstore.get_range(self._store, key, start=0, length=1)
+
+                raise
 
     def get(self, key: str, limit: int = -1) -> tuple[bytes, str] | None:
         """Return an object, at most `limit` bytes, and its version tag; None if it does not exist."""
@@ -193,7 +213,9 @@ class Objects:
             raise BucketFailed(f"can't {verb} {place}: it does not exist any more", phase=Phase.STORE) from None
         except (exceptions.BaseError, OSError) as error:
             self._check_bucket(error)
-            raise BucketFailed(f"can't {verb} {place}: {_reason(error)}", phase=Phase.STORE) from None
+            is_denied = _NOT_ACCEPTED.search(str(error)) or _METADATA_SERVICE.search(str(error))
+            kind = BucketDenied if is_denied else BucketFailed
+            raise kind(f"can't {verb} {place}: {_reason(error)}", phase=Phase.STORE) from None
 
     def _check_bucket(self, error: BaseException) -> None:
         if _NO_BUCKET.search(str(error)):
@@ -304,13 +326,20 @@ def _stored(found: Any) -> Stored:
 def _reason(error: BaseException) -> str:
     """Return one line without the URL, whose query may hold a signature."""
     text = str(error).strip().partition("\n\nDebug source")[0]
+    if _METADATA_SERVICE.search(text):
+        return "no credentials: neither the environment nor the metadata service of this machine has any"
+
     code = re.search(r"<Code>([A-Za-z]{1,60})</Code>", text)
     status = re.search(r"status code: (\d{3} [A-Za-z ]{1,40})", text)
     if status is not None:
-        return f"{status[1].strip()}{f' ({code[1]})' if code else ''}"
+        hint = f": {_HINTS[code[1]]}" if code and code[1] in _HINTS else ""
+        return f"{status[1].strip()}{f' ({code[1]})' if code else ''}{hint}"
 
     if "error sending request" in text:
         return "the object store does not answer: check its address and the network"
+
+    if "redirect without LOCATION" in text:
+        return "the bucket is in another region: check AWS_REGION"
 
     line = re.sub(r"https?://\S+", "the object store", text.partition("\n")[0])
     return line[:300] or type(error).__name__
