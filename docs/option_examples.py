@@ -10,6 +10,7 @@ _BY_NAME = {
     "artifact_types": "application/vnd.dev.cosign.*",
     "authfile": "/etc/quaymirror/auth.json",
     "cafile": "/etc/ssl/certs/company.pem",
+    "cluster": "tls://scheduler.example:8786",
     "cert_dir": "/etc/quaymirror/certs",
     "check_target": "",
     "concurrency": "32",

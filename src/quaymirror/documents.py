@@ -134,6 +134,14 @@ class UsageJson(TypedDict):
     free_bytes: int | None
 
 
+class WorkerJson(TypedDict):
+    """The blobs that one worker of a cluster brought, their bytes from the source, and the seconds that they took."""
+
+    blobs: int
+    bytes_fetched: int
+    busy_s: float
+
+
 class ContentJson(TypedDict):
     """A blob or a manifest."""
 
@@ -188,7 +196,8 @@ class ReportJson(TypedDict):
     received bytes, those of failed attempts and images included, in a dry run the ones that would be fetched;
     `bytes_reused` are those that images needed and did not fetch. `usage` is that of the target after the run, null if
     it is not known. Tags of `moved_in_run` moved during the run; those of `left_moved` had moved again at its end, so
-    that the set is not consistent. `outcomes` are sorted by reference.
+    that the set is not consistent. `workers` are those of a cluster, by their addresses. `outcomes` are sorted by
+    reference.
     """
 
     schema_version: Annotated[int, REPORT_VERSION]
@@ -216,6 +225,7 @@ class ReportJson(TypedDict):
     moved_in_run: NotRequired[list[str]]
     left_moved: NotRequired[list[str]]
     shard: NotRequired[ShardJson]
+    workers: NotRequired[dict[str, WorkerJson]]
     outcomes: list[OutcomeJson]
 
 

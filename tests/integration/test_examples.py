@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import layouts
 import peers
@@ -22,6 +22,7 @@ from commands import run
 from organizations import TAG, kolla
 from serving import served
 
+from quaymirror.cli.sync import sync
 from quaymirror.testing import QuayServer, SourceManifest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -142,7 +143,7 @@ def test_pipelines_fit_the_schemas_of_their_services(file: str, schema: list[str
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["cronjob.yaml", "shards.yaml"])
+@pytest.mark.parametrize("name", ["cluster.yaml", "cronjob.yaml", "shards.yaml"])
 def test_manifests_fit_the_schemas_of_kubernetes(name: str) -> None:
     """They are too large to be installed for a test: this runs where `kubernetes-validate` is."""
     pytest.importorskip("kubernetes_validate")
@@ -151,10 +152,15 @@ def test_manifests_fit_the_schemas_of_kubernetes(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_cron_job_fits_the_restricted_level_of_pod_security() -> None:
-    documents = list(yaml.safe_load_all((EXAMPLES / "kubernetes/cronjob.yaml").read_text()))
-    job = next(one for one in documents if one["kind"] == "CronJob")["spec"]
-    pod = job["jobTemplate"]["spec"]["template"]["spec"]
+def pods(name: str) -> dict[str, dict[str, Any]]:
+    """Return the pods of a manifest, by the names of their jobs and deployments."""
+    documents = yaml.safe_load_all((EXAMPLES / "kubernetes" / name).read_text())
+    specs = {one["metadata"]["name"]: one["spec"] for one in documents if one["kind"] in ("CronJob", "Deployment")}
+    return {name: spec.get("jobTemplate", {"spec": spec})["spec"]["template"]["spec"] for name, spec in specs.items()}
+
+
+@pytest.mark.parametrize("pod", [*pods("cronjob.yaml").values(), *pods("cluster.yaml").values()])
+def test_pods_fit_the_restricted_level_of_pod_security(pod: dict[str, Any]) -> None:
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
     for container in pod["containers"]:
@@ -174,6 +180,12 @@ def test_the_cron_job_fits_the_restricted_level_of_pod_security() -> None:
     }
     assert all({*volume} - {"name"} <= allowed for volume in pod["volumes"])
     assert pod["automountServiceAccountToken"] is False
+
+
+def test_the_cron_job_keeps_to_its_time_and_its_names() -> None:
+    documents = list(yaml.safe_load_all((EXAMPLES / "kubernetes/cronjob.yaml").read_text()))
+    job = next(one for one in documents if one["kind"] == "CronJob")["spec"]
+    pod = job["jobTemplate"]["spec"]["template"]["spec"]
     assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     assert job["timeZone"]
     assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 4 * 3600
@@ -319,3 +331,19 @@ async def test_pipelines_use_existing_commands(tmp_path: Path) -> None:
         words = [word if "/" not in word else str(tmp_path / Path(word).name) for word in line.split()]
         done = await run(*words, "--dry-run", "--server", "http://127.0.0.1:1", "--retries", "0", cwd=tmp_path)
         assert done.returncode == 5, done.stderr
+
+
+def test_the_cluster_of_the_example_understands_its_command_lines() -> None:
+    """Scheduler and workers know the options, and the coordinator names the address of the scheduler's service."""
+    pytest.importorskip("distributed")
+    from distributed.cli import dask_scheduler, dask_worker
+
+    found = pods("cluster.yaml")
+    scheduler, worker, coordinator = (
+        found[f"quaymirror-{name}"]["containers"][0] for name in ("scheduler", "worker", "cluster")
+    )
+    dask_scheduler.main.make_context("scheduler", scheduler["command"][2:])
+    given = dask_worker.main.make_context("worker", [*worker["command"][2:], *worker["args"]]).params
+    words = coordinator["args"]
+    assert words[words.index("--cluster") + 1] == given["scheduler"] == "tls://quaymirror-scheduler:8786"
+    assert sync.make_context("sync", words[1:]).params["cluster"] == given["scheduler"]

@@ -61,14 +61,26 @@ KINDS = {
 }
 
 
+PauseSeen = Callable[[str, float, str], None]
+"""Gets the pauses that hosts ask for: host, seconds, reason."""
+
+
+def ignore_pause(_host: str, _seconds: float, _reason: str) -> None:
+    """Ignore a pause."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The surroundings of limiters: the observer of their decisions, the clock, and a limit on all requests."""
+    """The surroundings of limiters: the observer of their decisions, the clock, and a limit on all requests.
+
+    `pause_seen` gets the pauses that hosts ask for, as opposed to those after failures, which may be local.
+    """
 
     observer: Observer = ignore
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     total: Throttle | None = None
+    pause_seen: PauseSeen = ignore_pause
 
 
 class Signal:
@@ -145,6 +157,7 @@ class Host:
         """Send nothing for `seconds`, as the host has asked."""
         if self.health.pause(self._runtime.clock(), seconds, reason):
             self._report_paused(seconds, reason)
+            self._runtime.pause_seen(self.health.name, seconds, reason)
 
     def record_success(self) -> None:
         """Record a proper answer."""
@@ -269,13 +282,34 @@ class HostLimiter:
         if self._cubic.is_limited and not patient:
             raise RateLimited(f"{self.health.name} limits requests per second", scope=Scope.IMAGE)
 
+        await self._pace(1)
+
+    async def _pace(self, requests: int) -> None:
         if (rate := self.rate) is not None:
             self._turns.rate = rate
-            if (delay := self._turns.reserve(self._runtime.clock())) > 0:
+            if (delay := self._turns.reserve(self._runtime.clock(), requests)) > 0:
                 await self._runtime.sleep(delay)
 
         if self._runtime.total is not None:
-            await self._runtime.total.take()
+            await self._runtime.total.take(requests)
+
+    async def grant(self, requests: int) -> None:
+        """Wait until another process may send `requests`. They take no place in the window, which is its own.
+
+        :raises QuaymirrorError: if the host has been unavailable for too long; see `Health.delay`.
+        """
+        while True:
+            if await self.host.wait_until_available():
+                self.host.probe_finished()  # whether the host is back is for this process' own requests to find out
+
+            await self._pace(requests)
+            if self.host.pause_left == 0:
+                return
+
+    def charge(self, requests: float) -> None:
+        """Count `requests` that another process has sent without a grant: later ones wait for them."""
+        if self._runtime.total is not None and requests > 0:
+            self._runtime.total.spend(requests)
 
     async def _wait_for_probe(self, slot: Slot) -> None:
         while self._probe is not None:
@@ -313,8 +347,7 @@ class HostLimiter:
 
     def record_success(self, latency: float = 0.0) -> None:
         """Record an answer that was not a complaint."""
-        self.host.record_success()
-        self._cubic.record_answer(self._runtime.clock())
+        self.record_answered()
         if self._latency.record(latency):
             self._window.shrink()
         else:
@@ -322,6 +355,11 @@ class HostLimiter:
             self._window.grow(is_far=self._latency.is_far, is_fast=is_fast)
 
         self._report()
+
+    def record_answered(self) -> None:
+        """Record an answer that was not a complaint, to this process or another, whose latency says nothing here."""
+        self.host.record_success()
+        self._cubic.record_answer(self._runtime.clock())
 
     def record_complaint(self, pause: float, reason: str) -> None:
         """Record that the host asked for fewer requests: none for `pause` seconds, and then fewer of this kind."""
@@ -395,6 +433,11 @@ class HostLimiters:
         This includes hosts that are known here, since an image decides how often they are requested.
         """
         return HostLimiters(self._runtime, patience=self._patience, own=set())
+
+    @property
+    def requests(self) -> float:
+        """The requests so far, counted if their total per second is limited."""
+        return 0.0 if self._runtime.total is None else self._runtime.total.spent
 
     def trust(self, host: str) -> None:
         """Add a host that the user named, before the first request to it."""

@@ -44,6 +44,8 @@ class Throttle:
         self._limiter = RateLimiter(rate)
         self._clock = clock
         self._sleep = sleep
+        self.spent = 0.0
+        """The units of all turns."""
 
     @property
     def rate(self) -> float:
@@ -52,6 +54,7 @@ class Throttle:
 
     def spend(self, units: float = 1.0) -> float:
         """Take a turn without waiting for it; return the seconds that the caller should wait."""
+        self.spent += units
         return self._limiter.reserve(self._clock(), units)
 
     async def take(self, units: float = 1.0) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
+from ..documents import WorkerJson
 from ..errors import ExitCode, Failure, LockHeld, QuaymirrorError, most_severe
 from ..events import Event, Notice, Observer, ignore
 from ..progress.run import RunProgress
@@ -94,6 +95,8 @@ class Run:
     """The images of a shard in its state, after the run."""
     judge: Judge | None = None
     """The judge of the signature policy, if there is one."""
+    workers: dict[str, WorkerJson] = field(default_factory=dict)
+    """The totals of the workers of a cluster, by their addresses."""
     is_waiting: bool = False
     failure: Failure | None = None
     close: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint

@@ -19,6 +19,7 @@ from ..documents import (
     ShardJson,
     UnmatchedJson,
     UsageJson,
+    WorkerJson,
     error_json,
 )
 from ..errors import (
@@ -78,6 +79,8 @@ class Report:
     platforms: Sequence[str] = ()
     shard: ShardJson | None = None
     """For the run of a shard: its place, and what it pushed."""
+    workers: Mapping[str, WorkerJson] = field(default_factory=dict)
+    """The totals of the workers of a cluster, by their addresses."""
 
     @property
     def outcomes(self) -> Sequence[Outcome]:
@@ -268,6 +271,11 @@ class Report:
         if self.shard is not None:
             document["shard"] = self.shard
 
+        if self.workers:
+            document["workers"] = {
+                name: {**worker, "busy_s": round(worker["busy_s"], 3)} for name, worker in sorted(self.workers.items())
+            }
+
         return document
 
     def _outcome(self, outcome: Outcome) -> OutcomeJson:
@@ -323,6 +331,7 @@ def make_report(run: Run, earlier: ReportJson | None, elapsed: float, usage: Usa
         accepted=run.accepted,
         platforms=[str(platform) for platform in run.options.discovery.platforms],
         shard=None if run.division is None else shard_json(run.division, run.pushed),
+        workers=run.workers,
     )
     if not report.complete or run.fatal is not None:
         return report

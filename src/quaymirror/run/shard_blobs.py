@@ -10,7 +10,7 @@ import anyio
 from ..budget import Budget
 from ..errors import Scope, Side, TimedOut
 from ..events import BlobFinished, Notice
-from ..oci import Descriptor, Digest
+from ..oci import Descriptor, Digest, Reference
 from ..selection.source import SourceAddress
 from ..shards.plan import Division
 from ..shards.share import ranked
@@ -77,14 +77,21 @@ class ShardBlobs:
                 if self._run.stop.reason is not None:
                     return
 
-                await self.wait_for(blob)
+                await self._share(blob)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(self._most):
                 tasks.start_soon(work)
 
-    async def wait_for(self, blob: Descriptor) -> None:
-        """Return once `blob` is at its home, or can't be brought there; see `BlobsElsewhere.wait_for`."""
+    async def wait_for(self, job: BlobJob, named: Reference) -> int:
+        """Return once the blob is at its home, or can't be brought there; see `BlobsElsewhere.wait_for`.
+
+        The bytes of the blobs of a shard are those of the shard, and of none of its images.
+        """
+        await self._share(job.blob)
+        return 0
+
+    async def _share(self, blob: Descriptor) -> None:
         if blob.digest in self._settled or self._division.home(blob.digest) is None:
             return
 

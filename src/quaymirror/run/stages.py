@@ -42,6 +42,7 @@ from ..transfer.single_flight import SingleFlight
 from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
 from ..values import dataclass
+from .cluster_blobs import BlobWorkers, ClusterBlobs
 from .consistency import Relisting
 from .context import Run
 from .finding import by_source, find_in_sources
@@ -86,6 +87,7 @@ class Stages:
         target: Target,
         history: RunHistory,
         publication: Publication | None = None,
+        workers: BlobWorkers | None = None,
     ) -> None:
         self._run = run
         self._publication = publication
@@ -99,6 +101,7 @@ class Stages:
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
         self._blobs: ShardBlobs | None = None
+        self._cluster = None if workers is None else ClusterBlobs(run, workers, target, engine.sources.limiters)
         self._referrers = RunReferrers(
             run.options.discovery, run.selections, run.emit, are_judged=run.judge is not None
         )
@@ -125,6 +128,8 @@ class Stages:
                 if run.division is None:
                     await self._follow_moves(watchers, relisting)
                 await self._referrers.finish(self._target)
+                if self._cluster is not None:
+                    run.emit(Notice(self._cluster.summary(), lasting=True))
             except QuaymirrorError as error:
                 self._run.abort(error)
             except BaseExceptionGroup as group:
@@ -300,7 +305,7 @@ class Stages:
                     renames=self._renames,
                     run_id=run.run_id,
                     counted=engine.counted if options.target.dry_run else None,
-                    elsewhere=self._blobs,
+                    elsewhere=self._cluster.of_source(source, self._flights) if self._cluster else self._blobs,
                 )
                 finder = ReferrerFinder(services.source, services.catalog)
                 referrers = await self._referrers.of(finder, context)

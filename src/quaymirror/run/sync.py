@@ -30,6 +30,7 @@ from ..text import counted
 from ..transfer.target import Capabilities, PrunableTarget, Target
 from . import listing, pruning
 from .accepted import read_accepted
+from .cluster_blobs import BlobWorkers
 from .context import Run, Stop
 from .exact_names import check_names
 from .publication import Publication, may_publish, obstacle
@@ -97,6 +98,11 @@ def make_run(
         spec.check_shards()
         capabilities = replace(capabilities, prunable=False)
 
+    if options.limits.cluster is not None:
+        spec.check_cluster()
+        if division is not None:
+            raise ConfigError("--cluster and --shard contradict each other: the workers divide the blobs themselves")
+
     for selection in selections:
         check_selection(selection, options.discovery.discovery)
         if spec.is_source(options.source.address_of(selection)):
@@ -138,6 +144,7 @@ async def mirror(run: Run) -> Report:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(background(partial(_watch_clock, run)))
         try:
+            workers = await stack.enter_async_context(_workers(run))
             async with _open(run) as target:
                 opening = open_history(
                     run.state_directory, run.selections, run.options, run.emit, keeps_tags=run.draft is not None
@@ -156,7 +163,7 @@ async def mirror(run: Run) -> Report:
                 layout = target.prunable()
                 publication = None if layout is None else await Publication.begin(run, layout)
                 async with _shared(run, target, accounts) as (engine, sources):
-                    await Stages(run, engine, sources, target, history, publication).run_all()
+                    await Stages(run, engine, sources, target, history, publication, workers).run_all()
 
                 await history.save_tags()
                 if layout is not None and publication is not None and not run.options.target.dry_run:
@@ -212,6 +219,20 @@ async def _mirrored_repositories(target: Target) -> set[str]:
     """Return the repositories, with their registries, that the images of a layout are from."""
     layout = target.prunable()
     return set() if layout is None else await layout.use(lambda _, state: state.repositories())
+
+
+@asynccontextmanager
+async def _workers(run: Run) -> AsyncIterator[BlobWorkers | None]:
+    """Connect to the cluster that fetches the blobs of a run; None without one."""
+    address = run.options.limits.cluster
+    if address is None or run.options.target.dry_run:
+        yield None
+        return
+
+    from .cluster import Cluster
+
+    async with Cluster.open(address, run.run_id) as cluster:
+        yield cluster
 
 
 def _open(run: Run) -> AbstractAsyncContextManager[Target]:

@@ -20,7 +20,7 @@ from ..http.budget import BudgetedClient, PullBudget
 from ..http.client import Client
 from ..http.exchange import Request, Transport
 from ..http.guard import AddressGuard
-from ..http.limiter import HostLimiters, Runtime
+from ..http.limiter import HostLimiters, PauseSeen, Runtime, ignore_pause
 from ..http.origin import Origin, request_target
 from ..http.proxy import Proxies
 from ..http.rate import Throttle
@@ -157,12 +157,28 @@ async def open_connection(
 class SourceConnections:
     """Connections to the hosts of sources, each opened when it is first used and kept as long as `stack` is open."""
 
-    def __init__(self, options: Options, observer: Observer, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        options: Options,
+        observer: Observer,
+        stack: AsyncExitStack,
+        pause_seen: PauseSeen = ignore_pause,
+    ) -> None:
         self._options = options
         self._observer = observer
         self._stack = stack
-        self._limits = _limits(options, observer, Side.SOURCE)
+        self._limits = _limits(options, observer, Side.SOURCE, pause_seen)
         self._open: dict[Origin, Connection] = {}
+
+    @property
+    def limiters(self) -> HostLimiters:
+        """The limiters of all hosts of the sources."""
+        return self._limits[0]
+
+    @property
+    def requests(self) -> float:
+        """The requests to all hosts so far, counted if their number per second is limited."""
+        return self.limiters.requests
 
     async def get(self, origin: Origin) -> Connection:
         """Return the connection to `origin`.
@@ -361,14 +377,14 @@ async def connect_target(
         yield connection.client(origin, connection.token_auth(options.target.dest_credentials, namespace))
 
 
-def _limits(options: Options, observer: Observer, side: Side) -> SideLimits:
+def _limits(options: Options, observer: Observer, side: Side, pause_seen: PauseSeen = ignore_pause) -> SideLimits:
     """Return the limiters of requests, and the limit on all bytes, if any.
 
     The user's limits are for the source only: everything that is pushed comes from there. A run ends without its
     source; without the target each image that needs it fails on its own.
     """
     retry, limits = options.client.retry, options.limits
-    runtime = Runtime(observer, retry.clock, retry.sleep)
+    runtime = Runtime(observer, retry.clock, retry.sleep, pause_seen=pause_seen)
     if side is Side.TARGET:
         return HostLimiters(runtime, patience=retry.patience, given_up=Scope.IMAGE, own=set()), None
 

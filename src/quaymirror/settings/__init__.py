@@ -24,6 +24,7 @@ from ..selection.parse import parse_duration
 from ..selection.rename import Rename
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
+from ..shards.scheduler import check_scheduler
 from ..store.fsops import Fsync
 from ..store.retention import Retention
 from ..values import dataclass, pattern
@@ -303,6 +304,12 @@ class Limits(Group):
     )
     max_requests_per_second: float | None = option(
         "N", "Limit all requests to the source.", least=0.01, most=1e6, commands=_READ
+    )
+    cluster: str | None = option(
+        "ADDRESS",
+        "Let the workers of the Dask cluster at tls://HOST:PORT fetch the blobs.",
+        accept=check_scheduler,
+        heading=Heading.SHARDS,
     )
     max_duration: float | None = option(
         "DURATION",

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..events import Observer, ignore
 from ..http.client import Client
 from ..http.origin import Origin
-from ..oci import Platform, Reference
+from ..oci import Platform, Reference, Repository
 from ..selection.selection import Selection
 from ..selection.source import SourceAddress
 from ..settings import Options
@@ -52,6 +52,15 @@ class TargetContext:
     division: Division | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UploadPlace:
+    """A `repository` at a registry for blobs that another process uploads, with its own credentials for `namespace`."""
+
+    origin: Origin
+    namespace: str
+    repository: Repository
+
+
 class TargetSpec(ABC):
     """A target as its address, the text of this, describes it. Equal addresses are equal targets."""
 
@@ -83,6 +92,22 @@ class TargetSpec(ABC):
                 f"shards can't share {self}: name a registry (registry://HOST) without filters, or an object store "
                 "(s3://BUCKET/PREFIX), with --to"
             )
+
+    def check_cluster(self) -> None:
+        """Check that the workers of a cluster can bring blobs to the target.
+
+        :raises ConfigError: if they can't.
+        """
+        if not self.capabilities.takes_cluster:
+            raise ConfigError(f"workers can't bring blobs to {self}: --cluster needs a registry, --to registry://HOST")
+
+    def upload_place(self, reference: Reference) -> UploadPlace:
+        """Return where workers bring the blobs of an image, under its name at the target.
+
+        :raises ConfigError: as `check_cluster`.
+        """
+        self.check_cluster()
+        raise NotImplementedError
 
     def wanted_platforms(self, options: Options) -> tuple[Platform, ...]:
         """Return the platforms to mirror of an index, () for all."""

@@ -13,7 +13,7 @@ from ..settings import Options
 from ..store.state import read_attached, read_missing
 from ..transfer.target import Capabilities
 from ..values import dataclass
-from .kinds import TargetContext, TargetKind, TargetSpec
+from .kinds import TargetContext, TargetKind, TargetSpec, UploadPlace
 from .registry_address import RegistryAddress, check_selection, parse_address
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ class RegistrySpec(TargetSpec):
     """A registry at an address."""
 
     address: RegistryAddress
-    capabilities: ClassVar[Capabilities] = Capabilities(adds_tags=True, publishes_at_end=True, takes_shards=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        adds_tags=True, publishes_at_end=True, takes_shards=True, takes_cluster=True
+    )
 
     def __str__(self) -> str:
         return str(self.address)
@@ -40,6 +42,10 @@ class RegistrySpec(TargetSpec):
     def state_directory(self, options: Options) -> Path:
         """Return the directory of the state, which is on this machine; see `Options.state_directory`."""
         return options.state_directory(str(self))
+
+    def upload_place(self, reference: Reference) -> UploadPlace:
+        """Return the repository of an image, as workers need it."""
+        return UploadPlace(self.address.origin, self.address.namespace, self.address.place(reference.name).repository)
 
     def open(self, context: TargetContext) -> AbstractAsyncContextManager[RegistryTarget]:
         """Open the registry for writing; see `RegistryTarget.open`."""

@@ -50,6 +50,7 @@ class RegistryTarget:
             adds_tags=True,
             publishes_at_end=True,
             takes_shards=True,
+            takes_cluster=True,
             takes_sparse=self._registry.takes_sparse,
         )
 

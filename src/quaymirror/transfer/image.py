@@ -373,7 +373,7 @@ class ImageTransfer:
         is_fetched = False
         if context.elsewhere is not None and not target.has_content(reference, blob):
             self.slot.begun(blob.digest)  # a wait holds nothing
-            await context.elsewhere.wait_for(blob)
+            self.fetched_bytes += await context.elsewhere.wait_for(progress.job, reference)
 
         # It may have arrived for another image in the meantime.
         if not target.has_content(reference, blob):

@@ -39,6 +39,8 @@ class Capabilities:
     """An image appears under its name complete, or not at all."""
     takes_shards: bool = False
     """Several processes can write at the same time; see `Target.shared`."""
+    takes_cluster: bool = False
+    """The workers of a cluster can bring blobs; see `TargetSpec.upload_place`."""
 
 
 class PrunableTarget(Protocol):

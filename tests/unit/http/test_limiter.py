@@ -347,3 +347,42 @@ def test_whatever_a_host_answers_there_is_always_a_slot_and_a_pace(answers: list
 
         assert 1 <= limiter.window <= limits.most
         assert limiter.rate is None or limiter.rate >= 0.5
+
+
+async def test_requests_of_another_process_are_granted_at_the_rate_of_all_and_take_no_place_in_the_window() -> None:
+    async with running_clock() as clock:
+        runtime = Runtime(clock=clock, sleep=clock.sleep, total=Throttle(10, clock=clock, sleep=clock.sleep))
+        limiter = HostLimiters(runtime)("quay.io", "blobs")
+        began = clock.now
+        for _ in range(limiter.window * 10):
+            await limiter.grant(2)
+
+        granted = limiter.window * 20
+        assert granted - 2 <= 10 * (clock.now - began) <= granted
+
+
+async def test_requests_without_a_grant_are_made_up_for_by_later_ones() -> None:
+    async with running_clock() as clock:
+        limiters = HostLimiters(
+            Runtime(clock=clock, sleep=clock.sleep, total=Throttle(10, clock=clock, sleep=clock.sleep))
+        )
+        limiter, began = limiters("quay.io", "blobs"), clock.now
+        await limiter.grant(1)
+        limiter.charge(19)
+        limiter.charge(-5)
+        await limiter.grant(1)
+        assert clock.now - began == pytest.approx(2.0)
+        assert limiters.requests == 21
+
+
+async def test_nothing_is_granted_while_the_host_wants_a_pause_and_the_pause_is_told_to_other_processes() -> None:
+    seen = list[tuple[str, float, str]]()
+    async with running_clock() as clock:
+        runtime = Runtime(clock=clock, sleep=clock.sleep, pause_seen=lambda *pause: seen.append(pause))
+        limiter, began = HostLimiters(runtime)("quay.io", "blobs"), clock.now
+        limiter.record_complaint(30, "answered 429")
+        limiter.host.record_failure("cannot connect")
+        await limiter.grant(1)
+        assert clock.now - began >= 30
+
+    assert seen == [("quay.io", 30, "answered 429")]

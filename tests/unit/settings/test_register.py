@@ -22,6 +22,7 @@ from quaymirror.settings.spec import OptionSpec, OptionType
 FLAG = ("true", "maybe")
 # A legal and an illegal text for each option; the files and directories exist where the tests run.
 VALUES = {
+    "cluster": ("tls://scheduler.example:8786", "tcp://scheduler.example:8786"),
     "organization": ("kolla", "Kolla!"),
     "globs": ("nova-*", "["),
     "tags": ("2025.1-*", "a b"),

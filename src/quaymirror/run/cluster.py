@@ -1,0 +1,215 @@
+"""The scheduler and the workers of a Dask cluster, as a run uses them; the only importer of distributed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+
+from ..__about__ import __version__
+from ..errors import ConfigError, ConnectFailed, QuaymirrorError, Scope, Side
+from ..http.limiter import PauseSeen, ignore_pause
+from ..tasks import background
+from .cluster_worker import BlobOrder, BlobResult, Worker
+
+# Within these times a scheduler has to answer, and a first worker has to be there.
+_CONNECT_SECONDS = 10.0
+_FIRST_WORKER_SECONDS = 30.0
+# The period of looks at the workers, and the time after which a cluster without any counts as lost.
+_LOOK_SECONDS = 2.0
+_LOST_SECONDS = 60.0
+_END_SECONDS = 3.0
+# The topic of messages about pauses, and the name of the plugin that closes connections.
+_PAUSES = "quaymirror-pauses"
+_PLUGIN = "quaymirror"
+_TLS_HELP = "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__TLS__CLIENT__CERT and …__TLS__CLIENT__KEY"
+
+
+class Cluster:
+    """The workers of the cluster at `address`. `pause_seen` gets the pauses that hosts ask of any of them."""
+
+    def __init__(self, address: str, client: Any) -> None:
+        self.address = address
+        self.pause_seen: PauseSeen = ignore_pause
+        self.threads = 0
+        """The threads of all workers, each of which brings one blob at a time."""
+        self.workers = 0
+        """The number of workers."""
+        self._client = client
+        self._lost = anyio.Event()
+        self._unfinished = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, address: str, run_id: str) -> AsyncIterator[Cluster]:
+        """Connect to a scheduler, for the run `run_id`.
+
+        :raises ConfigError: if distributed is not installed, TLS is not configured, or a worker has another version.
+        :raises ConnectFailed: if the scheduler can't be reached, or has no workers.
+        """
+        client = await _connect(address)
+        cluster = cls(address, client)
+        try:
+            await cluster._begin()
+            async with background(cluster._watch):
+                yield cluster
+        finally:
+            with anyio.move_on_after(_END_SECONDS, shield=True):
+                if cluster._unfinished:
+                    await client.run(drop, run_id, on_error="ignore")
+
+                await client.close()
+
+    async def bring(self, order: BlobOrder) -> BlobResult:
+        """Let a worker carry out `order`; if the worker is lost, another one does.
+
+        :raises QuaymirrorError: if that keeps failing, or the cluster is lost.
+        """
+        if self._lost.is_set():
+            raise self._failure("it is lost")
+
+        self._unfinished += 1
+        future = self._client.submit(bring_blob, order, key=order.key, pure=False)
+        error: BaseException | None = None
+        result: BlobResult | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._give_up, tasks.cancel_scope)
+            try:
+                result = await future
+            except Exception as raised:  # of any kind: of the worker or of the client
+                error = raised
+            finally:
+                future.release()
+
+            tasks.cancel_scope.cancel()
+
+        self._unfinished -= 1
+        if result is None:
+            raise self._failure("it is lost" if error is None else f"{type(error).__name__}: {error}")
+
+        return result
+
+    async def pause(self, host: str, seconds: float, reason: str) -> None:
+        """Let all workers pause their requests to `host`."""
+        await self._client.run(pause, host, seconds, reason, on_error="ignore")
+
+    def _failure(self, reason: str) -> QuaymirrorError:
+        return ConnectFailed(f"the cluster at {self.address}: {reason[:200]}", scope=Scope.IMAGE, side=Side.TARGET)
+
+    async def _begin(self) -> None:
+        with anyio.move_on_after(_FIRST_WORKER_SECONDS):
+            while not self.threads:
+                await self._look()
+                if not self.threads:
+                    await anyio.sleep(_LOOK_SECONDS / 10)
+
+        if not self.threads:
+            raise ConnectFailed(
+                f"no workers at {self.address}: start dask worker there", scope=Scope.RUN, side=Side.TARGET
+            )
+
+        found: Mapping[str, object] = await self._client.run(version, on_error="return")
+        for worker, text in found.items():
+            if text != __version__:
+                has = f"quaymirror {text}" if isinstance(text, str) else f"no usable quaymirror ({text})"
+                raise ConfigError(f"the worker {worker} has {has}: it needs {__version__}, as here")
+
+        self._client.subscribe_topic(_PAUSES, self._paused)
+
+    async def _paused(self, event: tuple[float, tuple[str, float, str]]) -> None:
+        host, seconds, reason = event[1]
+        self.pause_seen(host, seconds, reason)
+        await self.pause(host, seconds, reason)
+
+    async def _watch(self) -> None:
+        without = 0.0
+        while True:
+            await anyio.sleep(_LOOK_SECONDS)
+            await self._look()
+            without = 0.0 if self.threads else without + _LOOK_SECONDS
+            if without >= _LOST_SECONDS:
+                self._lost.set()
+            elif self.threads and self._lost.is_set():
+                self._lost = anyio.Event()
+
+    async def _look(self) -> None:
+        threads: Mapping[str, int] = {}
+        with anyio.move_on_after(_CONNECT_SECONDS):
+            # A scheduler that does not answer is one without workers: it may come back.
+            with suppress(OSError, RuntimeError, ValueError):
+                threads = await self._client.nthreads()
+
+        self.threads, self.workers = sum(threads.values()), len(threads)
+
+    async def _give_up(self, scope: anyio.CancelScope) -> None:
+        await self._lost.wait()
+        scope.cancel()
+
+
+async def _connect(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ConfigError("--cluster needs the extra 'cluster': pip install 'quaymirror[cluster]'") from None
+
+    make: Any = Client  # which has no types
+    # What matters of its messages is said here.
+    for name in logging.getLogger().manager.loggerDict:
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    try:
+        return await make(address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS)
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(f"{address}: {error}; {_TLS_HELP}") from None
+    except OSError as error:
+        reason = error.__cause__ or error
+        message = f"the scheduler at {address} can't be reached: {str(reason)[:200]}"
+        raise ConnectFailed(message, scope=Scope.RUN, side=Side.TARGET) from None
+
+
+def version() -> str:
+    """Return the version of quaymirror in the process of a worker."""
+    return __version__
+
+
+async def bring_blob(order: BlobOrder) -> BlobResult:
+    """Carry out an order, in the event loop of a worker."""
+    from distributed import get_worker
+
+    return await (await _join(get_worker())).carry_out(order)
+
+
+def pause(host: str, seconds: float, reason: str, dask_worker: Any) -> None:
+    """Pause requests to a host, in the event loop of a worker."""
+    if plugin := dask_worker.plugins.get(_PLUGIN):
+        plugin.own.pause(host, seconds, reason)
+
+
+def drop(run_id: str, dask_worker: Any) -> None:
+    """Drop the orders of a run, in the event loop of a worker."""
+    if plugin := dask_worker.plugins.get(_PLUGIN):
+        plugin.own.drop(run_id)
+
+
+async def _join(worker: Any) -> Worker:
+    """Return all that is open in the process of a worker, until it ends."""
+    if _PLUGIN not in worker.plugins:
+        from distributed import WorkerPlugin
+
+        def tell(*seen: object) -> None:
+            worker.log_event(_PAUSES, seen)
+
+        class Plugin(WorkerPlugin):
+            own = Worker(tell, worker.address)
+
+            async def teardown(self, worker: Any) -> None:  # type: ignore[override, unused-ignore]
+                await self.own.close()
+
+        await worker.plugin_add(Plugin(), _PLUGIN)
+
+    own: Worker = worker.plugins[_PLUGIN].own
+    return own

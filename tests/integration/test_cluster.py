@@ -1,0 +1,329 @@
+"""The workers of a cluster fetch the blobs of a run: in this process, and as real processes of Dask."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import click
+import peers
+import pytest
+from click.testing import CliRunner
+from organizations import TAG, kolla, unique_bytes
+from receiver import Receiver
+
+import quaymirror
+from quaymirror import Options, Selection
+from quaymirror.cli.main import main
+from quaymirror.errors import ConfigError, ConnectFailed, ExitCode
+from quaymirror.events import Event, Notice
+from quaymirror.http.limiter import PauseSeen, ignore_pause
+from quaymirror.run.cluster import Cluster
+from quaymirror.run.cluster_worker import BlobOrder, BlobResult, Worker, settings_of
+from quaymirror.secret import Credentials, Secret
+from quaymirror.testing import Fault, QuayServer, SourceManifest, too_many_requests
+
+ADDRESS = "tcp://127.0.0.1:8786"
+NEEDS_DASK = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed")
+
+
+class InProcess:
+    """Workers in this process, which get their orders and give their results as bytes."""
+
+    def __init__(self) -> None:
+        self.address = ADDRESS
+        self.threads, self.workers = 4, 2
+        self.pause_seen: PauseSeen = ignore_pause
+        self.messages: list[bytes] = []
+        self.refuses = False
+        self.repeats = 1
+        self.told: list[tuple[str, float]] = []
+        self.members = [Worker(self._pause, f"worker-{number}") for number in range(self.workers)]
+
+    async def bring(self, order: BlobOrder) -> BlobResult:
+        if self.refuses:
+            raise ConnectFailed("all of them are busy")
+
+        message = pickle.dumps(order)
+        self.messages.append(message)
+        result = BlobResult()
+        for _ in range(self.repeats):
+            worker = self.members[len(self.messages) % len(self.members)]
+            done = pickle.dumps(await worker.carry_out(pickle.loads(message)))
+            result = pickle.loads(done)
+
+        return result
+
+    def _pause(self, host: str, seconds: float, reason: str) -> None:
+        self.told.append((host, seconds))
+        self.pause_seen(host, seconds, reason)
+        for member in self.members:
+            member.pause(host, seconds, reason)
+
+    @asynccontextmanager
+    async def open(self, _address: str, _run_id: str) -> AsyncIterator[InProcess]:
+        yield self
+        for member in self.members:
+            await member.close()
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    workers = InProcess()
+    monkeypatch.setattr(Cluster, "open", workers.open)
+    return workers
+
+
+def options_for(server: QuayServer, directory: Path, **more: object) -> Options:
+    return Options.of(server=server.url, state=directory / "state", cluster=ADDRESS, **more)
+
+
+async def test_workers_fetch_each_blob_once_and_the_report_names_them(tmp_path: Path, cluster: InProcess) -> None:
+    registry, images = kolla(12)
+    blobs = {digest for image in images.values() for digest in image.all_blobs()}
+    async with QuayServer(registry) as server, Receiver() as target:
+        report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options_for(server, tmp_path))
+        assert report.exit_code is ExitCode.OK
+        assert (
+            server.blob_bytes()
+            == unique_bytes(images)
+            == sum(worker["bytes_fetched"] for worker in report.workers.values())
+        )
+        assert set(report.to_json()["workers"]) == {"worker-0", "worker-1"}
+        assert sum(worker["blobs"] for worker in report.workers.values()) == len(cluster.messages) == len(blobs)
+        manifests = sum(len(image.raw) + sum(len(each.raw) for each in image.children) for image in images.values())
+        assert report.bytes_fetched == unique_bytes(images) + manifests
+        assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
+
+
+async def test_messages_hold_no_secrets(tmp_path: Path, cluster: InProcess) -> None:
+    registry, _ = kolla(1)
+    secret = Secret("hunter2")
+    mine = Credentials("me", secret)
+    async with QuayServer(registry) as server, Receiver() as target:
+        options = options_for(server, tmp_path, dest_credentials=mine, environment={"PASSWORD": "hunter2"})
+        await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options)
+
+    cluster.messages.append(pickle.dumps(settings_of(options.replace(api_token=secret, credentials=mine), 1)))
+    assert len(cluster.messages) > 1
+    assert not any(b"hunter2" in message for message in cluster.messages)
+
+
+async def test_an_order_that_is_given_again_costs_one_request_to_the_target(tmp_path: Path, cluster: InProcess) -> None:
+    registry, images = kolla(2)
+    cluster.repeats = 2
+    async with QuayServer(registry) as server, Receiver() as target:
+        report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options_for(server, tmp_path))
+        assert report.exit_code is ExitCode.OK
+        assert server.blob_bytes() == unique_bytes(images)
+        assert target.count("PUT", "/blobs/uploads/") == len(cluster.messages)
+
+
+async def test_what_workers_can_not_bring_is_fetched_by_the_coordinator(tmp_path: Path, cluster: InProcess) -> None:
+    registry, images = kolla(2)
+    cluster.refuses, notices = True, list[str]()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.message)
+
+    async with QuayServer(registry) as server, Receiver() as target:
+        options = options_for(server, tmp_path)
+        report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options, observer=observe)
+        assert report.exit_code is ExitCode.OK
+        assert server.blob_bytes() == unique_bytes(images)
+
+    assert "blobs that workers can't bring are fetched here: all of them are busy" in notices
+    assert notices[-1].startswith(f"0 workers at {ADDRESS} brought 0 blobs")
+
+
+async def test_a_pause_that_a_host_asks_of_one_worker_holds_for_all(tmp_path: Path, cluster: InProcess) -> None:
+    registry, _ = kolla(3)
+    async with QuayServer(registry) as server, Receiver() as target:
+        server.faults.append(Fault("^/v2/.*/blobs/", too_many_requests("1"), times=1))
+        report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options_for(server, tmp_path))
+        assert report.exit_code is ExitCode.OK
+        [(host, seconds)] = cluster.told
+        assert seconds == 1
+        # Both workers were told, and the coordinator counts the pause as its own.
+        assert report.hosts[host].pauses >= 1
+        refused = next(request.at for request in server.requests if request.status == 429)
+        in_pause = [one for one in server.requests if "/blobs/" in one.path and refused < one.at < refused + 0.95]
+        assert len(in_pause) <= 4 * cluster.threads
+
+
+async def test_an_order_of_another_version_is_refused_by_the_worker(tmp_path: Path, cluster: InProcess) -> None:
+    registry, _ = kolla(1)
+    async with QuayServer(registry) as server, Receiver() as target:
+        await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options_for(server, tmp_path))
+
+    order: BlobOrder = pickle.loads(cluster.messages[0])
+    result = await Worker(ignore_pause).carry_out(
+        BlobOrder(order.run_id, order.source, order.job, order.place, (), "0")
+    )
+    assert result.failure is not None
+    assert result.failure.is_a(ConfigError)
+    assert "install the same" in result.failure.message
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--cluster", "tcp://scheduler.example:8786", "--to", "registry://r.example"], "use tls://"),
+        (["--cluster", ADDRESS, "--to", "mirror"], "--cluster needs a registry"),
+        (["--cluster", ADDRESS, "--to", "s3://bucket"], "--cluster needs a registry"),
+    ],
+)
+def test_contradictions_are_refused_before_any_request(words: list[str], says: str) -> None:
+    result = CliRunner().invoke(main, ["sync", "kolla", *words], standalone_mode=False)
+    text = str(result.exception) if isinstance(result.exception, click.UsageError | ConfigError) else result.output
+    assert says in text
+
+
+async def test_without_the_extra_one_line_names_it_before_any_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    registry, _ = kolla(1)
+    async with QuayServer(registry) as server, Receiver() as target:
+        with pytest.raises(ConfigError, match=r"pip install 'quaymirror\[cluster\]'"):
+            await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options_for(server, tmp_path))
+
+        assert not server.requests
+        assert not target.requests
+
+
+class Processes:
+    """A scheduler and workers of Dask, each a process."""
+
+    def __init__(self, directory: Path, threads: int) -> None:
+        self.port = peers.free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self._directory = directory
+        self._threads = threads
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._all: list[subprocess.Popen[bytes]] = []
+
+    def start(self, workers: int) -> None:
+        here = ("--host", "127.0.0.1", "--no-dashboard")
+        scheduler = self._start("dask_scheduler", *here, "--port", str(self.port))
+        peers.wait_for(self.port, scheduler)
+        threads = ("--no-nanny", "--nthreads", str(self._threads))
+        self.workers = [self._start("dask_worker", self.address, *here, *threads) for _ in range(workers)]
+
+    def stop(self) -> None:
+        for process in reversed(self._all):
+            process.kill()
+            process.wait()
+
+    def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
+        with (self._directory / f"{module}-{len(self._all)}.log").open("wb") as log:
+            command = [sys.executable, "-m", f"distributed.cli.{module}", *words]
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._directory)
+
+        self._all.append(process)
+        return process
+
+
+@contextmanager
+def processes(directory: Path, workers: int = 2, threads: int = 2) -> Iterator[Processes]:
+    made = Processes(directory, threads)
+    try:
+        made.start(workers)
+        yield made
+    finally:
+        made.stop()
+
+
+async def start_sync(
+    directory: Path, server: QuayServer, host: str, dask: Processes, *words: str
+) -> asyncio.subprocess.Process:
+    to = ("--to", f"registry://{host}?insecure=true", "--cluster", dask.address)
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "quaymirror", "sync", "kolla", "*", TAG, "--server", server.url, *to),
+        *("--report", "report.json", "--progress", "none", *words),
+        cwd=directory,
+        env=os.environ | {"XDG_STATE_HOME": str(directory / "xdg")},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+def check_pulled(host: str, images: Mapping[str, SourceManifest]) -> None:
+    for name, image in images.items():
+        reference = f"docker://{host}/kolla/{name}:{TAG}"
+        assert peers.skopeo("inspect", "--raw", "--tls-verify=false", reference).encode() == image.raw
+
+
+@NEEDS_DASK
+@pytest.mark.interop
+async def test_processes_of_dask_bring_the_blobs_although_one_is_killed(tmp_path: Path) -> None:
+    registry, images = kolla(8)
+    with peers.DockerRegistry(tmp_path) as target, processes(tmp_path) as dask:
+        async with QuayServer(registry) as server:
+            run = await start_sync(tmp_path, server, target.host, dask)
+            while not server.blob_bytes():
+                await anyio.sleep(0.01)
+
+            dask.workers[0].kill()
+            _, error = await run.communicate()
+            assert run.returncode == 0, error.decode()
+            assert b"distributed" not in error
+            report = json.loads((tmp_path / "report.json").read_text())
+            assert report["images"]["mirrored"] == len(images)
+            assert sum(worker["blobs"] for worker in report["workers"].values()) >= 1
+
+        check_pulled(target.host, images)
+
+
+@NEEDS_DASK
+async def test_without_a_scheduler_or_workers_a_run_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quaymirror.run import cluster
+
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(cluster, "_FIRST_WORKER_SECONDS", 0.1)
+    address = f"tcp://127.0.0.1:{peers.free_port()}"
+    with pytest.raises(ConnectFailed, match="can't be reached") as raised:
+        async with Cluster.open(address, "run"):
+            pass
+
+    assert raised.value.exit_code is ExitCode.UNAVAILABLE
+    with processes(tmp_path, workers=0) as dask, pytest.raises(ConnectFailed, match="no workers at tcp://"):
+        async with Cluster.open(dask.address, "run"):
+            pass
+
+
+@NEEDS_DASK
+@pytest.mark.soak
+@pytest.mark.interop
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("percent", [2, 40])
+async def test_200_images_arrive_although_a_worker_is_killed(tmp_path: Path, percent: int) -> None:
+    registry, images = kolla(200, layer_size=100_000)
+    most, rate = unique_bytes(images), 30.0
+    with peers.DockerRegistry(tmp_path) as target, processes(tmp_path, threads=4) as dask:
+        async with QuayServer(registry) as server:
+            run = await start_sync(tmp_path, server, target.host, dask, "--max-requests-per-second", str(rate))
+            while server.blob_bytes() < most * percent / 100:
+                await anyio.sleep(0.01)
+
+            dask.workers[0].kill()
+            _, error = await run.communicate()
+            assert run.returncode == 0, error.decode()
+            assert json.loads((tmp_path / "report.json").read_text())["images"]["mirrored"] == len(images)
+            assert server.blob_bytes() <= 1.05 * most
+            seconds = server.requests[-1].at - server.requests[0].at
+            assert 0.9 * rate * seconds <= len(server.requests) <= 1.02 * rate * seconds
+
+        check_pulled(target.host, images)
