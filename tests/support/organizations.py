@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from quaymirror.testing import Registry, SourceManifest, kolla_like, make_image, make_layer
 
 TAG = "2025.1-debian"
@@ -24,6 +26,7 @@ def unique_bytes(images: dict[str, SourceManifest]) -> int:
     return sum(len(blob.data) for blob in blobs.values())
 
 
+@lru_cache(maxsize=64)
 def small_image(seed: str, *layers: int) -> SourceManifest:
     """Return an image of its own with layers of these sizes."""
     return make_image([make_layer(f"{seed}/{number}", size) for number, size in enumerate(layers or (2048,))])
