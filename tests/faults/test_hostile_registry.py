@@ -153,6 +153,12 @@ CASES: dict[str, Case] = {
         path=MANIFESTS,
         action=Answer(401, {"WWW-Authenticate": 'Bearer realm="https://evil.example/token",service="x"'}),
     ),
+    "a realm with a password": Case(
+        PARTIAL,
+        "names a token service with an unusable URL: a user name or password has no place in a URL",
+        path=MANIFESTS,
+        action=Answer(401, {"WWW-Authenticate": 'Bearer realm="http://me:pw@127.0.0.1/token",service="x"'}),
+    ),
     "a token service that redirects": Case(
         PARTIAL, "redirects elsewhere", path="^/v2/auth", query="nova", action=Redirect("/other"), require_token=True
     ),
@@ -273,7 +279,12 @@ CASES: dict[str, Case] = {
     ),
     **{
         f"answered {status}": Case(OK, path=MANIFESTS, action=bad_gateway(status, "No"), times=3)
-        for status in (408, 425, 500, 502, 503, 504, 521)
+        for status in (408, 421, 425, 500, 502, 503, 504, 511, 521, 529, 599)
+    },
+    **{
+        f"{status} for a {kind}": Case(OK, path=path, action=Answer(status), times=2)
+        for status in (300, 304, 306)
+        for kind, path in (("listing", LISTING), ("tag", TAGS), ("manifest", MANIFESTS), ("blob", BLOB_LINK))
     },
     "a manifest that is always a 500": Case(PARTIAL, "500", path=MANIFESTS, action=Answer(500)),
     "a teapot": Case(PARTIAL, "418", path=MANIFESTS, action=Answer(418)),

@@ -275,7 +275,7 @@ class TokenAuth:
         try:
             target = Origin.of(realm)
         except ValueError as error:
-            raise RealmRefused(f"{name} names a token service that is {error}") from None
+            raise RealmRefused(f"{name} names a token service with an unusable URL: {error}") from None
 
         if self._origin.is_secure and not target.is_secure:
             raise RealmRefused(f"{name} uses a token service over plain HTTP, which is refused")

@@ -27,7 +27,9 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PROXY_REFUSES = "proxy authentication failed (407)"
 SPEAKS_TLS = "speaks TLS, not plain HTTP: write https:// instead of http://, or leave out ?insecure=true"
 MAX_ERROR_BODY = 64 * 1024
-_TEMPORARY = frozenset({408, 425, 500, 502, 503, 504, *range(520, 525)})
+_TEMPORARY = frozenset({408, 421, 425})
+# Refusals: of a method, of the version of HTTP, and for lack of space.
+_LASTING = frozenset({501, 505, 507})
 _CODE = pattern(r"[A-Za-z_]{1,40}")
 _MAX_REASON = 200
 # Reasons that say no more than the status does.
@@ -204,4 +206,6 @@ def _kind(status: int) -> type[ServiceError]:
     if status in (404, 410):
         return NotFound
 
-    return Unavailable if status in _TEMPORARY else ServiceError
+    # Other statuses than 4xx are those of a broken server or proxy, such as 304 without a condition or 511 for a login.
+    is_broken = not 400 <= status < 500 and status not in _LASTING
+    return Unavailable if is_broken or status in _TEMPORARY else ServiceError

@@ -60,6 +60,9 @@ class Answer:
         (Answer(503), Unavailable, Scope.ATTEMPT),
         (Answer(522), Unavailable, Scope.ATTEMPT),
         (Answer(501), ServiceError, Scope.IMAGE),
+        (Answer(505), ServiceError, Scope.IMAGE),
+        (Answer(507), ServiceError, Scope.IMAGE),
+        *((Answer(status), Unavailable, Scope.ATTEMPT) for status in (101, 300, 304, 421, 511, 529, 599, 999)),
     ],
     ids=lambda value: f"{value.status} {dict(value.headers)}" if isinstance(value, Answer) else "",
 )
