@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -100,8 +101,10 @@ def run_as_stranger(place: Path) -> Iterator[Callable[..., Awaitable[Done]]]:
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Return what a command says of its end: one line, with its name."""
-    assert "Traceback" not in done.stderr
-    return [line for line in done.stderr.splitlines() if line.startswith("quaymirror: ")]
+    # Python itself complains first if a .pth file of its environment needs a descriptor.
+    text = re.sub(r"Error processing line \d+ of .*?Remainder of file ignored\n", "", done.stderr, flags=re.DOTALL)
+    assert "Traceback" not in text
+    return [line for line in text.splitlines() if line.startswith("quaymirror: ")]
 
 
 # Each runs many commands.
@@ -221,7 +224,9 @@ async def test_too_few_descriptors_end_a_command_with_a_line(descriptors: int, t
         ):
             work = partial(limited, words, tmp_path, resource.RLIMIT_NOFILE, descriptors)
             done = await anyio.to_thread.run_sync(work)
-            assert done.returncode in (0, 2, 6), (words[0], done.stderr[-500:])
+            # A run that could not create its state leaves a mirror without an index.
+            is_lacking = words[0] == "verify" and not (tmp_path / "mirror/index.json").exists()
+            assert done.returncode in (0, 2, 6) or (is_lacking and done.returncode == 8), (words[0], done.stderr[-500:])
             assert len(lines(done)) == (done.returncode != 0), (words[0], done.stderr[-500:])
 
     index = tmp_path / "mirror/index.json"
@@ -288,7 +293,7 @@ def test_a_password_from_a_closed_standard_input_is_refused(command: str, tmp_pa
     assert lines(done) == ["quaymirror: --password-stdin: standard input is closed"]
 
 
-DIGITS = "9" * 5_000
+DIGITS, FEWER = "9" * 5_000, "9" * 400  # Python reads the second one, as a whole number but not as any other
 NUMBERS = {
     "server": ["list", "kolla", "*", TAG, "--server", f"http://h:{DIGITS}"],
     "target": ["sync", "kolla", "*", TAG, "--to", f"registry://h:{DIGITS}"],
@@ -298,7 +303,10 @@ NUMBERS = {
     "watch": ["watch", f"registry://h:{DIGITS}"],
     "retries": ["sync", "kolla", "*", TAG, "--to", "mirror", "--retries", DIGITS],
     "grace": ["sync", "kolla", "*", TAG, "--to", "mirror", "--prune", "--grace", DIGITS],
+    "retries, fewer": ["sync", "kolla", "*", TAG, "--to", "mirror", "--retries", FEWER],
+    "concurrency, fewer": ["sync", "kolla", "*", TAG, "--to", "mirror", "--concurrency", FEWER],
     "config": ["run", "--config", "port.toml"],
+    "config, fewer": ["run", "--config", "fewer.toml"],
     "config, a number": ["run", "--config", "number.toml"],
     "import": ["config", "import", "number.yaml"],
 }
@@ -309,6 +317,7 @@ async def test_a_number_of_5000_digits_is_refused(where: str, tmp_path: Path) ->
     job = f'[jobs.a]\norganization = "kolla"\ntags = ["{TAG}"]\nto = "mirror"\n'
     (tmp_path / "port.toml").write_text(f'{job}server = "http://h:{DIGITS}"\n')
     (tmp_path / "number.toml").write_text(f"{job}retries = {DIGITS}\n")
+    (tmp_path / "fewer.toml").write_text(f"{job}retries = {FEWER}\n")
     (tmp_path / "number.yaml").write_text(f"quay.io:\n  images:\n    kolla/nova: [{DIGITS}]\n")
     done = await run(*NUMBERS[where], cwd=tmp_path)
     assert done.returncode == 2
@@ -352,3 +361,44 @@ async def test_a_pipe_in_place_of_a_file_of_a_mirror_is_not_waited_for(name: str
         ):
             done = await run(*words, cwd=tmp_path)
             assert done.returncode in (0, 2, 6), (words, done.stderr)
+
+
+@pytest.mark.parametrize("option", ["--src-cert-dir", "--dest-cert-dir"])
+@pytest.mark.parametrize("name", ["a.crt", "a.cert"])
+async def test_a_pipe_or_a_device_in_place_of_a_certificate_is_refused(name: str, option: str, tmp_path: Path) -> None:
+    """OpenSSL would wait for a writer of the pipe, also after a signal, and read the device for ever."""
+    target = [UNUSED, "--state", "state"] if option == "--dest-cert-dir" else ["mirror"]
+    sync = ["sync", "kolla", "*", TAG, "--server", "http://127.0.0.1:8", "--retries", "0", "--to", *target]
+    for place in ("pipe", "device"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.key").touch()
+        file = tmp_path / place / name
+        os.mkfifo(file) if place == "pipe" else file.symlink_to("/dev/zero")
+        done = await run(*sync, option, place, cwd=tmp_path, kill_after=20)
+        assert done.returncode == 2
+        assert lines(done) == [f"quaymirror: {place}/{name} is not a regular file"]
+
+
+@pytest.mark.parametrize("name", ["state.db", "history.db"])
+async def test_commands_that_read_a_mirror_take_an_empty_database_for_a_missing_one(name: str, tmp_path: Path) -> None:
+    """A disk that was full while it was created leaves it; for reading, no table can be created in it."""
+    async with QuayServer(kolla(2)[0]) as server:
+        await run("sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", cwd=tmp_path, check=0)
+
+    (tmp_path / "mirror/.quaymirror" / name).write_bytes(b"")
+    for words in (["verify", "mirror"], ["list", "./mirror"], ["prune", "mirror"], ["snapshots", "mirror"]):
+        done = await run(*words, cwd=tmp_path, check=0)
+        assert lines(done) == [], words
+
+    done = await run("history", "--to", "mirror", cwd=tmp_path)
+    assert "read-only" not in done.stderr
+
+
+async def test_a_current_directory_that_was_removed_is_named(tmp_path: Path) -> None:
+    program = f"mkdir d && cd d && rmdir ../d && exec {sys.executable} -m quaymirror sync kolla '*' {TAG} --to mirror"
+    command = ["sh", "-c", f"{program} --server http://127.0.0.1:9 --retries 0"]
+    done = await anyio.to_thread.run_sync(
+        partial(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    )
+    assert done.returncode == 6
+    assert lines(done) == ["quaymirror: the current directory does not exist any more: change to another one"]

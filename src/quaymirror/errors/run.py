@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from .base import ExitCode, Phase, QuaymirrorError, Scope, Side, reason_of
 
 
@@ -74,12 +76,24 @@ class DoesNotFit(QuaymirrorError):
     phase: Phase | None = Phase.STORE
 
 
+def _lacks_directory() -> bool:
+    """Return True if the current directory was removed, so that relative paths lead nowhere."""
+    try:
+        os.getcwd()  # noqa: PTH109 - as Path does
+    except FileNotFoundError:
+        return True
+
+    return False
+
+
 def from_system(error: BaseException) -> StoreError | None:
     """Return the error for a failure of the system that was not expected where it happened, None if it is none.
 
     The machine then lacks a resource, or a file or program is not the expected one.
     """
     match error:
+        case FileNotFoundError(filename=None) if _lacks_directory():
+            return StoreError("the current directory does not exist any more: change to another one")
         case OSError():
             path = "" if error.filename is None else f"can't use {error.filename}: "
             return StoreError(f"{path}{reason_of(error)}")

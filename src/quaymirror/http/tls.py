@@ -79,6 +79,10 @@ def _load_directory(context: ssl.SSLContext, directory: Path, *, is_own: bool) -
         raise from_os_error(error, "read", directory, kind=ConfigError) from None
 
     for file in files:
+        if file.suffix in (".crt", ".cert") and not file.is_file():
+            # OpenSSL would wait for a writer of a pipe, and read a device for ever.
+            raise ConfigError(f"{file} is not a regular file")
+
         if file.suffix == ".crt":
             _load_authority(context, file)
         elif file.suffix == ".cert" and is_own:

@@ -165,7 +165,7 @@ class OptionSpec:
         if self.least is not None and self.most is not None:
             assert isinstance(value, int | float)
             if not self.least <= value <= self.most:
-                raise ConfigError(f"must be between {self.least:g} and {self.most:,.10g}, not {value:,.10g}")
+                raise ConfigError(f"must be between {self.least:g} and {self.most:,.10g}, not {_number(value)}")
 
         if self.accept is not None:
             self.accept(value)
@@ -340,6 +340,13 @@ def _flag(given: object) -> bool:
         raise ConfigError(f"must be true or false, not {str(given)[:60]!r}")
 
     return word in _TRUE
+
+
+def _number(value: float) -> str:
+    try:
+        return f"{value:,.10g}"
+    except OverflowError:
+        return f"a number of {len(str(value))} digits"
 
 
 def _shown(value: object) -> str:

@@ -171,8 +171,8 @@ def _finish_rollback(connection: Connection, path: Path) -> None:
 
 
 def _migratable(connection: Connection, form: Format) -> Connection:
-    """Return a copy in memory of an older database that was opened for reading, otherwise `connection` itself."""
-    if not _is_older(connection, form):
+    """Return a copy in memory of an older or empty database that was opened for reading, otherwise `connection`."""
+    if not (_is_empty(connection) or _is_older(connection, form)):
         return connection
 
     copy = sqlite3.connect(":memory:", check_same_thread=False)
@@ -180,6 +180,11 @@ def _migratable(connection: Connection, form: Format) -> Connection:
         connection.backup(copy)
 
     return copy
+
+
+def _is_empty(connection: Connection) -> bool:
+    """Return True for a database that was being created when the process was killed, or the disk was full."""
+    return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
 
 
 def _is_older(connection: Connection, form: Format) -> bool:
@@ -191,8 +196,7 @@ def _is_older(connection: Connection, form: Format) -> bool:
 
 def _prepare(connection: Connection, path: Path | None, form: Format, *, check: bool) -> None:
     # Of a creation that was killed, SQLite has undone all by now.
-    is_new = connection.execute("PRAGMA page_count").fetchone()[0] == 0
-    if not is_new and connection.execute("PRAGMA application_id").fetchone()[0] != form.application_id:
+    if not _is_empty(connection) and connection.execute("PRAGMA application_id").fetchone()[0] != form.application_id:
         raise sqlite3.DatabaseError("not a quaymirror database")
 
     version = connection.execute("PRAGMA user_version").fetchone()[0]
