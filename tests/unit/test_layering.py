@@ -22,6 +22,7 @@ LAYERS = (
     "__about__",
     "values",
     "zstd",
+    "deflate",
     "errors",
     "secret",
     "text",
@@ -385,6 +386,7 @@ IMPORTERS = {
     "prometheus_client": {"run/metrics.py", "serve/metrics.py"},
     "yaml": {"yaml_text.py"},
     "zstandard": {"zstd.py", "testing"},
+    "isal": {"deflate.py"},
 }
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 

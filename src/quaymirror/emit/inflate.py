@@ -7,13 +7,12 @@ Layers are untrusted, so their decompressed size is limited. All members are rea
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from .. import zstd
+from .. import deflate, zstd
 from ..errors import DigestMismatch, Phase, Scope, UnsupportedContent
 from ..oci import Digest
 from ..store import fsops
@@ -99,10 +98,10 @@ def _decompressed(file: BinaryIO) -> Iterator[bytes]:
 def _gunzip(file: BinaryIO) -> Iterator[bytes]:
     data = file.read(_CHUNK_BYTES)
     while data:
-        member = zlib.decompressobj(wbits=31)
+        member = deflate.decompressor()
         try:
             yield from _gunzip_member(member, data, file)
-        except zlib.error:
+        except deflate.InvalidGzip:
             raise UnsupportedContent("a layer is not valid gzip", phase=Phase.STORE) from None
 
         # Zeros between members are padding.
@@ -111,7 +110,7 @@ def _gunzip(file: BinaryIO) -> Iterator[bytes]:
             data = chunk.lstrip(b"\0")
 
 
-def _gunzip_member(member: Any, data: bytes, file: BinaryIO) -> Iterator[bytes]:
+def _gunzip_member(member: deflate.Decompressor, data: bytes, file: BinaryIO) -> Iterator[bytes]:
     while True:
         out = member.decompress(data, _CHUNK_BYTES)
         yield out
