@@ -294,13 +294,20 @@ async def test_without_a_scheduler_or_workers_a_run_ends_with_one_line(
     monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(cluster, "_FIRST_WORKER_SECONDS", 0.1)
     address = f"tcp://127.0.0.1:{peers.free_port()}"
-    with pytest.raises(ConnectFailed, match="can't be reached") as raised:
+    with pytest.raises(ConnectFailed, match="can't be reached: connection refused") as raised:
         async with Cluster.open(address, "run"):
             pass
 
     assert raised.value.exit_code is ExitCode.UNAVAILABLE
     with processes(tmp_path, workers=0) as dask, pytest.raises(ConnectFailed, match="no workers at tcp://"):
         async with Cluster.open(dask.address, "run"):
+            pass
+
+
+@NEEDS_DASK
+async def test_tls_without_certificates_is_refused_with_the_names_of_their_settings() -> None:
+    with pytest.raises(ConfigError, match="needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE"):
+        async with Cluster.open("tls://127.0.0.1:1", "run"):
             pass
 
 

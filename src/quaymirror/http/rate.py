@@ -44,7 +44,7 @@ class Throttle:
         self._limiter = RateLimiter(rate)
         self._clock = clock
         self._sleep = sleep
-        self.spent = 0.0
+        self.spent: float = 0.0
         """The units of all turns."""
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from ..__about__ import __version__
-from ..errors import ConfigError, ConnectFailed, QuaymirrorError, Scope, Side
+from ..errors import ConfigError, ConnectFailed, QuaymirrorError, Scope, Side, reason_of
 from ..http.limiter import PauseSeen, ignore_pause
 from ..tasks import background
 from .cluster_worker import BlobOrder, BlobResult, Worker
@@ -32,11 +32,11 @@ class Cluster:
     """The workers of the cluster at `address`. `pause_seen` gets the pauses that hosts ask of any of them."""
 
     def __init__(self, address: str, client: Any) -> None:
-        self.address = address
+        self.address: str = address
         self.pause_seen: PauseSeen = ignore_pause
-        self.threads = 0
+        self.threads: int = 0
         """The threads of all workers, each of which brings one blob at a time."""
-        self.workers = 0
+        self.workers: int = 0
         """The number of workers."""
         self._client = client
         self._lost = anyio.Event()
@@ -151,24 +151,39 @@ class Cluster:
 
 async def _connect(address: str) -> Any:
     try:
-        from distributed import Client
+        from distributed import Client, Security
     except ImportError:
         raise ConfigError("--cluster needs the extra 'cluster': pip install 'quaymirror[cluster]'") from None
 
-    make: Any = Client  # which has no types
     # What matters of its messages is said here.
     for name in logging.getLogger().manager.loggerDict:
         if name.partition(".")[0] == "distributed":
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
+    security = Security()
     try:
-        return await make(address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS)
-    except (TypeError, RuntimeError) as error:
-        raise ConfigError(f"{address}: {error}; {_TLS_HELP}") from None
+        has_certificates = security.get_connection_args("client").get("ssl_context") is not None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{address}: can't use the certificates of Dask's configuration: {error}") from None
+
+    if address.startswith("tls:") and not has_certificates:
+        raise ConfigError(f"{address} needs certificates: {_TLS_HELP}")
+
+    client = Client(address, security=security, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS)
+    try:
+        return await client
     except OSError as error:
-        reason = error.__cause__ or error
-        message = f"the scheduler at {address} can't be reached: {str(reason)[:200]}"
+        await client.close()
+        message = f"the scheduler at {address} can't be reached: {_reason(error)}"
         raise ConnectFailed(message, scope=Scope.RUN, side=Side.TARGET) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Return the reason at the end of the chain of causes, which is that of the system."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+
+    return reason_of(error) if isinstance(error, OSError) else str(error)[:200]
 
 
 def version() -> str:
@@ -203,10 +218,10 @@ async def _join(worker: Any) -> Worker:
         def tell(*seen: object) -> None:
             worker.log_event(_PAUSES, seen)
 
-        class Plugin(WorkerPlugin):
+        class Plugin(WorkerPlugin):  # type: ignore[misc]
             own = Worker(tell, worker.address)
 
-            async def teardown(self, worker: Any) -> None:  # type: ignore[override, unused-ignore]
+            async def teardown(self, worker: Any) -> None:
                 await self.own.close()
 
         await worker.plugin_add(Plugin(), _PLUGIN)
