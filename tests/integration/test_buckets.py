@@ -293,6 +293,36 @@ async def test_a_blob_that_a_thread_received_is_stored_without_another_one_as_lo
     assert s3.get(f"kolla/{blob_key(Digest.of(b'2' * 2_000_000))}") is None
 
 
+async def test_a_run_that_is_cancelled_does_not_wait_for_a_store_that_does_not_answer(
+    tmp_path: Path, s3: S3Server
+) -> None:
+    asked, released, has_ended = threading.Event(), threading.Event(), False
+
+    def hold(*_: str) -> int:
+        asked.set()
+        return 0 if released.wait(10) else 503
+
+    async def write() -> None:
+        nonlocal has_ended
+        try:
+            async with open_bucket(tmp_path, parse_bucket(MIRROR)).writing(None):
+                raise AssertionError("the lock should not be known yet")
+        finally:
+            has_ended = not released.is_set()
+
+    s3.fault = hold
+    try:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(write)
+                await anyio.to_thread.run_sync(asked.wait, 4)
+                tasks.cancel_scope.cancel()
+    finally:
+        released.set()
+
+    assert has_ended
+
+
 @pytest.mark.parametrize("in_thread", [False, True], ids=["in the event loop", "in a thread"])
 async def test_a_large_blob_is_visible_only_if_its_digest_is_right(
     tmp_path: Path, s3: S3Server, *, in_thread: bool

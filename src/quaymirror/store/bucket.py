@@ -282,7 +282,8 @@ class BucketStorage:
     async def _look(self, lock: BucketLock, patience: Patience | None) -> None:
         while True:
             try:
-                await anyio.to_thread.run_sync(lock.look)
+                # It only reads: an interrupted run does not wait for a store that does not answer.
+                await anyio.to_thread.run_sync(lock.look, abandon_on_cancel=True)
                 return
             except LockHeld as error:
                 if patience is None:
