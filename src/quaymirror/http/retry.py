@@ -116,6 +116,9 @@ class Attempts:
 
     async def _wait_after(self, error: QuaymirrorError) -> None:
         """Wait until the next attempt, or raise `error` after the last one."""
+        if self._is_hopeless(error):
+            raise error
+
         _on_wait.get()()
         if self._tenacity is None:
             self._tenacity = self._start()
@@ -127,6 +130,11 @@ class Attempts:
             self._manager = await anext(self._tenacity)
         except StoreError as last:
             raise last.replace(scope=Scope.RUN) from None  # nothing else gets what it needs from this machine either
+
+    def _is_hopeless(self, error: QuaymirrorError) -> bool:
+        """Return True if `error` is of a kind that `retries` limits, and none is allowed."""
+        is_special = error.retries is not None or isinstance(error, HostDown | RateLimited | StoreError | TimedOut)
+        return not self._policy.retries and not is_special
 
     def _start(self) -> AsyncIterator[AttemptManager]:
         from tenacity import AsyncRetrying, retry_if_exception
