@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,7 +25,7 @@ from quaymirror.errors import ExitCode
 from quaymirror.events import Event, HostPaused
 from quaymirror.http.proxy import Proxies
 from quaymirror.secret import Credentials, Secret
-from quaymirror.testing import Delay, Fault, QuayServer, Raw, Reset
+from quaymirror.testing import Delay, Fault, QuayServer, Raw, Registry, Reset, make_image, make_layer
 from quaymirror.testing import Status as Answer
 
 MANIFEST = "^/v2/kolla/nova/manifests/"
@@ -365,6 +367,25 @@ async def test_a_certificate_that_becomes_invalid_ends_the_run_and_complete_imag
     assert report.exit_code is ExitCode.UNAVAILABLE, messages(report)
     assert "the TLS certificate is not trusted" in str(report.fatal)
     assert {NOVA, GLANCE} <= {*layouts.names(tmp_path / "mirror")}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_the_command_trusts_the_authorities_of_the_system_and_no_others(is_known: bool, tmp_path: Path) -> None:
+    known, other = trustme.CA(), trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (known if is_known else other).issue_cert("127.0.0.1").configure_cert(context)
+    known.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    registry = Registry()
+    layer = make_layer("large", 200_000)  # threads receive it, over connections of their own
+    registry.organization("kolla").repository("nova").push(TAG, make_image([layer]))
+    async with QuayServer(registry, tls=context) as server:
+        words = ["sync", "kolla", "*", TAG, "--server", server.url, "--to", "mirror", "--retries", "0"]
+        command = [sys.executable, "-m", "quaymirror", *words]
+        env = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        done = await anyio.run_process(command, cwd=tmp_path, env=env, check=False)
+
+    assert done.returncode == (ExitCode.OK if is_known else ExitCode.UNAVAILABLE), done.stderr.decode()
+    assert (b"the TLS certificate is not trusted" in done.stderr) is not is_known
 
 
 async def test_a_certificate_for_another_host_is_refused_and_gets_no_credentials(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ SOURCE = Path(quaymirror.__file__).parent
 LAYERS = (
     "testing",
     "__about__",
+    "process",
     "values",
     "zstd",
     "deflate",

@@ -16,6 +16,7 @@ import click
 
 from ..__about__ import __version__
 from ..errors import ExitCode, QuaymirrorError, StoreError, from_os_error, from_system
+from ..process import Process
 from .hints import hint_of, unknown_variables
 from .messages import say
 from .streams import drop_output, prepare_streams
@@ -116,6 +117,7 @@ def main() -> None:
 
 def entry() -> NoReturn:
     """Run the command line and exit. Tracebacks are shown only if QUAYMIRROR_DEBUG is set."""
+    Process.is_command = True
     prepare_streams()
     if not os.environ.get("QUAYMIRROR_DEBUG"):
         # Python prints a traceback for objects that could not be initialized, for lack of descriptors for instance.

@@ -30,6 +30,7 @@ from .bodies import Fill, Read, ReceiveInThread
 from .exchange import USER_AGENT
 from .origin import Origin, request_target, shown
 from .timeouts import Timeouts
+from .tls import system_context
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ class ThreadTransport:
 
         try:
             return _Connection(
-                origin, (self._tls or _default_tls()).wrap_socket(connected, server_hostname=origin.host)
+                origin, (self._tls or system_context()).wrap_socket(connected, server_hostname=origin.host)
             )
         except BaseException:
             connected.close()
@@ -541,16 +542,6 @@ def _first(
             return None
 
     return None
-
-
-_DEFAULT_TLS: list[ssl.SSLContext] = []
-
-
-def _default_tls() -> ssl.SSLContext:
-    if not _DEFAULT_TLS:
-        _DEFAULT_TLS.append(ssl.create_default_context())
-
-    return _DEFAULT_TLS[0]
 
 
 def _copied(chunk: bytes, view: memoryview) -> int:

@@ -17,7 +17,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import anyio
 from yarl import URL
 
@@ -29,9 +28,14 @@ from .guard import AddressRefused
 from .origin import Origin, authority, request_target, shown
 from .rate import Throttle
 from .timeouts import Timeouts
+from .tls import system_context, without_authorities
 
 if TYPE_CHECKING:
     from .threads import ThreadTransport
+
+# It makes two contexts, which take 40 ms. A session that needs TLS gets `system_context`, or that of its options.
+with without_authorities():
+    import aiohttp
 
 _MAX_WRITE = 512 * 1024
 
@@ -52,11 +56,11 @@ class AiohttpTransport:
         self._bandwidth = bandwidth
         self._headers_seconds, self._stall_seconds = timeouts.headers, timeouts.stall
         self._find_proxy = find_proxy
-        # By whether a proxy is used, and whether each request has a new connection.
-        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
+        # By whether TLS and a proxy are used, and whether each request has a new connection.
+        self._sessions: dict[tuple[bool, bool, bool], aiohttp.ClientSession] = {}
         read_size = 64 * 1024 if bandwidth is None else _read_size(bandwidth)
 
-        def open_session(*, proxied: bool, fresh: bool) -> aiohttp.ClientSession:
+        def open_session(*, secure: bool, proxied: bool, fresh: bool) -> aiohttp.ClientSession:
             connector = aiohttp.TCPConnector(
                 limit=0,  # the limiters decide, for each host
                 ttl_dns_cache=300,
@@ -65,7 +69,7 @@ class AiohttpTransport:
                 resolver=_Resolver(),
                 # The user named the proxy, so it may have any address. Its own connections are not visible from here.
                 socket_factory=None if proxied else socket_factory,
-                ssl=tls if tls is not None else True,
+                ssl=tls or (system_context() if secure or proxied else True),
             )
             return aiohttp.ClientSession(
                 connector=connector,
@@ -93,11 +97,12 @@ class AiohttpTransport:
     async def __aenter__(self) -> AiohttpTransport:
         return self
 
-    def _session(self, *, proxied: bool, fresh: bool) -> aiohttp.ClientSession:
-        if (proxied, fresh) not in self._sessions:
-            self._sessions[proxied, fresh] = self._open(proxied=proxied, fresh=fresh)
+    def _session(self, *, secure: bool, proxied: bool, fresh: bool) -> aiohttp.ClientSession:
+        key = secure, proxied, fresh
+        if key not in self._sessions:
+            self._sessions[key] = self._open(secure=secure, proxied=proxied, fresh=fresh)
 
-        return self._sessions[proxied, fresh]
+        return self._sessions[key]
 
     async def __aexit__(self, *_: object) -> None:
         if self._threads is not None:
@@ -134,8 +139,8 @@ class AiohttpTransport:
         """Send one request; see `Transport.send`."""
         name = name or shown(url)
         proxy = self._find_proxy(url) if self._find_proxy is not None else None
-        session = self._session(proxied=proxy is not None, fresh=fresh)
         with _Translated(url, name):
+            session = self._session(secure=url.startswith("https:"), proxied=proxy is not None, fresh=fresh)
             # Without identity Quay compresses blobs on the fly, and their bytes no longer match their digest.
             sent = {"Accept-Encoding": "identity", **headers}
             # What fail_after does, without its generator: it is called for each request.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import trustme
 
 from quaymirror.errors import ConfigError
-from quaymirror.http.tls import Trust, certificate_directory, tls_context
+from quaymirror.http.tls import Trust, certificate_directory, system_context, tls_context, without_authorities
+from quaymirror.process import Process
 
 
 def test_without_a_word_there_is_no_context_of_our_own() -> None:
@@ -31,6 +35,30 @@ def test_verification_is_disabled_only_on_request() -> None:
     context = tls_context(Trust(verify=False))
     assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
+
+
+@pytest.mark.parametrize("is_command", [True, False])
+def test_what_the_command_imports_loads_no_authorities(
+    is_command: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(Process, "is_command", is_command)
+    with without_authorities():
+        context = ssl.create_default_context()
+
+    assert context.cert_store_stats()["x509_ca"] == (0 if is_command else 1)
+    assert ssl.create_default_context().cert_store_stats()["x509_ca"] == 1
+
+
+def test_without_descriptors_no_context_without_authorities_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    system_context.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(OSError, match="Too many open files"):
+            system_context()
+
+    assert system_context() is system_context()
 
 
 @pytest.mark.parametrize("name", ["ca.crt", "client.cert"])
