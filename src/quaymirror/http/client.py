@@ -194,6 +194,9 @@ class Client:
                 raise distorted(error, response) from None
 
     async def _read(self, response: Response, limit: int) -> bytes:
+        if response.has_arrived:  # as most small answers: a timeout would cost more than the reading
+            return await response.read(limit)
+
         with anyio.move_on_after(self._timeouts.total):
             return await response.read(limit)
 

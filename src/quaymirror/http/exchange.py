@@ -78,6 +78,10 @@ class Response(Protocol):
     def threaded(self) -> ReceiveInThread | None:
         """The function that receives the body in a thread, None if only the event loop can."""
 
+    @property
+    def has_arrived(self) -> bool:
+        """True if all of the body has arrived, so that reading it does not wait."""
+
     def all_headers(self, name: str) -> list[str]:
         """Return every field called `name`."""
 

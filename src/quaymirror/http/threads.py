@@ -313,6 +313,7 @@ class ThreadResponse:
         self._received = 0
         self._is_closed = False
         self.held: float = 0.0
+        self.has_arrived: bool = False
         self.status: int = connection.response.status
         self._fields = connection.response.headers
         self.headers: Mapping[str, str] = cast(Mapping[str, str], self._fields)

@@ -213,6 +213,10 @@ class _AiohttpResponse:
         self.name = name
         self.threaded = None
 
+    @property
+    def has_arrived(self) -> bool:
+        return self._response.content.is_eof()
+
     def all_headers(self, name: str) -> list[str]:
         return self._response.headers.getall(name, [])
 

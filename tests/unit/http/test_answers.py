@@ -29,6 +29,7 @@ class Answer:
     name: str = "quay.io/v2/"
     held: float = 0.0
     threaded: None = None
+    has_arrived: bool = True
 
     def all_headers(self, name: str) -> list[str]:
         return []

@@ -22,12 +22,14 @@ STALL = 0.1
 
 
 class Server:
-    """A server that answers `/body` at once, `/silent` never, and `/half` with half of the announced bytes."""
+    """A server that answers `/silent` never, `/half` with half of the announced bytes, and the other paths at once."""
 
     def __init__(self) -> None:
         self.peers: list[tuple[str, int]] = []
         self._answers = {
             b"/body": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY),
+            b"/none": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            b"/small": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
             b"/half": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (2 * len(BODY), BODY),
         }
 
@@ -73,6 +75,25 @@ async def test_a_connection_that_was_idle_for_longer_than_a_stall_is_used_again(
 
     first, _, second = server.peers
     assert first == second
+
+
+@pytest.mark.parametrize(("path", "body"), [("none", b""), ("small", b"{}")])
+async def test_a_body_that_came_with_its_head_is_read_without_waiting(path: str, body: bytes) -> None:
+    server = Server()
+    async with server.listening() as url, transport() as client:
+        with closing(await client.send("GET", f"{url}/{path}", {})) as answer:
+            assert answer.has_arrived
+            with pytest.raises(StopIteration) as read:
+                answer.read(2).send(None)
+
+        assert read.value.value == body
+
+
+async def test_a_body_of_which_a_part_is_to_come_has_not_arrived() -> None:
+    server = Server()
+    async with server.listening() as url, transport() as client:
+        with closing(await client.send("GET", f"{url}/half", {})) as answer:
+            assert not answer.has_arrived
 
 
 async def test_a_body_that_stops_is_given_up_after_a_stall() -> None:

@@ -23,6 +23,7 @@ class Answer:
     name = url = "https://registry.example/"
     held = 0.0
     threaded = None
+    has_arrived = True
 
     def all_headers(self, name: str) -> list[str]:
         return []
