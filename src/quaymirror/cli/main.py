@@ -141,6 +141,7 @@ def entry() -> NoReturn:
     if "obstore" in sys.modules:
         _exit_at_once(status)
 
+    gc.freeze()  # the end of the interpreter searches all other objects for garbage, several times
     sys.exit(status)
 
 
