@@ -19,7 +19,7 @@ import peers
 import pytest
 from click.testing import CliRunner
 from organizations import TAG, kolla, unique_bytes
-from receiver import Receiver
+from receiver import Breakage, Receiver
 
 import quaymirror
 from quaymirror import Options, Selection
@@ -302,6 +302,29 @@ async def test_without_a_scheduler_or_workers_a_run_ends_with_one_line(
     with processes(tmp_path, workers=0) as dask, pytest.raises(ConnectFailed, match="no workers at tcp://"):
         async with Cluster.open(dask.address, "run"):
             pass
+
+
+@NEEDS_DASK
+async def test_a_run_goes_on_by_itself_when_its_cluster_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quaymirror.run import cluster
+
+    for name, seconds in (("_CONNECT_SECONDS", 1.0), ("_LOOK_SECONDS", 0.1), ("_LOST_SECONDS", 0.5)):
+        monkeypatch.setattr(cluster, name, seconds)
+
+    registry, images = kolla(8)
+    with processes(tmp_path) as dask:
+        async with QuayServer(registry) as server, Receiver() as target:
+
+            def kill_all(_: object) -> None:
+                dask.stop()
+
+            target.breakages = [Breakage("PUT", "/blobs/uploads/", kill_all, nth=3)]
+            options = options_for(server, tmp_path).replace(cluster=dask.address)
+            report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options)
+            assert report.exit_code is ExitCode.OK
+            assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
 
 
 @NEEDS_DASK

@@ -59,7 +59,8 @@ class Cluster:
         finally:
             with anyio.move_on_after(_END_SECONDS, shield=True):
                 if cluster._unfinished:
-                    await client.run(drop, run_id, on_error="ignore")
+                    with suppress(Exception):  # of a lost scheduler, as in `_look`
+                        await client.run(drop, run_id, on_error="ignore")
 
                 await client.close()
 
@@ -72,17 +73,18 @@ class Cluster:
             raise self._failure("it is lost")
 
         self._unfinished += 1
-        future = self._client.submit(bring_blob, order, key=order.key, pure=False)
         error: BaseException | None = None
         result: BlobResult | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._give_up, tasks.cancel_scope)
             try:
-                result = await future
+                future = self._client.submit(bring_blob, order, key=order.key, pure=False)
+                try:
+                    result = await future
+                finally:
+                    future.release()
             except Exception as raised:  # of any kind: of the worker or of the client
                 error = raised
-            finally:
-                future.release()
 
             tasks.cancel_scope.cancel()
 
@@ -94,7 +96,8 @@ class Cluster:
 
     async def pause(self, host: str, seconds: float, reason: str) -> None:
         """Let all workers pause their requests to `host`."""
-        await self._client.run(pause, host, seconds, reason, on_error="ignore")
+        with suppress(Exception):  # of a lost scheduler, as in `_look`
+            await self._client.run(pause, host, seconds, reason, on_error="ignore")
 
     def _failure(self, reason: str) -> QuaymirrorError:
         return ConnectFailed(f"the cluster at {self.address}: {reason[:200]}", scope=Scope.IMAGE, side=Side.TARGET)
@@ -125,21 +128,22 @@ class Cluster:
         await self.pause(host, seconds, reason)
 
     async def _watch(self) -> None:
-        without = 0.0
+        seen = anyio.current_time()
         while True:
             await anyio.sleep(_LOOK_SECONDS)
             await self._look()
-            without = 0.0 if self.threads else without + _LOOK_SECONDS
-            if without >= _LOST_SECONDS:
+            if self.threads:
+                seen = anyio.current_time()
+                self._lost = anyio.Event() if self._lost.is_set() else self._lost
+            elif anyio.current_time() - seen >= _LOST_SECONDS:
                 self._lost.set()
-            elif self.threads and self._lost.is_set():
-                self._lost = anyio.Event()
 
     async def _look(self) -> None:
         threads: Mapping[str, int] = {}
         with anyio.move_on_after(_CONNECT_SECONDS):
-            # A scheduler that does not answer is one without workers: it may come back.
-            with suppress(OSError, RuntimeError, ValueError):
+            # A scheduler that does not answer is one without workers: it may come back. Without a connection, the
+            # client raises errors of any kind.
+            with suppress(Exception):
                 threads = await self._client.nthreads()
 
         self.threads, self.workers = sum(threads.values()), len(threads)
