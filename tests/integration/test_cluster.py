@@ -313,7 +313,7 @@ async def test_a_run_goes_on_by_itself_when_its_cluster_is_lost(
     for name, seconds in (("_CONNECT_SECONDS", 1.0), ("_LOOK_SECONDS", 0.1), ("_LOST_SECONDS", 0.5)):
         monkeypatch.setattr(cluster, name, seconds)
 
-    registry, images = kolla(8)
+    registry, images = kolla(60)
     with processes(tmp_path) as dask:
         async with QuayServer(registry) as server, Receiver() as target:
 
