@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from functools import partial
@@ -188,9 +188,7 @@ class ImageTransfer:
 
             context.observer(self._planned(self.plan))
             self.phase = Phase.FETCH
-            if context.referrers is not None:
-                self._start_lookup(context.referrers, self.plan)
-
+            self._lookup = None
             await self._fetch()
             try:
                 await self._publish(self.plan)
@@ -283,8 +281,11 @@ class ImageTransfer:
         counted.update(node.digest for node in new)
         return sum(node.size for node in new)
 
-    def _start_lookup(self, referrers: ReferrerTransfers, plan: ImagePlan) -> None:
+    def _start_lookup(self, plan: ImagePlan) -> None:
         """Look for the referrers while blobs are fetched: images that share a layer all end with it."""
+        referrers = self.context.referrers
+        if referrers is None or self._is_referrer or self._lookup is not None:
+            return
 
         async def find() -> None:
             self._found = await referrers.find(self.image, self._named, plan.manifests)
@@ -309,6 +310,7 @@ class ImageTransfer:
 
     async def _fetch(self) -> None:
         """Fetch the missing blobs, or wait for other images that are fetching them."""
+        assert self.plan is not None
         flights = self.context.flights
         self._own.clear()  # of an earlier plan
         own, others = self._split_missing()
@@ -316,10 +318,12 @@ class ImageTransfer:
         self._own.clear()
         for blobs in (own, others):
             left = self._keyed(blobs)
+            batch = flights.start(self._fetching_all(left))
+            self._start_lookup(self.plan)  # after the blobs, whose bytes take longer
             while left:
-                batch = flights.start({key: self._fetching(blob) for key, blob in left.items()})
                 await batch.settled.wait()
                 left = self._remaining(left, batch.ended)
+                batch = flights.start(self._fetching_all(left))
 
     def _split_missing(self) -> tuple[list[Descriptor], list[Descriptor]]:
         """Return the missing blobs, those that are being fetched already apart. The largest ones are first.
@@ -359,6 +363,9 @@ class ImageTransfer:
         # The repository of another image may lack the blob or have wrong bytes, and that of this image the right ones.
         is_from_elsewhere = failure.side is Side.SOURCE and blob.digest not in self._own
         return failure.scope is Scope.RUN or not is_from_elsewhere
+
+    def _fetching_all(self, blobs: Mapping[Hashable, Descriptor]) -> dict[Hashable, Callable[[], Awaitable[None]]]:
+        return {key: self._fetching(blob) for key, blob in blobs.items()}
 
     def _fetching(self, blob: Descriptor) -> Callable[[], Awaitable[None]]:
         has_failed = blob.digest in self.context.failed
