@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import layouts
 import pytest
 from commands import run
@@ -221,6 +223,34 @@ async def test_signals_end_a_run_and_the_next_one_completes_it(
 
     assert len(layouts.names(tmp_path / "mirror")) == len(images)
     layouts.check(tmp_path / "mirror")
+
+
+@pytest.mark.parametrize("target", ["registry://{}/quay?insecure=true", "s3://mirror/kolla"])
+async def test_a_signal_ends_a_run_whose_target_accepts_connections_and_never_answers(
+    tmp_path: Path, target: str
+) -> None:
+    asked = anyio.Event()
+
+    async def keep(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            async for _ in stream:
+                asked.set()
+
+    async with QuayServer(kolla(1)[0]) as server, await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        silent = f"127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        command = [sys.executable, "-m", "quaymirror", "sync", "kolla", "--server", server.url, "--state", "state"]
+        command += ["--to", target.format(silent)]
+        credentials = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "pw", "AWS_REGION": "us-east-1"}
+        env = os.environ | credentials | {"AWS_ENDPOINT": f"http://{silent}", "AWS_ALLOW_HTTP": "true"}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, keep)
+            async with await anyio.open_process(command, cwd=tmp_path, env=env, stdout=None, stderr=None) as process:
+                with anyio.fail_after(30):
+                    await asked.wait()
+                    process.send_signal(signal.SIGINT)
+                    assert await process.wait() == 130
+
+            tasks.cancel_scope.cancel()
 
 
 async def test_the_demo_mirrors_and_says_what_to_try_next(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ async def mirror(run: Run) -> Report:
         await stack.enter_async_context(background(partial(_watch_clock, run)))
         try:
             workers = await stack.enter_async_context(_workers(run))
-            async with _open(run) as target:
+            async with _opened(run) as target:
                 opening = open_history(
                     run.state_directory, run.selections, run.options, run.emit, keeps_tags=run.draft is not None
                 )
@@ -173,7 +173,7 @@ async def mirror(run: Run) -> Report:
 
                 usage = await _measure(target)
                 run.pushed = await _pushed(run, target)
-        except LockHeld:
+        except (LockHeld, _StoppedEarly):
             if run.stop.reason is None:
                 raise
         except StoreError as error:
@@ -233,6 +233,32 @@ async def _workers(run: Run) -> AsyncIterator[BlobWorkers | None]:
 
     async with Cluster.open(address, run.run_id) as cluster:
         yield cluster
+
+
+class _StoppedEarly(Exception):
+    """The run was asked to stop while its target was being opened."""
+
+
+@asynccontextmanager
+async def _opened(run: Run) -> AsyncIterator[Target]:
+    """Open the target of the run. A request to stop ends that, however long the target takes: nothing has begun yet.
+
+    :raises _StoppedEarly: in this case.
+    """
+    is_open = False
+    with anyio.CancelScope() as scope:
+
+        async def watch() -> None:
+            await run.stop.wait()
+            if not is_open:
+                scope.cancel()
+
+        async with background(watch), _open(run) as target:
+            is_open = True
+            yield target
+
+    if scope.cancelled_caught:
+        raise _StoppedEarly
 
 
 def _open(run: Run) -> AbstractAsyncContextManager[Target]:
