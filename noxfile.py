@@ -125,7 +125,6 @@ def _base_of_container(session: nox.Session) -> dict[str, str]:
 def soak(session: nox.Session) -> None:
     """Run the tests that take minutes."""
     _install(session, "test")
-    session.install("-e", ".[cluster]")
     session.run("pytest", "-m", "soak", *session.posargs)
 
 
