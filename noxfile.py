@@ -78,7 +78,7 @@ def tests(session: nox.Session) -> None:
     skipped whose programs are missing.
     """
     _install_debian(session, _PEERS)
-    _install(session, "test")
+    _install(session, "test", "cluster")
     # The tutorial runs in `build`, from the wheel.
     elsewhere = "--ignore=tests/integration/test_tutorial.py"
     session.run("pytest", *_PARALLEL, "-m", "not soak", elsewhere, *session.posargs)
@@ -124,7 +124,7 @@ def _base_of_container(session: nox.Session) -> dict[str, str]:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Run the tests that take minutes."""
-    _install(session, "test")
+    _install(session, "test", "cluster")
     session.run("pytest", "-m", "soak", *session.posargs)
 
 
