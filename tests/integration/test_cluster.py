@@ -70,7 +70,7 @@ class InProcess:
             member.pause(host, seconds, reason)
 
     @asynccontextmanager
-    async def open(self, _address: str, _run_id: str) -> AsyncIterator[InProcess]:
+    async def open(self, *_: object) -> AsyncIterator[InProcess]:
         yield self
         for member in self.members:
             await member.close()
@@ -306,6 +306,49 @@ async def test_without_a_scheduler_or_workers_a_run_ends_with_one_line(
             pass
 
 
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[str]:
+    """Accept connections and say nothing; the value is the address, as that of a scheduler."""
+    ended = asyncio.Event()
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    try:
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        ended.set()
+        server.close()
+        await server.wait_closed()
+
+
+@NEEDS_DASK
+@pytest.mark.timeout(30)
+async def test_a_server_that_says_nothing_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quaymirror.run import cluster
+
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.3)
+    async with silent_server() as address:
+        with pytest.raises(ConnectFailed, match="can't be reached: no answer"):
+            async with Cluster.open(address, "run"):
+                pass
+
+
+@NEEDS_DASK
+@pytest.mark.timeout(30)
+async def test_a_run_that_connects_to_a_cluster_can_be_stopped(tmp_path: Path) -> None:
+    stop = quaymirror.Stop()
+    registry, _ = kolla(1)
+    async with silent_server() as address, QuayServer(registry) as server, Receiver() as target:
+        options = options_for(server, tmp_path).replace(cluster=address)
+        stop.request("stopped by SIGTERM", ExitCode.TERMINATED)
+        report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options, stop=stop)
+        assert report.exit_code is ExitCode.TERMINATED
+        assert not server.requests
+
+
 @NEEDS_DASK
 async def test_a_run_goes_on_by_itself_when_its_cluster_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -323,9 +366,16 @@ async def test_a_run_goes_on_by_itself_when_its_cluster_is_lost(
                 dask.stop()
 
             target.breakages = [Breakage("PUT", "/blobs/uploads/", kill_all, nth=3)]
+            notices: list[str] = []
+
+            def observe(event: Event) -> None:
+                if isinstance(event, Notice):
+                    notices.append(event.message)
+
             options = options_for(server, tmp_path).replace(cluster=dask.address)
-            report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options)
+            report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options, observer=observe)
             assert report.exit_code is ExitCode.OK
+            assert any("fetched here: " in text and "its scheduler or all of its" in text for text in notices)
             assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
 
 

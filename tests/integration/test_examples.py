@@ -333,6 +333,21 @@ async def test_pipelines_use_existing_commands(tmp_path: Path) -> None:
         assert done.returncode == 5, done.stderr
 
 
+def test_the_documented_processes_of_dask_listen_on_loopback_only() -> None:
+    """Without TLS, any client that reaches a scheduler or a worker runs code there."""
+    pytest.importorskip("distributed")
+    from distributed.cli import dask_scheduler, dask_worker
+
+    page = (EXAMPLES.parent / "docs/how-to/several-machines.md").read_text()
+    mains = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
+    lines = [line.split()[1:] for line in page.splitlines() if line.startswith("    dask ")]
+    assert {name for name, *_ in lines} == set(mains)
+    for name, *words in lines:
+        given = mains[name].make_context(name, words).params
+        assert given["host"] == "127.0.0.1"
+        assert given["dashboard_address"].startswith("127.0.0.1:")
+
+
 def test_the_cluster_of_the_example_understands_its_command_lines() -> None:
     """Scheduler and workers know the options, and the coordinator names the address of the scheduler's service."""
     pytest.importorskip("distributed")

@@ -25,6 +25,7 @@ _END_SECONDS = 3.0
 # The topic of messages about pauses, and the name of the plugin that closes connections.
 _PAUSES = "quaymirror-pauses"
 _PLUGIN = "quaymirror"
+_LOST = "its scheduler or all of its workers are lost"
 _TLS_HELP = "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__TLS__CLIENT__CERT and …__TLS__CLIENT__KEY"
 
 
@@ -50,19 +51,14 @@ class Cluster:
         :raises ConfigError: if distributed is not installed, TLS is not configured, or a worker has another version.
         :raises ConnectFailed: if the scheduler can't be reached, or has no workers.
         """
-        client = await _connect(address)
-        cluster = cls(address, client)
+        cluster = cls(address, _make_client(address))
         try:
+            await cluster._reach()
             await cluster._begin()
             async with background(cluster._watch):
                 yield cluster
         finally:
-            with anyio.move_on_after(_END_SECONDS, shield=True):
-                if cluster._unfinished:
-                    with suppress(Exception):  # of a lost scheduler, as in `_look`
-                        await client.run(drop, run_id, on_error="ignore")
-
-                await client.close()
+            await cluster._close(run_id)
 
     async def bring(self, order: BlobOrder) -> BlobResult:
         """Let a worker carry out `order`; if the worker is lost, another one does.
@@ -70,7 +66,7 @@ class Cluster:
         :raises QuaymirrorError: if that keeps failing, or the cluster is lost.
         """
         if self._lost.is_set():
-            raise self._failure("it is lost")
+            raise self._failure(_LOST)
 
         self._unfinished += 1
         error: BaseException | None = None
@@ -90,7 +86,8 @@ class Cluster:
 
         self._unfinished -= 1
         if result is None:
-            raise self._failure("it is lost" if error is None else f"{type(error).__name__}: {error}")
+            is_lost = error is None or self._client.status != "running"
+            raise self._failure(_LOST if is_lost else f"{type(error).__name__}: {error}")
 
         return result
 
@@ -101,6 +98,29 @@ class Cluster:
 
     def _failure(self, reason: str) -> QuaymirrorError:
         return ConnectFailed(f"the cluster at {self.address}: {reason[:200]}", scope=Scope.IMAGE, side=Side.TARGET)
+
+    async def _reach(self) -> None:
+        # A server of another kind may take the connection and say nothing. Of a refusal, the client tells in time.
+        with anyio.move_on_after(1.5 * _CONNECT_SECONDS) as scope:
+            try:
+                await self._client
+            except Exception as error:  # of any kind: the answer may be that of another server
+                raise self._unreachable(_reason(error)) from None
+
+        if scope.cancelled_caught:
+            raise self._unreachable("no answer of a scheduler")
+
+    def _unreachable(self, reason: str) -> QuaymirrorError:
+        message = f"the scheduler at {self.address} can't be reached: {reason}"
+        return ConnectFailed(message, scope=Scope.RUN, side=Side.TARGET)
+
+    async def _close(self, run_id: str) -> None:
+        with anyio.move_on_after(_END_SECONDS, shield=True), suppress(Exception):  # of a lost scheduler, as in `_look`
+            if self._unfinished:
+                await self._client.run(drop, run_id, on_error="ignore")
+
+        with anyio.move_on_after(_END_SECONDS, shield=True), suppress(Exception):
+            await self._client.close()
 
     async def _begin(self) -> None:
         with anyio.move_on_after(_FIRST_WORKER_SECONDS):
@@ -114,13 +134,23 @@ class Cluster:
                 f"no workers at {self.address}: start dask worker there", scope=Scope.RUN, side=Side.TARGET
             )
 
-        found: Mapping[str, object] = await self._client.run(version, on_error="return")
-        for worker, text in found.items():
+        for worker, text in (await self._versions()).items():
             if text != __version__:
                 has = f"quaymirror {text}" if isinstance(text, str) else f"no usable quaymirror ({text})"
                 raise ConfigError(f"the worker {worker} has {has}: it needs {__version__}, as here")
 
         self._client.subscribe_topic(_PAUSES, self._paused)
+
+    async def _versions(self) -> Mapping[str, object]:
+        with anyio.move_on_after(_CONNECT_SECONDS):
+            try:
+                found: Mapping[str, object] = await self._client.run(version, on_error="return")
+            except Exception as error:  # of any kind: of a client that has lost its scheduler
+                raise self._unreachable(_reason(error)) from None
+
+            return found
+
+        raise self._unreachable("its workers do not answer")
 
     async def _paused(self, event: tuple[float, tuple[str, float, str]]) -> None:
         host, seconds, reason = event[1]
@@ -135,7 +165,8 @@ class Cluster:
             if self.threads:
                 seen = anyio.current_time()
                 self._lost = anyio.Event() if self._lost.is_set() else self._lost
-            elif anyio.current_time() - seen >= _LOST_SECONDS:
+            elif anyio.current_time() - seen >= _LOST_SECONDS or self._client.status == "closed":
+                # A client that could not connect again has closed itself.
                 self._lost.set()
 
     async def _look(self) -> None:
@@ -153,7 +184,7 @@ class Cluster:
         scope.cancel()
 
 
-async def _connect(address: str) -> Any:
+def _make_client(address: str) -> Any:
     try:
         from distributed import Client, Security
     except ImportError:
@@ -173,13 +204,7 @@ async def _connect(address: str) -> Any:
     if address.startswith("tls:") and not has_certificates:
         raise ConfigError(f"{address} needs certificates: {_TLS_HELP}")
 
-    client = Client(address, security=security, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS)
-    try:
-        return await client
-    except OSError as error:
-        await client.close()
-        message = f"the scheduler at {address} can't be reached: {_reason(error)}"
-        raise ConnectFailed(message, scope=Scope.RUN, side=Side.TARGET) from None
+    return Client(address, security=security, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS)
 
 
 def _reason(error: BaseException) -> str:

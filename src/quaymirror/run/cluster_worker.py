@@ -53,8 +53,8 @@ class BlobOrder:
 
     @property
     def key(self) -> str:
-        """The key of the task: an order that is given twice is one task."""
-        return f"blob-{self.job.blob.digest}-{self.place.repository}"
+        """The key of the task: an order that a run gives twice is one task. Other runs may have another target."""
+        return f"blob-{self.job.blob.digest}-{self.place.repository}-{self.run_id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 
@@ -40,6 +41,8 @@ from .shared import Engine, open_engine
 from .signatures import make_judge
 from .stages import Stages
 from .wiring import Accounts, OpenSources, check_credentials, connect_target
+
+T = TypeVar("T")
 
 _TIME_IS_UP = "the time limit was reached"
 # A run ends this much after its time limit at the latest.
@@ -144,8 +147,8 @@ async def mirror(run: Run) -> Report:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(background(partial(_watch_clock, run)))
         try:
-            workers = await stack.enter_async_context(_workers(run))
-            async with _opened(run) as target:
+            workers = await stack.enter_async_context(_opened(run, _workers(run)))
+            async with _opened(run, _open(run)) as target:
                 opening = open_history(
                     run.state_directory, run.selections, run.options, run.emit, keeps_tags=run.draft is not None
                 )
@@ -236,12 +239,12 @@ async def _workers(run: Run) -> AsyncIterator[BlobWorkers | None]:
 
 
 class _StoppedEarly(Exception):
-    """The run was asked to stop while its target was being opened."""
+    """The run was asked to stop while its cluster or its target was being opened."""
 
 
 @asynccontextmanager
-async def _opened(run: Run) -> AsyncIterator[Target]:
-    """Open the target of the run. A request to stop ends that, however long the target takes: nothing has begun yet.
+async def _opened(run: Run, opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Open the cluster or the target of the run. A request to stop ends that, however long it takes.
 
     :raises _StoppedEarly: in this case.
     """
@@ -253,9 +256,9 @@ async def _opened(run: Run) -> AsyncIterator[Target]:
             if not is_open:
                 scope.cancel()
 
-        async with background(watch), _open(run) as target:
+        async with background(watch), opening as opened:
             is_open = True
-            yield target
+            yield opened
 
     if scope.cancelled_caught:
         raise _StoppedEarly
