@@ -1,4 +1,4 @@
-"""Into an object store, beside obstore alone with the same blobs as files."""
+"""Into an object store, beside obstore alone with the same blobs and manifests as files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab import measure, peers
+from lab.corpus import TAG
 from lab.measure import Contestant, Cost
 from lab.peers import PYTHON
 from lab.scenario import Case, Lab, Scenario, facts
@@ -26,7 +27,9 @@ def run(lab: Lab) -> Iterator[Case]:
 
     content = lab.corpus("tree")
     files = lab.home / "bucket-files"
-    files.write_text("\n".join(str(content.site / "blobs" / digest) for digest in content.unique))
+    manifests = [(content.site / "manifests" / name / TAG).resolve() for name in content.images]
+    blobs = [content.site / "blobs" / digest for digest in content.unique]
+    files.write_text("\n".join(map(str, (*blobs, *manifests))))
     with lab.served(content) as server, bucket.s3_server() as s3:
         variables = " ".join(f"{name}={value}" for name, value in s3.environment.items())
         options = ("--state {out}/state", "--concurrency 64", "--layer-concurrency 64")
