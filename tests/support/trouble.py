@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio.lowlevel
 import layouts
 import pytest
 from organizations import TAG, small_image
@@ -35,8 +36,9 @@ class Impatient:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass, and other tasks run."""
         self.now += seconds
+        await anyio.lowlevel.checkpoint()
 
     def policy(self, **options: Any) -> RetryPolicy:
         """Return the policy that waits like this."""
