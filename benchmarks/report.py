@@ -110,7 +110,7 @@ def _growth(documents: list[Document]) -> list[str]:
         kib = 1024 * (sized[most]["peak_mib"] - sized[least]["peak_mib"]) / (_number(most) - _number(least))
         lines.append(f"- {what}: {ratio:.2f} times the CPU for each, and {kib:.1f} KiB of memory for each further one.")
 
-    return lines
+    return [*lines, "", *tables.goals(documents)]
 
 
 def _figures(cost: dict[str, Any]) -> tuple[str, str, str]:
