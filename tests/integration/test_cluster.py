@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 import json
 import os
@@ -17,9 +18,10 @@ import anyio
 import click
 import peers
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 from organizations import TAG, kolla, unique_bytes
-from receiver import Breakage, Receiver
+from receiver import Breakage, Receiver, Request, refusal
 
 import quaymirror
 from quaymirror import Options, Selection
@@ -72,19 +74,36 @@ class InProcess:
     @asynccontextmanager
     async def open(self, *_: object) -> AsyncIterator[InProcess]:
         yield self
-        for member in self.members:
-            await member.close()
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> InProcess:
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[InProcess]:
     workers = InProcess()
     monkeypatch.setattr(Cluster, "open", workers.open)
-    return workers
+    yield workers
+    for member in workers.members:
+        await member.close()
 
 
 def options_for(server: QuayServer, directory: Path, **more: object) -> Options:
     return Options.of(server=server.url, state=directory / "state", cluster=ADDRESS, **more)
+
+
+async def test_a_run_that_orders_no_blob_says_nothing_of_workers(tmp_path: Path, cluster: InProcess) -> None:
+    registry, _ = kolla(1)
+    notices: list[Notice] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event)
+
+    async with QuayServer(registry) as server, Receiver() as target:
+        options = options_for(server, tmp_path)
+        await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options)
+        await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options, observer=observe)
+
+    assert cluster.messages
+    assert not notices
 
 
 async def test_workers_fetch_each_blob_once_and_the_report_names_them(tmp_path: Path, cluster: InProcess) -> None:
@@ -116,6 +135,36 @@ async def test_messages_hold_no_secrets(tmp_path: Path, cluster: InProcess) -> N
     cluster.messages.append(pickle.dumps(settings_of(options.replace(api_token=secret, credentials=mine), 1)))
     assert len(cluster.messages) > 1
     assert not any(b"hunter2" in message for message in cluster.messages)
+
+
+async def test_workers_read_their_credentials_again_in_each_run(
+    tmp_path: Path, cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def login(password: str) -> str:
+        return base64.b64encode(f"mirror:{password}".encode()).decode()
+
+    def check(request: Request) -> web.Response | None:
+        if request.headers.get("Authorization") == f"Basic {login('right')}":
+            return None
+
+        answer = refusal(401, "UNAUTHORIZED")
+        answer.headers["WWW-Authenticate"] = 'Basic realm="mirror"'
+        return answer
+
+    registry, images = kolla(2)
+    authfile, mine = tmp_path / "auth.json", Credentials("mirror", Secret("right"))
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(authfile))
+    brought: list[int] = []
+    async with QuayServer(registry) as server, Receiver() as target:
+        target.breakages = [Breakage(method, "", check, nth=0) for method in ("GET", "HEAD", "POST", "PUT", "PATCH")]
+        for password, name in zip(("wrong", "right"), images, strict=True):
+            authfile.write_text(json.dumps({"auths": {target.host: {"auth": login(password)}}}))
+            options = options_for(server, tmp_path, dest_credentials=mine)
+            report = await quaymirror.sync(Selection("kolla", name, TAG), target.address, options)
+            assert report.exit_code is ExitCode.OK
+            brought.append(sum(worker["blobs"] for worker in report.workers.values()))
+
+    assert brought[0] == 0 < brought[1]
 
 
 async def test_an_order_that_is_given_again_costs_one_request_to_the_target(tmp_path: Path, cluster: InProcess) -> None:

@@ -150,7 +150,7 @@ class Cluster:
 
             return found
 
-        raise self._unreachable("its workers do not answer")
+        raise ConnectFailed(f"the workers at {self.address} do not answer", scope=Scope.RUN, side=Side.TARGET)
 
     async def _paused(self, event: tuple[float, tuple[str, float, str]]) -> None:
         host, seconds, reason = event[1]

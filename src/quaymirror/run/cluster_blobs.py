@@ -107,7 +107,10 @@ class ClusterBlobs:
         return None if address.is_layout else ClusterSource(self, address, flights)
 
     def summary(self) -> str:
-        """Return what the workers brought, in one line."""
+        """Return what the workers brought, in one line; "" if nothing was ordered."""
+        if not self._settled:
+            return ""
+
         totals = self._run.workers.values()
         blobs, size = sum(each["blobs"] for each in totals), sum(each["bytes_fetched"] for each in totals)
         from_here = sum(self._reasons.values())

@@ -82,10 +82,15 @@ def settings_of(options: Options, workers: int) -> Settings:
 
 
 class Site:
-    """The connections of one worker to sources and registries, kept for all orders with the same settings."""
+    """The connections of one worker to sources and registries, for all orders of a run with the same settings.
+
+    The next run has others: credentials and certificates may have changed in between.
+    """
 
     def __init__(self, settings: Settings, pause_seen: PauseSeen) -> None:
         token = os.environ.get("QUAY_API_TOKEN")
+        self.orders: int = 0
+        """The number of orders in progress."""
         self._options = Options.of(
             **dict(settings), environment=os.environ, api_token=Secret(token, what="QUAY_API_TOKEN") if token else None
         )
@@ -108,6 +113,13 @@ class Site:
 
         :raises QuaymirrorError: if the source or the registry fails.
         """
+        self.orders += 1
+        try:
+            await self._bring(order, meters)
+        finally:
+            self.orders -= 1
+
+    async def _bring(self, order: BlobOrder, meters: Meters) -> None:
         async with self._opening:
             source = (await self._sources.open(order.source)).source
             registry, mode = await self._target(order.place)
@@ -154,7 +166,7 @@ class Worker:
     def __init__(self, pause_seen: PauseSeen, name: str = "") -> None:
         self._pause_seen = pause_seen
         self._name = name
-        self._sites: dict[Settings, Site] = {}
+        self._sites: dict[tuple[str, Settings], Site] = {}
         self._scopes: dict[str, set[anyio.CancelScope]] = {}
 
     async def carry_out(self, order: BlobOrder) -> BlobResult:
@@ -165,10 +177,7 @@ class Worker:
             scopes.add(scope)
             try:
                 check_version(order.version)
-                site = self._sites.get(order.settings)
-                if site is None:
-                    site = self._sites[order.settings] = Site(order.settings, self._pause_seen)
-
+                site = await self._site(order)
                 await site.bring(order, meters)
             except QuaymirrorError as error:
                 failure = Failure.of(error)
@@ -180,6 +189,17 @@ class Worker:
 
         requests = 0.0 if site is None else site.take_requests()
         return BlobResult(self._name, meters.fetched_bytes, time.monotonic() - began, requests, failure)
+
+    async def _site(self, order: BlobOrder) -> Site:
+        key = order.run_id, order.settings
+        if key not in self._sites:
+            # A coordinator that was killed has not said that its run has ended.
+            idle = [other for other in self._sites if other[0] != order.run_id and not self._sites[other].orders]
+            self._sites[key] = Site(order.settings, self._pause_seen)
+            for site in [self._sites.pop(other) for other in idle]:
+                await site.close()
+
+        return self._sites[key]
 
     def pause(self, host: str, seconds: float, reason: str) -> None:
         """Pause requests to a host; see `Site.pause`."""

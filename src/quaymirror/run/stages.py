@@ -128,8 +128,8 @@ class Stages:
                 if run.division is None:
                     await self._follow_moves(watchers, relisting)
                 await self._referrers.finish(self._target)
-                if self._cluster is not None:
-                    run.emit(Notice(self._cluster.summary(), lasting=True))
+                if self._cluster is not None and (summary := self._cluster.summary()):
+                    run.emit(Notice(summary, lasting=True))
             except QuaymirrorError as error:
                 self._run.abort(error)
             except BaseExceptionGroup as group:
