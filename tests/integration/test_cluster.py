@@ -191,7 +191,7 @@ async def test_what_workers_can_not_bring_is_fetched_by_the_coordinator(tmp_path
         assert report.exit_code is ExitCode.OK
         assert server.blob_bytes() == unique_bytes(images)
 
-    assert "blobs that workers can't bring are fetched here: all of them are busy" in notices
+    assert "blobs that workers can't bring are left to this machine: all of them are busy" in notices
     assert notices[-1].startswith(f"0 workers at {ADDRESS} brought 0 blobs")
 
 
@@ -424,7 +424,7 @@ async def test_a_run_goes_on_by_itself_when_its_cluster_is_lost(
             options = options_for(server, tmp_path).replace(cluster=dask.address)
             report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options, observer=observe)
             assert report.exit_code is ExitCode.OK
-            assert any("fetched here: " in text and "its scheduler or all of its" in text for text in notices)
+            assert any("left to this machine: " in text and "its scheduler or all of its" in text for text in notices)
             assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
 
 

@@ -114,7 +114,7 @@ class ClusterBlobs:
         totals = self._run.workers.values()
         blobs, size = sum(each["blobs"] for each in totals), sum(each["bytes_fetched"] for each in totals)
         from_here = sum(self._reasons.values())
-        more = f"; {counted(from_here, 'blob was', 'blobs were')} fetched here" if from_here else ""
+        more = f"; {counted(from_here, 'blob was', 'blobs were')} left to this machine" if from_here else ""
         return (
             f"{counted(len(totals), 'worker')} at {self._workers.address} brought {counted(blobs, 'blob')}, "
             f"{human_bytes(size)}{more}"
@@ -189,7 +189,9 @@ class ClusterBlobs:
     def _note(self, failure: Failure) -> None:
         self._reasons[failure.name] += 1
         if self._reasons[failure.name] == 1:
-            self._run.emit(Notice(f"blobs that workers can't bring are fetched here: {failure.message}", lasting=True))
+            self._run.emit(
+                Notice(f"blobs that workers can't bring are left to this machine: {failure.message}", lasting=True)
+            )
 
     def _pause(self, host: str, seconds: float, reason: str) -> None:
         """Grant nothing while a host wants a pause, which a source may have redirected to."""
