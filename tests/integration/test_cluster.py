@@ -387,6 +387,16 @@ async def test_a_server_that_says_nothing_is_no_scheduler(monkeypatch: pytest.Mo
 
 @NEEDS_DASK
 @pytest.mark.timeout(30)
+async def test_a_server_of_http_is_no_scheduler() -> None:
+    async with QuayServer(kolla(1)[0]) as server:
+        address = server.url.replace("http:", "tcp:")
+        with pytest.raises(ConnectFailed, match="can't be reached: no answer of a scheduler"):
+            async with Cluster.open(address, "run"):
+                pass
+
+
+@NEEDS_DASK
+@pytest.mark.timeout(30)
 async def test_a_run_that_connects_to_a_cluster_can_be_stopped(tmp_path: Path) -> None:
     stop = quaymirror.Stop()
     registry, _ = kolla(1)

@@ -26,6 +26,7 @@ _END_SECONDS = 3.0
 _PAUSES = "quaymirror-pauses"
 _PLUGIN = "quaymirror"
 _LOST = "its scheduler or all of its workers are lost"
+_NO_ANSWER = "no answer of a scheduler"
 _TLS_HELP = "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__TLS__CLIENT__CERT and …__TLS__CLIENT__KEY"
 
 
@@ -108,7 +109,7 @@ class Cluster:
                 raise self._unreachable(_reason(error)) from None
 
         if scope.cancelled_caught:
-            raise self._unreachable("no answer of a scheduler")
+            raise self._unreachable(_NO_ANSWER)
 
     def _unreachable(self, reason: str) -> QuaymirrorError:
         message = f"the scheduler at {self.address} can't be reached: {reason}"
@@ -212,7 +213,7 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
 
-    return reason_of(error) if isinstance(error, OSError) else str(error)[:200]
+    return reason_of(error) if isinstance(error, OSError) else str(error)[:200] or _NO_ANSWER
 
 
 def version() -> str:
