@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -42,7 +43,6 @@ from ..transfer.single_flight import SingleFlight
 from ..transfer.slots import ImageSlot
 from ..transfer.target import Target
 from ..values import dataclass
-from .cluster_blobs import BlobWorkers, ClusterBlobs
 from .consistency import Relisting
 from .context import Run
 from .finding import by_source, find_in_sources
@@ -55,6 +55,9 @@ from .shard_blobs import ShardBlobs
 from .shared import Engine
 from .signatures import open_gate
 from .wiring import OpenSources
+
+if TYPE_CHECKING:
+    from .cluster_blobs import BlobWorkers, ClusterBlobs
 
 # Images in progress per fetch slot; the extra ones only wait for layers that are already being fetched.
 _WAITING = 4
@@ -101,7 +104,12 @@ class Stages:
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
         self._replaced = 0
         self._blobs: ShardBlobs | None = None
-        self._cluster = None if workers is None else ClusterBlobs(run, workers, target, engine.sources.limiters)
+        self._cluster: ClusterBlobs | None = None
+        if workers is not None:
+            from .cluster_blobs import ClusterBlobs  # not by runs of one machine
+
+            self._cluster = ClusterBlobs(run, workers, target, engine.sources.limiters)
+
         self._referrers = RunReferrers(
             run.options.discovery, run.selections, run.emit, are_judged=run.judge is not None
         )

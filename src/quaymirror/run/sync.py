@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
@@ -31,7 +31,6 @@ from ..text import counted
 from ..transfer.target import Capabilities, PrunableTarget, Target
 from . import listing, pruning
 from .accepted import read_accepted
-from .cluster_blobs import BlobWorkers
 from .context import Run, Stop
 from .exact_names import check_names
 from .publication import Publication, may_publish, obstacle
@@ -41,6 +40,9 @@ from .shared import Engine, open_engine
 from .signatures import make_judge
 from .stages import Stages
 from .wiring import Accounts, OpenSources, check_credentials, connect_target
+
+if TYPE_CHECKING:
+    from .cluster_blobs import BlobWorkers
 
 T = TypeVar("T")
 
