@@ -102,7 +102,7 @@ def run(order: dict[str, Any], outputs: list[int]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if order["least_piece"]:
             pieces._LEAST_BYTES, pieces._FAR_SECONDS = order["least_piece"], 0.0
-            client._LEAST_BYTES = client._LEAST_NEAR_BYTES = order["least_piece"]
+            client._LEAST_BYTES = client._LEAST_SECURE_BYTES = order["least_piece"]
 
         for hook, arguments in order["hook"].items():
             fsops.watch(HOOKS[hook](**arguments))

@@ -60,10 +60,10 @@ _MAX_REDIRECTS = 5
 _ERROR_BODY_SECONDS = 10.0
 _ABSENT = (404, 410)
 _READING = ("GET", "HEAD")
-# Bodies from these sizes on come over connections of threads. asyncio keeps more than 1 MiB for each TLS connection, a
-# thread a quarter. A hop to a thread costs more than it saves for smaller bodies, if the host is near and without TLS.
-_LEAST_BYTES = 64 * 1024
-_LEAST_NEAR_BYTES = 1024 * 1024
+# A thread receives bodies from these sizes on, over a connection of its own. Below, a hop to it costs more than it
+# saves; over TLS it takes longer, record by record, while others wait for the interpreter.
+_LEAST_BYTES = 1024 * 1024
+_LEAST_SECURE_BYTES = 32 * 1024 * 1024
 # New links for one that is refused.
 _MAX_LINKS = 2
 # For 429 of a host that a server named: retries for about a minute; a longer pause once, if it is not too long.
@@ -223,7 +223,7 @@ class Client:
                             await self._probe(hop, limiter)
 
                         began = self._retries.clock()
-                        response = await self._answer(request, hop, limiter)
+                        response = await self._answer(request, hop)
                         limiter.record(response, self._retries.clock() - began)
                 except HostUnusable as error:
                     raise _permanent(error, hop, limiter) from None
@@ -237,10 +237,10 @@ class Client:
 
                 hop = await self._next_hop(request, hop, exchange, limiter)
 
-    def _answer(self, request: Request, hop: _Hop, limiter: HostLimiter) -> Awaitable[Response]:
+    def _answer(self, request: Request, hop: _Hop) -> Awaitable[Response]:
         # A registry that redirects sends small answers only; for these, a thread is not worth it.
         sends_bodies = self._sends_bodies or not hop.is_own
-        if sends_bodies and request.threaded_bytes >= _least_threaded_bytes(hop, limiter):
+        if sends_bodies and request.threaded_bytes >= (_LEAST_SECURE_BYTES if hop.origin.is_secure else _LEAST_BYTES):
             return hop.transport.send_large(hop.url, hop.headers, name=hop.name, fresh=request.fresh)
 
         method = hop.method or request.method
@@ -386,11 +386,6 @@ class Client:
 
     def _name(self, request: Request) -> str:
         return request.name or f"{self.origin.netloc}{request.path.partition('?')[0]}"
-
-
-def _least_threaded_bytes(hop: _Hop, limiter: HostLimiter) -> int:
-    """Return the size from which on a thread receives a body with less memory or CPU than the loop."""
-    return _LEAST_NEAR_BYTES if limiter.is_near and not hop.origin.is_secure else _LEAST_BYTES
 
 
 def _needs_proof(request: Request, hop: _Hop, response: Response) -> bool:

@@ -240,11 +240,6 @@ class HostLimiter:
         return self._window.size
 
     @property
-    def is_near(self) -> bool:
-        """True if answers have shown that the host is near."""
-        return self._latency.is_known and not self._latency.is_far
-
-    @property
     def rate(self) -> float | None:
         """The number of requests that may start per second, None for no limit."""
         return self._cubic.rate(self._runtime.clock())
