@@ -107,7 +107,7 @@ class TargetSpec(ABC):
         :raises ConfigError: as `check_cluster`.
         """
         self.check_cluster()
-        raise NotImplementedError
+        raise AssertionError("a target that takes a cluster has its own")
 
     def wanted_platforms(self, options: Options) -> tuple[Platform, ...]:
         """Return the platforms to mirror of an index, () for all."""
