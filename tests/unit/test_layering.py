@@ -519,6 +519,30 @@ def test_help_does_not_wait_for_the_network_stack() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+# It calls a function 100 times at each depth, and fails if memory was mapped again and again.
+_CALLS = """
+import resource
+from quaymirror.cli import main
+
+def faults(depth):
+    if depth:
+        return faults(depth - 1)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        (lambda: None)()
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+main.main.main = lambda **_: int(max(map(faults, range(300))) >= 50)
+main.entry()
+"""
+
+
+def test_no_call_of_the_command_costs_memory_to_be_mapped_each_time() -> None:
+    assert subprocess.run([sys.executable, "-c", _CALLS], check=False).returncode == 0
+
+
 def test_occystrap_stays_out_of_the_process_of_the_event_loop() -> None:
     modules = "quaymirror.cli.sync, quaymirror.targets.derived_target"
     code = f"import sys; import {modules}; sys.exit('occystrap' in sys.modules)"

@@ -57,6 +57,10 @@ _COMMANDS = {
 # New objects after which garbage is collected. Transfers in progress have more than the default of 700: it would be
 # exceeded again and again although nothing is garbage.
 _GARBAGE_OBJECTS = 5_000
+# Python keeps the frames of calls in blocks of 16 KiB, and gives back each that no call needs any more. A function that
+# is called again and again where a block ends costs two system calls and a page fault each time: this is where regular
+# expressions of aiohttp were compiled. A frame for so many values gets a block of 256 KiB for itself and what it calls.
+_STACK_SLOTS = 16_000
 # Those that help explains, so that it fits on a screen.
 _COMMON = ("sync", "run", "list", "info", "verify", "status", "history", "prune")
 
@@ -143,6 +147,9 @@ def entry() -> NoReturn:
 
     gc.freeze()  # the end of the interpreter searches all other objects for garbage, several times
     sys.exit(status)
+
+
+entry.__code__ = entry.__code__.replace(co_stacksize=_STACK_SLOTS)
 
 
 def _exit_at_once(status: int) -> NoReturn:
