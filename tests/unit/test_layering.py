@@ -543,6 +543,30 @@ def test_no_call_of_the_command_costs_memory_to_be_mapped_each_time() -> None:
     assert subprocess.run([sys.executable, "-c", _CALLS], check=False).returncode == 0
 
 
+# What the interpreter would do at its end, and an object that it would destroy.
+_END = """
+import atexit, sys, threading
+from quaymirror.__main__ import entry
+
+class Late:
+    def __del__(self):
+        print("destroyed")
+
+late = Late()
+is_ending = threading.Event()
+threading.Thread(target=lambda: is_ending.wait() and print("thread")).start()
+threading._register_atexit(is_ending.set)
+atexit.register(print, "exit function", end="")
+sys.argv = ["quaymirror", "--version"]
+entry()
+"""
+
+
+def test_a_command_ends_with_its_threads_and_exit_functions_but_destroys_no_objects() -> None:
+    done = subprocess.run([sys.executable, "-c", _END], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["thread", "exit function"]
+
+
 def test_occystrap_stays_out_of_the_process_of_the_event_loop() -> None:
     modules = "quaymirror.cli.sync, quaymirror.targets.derived_target"
     code = f"import sys; import {modules}; sys.exit('occystrap' in sys.modules)"
