@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
@@ -87,8 +87,7 @@ class BlobLocations:
         upload: Upload | None = None
         while self._is_mounting:
             if self._location(node.digest, repository) is not None:
-                # One after the other until one succeeds: a registry that mounts nothing is asked a few times only.
-                async with nullcontext() if self._mounts else self._trial:
+                async with self._in_turn():
                     is_mounted, upload = await self._try_mount(repository, node, upload)
 
                 if is_mounted:
@@ -99,6 +98,20 @@ class BlobLocations:
                 break
 
         return False, upload
+
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        """Let one mount follow the other until one succeeds: a registry that mounts nothing is asked a few times only.
+
+        Those that have waited until then follow at the same time.
+        """
+        if not self._mounts:
+            async with self._trial:
+                if not self._mounts:
+                    yield
+                    return
+
+        yield
 
     async def find_or_begin(self, repository: Repository, node: Descriptor) -> tuple[bool, Upload | None]:
         """Return True if `repository` has a blob; otherwise the upload of it that the request has begun, if any.
