@@ -159,3 +159,37 @@ async def test_a_limit_of_github_that_is_used_up_is_no_refusal_of_the_token(tmp_
         assert report.exit_code is ExitCode.UNAVAILABLE
         assert report.fatal is not None
         assert re.search(r"come back in (2,?9[0-9]{2}|3,?000) s", report.fatal.message)
+
+
+def without_links(server: ForeignServer) -> None:
+    """Let `server` answer without the links to next pages, as behind a proxy that drops them."""
+    route = server._route
+
+    def answer(request: web.BaseRequest, path: str, body: bytes) -> web.Response:
+        response = route(request, path, body)
+        response.headers.pop("Link", None)
+        return response
+
+    server._route = answer  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kind", ["harbor", "gitlab"])
+async def test_a_list_whose_links_are_lost_is_read_to_the_number_of_entries_that_it_states(
+    kind: str, tmp_path: Path
+) -> None:
+    async with make(kind, 120) as server:
+        without_links(server)
+        selection = Selection.parse_uri(KINDS[kind][1].replace("{}", server.host).replace("TAG", "1"))
+        options = Options.of(credentials=Credentials("mirror", Secret(TOKEN)), retries=0)
+        assert len([image async for image in quaymirror.discover(selection, options)]) == 120
+
+
+async def test_tags_of_harbor_whose_links_are_lost_are_read_to_the_stated_number(tmp_path: Path) -> None:
+    async with make("harbor", 1) as server:
+        repository = server.registry.organization("kolla").repository("image-0")
+        for number in range(120):
+            repository.push(f"build-{number}", small_image(str(number)))
+
+        without_links(server)
+        report = await sync(server, "harbor", tmp_path / "mirror", "build-*")
+        assert report.counts[Status.MIRRORED] == 120

@@ -66,6 +66,7 @@ INNER_LAYERS = {
         "dates",
         "origin",
         "exchange",
+        "links",
         "answers",
         "window",
         "latency",
@@ -165,7 +166,6 @@ INNER_LAYERS = {
     "catalog": (
         "base",
         "kinds",
-        "links",
         "json_api",
         "offsets",
         "registry/google",

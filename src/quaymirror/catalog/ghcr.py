@@ -14,6 +14,7 @@ from urllib.parse import quote
 from ..errors import AccessDenied, CredentialsRefused, NotFound, SelectionEmpty, Unavailable
 from ..http.authorizer import Fixed
 from ..http.exchange import Response
+from ..http.links import next_link
 from ..http.origin import Origin, request_target
 from ..oci import Digest, Repository
 from ..secret import Secret
@@ -29,7 +30,6 @@ from .json_api import (
     read_array,
 )
 from .kinds import CatalogKind, Services, SourceAccess
-from .links import next_link
 from .offsets import PAGE_SIZE, Batch, organization_pages, refused_list, tags_of
 from .registry.catalog import RegistryCatalog
 

@@ -15,13 +15,13 @@ from ..errors import AccessDenied, ConfigError, CredentialsRefused, NotFound, Se
 from ..http.authorizer import Fixed
 from ..http.client import Client
 from ..http.exchange import Response
+from ..http.links import next_link
 from ..http.origin import Origin, request_target
 from ..registry.pull import RegistryPuller
 from ..secret import Secret
 from .base import Discovery, ListedRepository, Page, Traits
 from .json_api import JsonAPI, describe_each, fault_of_name, read_array, total_of
 from .kinds import CatalogKind, Services, SourceAccess
-from .links import next_link
 from .offsets import PAGE_SIZE, Batch, organization_pages, refused_list
 from .registry.catalog import RegistryCatalog
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ..errors import AccessDenied, CredentialsRefused, NotFound, QuaymirrorError, SelectionEmpty
 from ..http.authorizer import Fixed
 from ..http.exchange import Response
+from ..http.links import next_link
 from ..http.origin import Origin, request_target
 from ..oci import Digest, Repository
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, Traits
@@ -32,7 +33,6 @@ from .json_api import (
     total_of,
 )
 from .kinds import CatalogKind, Services, SourceAccess
-from .links import next_link
 from .offsets import PAGE_SIZE, Batch, organization_pages, tags_of
 
 _PATH = "/api/v2.0"
@@ -184,7 +184,13 @@ def _parse_answer(response: Response, body: bytes, name: str) -> TagAnswer:
 def _parse_artifacts(response: Response, body: bytes) -> Batch[Tag]:
     artifacts = read_array(response, body)
     found = [tag for artifact in artifacts for tag in _tags_of(response, artifact)]
-    return Batch.of(response, found, has_more=bool(next_link(response)), skipped=len(artifacts))
+    return Batch.of(
+        response,
+        found,
+        has_more=bool(next_link(response)),
+        total=total_of(response, "X-Total-Count"),
+        skipped=len(artifacts),
+    )
 
 
 def _tags_of(response: Response, artifact: Any) -> list[Tag | str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from ..http.authorizer import Authorizer, Fixed
 from ..http.budget import PullBudget
 from ..http.client import Client
 from ..http.exchange import Request, Response
+from ..http.links import checked_next
 from ..http.origin import Origin, request_target
 from ..oci import Digest, Repository
 from ..oci.digest_tags import PATTERN, is_digest_tag
@@ -38,7 +40,6 @@ from .json_api import (
     time_of,
 )
 from .kinds import CatalogKind, Services, SourceAccess
-from .links import checked_next
 from .offsets import PAGE_SIZE, Batch, organization_pages, refused_list, tags_of
 
 _TOKEN_SECONDS = 600.0
@@ -113,7 +114,7 @@ class HubCatalog:
         batch, unresolved = await self._api.get(path, _parse_tags, query, accept_any_404=number == 1)
         answers = [await self._resolved(repository, name) for name in unresolved]
         resolved = tuple(answer.tag for answer in answers if answer.tag is not None)
-        return Batch(batch.entries + resolved, batch.rejected, batch.has_more)
+        return replace(batch, entries=batch.entries + resolved)
 
     async def _resolved(self, repository: Repository, name: str) -> TagAnswer:
         """Return a tag by HEAD: some old ones have no digest in the API."""
@@ -159,7 +160,7 @@ def _page(response: Response, body: bytes) -> tuple[list[Any], int | None, bool]
     document = read_object(response, body)
     following, count = document.get("next"), document.get("count")
     if following is not None and (not isinstance(following, str) or not checked_next(response, following)):
-        raise Unavailable(f"{response.name}: the link to the next page is not a URL")
+        raise Unavailable(f"{response.name}: the link to the next page can't be followed: not a URL")
 
     total = count if type(count) is int and count >= 0 else None
     if "results" not in document:
@@ -198,7 +199,7 @@ def _parse_answer(response: Response, body: bytes, *, name: str) -> TagAnswer | 
 
 def _parse_tags(response: Response, body: bytes) -> tuple[Batch[Tag], list[str]]:
     """Return a page of tags, and the names of those without a digest."""
-    entries, _, has_more = _page(response, body)
+    entries, total, has_more = _page(response, body)
     tags: list[Tag] = []
     rejected: list[str] = []
     unresolved: list[str] = []
@@ -211,7 +212,7 @@ def _parse_tags(response: Response, body: bytes) -> tuple[Batch[Tag], list[str]]
         else:
             unresolved.append(str(name))
 
-    return Batch(tuple(tags), tuple(rejected), has_more, skipped=len(unresolved)), unresolved
+    return Batch(tuple(tags), tuple(rejected), has_more, total, skipped=len(unresolved)), unresolved
 
 
 def _tag(response: Response, entry: dict[str, Any], name: str) -> Tag:

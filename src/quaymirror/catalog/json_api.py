@@ -59,7 +59,6 @@ class JsonAPI:
             kind="api",
             method=method,
             headers={"Accept": "application/json"},
-            name=f"{self.host}{path}",
             accept_any_404=accept_any_404,
         )
         return await self.client.fetch(request, limit=_MAX_ANSWER, parse=parse)

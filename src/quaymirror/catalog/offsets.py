@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Generic, Self, TypeVar
 
@@ -184,6 +185,10 @@ async def _all_pages(fetch: FetchBatch[T], what: str) -> AsyncGenerator[tuple[in
     stale = 0
     for number in range(1, _MAX_PAGES + 1):
         batch = await _page(fetch, number)
+        if batch.total is not None and number * PAGE_SIZE < batch.total:
+            # Links may be lost on the way, or have a form of their own; numbers of entries say the same.
+            batch = replace(batch, has_more=True)
+
         if batch.has_more and not (batch.entries or batch.rejected or batch.skipped):
             raise Unavailable(f"{what}: a page without entries says that more follow")
 

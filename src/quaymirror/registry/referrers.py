@@ -8,7 +8,6 @@ the digest, and says nothing about the API.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 
 import anyio
@@ -17,17 +16,17 @@ from ..errors import InvalidName, NotFound, ServiceError, Unavailable, UnsafeRed
 from ..http.answers import distortion
 from ..http.client import Client
 from ..http.exchange import Request, Response
-from ..http.origin import Origin, checked_url, joined, request_target
+from ..http.links import next_link
+from ..http.origin import request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
 from ..oci.descriptor import MEANINGFUL
 from ..untrusted import InvalidDocument, parse_object
-from ..values import dataclass, pattern
+from ..values import dataclass
 
 MAX_REFERRERS = 10_000
 """The most referrers of one manifest that are read."""
 _MAX_ANSWER = 8 * 1024 * 1024
 _MAX_PAGES = 1_000
-_LINK = pattern(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
 _UNKNOWN = frozenset({"MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "TAG_EXPIRED"})
 
 
@@ -158,21 +157,8 @@ class ReferrersAPI:
         return _Page(parse_list(body, response.name), self._next(response))
 
     def _next(self, response: Response) -> str:
-        found = _LINK.search(", ".join(response.all_headers("Link")))
-        if found is None:
-            return ""
-
-        try:
-            url = joined(response.url, checked_url(found[1]))
-            there = Origin.of(url)
-        except ValueError as error:
-            raise Unavailable(f"{response.name}: the link to the next page is {error}") from None
-
-        if there.host != self._client.origin.host:
-            raise Unavailable(f"{response.name}: the next page is at another host, {there.netloc}: not followed")
-
-        target = request_target(url)
-        if target.partition("?")[0] != request_target(response.url).partition("?")[0]:
+        target = next_link(response)
+        if target and target.partition("?")[0] != request_target(response.url).partition("?")[0]:
             raise Unavailable(f"{response.name}: the link to the next page leads to another list: not followed")
 
         return target

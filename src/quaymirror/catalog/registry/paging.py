@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 from ...errors import NotFound, ServiceError, Unavailable
 from ...http.client import Client
 from ...http.exchange import Request, Response
+from ...http.links import next_link
 from ...untrusted import InvalidDocument, parse_object
 from ...values import dataclass
 from ..base import Tag
-from ..links import next_link
 from .google import described_tags
 
 _MAX_ANSWER = 64 * 1024 * 1024

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from ..errors import Unavailable
-from ..http.exchange import Response
-from ..http.origin import Origin, checked_url, joined, request_target
 from ..values import pattern
+from .exchange import Response
+from .origin import Origin, checked_url, joined, request_target
 
-_LINK = pattern(r'<([^<>]*)>\s*;[^,]*?\brel\s*=\s*"?next"?', re.IGNORECASE)
+# In a quoted value, commas and semicolons are ordinary characters. Some servers use single quotes.
+_VALUE = r""""(?:[^"\\]|\\.)*"|'[^']*'|[^\s;,"']*"""
+_LINK = pattern(rf"""<([^<>]*)>((?:\s*;\s*[^\s=;,<>"']+(?:\s*=\s*(?:{_VALUE}))?)*)""")
+_PARAMETER = pattern(rf"""([^\s=;,"']+)\s*=\s*({_VALUE})""")
 
 
 def next_link(response: Response) -> str:
@@ -17,8 +18,13 @@ def next_link(response: Response) -> str:
 
     :raises Unavailable: if the link leads to another host.
     """
-    found = _LINK.search(", ".join(response.all_headers("Link")))
-    return "" if found is None else checked_next(response, found[1])
+    for target, parameters in _LINK.findall(", ".join(response.all_headers("Link"))):
+        # A link may have several relations, and only its first `rel` counts.
+        relations = (value for name, value in _PARAMETER.findall(parameters) if name.lower() == "rel")
+        if "next" in next(relations, "").strip("\"'").lower().split():
+            return checked_next(response, target.strip())
+
+    return ""
 
 
 def checked_next(response: Response, location: str) -> str:
@@ -30,7 +36,7 @@ def checked_next(response: Response, location: str) -> str:
         url = joined(response.url, checked_url(location))
         there = Origin.of(url)
     except ValueError as error:
-        raise Unavailable(f"{response.name}: the link to the next page is {error}") from None
+        raise Unavailable(f"{response.name}: the link to the next page can't be followed: {error}") from None
 
     # Behind a proxy that terminates TLS, servers name the scheme that they see.
     if there.host != Origin.of(response.url).host:
