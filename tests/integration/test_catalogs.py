@@ -322,6 +322,34 @@ async def test_hub_stops_within_its_limit_and_the_next_windows_lose_nothing(is_p
             assert {*layouts.names(tmp_path / "mirror")} == {f"{name}:1" for name in names}
 
 
+async def test_a_list_of_images_of_hub_stays_within_its_limit_of_pulls(tmp_path: Path) -> None:
+    clock = Clock()
+    async with HubServer(content(clock, 12), pulls=6) as server:
+        names = ",".join(["kolla/deep/image", *(f"kolla/image-{number}" for number in range(1, 12))])
+        selection = Selection.parse_uri(f"registry://{server.host}/{names}:1?insecure=true")
+        for mirrored, code in ((6, ExitCode.PARTIAL), (6, ExitCode.OK)):
+            report = await quaymirror.sync(selection, tmp_path / "mirror", options(tmp_path))
+            assert (report.counts[Status.MIRRORED], report.exit_code) == (mirrored, code)
+            messages = {outcome.error.message for outcome in report.outcomes if outcome.error is not None}
+            assert all("6 pulls in 6 h is reached; pulls resume by" in message for message in messages)
+            clock.now += 86_400
+
+        assert not any(request.status == 429 for request in server.requests)
+
+
+class RatedServer(ForeignServer):
+    """A registry that states a rate: no request is left in this minute, and yet it answers."""
+
+    def manifest_headers(self) -> dict[str, str]:
+        return {"RateLimit-Limit": "10;w=60", "RateLimit-Remaining": "0;w=60"}
+
+
+async def test_a_rate_that_a_registry_states_is_no_limit_of_pulls(tmp_path: Path) -> None:
+    async with RatedServer(content(Clock()), needs_token=False) as server:
+        report = await quaymirror.sync(at(server, "registry", "*:1"), tmp_path / "mirror", options(tmp_path))
+        assert (report.counts[Status.MIRRORED], report.exit_code) == (3, ExitCode.OK)
+
+
 async def test_a_used_up_limit_of_hub_is_found_out_without_a_pull(tmp_path: Path) -> None:
     async with HubServer(content(Clock()), pulls=0) as server:
         report = await quaymirror.sync(at(server, "hub", "*:1"), tmp_path / "mirror")

@@ -20,6 +20,8 @@ from .exchange import Request, Response
 
 _COUNT = pattern(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,9}))?")
 _SECONDS_PER_HOUR = 3600
+# A limit for a shorter time is a rate, for which the run waits.
+_SHORTEST_WINDOW = 900
 
 
 class PullBudget:
@@ -40,6 +42,11 @@ class PullBudget:
         """True if an answer has shown whether a limit exists."""
         return self._is_known
 
+    @property
+    def is_limited(self) -> bool:
+        """True if an answer has named a limit."""
+        return self._left is not None
+
     def take(self, host: str) -> None:
         """Take one pull.
 
@@ -58,7 +65,7 @@ class PullBudget:
         """Record what an answer says."""
         self._is_known = True
         left = _COUNT.fullmatch(response.headers.get("ratelimit-remaining", ""))
-        if left is None:
+        if left is None or (left[2] and int(left[2]) < _SHORTEST_WINDOW):
             return
 
         if limit := _COUNT.fullmatch(response.headers.get("ratelimit-limit", "")):
@@ -116,7 +123,7 @@ class BudgetedClient(Client):
             exchange = await super().send(request)
             self.budget.record(exchange.response)
         except RateLimited as error:
-            if error.status != 429:
+            if error.status != 429 or not self.budget.is_limited:
                 raise
 
             raise self.budget.exhausted(self.origin.netloc) from None

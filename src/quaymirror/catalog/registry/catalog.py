@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from ...errors import AccessDenied, CredentialsRefused, SelectionEmpty, ServiceError
+from ...http.budget import PullBudget
 from ...http.client import Client
 from ...oci import Digest, Repository
 from ...oci.digest_tags import is_digest_tag
@@ -127,7 +128,8 @@ def _traits(_: Discovery) -> Traits:
 @asynccontextmanager
 async def _open(access: SourceAccess) -> AsyncIterator[Services]:
     origin = access.address.origin
-    puller = await access.puller(origin)
+    # A list of images names Docker Hub's registry, too; others state no such limit.
+    puller = await access.puller(origin, PullBudget("; an account may have a larger limit"))
     yield Services(RegistryCatalog(await access.registry_client(origin), puller), puller)
 
 
