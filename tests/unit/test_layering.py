@@ -83,6 +83,7 @@ INNER_LAYERS = {
         "tls",
         "proxy",
         "failures",
+        "framing",
         "threads",
         "transport",
         "ping",

@@ -121,10 +121,12 @@ def of_exchange(error: Exception, origin: Origin, name: str) -> QuaymirrorError:
             return silent(name)
         case ssl.SSLError():
             return tls_failed(origin.netloc, error)
-        case ConnectionError() if not origin.is_secure:  # http.client's, too, if the server closed it
+        case ConnectionError() if not origin.is_secure:  # also if the server closed it
             return broken_before_answer(name)
         case OSError():
             return lack(error, origin.netloc) or broken(name)
+        case EOFError():
+            return ended_early(name)
         case _:
             return invalid(name)
 
@@ -136,8 +138,10 @@ def of_body(error: Exception, name: str) -> QuaymirrorError:
             return silent(name)
         case OSError():
             return broken(name)
-        case _:
+        case EOFError():
             return ended_early(name)
+        case _:
+            return invalid(name)
 
 
 def reason(error: Exception) -> str:

@@ -16,9 +16,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPException, HTTPResponse, IncompleteRead
 from itertools import chain, zip_longest
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +27,7 @@ from ..errors import QuaymirrorError, Scope, SizeMismatch, UnsafeRedirect
 from . import failures
 from .bodies import Fill, Read, ReceiveInThread
 from .exchange import USER_AGENT
+from .framing import Answer
 from .origin import Origin, request_target, shown
 from .timeouts import Timeouts
 from .tls import system_context
@@ -107,8 +107,20 @@ class ThreadTransport:
 
     def give_back(self, connection: _Connection) -> None:
         """Take back a connection after an answer was received completely."""
+        self._close_expired()
         connection.idle_since = time.monotonic()
         self._idle.setdefault(connection.origin, []).append(connection)
+
+    def _close_expired(self) -> None:
+        """Close connections that were idle for too long: a registry may lead to another host for each blob."""
+        for origin, connections in [*self._idle.items()]:
+            for connection in connections:
+                if connection.is_expired:
+                    connection.close()
+
+            self._idle[origin] = [connection for connection in connections if not connection.is_expired]
+            if not self._idle[origin]:
+                del self._idle[origin]
 
     def _take_idle(self, origin: Origin) -> _Connection | None:
         connections = self._idle.get(origin, [])
@@ -143,15 +155,18 @@ class _Connection:
     def __init__(self, origin: Origin, connected: socket.socket) -> None:
         self.origin = origin
         self.socket = connected
-        self.response: HTTPResponse | None = None
+        self.answer: Answer | None = None
         self.idle_since: float = 0.0
-        self._left: int | None = 0
-        self._has_buffered = True
+
+    @property
+    def is_expired(self) -> bool:
+        """True if it was idle for so long that the server may be about to close it."""
+        return time.monotonic() - self.idle_since > _IDLE_SECONDS
 
     @property
     def is_usable(self) -> bool:
         """True if the server has neither closed an idle connection nor sent anything."""
-        if time.monotonic() - self.idle_since > _IDLE_SECONDS:
+        if self.is_expired or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()):
             return False
 
         with selectors.PollSelector() as selector:
@@ -159,52 +174,15 @@ class _Connection:
             return not selector.select(0)
 
     def ask(self, head: bytes) -> None:
-        """Send a request and read the head of its answer. It blocks."""
+        """Send a request and read the head of its answer. It blocks; for errors see `Answer`."""
+        self.answer = None
         self.socket.sendall(head)
-        self.response = HTTPResponse(self.socket, method="GET")
-        self.response.begin()
-        self._left = None if self.response.chunked else self.response.length
-        self._has_buffered = True
-
-    def read_into(self, view: memoryview) -> int:
-        """Return how many bytes of the body were put into `view`, 0 at its end. It blocks.
-
-        :raises OSError, HTTPException: if it ends early.
-        """
-        assert self.response is not None
-        if self.response.chunked:
-            return _copied(self.response.read1(len(view)), view)
-
-        if self._left is not None:
-            view = view[: self._left]
-
-        if not len(view):
-            return 0
-
-        count = self._buffered(view) if self._has_buffered else self.socket.recv_into(view)
-        if self._left is not None:
-            if not count:
-                raise IncompleteRead(b"", self._left)
-
-            self._left -= count
-
-        return count
-
-    def _buffered(self, view: memoryview) -> int:
-        """Read through the buffer of the head, which may hold the first bytes of the body."""
-        assert self.response is not None
-        chunk = self.response.fp.read1(len(view))
-        self._has_buffered = len(chunk) == len(view)
-        return _copied(chunk, view)
+        self.answer = Answer(self.socket)
 
     @property
     def is_reusable(self) -> bool:
         """True if the answer was read to its end, and the server takes another request."""
-        response = self.response
-        if response is None or response.will_close:
-            return False
-
-        return response.isclosed() if response.chunked else self._left == 0
+        return self.answer is not None and self.answer.is_reusable
 
     def shut_down(self) -> None:
         """End reading and writing, from any thread: a thread that waits for bytes gets an error."""
@@ -212,15 +190,8 @@ class _Connection:
             # Not the method of SSLSocket: after that, another thread would read bytes that are still encrypted.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
-    def release(self) -> None:
-        """Forget an answer that was read to its end."""
-        if self.response is not None:
-            self.response.close()
-            self.response = None
-
     def close(self) -> None:
         """Close it, once no thread uses it any more."""
-        self.release()
         self.socket.close()
 
 
@@ -275,7 +246,7 @@ class _Opening:
             except (ConnectionError, ssl.SSLError):
                 # Closed by the server, which had been waiting for a request for too long.
                 self._replace(None)
-            except (OSError, HTTPException, ValueError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 return failures.of_exchange(error, self._origin, self._name)
 
         try:
@@ -285,7 +256,7 @@ class _Opening:
 
         try:
             return self._asked()
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             return failures.of_exchange(error, self._origin, self._name)
 
     def _asked(self) -> _Connection:
@@ -307,16 +278,16 @@ class ThreadResponse:
     """An answer whose body a thread receives; see `Response`."""
 
     def __init__(self, connection: _Connection, url: str, name: str, transport: ThreadTransport) -> None:
-        assert connection.response is not None
+        assert connection.answer is not None
         self._connection = connection
+        self._answer = connection.answer
         self._transport = transport
         self._received = 0
         self._is_closed = False
         self.held: float = 0.0
         self.has_arrived: bool = False
-        self.status: int = connection.response.status
-        self._fields = connection.response.headers
-        self.headers: Mapping[str, str] = cast(Mapping[str, str], self._fields)
+        self.status: int = connection.answer.status
+        self.headers: Mapping[str, str] = connection.answer.fields
         self.url = url
         self.name = name
 
@@ -327,7 +298,7 @@ class ThreadResponse:
 
     def all_headers(self, name: str) -> list[str]:
         """Return every field called `name`."""
-        return [str(value) for value in self._fields.get_all(name, [])]
+        return self._answer.fields.all(name)
 
     def close(self) -> None:
         """Give the connection back if the body was received to its end, otherwise close it."""
@@ -336,7 +307,6 @@ class ThreadResponse:
 
         self._is_closed = True
         if self._connection.is_reusable:
-            self._connection.release()
             self._transport.give_back(self._connection)
         else:
             self._connection.close()
@@ -395,8 +365,8 @@ class ThreadResponse:
 
     def _read_into(self, view: memoryview) -> int:
         try:
-            count = self._connection.read_into(view)
-        except (OSError, HTTPException, ValueError) as error:
+            count = self._answer.read_into(view)
+        except (OSError, EOFError, ValueError) as error:
             raise failures.of_body(error, self.name) from None
 
         self._received += count
@@ -543,8 +513,3 @@ def _first(
             return None
 
     return None
-
-
-def _copied(chunk: bytes, view: memoryview) -> int:
-    view[: len(chunk)] = chunk
-    return len(chunk)

@@ -65,6 +65,9 @@ class Server:
             "/closed": b"",
             "/silent": b"",
             "/last": _answer(BODY),
+            "/hints": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _answer(BODY),
+            "/mail": _answer(BODY, "Content-Type: multipart/x; boundary*=a; boundary*0=b"),
+            "/unlimited": _chunked(b"")[:-2] + b"X: a\r\n" * 20_000,
         }
         self.closes = {"/broken", "/until-closed", "/closed", "/last"}
         self._tls = tls
@@ -123,7 +126,7 @@ async def get(client: AiohttpTransport, url: str, **headers: str) -> bytes:
     return await receive(await client.send_large(url, headers, name="the blob"))
 
 
-@pytest.mark.parametrize("path", ["/body", "/chunked", "/until-closed"])
+@pytest.mark.parametrize("path", ["/body", "/chunked", "/until-closed", "/hints", "/mail"])
 async def test_a_body_arrives_however_its_end_is_announced(path: str) -> None:
     async with Server().listening() as url, transport() as client:
         counts: list[int] = []
@@ -183,6 +186,25 @@ async def test_a_connection_is_used_again_after_a_complete_body_only() -> None:
     assert len(set(server.peers)) == 3
 
 
+async def test_connections_to_hosts_that_are_not_used_any_more_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = anyio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            await _head(reader)
+            writer.write(_answer(BODY))
+            assert await reader.read() == b""
+            ended.set()
+
+    other = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with other, Server().listening() as url, transport() as client:
+        await get(client, f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}/body")
+        monkeypatch.setattr("quaymirror.http.threads._IDLE_SECONDS", -1.0)
+        await get(client, f"{url}/body")
+        with anyio.fail_after(5):
+            await ended.wait()
+
+
 async def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
     server = Server()
     async with server.listening() as url, transport() as client:
@@ -196,6 +218,7 @@ async def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
         ("/half", TimedOut, "the blob: the server sent nothing for too long"),
         ("/broken", ReadInterrupted, "the blob: the answer ended early"),
         ("/nonsense", ReadInterrupted, "the blob: the answer is not valid HTTP"),
+        ("/unlimited", ReadInterrupted, "the blob: the answer is not valid HTTP"),
         ("/closed", ReadInterrupted, "the blob: the connection broke before an answer"),
         ("/silent", TimedOut, "the blob: the server sent nothing for too long"),
     ],
