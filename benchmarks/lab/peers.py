@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import certifi
 
+from .before import COMMIT
 from .corpus import ORGANIZATION, TAG, Corpus
 from .front import Front
 from .measure import Contestant
@@ -22,6 +24,8 @@ from .measure import Contestant
 OURS = "quaymirror sync"
 TOLD = "quaymirror sync, told the names"
 EARLIER = "{}, the earlier release"
+BEFORE = f"quaymirror 0.1.0 ({COMMIT})"
+BEFORE_TOLD = f"{BEFORE}, told the names"
 RAW = "curl x16 of the unique blobs, then openssl dgst"
 RAW_64 = "curl x64 of the unique blobs, then openssl dgst"
 RAW_4 = "curl x4 of the unique blobs, then openssl dgst"
@@ -84,6 +88,18 @@ def earlier(contestant: Contestant, python: str) -> Contestant:
     """Return `contestant`, a command of this release, as the one that is installed for the interpreter `python`."""
     name = EARLIER.format(contestant.name)
     return replace(contestant, name=name, command=contestant.command.replace(PYTHON, python), always=True)
+
+
+def before(contestant: Contestant, source: Path) -> Contestant:
+    """Return `contestant`, a sync of this release, as one of commit 92e26c5, whose packages are in `source`."""
+    name = contestant.name.replace(OURS, BEFORE)
+    return replace(contestant, name=name, environment={"PYTHONPATH": str(source)}, always=True)
+
+
+def pinned(contestant: Contestant, cores: Sequence[int]) -> Contestant:
+    """Return `contestant` on these cores only."""
+    command = f"taskset -cp {','.join(map(str, cores))} $$ > /dev/null && {{ {contestant.command}; }}"
+    return replace(contestant, command=command, needs=("taskset", *contestant.needs))
 
 
 def raw(server: Front, content: Corpus, home: Path, parallel: int) -> Contestant:
@@ -185,7 +201,8 @@ def regsync(server: Front, content: Corpus, home: Path, to: str = "", parallel: 
 
     words = home / f"regsync-{parallel}.yaml"
     words.write_text("\n".join(lines) + "\n")
-    command = f"sed s,OUT,{{out}}, {words} > {{out}}/regsync.yaml && regsync once -c {{out}}/regsync.yaml"
+    # Not in the directory of the mirror, whose files are counted.
+    command = f"sed s,OUT,{{out}}, {words} > $TMPDIR/regsync.yaml && regsync once -c $TMPDIR/regsync.yaml"
     to_disk = {4: REGSYNC, 16: REGSYNC_16}[parallel]
     return Contestant(f"regsync x{parallel}" if to else to_disk, command, ("regsync",))
 
@@ -202,6 +219,7 @@ def versions() -> dict[str, str]:
         "openssl": "openssl version",
         "crane": "crane version",
         "regsync": "regsync version --format '{{.VCSTag}}'",
+        "regctl": "regctl version --format '{{.VCSTag}}'",
     }
     found = {name: importlib.metadata.version(name) for name in ("quaymirror", "occystrap", "aiohttp")}
     for name, command in asked.items():
@@ -214,9 +232,9 @@ def versions() -> dict[str, str]:
 
 
 def _hash(content: Corpus) -> str:
-    """Hash the files here on all cores: few enough at a time that all of them have something to do until the end."""
+    """Hash the files here on all cores that it may use: few enough at a time that all are busy until the end."""
     some = max(1, min(32, len(content.unique) // (4 * _CORES)))
-    return f"ls | grep sha256: | xargs -P {_CORES} -n {some} openssl dgst -sha256 > /dev/null"
+    return f"ls | grep sha256: | xargs -P $(nproc) -n {some} openssl dgst -sha256 > /dev/null"
 
 
 def _trust(server: Front) -> str:

@@ -11,21 +11,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import corpus, measure, peers
+from . import before, corpus, measure, peers
 from .corpus import Corpus
 from .front import NEAR, Front, Link, front
 from .measure import Contestant, Cost
+from .reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """An upper or lower limit of a number. `measured` is None if the tool it needs is missing."""
+    """An upper or lower limit of a number. `measured` is None if the tool it needs is missing.
+
+    With `by_ratio` it is missing, but its ratio of another day is known.
+    """
 
     number: int
     what: str
     limit: float
     measured: float | None
     at_least: bool = False
+    by_ratio: bool = False
 
     @property
     def met(self) -> bool | None:
@@ -47,6 +52,7 @@ class Case:
     facts: dict[str, Any] = field(default_factory=dict)
     goals: list[Goal] = field(default_factory=list)
     counts: tuple[str, ...] = ("requests", "bytes")
+    reference: Reference = field(default_factory=Reference)
 
     def median(self, name: str, what: str) -> float | None:
         """Return the median of an attribute of a contestant's costs, or of a count."""
@@ -55,6 +61,10 @@ class Case:
     def ratio(self, mine: str, theirs: str) -> float | None:
         """Return the ratio of the wall times of `mine` and `theirs`."""
         return measure.ratio(self.costs, mine, theirs)
+
+    def cpu(self, mine: str, theirs: str) -> float | None:
+        """Return the CPU time of `mine`, divided by that of `theirs`."""
+        return measure.divided(self.median(mine, "cpu"), self.median(theirs, "cpu"))
 
     def at_most(self, number: int, what: str, limit: float, measured: float | None) -> None:
         """Add a goal: `measured` is at most `limit`."""
@@ -65,10 +75,19 @@ class Case:
         self.goals.append(Goal(number, what, limit, measured, at_least=True))
 
     def ahead(self, number: int, what: str, limit: float, mine: str, others: Sequence[str]) -> None:
-        """Add a goal against each of `others`: they take at least `limit` times as long as `mine`."""
+        """Add a goal against each of `others`: they take at least `limit` times as long as `mine`.
+
+        Of one that is missing here, its ratio of another day counts.
+        """
         for other in others:
-            if other in self.costs:
-                self.at_least(number, f"{what}: {other}", limit, self.ratio(other, mine))
+            measured = self.ratio(other, mine)
+            by_ratio = measured is None and other in self.reference.ratios
+            if by_ratio:
+                beside = self.ratio(mine, self.reference.beside)
+                measured = measure.divided(self.reference.ratios[other], beside)
+
+            if by_ratio or other in self.costs:
+                self.goals.append(Goal(number, f"{what}: {other}", limit, measured, at_least=True, by_ratio=by_ratio))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,7 @@ class Lab:
     earlier: str = ""
     """The interpreter of the environment with an earlier release, "" for none."""
     cases: frozenset[str] = frozenset()
+    _before: list[Path | None] = field(default_factory=list)
     _corpora: dict[str, Corpus] = field(default_factory=dict)
 
     def wants(self, case: str) -> bool:
@@ -140,6 +160,20 @@ class Lab:
                 yield server
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+    def before(self, *contestants: Contestant) -> list[Contestant]:
+        """Return `contestants`, syncs of this release, as those of commit 92e26c5; none if the history lacks it.
+
+        Other comparisons of releases do without them.
+        """
+        if self.checking:
+            return []
+
+        if not self._before:
+            self._before.append(before.unpack(self.home / "before"))
+
+        (source,) = self._before
+        return [] if source is None else [peers.before(one, source) for one in contestants]
 
     def chosen(self, contestants: Sequence[Contestant], base: str) -> list[Contestant]:
         """Leave out contestants that were not asked for; quaymirror and the base of ratios stay."""

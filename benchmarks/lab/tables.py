@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import reference
 from .results import Document
 
+# Tools whose versions decide about what is measured.
+_VERSIONED = ("skopeo", "crane", "regsync", "regctl", "occystrap")
 # Headings of counts.
 _NAMES = {"written": "files written", "frame_ms": "ms per frame"}
 
@@ -42,31 +45,72 @@ def describe(document: Document) -> str:
 
 
 def table(document: Document) -> list[str]:
-    """Return the contestants of a case, the fastest first; missing or failed ones come last, with the reason."""
+    """Return the contestants of a case, the fastest first; missing or failed ones come last, with the reason.
+
+    In between are rows of another day, whose ratios are known: of missing tools, and of other versions.
+    """
     counts = document["counts"]
     heads = ["what", "wall s", "ratio", "CPU s", "peak MiB", *(_NAMES.get(name, name) for name in counts)]
     lines = [_row(heads), "|---|" + "---:|" * (len(heads) - 1)]
-    costs = sorted(document["costs"].items(), key=lambda item: (not good(item[1]), median(item[1], "wall")))
-    for name, runs in costs:
-        came_through = good(runs)
-        if not came_through:
-            lines.append(_row([name, _escape(runs[0]["said"] if runs else "did not run"), *[""] * (len(heads) - 2)]))
-            continue
+    elsewhere = referred(document)
+    rows = [(median(runs, "wall"), _measured(document, name)) for name, runs in document["costs"].items() if good(runs)]
+    rows += [(wall, _referred(document, name, wall)) for name, wall in elsewhere.items()]
+    for _, cells in sorted(rows, key=lambda row: row[0]):
+        lines.append(_row([*cells, *[""] * (len(heads) - len(cells))]))
 
-        ours = "**" if name.startswith("quaymirror") else ""
-        few = "" if len(came_through) > 1 or _rounds(document) == 1 else " (1 run)"
-        lines.append(
-            _row(
-                [
-                    f"{ours}{name}{ours}{few}",
-                    spread(came_through),
-                    _number(ratio(document, name)),
-                    *_spent(came_through, counts),
-                ]
-            )
-        )
+    for name, runs in document["costs"].items():
+        if not good(runs) and name not in elsewhere:
+            reason = _escape(runs[0]["said"] if runs else "did not run")
+            lines.append(_row([_labelled(_programs(document), name), reason, *[""] * (len(heads) - 2)]))
 
     return lines
+
+
+def referred(document: Document) -> dict[str, float]:
+    """Return the wall times that tools would have here by their ratios of another day, if a base of both ran here.
+
+    A version that ran here itself is left out, and all of them where organizations are small.
+    """
+    if document.get("quick"):
+        return {}
+
+    known = reference.of(document["scenario"], document["case"])
+    costs, programs = document["costs"], _programs(document)
+    base = median(costs.get(known.beside, ()), "wall")
+    return {
+        name: ratio * base
+        for name, ratio in known.ratios.items()
+        if base and not (good(costs.get(name, ())) and programs.get(_tool(name)) == reference.version(name))
+    }
+
+
+def _measured(document: Document, name: str) -> list[str]:
+    runs = good(document["costs"][name])
+    ours = "**" if name.startswith("quaymirror") else ""
+    few = "" if len(runs) > 1 or _rounds(document) == 1 else " (1 run)"
+    label = f"{ours}{_labelled(_programs(document), name)}{ours}{few}"
+    return [label, spread(runs), _number(ratio(document, name)), *_spent(runs, document["counts"])]
+
+
+def _referred(document: Document, name: str, wall: float) -> list[str]:
+    ratio = wall / (median(document["costs"].get(document["base"], ()), "wall") or wall)
+    label = _labelled({_tool(name): reference.version(name)}, name)
+    return [label, f"by its ratio of {reference.day()}", _number(ratio)]
+
+
+def _labelled(programs: Mapping[str, str], name: str) -> str:
+    """Return the name of a row, with the version of its tool."""
+    tool, _, rest = name.partition(" ")
+    return f"{tool} {programs[tool]} {rest}" if tool in _VERSIONED and tool in programs else name
+
+
+def _tool(name: str) -> str:
+    return name.partition(" ")[0]
+
+
+def _programs(document: Document) -> Mapping[str, str]:
+    programs: Mapping[str, str] = document.get("programs", {})
+    return programs
 
 
 def goals(documents: Iterable[Document]) -> list[str]:
@@ -78,6 +122,7 @@ def goals(documents: Iterable[Document]) -> list[str]:
         met = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
         case = f"{document['scenario']}/{document['case']}"
         measured = "" if goal["measured"] is None else _number(goal["measured"])
+        measured += " by ratio" if goal.get("by_ratio") else ""
         lines.append(_row([str(goal["number"]), case, goal["what"], f"{sign} {goal['limit']:g}", measured, met]))
 
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab import peers
+from lab import peers, reference
 from lab.corpus import Corpus
 from lab.measure import divided
 from lab.scenario import BIG_BYTES, Case, Lab, Scenario, facts
@@ -31,16 +31,19 @@ def _case(lab: Lab, name: str) -> Case:
     base = peers.RAW_4 if kind == "big" else peers.RAW
     with lab.served(content, tls=bool(tls)) as server:
         limit = peers.raw(server, content, lab.home, 4 if kind == "big" else 16)
-        contestants = [limit, *peers.to_disk(server, content, lab.home)]
+        ours, told, *others = peers.to_disk(server, content, lab.home)
+        contestants = [limit, ours, told, *lab.before(ours, told), *others]
         costs = lab.compare(contestants, base=base, asked=server.asked)
 
-    case = Case(name, _TITLES[kind] + (", over TLS" if tls else ""), base, costs, facts(content))
+    title = _TITLES[kind] + (", over TLS" if tls else "")
+    case = Case(name, title, base, costs, facts(content), reference=reference.of("cold", name))
     {"tree": _tree, "tiny": _tiny, "big": _big}[kind](case, content)
     return case
 
 
 def _tree(case: Case, content: Corpus) -> None:
-    limit = 1.45 if case.name.endswith("-tls") else 1.5
+    limit, less = (1.45, 0.8) if case.name.endswith("-tls") else (1.5, 0.75)
+    case.at_most(3, "CPU, told the names, beside 92e26c5", less, case.cpu(peers.TOLD, peers.BEFORE_TOLD))
     case.at_most(3, "wall, told the names, beside the raw limit", limit, case.ratio(peers.TOLD, case.base))
     case.ahead(3, "ahead of", 1.0, peers.OURS, peers.OTHERS)
     fetched = divided(case.median(peers.OURS, "bytes"), content.unique_bytes)
@@ -49,6 +52,7 @@ def _tree(case: Case, content: Corpus) -> None:
 
 
 def _tiny(case: Case, _content: Corpus) -> None:
+    case.at_most(5, "wall, told the names, beside 92e26c5", 0.45, case.ratio(peers.TOLD, peers.BEFORE_TOLD))
     case.ahead(5, "ahead of, discovery included", 2.0, peers.OURS, peers.OTHERS)
 
 
