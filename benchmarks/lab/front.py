@@ -148,9 +148,9 @@ def front(
         near = [port or free_port() for port in ports] if by_proxy else far
         server = Front(home, near[0], near[1], "https" if tls else "http", home / "ca.pem" if tls else None)
         config = _configuration(site, server, far, tls=tls, waits=0.0 if by_proxy else link.round_trip)
-        stack.enter_context(_nginx(home, config, sockets))
+        stack.enter_context(nginx(home, config, sockets))
         if by_proxy:
-            stack.enter_context(_proxy(link, near, far))
+            stack.enter_context(proxy(link, near, far))
 
         for port in near:
             wait_for(port)
@@ -164,8 +164,7 @@ def _configuration(site: Path, server: Front, ports: list[int], *, tls: bool, wa
     keys = f" ssl; {_certificate(home)}" if tls else ";"
     return _CONFIG.format(
         home=home,
-        # Under root, the workers would run as a user without access to this directory.
-        user="user root;" if os.geteuid() == 0 else "",
+        user=user(),
         site=site,
         organization=ORGANIZATION,
         tag=TAG,
@@ -173,13 +172,24 @@ def _configuration(site: Path, server: Front, ports: list[int], *, tls: bool, wa
         listen_quay=f"listen 127.0.0.1:{ports[0]}{keys}",
         listen_cdn=f"listen 127.0.0.1:{ports[1]}{keys}",
         cdn=server.cdn,
-        load="".join(f"load_module {module}; " for module in _LUA) if waits else "",
+        load=loading() if waits else "",
         wait=_WAIT.format(trip=waits, handshakes=2 if tls else 1) if waits else "",
     )
 
 
+def user() -> str:
+    """Return the line with the user of the workers, which under root would be one without access to the lab's files."""
+    return "user root;" if os.geteuid() == 0 else ""
+
+
+def loading() -> str:
+    """Return the lines of a configuration with which nginx has Lua."""
+    return "".join(f"load_module {module}; " for module in _LUA)
+
+
 @contextlib.contextmanager
-def _nginx(home: Path, configuration: str, sockets: list[socket.socket]) -> Iterator[None]:
+def nginx(home: Path, configuration: str, sockets: list[socket.socket]) -> Iterator[None]:
+    """Run nginx with its files in `home` while the context lasts; it accepts connections from `sockets`."""
     config = home / "nginx.conf"
     config.write_text(configuration)
     # It takes over sockets that are named there, as it does when its binary is replaced.
@@ -194,7 +204,8 @@ def _nginx(home: Path, configuration: str, sockets: list[socket.socket]) -> Iter
 
 
 @contextlib.contextmanager
-def _proxy(link: Link, near: list[int], far: list[int]) -> Iterator[None]:
+def proxy(link: Link, near: list[int], far: list[int]) -> Iterator[None]:
+    """Delay what passes from each port of `near` to the one of `far`, and back, while the context lasts."""
     pairs = [f"{listen}:{to}" for listen, to in zip(near, far, strict=True)]
     command = [sys.executable, "-m", "lab.link", str(link.round_trip), str(link.rate), *pairs]
     with ended(subprocess.Popen(command, cwd=Path(__file__).parent.parent)):

@@ -1,39 +1,55 @@
-"""From a registry into another one, empty or with all of it there already."""
+"""From a registry into another one, empty or with all of it there already; near, and with one or both far away."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import measure, peers
+from lab import measure, peers, reference
 from lab.corpus import ORGANIZATION, Corpus
-from lab.front import Front
+from lab.front import FAR, NEAR, Front, Link
 from lab.measure import Contestant, Cost
+from lab.relay import relay
 from lab.scenario import Case, Lab, Scenario, facts
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
 _BASE = "skopeo sync"
-_OTHERS = (_BASE, "skopeo copy x8", "crane copy x8", "regsync x4")
+_OTHERS = (_BASE, "skopeo copy x8", "crane copy x8", "regsync x4", "regsync x16")
 _COUNTS = ("requests", "bytes", "uploads", "mounts", "heads")
+# The links to the source and to the target.
+_FAR = {
+    "far-source": ("Into another registry, the source far away", FAR, NEAR),
+    "far-target": ("Into another registry, the target far away", NEAR, FAR),
+    "far": ("Into another registry, both far away", FAR, FAR),
+}
+# Tools that copy one image after the other take minutes there.
+_TIMEOUT = 900.0
 
 
 def run(lab: Lab) -> Iterator[Case]:
-    """Measure both cases in the same runs: the second one finds the images that the first one pushed."""
-    if not (lab.wants("cold") or lab.wants("again")):
-        return
-
+    """Measure near, where the second case finds the images that the first one pushed, and then far away."""
     if shutil.which("docker-registry") is None:
         print("\ndocker-registry is not here: nothing to push to")
         return
 
+    if lab.wants("cold") or lab.wants("again"):
+        yield from _near(lab)
+
+    for name, (title, source, target) in _FAR.items():
+        if lab.wants(name) and not lab.checking:
+            yield _far(lab, name, title, source, target)
+
+
+def _near(lab: Lab) -> Iterator[Case]:
     content = lab.corpus("tree")
     cold: dict[str, list[Cost]] = {}
     again: dict[str, list[Cost]] = {}
     with lab.served(content) as server, EmptyRegistry(lab.home / "target") as target:
-        contestants = lab.chosen(_contestants(lab, server, content, target), _BASE)
+        contestants = lab.chosen(_contestants(lab, server, content, target.registry.host), _BASE)
 
         def turn(contestant: Contestant) -> Cost:
             # Each contestant gets an empty registry: it could mount blobs that another one pushed.
@@ -48,9 +64,9 @@ def run(lab: Lab) -> Iterator[Case]:
         measure.compare(contestants, turn, rounds=lab.rounds, costs=cold)
 
     if lab.wants("cold"):
-        case = Case("cold", "Into another registry", _BASE, cold, facts(content), counts=_COUNTS)
-        case.ahead(6, "ahead of", 5.0, peers.OURS, _OTHERS)
-        case.at_most(6, "uploads", len(content.unique), case.median(peers.OURS, "uploads"))
+        known = reference.of("registry", "cold")
+        case = Case("cold", "Into another registry", _BASE, cold, facts(content), counts=_COUNTS, reference=known)
+        _goals(case, content)
         yield case
 
     if lab.wants("again"):
@@ -58,22 +74,53 @@ def run(lab: Lab) -> Iterator[Case]:
         yield Case("again", title, _BASE, again, facts(content), counts=_COUNTS)
 
 
+def _far(lab: Lab, name: str, title: str, source: Link, link: Link) -> Case:
+    content = lab.corpus("tree")
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(lab.served(content, link=source))
+        target = stack.enter_context(EmptyRegistry(lab.home / "target"))
+        host = target.registry.host
+        if link != NEAR:
+            host = f"127.0.0.1:{stack.enter_context(relay(target.registry.port, lab.home / 'relay', link))}"
+
+        def turn(contestant: Contestant) -> Cost:
+            target.empty()
+            return _counted(contestant, measure.fresh(lab.home / "out"), server, target)
+
+        contestants = lab.chosen(_contestants(lab, server, content, host), peers.OURS)
+        costs = measure.compare(contestants, turn, rounds=lab.rounds)
+
+    shutil.rmtree(lab.home / "relay", ignore_errors=True)
+    words = {"round_trip_ms": FAR.round_trip * 1000, "bytes_a_second": FAR.rate, "in_nginx": FAR.waits_in_nginx}
+    case = Case(name, title, peers.OURS, costs, {**facts(content), "link": words}, counts=_COUNTS)
+    _goals(case, content)
+    return case
+
+
+def _goals(case: Case, content: Corpus) -> None:
+    case.ahead(6, "ahead of", 5.0, peers.OURS, _OTHERS)
+    case.at_most(6, "CPU, beside 92e26c5", 0.7, case.cpu(peers.OURS, peers.BEFORE))
+    case.at_most(6, "uploads", len(content.unique), case.median(peers.OURS, "uploads"))
+
+
 def _counted(contestant: Contestant, out: Path, server: Front, target: EmptyRegistry) -> Cost:
     server.asked()
     target.registry.forget()
-    cost = measure.run(contestant, out)
+    cost = measure.run(contestant, out, timeout=_TIMEOUT)
     return measure.with_counts(cost, {**server.asked(), **target.asked()})
 
 
-def _contestants(lab: Lab, server: Front, content: Corpus, target: EmptyRegistry) -> list[Contestant]:
-    to = f"{target.registry.host}/{ORGANIZATION}"
-    ours = f"'registry://{target.registry.host}/{ORGANIZATION}?insecure=true'"
+def _contestants(lab: Lab, server: Front, content: Corpus, host: str) -> list[Contestant]:
+    to = f"{host}/{ORGANIZATION}"
+    ours = peers.ours(server, "--state {out}/state", to=f"'registry://{to}?insecure=true'")
     return [
-        peers.ours(server, "--state {out}/state", to=ours),
+        ours,
+        *lab.before(ours),
         peers.skopeo_sync(server, content, lab.home, to),
         peers.skopeo_copy(server, content, lab.home, to),
         peers.crane(server, content, to),
         peers.regsync(server, content, lab.home, to),
+        peers.regsync(server, content, lab.home, to, parallel=16),
     ]
 
 
@@ -110,4 +157,4 @@ class EmptyRegistry:
         shutil.rmtree(self._home, ignore_errors=True)
 
 
-SCENARIO = Scenario("registry", "into another registry", ("cold", "again"), run, is_checked=True)
+SCENARIO = Scenario("registry", "into another registry", ("cold", "again", *_FAR), run, is_checked=True)
