@@ -8,6 +8,7 @@ from . import (
     bucket,
     carry,
     cold,
+    cores,
     dashboard,
     derived,
     discovery,
@@ -16,6 +17,7 @@ from . import (
     nightly,
     profile,
     push,
+    quay,
     registry,
     scale,
     serve,
@@ -26,10 +28,12 @@ ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         cold,
+        cores,
         wan,
         discovery,
         nightly,
         registry,
+        quay,
         bucket,
         push,
         serve,
