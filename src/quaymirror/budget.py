@@ -54,9 +54,9 @@ class Budget:
         finally:
             self.release(reserved)
 
-    def try_more(self, size: int) -> int:
-        """Return `size` if so many bytes are free and no transfer waits, otherwise 0."""
-        if self._waiting or size > self._free:
+    def try_more(self, size: int, *, leaving: int = 0) -> int:
+        """Return `size` if so many bytes and `leaving` more are free and no transfer waits, otherwise 0."""
+        if self._waiting or size > self._free - leaving:
             return 0
 
         self._free -= size

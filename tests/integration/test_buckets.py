@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -391,6 +392,19 @@ async def test_an_upload_that_is_cancelled_while_a_thread_receives_leaves_nothin
 
     assert s3.get(f"kolla/{blob_key(node.digest)}") is None
     assert b"<UploadId>" not in s3.ask("GET", f"/{bucket.BUCKET}?uploads")[1]
+
+
+async def test_large_blobs_leave_a_part_of_the_memory_to_small_ones(tmp_path: Path, s3: S3Server) -> None:
+    nodes = [Descriptor("application/octet-stream", Digest.of(bytes([n])), n * 1024 * 1024) for n in (40, 41, 15)]
+    storage = open_bucket(tmp_path, parse_bucket(MIRROR))
+    async with storage.writing(None), AsyncExitStack() as stack:
+        *large, small = [await stack.enter_async_context(storage.sink(node)) for node in nodes]
+        for sink in large:
+            await sink.write(bytes(2 * 1024 * 1024))
+
+        # It would wait for one of the uploads, which never end.
+        with anyio.fail_after(0):
+            await small.prepare()
 
 
 def _read_parts(storage: BucketStorage, key: str, content: bytes) -> None:

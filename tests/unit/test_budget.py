@@ -27,3 +27,10 @@ async def test_the_budget_is_shared_in_the_order_of_asking() -> None:
 
     assert order == ["large", "small", "huge"]
     assert budget.try_more(10) == 10
+
+
+async def test_more_is_taken_only_if_enough_is_left() -> None:
+    budget = Budget(10)
+    assert budget.try_more(4, leaving=3) == 4
+    assert budget.try_more(4, leaving=3) == 0
+    assert budget.try_more(4) == 4

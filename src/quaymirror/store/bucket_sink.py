@@ -10,15 +10,18 @@ import anyio.to_thread
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
 from ..http.bodies import Fill, Read
 from ..oci import Descriptor
-from .buffers import BufferPool
+from .buffers import Buffer, BufferPool
 from .objects import Objects, Upload
 
-# A blob up to this size is one request, which carries the digest as the hash of its content.
-SMALL_BYTES = 8 * 1024 * 1024
 _PART_BYTES = 8 * 1024 * 1024
+# A blob up to this size is one request, which carries the digest as the hash of its content: parts of it, one of which
+# is collected while another one is sent, would take as much memory.
+SMALL_BYTES = 2 * _PART_BYTES
 # Stores take 10,000 parts at most.
 _MOST_PARTS = 9_000
 _MOST_CONCURRENCY = 4
+# Parts that are sent at the same time leave this share of the budget to other blobs.
+_SHARE_LEFT = 3
 _BATCH_BYTES = 1024 * 1024
 # So few that hashing finds them in the cache of the core that received them.
 _HASHED_AT_ONCE = 128 * 1024
@@ -61,9 +64,8 @@ class BucketSink:
         self._ready = ready
         self._is_ready = is_ready
         self._reserved = 0
-        self._concurrency = 1
         self._is_small = node.size <= SMALL_BYTES
-        self._memory = bytearray()
+        self._memory: Buffer = bytearray()
         self._buffer = memoryview(self._memory)
         self._filled = self._hashed = 0
         """The number of bytes in the buffer, and of those in it that are hashed."""
@@ -92,9 +94,15 @@ class BucketSink:
 
         # One part is collected while another one is sent.
         self._reserved = await self._budget.reserve(2 * self._part + _BATCH_BYTES)
-        while self._concurrency < _MOST_CONCURRENCY and (more := self._budget.try_more(self._part)):
+
+    def _open_upload(self) -> Upload:
+        """Begin an upload in parts, more of which are sent at a time if enough memory is left for other blobs."""
+        concurrency, left = 1, self._budget.size // _SHARE_LEFT
+        while concurrency < _MOST_CONCURRENCY and (more := self._budget.try_more(self._part, leaving=left)):
             self._reserved += more
-            self._concurrency += 1
+            concurrency += 1
+
+        return self._objects.writer(self._key, self._part, concurrency)
 
     def threaded(self) -> Fill:
         """Return the function by which a thread appends bytes."""
@@ -244,7 +252,7 @@ class BucketSink:
                 if not self._is_ready():
                     await anyio.to_thread.run_sync(self._ready)
 
-                self._upload = self._objects.writer(self._key, self._part, self._concurrency)
+                self._upload = self._open_upload()
 
             batch = self._buffer[: self._filled]
             self._sent += self._filled

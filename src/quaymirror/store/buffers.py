@@ -1,7 +1,11 @@
-"""Buffers of uploads, which are used again: the pages of a new one would have to be zeroed."""
+"""Buffers of uploads, which are used again: the pages of a new one have to be zeroed.
+
+The kernel does that when a thread receives bytes into them, not when the event loop takes one.
+"""
 
 from __future__ import annotations
 
+import mmap
 from bisect import bisect_left, insort
 
 from ..budget import Budget
@@ -10,6 +14,8 @@ from ..budget import Budget
 _LEAST_KEPT_BYTES = 128 * 1024
 # A buffer is used for at least one part of its size out of so many.
 _MOST_TIMES = 2
+
+Buffer = bytearray | mmap.mmap
 
 
 class BufferPool:
@@ -21,9 +27,9 @@ class BufferPool:
         self._size = size
         self._kept = 0
         """The number of bytes of all buffers that are lent or free, without small ones."""
-        self._free: list[bytearray] = []
+        self._free: list[mmap.mmap] = []
 
-    def take(self, size: int) -> bytearray:
+    def take(self, size: int) -> Buffer:
         """Return a buffer of at least `size` bytes; its content is arbitrary."""
         if size < _LEAST_KEPT_BYTES:
             return bytearray(size)
@@ -38,11 +44,11 @@ class BufferPool:
 
         self._kept += size
         self._drop(self._size)
-        return bytearray(size)
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: Buffer) -> None:
         """Take back a buffer, which a library may still be reading: it is not used again before that has ended."""
-        if len(buffer) >= _LEAST_KEPT_BYTES:
+        if isinstance(buffer, mmap.mmap):
             insort(self._free, buffer, key=len)
             # Without transfers nothing is kept.
             self._drop(self._size if self.budget.is_used else 0)
@@ -53,12 +59,13 @@ class BufferPool:
             self._kept -= len(self._free.pop())
 
 
-def _is_shared(buffer: bytearray) -> bool:
+def _is_shared(buffer: mmap.mmap) -> bool:
     """Return True if a view of the buffer exists: its size can't be changed then."""
     try:
-        last = buffer.pop()
+        buffer.resize(len(buffer))
     except BufferError:
         return True
+    except SystemError:
+        return False  # a system that can change no size looks for views first
 
-    buffer.append(last)
     return False
