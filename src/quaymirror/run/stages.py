@@ -102,7 +102,7 @@ class Stages:
         self._known: dict[str, Digest | None] = {}
         self._has_other_platform = False
         self._contexts: dict[SourceAddress | None, TransferContext] = {}
-        self._replaced = 0
+        self._replaced = self._unstarted = 0
         self._blobs: ShardBlobs | None = None
         self._cluster: ClusterBlobs | None = None
         if workers is not None:
@@ -248,16 +248,23 @@ class Stages:
 
         found, images = anyio.create_memory_object_stream[PinnedImage](options.limits.concurrency)
         with images:
-            for _ in range(worker_count(options.limits.concurrency, self._target)):
-                tasks.start_soon(self._work, images.clone())
+            self._unstarted = worker_count(options.limits.concurrency, self._target)
+            self._start_worker(images)
 
         return found
+
+    def _start_worker(self, inbox: MemoryObjectReceiveStream[PinnedImage]) -> None:
+        """Start another worker, unless all are: each is started when the one before it has got an image."""
+        if self._unstarted:
+            self._unstarted -= 1
+            self._tasks.start_soon(self._work, inbox.clone())
 
     async def _work(self, inbox: MemoryObjectReceiveStream[PinnedImage]) -> None:
         """Mirror images as they come, taking turns with other runs. Failures of single images are outcomes."""
         run = self._run
         with inbox:
             async for image in inbox:
+                self._start_worker(inbox)
                 context = await self._context(image.source)
                 # Each image has a slot of its own: a blob that it began may go on after it has failed.
                 async with ImageSlot(context.slots) as slot:

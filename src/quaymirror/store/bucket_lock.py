@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, field, replace
 
 from ..errors import BucketFailed, ConfigError, LockHeld, StoreError, TargetRefused
@@ -219,7 +220,11 @@ class BucketLock:
         # Each writer has a key of its own: two of them may try it at the same time.
         objects, key = self._objects, f"{_PROBE}-{self._name}"
         objects.is_refused(key)
-        if not (objects.is_refused(key) and objects.is_refused(key, tag='"0123456789abcdef0123456789abcdef"')):
+        with ThreadPoolExecutor(1) as beside:
+            other_version = beside.submit(objects.is_refused, key, tag='"0123456789abcdef0123456789abcdef"')
+            is_observed = objects.is_refused(key) and other_version.result()
+
+        if not is_observed:
             raise ConfigError(
                 f"{objects}: this object store ignores conditions (If-None-Match, If-Match), so two runs could "
                 "overwrite each other; if only one run ever writes there, append ?locks=none to the address"
