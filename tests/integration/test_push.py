@@ -241,6 +241,24 @@ async def test_the_first_push_asks_for_no_blob_of_a_repository_that_is_new(tmp_p
         assert mounts(asked)[202] == 0
         digests = {digest for image in images.values() for digest in image.all_blobs()}
         assert sorted(uploads(asked)) == sorted(digests)
+        # The registry is empty, so nothing is asked about any repository but the first.
+        assert len([request for request in asked if request.method == "GET" and "/tags/" in request.path]) == 1
+        assert len([request for request in missed if "/manifests/" in request.path]) == 1
+
+
+async def test_the_first_push_to_a_registry_with_other_images_asks_once_for_each_repository(tmp_path: Path) -> None:
+    registry, images = kolla(6)
+    with peers.DockerRegistry(tmp_path) as target:
+        async with QuayServer(registry) as server:
+            address = f"registry://{target.host}?insecure=true"
+            other = f"registry://{target.host}/other?insecure=true"
+            await quaymirror.sync(Selection("kolla", min(images), TAG), other, settings(server, tmp_path))
+            target.forget()
+            report = await quaymirror.sync(EVERYTHING, address, settings(server, tmp_path / "elsewhere"))
+
+        assert errors(report) == []
+        asked = [request.path for request in target.requests() if request.method == "GET" and "/tags/" in request.path]
+        assert sorted(path.split("/tags/")[0] for path in asked) == [f"/v2/kolla/{name}" for name in sorted(images)]
 
 
 async def test_without_a_state_nothing_that_a_repository_has_is_uploaded_for_another_tag(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from ..http.exchange import Request, Response
 from ..http.origin import Origin, joined, request_target
 from ..oci import Descriptor, Digest, Repository, mediatype
 from ..oci.manifest import MAX_MANIFEST_BYTES
+from ..untrusted import InvalidDocument, parse_object
 from ..values import dataclass, pattern
 from .refusals import UploadLost, has_foreign_layers, other_bytes, refusal_of_foreign_layers, refusals
 
@@ -127,6 +128,17 @@ class RegistryPusher:
             return False  # the next request meets the same failure, and is repeated
 
         return False
+
+    async def is_empty(self, repository: Repository) -> bool:
+        """Return True if the registry lists no repository at all; after any other answer it may have some.
+
+        The token is that for `repository`, since few accounts have one for the list.
+        """
+        request = Request("/v2/_catalog?n=1", "manifests", scope=self._scope(repository), accept_any_404=True)
+        try:
+            return await self._once(request, _lists_nothing)
+        except QuaymirrorError:
+            return False  # most registries show their list to administrators only
 
     async def has_blob(self, repository: Repository, blob: Descriptor, *, any_length: bool = False) -> bool:
         """Return True if `repository` has `blob` with its length, or with `any_length`."""
@@ -380,6 +392,15 @@ def _stored(response: Response, body: bytes) -> tuple[Digest | None, bool, bool]
 def _takes_sparse(response: Response, _: bytes) -> bool:
     """Return False if a Quay announces that it does not."""
     return response.headers.get("X-Sparse-Manifest-Support", "").strip().lower() != "false"
+
+
+def _lists_nothing(response: Response, body: bytes) -> bool:
+    try:
+        names = parse_object(body, limit=_MAX_ANSWER).get("repositories")
+    except InvalidDocument:
+        return False
+
+    return names == [] and "Link" not in response.headers
 
 
 def _nothing(response: Response, body: bytes) -> None:

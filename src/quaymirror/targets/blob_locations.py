@@ -74,6 +74,10 @@ class BlobLocations:
         """Record that `repository` was empty when the run began to write to it."""
         self._new.add(repository)
 
+    def is_new(self, repository: Repository) -> bool:
+        """Return True if `repository` has only what this run has brought."""
+        return repository in self._new
+
     def drop(self, repository: Repository) -> None:
         """Forget the content of `repository`, whose image is complete: thousands of them would take memory."""
         self._present.pop(repository, None)
@@ -119,7 +123,7 @@ class BlobLocations:
         A registry that has shown that it mounts blobs is asked to mount it from the repository itself: it confirms that
         if the blob is there, and begins its upload if not. A new repository has only what this run brought.
         """
-        if repository in self._new:
+        if self.is_new(repository):
             return False, None
 
         if self._is_proven and repository not in self._doubted and repository not in self._unmountable:

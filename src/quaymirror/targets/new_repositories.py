@@ -12,9 +12,9 @@ from .blob_locations import BlobLocations
 class NewRepositories:
     """Looks for images that no run from here has pushed, and notes in `locations` which repositories are new.
 
-    One request shows that for a repository, but it may hold what an interrupted run has left without a tag. So only the
-    `first` run from here asks, and only if the registry lacks the first tag that it looks for, and as long as no
-    repository is known.
+    One request shows that for a repository, and one for all of them if the registry is empty. But a repository may hold
+    what an interrupted run has left without a tag. So only the `first` run from here asks, and only if the registry
+    lacks the first tag that it looks for, and as long as no repository is known.
     """
 
     def __init__(self, registry: RegistryPusher, locations: BlobLocations, *, first: bool) -> None:
@@ -22,6 +22,7 @@ class NewRepositories:
         self._locations = locations
         self._asks = first
         self._has_looked = not first
+        self._is_empty = False
         self._first_look = anyio.Lock()
         self._asked: set[Repository] = set()
 
@@ -42,8 +43,11 @@ class NewRepositories:
 
     async def _find_first(self, repository: Repository, name: str) -> Descriptor | None:
         found = await self._registry.head_manifest(repository, name)
-        self._asks, self._has_looked = found is None, True
-        await self._is_new(repository)
+        self._asks = found is None
+        if await self._is_new(repository):
+            self._is_empty = await self._registry.is_empty(repository)
+
+        self._has_looked = True
         return found
 
     async def _is_new(self, repository: Repository) -> bool:
@@ -52,7 +56,7 @@ class NewRepositories:
             return False
 
         self._asked.add(repository)
-        is_new = await self._registry.is_unknown(repository)
+        is_new = self._is_empty or await self._registry.is_unknown(repository)
         if is_new:
             self._locations.add_new(repository)
         else:

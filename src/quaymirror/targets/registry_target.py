@@ -194,7 +194,9 @@ class RegistryTarget:
         self._add_source(reference, nodes)
         unknown = [node for node in nodes if not locations.has(repository, node.digest) and node != root]
         look = self._look_everywhere if is_suspect else self._look_for_manifest
-        await run_all(partial(look, repository, node) for node in (nodes if is_suspect else unknown))
+        if is_suspect or not locations.is_new(repository):
+            await run_all(partial(look, repository, node) for node in (nodes if is_suspect else unknown))
+
         missing = [node for node in nodes if not locations.has(repository, node.digest)]
         return await self._not_mountable(repository, missing) if self._read_only else missing
 
