@@ -29,7 +29,7 @@ BAD_INPUT = {
     "empty tag": (["kolla", "*", ""], "not a tag"),
     "malformed tag": (["kolla", "*", "a b"], "not a tag: 'a b'"),
     "one word too many": (["kolla", "*", "latest", "more"], "unexpected extra argument"),
-    "not a quay address": (["dockr://kolla/x:y"], "not a quay:// address"),
+    "not a quay address": (["dockr://kolla/x:y"], "unknown kind of source: 'dockr'"),
     "unknown query": (["quay://kolla/*:x?until=2025-01-01"], "unknown query"),
     "words after an address": (["quay://kolla/*:x", "*"], "no GLOB or TAG can follow it"),
     "impossible date": (["kolla", "--since", "2025-02-30"], "no such date"),

@@ -6,7 +6,7 @@ is never unquoted or stripped: text that isn't legal as written is an error of o
 
 from __future__ import annotations
 
-from ..oci.reference import is_tag
+from ..oci.reference import is_repository_name, is_tag
 from ..values import pattern
 
 _ORGANIZATION = pattern(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
@@ -44,6 +44,17 @@ def fault_of_organization(text: str) -> str:
         return "organizations have lower-case letters, digits, and . _ - between them"
 
     return "" if len(text) in _ORGANIZATION_LENGTH else "organizations have 2 to 255 characters"
+
+
+def fault_of_owner(text: str) -> str:
+    """Return the advice for an illegal project, namespace, owner or group of another registry, '' for a legal one.
+
+    It is the first part of the names of its repositories.
+    """
+    if "/" not in text and is_repository_name(f"{text}/x"):
+        return ""
+
+    return "names have lower-case letters, digits, and . _ - after the first"
 
 
 def fault_of_tag(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
@@ -19,6 +20,9 @@ _MOMENT = pattern(rf"{_DATE}(?:T{_TIME}(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})?)?")
 _DURATION = pattern(r"([0-9]+)([mhdw])")
 # The query at the end of an address; a `?` in it is written %3F.
 _QUERY = pattern(r"\?([a-z-]+=[^?]*)\Z")
+# Schemes of all sources, as users write them.
+_ADDRESSES = "registry://, harbor://, hub://, ghcr://, gitlab://, ocidir://, s3://, gs:// or az://"
+_SCHEME = pattern(r"([A-Za-z][A-Za-z0-9+.-]{0,49})://.*", re.DOTALL)
 _KEYS = ("since", "newest", "exclude-tag", "image-label")
 _KNOWN = f"one of {', '.join(_KEYS)}"
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -87,6 +91,10 @@ def split_address(text: str) -> tuple[str, str, str]:
         raise ConfigError(f"an '@' in the address: it takes no credentials and no digest; write {_FORM}")
 
     if not text.startswith(SCHEME):
+        if found := _SCHEME.fullmatch(text):
+            advice = f"write ORG GLOB TAG, {SCHEME}ORG/GLOB:TAG, or an address with {_ADDRESSES}"
+            raise ConfigError(f"unknown kind of source: {found[1]!r}; {advice}")
+
         raise ConfigError(f"not a quay:// address: {quoted(text)}; write {_FORM}")
 
     path, query = _split_query(text.removeprefix(SCHEME))

@@ -14,7 +14,7 @@ from ..oci import Digest
 from ..oci.digest_tags import is_digest_tag, selects_digest_tags
 from ..values import dataclass
 from .bucket import is_bucket
-from .grammar import fault_of_glob, fault_of_organization, fault_of_tag, is_pattern, quoted
+from .grammar import fault_of_glob, fault_of_organization, fault_of_owner, fault_of_tag, is_pattern, quoted
 from .labels import LabelCondition
 from .parse import SCHEME, parse_since, split_address, split_narrowing, split_words
 from .source import SourceAddress, is_catalog, is_source, parse_catalog, parse_layout, parse_registry
@@ -123,7 +123,7 @@ class Selection:
             object.__setattr__(self, name, value)
 
         for kind, words, fault in (
-            ("an organization name", (organization,), self._fault_of_organization),
+            (f"{_an(source)} name", (organization,), self._fault_of_organization),
             ("a valid glob", self.globs or ("",), fault_of_glob),
             ("a tag", self.tags or ("",), fault_of_tag),
             ("a valid exclude glob", self.exclude, fault_of_glob),
@@ -291,10 +291,18 @@ class Selection:
         return f"?{'&'.join(f'{key}={quote(value, safe=_SAFE)}' for key, value in values)}" if values else ""
 
     def _fault_of_organization(self, text: str) -> str:
-        if self.source is None or self.source.has_organizations:
+        if self.source is None or self.source.kind == "quay":
             return fault_of_organization(text)
 
+        if self.source.has_organizations:
+            return fault_of_owner(text)
+
         return "repositories of this source belong to no organization" if text else ""
+
+
+def _an(source: SourceAddress | None) -> str:
+    owner = "organization" if source is None else source.owner
+    return f"an {owner}" if owner.startswith("o") else f"a {owner}"
 
 
 def _by_repository(pairs: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ConfigError
@@ -25,6 +25,7 @@ _OPTIONS = {
     "ghcr": {"api", "registry"},
     "gitlab": {"api", "registry", "insecure"},
 }
+_OWNERS = {"harbor": "project", "hub": "namespace", "ghcr": "owner", "gitlab": "group"}
 _YES, _NO = frozenset({"", "1", "true", "yes"}), frozenset({"0", "false", "no"})
 _LAYOUT = "ocidir://"
 
@@ -78,6 +79,11 @@ class SourceAddress:
     def has_organizations(self) -> bool:
         """False if the names of repositories are complete without an organization."""
         return self.kind not in _WITHOUT_ORGANIZATIONS
+
+    @property
+    def owner(self) -> str:
+        """The word of this source for an organization."""
+        return _OWNERS.get(self.kind, "organization")
 
     @property
     def is_layout(self) -> bool:
@@ -150,9 +156,9 @@ def parse_registry(text: str) -> tuple[SourceAddress, str, str]:
     if not is_registry_host(host):
         raise ConfigError(f"not a registry: {quoted(host)}; {form}")
 
-    globs, _, tags = path.partition(":")
+    globs, _, tags = path.partition(":") if ":" in path else (path or "*", "", "latest")
     host = Origin.of(f"https://{host}").netloc
-    return SourceAddress(scheme, host, insecure=is_insecure(scheme, query)), globs or "*", tags or "latest"
+    return SourceAddress(scheme, host, insecure=is_insecure(scheme, query)), globs, tags
 
 
 def parse_catalog(text: str) -> tuple[SourceAddress, str, str, str]:
@@ -165,7 +171,7 @@ def parse_catalog(text: str) -> tuple[SourceAddress, str, str, str]:
     """
     scheme, _, rest = text.partition("://")
     rest, _, query = rest.partition("?")
-    first = {"harbor": "HOST/PROJECT", "gitlab": "HOST/GROUP", "hub": "NAMESPACE", "ghcr": "OWNER"}[scheme]
+    first = f"{'' if scheme in _SERVICES else 'HOST/'}{_OWNERS[scheme].upper()}"
     form = f"write {scheme}://{first}/GLOB:TAG"
     if "@" in text:
         # Not quoted: a password may stand before it.
@@ -189,7 +195,7 @@ def parse_catalog(text: str) -> tuple[SourceAddress, str, str, str]:
         )
 
     name, _, tags = rest.rpartition(":") if ":" in rest else (rest, "", "latest")
-    organization, _, globs = name.partition("/")
+    organization, _, globs = name.partition("/") if "/" in name else (name, "", "*")
     if scheme in _SERVICES and ("." in organization or ":" in organization or organization == "localhost"):
         raise ConfigError(f"{scheme}:// takes no host, as {quoted(organization)} looks like; {form}")
 
@@ -198,16 +204,12 @@ def parse_catalog(text: str) -> tuple[SourceAddress, str, str, str]:
 
     # GitHub and GitLab ignore case in owners; names of images have no capital letters.
     organization = organization.lower() if scheme in ("ghcr", "gitlab") else organization
-    return address, organization, globs or "*", tags or "latest"
+    return address, organization, globs, tags
 
 
 def _options(scheme: str, query: str) -> dict[str, str]:
     """Return the checked options in the `query` of an address with `scheme`."""
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := set(options) - _OPTIONS[scheme]:
-        known = ", ".join(sorted(_OPTIONS[scheme]))
-        raise ConfigError(f"{scheme}:// has no option {min(unknown)[:50]!r}; it has {known}")
-
+    options = _pairs(scheme, query, _OPTIONS[scheme])
     for key in options.keys() & {"api", "registry"}:
         parts = urlsplit(options[key])
         try:
@@ -244,15 +246,26 @@ def is_insecure(scheme: str, query: str) -> bool:
 
     :raises ConfigError: if it has another option, or another value.
     """
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    value = options.pop("insecure", "false").lower()
-    if options:
-        raise ConfigError(f"{scheme}:// has no option {min(options)[:50]!r}")
-
+    value = _pairs(scheme, query, {"insecure"}).get("insecure", "false").lower()
     if value not in _YES | _NO:
         raise ConfigError("insecure is true or false")
 
     return value in _YES
+
+
+def _pairs(scheme: str, query: str, known: Collection[str]) -> dict[str, str]:
+    """Return the options in the `query` of an address with `scheme`, which has those that are `known`."""
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in known:
+            raise ConfigError(f"{scheme}:// has no option {key[:50]!r}; it has {', '.join(sorted(known))}")
+
+        if key in options:
+            raise ConfigError(f"{key} is given twice in the address; write it once")
+
+        options[key] = value
+
+    return options
 
 
 def distinct(sources: Iterable[SourceAddress]) -> list[SourceAddress]:

@@ -88,7 +88,8 @@ def test_the_canonical_address_says_everything(selection: Selection, text: str) 
     [
         pytest.param("", "not a quay:// address: ''", id="empty"),
         pytest.param("kolla", "not a quay:// address: 'kolla'", id="no-scheme"),
-        pytest.param("https://quay.io/kolla", "not a quay:// address", id="another-scheme"),
+        pytest.param("https://quay.io/kolla", "unknown kind of source: 'https'; write ORG", id="another-scheme"),
+        pytest.param("HARBOR://h/p/x:1", "unknown kind of source: 'HARBOR'", id="upper-case-scheme"),
         pytest.param("quay:/kolla", "not a quay:// address", id="one-slash"),
         pytest.param(" quay://kolla", "not a quay:// address", id="space-before"),
         pytest.param("quay://", "not an organization name: ''", id="no-organization"),
