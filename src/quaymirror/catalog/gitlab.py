@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import AccessDenied, ConfigError, CredentialsRefused, NotFound, SelectionEmpty
+from ..errors import AccessDenied, CredentialsRefused, HostUnusable, NotFound, SelectionEmpty
 from ..http.authorizer import Fixed
 from ..http.client import Client
 from ..http.exchange import Response
@@ -22,7 +22,7 @@ from ..secret import Secret
 from .base import Discovery, ListedRepository, Page, Traits
 from .json_api import JsonAPI, describe_each, fault_of_name, read_array, total_of
 from .kinds import CatalogKind, Services, SourceAccess
-from .offsets import PAGE_SIZE, Batch, organization_pages, refused_list
+from .offsets import PAGE_SIZE, Batch, organization_pages, other_address, refused_list
 from .registry.catalog import RegistryCatalog
 
 _BATCH = 30
@@ -58,7 +58,8 @@ class GitLabCatalog(RegistryCatalog):
             return refused_list(self._api.host, f"the repositories of {organization!r}", account, error, _ADVICE)
 
         what = f"{self._api.host}/{organization}"
-        async with aclosing(organization_pages(fetch, what, refuse, names)) as pages:
+        advice = other_address("GitLab", self._api.host, organization)
+        async with aclosing(organization_pages(fetch, what, refuse, names, advice)) as pages:
             async for page in pages:
                 yield page
 
@@ -90,7 +91,7 @@ def _is_deleted(entry: Any) -> bool:
 def _listed(entry: dict[str, Any], group: str, registry: Origin) -> ListedRepository | str:
     """Return a repository, or the reason to reject the entry.
 
-    :raises ConfigError: if its images are at another registry than `registry`.
+    :raises HostUnusable: if its images are at another registry than `registry`.
     """
     path, location = entry.get("path"), entry.get("location")
     if not isinstance(path, str) or not path.lower().startswith(f"{group}/"):
@@ -98,7 +99,7 @@ def _listed(entry: dict[str, Any], group: str, registry: Origin) -> ListedReposi
 
     host = location.partition("/")[0] if isinstance(location, str) else ""
     if host and host != registry.netloc:
-        raise ConfigError(f"its images are at {host[:100]!r}, not at {registry.netloc}: add ?registry=https://HOST")
+        raise HostUnusable(f"its images are at {host[:100]!r}, not at {registry.netloc}: add ?registry=https://HOST")
 
     # Names of images have no capital letters, even if those of projects have.
     name = path.lower()[len(group) + 1 :]

@@ -33,7 +33,7 @@ from .json_api import (
     total_of,
 )
 from .kinds import CatalogKind, Services, SourceAccess
-from .offsets import PAGE_SIZE, Batch, organization_pages, tags_of
+from .offsets import PAGE_SIZE, Batch, organization_pages, other_address, tags_of
 
 _PATH = "/api/v2.0"
 _VERSION = re.compile(r"v?([0-9]{1,4})\.([0-9]{1,4})\b")
@@ -73,7 +73,8 @@ class HarborCatalog:
             return CredentialsRefused(message, status=error.status)
 
         what = f"{self._api.host}/{organization}"
-        async with aclosing(organization_pages(fetch, what, refuse, names)) as pages:
+        advice = other_address("Harbor", self._api.host, organization)
+        async with aclosing(organization_pages(fetch, what, refuse, names, advice)) as pages:
             async for page in pages:
                 yield page
 

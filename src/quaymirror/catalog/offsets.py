@@ -98,11 +98,12 @@ def refused_list(
 
 
 async def organization_pages(
-    fetch: FetchBatch[ListedRepository], what: str, refuse: Refuse, names: Sequence[str]
+    fetch: FetchBatch[ListedRepository], what: str, refuse: Refuse, names: Sequence[str], advice: str = ""
 ) -> AsyncGenerator[Page]:
     """Iterate over the pages of the repositories of an organization; an unknown one has a single page without any.
 
-    If `names` are given, only these are wanted, and no request is needed.
+    If `names` are given, only these are wanted, and no request is needed. An answer that is none of this API has
+    `advice` in its error.
 
     :raises CredentialsRefused: if `refuse` returns one.
     :raises Unavailable: as `pages_of`.
@@ -120,6 +121,16 @@ async def organization_pages(
             raise refused from None
 
         yield Page(())
+    except Unavailable as error:
+        if error.status not in (200, 404) or not advice:
+            raise
+
+        raise error.replace(f"{error.message}; {advice}") from None
+
+
+def other_address(kind: str, host: str, organization: str) -> str:
+    """Return the advice for a `host` that may not be of this kind, whatever its address says."""
+    return f"if {host} is not a {kind}, write registry://{host}/{organization}/GLOB:TAG"
 
 
 async def pages_of(fetch: FetchBatch[ListedRepository], what: str) -> AsyncGenerator[Page]:
