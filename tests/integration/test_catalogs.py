@@ -21,7 +21,7 @@ from receiver import Receiver
 
 import quaymirror
 from quaymirror import Credentials, Options, ReferrerMode, Secret, Selection, Status
-from quaymirror.errors import ConfigError, ExitCode
+from quaymirror.errors import ConfigError, ExitCode, HostUnusable
 from quaymirror.testing import (
     ForeignServer,
     GitHubServer,
@@ -387,6 +387,16 @@ async def test_old_tags_of_hub_without_a_digest_are_resolved_by_the_registry(tmp
             assert (report.counts[Status.MIRRORED], report.exit_code) == (2, ExitCode.OK)
 
 
+async def test_of_the_tags_of_hub_without_a_digest_only_those_are_resolved_that_match(tmp_path: Path) -> None:
+    async with HubServer(content(Clock(), 1, tags=("1.0", "1.1", "2.0", "2.1"))) as server:
+        server.without_digest.update(f"kolla/deep/image:{tag}" for tag in ("1.0", "1.1", "2.0"))
+        selection = at(server, "hub", "*:2.*")
+        assert len([image async for image in quaymirror.discover(selection, options(tmp_path))]) == 2
+        assert [request.path for request in server.recorder.matching("/manifests/") if request.status == 200] == [
+            "/v2/kolla/deep/image/manifests/2.0"
+        ]
+
+
 async def test_the_token_of_a_gitlab_job_pulls_named_images_and_is_told_that_it_cannot_list(tmp_path: Path) -> None:
     registry = content(Clock())
     registry.organization("kolla").repository("secret", public=False).push("1", small_image("secret"))
@@ -438,8 +448,8 @@ async def test_the_registry_of_a_gitlab_is_named_if_it_is_elsewhere(tmp_path: Pa
     async with GitLabServer(content(Clock())) as server:
         selection = Selection.parse_uri(f"gitlab://{server.host}/kolla/*:1?insecure=true&registry=http://localhost:1")
         report = await quaymirror.sync(selection, tmp_path / "mirror")
-        assert report.exit_code is not ExitCode.OK
         assert report.fatal is not None
+        assert report.fatal.kind is HostUnusable
         assert f"its images are at '{server.host}', not at localhost:1: add ?registry=" in report.fatal.message
 
 
@@ -455,7 +465,20 @@ async def test_the_registry_of_a_gitlab_is_named_if_it_is_elsewhere(tmp_path: Pa
         ("hub://library/nginx:1?registry=https://x/path", "registry has more than a host"),
         ("ghcr://", "OWNER is missing"),
         ("gitlab://host/Group/[:1", "not a valid glob"),
-        ("gitlab://host/g/*:1?insecure=maybe", "insecure is true or false"),
+        ("gitlab://host/gg/*:1?insecure=maybe", "insecure is true or false"),
+        ("harbor://host/p/*:1?insecure=true&insecure=false", "insecure is given twice"),
+        ("gitlab://host/gg/*:1?registry=http://x&registry=http://y", "registry is given twice"),
+        ("registry://host/*:1?api=http://x", "registry:// has no option 'api'; it has insecure"),
+        ("harbor://host/Project/*:1", "not a project name: 'Project'; names have lower-case letters"),
+        ("hub://-x/*:1", "not a namespace name: '-x'"),
+        ("ghcr://a!/*:1", "not an owner name: 'a!'"),
+        ("gitlab://host/_/*:1", "not a group name: '_'"),
+        # A variable of the shell without a value
+        ("hub://library/nginx:", "not a tag: ''"),
+        ("hub://library/:1", "not a valid glob: ''; write \\* for every repository"),
+        ("registry://host/team/api:", "not a tag: ''"),
+        ("registry://host/:1", "not a valid glob: ''"),
+        ("harbor://host/p/:1", "not a valid glob: ''"),
     ],
 )
 def test_addresses_are_checked_before_any_request(address: str, message: str) -> None:
@@ -478,6 +501,30 @@ def test_addresses_are_spelt_as_they_are_read(address: str) -> None:
     selection = Selection.parse_uri(address)
     assert Selection.parse_uri(str(selection)) == selection
     assert str(selection) == address
+
+
+@pytest.mark.parametrize("address", ["harbor://h/p/*:1", "ghcr://a/*:1", "gitlab://h/a--b/*:1", "hub://a_b/*:1"])
+def test_names_that_other_registries_allow_are_legal(address: str) -> None:
+    assert Selection.parse_uri(address).organization
+
+
+@pytest.mark.parametrize("kind", ["harbor", "gitlab"])
+@pytest.mark.parametrize("status", [200, 404])
+async def test_the_error_of_an_address_with_the_wrong_kind_names_another(
+    kind: str, status: int, tmp_path: Path
+) -> None:
+    async with ForeignServer(content(Clock()), needs_token=False) as server:
+
+        def page(request: web.BaseRequest) -> web.Response | None:
+            is_api = request.path.startswith("/api")
+            return web.Response(text="<html>", content_type="text/html", status=status) if is_api else None
+
+        server.overrides.append(page)
+        report = await quaymirror.sync(at(server, kind, "*:1"), tmp_path / "mirror", options(tmp_path, retries=0))
+        assert report.exit_code is ExitCode.UNAVAILABLE
+        assert report.fatal is not None
+        advice = f"if {server.host} is not a {kind}, write registry://{server.host}/kolla/GLOB:TAG"
+        assert report.fatal.message.lower().endswith(advice.lower())
 
 
 def test_defaults_of_addresses() -> None:

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,7 @@ from ..http.origin import Origin, request_target
 from ..oci import Digest, Repository
 from ..oci.digest_tags import PATTERN, is_digest_tag
 from ..secret import Credentials, Secret
+from ..tasks import run_all
 from .base import Discovery, ListedRepository, Page, Tag, TagAnswer, TagList, TagResolver, Traits
 from .json_api import (
     JsonAPI,
@@ -98,23 +100,32 @@ class HubCatalog:
 
     async def tags(self, repository: Repository, glob: str) -> TagList:
         """Return the tags that `glob` matches; see `Catalog.tags`."""
-        return await tags_of(partial(self._tag_page, repository), glob, str(repository))
+        return await tags_of(partial(self._tag_page, repository, glob), glob, str(repository))
 
     async def some_tags(self, repository: Repository) -> Collection[str]:
         """Return the names of the first tags; see `Catalog.some_tags`."""
-        return [tag.name for tag in (await self._tag_page(repository, 1)).entries]
+        batch, unresolved = await self._listed_tags(repository, 1)
+        return [*(tag.name for tag in batch.entries), *unresolved]
 
     async def digest_tags(self, repository: Repository) -> Mapping[str, Digest | None] | None:
         """Return the digest tags of `repository`; see `Catalog.digest_tags`."""
         found = await self.tags(repository, PATTERN)
         return {tag.name: tag.digest for tag in found.tags if is_digest_tag(tag.name)}
 
-    async def _tag_page(self, repository: Repository, number: int) -> Batch[Tag]:
+    async def _listed_tags(self, repository: Repository, number: int) -> tuple[Batch[Tag], list[str]]:
+        """Return a page of tags, and the names of those without a digest."""
         path, query = f"{_repository(repository)}/tags", {"page": number, "page_size": PAGE_SIZE, "ordering": "name"}
-        batch, unresolved = await self._api.get(path, _parse_tags, query, accept_any_404=number == 1)
-        answers = [await self._resolved(repository, name) for name in unresolved]
-        resolved = tuple(answer.tag for answer in answers if answer.tag is not None)
-        return replace(batch, entries=batch.entries + resolved)
+        return await self._api.get(path, _parse_tags, query, accept_any_404=number == 1)
+
+    async def _tag_page(self, repository: Repository, glob: str, number: int) -> Batch[Tag]:
+        batch, unresolved = await self._listed_tags(repository, number)
+        resolved: dict[str, Tag | None] = {name: None for name in unresolved if fnmatchcase(name, glob)}
+
+        async def resolve(name: str) -> None:
+            resolved[name] = (await self._resolved(repository, name)).tag
+
+        await run_all(partial(resolve, name) for name in resolved)
+        return replace(batch, entries=batch.entries + tuple(tag for tag in resolved.values() if tag is not None))
 
     async def _resolved(self, repository: Repository, name: str) -> TagAnswer:
         """Return a tag by HEAD: some old ones have no digest in the API."""
