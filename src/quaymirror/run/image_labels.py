@@ -34,10 +34,11 @@ class LabelFilter:
         try:
             _, config = await read_image(image, self._source, self._platform)
         except PlatformNotFound:
-            return False  # as an index without the platform
+            holds = False  # an index without the platform stays one
+        else:
+            run = config.get("config")
+            labels = run.get("Labels") if isinstance(run, dict) else None
+            holds = all_hold(conditions, labels if isinstance(labels, dict) else {})
 
-        run = config.get("config")
-        labels = run.get("Labels") if isinstance(run, dict) else None
-        holds = all_hold(conditions, labels if isinstance(labels, dict) else {})
         self._verdicts.remember(image.digest, key, holds)
         return holds
