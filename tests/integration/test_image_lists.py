@@ -20,7 +20,17 @@ from quaymirror.run.sync import run_sync
 from quaymirror.selection.image_list import parse_list
 from quaymirror.selection.rename import Rename
 from quaymirror.selection.selection import Selection
-from quaymirror.testing import QuayServer, Registry, SourceManifest, kolla_like, make_image, make_layer
+from quaymirror.testing import (
+    Fault,
+    QuayServer,
+    Registry,
+    SourceManifest,
+    Status,
+    kolla_like,
+    make_image,
+    make_index,
+    make_layer,
+)
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "select.md"
 BOOKWORM = "2025.1-debian-bookworm"
@@ -229,6 +239,46 @@ async def test_the_second_night_of_images_of_which_ten_match_a_label_asks_for_no
     assert not [path for path in later if path.startswith("/v2/")]
 
 
+async def test_an_index_without_the_platform_is_read_once_for_its_labels(tmp_path: Path) -> None:
+    registry = Registry()
+    index = make_index([(labelled("arm", team="net"), "linux/arm64")])
+    for name, image in (("arm", index), ("web", labelled("web", team="net"))):
+        registry.organization("kolla").repository(name).push("1", image)
+
+    async with QuayServer(registry) as server:
+        words = ["sync", "kolla", "*", "1", "--image-label", "team=net", "--server", server.url]
+        await run(*words, cwd=tmp_path, check=0)
+        server.requests.clear()
+        await run(*words, cwd=tmp_path, check=0)
+        assert not [request.path for request in server.requests if request.path.startswith("/v2/")]
+
+    assert names_in(tmp_path / "mirror") == {"kolla/web:1"}
+
+
+async def test_an_image_whose_labels_cannot_be_read_is_a_failed_check_and_stays(tmp_path: Path) -> None:
+    registry = Registry()
+    for name in ("web", "api"):
+        registry.organization("kolla").repository(name).push("1", labelled(name, team="net"))
+
+    words = ["sync", "kolla", "*", "1", "--image-label", "team=net", "--retries", "0", "--report", "report.json"]
+    async with QuayServer(registry) as server:
+        words += ["--server", server.url]
+        await run(*words, cwd=tmp_path, check=0)
+        for status in (404, 500):
+            image = labelled(f"new {status}", team="net")
+            registry.organization("kolla").repository("web").push("1", image)
+            config = json.loads(image.raw)["config"]["digest"]
+            server.faults[:] = [Fault(f"/blobs/{config}$", Status(status))]
+            done = await run(*words, cwd=tmp_path, check=3)
+            assert "kolla/web" in done.stderr
+            failed = [each for each in json.loads((tmp_path / "report.json").read_text())["outcomes"] if each["error"]]
+            assert len(failed) == 1
+
+        assert names_in(tmp_path / "mirror") == {"kolla/web:1", "kolla/api:1"}
+        server.faults.clear()
+        await run(*words, cwd=tmp_path, check=0)
+
+
 TABLES = {
     "docker ps": (
         "CONTAINER ID   IMAGE                          COMMAND       CREATED       NAMES\n"
@@ -259,6 +309,32 @@ def test_lists_of_other_tools_are_read(tool: str) -> None:
 def test_a_list_with_a_bad_line_says_which(content: str) -> None:
     with pytest.raises(ConfigError, match=r"^list(:1:)? "):
         parse_list(content.encode("latin-1"), "list", "quay.io")
+
+
+SECRETS = ["me:hunter2@quay.io/kolla/web:1", "me:hunter2@kolla/w*b:1", "me:hunt/er2@quay.io:443/kolla/web:1"]
+
+
+@pytest.mark.parametrize(
+    "line", [*SECRETS, "https://me:hunter2@quay.io/kolla/web", "kolla/web:1=me:hunter2@r.io/x/y:1"]
+)
+def test_a_password_in_a_line_is_not_repeated(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"^list:2: ") as caught:
+        parse_list(f"kolla/web:1\n{line}\n".encode(), "list", "quay.io")
+
+    assert "hunt" not in caught.value.message
+
+
+def test_an_image_with_two_names_in_a_list_of_mappings_is_refused() -> None:
+    line = "kolla/web:1=mine/web:1\n"
+    assert len(parse_list(f"{line}{line}".encode(), "list", "quay.io").renames) == 1
+    with pytest.raises(ConfigError, match=r"^list:3: kolla/web:1 is mine/web:1 in an earlier line: "):
+        parse_list(f"{line}\nkolla/web:1=mine/other:1\n".encode(), "list", "quay.io")
+
+
+def test_the_web_page_of_a_tag_is_no_mapping() -> None:
+    listed = parse_list(b"https://quay.io/repository/kolla/web?tab=tags&tag=1\n", "list", "quay.io")
+    assert [str(image) for image in listed.images] == ["kolla/web:1"]
+    assert not listed.renames
 
 
 async def test_check_says_which_images_of_a_list_are_missing(tmp_path: Path) -> None:

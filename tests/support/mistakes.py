@@ -76,6 +76,24 @@ MISTAKES = (
     Mistake("sync kolla/nova-apx:{tag}", "no repository of kolla matches nova-apx; nearest: nova-api", 9),
     Mistake("sync --images none", "Invalid value for '--images': no such file: 'none'"),
     Mistake("sync --images list", "list:2: not an image: 'nova api'", files={"list": "kolla/a:1\nnova api\n"}),
+    Mistake(
+        "sync me:secret@quay.io/kolla/a:1", "an '@' that begins no digest: a reference takes no credentials; write"
+    ),
+    Mistake(
+        "sync hubb://library/nginx:1", "unknown kind of source: 'hubb'; write ORG GLOB TAG, quay://ORG/GLOB:TAG, or"
+    ),
+    Mistake(
+        "sync hub://docker.io/library/nginx:1", "hub:// takes no host, as 'docker.io' looks like; write hub://NAMESPACE"
+    ),
+    Mistake(
+        "sync harbor://h.example/Team/*:1", "not a project name: 'Team'; names have lower-case letters, digits, and"
+    ),
+    Mistake("sync registry://r.example/*:", "not a tag: ''; tags have 1 to 128 letters, digits, . _ - and don't begin"),
+    Mistake(
+        "sync --images list",
+        "list:2: kolla/a:1 is x/a:1 in an earlier line: write another list",
+        files={"list": "kolla/a:1=x/a:1\nkolla/a:1=y/a:1\n"},
+    ),
     Mistake("sync --images list", "list names no image: write one per line", files={"list": "# nothing\n"}),
     Mistake("sync kolla --images list", "are whole selections: give one", files={"list": "kolla/a:1\n"}),
     Mistake(

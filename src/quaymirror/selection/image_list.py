@@ -23,6 +23,7 @@ _KEYED = pattern(r"""(?:-\s+)?(?:["']?[A-Za-z_][\w.-]*["']?:\s+)?["']?(?P<image>
 # The YAML of imgpkg, hauler and oc-mirror: only these keys name images.
 _KIND = pattern(r"kind:\s*[\"']?(?:ImagesLock|Images|ImageSetConfiguration)\b")
 _IMAGE_KEY = pattern(r"""\s*(?:-\s+)?(?:image|name):\s+["']?(?P<image>[^\s"'#]*/[^\s"'#]*)["']?\s*(?:#.*)?""")
+_WEB = ("https://", "http://")
 _UNNAMED = pattern(r"(?:sha256:)?[0-9a-f]{12}(?:[0-9a-f]{52})?|<none>(?::.*)?")
 _DESTINATION = pattern(r"(?:[a-z0-9]+://)?(?P<name>.*)", re.DOTALL)
 
@@ -69,7 +70,8 @@ def parse_list(content: bytes, name: str, server: str, *, default_registry: str 
     renames: dict[str, Rename] = {}
     unnamed: list[str] = []
     for number, text in _entries(lines):
-        source, equals, destination = text.partition("=")
+        # The query of a web page has a `=`, too.
+        source, equals, destination = (text, "", "") if text.startswith(_WEB) else text.partition("=")
         if _UNNAMED.fullmatch(source):
             unnamed.append(source)
             continue
@@ -79,7 +81,9 @@ def parse_list(content: bytes, name: str, server: str, *, default_registry: str 
             images.setdefault(str(image), image)
             if equals:
                 rule = _mapping(image, destination, server)
-                renames.setdefault(rule.before, rule)
+                if (first := renames.setdefault(rule.before, rule)) != rule:
+                    raise ConfigError(f"{image} is {first.after} in an earlier line: write another list")
+
         except ConfigError as error:
             raise ConfigError(f"{name}:{number}: {error.message}") from None
 

@@ -47,6 +47,7 @@ _PASTED = ("docker://", "https://", "http://")
 _PATHS = ("/", "./", "../", "~")
 _WEB_PAGE = pattern(r"/repository/(?P<name>[^?#]+?)/?")
 _TAG = pattern(r"(?P<name>.*?[^/:]*)(?::(?P<tag>[^/:]*))?", re.DOTALL)
+_DIGEST = pattern(r"[A-Za-z0-9+._-]+:[A-Za-z0-9=_-]*")
 FORM = "[registry/]repository[:tag][@digest]"
 
 
@@ -94,6 +95,11 @@ def read_reference(text: str, server: str, *, default_registry: str = "") -> Pas
     """
     if text.startswith(("https://", "http://")):
         return _of_web_page(text, server)
+
+    _, at, rest = text.partition("@")
+    if at and not _DIGEST.fullmatch(rest):
+        # Not quoted: a password may stand before it.
+        raise ConfigError(f"an '@' that begins no digest: a reference takes no credentials; write {FORM}")
 
     plain = text.removeprefix("docker://")
     if is_pattern(plain):
