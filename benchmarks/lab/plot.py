@@ -8,7 +8,7 @@ from html import escape
 from . import tables
 from .results import Document
 
-_WIDTH, _NAME, _BAR, _ROW, _GAP = 880, 350, 400, 22, 6
+_WIDTH, _NAME, _BAR, _ROW, _GAP = 930, 400, 400, 22, 6
 # Seen well on white and on black.
 _WORDS, _OURS, _BASE, _OTHERS = "#7d858f", "#d9822b", "#8a919b", "#4f8fd0"
 
@@ -40,16 +40,26 @@ def of_scenario(documents: list[Document]) -> str:
 
 
 def bars(document: Document) -> list[Bar]:
-    """Return the bars of a case: peak memory if the case is about memory, wall time otherwise."""
+    """Return the bars of a case: peak memory if the case is about memory, wall time otherwise.
+
+    Rows of another day have the time that their ratios mean here.
+    """
     what, unit = ("peak_mib", "MiB") if document["scenario"] == "memory" else ("wall", "s")
     found = []
     for name, runs in document["costs"].items():
         if tables.good(runs):
             value = tables.median(runs, what)
             colour = _OURS if name.startswith("quaymirror") else _BASE if name == document["base"] else _OTHERS
-            found.append(Bar(name, value, f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}", colour))
+            found.append(Bar(tables.labelled(tables.programs(document), name), value, _amount(value, unit), colour))
+
+    for name, wall in tables.referred(document).items():
+        found.append(Bar(tables.referred_label(name), wall, f"{_amount(wall, 's')}, by ratio", _OTHERS))
 
     return found if what == "peak_mib" else sorted(found, key=lambda bar: bar.value)
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def _panel(title: str, panel: list[Bar], top: int) -> str:

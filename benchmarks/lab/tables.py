@@ -61,7 +61,7 @@ def table(document: Document) -> list[str]:
     for name, runs in document["costs"].items():
         if not good(runs) and name not in elsewhere:
             reason = _escape(runs[0]["said"] if runs else "did not run")
-            lines.append(_row([_labelled(_programs(document), name), reason, *[""] * (len(heads) - 2)]))
+            lines.append(_row([labelled(programs(document), name), reason, *[""] * (len(heads) - 2)]))
 
     return lines
 
@@ -75,12 +75,12 @@ def referred(document: Document) -> dict[str, float]:
         return {}
 
     known = reference.of(document["scenario"], document["case"])
-    costs, programs = document["costs"], _programs(document)
+    costs, versions = document["costs"], programs(document)
     base = median(costs.get(known.beside, ()), "wall")
     return {
         name: ratio * base
         for name, ratio in known.ratios.items()
-        if base and not (good(costs.get(name, ())) and programs.get(_tool(name)) == reference.version(name))
+        if base and not (good(costs.get(name, ())) and versions.get(_tool(name)) == reference.version(name))
     }
 
 
@@ -88,29 +88,34 @@ def _measured(document: Document, name: str) -> list[str]:
     runs = good(document["costs"][name])
     ours = "**" if name.startswith("quaymirror") else ""
     few = "" if len(runs) > 1 or _rounds(document) == 1 else " (1 run)"
-    label = f"{ours}{_labelled(_programs(document), name)}{ours}{few}"
+    label = f"{ours}{labelled(programs(document), name)}{ours}{few}"
     return [label, spread(runs), _number(ratio(document, name)), *_spent(runs, document["counts"])]
 
 
 def _referred(document: Document, name: str, wall: float) -> list[str]:
     ratio = wall / (median(document["costs"].get(document["base"], ()), "wall") or wall)
-    label = _labelled({_tool(name): reference.version(name)}, name)
-    return [label, f"by its ratio of {reference.day()}", _number(ratio)]
+    return [referred_label(name), f"by its ratio of {reference.day()}", _number(ratio)]
 
 
-def _labelled(programs: Mapping[str, str], name: str) -> str:
+def labelled(versions: Mapping[str, str], name: str) -> str:
     """Return the name of a row, with the version of its tool."""
     tool, _, rest = name.partition(" ")
-    return f"{tool} {programs[tool]} {rest}" if tool in _VERSIONED and tool in programs else name
+    return f"{tool} {versions[tool]} {rest}" if tool in _VERSIONED and tool in versions else name
+
+
+def referred_label(name: str) -> str:
+    """Return the name of a row of another day, with the version that its tool had."""
+    return labelled({_tool(name): reference.version(name)}, name)
 
 
 def _tool(name: str) -> str:
     return name.partition(" ")[0]
 
 
-def _programs(document: Document) -> Mapping[str, str]:
-    programs: Mapping[str, str] = document.get("programs", {})
-    return programs
+def programs(document: Document) -> Mapping[str, str]:
+    """Return the versions of the tools that took part."""
+    found: Mapping[str, str] = document.get("programs", {})
+    return found
 
 
 def goals(documents: Iterable[Document]) -> list[str]:
