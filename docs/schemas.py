@@ -8,7 +8,8 @@ from dataclasses import is_dataclass
 from enum import Enum
 from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from quaymirror import documents, events
+from quaymirror import events
+from quaymirror.documents import common, images, lock, media, plan, removal, report, runs, snapshots, verification
 from quaymirror.errors import Failure, Phase, Scope, Side
 from quaymirror.oci import Digest, Reference, Repository
 from quaymirror.ui import snapshot
@@ -21,32 +22,30 @@ _ARRAYS = (list, tuple, deque)
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return all schemas by the names of their files."""
-    report = _Schema("The report of --report", documents.REPORT_VERSION)
+    reported = _Schema("The report of --report", report.REPORT_VERSION)
     listed = _Schema("The images of list --json", 1)
     history = _Schema("The runs of history --json", 2)
     return {
         "events.schema.json": _events(),
-        "report.schema.json": report.of(documents.ReportJson | documents.ReportsJson),
-        "list.schema.json": listed.of(list[documents.ListedImageJson]),
-        "history.schema.json": history.of(list[documents.PastRunJson]),
-        "notification.schema.json": _Schema("The standard input of --notify-command", 1).of(documents.NotificationJson),
-        "status.schema.json": _Schema("The jobs of status --json", 1).of(list[documents.JobStatusJson]),
+        "report.schema.json": reported.of(report.ReportJson | report.ReportsJson),
+        "list.schema.json": listed.of(list[images.ListedImageJson]),
+        "history.schema.json": history.of(list[runs.PastRunJson]),
+        "notification.schema.json": _Schema("The standard input of --notify-command", 1).of(runs.NotificationJson),
+        "status.schema.json": _Schema("The jobs of status --json", 1).of(list[runs.JobStatusJson]),
         "info.schema.json": _Schema("The images of info --json", 1).of(
-            list[documents.InfoJson | documents.FailedInfoJson | documents.DerivedInfoJson]
+            list[images.InfoJson | images.FailedInfoJson | images.DerivedInfoJson]
         ),
-        "verify.schema.json": _Schema("The result of verify --json", 1).of(documents.VerificationJson),
-        "snapshots.schema.json": _Schema("The snapshots of snapshots --json", 1).of(list[documents.SnapshotJson]),
-        "diff.schema.json": _Schema("The differences of diff --json", 1).of(documents.DiffJson),
-        "hold.schema.json": _Schema("The held names of hold --json", 1).of(list[documents.HoldJson]),
-        "prune.schema.json": _Schema("The plan of prune --json", 1).of(
-            documents.PruneJson | list[documents.ForgottenJson]
-        ),
-        "check.schema.json": _Schema("The result of check --json", 1).of(documents.CheckJson),
-        "remove.schema.json": _Schema("The images of remove --json", 1).of(documents.RemovalJson),
-        "export.schema.json": _Schema("The export of export --json", 1).of(documents.ExportJson),
-        "import.schema.json": _Schema("The result of import --json", 1).of(documents.ImportJson),
-        "plan.schema.json": _Schema("A plan for shards", documents.PLAN_VERSION).of(documents.PlanJson),
-        "lock.schema.json": _Schema("A lock file", documents.LOCK_VERSION).of(documents.LockJson),
+        "verify.schema.json": _Schema("The result of verify --json", 1).of(verification.VerificationJson),
+        "snapshots.schema.json": _Schema("The snapshots of snapshots --json", 1).of(list[snapshots.SnapshotJson]),
+        "diff.schema.json": _Schema("The differences of diff --json", 1).of(snapshots.DiffJson),
+        "hold.schema.json": _Schema("The held names of hold --json", 1).of(list[snapshots.HoldJson]),
+        "prune.schema.json": _Schema("The plan of prune --json", 1).of(removal.PruneJson | list[removal.ForgottenJson]),
+        "check.schema.json": _Schema("The result of check --json", 1).of(verification.CheckJson),
+        "remove.schema.json": _Schema("The images of remove --json", 1).of(removal.RemovalJson),
+        "export.schema.json": _Schema("The export of export --json", 1).of(media.ExportJson),
+        "import.schema.json": _Schema("The result of import --json", 1).of(media.ImportJson),
+        "plan.schema.json": _Schema("A plan for shards", plan.PLAN_VERSION).of(plan.PlanJson),
+        "lock.schema.json": _Schema("A lock file", lock.LOCK_VERSION).of(lock.LockJson),
         "progress.schema.json": _progress(),
     }
 
@@ -120,7 +119,7 @@ class _Schema:
         return self._class(hint)
 
     def _class(self, cls: Any) -> dict[str, Any]:
-        if is_dataclass(cls) or is_typeddict(cls) or documents.TypedDict in cls.__bases__:
+        if is_dataclass(cls) or is_typeddict(cls) or common.TypedDict in cls.__bases__:
             return self._reference(cls)
 
         if issubclass(cls, dict):

@@ -14,7 +14,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from ..documents import ExportJson
+from ..documents.media import ExportJson
 from ..errors import ConfigError, InvalidName, MirrorDamaged, SelectionEmpty, StoreError
 from ..events import Notice, Observer, ignore
 from ..oci import Descriptor, Digest

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..documents import ImportJson
+from ..documents.media import ImportJson
 from ..errors import (
     ConfigError,
     ContentError,

@@ -17,7 +17,7 @@ from .messages import show_notice
 from .options import json_option, make_options, make_selections
 
 if TYPE_CHECKING:
-    from ..documents import CheckJson
+    from ..documents.verification import CheckJson
 
 
 @click.command(cls=GroupedCommand)

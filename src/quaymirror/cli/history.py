@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..documents import PastRunJson
+from ..documents.runs import PastRunJson
 from ..errors import ConfigError
 from ..events import ChangeCounts, Status
 from ..run.past_runs import FAILED, open_past, state_of

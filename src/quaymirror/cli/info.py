@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import click
 
-from ..documents import DerivedInfoJson, VerdictJson
+from ..documents.images import DerivedInfoJson, VerdictJson
 from ..errors import ExitCode, SelectionEmpty
 from ..run.derived_info import derived_infos, has_derived_images
 from ..run.info import image_infos

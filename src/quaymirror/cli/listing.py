@@ -13,7 +13,7 @@ import anyio
 import click
 
 from ..catalog.base import PinnedImage
-from ..documents import ListedImageJson
+from ..documents.images import ListedImageJson
 from ..errors import AccessDenied, CredentialsRefused, ExitCode, SelectionEmpty
 from ..events import CheckFailed, Event, HostPaused, HostResumed, NameUnmatched
 from ..progress.failed import FailedImage

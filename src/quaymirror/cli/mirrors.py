@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 import click
 
-from ..documents import ListedImageJson, iso
+from ..documents.common import iso
+from ..documents.images import ListedImageJson
 from ..errors import ConfigError, ExitCode, SelectionEmpty
 from ..run.info import find_images
 from ..run.mirror_list import MirrorList, list_mirror, mirror_infos, parts_of, unmatched

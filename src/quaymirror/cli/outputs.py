@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ..documents import REPORT_VERSION, ReportJson, ReportsJson
+from ..documents.report import REPORT_VERSION, ReportJson, ReportsJson
 from ..errors import ExitCode, QuaymirrorError
 from ..http.origin import shown
 from ..progress.timeline import Timeline

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
-from ..documents import RemovalJson
+from ..documents.removal import RemovalJson
 from ..run.removal import Removal, remove_images
 from ..text import counted, escape_controls
 from .help import ADDRESS, GroupedCommand, command_option, options

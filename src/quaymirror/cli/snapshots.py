@@ -9,7 +9,8 @@ from pathlib import Path
 import anyio
 import click
 
-from ..documents import DiffJson, HoldJson, SnapshotIdJson, SnapshotJson, iso
+from ..documents.common import iso
+from ..documents.snapshots import DiffJson, HoldJson, SnapshotIdJson, SnapshotJson
 from ..errors import ExitCode
 from ..run import snapshots as library
 from ..run.changes import Difference

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..documents import JobStatusJson
+from ..documents.runs import JobStatusJson
 from ..errors import ExitCode, most_severe
 from ..run.past_runs import JobStatus, job_statuses
 from ..run.report import change_counts_json, usage_json

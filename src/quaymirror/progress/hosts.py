@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 
-from ..documents import HostJson
+from ..documents.report import HostJson
 from ..events import HostPaced, HostPaused, HostResumed, RetryScheduled
 from ..text import one_line
 from ..values import dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from ..documents import ChangesJson, ReportJson
+from ..documents.report import ChangesJson, ReportJson
 from ..events import ChangeCounts, Outcome
 from ..text import counted
 from ..values import dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from ..documents import WorkerJson
+from ..documents.report import WorkerJson
 from ..errors import ExitCode, Failure, LockHeld, QuaymirrorError, most_severe
 from ..events import Event, Notice, Observer, ignore
 from ..progress.run import RunProgress

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..documents import DerivedImageJson, DerivedInfoJson
+from ..documents.images import DerivedImageJson, DerivedInfoJson
 from ..selection.names import match_names
 from ..selection.references import is_path
 from ..settings import Options

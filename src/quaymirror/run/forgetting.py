@@ -6,7 +6,8 @@ from functools import partial
 
 import anyio.to_thread
 
-from ..documents import ForgottenJson, iso
+from ..documents.common import iso
+from ..documents.removal import ForgottenJson
 from ..errors import ConfigError, NotFound, QuaymirrorError, Scope
 from ..events import Observer, ignore
 from ..oci import Digest, Repository

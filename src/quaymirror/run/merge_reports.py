@@ -11,7 +11,7 @@ from typing import Any, cast
 import anyio
 
 from ..auth.files import read_config_file
-from ..documents import REPORT_VERSION, ImagesJson, ReportJson, ShardJson
+from ..documents.report import REPORT_VERSION, ImagesJson, ReportJson, ShardJson
 from ..errors import ConfigError, ExitCode, InvalidName, UnsupportedContent, most_severe
 from ..events import Status
 from ..settings import Options

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from ..documents import NotificationJson, NotifiedRunJson
+from ..documents.runs import NotificationJson, NotifiedRunJson
 from ..errors import ExitCode
 from .report import Report, change_counts_json, images_json, usage_json
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..documents import PLAN_VERSION, PlanJson, iso
+from ..documents.common import iso
+from ..documents.plan import PLAN_VERSION, PlanJson
 from ..errors import ConfigError
 from ..events import Observer, ignore
 from ..progress.run import RunProgress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..documents import ContentJson, PushedImageJson, PushedJson, ShardJson
+from ..documents.report import ContentJson, PushedImageJson, PushedJson, ShardJson
 from ..oci import Descriptor, Digest
 from ..shards.plan import Division
 from ..store.records import ImageRecord

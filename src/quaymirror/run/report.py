@@ -8,20 +8,19 @@ from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import cast
 
-from ..documents import (
+from ..documents.common import SelectionJson, error_json
+from ..documents.report import (
     REPORT_VERSION,
-    ChangeCountsJson,
     ImagesJson,
     OutcomeJson,
     ReportJson,
     RepositoriesJson,
-    SelectionJson,
     ShardJson,
     UnmatchedJson,
     UsageJson,
     WorkerJson,
-    error_json,
 )
+from ..documents.runs import ChangeCountsJson
 from ..errors import (
     AccessDenied,
     CredentialsRefused,

@@ -14,7 +14,8 @@ import anyio.to_thread
 
 from ..discovery.label_verdicts import LabelVerdicts
 from ..discovery.tag_cache import TagCache
-from ..documents import ReportJson, SelectionJson
+from ..documents.common import SelectionJson
+from ..documents.report import ReportJson
 from ..errors import StoreError
 from ..events import Notice, Observer, Status
 from ..selection.selection import Selection

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..auth.files import read_config_file
-from ..documents import LOCK_VERSION, LockedImageJson, LockedReferrerJson, LockJson
+from ..documents.lock import LOCK_VERSION, LockedImageJson, LockedReferrerJson, LockJson
 from ..errors import ConfigError, InvalidName
 from ..oci import Digest, Reference, Repository
 from ..oci.digest_tags import is_digest_tag

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from ..auth.files import read_config_file
 from ..catalog.base import PinnedImage
-from ..documents import PLAN_VERSION, ContentJson, PlanJson, PlannedImageJson
+from ..documents.plan import PLAN_VERSION, PlanJson, PlannedImageJson
+from ..documents.report import ContentJson
 from ..errors import ConfigError, InvalidName, UnsupportedContent
 from ..http.origin import parse_server
 from ..oci import Descriptor, Digest, Platform, Reference, Repository

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from ..documents import GoneJson, PruneJson, iso
+from ..documents.common import iso
+from ..documents.removal import GoneJson, PruneJson
 from ..errors import MirrorDamaged
 from ..oci import Descriptor, Digest, mediatype
 from ..values import dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..documents import RefusalJson, VerificationJson
+from ..documents.verification import RefusalJson, VerificationJson
 from ..errors import ExitCode, MirrorDamaged, StoreError, is_lack
 from ..oci import Descriptor, Digest
 from ..tasks import run_all

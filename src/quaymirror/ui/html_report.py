@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..documents import ErrorJson, OutcomeJson, ReportJson
+from ..documents.common import ErrorJson
+from ..documents.report import OutcomeJson, ReportJson
 from ..errors import ExitCode, most_severe
 from ..pages import environment
 from ..progress.failed import split_url
