@@ -235,6 +235,7 @@ INNER_LAYERS = {
         "lockfile",
         "references",
         "rename",
+        "image_documents",
         "image_list",
         "words",
     ),

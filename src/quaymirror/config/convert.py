@@ -14,6 +14,7 @@ from dataclasses import field
 from typing import Any
 
 from ..errors import ConfigError
+from ..selection.image_documents import read_documents
 from ..selection.image_list import parse_list
 from ..text import escape_controls
 from ..values import dataclass
@@ -83,7 +84,7 @@ def convert(text: str, name: str) -> Converted:
     document = documents[0] if documents else None
     if any(isinstance(each, str) or (isinstance(each, dict) and "kind" in each) for each in documents):
         _list(documents, text, name, found)
-    elif isinstance(document, dict) and document and all("/" in str(key) for key in document):
+    elif isinstance(document, dict) and _is_image_syncer(document):
         for source, target in document.items():
             _image_syncer(str(source), [str(each) for each in _items(target)], found)
     elif isinstance(document, dict) and isinstance(document.get("sync"), list):
@@ -249,6 +250,12 @@ def _ignored(place: str, table: Mapping[str, Any], known: set[str]) -> list[str]
 # ---- image-syncer
 
 
+def _is_image_syncer(document: Mapping[Any, Any]) -> bool:
+    """Return True if images at the source are the keys, and those at targets the values."""
+    is_flat = all(isinstance(value, str | list | None) for value in document.values())
+    return is_flat and any("/" in str(key) for key in document)
+
+
 def _image_syncer(source: str, targets: list[str], found: _Found) -> None:
     image, _, wanted = source.partition(":") if "@" not in source else (source, "", "")
     if "@" in source:
@@ -273,15 +280,18 @@ def _image_syncer(source: str, targets: list[str], found: _Found) -> None:
 
 def _list(documents: list[Any], text: str, name: str, found: _Found) -> None:
     """Add a job for a list, which stays as it is; other parts of its file are left out."""
+    if not any(isinstance(each, dict) for each in documents):
+        parse_list(text.encode(), name, "quay.io")
+        found.lists.append(name)
+        return
+
+    listed = read_documents(text, name)
+    if not listed.images:
+        raise ConfigError(f"{name} names no image of a list: {'; '.join(listed.left_out)}")
+
     parse_list(text.encode(), name, "quay.io")
     found.lists.append(name)
-    for document in documents:
-        kind = document.get("kind") if isinstance(document, dict) else "Images"
-        if kind == "ImageSetConfiguration":
-            mirror = _mapping(document.get("mirror"))
-            found.left_out += [f"mirror.{key}: not images of a list" for key in mirror if key != "additionalImages"]
-        elif kind not in ("Images", "ImagesLock"):
-            found.left_out.append(f"{kind}: not a list of images")
+    found.left_out += listed.left_out
 
 
 # ---- writing

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import field
 from pathlib import Path
 
 from ..auth.files import read_config_file
 from ..errors import ConfigError
 from ..values import dataclass, pattern
-from .references import PastedReference, read_reference
+from .references import FORM, PastedReference, read_reference
 from .rename import Rename
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
@@ -20,9 +21,8 @@ _COLUMNS = frozenset({"IMAGE", "REPOSITORY"})
 _TABLE = frozenset({"CONTAINER ID", "IMAGE ID", "COMMAND", "NAMES", "TAG", "CONTAINER"})
 # `- name: IMAGE`, `"nova_api_image_full": "IMAGE",` and the like.
 _KEYED = pattern(r"""(?:-\s+)?(?:["']?[A-Za-z_][\w.-]*["']?:\s+)?["']?(?P<image>[^\s"',]+)["']?,?""")
-# The YAML of imgpkg, hauler and oc-mirror: only these keys name images.
-_KIND = pattern(r"kind:\s*[\"']?(?:ImagesLock|Images|ImageSetConfiguration)\b")
-_IMAGE_KEY = pattern(r"""\s*(?:-\s+)?(?:image|name):\s+["']?(?P<image>[^\s"'#]*/[^\s"'#]*)["']?\s*(?:#.*)?""")
+# YAML of imgpkg, hauler and oc-mirror
+_KIND = pattern(r"kind:\s*\S.*")
 _WEB = ("https://", "http://")
 _UNNAMED = pattern(r"(?:sha256:)?[0-9a-f]{12}(?:[0-9a-f]{52})?|<none>(?::.*)?")
 _DESTINATION = pattern(r"(?:[a-z0-9]+://)?(?P<name>.*)", re.DOTALL)
@@ -66,44 +66,71 @@ def parse_list(content: bytes, name: str, server: str, *, default_registry: str 
     if len(lines) > _MAX_LINES:
         raise ConfigError(f"{name} has {len(lines):,} lines; a list has at most {_MAX_LINES:,}")
 
-    images: dict[str, PastedReference] = {}
-    renames: dict[str, Rename] = {}
-    unnamed: list[str] = []
+    found = _Found(server, default_registry)
+    is_document = any(_KIND.fullmatch(line) for line in lines)
+    for place, text, destination in _documented(lines, name) if is_document else _written(lines, name):
+        try:
+            found.add(text, destination)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error.message}") from None
+
+    if not found.images and not found.unnamed:
+        raise ConfigError(f"{name} names no image: write one per line, {FORM}")
+
+    return ListedImages(
+        tuple(found.images.values()), tuple(found.renames.values()), tuple(dict.fromkeys(found.unnamed))
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """The images of a list that were found so far."""
+
+    server: str
+    default_registry: str
+    images: dict[str, PastedReference] = field(default_factory=dict)
+    renames: dict[str, Rename] = field(default_factory=dict)
+    unnamed: list[str] = field(default_factory=list)
+
+    def add(self, text: str, destination: str | None) -> None:
+        """Add the image `text`, which gets the name `destination`, if any.
+
+        :raises ConfigError: if it is none, or has another name already.
+        """
+        if _UNNAMED.fullmatch(text):
+            self.unnamed.append(text)
+            return
+
+        image = read_reference(text, self.server, default_registry=self.default_registry)
+        self.images.setdefault(str(image), image)
+        if destination is not None:
+            rule = _mapping(image, destination, self.server)
+            if (first := self.renames.setdefault(rule.before, rule)) != rule:
+                raise ConfigError(f"{image} is {first.after} in an earlier line: write another list")
+
+
+_Entry = tuple[str, str, str | None]
+"""The place of an image, its text, and its name in the mirror."""
+
+
+def _documented(lines: list[str], name: str) -> Iterator[_Entry]:
+    from .image_documents import read_documents  # a parser of YAML takes time to import
+
+    for image in read_documents("\n".join(lines), name).images:
+        yield image.place, image.text, image.rewrite or None
+
+
+def _written(lines: list[str], name: str) -> Iterator[_Entry]:
     for number, text in _entries(lines):
         # The query of a web page has a `=`, too.
         source, equals, destination = (text, "", "") if text.startswith(_WEB) else text.partition("=")
-        if _UNNAMED.fullmatch(source):
-            unnamed.append(source)
-            continue
-
-        try:
-            image = read_reference(source, server, default_registry=default_registry)
-            images.setdefault(str(image), image)
-            if equals:
-                rule = _mapping(image, destination, server)
-                if (first := renames.setdefault(rule.before, rule)) != rule:
-                    raise ConfigError(f"{image} is {first.after} in an earlier line: write another list")
-
-        except ConfigError as error:
-            raise ConfigError(f"{name}:{number}: {error.message}") from None
-
-    if not images and not unnamed:
-        raise ConfigError(f"{name} names no image: write one per line, [registry/]repository[:tag][@digest]")
-
-    return ListedImages(tuple(images.values()), tuple(renames.values()), tuple(dict.fromkeys(unnamed)))
+        yield f"{name}:{number}", source, destination if equals else None
 
 
 def _entries(lines: list[str]) -> Iterator[tuple[int, str]]:
     """Yield the text that names an image in each line, with the number of the line."""
     columns: dict[str, tuple[int, int | None]] | None = None
-    is_document = any(_KIND.match(line) for line in lines)
     for number, line in enumerate(lines, 1):
-        if is_document:
-            if found_image := _IMAGE_KEY.fullmatch(line):
-                yield number, found_image["image"]
-
-            continue
-
         text = line.partition(" #")[0].strip()
         if not text or text.startswith("#") or text in ("---", "[", "]"):
             continue

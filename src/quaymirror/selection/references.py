@@ -157,7 +157,7 @@ def _reference(text: str, registry: str, name: str, reading: str) -> PastedRefer
             raise InvalidName(f"{repository[:100]!r} is not a repository name")
 
         if not registry and "/" not in repository:
-            raise InvalidName("an organization and a repository are needed")
+            raise InvalidName("an organization and a repository are needed, or --default-registry HOST")
 
         if tag is not None and not is_tag(tag):
             raise InvalidName(f"{tag[:100]!r} is not a tag")

@@ -140,6 +140,91 @@ def test_a_list_stays_a_file_that_a_job_names(tool: str) -> None:
     }.get(tool, ())
 
 
+BLOCKED = """\
+kind: ImageSetConfiguration
+apiVersion: mirror.openshift.io/v1alpha2
+archiveSize: 4
+storageConfig: {local: {path: ./metadata}}
+mirror:
+  platform:
+    channels: [{name: stable-4.12}]
+  additionalImages:
+  - name: quay.io/kolla/nova-api:1
+    targetTag: v9
+  - {name: ghcr.io/a/b:2}
+  helm:
+    repositories: [{name: podinfo, url: "https://stefanprodan.github.io/podinfo"}]
+  blockedImages:
+  - name: quay.io/kolla/bad:1
+  samples:
+  - name: quay.io/kolla/sample:1
+"""
+HAULER = """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+metadata:
+  name: mine
+  annotations: {hauler.dev/platform: linux/amd64}
+spec:
+  images:
+  - {name: "quay.io/kolla/nova-api:1", platform: linux/amd64, rewrite: "mine/nova:v1"}
+  - name: docker.io/busybox:1
+---
+kind: Charts
+"""
+
+
+def test_only_the_additional_images_of_oc_mirror_are_images_of_a_list() -> None:
+    document, left_out = jobs(BLOCKED)
+    assert document["jobs"] == {"images": {"images": "file.yml"}}
+    listed = parse_list(BLOCKED.encode(), "x", "quay.io")
+    assert [str(image) for image in listed.images] == ["kolla/nova-api:1", "ghcr.io/a/b:2"]
+    parts = ("archiveSize", "storageConfig", "mirror.platform", "mirror.helm", "mirror.blockedImages", "mirror.samples")
+    assert {line.partition(":")[0] for line in left_out} == {*parts, "mirror.additionalImages[0].targetTag"}
+
+
+def test_names_of_hauler_in_the_mirror_are_renames_and_its_other_options_are_left_out() -> None:
+    document, left_out = jobs(HAULER)
+    assert document["jobs"] == {"images": {"images": "file.yml"}}
+    listed = parse_list(HAULER.encode(), "x", "quay.io")
+    assert [str(image) for image in listed.images] == ["kolla/nova-api:1", "docker.io/library/busybox:1"]
+    assert [str(rule) for rule in listed.renames] == ["kolla/nova-api:1=mine/nova:v1"]
+    assert left_out == (
+        "metadata.annotations.hauler.dev/platform: not images of a list",
+        "spec.images[0].platform: not for single images",
+        "Charts: not a list of images",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: BundleLock\nbundle: {image: a/b}\n", "file.yml names no image of a list: BundleLock: not a list"),
+        ("kind: Images\nspec: {images: [{name: busybox}]}\n", "file.yml: spec.images[0]: not an image: 'busybox': "),
+        ("kind: ImagesLock\nimages: [{name: a/b}]\n", "file.yml: images[0]: image is missing"),
+        ("kind: Images\nspec: {images: 7}\n", "file.yml names no image"),
+        ("kind: Images\nspec: {images: [7]}\n", "file.yml: spec.images[0]: name is missing"),
+    ],
+)
+def test_a_document_without_images_says_what_is_wrong_and_where(text: str, message: str) -> None:
+    for read in (lambda: convert(text, "file.yml"), lambda: parse_list(text.encode(), "file.yml", "quay.io")):
+        with pytest.raises(ConfigError) as caught:
+            read()
+
+        assert caught.value.message.startswith(message.partition(" of a list")[0])
+
+    with pytest.raises(ConfigError) as caught:
+        convert(text, "file.yml")
+
+    assert caught.value.message.startswith(message)
+
+
+def test_an_image_of_image_syncer_without_a_registry_is_left_out() -> None:
+    document, left_out = jobs("nginx: mirror.example/x/nginx\nquay.io/kolla/nova:1: mirror.example/kolla/nova\n")
+    assert len(document["jobs"]) == 1
+    assert left_out == ("nginx: no registry in its name",)
+
+
 def test_image_syncer_expresses_renaming() -> None:
     document, left_out = jobs(
         "quay.io/kolla/nova-api:1,2: mirror.example/mine/nova\n"
