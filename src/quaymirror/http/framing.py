@@ -67,7 +67,9 @@ class Answer:
         self._ahead = b""
         self._at = 0
         self._allowance = _LINES_BYTES
-        self.status, is_modern, self.fields = self._final_head()
+        status, is_modern, fields = self._final_head()
+        self.status: int = status
+        self.fields: Fields = fields
         self._is_chunked = "Transfer-Encoding" in self.fields
         self._left = self._length()
         """The bytes that are left, of this chunk if the body is chunked; None if the body lasts until the end."""
