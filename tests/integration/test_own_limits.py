@@ -13,7 +13,7 @@ import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.errors import ConfigError, ExitCode
 from quaymirror.http.timeouts import Timeouts
-from quaymirror.settings import parse_rate
+from quaymirror.settings.texts import parse_rate
 from quaymirror.testing import Fault, QuayServer, Registry, Stall
 
 EVERYTHING = Selection("kolla", "*", TAG)

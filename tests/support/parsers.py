@@ -53,8 +53,9 @@ from quaymirror.secret import Secret
 from quaymirror.selection.lockfile import read_lock
 from quaymirror.selection.parse import parse_duration, parse_since
 from quaymirror.selection.selection import Selection
-from quaymirror.settings import Options, parse_rate
+from quaymirror.settings import Options
 from quaymirror.settings.register import SELECTION
+from quaymirror.settings.texts import parse_rate
 from quaymirror.store import lock, receipts
 from quaymirror.store.documents import check_oci_layout, name_of, parse_index, project
 from quaymirror.store.records import ImageRecord
