@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,16 +62,16 @@ class Stored:
 class Objects:
     """The objects below one prefix of an object store. Methods block, but for uploads.
 
-    They raise `BucketFailed` if the store fails, and `BucketDenied` if it refuses access.
+    They raise `BucketFailed` if the store fails, and `BucketDenied` if it refuses access. Requests that a store may not
+    know are made through the result of `open_probing`: repeating these takes long, and does not help.
     """
 
-    def __init__(self, store: ObjectStore, name: str, probing: ObjectStore | None = None) -> None:
+    def __init__(self, store: ObjectStore, name: str, open_probing: Callable[[], ObjectStore] | None = None) -> None:
         import obstore
 
         self._obstore: Any = obstore
         self._store = store
-        # For requests that a store may not know: repeating these takes long, and does not help.
-        self._probing = probing or store
+        self._open_probing = open_probing or (lambda: store)
         self._name = name
 
     @classmethod
@@ -89,12 +90,17 @@ class Objects:
 
         try:
             brief: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
-            return cls(_open(from_url, address), str(address), _open(from_url, address, retry_config=brief))
+            return cls(_open(from_url, address), str(address), partial(_open, from_url, address, retry_config=brief))
         except (exceptions.BaseError, ValueError) as error:
             raise ConfigError(f"{address}: {_reason(error)}") from None
 
     def __str__(self) -> str:
         return self._name
+
+    @cached_property
+    def _probing(self) -> ObjectStore:
+        # To open one takes several milliseconds, and most runs need none.
+        return self._open_probing()
 
     def head(self, key: str) -> Stored | None:
         """Return the properties of an object, None if it does not exist."""
