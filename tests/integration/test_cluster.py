@@ -20,19 +20,19 @@ import peers
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
-from organizations import TAG, kolla, unique_bytes
+from organizations import TAG, kolla, small_image, unique_bytes
 from receiver import Breakage, Receiver, Request, refusal
 
 import quaymirror
 from quaymirror import Options, Selection
 from quaymirror.cli.main import main
-from quaymirror.errors import ConfigError, ConnectFailed, ExitCode
+from quaymirror.errors import ConfigError, ConnectFailed, ExitCode, Side
 from quaymirror.events import Event, Notice
 from quaymirror.http.limiter import PauseSeen, ignore_pause
 from quaymirror.run.cluster import Cluster
 from quaymirror.run.cluster_worker import BlobOrder, BlobResult, Worker, settings_of
 from quaymirror.secret import Credentials, Secret
-from quaymirror.testing import Fault, QuayServer, SourceManifest, too_many_requests
+from quaymirror.testing import Fault, QuayServer, Registry, SourceManifest, too_many_requests
 
 ADDRESS = "tcp://127.0.0.1:8786"
 NEEDS_DASK = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed")
@@ -193,6 +193,32 @@ async def test_what_workers_can_not_bring_is_fetched_by_the_coordinator(tmp_path
 
     assert "blobs that workers can't bring are left to this machine: all of them are busy" in notices
     assert notices[-1].startswith(f"0 workers at {ADDRESS} brought 0 blobs")
+
+
+@pytest.mark.parametrize("size", [2_000, 2_000_000], ids=["small", "large"])
+async def test_a_target_that_refuses_blobs_costs_the_source_no_more_than_a_run_of_one_machine(
+    tmp_path: Path, cluster: InProcess, size: int
+) -> None:
+    registry = Registry()
+    images = {name: small_image(name, size) for name in ("one", "two", "three")}
+    for name, image in images.items():
+        registry.organization("kolla").repository(name).push(TAG, image)
+
+    costs: list[int] = []
+    for address in (None, ADDRESS):
+        async with QuayServer(registry) as server, Receiver() as target:
+            target.breakages = [
+                Breakage(method, "/blobs/uploads/", lambda _: refusal(422, "UNSUPPORTED"), nth=0)
+                for method in ("PUT", "PATCH")
+            ]
+            options = options_for(server, tmp_path, retries=0).replace(cluster=address)
+            report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, options)
+            assert report.exit_code is ExitCode.PARTIAL
+            assert [each.error.side for each in report.outcomes if each.error] == [Side.TARGET] * len(images)
+            costs.append(server.blob_bytes())
+
+    assert cluster.messages
+    assert costs[1] <= costs[0]
 
 
 async def test_a_pause_that_a_host_asks_of_one_worker_holds_for_all(tmp_path: Path, cluster: InProcess) -> None:

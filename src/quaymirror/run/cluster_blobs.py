@@ -13,10 +13,11 @@ from typing import Protocol
 
 import anyio
 
-from ..errors import Failure, QuaymirrorError
+from ..errors import AccessDenied, CredentialsRefused, Failure, QuaymirrorError, ServiceError, Side
 from ..events import BlobFinished, Notice
 from ..http.limiter import HostLimiters, PauseSeen
 from ..oci import Digest, Reference
+from ..registry.refusals import UploadLost
 from ..selection.source import SourceAddress
 from ..text import counted, human_bytes
 from ..transfer.single_flight import SingleFlight
@@ -82,7 +83,8 @@ class ClusterBlobs:
     """The blobs of a run that workers bring, each to the repository of the first image that needs it.
 
     The others mount it from there. An order is given once the limiter of the source's host has granted its requests.
-    What the workers can't bring, the image fetches itself.
+    What the workers can't bring, the image fetches itself. It fails if the target has refused a blob to a worker:
+    another attempt would cost the same bytes again.
     """
 
     def __init__(self, run: Run, workers: BlobWorkers, target: Target, limiters: HostLimiters) -> None:
@@ -123,7 +125,10 @@ class ClusterBlobs:
     async def wait_for(
         self, job: BlobJob, named: Reference, address: SourceAddress, flights: SingleFlight[Hashable]
     ) -> int:
-        """Return once the blob is at the target, or can't be brought there; see `BlobsElsewhere.wait_for`."""
+        """Return once the blob is at the target, or can't be brought there; see `BlobsElsewhere.wait_for`.
+
+        :raises QuaymirrorError: if the target has refused it to a worker.
+        """
         digest = job.blob.digest
         if digest not in self._settled:
             failure = await flights.run(("cluster", digest), partial(self._settle, job, named, address))
@@ -159,6 +164,9 @@ class ClusterBlobs:
 
         self._record(result)
         failure = result.failure
+        if failure is not None and result.worker and _is_refusal(failure):
+            raise failure.error()
+
         if failure is None:
             limiter.record_answered()
             if not await self._shared.find_blob(named, blob):
@@ -198,6 +206,15 @@ class ClusterBlobs:
         self._limiters(host, "blobs").record_complaint(seconds, reason)
         for source in self._hosts - {host}:
             self._limiters(source, "blobs").host.pause(seconds, f"{host}: {reason}")
+
+
+def _is_refusal(failure: Failure) -> bool:
+    """Return True if the target has refused a blob, which it would refuse this machine as well.
+
+    A worker may have other credentials, or no way to the target: then this machine tries it.
+    """
+    is_answer = failure.is_a(ServiceError, UploadLost) and not failure.is_a(AccessDenied, CredentialsRefused)
+    return failure.side is Side.TARGET and is_answer
 
 
 @dataclass(frozen=True, slots=True)
