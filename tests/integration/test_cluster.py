@@ -8,23 +8,27 @@ import importlib.util
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
 import click
 import peers
 import pytest
+import trustme
 from aiohttp import web
 from click.testing import CliRunner
 from organizations import TAG, kolla, small_image, unique_bytes
 from receiver import Breakage, Receiver, Request, refusal
 
 import quaymirror
-from quaymirror import Options, Selection
+from quaymirror import Options, Selection, Status
 from quaymirror.cli.main import main
 from quaymirror.errors import ConfigError, ConnectFailed, ExitCode, Side
 from quaymirror.events import Event, Notice
@@ -32,7 +36,7 @@ from quaymirror.http.limiter import PauseSeen, ignore_pause
 from quaymirror.run.cluster import Cluster
 from quaymirror.run.cluster_worker import BlobOrder, BlobResult, Worker, settings_of
 from quaymirror.secret import Credentials, Secret
-from quaymirror.testing import Fault, QuayServer, Registry, SourceManifest, too_many_requests
+from quaymirror.testing import Call, Fault, Hold, QuayServer, Registry, SourceManifest, too_many_requests
 
 ADDRESS = "tcp://127.0.0.1:8786"
 NEEDS_DASK = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed")
@@ -280,16 +284,18 @@ async def test_without_the_extra_one_line_names_it_before_any_request(
 class Processes:
     """A scheduler and workers of Dask, each a process."""
 
-    def __init__(self, directory: Path, threads: int) -> None:
+    def __init__(self, directory: Path, threads: int, environment: Mapping[str, str]) -> None:
         self.port = peers.free_port()
-        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.environment = environment
+        self._protocol = "tls" if environment else "tcp"
+        self.address = f"{self._protocol}://127.0.0.1:{self.port}"
         self._directory = directory
         self._threads = threads
         self.workers: list[subprocess.Popen[bytes]] = []
         self._all: list[subprocess.Popen[bytes]] = []
 
     def start(self, workers: int) -> None:
-        here = ("--host", "127.0.0.1", "--no-dashboard")
+        here = ("--host", "127.0.0.1", "--no-dashboard", "--protocol", self._protocol)
         scheduler = self._start("dask_scheduler", *here, "--port", str(self.port))
         peers.wait_for(self.port, scheduler)
         threads = ("--no-nanny", "--nthreads", str(self._threads))
@@ -303,15 +309,18 @@ class Processes:
     def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
         with (self._directory / f"{module}-{len(self._all)}.log").open("wb") as log:
             command = [sys.executable, "-m", f"distributed.cli.{module}", *words]
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._directory)
+            environment = {**os.environ, **self.environment}
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._directory, env=environment)
 
         self._all.append(process)
         return process
 
 
 @contextmanager
-def processes(directory: Path, workers: int = 2, threads: int = 2) -> Iterator[Processes]:
-    made = Processes(directory, threads)
+def processes(
+    directory: Path, workers: int = 2, threads: int = 2, environment: Mapping[str, str] | None = None
+) -> Iterator[Processes]:
+    made = Processes(directory, threads, environment or {})
     try:
         made.start(workers)
         yield made
@@ -327,7 +336,7 @@ async def start_sync(
         *(sys.executable, "-m", "quaymirror", "sync", "kolla", "*", TAG, "--server", server.url, *to),
         *("--report", "report.json", "--progress", "none", *words),
         cwd=directory,
-        env=os.environ | {"XDG_STATE_HOME": str(directory / "xdg")},
+        env={**os.environ, "XDG_STATE_HOME": str(directory / "xdg"), **dask.environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -462,6 +471,143 @@ async def test_a_run_goes_on_by_itself_when_its_cluster_is_lost(
             assert report.exit_code is ExitCode.OK
             assert any("left to this machine: " in text and "its scheduler or all of its" in text for text in notices)
             assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
+
+
+async def interrupted(run: asyncio.subprocess.Process, then: Callable[[], None]) -> str:
+    """Send SIGINT to a run, call `then` once it says that it stops, and return all that it says until its end."""
+    run.send_signal(signal.SIGINT)
+    assert run.stderr is not None
+    said = ""
+    async for line in run.stderr:
+        said += line.decode()
+        if "stopping" in line.decode():
+            then()
+
+    await run.wait()
+    return said
+
+
+@NEEDS_DASK
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_run_with_workers_ends_on_a_signal_and_the_next_one_completes_it(tmp_path: Path, signals: int) -> None:
+    registry, images = kolla(20)
+    asked, held = asyncio.Event(), asyncio.Event()
+    with processes(tmp_path) as dask:
+        async with QuayServer(registry) as server, Receiver() as target:
+            server.faults += [
+                Fault("/blobs/", Hold(held), nth=12),
+                Fault("/blobs/", Call(lambda _: asked.set()), nth=12),
+            ]
+            run = await start_sync(tmp_path, server, target.host, dask, "--concurrency", "2", "--progress", "plain")
+            await asked.wait()
+            # Once, what has begun is finished; twice, no blob is waited for.
+            said = await interrupted(run, held.set if signals == 1 else partial(run.send_signal, signal.SIGINT))
+            assert run.returncode == ExitCode.INTERRUPTED, said
+            assert "Traceback" not in said
+            assert "distributed" not in said
+            report = json.loads((tmp_path / "report.json").read_text())
+            assert report["images"]["mirrored"] < len(images)
+            server.faults.clear()
+            run = await start_sync(tmp_path, server, target.host, dask)
+            _, error = await run.communicate()
+            assert run.returncode == 0, error.decode()
+            assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
+
+
+@NEEDS_DASK
+async def test_a_run_with_workers_ends_at_its_time_limit(tmp_path: Path) -> None:
+    registry, images = kolla(4)
+    options = {"concurrency": 1, "max_duration": 3.0}
+    with processes(tmp_path) as dask:
+        async with QuayServer(registry) as server, Receiver() as target:
+            # No worker gets this blob.
+            server.faults.append(Fault("/blobs/", Hold(asyncio.Event()), nth=2))
+            limited = options_for(server, tmp_path, **options).replace(cluster=dask.address)
+            report = await quaymirror.sync(Selection("kolla", "*", TAG), target.address, limited)
+            assert report.exit_code is ExitCode.PARTIAL
+            assert report.stopped == "the time limit was reached"
+            assert report.counts[Status.MIRRORED] < len(images)
+            server.faults.clear()
+            report = await quaymirror.sync(
+                Selection("kolla", "*", TAG), target.address, limited.replace(max_duration=None)
+            )
+            assert report.exit_code is ExitCode.OK
+            assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """The files of one authority, and the settings of Dask that name them."""
+
+    files: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, authority: trustme.CA, directory: Path) -> Certificates:
+        directory.mkdir()
+        files = {name: directory / f"{name}.pem" for name in ("ca", "cert", "key")}
+        issued = authority.issue_cert("127.0.0.1")
+        authority.cert_pem.write_to_path(files["ca"])
+        issued.cert_chain_pems[0].write_to_path(files["cert"])
+        issued.private_key_pem.write_to_path(files["key"])
+        return cls(files)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        own = {f"{role}.{name}": name for role in ("client", "scheduler", "worker") for name in ("cert", "key")}
+        names = {"ca-file": "ca", **own}
+        return {f"distributed.comm.tls.{key}": str(self.files[name]) for key, name in names.items()}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = {key: key.replace("-", "_").replace(".", "__").upper() for key in self.settings}
+        return {f"DASK_{names[key]}": value for key, value in self.settings.items()}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.of(trustme.CA(), tmp_path_factory.mktemp("cluster") / "tls")
+
+
+@NEEDS_DASK
+async def test_workers_are_reached_over_tls(tmp_path: Path, certificates: Certificates) -> None:
+    registry, images = kolla(3)
+    with processes(tmp_path, environment=certificates.environment) as dask:
+        assert dask.address.startswith("tls://")
+        async with QuayServer(registry) as server, Receiver() as target:
+            run = await start_sync(tmp_path, server, target.host, dask)
+            _, error = await run.communicate()
+            assert run.returncode == 0, error.decode()
+            report = json.loads((tmp_path / "report.json").read_text())
+            assert sum(worker["blobs"] for worker in report["workers"].values()) >= 1
+            assert all(target.manifests[f"kolla/{name}"][TAG][1] == image.raw for name, image in images.items())
+
+
+@NEEDS_DASK
+@pytest.mark.parametrize(
+    ("scheduler", "client", "reason"),
+    [
+        ("none", "own", "it does not use TLS: give it certificates, and start it with --protocol tls"),
+        ("other", "own", "its certificate is not trusted: self-signed certificate in certificate chain"),
+        ("own", "none", "connection reset by peer: if it uses TLS, write tls://"),
+    ],
+    ids=["plain scheduler", "other authority", "plain client"],
+)
+async def test_schedulers_with_other_settings_of_tls_are_told_in_one_line(
+    tmp_path: Path, certificates: Certificates, scheduler: str, client: str, reason: str
+) -> None:
+    import dask
+    import distributed  # which adds its defaults to the configuration
+
+    assert distributed
+    others = {"own": certificates, "other": Certificates.of(trustme.CA(), tmp_path / "other")}
+    environment = others[scheduler].environment if scheduler in others else {}
+    with processes(tmp_path, workers=0, environment=environment) as made:
+        address = f"{'tls' if client == 'own' else 'tcp'}://127.0.0.1:{made.port}"
+        with dask.config.set(certificates.settings), pytest.raises(ConnectFailed) as raised:
+            async with Cluster.open(address, "run"):
+                pass
+
+    assert raised.value.message == f"the scheduler at {address} can't be reached: {reason}"
 
 
 @NEEDS_DASK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -11,6 +12,7 @@ import anyio
 
 from ..__about__ import __version__
 from ..errors import ConfigError, ConnectFailed, QuaymirrorError, Scope, Side, reason_of
+from ..http import failures
 from ..http.limiter import PauseSeen, ignore_pause
 from ..tasks import background
 from .cluster_worker import BlobOrder, BlobResult, Worker
@@ -213,7 +215,19 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
 
-    return reason_of(error) if isinstance(error, OSError) else str(error)[:200] or _NO_ANSWER
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {failures.reason(error)}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return "it does not use TLS: give it certificates, and start it with --protocol tls"
+        case ssl.SSLError():
+            return f"TLS fails: {failures.reason(error)}"
+        case ConnectionResetError():
+            return f"{reason_of(error)}: if it uses TLS, write tls://"
+        case OSError():
+            return reason_of(error)
+        case _:
+            return str(error)[:200] or _NO_ANSWER
 
 
 def version() -> str:
