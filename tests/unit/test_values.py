@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -169,3 +169,49 @@ def test_values_without_fields_are_equal() -> None:
 
 def test_a_value_survives_pickling() -> None:
     assert pickle.loads(pickle.dumps(Pair(1, (2,)))) == Pair(1, (2,))
+
+
+@pytest.mark.parametrize("decorator", [values.dataclass, dataclasses.dataclass], ids=["ours", "theirs"])
+def test_the_first_instances_are_as_later_ones_and_wrong_arguments_are_refused_at_once(decorator: Any) -> None:
+    @decorator(slots=True)
+    class Base:
+        kinds: ClassVar[tuple[str, ...]] = ("x",)
+        name: str
+        size: int = 0
+
+    @decorator(slots=True, kw_only=True)
+    class Derived(Base):
+        size: int = 5
+        parts: list[str] = dataclasses.field(default_factory=list)
+
+    base, make = (cast("Any", each) for each in (Base, Derived))
+    for _ in range(40):
+        assert repr(make("a", parts=["p"])).endswith("Derived(name='a', size=5, parts=['p'])")
+        assert make("a", size=6) == make(name="a", size=6)
+
+    for arguments, named in ((("a", 1), {}), (("a",), {"name": "b"}), (("a",), {"other": 1}), ((), {})):
+        wrong: Any = _derived(decorator)
+        with pytest.raises(TypeError):
+            wrong(*arguments, **named)
+
+    assert [each.name for each in dataclasses.fields(make)] == ["name", "size", "parts"]
+    assert [each.kw_only for each in dataclasses.fields(make)] == [False, True, True]
+    assert (make.__match_args__, base.__match_args__) == (("name",), ("name", "size"))
+    assert make.kinds == ("x",)
+    assert not hasattr(make("a"), "__dict__")
+
+
+def _derived(decorator: Any) -> Any:
+    @decorator(slots=True, kw_only=True)
+    class Derived:
+        name: str = dataclasses.field(kw_only=False)
+        size: int = 5
+
+    return Derived
+
+
+def test_a_class_with_hints_that_are_no_texts_is_made_by_the_standard_library() -> None:
+    hints = {"name": str, "kind": ClassVar[str]}
+    made: Any = values.dataclass(slots=True)(type("Thing", (), {"__annotations__": hints, "__module__": __name__}))
+    assert made("a").name == "a"
+    assert [each.name for each in dataclasses.fields(made)] == ["name"]
