@@ -110,7 +110,8 @@ def parse_derived(text: str, selection: Selection, options: Options) -> DerivedA
         raise ConfigError(f"the target {text[:100]!r} contains a character that is not allowed in an address")
 
     host, path = _host_and_path(scheme, rest)
-    if "{org}" in host + path or "{tag}" in host + path:
+    # With rules for names, only the name of each image in the target tells its parts.
+    if not options.target.renames and ("{org}" in host + path or "{tag}" in host + path):
         organization = {"{org}": selection.organization} if selection.organization else {}
         values = organization | ({"{tag}": selection.tags[0]} if selection.is_one_tag else {})
         host, path = fill(host, values), fill(path, values)
