@@ -72,6 +72,37 @@ async def test_pages_by_the_last_name_are_read_once() -> None:
     assert registry.asked == ["/v2/_catalog?n=1000", "/v2/_catalog?last=b&n=2"]
 
 
+FULL = [f"name-{number:03}" for number in range(100)]
+TOO_LARGE = ServiceError("too many", status=400)
+
+
+async def test_a_full_page_without_a_link_is_followed_by_the_names_after_its_last() -> None:
+    registry = Registry(TOO_LARGE, Answer(FULL), Answer(["other", "third"]))
+    assert (await read(registry))[0] == [*FULL, "other", "third"]
+    assert registry.asked[-1] == "/v2/_catalog?n=100&last=name-099"
+
+
+@pytest.mark.parametrize("answer", [Answer([]), Answer(None), NotFound("no", status=404), TOO_LARGE])
+async def test_a_full_page_that_was_the_last_is_the_end(answer: Answer | QuaymirrorError) -> None:
+    registry = Registry(TOO_LARGE, Answer(FULL), answer)
+    assert (await read(registry))[0] == FULL
+    assert len(registry.asked) == 3
+
+
+async def test_a_registry_that_ignores_the_last_name_has_no_endless_list() -> None:
+    again = Answer(FULL)
+    again.url = f"{HOST}/v2/_catalog?n=100&last=name-099"
+    registry = Registry(TOO_LARGE, Answer(FULL), again, Answer(FULL), again)
+    assert (await read(registry))[0] == FULL
+
+
+@pytest.mark.parametrize("path", ["/repository/proxy/v2/_catalog", "/v2/../v2/other", "/x"])
+async def test_of_a_link_with_another_path_the_query_counts(path: str) -> None:
+    registry = Registry(Answer(["a"], link(f"{path}?n=1000&last=a")), Answer(["b"]))
+    assert (await read(registry))[0] == ["a", "b"]
+    assert registry.asked[1] == "/v2/_catalog?n=1000&last=a"
+
+
 async def test_a_list_without_links_is_one_page() -> None:
     assert await read(Registry(Answer(["b", "a", "b"]))) == (["b", "a"], [])
 

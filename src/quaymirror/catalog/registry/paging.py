@@ -2,18 +2,23 @@
 
 Most registries page by the last name, so that nothing is lost when names appear or disappear meanwhile. Others page by
 position: a name that disappears hides another one. Their lists are read again until nothing new is found.
+
+Some send no `Link` (sonatype/nexus-public#209), which the specification allows: a page with as many names as were asked
+for may have a successor. Others name a path that only a proxy or another port knows (#1011): only its query counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import field
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from ...errors import NotFound, ServiceError, Unavailable
 from ...http.client import Client
 from ...http.exchange import Request, Response
 from ...http.links import next_link
+from ...http.origin import request_target
 from ...untrusted import InvalidDocument, parse_object
 from ...values import dataclass
 from ..base import Tag
@@ -52,6 +57,8 @@ class NameList:
     """The number of names from which on the list has no end."""
     _seen: set[str] = field(default_factory=set)
     _size: int = _SIZES[0]
+    _guess: str = ""
+    """The page after a full one without a link to it."""
 
     async def pages(self) -> AsyncGenerator[NamePage]:
         """Iterate over the pages, with each name once. Every request waits until its page is asked for.
@@ -95,8 +102,11 @@ class NameList:
             if is_first:
                 raise
 
-            return None
+            return NamePage(()) if target == self._guess else None
         except ServiceError as error:
+            if error.status == 400 and target and target == self._guess:
+                return NamePage(())
+
             if error.status != 400 or target or self._size == _SIZES[-1]:
                 raise
 
@@ -129,7 +139,21 @@ class NameList:
         names = tuple(entry for entry in entries if isinstance(entry, str) and self.is_name(entry))
         others = (entry for entry in entries if not (isinstance(entry, str) and self.is_name(entry)))
         rejected = tuple(f"an impossible name: {str(entry)[:100]!r}" for entry in others)
-        return NamePage(names, rejected, next_link(response), described_tags(document))
+        return NamePage(names, rejected, self._next(response, entries), described_tags(document))
+
+    def _next(self, response: Response, entries: list[Any]) -> str:
+        """Return path and query of the page that follows one with `entries`, "" after the last."""
+        link = next_link(response)
+        _, has_query, query = link.partition("?")
+        if link:
+            return f"{self.path}?{query}" if has_query else link
+
+        if len(entries) != self._size or not isinstance(entries[-1], str):
+            return ""
+
+        self._guess = f"{self.path}?{urlencode({'n': self._size, 'last': entries[-1]})}"
+        # A registry that ignores `last` gives the same page again.
+        return self._guess if self._guess != request_target(response.url) else ""
 
     def _new(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         new = tuple(dict.fromkeys(text for text in texts if text not in self._seen))
