@@ -29,6 +29,8 @@ import trustme
 from organizations import TAG, small_image
 from receiver import Receiver
 from serving import write_layout
+from signing import public_key
+from source_signatures import sign_with_tag
 
 from quaymirror.testing import QuayServer, Registry
 
@@ -283,12 +285,32 @@ async def test_rate_limits(machine: Machine, lines: list[str]) -> None:
 
 
 @pytest.mark.soak
-async def test_signatures(machine: Machine, lines: list[str]) -> None:
-    await follow(machine, lines)
+async def test_signatures(tmp_path: Path, lines: list[str]) -> None:
+    registry, signed = organizations(), []
+    for name in ("nova-api", "nova-compute"):
+        repository = registry.organization("openstack.kolla").repository(name)
+        image = small_image(f"openstack.kolla/{name}")
+        signed.append((repository, image))
+
+    async with QuayServer(registry) as server:
+        host = server.url.removeprefix("http://")
+        for repository, image in signed:
+            sign_with_tag(repository, image, "p256", f"{host}/{repository.full_name}")
+
+        machine = Machine(tmp_path, server.url, "")
+        shutil.copy(public_key("p256"), machine.work / "kolla.pub")
+        (policy,) = re.findall(r"(?ms)^```json\n(.*?)^```", (HOW_TO / "signatures.md").read_text(encoding="utf-8"))
+        # quay.io is the server of the test here.
+        (machine.work / "policy.json").write_text(policy.replace("quay.io/", f"{host}/"))
+        await follow(machine, lines)
 
 
 @pytest.mark.soak
 async def test_several_machines(machine: Machine, lines: list[str]) -> None:
+    # The shards of a mirror in an object store, and a cluster, have tests of their own.
+    elsewhere = next(number for number, line in enumerate(lines) if "s3://" in line)
+    assert all(re.search("s3://|--cluster|merge-reports", line) for line in lines[elsewhere:])
+    del lines[elsewhere:]
     await follow(machine, lines, 1)
     shards = [line for line in lines if "--shard " in line]
     assert len(shards) == 3
