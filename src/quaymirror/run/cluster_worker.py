@@ -195,9 +195,13 @@ class Worker:
         if key not in self._sites:
             # A coordinator that was killed has not said that its run has ended.
             idle = [other for other in self._sites if other[0] != order.run_id and not self._sites[other].orders]
-            self._sites[key] = Site(order.settings, self._pause_seen)
-            for site in [self._sites.pop(other) for other in idle]:
-                await site.close()
+            site = self._sites[key] = Site(order.settings, self._pause_seen)
+            site.orders += 1  # so that no order of another run closes it meanwhile
+            try:
+                for ended in [self._sites.pop(other) for other in idle]:
+                    await ended.close()
+            finally:
+                site.orders -= 1
 
         return self._sites[key]
 

@@ -6,9 +6,15 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from quaymirror.errors import ConfigError
+from quaymirror.errors import ConfigError, QuaymirrorError
+from quaymirror.http.origin import Origin
+from quaymirror.oci import Descriptor, Digest, Repository
 from quaymirror.run.cluster_blobs import LargestFirst
+from quaymirror.run.cluster_worker import BlobOrder, BlobResult, Worker
+from quaymirror.selection.source import SourceAddress
 from quaymirror.shards.scheduler import check_scheduler
+from quaymirror.targets.kinds import UploadPlace
+from quaymirror.transfer.stream import BlobJob
 
 
 async def settle() -> None:
@@ -80,3 +86,51 @@ def test_schedulers_are_reached_by_tls_or_on_this_machine(address: str) -> None:
 def test_other_addresses_are_refused(address: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         check_scheduler(address)
+
+
+class FakeSite:
+    """A site that takes until `may_close` to close, and orders that need it open."""
+
+    may_close: anyio.Event
+
+    def __init__(self, *_: object) -> None:
+        self.orders = 0
+        self.is_closed = False
+
+    async def close(self) -> None:
+        await self.may_close.wait()
+        self.is_closed = True
+
+    async def bring(self, *_: object) -> None:
+        if self.is_closed:
+            raise QuaymirrorError("closed")
+
+    def take_requests(self) -> float:
+        return 0.0
+
+
+async def test_an_order_of_another_run_does_not_close_what_an_order_is_just_opening(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quaymirror.run.cluster_worker.Site", FakeSite)
+    FakeSite.may_close = anyio.Event()
+    blob = Descriptor("application/octet-stream", Digest.of(b""), 0)
+    repository = Repository("quay.io", "kolla/nova")
+    worker, results = Worker(lambda *_: None), list[BlobResult]()
+
+    async def carry_out(run_id: str) -> None:
+        job = BlobJob(repository, blob, "nova")
+        origin = Origin.of("https://quay.io")
+        place = UploadPlace(origin, "kolla", repository)
+        source = SourceAddress.of_origin("quay", origin)
+        results.append(await worker.carry_out(BlobOrder(run_id, source, job, place, ())))
+
+    await carry_out("earlier")
+    async with anyio.create_task_group() as tasks:
+        for run_id in ("one", "another"):
+            tasks.start_soon(carry_out, run_id)
+
+        await settle()
+        FakeSite.may_close.set()
+
+    assert [result.failure for result in results] == [None, None, None]
