@@ -113,6 +113,8 @@ def test_the_chart_shows_the_run_over_time() -> None:
 
     assert html.count("<polyline") == html.count("<polygon") == 1
     assert "10 images in 10 s, at most 2.9 KiB/s" in html
+    assert "<span>0</span><span>2.5 s</span><span>5.0 s</span><span>7.5 s</span><span>10.0 s</span>" in html
+    assert 'class="limits"' not in html
     assert "<polyline" not in page([document([outcome(1)])], [points[:1]])
 
 
@@ -168,6 +170,7 @@ def test_the_chart_shows_the_limits_of_the_run() -> None:
     assert drawn is not None
     assert drawn["rates"] == ["1000", "750", "500", "250", "0"]
     assert drawn["counts"] == ["4", "3", "2", "1", "0"]
+    assert drawn["times"] == ["0", "10 s", "20 s", "30 s", "40 s"]
     assert [(limit["text"], limit["seconds"]) for limit in drawn["limited"]] == [
         ("the API of quay.io", 20.0),
         ("your limit of 20.0 MiB/s", 10.0),

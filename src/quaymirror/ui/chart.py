@@ -18,6 +18,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # A chart of more intervals would show noise.
 _INTERVALS = 120
 _KINDS = 5
+_SHORT_SECONDS = 40
 
 
 def chart(points: Sequence[Point]) -> dict[str, Any] | None:
@@ -37,12 +38,17 @@ def chart(points: Sequence[Point]) -> dict[str, Any] | None:
         "rates": [f"{top * line / _LINES / scale:g}" for line in range(_LINES, -1, -1)],
         "counts": [f"{images * line / _LINES:g}" for line in range(_LINES, -1, -1)],
         "grid": [_HEIGHT * line // _LINES for line in range(_LINES + 1)],
-        "times": [human_duration(end * part / 4) if part else "0" for part in range(5)],
+        "times": ["0", *(_moment(end * part / 4, end) for part in range(1, 5))],
         "area": f"0,{_HEIGHT} {_steps(area)} {_WIDTH},{_HEIGHT}",
         "line": " ".join(map(_place, done)),
         "limits": spans,
         "limited": limited,
     }
+
+
+def _moment(seconds: float, end: float) -> str:
+    """Return a time of the axis: in whole seconds, those of a short run would not be at equal distances."""
+    return f"{seconds:.1f} s" if end < _SHORT_SECONDS else human_duration(seconds)
 
 
 def _rates(points: Sequence[Point]) -> list[float]:
