@@ -33,6 +33,7 @@ async def test_a_run_is_watched_from_another_process_until_it_ends(tmp_path: Pat
     assert "mirrored         4" in followed.stderr
     after = await run("watch", "mirror", "--once", cwd=tmp_path, check=0)
     assert after.stdout.startswith("ended with exit code 0: 4 of 4 images done")
+    assert "in flight" not in after.stdout
     layouts.check(tmp_path / "mirror")
 
 

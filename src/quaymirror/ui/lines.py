@@ -131,7 +131,7 @@ def progress_text(progress: RunProgress, speeds: Speeds, now: float) -> str:
         f"{progress.done:,} of {total} images done",
         f"{progress.failed:,} failed",
         f"{progress.skipped:,} skipped",
-        f"{progress.in_work:,} in flight",
+        *([f"{progress.in_work:,} in flight"] if progress.finished is None else []),
         f"{human_bytes(progress.bytes_fetched)} {'to fetch' if progress.is_dry_run else 'fetched'}",
     ]
     if speeds.current is not None and not progress.is_dry_run:
