@@ -84,6 +84,9 @@ class Machine:
             "media",
             "etc/quaymirror",
             "etc/nginx",
+            "etc/sysusers.d",
+            "etc/tmpfiles.d",
+            "etc/systemd/system",
             "var/lib/quaymirror",
             "var/lib/node_exporter",
             "tmp",
@@ -93,6 +96,8 @@ class Machine:
         for directory in (self.home / ".ssh", self.work, bin_directory):
             directory.mkdir(parents=True)
 
+        # Pages about units begin in a clone.
+        (self.work / "examples").symlink_to(HOW_TO.parents[1] / "examples")
         program = bin_directory / "quaymirror"
         started = os.environ.get("NEWCOMER_PROGRAM") or f"{sys.executable} -m quaymirror"
         program.write_text(f'#!/bin/sh\nexec {started} "$@"\n')
@@ -198,6 +203,13 @@ async def follow_nightly(machine: Machine, lines: list[str]) -> None:
     (machine.work / "quaymirror.toml").write_text(machine.local(toml_of("nightly")))
     await follow(machine, lines)
     assert not machine.path("/srv/mirror/index.json").exists()
+    # These are the units that systemd-analyze checks, and this is the file that they name.
+    units = {path.name for path in machine.path("/etc/systemd/system/").iterdir()}
+    assert units == {"quaymirror.service", "quaymirror.timer", "quaymirror-failed@.service"}
+    assert (
+        f"--config /etc/quaymirror/{machine.path('/etc/quaymirror/quaymirror.toml').name} "
+        in (machine.path("/etc/systemd/system/") / "quaymirror.service").read_text()
+    )
     await anyio.to_thread.run_sync(machine.run, "quaymirror run")
     assert machine.path("/srv/mirror/index.json").exists()
     assert machine.path("/var/lib/quaymirror/report.json").exists()
@@ -260,7 +272,7 @@ async def test_carry(tmp_path: Path) -> None:
         # Media travel between both, and so does the inventory.
         near.path("/media/").rmdir()
         near.path("/media/").symlink_to(far.path("/media/"))
-        near.work.rmdir()
+        shutil.rmtree(near.work)
         near.work.symlink_to(far.work)
         await anyio.to_thread.run_sync(near.mirror, "/srv/mirror")
         for line in found:
