@@ -142,6 +142,18 @@ async def test_the_status_shows_every_job_with_its_first_problem(
     assert [(row["jobs"], row["target"]) for row in rows] == [(["nightly"], str(tmp_path / "mirror"))] * 2
 
 
+async def test_the_status_names_what_matched_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, _ = kolla(1)
+    async with QuayServer(registry) as server:
+        config = CONFIG.format(server=server.url, tag=f'{TAG}", "gone')
+        (tmp_path / "quaymirror.toml").write_text(config)
+        await run("run", "nightly", cwd=tmp_path, check=3, env={"QUAYMIRROR_SERVER": ""})
+        monkeypatch.delenv("QUAYMIRROR_SERVER", raising=False)
+        found = json.loads(shown("status", "--config", str(tmp_path / "quaymirror.toml"), "--json"))
+
+    assert found[0]["problem"] == "nothing matches kolla/*:gone"
+
+
 async def test_a_history_that_is_damaged_does_not_hide_the_other_jobs(tmp_path: Path) -> None:
     (tmp_path / "quaymirror.toml").write_text(CONFIG.format(server="https://quay.io", tag=TAG))
     home = tmp_path / "mirror" / ".quaymirror"

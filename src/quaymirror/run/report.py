@@ -171,6 +171,10 @@ class Report:
         if self.stopped and not self.complete:
             return f"stopped: {self.stopped}"
 
+        if self._is_lacking:
+            more = f", and {len(self.unmatched) - 1:,} more" if len(self.unmatched) > 1 else ""
+            return f"nothing matches {self.unmatched[0].name}{more}"
+
         if self.progress.incomplete:
             return f"a referrer failed: {self.progress.incomplete[0]}"
 
