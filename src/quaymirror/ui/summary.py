@@ -110,7 +110,11 @@ def _bytes(progress: RunProgress) -> str:
     text = f"  {human_bytes(fetched)} fetched, {human_bytes(reused)} reused"
     # The clock is not read: a summary of the same progress is the same text.
     elapsed = progress.finished.elapsed if progress.finished else 0.0
-    return f"{text}, in {human_duration(elapsed)} ({human_rate(fetched / elapsed)})" if elapsed > 0 else text
+    if elapsed <= 0:
+        return text
+
+    rate = f" ({human_rate(fetched / elapsed)})" if fetched else ""
+    return f"{text}, in {human_duration(elapsed)}{rate}"
 
 
 def _notes(progress: RunProgress) -> list[str]:

@@ -41,6 +41,12 @@ def test_a_run_that_went_well_is_told_in_numbers_without_advice() -> None:
     )
 
 
+def test_a_night_without_changes_has_no_rate() -> None:
+    text = summary(finished(image("nova"), Status.UNCHANGED, None))
+
+    assert text.endswith("  0 B fetched, 0 B reused, in 10 s")
+
+
 def test_failures_are_sorted_by_name_and_capped() -> None:
     text = summary(*(failed(f"image-{number:02}") for number in reversed(range(23))), exit_code=3)
     block = text[text.index("failed (23):") :].splitlines()
