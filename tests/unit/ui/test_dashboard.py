@@ -226,6 +226,17 @@ def test_images_stay_in_the_order_in_which_they_began_with_their_layers() -> Non
     assert all(" 1 of 3 layers " in row and " 20.0 of 60.0 MiB" in row for row in rows[1:])
 
 
+@pytest.mark.parametrize(("width", "is_whole"), [(60, False), (70, False), (80, True), (120, True)])
+def test_an_image_in_a_narrow_frame_has_a_share_instead_of_parts_of_columns(width: int, is_whole: bool) -> None:
+    scene = Scene(transfers=0, images=0)
+    scene.progress.apply(run_started())
+    work(scene, "nova", 10 * MIB, 20 * MIB, 30 * MIB, done=5 * MIB)
+    row = next(row for row in drawn(scene, width, 24).lines if row.startswith(" nova "))
+    scene.close()
+    assert "…" not in row
+    assert (" 1 of 3 layers " in row, row.rstrip().endswith(" 33%")) == (is_whole, not is_whole)
+
+
 def test_an_image_that_brings_layers_of_others_only_has_their_size() -> None:
     scene = Scene(transfers=0, images=0)
     reference = image("nova-base")

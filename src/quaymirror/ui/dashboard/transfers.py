@@ -19,7 +19,9 @@ _TWO_COLUMNS, _GUTTER = 160, 4
 _TALL, _MOST_FINISHED, _LARGEST = 34, 12, 3
 # The largest of a few would be no ranking.
 _RANKED = 3
-_LAYERS, _SIZES, _SPEED = 14, 21, 12
+_NAME, _LAYERS, _SIZES, _SPEED = 16, 14, 21, 12
+# The cells of a row with all of these, the blanks between them, and a bar that shows something.
+_WHOLE_ROW = _NAME + _LAYERS + _SIZES + _SPEED + 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +146,13 @@ def _column_width(row: Row, columns: int) -> int:
 
 def _name_width(width: int) -> int:
     """Return the cells of a name in a column of `width` cells."""
-    return max(16, min(40, width // 3 + 2, width - _LAYERS - _SIZES - _SPEED - 12))
+    return max(_NAME, min(40, width // 3 + 2, width - _LAYERS - _SIZES - _SPEED - 12))
 
 
 def _add_image(view: View, row: Row, image: _Image, width: int) -> None:
     share = image.done / image.total if image.total > 0 else 0.0
     name = short_name(view, image.name)
-    if width < 58:
+    if width < _WHOLE_ROW:
         row.column(shorten_middle(name, width - 5), width - 5).add(f" {int(100 * min(1.0, share)):>3}%")
         return
 
