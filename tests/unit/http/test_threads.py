@@ -378,6 +378,20 @@ async def test_tls_is_verified(authority: trustme.CA, tls: ssl.SSLContext, tmp_p
     assert len(set(server.peers)) == 1
 
 
+async def test_bytes_after_a_body_over_tls_are_no_answer_to_the_next_request(
+    authority: trustme.CA, tls: ssl.SSLContext
+) -> None:
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    server = Server(tls)
+    server.answers["/more"] = _answer(BODY) + _answer(b"abc")
+    async with server.listening() as url, transport(tls=trusting, timeouts=Timeouts()) as client:
+        assert await get(client, f"{url}/more") == BODY
+        assert await get(client, f"{url}/body") == BODY
+
+    assert len(set(server.peers)) == 2
+
+
 async def test_a_body_over_tls_can_be_cancelled(authority: trustme.CA, tls: ssl.SSLContext) -> None:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
