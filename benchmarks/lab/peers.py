@@ -68,7 +68,7 @@ def ours(server: Front, *options: str, to: str = "{out}/mirror", name: str = OUR
     return Contestant(name, command, always=always)
 
 
-def told(server: Front, content: Corpus, home: Path) -> Contestant:
+def told(server: Front, content: Corpus, home: Path, *options: str, to: str = "{out}/mirror") -> Contestant:
     """Mirror the images of a lock file: like other tools, it is told what to fetch."""
     lock = home / "images.lock.json"
     digests = {name: (content.site / "manifests" / name / TAG).readlink() for name in content.images}
@@ -76,8 +76,8 @@ def told(server: Front, content: Corpus, home: Path) -> Contestant:
         {"repository": f"{ORGANIZATION}/{name}", "tag": TAG, "digest": str(digest)} for name, digest in digests.items()
     ]
     lock.write_text(json.dumps({"lock_version": 1, "server": server.url, "images": images}))
-    command = f"{PYTHON} -m quaymirror sync --from-lock {lock} {_cafile(server)}--to {{out}}/mirror --progress none"
-    return Contestant(TOLD, command)
+    words = " ".join(("--progress none", *options))
+    return Contestant(TOLD, f"{PYTHON} -m quaymirror sync --from-lock {lock} {_cafile(server)}--to {to} {words}")
 
 
 def _cafile(server: Front) -> str:

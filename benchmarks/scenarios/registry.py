@@ -112,9 +112,11 @@ def _counted(contestant: Contestant, out: Path, server: Front, target: EmptyRegi
 
 def _contestants(lab: Lab, server: Front, content: Corpus, host: str) -> list[Contestant]:
     to = f"{host}/{ORGANIZATION}"
-    ours = peers.ours(server, "--state {out}/state", to=f"'registry://{to}?insecure=true'")
+    address, state = f"'registry://{to}?insecure=true'", "--state {out}/state"
+    ours = peers.ours(server, state, to=address)
     return [
         ours,
+        peers.told(server, content, lab.home, state, to=address),
         *lab.before(ours),
         peers.skopeo_sync(server, content, lab.home, to),
         peers.skopeo_copy(server, content, lab.home, to),
