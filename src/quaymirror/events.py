@@ -201,6 +201,18 @@ class BlobFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerReported:
+    """A worker of a cluster has carried out an order: `brought` is False if it could not bring the blob.
+
+    `bytes_fetched` counts what it received from the source, an interrupted transfer included.
+    """
+
+    worker: str
+    bytes_fetched: int
+    brought: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ImageDerived:
     """An image went through occystrap's pipeline: the lines that filters printed, and the findings of its check."""
 
@@ -339,6 +351,7 @@ Event = (
     | ImageStarted
     | ImagePlanned
     | BlobFinished
+    | WorkerReported
     | ImageDerived
     | ImageFinished
     | RetryScheduled

@@ -122,6 +122,7 @@ async def test_workers_fetch_each_blob_once_and_the_report_names_them(tmp_path: 
             == sum(worker["bytes_fetched"] for worker in report.workers.values())
         )
         assert set(report.to_json()["workers"]) == {"worker-0", "worker-1"}
+        assert report.progress.worker_bytes == {name: each["bytes_fetched"] for name, each in report.workers.items()}
         assert sum(worker["blobs"] for worker in report.workers.values()) == len(cluster.messages) == len(blobs)
         manifests = sum(len(image.raw) + sum(len(each.raw) for each in image.children) for image in images.values())
         assert report.bytes_fetched == unique_bytes(images) + manifests

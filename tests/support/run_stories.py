@@ -53,6 +53,7 @@ def _noise(extra: str) -> list[events.Event]:
         events.RetryScheduled("blob" + extra, 1, 2.0, "reset" + extra),
         events.StopRequested("Ctrl-C" + extra),
         events.BlobFinished(Digest.of(b""), 5),
+        events.WorkerReported("tcp://10.0.0.1:40001" + extra, 5, brought=True),
         events.ImageDerived(image("derived"), ("found" + extra,), ("warning" + extra,)),
         events.ImageFinished(
             events.Outcome(image("lost"), events.Status.SKIPPED, reason="stopped" + extra),

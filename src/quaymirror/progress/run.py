@@ -100,6 +100,9 @@ class RunProgress:
     held_moved: int = 0
 
     hosts: Hosts = field(default_factory=Hosts)
+    worker_blobs: Counter[str] = field(default_factory=Counter)
+    """The blobs that each worker of a cluster brought; `worker_bytes` are those it fetched."""
+    worker_bytes: Counter[str] = field(default_factory=Counter)
     failures: list[FailedImage] = field(default_factory=list)
     """The first failed images by name, independent of the order of events."""
     refusals: list[tuple[str, str]] = field(default_factory=list)
@@ -159,6 +162,9 @@ class RunProgress:
                 self._plan(event)
             case events.BlobFinished():
                 self._fetch(event)
+            case events.WorkerReported(worker, size, is_brought):
+                self.worker_blobs[one_line(worker)] += is_brought
+                self.worker_bytes[one_line(worker)] += size
             case events.ImageDerived():
                 self.findings[event.reference.full_name] = event.findings
             case events.ImageFinished():

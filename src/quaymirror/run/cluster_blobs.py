@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 
 from ..errors import AccessDenied, CredentialsRefused, Failure, QuaymirrorError, ServiceError, Side
-from ..events import BlobFinished, Notice
+from ..events import BlobFinished, Notice, WorkerReported
 from ..http.limiter import HostLimiters, PauseSeen
 from ..oci import Digest, Reference
 from ..registry.refusals import UploadLost
@@ -193,6 +193,7 @@ class ClusterBlobs:
             totals["blobs"] += result.failure is None
             totals["bytes_fetched"] += result.bytes
             totals["busy_s"] += result.seconds
+            self._run.emit(WorkerReported(result.worker, result.bytes, result.failure is None))
 
     def _note(self, failure: Failure) -> None:
         self._reasons[failure.name] += 1

@@ -185,6 +185,15 @@ def pace_text(pace: HostPaced) -> str:
     return f"{rate}{pace.window:,} at once"
 
 
+def worker_texts(progress: RunProgress) -> list[tuple[str, str]]:
+    """Return the workers of a cluster with what each brought, the one that fetched the most first."""
+    workers = sorted(progress.worker_blobs, key=lambda name: (-progress.worker_bytes[name], name))
+    return [
+        (name, f"{counted(progress.worker_blobs[name], 'blob')}, {human_bytes(progress.worker_bytes[name])}")
+        for name in workers
+    ]
+
+
 def limits_text(run: RunStarted) -> str:
     """Return the limits that the user set for the source, "" if none."""
     limits = [] if run.limit_rate is None else [human_rate(run.limit_rate)]

@@ -14,7 +14,7 @@ from ..progress.failed import FailedImage
 from ..progress.rates import Rates, Speeds
 from ..progress.run import RunProgress
 from ..text import counted, escape_controls, human_bytes, human_duration, human_rate, one_line
-from .descriptions import describe, failure_text, outcome_text, stopping_text, time_left, total_text
+from .descriptions import describe, failure_text, outcome_text, stopping_text, time_left, total_text, worker_texts
 
 # The longest of the words at the start of a line.
 _WORD = 9
@@ -66,7 +66,10 @@ class Lines:
                 self._say(*describe(event))
             case events.RunStarted() | events.Notice():
                 self._say(*describe(event))
-            case events.ListingFinished() | events.StopRequested() | events.RunFinished():
+            case events.ListingFinished() | events.StopRequested():
+                self._say(*_transition(event, self._progress.now()))
+            case events.RunFinished():
+                self._workers()
                 self._say(*_transition(event, self._progress.now()))
             case _:
                 pass
@@ -96,6 +99,11 @@ class Lines:
         name = escape_controls(outcome.reference.name)
         self._name_width = max(self._name_width, min(len(name), _MAX_NAME))
         self._say(outcome.status.value, f"{name:<{self._name_width}}  {outcome_text(outcome)}")
+
+    def _workers(self) -> None:
+        progress = self._progress.now()
+        for name, text in worker_texts(progress) if progress.finished else ():
+            self._say("worker", f"{name}  {text}")
 
     def _say(self, word: str, text: str) -> None:
         if text:

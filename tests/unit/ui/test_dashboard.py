@@ -118,6 +118,19 @@ def test_a_frame_shows_what_a_host_lets_pass_and_how_often_it_complained(scene: 
     assert any(line.startswith(" paused   cdn01") and line.endswith("1 pause, 3x 429") for line in lines)
 
 
+def test_a_high_frame_has_a_row_for_each_worker_of_a_cluster(scene: Scene) -> None:
+    for number in range(8):
+        scene.progress.apply(events.WorkerReported(f"tcp://10.0.0.{number}:40001", number * MIB, brought=True))
+
+    lines = drawn(scene, 120, 60).lines
+    shown = [line for line in lines if line.startswith(" worker ")]
+    assert len(shown) == 6
+    assert shown[0].startswith(" worker   tcp://10.0.0.7:40001 ")
+    assert shown[0].endswith(" 1 blob, 7.0 MiB")
+    assert lines[lines.index(shown[-1]) + 1].strip() == "2 more"
+    assert not any(line.startswith(" worker ") for line in drawn(scene, 80, 24).lines)
+
+
 def test_a_host_that_was_paused_and_goes_on_is_not_shown_as_paused(scene: Scene) -> None:
     scene.progress.apply(events.HostResumed("cdn01.quay.io"))
 

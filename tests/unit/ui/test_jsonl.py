@@ -33,6 +33,7 @@ EVERY_EVENT: list[events.Event] = [
     events.ImageStarted(NOVA),
     events.ImagePlanned(NOVA, 12, 400, 60),
     events.BlobFinished(Digest.of(b""), 60),
+    events.WorkerReported("tcp://10.0.0.1:40001", 60, brought=True),
     events.ImageDerived(NOVA, ("Found 1 match.", ""), ("warning: look",)),
     events.ImageFinished(events.Outcome(NOVA, events.Status.FAILED, 1, 2, 3.5, None, GONE)),
     events.RetryScheduled("layer", 1, 2.5, "reset", "quay.io"),

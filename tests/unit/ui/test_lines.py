@@ -58,6 +58,18 @@ def test_skipped_repositories_are_only_a_total() -> None:
     assert log.tell(events.RunFinished(3.0, 0)) == ["skipped    5 repositories: 3 no such tag, 1 too old, 1 stopped\n"]
 
 
+def test_each_worker_of_a_cluster_is_a_line_at_the_end() -> None:
+    log = Log()
+    for worker, size in (("small", MIB), ("large", 2 * MIB), ("large", 3 * MIB)):
+        assert log.tell(events.WorkerReported(worker, size, brought=True)) == []
+
+    log.tell(events.WorkerReported("small", 0, brought=False))
+    assert log.tell(events.RunFinished(3.0, 0)) == [
+        "worker     large  2 blobs, 5.0 MiB\n",
+        "worker     small  1 blob, 1.0 MiB\n",
+    ]
+
+
 def test_transitions_are_lines() -> None:
     assert Log().tell(
         run_started(dry_run=True),

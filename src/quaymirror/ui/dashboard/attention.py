@@ -1,4 +1,4 @@
-"""Events that need attention: a stop, paused hosts, failures. Notices are lines above the dashboard."""
+"""Events that need attention: a stop, paused hosts, failures; then workers and hosts. Notices are lines above it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from ...progress.failed import FailedImage
 from ...progress.hosts import Host
 from ...text import counted, shorten_middle
-from ..descriptions import pace_text, pause_texts, stopping_text
+from ..descriptions import pace_text, pause_texts, stopping_text, worker_texts
 from .rows import BAD, FAINT, WARN, Row, View
 from .transfers import short_name
 
 _MAX_PAUSED = 3
 # From this height on hosts are shown with their limits.
-_HOSTS_HEIGHT, _MAX_HOSTS = 34, 6
+_HOSTS_HEIGHT, _MAX_HOSTS, _MAX_WORKERS = 34, 6, 6
 
 
 def attention(view: View, room: int) -> list[Row]:
@@ -24,7 +24,7 @@ def attention(view: View, room: int) -> list[Row]:
     quota = max(1, room // 3)
     urgent = [*_stops(view), *_pauses(view)][:quota]
     failures = [_failure(view, failure) for failure in reversed(view.progress.last_failures)]
-    others = _hosts(view)
+    others = [*_workers(view), *_hosts(view)]
     shown = max(quota - len(urgent) - min(len(others), quota // 4), 0)
     return [*urgent, *failures[:shown], *others][:quota]
 
@@ -54,6 +54,17 @@ def _pauses(view: View) -> Iterator[Row]:
         time = next((text for text in times if len(reason) + 2 + len(text) <= row.room), times[-1])
         row.add(reason, limit=row.room - len(time) - 2).add("  ").add(time, FAINT)
         yield row.end(_incidents(view.progress.hosts[name], row.room - 1), FAINT)
+
+
+def _workers(view: View) -> list[Row]:
+    """Return the workers of a cluster in a high frame, those that fetched the most first."""
+    if view.height < _HOSTS_HEIGHT:
+        return []
+
+    workers = worker_texts(view.progress)
+    rows = [view.row("worker").add(name).end(text, FAINT) for name, text in workers[:_MAX_WORKERS]]
+    left = len(workers) - len(rows)
+    return [*rows, view.row(" ").add(f"{left:,} more", FAINT)] if left else rows
 
 
 def _hosts(view: View) -> list[Row]:
