@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from ..catalog.base import Catalog
 from ..errors import QuaymirrorError, SelectionEmpty
@@ -55,6 +54,8 @@ def nearest(wanted: Iterable[str], names: Iterable[str]) -> str:
 
 def nearest_names(wanted: Iterable[str], names: Iterable[str]) -> list[str]:
     """Return a few of `names` that are similar to one of `wanted`, the most similar first."""
+    from difflib import get_close_matches  # not by a run in which all names match
+
     literals = ["".join(literal_parts(text)) for text in wanted]
     known = sorted(names)
     close = [name for text in literals for name in get_close_matches(text, known, _SHOWN, 0.6)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -19,6 +18,8 @@ from ...store.storage import INDEX, MARKER, blob_key
 from ...values import dataclass
 
 if TYPE_CHECKING:
+    from tarfile import TarInfo
+
     from ...store.objects import Objects
 
 _GZIP, _ZSTD, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"
@@ -88,6 +89,8 @@ class ArchiveFiles:
 
         :raises ConfigError: if it is no such file.
         """
+        import tarfile  # not for directories
+
         self._path = path
         self._members: dict[str, Location] = {}
         try:
@@ -97,7 +100,7 @@ class ArchiveFiles:
         except (tarfile.TarError, EOFError, ValueError) as error:
             raise ConfigError(f"{path} is not a tar file: {_named(path)}") from error
 
-    def _add(self, member: tarfile.TarInfo) -> None:
+    def _add(self, member: TarInfo) -> None:
         name = member.name.removeprefix("./")
         if member.isreg():
             self._members[name] = Location(self._path, member.offset_data, member.size)
