@@ -186,7 +186,11 @@ CASES: dict[str, Case] = {
     "not an address": Case(PARTIAL, "can't be followed", path=BLOB_LINK, action=Redirect("http://[::1")),
     "9 KB": Case(PARTIAL, "not valid HTTP", path=BLOB_LINK, action=Redirect("/" + "x" * 8_190)),
     "a listing elsewhere": Case(
-        UNAVAILABLE, "redirects elsewhere", path=LISTING, action=Redirect("/x"), others_arrive=False
+        UNAVAILABLE,
+        "redirects elsewhere, to registry.example/x, which is not allowed",
+        path=LISTING,
+        action=Redirect("http://registry.example/x?secret=1"),
+        others_arrive=False,
     ),
     # Manifests
     "other bytes": Case(PARTIAL, "other bytes", path=MANIFESTS, action=CorruptBody(30)),

@@ -50,7 +50,7 @@ from .answers import (
 from .authorizer import Authorizer, Fixed
 from .exchange import Request, Response, Transport
 from .limiter import HostLimiter, Slot
-from .origin import Origin, follow
+from .origin import Origin, follow, shown
 from .retry import Attempts, RetryPolicy, prepare
 from .timeouts import Timeouts
 
@@ -306,7 +306,8 @@ class Client:
                     scope=limiter.health.given_up,
                 )
 
-            raise UnsafeRedirect(f"{response.name}: redirects elsewhere, which is not allowed for this request")
+            place = _destination(response)
+            raise UnsafeRedirect(f"{response.name}: redirects elsewhere{place}, which is not allowed for this request")
 
         if hop.redirects == _MAX_REDIRECTS:
             raise UnsafeRedirect(f"{self._name(request)}: more than {_MAX_REDIRECTS} redirects")
@@ -424,6 +425,14 @@ def _headers(request: Request, origin: Origin) -> dict[str, str]:
         **request.headers,
         **({"If-Range": condition.etag} if condition and condition.host == origin.netloc else {}),
     }
+
+
+def _destination(response: Response) -> str:
+    """Return where a redirect leads, for a message; "" if it leads to no URL."""
+    try:
+        return f", to {shown(follow(response.url, response.headers.get('Location', '')))}"
+    except UnsafeRedirect:
+        return ""
 
 
 async def _drain(response: Response) -> bytes:
