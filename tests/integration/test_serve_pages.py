@@ -56,6 +56,9 @@ async def test_pages_of_a_repository_and_of_its_images(tmp_path: Path) -> None:
     async with served(write_layout(tmp_path / "m", IMAGES)) as client:
         html = await page(client, "/images/kolla/multi")
         assert "linux/amd64, linux/arm64" in html
+        rows = re.findall(r"(?s)<tr>(.*?)</tr>", await page(client, "/images/kolla/one"))
+        # An artifact is for no platform.
+        assert [re.findall(r"<td>(.*?)</td>", row)[0] for row in rows[-2:]] == ["linux/amd64", ""]
         html = await page(client, "/images/kolla/one:1")
         words = text_of(html)
         assert ONE.digest in html

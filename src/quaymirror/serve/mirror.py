@@ -10,6 +10,8 @@ from typing import Any
 
 from ..errors import QuaymirrorError, StoreError
 from ..oci import Descriptor, Digest
+from ..store.details import read_details
+from ..store.local_storage import LocalStorage
 from ..store.reader import LayoutReader
 from ..store.storage import INDEX, Lease, ObjectInfo, Storage
 from .contents import Contents, read_contents
@@ -161,6 +163,11 @@ class ServedMirror:
             found = self._contents[root.digest] = read_contents(self._reader, root)
 
         return found
+
+    def platforms(self, root: Descriptor) -> tuple[str, ...]:
+        """Return the platforms of an image; none if they can't be read, or if that would take a request."""
+        details = read_details(self._reader, root) if isinstance(self.storage, LocalStorage) else None
+        return () if details is None else details.platforms
 
     def _find_retired(self, repository: str, digest: Digest) -> Found | None:
         for root in [*self._retired.get(repository, ())]:

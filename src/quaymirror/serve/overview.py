@@ -18,10 +18,7 @@ from .registry import Place, ServedRegistry
 
 @dataclass(frozen=True, slots=True)
 class ImageNumbers:
-    """An image that is served: its full name, its size in bytes, and when it was stored (POSIX time).
-
-    `platforms` are those of an index.
-    """
+    """An image that is served: its full name, its size in bytes, and when it was stored (POSIX time)."""
 
     repository: str
     tag: str
@@ -115,4 +112,5 @@ def _read(place: Place, image: Image) -> tuple[ImageNumbers, dict[Digest, int]]:
     name = place.mirror.full_name(image.repository)
     changed = info.modified if info is not None else 0.0
     size, digest = sum(content.values()), str(image.root.digest)
-    return ImageNumbers(name, image.tag, digest, size, changed, tuple(sorted(platforms))), content
+    shown = tuple(sorted(platforms)) or place.mirror.platforms(image.root)
+    return ImageNumbers(name, image.tag, digest, size, changed, shown), content
