@@ -293,6 +293,7 @@ TABLES = {
     "kolla-ansible": 'nova_api_image_full: "quay.io/kolla/nova-api:1"\n',
     "hauler": "# images\nquay.io/kolla/nova-api:1\n\nkolla/nova-api:1  # again\n",
     "manifest": "- name: quay.io/kolla/nova-api:1\n",
+    "kubespray": "quay.io/kolla/nova-api:1\r\nquay.io/kolla/nova-api:1",
     "mapping": "quay.io/kolla/nova-api:1=localhost:5000/mine/nova-api:2\n",
 }
 

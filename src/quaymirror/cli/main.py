@@ -110,7 +110,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="quaymirror")
 def main() -> None:
-    """Mirror an entire quay.io organization, byte for byte, every night.
+    """Mirror quay.io, Harbor, Docker Hub, GitHub, GitLab and others byte for byte.
 
     \b
     quaymirror sync kolla '*' 2025.1-debian --to /srv/mirror
