@@ -200,6 +200,23 @@ async def test_globs_for_tags_and_private_repositories_are_mirrored_with_a_token
         assert "wrong" not in refused.fatal.message
 
 
+@pytest.mark.parametrize("names", ["*", "image-1"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_auth_file_that_is_broken_is_a_mistake_of_the_configuration(
+    kind: str, names: str, tmp_path: Path
+) -> None:
+    (tmp_path / "auth.json").write_text("{nonsense")
+    async with KINDS[kind](content(Clock()), accounts={"mirror": TOKEN}) as server:
+        done = await run(
+            *("sync", str(at(server, kind, f"{names}:1")), "--authfile", "auth.json", "--to", "mirror"),
+            cwd=tmp_path,
+            check=2,
+        )
+
+    assert "auth file 'auth.json' is not JSON" in done.stderr
+    assert "run the same command again" not in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["harbor", "hub", "gitlab"])
 async def test_public_images_need_no_account(kind: str, tmp_path: Path) -> None:
     clock = Clock()

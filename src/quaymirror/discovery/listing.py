@@ -9,9 +9,11 @@ from datetime import datetime
 
 from ..catalog.base import MOST_REPOSITORIES, Catalog, ListedRepository, Page
 from ..errors import (
+    ConfigError,
     CredentialsRefused,
     DiscoveryIncomplete,
     HostUnusable,
+    InvalidName,
     Phase,
     QuaymirrorError,
     Scope,
@@ -156,6 +158,9 @@ async def _next(pages: AsyncGenerator[Page], listed: str, so_far: int) -> Page |
     except (CredentialsRefused, StoreError):
         raise  # with their own exit codes
     except QuaymirrorError as error:
+        if isinstance(error, ConfigError) and not isinstance(error, InvalidName):
+            raise  # such as an auth file: another attempt does not help
+
         after = f" after {so_far} {'page' if so_far == 1 else 'pages'}" if so_far else ""
         message = f"can't list {listed!r}{after}: {error.message}"
         if isinstance(error, HostUnusable | UnsafeRedirect):
