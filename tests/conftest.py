@@ -7,7 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from helping import takes_everything
 from hypothesis import HealthCheck, settings
+
+from quaymirror.http.helper import Helper
 
 # A loaded machine makes no example wrong.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,3 +44,10 @@ def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch, home: Path) -
     monkeypatch.setenv("HOME", str(home))
     # A test that names no server reaches none.
     monkeypatch.setenv("QUAYMIRROR_SERVER", "http://127.0.0.1:9")
+
+
+@pytest.fixture(params=["this process", "helper"])
+def receivers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process receive bodies, and once more its helper all of them."""
+    if request.param == "helper":
+        monkeypatch.setattr(Helper, "takes", takes_everything)

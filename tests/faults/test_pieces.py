@@ -34,7 +34,7 @@ HEX = LAYER.digest.partition(":")[2]
 
 
 @pytest.fixture(autouse=True)
-def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_pieces(monkeypatch: pytest.MonkeyPatch, receivers: None) -> None:
     monkeypatch.setattr(pieces, "_LEAST_BYTES", PIECE)
     monkeypatch.setattr(pieces, "_FAR_SECONDS", 0.0)
 

@@ -56,6 +56,7 @@ SERVERS: dict[str, Answer] = {
 }
 
 
+@pytest.mark.usefixtures("receivers")
 @pytest.mark.parametrize("in_segments", [True, False], ids=["in segments", "in order"])
 @pytest.mark.parametrize("name", SERVERS)
 async def test_a_blob_arrives_from_a_server_with_few_ranges(
@@ -77,6 +78,7 @@ async def test_a_blob_arrives_from_a_server_with_few_ranges(
     assert sent <= LAYER.size + 10_000 + (2_600_000 if whole else 600_000), "what is in flight may be lost"
 
 
+@pytest.mark.usefixtures("receivers")
 async def test_a_server_that_sends_hardly_anything_of_a_range_is_asked_for_everything(tmp_path: Path) -> None:
     def stingy(request: web.BaseRequest) -> web.Response | None:
         found = _RANGE.fullmatch(request.headers.get("Range", ""))

@@ -82,6 +82,7 @@ PASSING = {
 }
 
 
+@pytest.mark.usefixtures("receivers")
 @pytest.mark.parametrize("case", PASSING)
 async def test_a_passing_fault_is_survived(case: str, tmp_path: Path) -> None:
     async with QuayServer(one_image(2_000_000)) as server:
@@ -93,6 +94,7 @@ async def test_a_passing_fault_is_survived(case: str, tmp_path: Path) -> None:
     assert set(layouts.names(tmp_path / "mirror")) == {f"kolla/nova:{TAG}"}
 
 
+@pytest.mark.usefixtures("receivers")
 async def test_a_blob_that_breaks_off_goes_on_from_its_last_good_byte(tmp_path: Path) -> None:
     async with QuayServer(one_image(3_000_000)) as server:
         server.faults.append(Fault(LAYER, CutBody(2_000_000), listener="cdn", nth=1))
@@ -103,6 +105,7 @@ async def test_a_blob_that_breaks_off_goes_on_from_its_last_good_byte(tmp_path: 
     assert 1_000_000 < int(ranges[0].removeprefix("bytes=").partition("-")[0]) <= 2_000_000
 
 
+@pytest.mark.usefixtures("receivers")
 async def test_a_blob_that_breaks_off_goes_on_in_the_next_run(tmp_path: Path) -> None:
     async with QuayServer(one_image(3_000_000)) as server:
         server.faults.append(Fault(".*", CutBody(2_000_000), listener="cdn"))
@@ -116,6 +119,7 @@ async def test_a_blob_that_breaks_off_goes_on_in_the_next_run(tmp_path: Path) ->
     assert second.bytes_fetched < 2_000_000
 
 
+@pytest.mark.usefixtures("receivers")
 @pytest.mark.parametrize("lie", [IgnoreRange(), WrongContentRange("bytes 5-9/10"), WrongContentRange(None)], ids=repr)
 async def test_a_server_that_lies_about_ranges_costs_a_new_start_and_nothing_else(lie: Action, tmp_path: Path) -> None:
     async with QuayServer(one_image(3_000_000)) as server:
@@ -141,6 +145,7 @@ FAILING = {
 }
 
 
+@pytest.mark.usefixtures("receivers")
 @pytest.mark.parametrize("case", FAILING)
 async def test_a_lasting_fault_fails_that_image_and_names_nothing(case: str, tmp_path: Path) -> None:
     fault, error = FAILING[case]

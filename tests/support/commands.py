@@ -30,6 +30,7 @@ async def run(
     hook: Mapping[str, Any] | None = None,
     kill_after: float | None = None,
     least_piece: int | None = None,
+    helps: bool = False,
     descriptors: int | None = None,
     zygote: str | None = None,
 ) -> Done:
@@ -37,8 +38,8 @@ async def run(
 
     It is a process of its own that starts in milliseconds: a fork of one that has imported everything. `hook` names
     hooks of `zygote` with their arguments; blobs of at least `least_piece` bytes are received in such pieces, by
-    threads; `descriptors` limits the files that are open. `zygote` is the socket of that process if it is another one
-    than usual.
+    threads, or if it `helps` by the helper process, like all other ones; `descriptors` limits the files that are open.
+    `zygote` is the socket of that process if it is another one than usual.
     """
     order = {
         "arguments": arguments,
@@ -47,6 +48,7 @@ async def run(
         "hook": hook or {},
         "kill_after": kill_after,
         "least_piece": least_piece,
+        "helps": helps,
         "descriptors": descriptors,
     }
     done = await anyio.to_thread.run_sync(_done, order, zygote)

@@ -25,8 +25,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from helping import takes_everything
+
 from quaymirror.cli import main
-from quaymirror.http import client
+from quaymirror.http import transport
+from quaymirror.http.helper import Helper
 from quaymirror.store import fsops
 from quaymirror.transfer import segments as pieces
 
@@ -102,7 +105,10 @@ def run(order: dict[str, Any], outputs: list[int]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if order["least_piece"]:
             pieces._LEAST_BYTES, pieces._FAR_SECONDS = order["least_piece"], 0.0
-            client._LEAST_BYTES = client._LEAST_SECURE_BYTES = order["least_piece"]
+            transport._LEAST_BYTES = transport._LEAST_SECURE_BYTES = order["least_piece"]
+
+        if order["helps"]:
+            setattr(Helper, "takes", takes_everything)  # noqa: B010 - mypy takes it for another type
 
         for hook, arguments in order["hook"].items():
             fsops.watch(HOOKS[hook](**arguments))

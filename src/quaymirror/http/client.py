@@ -60,10 +60,6 @@ _MAX_REDIRECTS = 5
 _ERROR_BODY_SECONDS = 10.0
 _ABSENT = (404, 410)
 _READING = ("GET", "HEAD")
-# A thread receives bodies from these sizes on, over a connection of its own. Below, a hop to it costs more than it
-# saves; over TLS it takes longer, record by record, while others wait for the interpreter.
-_LEAST_BYTES = 1024 * 1024
-_LEAST_SECURE_BYTES = 32 * 1024 * 1024
 # New links for one that is refused.
 _MAX_LINKS = 2
 # For 429 of a host that a server named: retries for about a minute; a longer pause once, if it is not too long.
@@ -238,10 +234,16 @@ class Client:
                 hop = await self._next_hop(request, hop, exchange, limiter)
 
     def _answer(self, request: Request, hop: _Hop) -> Awaitable[Response]:
-        # A registry that redirects sends small answers only; for these, a thread is not worth it.
-        sends_bodies = self._sends_bodies or not hop.is_own
-        if sends_bodies and request.threaded_bytes >= (_LEAST_SECURE_BYTES if hop.origin.is_secure else _LEAST_BYTES):
-            return hop.transport.send_large(hop.url, hop.headers, name=hop.name, fresh=request.fresh)
+        # A registry that redirects sends small answers only.
+        if request.threaded_bytes and (self._sends_bodies or not hop.is_own):
+            return hop.transport.send_large(
+                hop.url,
+                hop.headers,
+                size=request.threaded_bytes,
+                to_file=request.to_file,
+                name=hop.name,
+                fresh=request.fresh,
+            )
 
         method = hop.method or request.method
         return hop.transport.send(method, hop.url, hop.headers, request.body, name=hop.name, fresh=request.fresh)

@@ -9,6 +9,7 @@ from typing import Protocol
 from ..__about__ import __version__
 from ..values import dataclass
 from .bodies import ReceiveInThread
+from .origin import Origin, request_target
 from .validator import Validator
 
 # Not similar to a browser: Quay answers 400 to browsers without its own header.
@@ -30,7 +31,7 @@ class Request:
     - `if_range` makes the range conditional at the host that it is from, and is not shown to others.
     - `location` is the address that an earlier request like this was redirected to, and is requested directly.
     - A thread can receive the body of the answer, which has about `threaded_bytes`; see `Response.threaded`.
-      With 0, only the event loop can.
+      With 0, only the event loop can. If it is written `to_file`, another process can receive it, too: see `FileFill`.
     - With `accept_any_404` nothing is concluded from a 404, so that one without the specification's error body counts.
     """
 
@@ -48,6 +49,7 @@ class Request:
     if_range: Validator | None = None
     location: str = ""
     threaded_bytes: int = 0
+    to_file: bool = False
     accept_any_404: bool = False
 
 
@@ -128,6 +130,31 @@ class Transport(Protocol):
         """
 
     async def send_large(
-        self, url: str, headers: Mapping[str, str], *, name: str = "", fresh: bool = False
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        size: int,
+        to_file: bool = False,
+        name: str = "",
+        fresh: bool = False,
     ) -> Response:
-        """Request a large body with GET, to be received by a thread if possible; see `send`."""
+        """Request a body of about `size` bytes with GET, to be received outside of the event loop if it is worth it.
+
+        For `to_file` see `Request`, for the rest `send`.
+        """
+
+
+def request_head(origin: Origin, url: str, headers: Mapping[str, str]) -> bytes:
+    """Return the head of a request.
+
+    :raises ValueError: if a field can't be sent.
+    """
+    # Without identity Quay compresses blobs on the fly, and their bytes no longer match their digest.
+    fields = {"Host": origin.netloc, "User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    lines = [f"GET {request_target(url)} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in {**fields, **headers}.items()]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a header field of several lines")
+
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

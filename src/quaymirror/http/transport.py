@@ -31,6 +31,7 @@ from .timeouts import Timeouts
 from .tls import system_context, without_authorities
 
 if TYPE_CHECKING:
+    from .helper import Helper, Site
     from .threads import ThreadTransport
 
 # It makes two contexts, which take 40 ms. A session that needs TLS gets `system_context`, or that of its options.
@@ -38,10 +39,17 @@ with without_authorities():
     import aiohttp
 
 _MAX_WRITE = 512 * 1024
+# A thread receives bodies from these sizes on, over a connection of its own. Below, a hop to it costs more than it
+# saves; over TLS it takes longer, record by record, while others wait for the interpreter.
+_LEAST_BYTES = 1024 * 1024
+_LEAST_SECURE_BYTES = 32 * 1024 * 1024
 
 
 class AiohttpTransport:
-    """A transport with aiohttp sessions, used as an async context manager. `bandwidth` limits the bytes of bodies."""
+    """A transport with aiohttp sessions, used as an async context manager. `bandwidth` limits the bytes of bodies.
+
+    Large bodies are received by threads, or by `helper`, which then connects as its second value says.
+    """
 
     def __init__(
         self,
@@ -51,8 +59,10 @@ class AiohttpTransport:
         tls: ssl.SSLContext | None = None,
         bandwidth: Throttle | None = None,
         find_proxy: Callable[[str], str | None] | None = None,
+        helper: tuple[Helper, Site] | None = None,
     ) -> None:
         timeouts = timeouts or Timeouts()
+        self._helper = helper
         self._bandwidth = bandwidth
         self._headers_seconds, self._stall_seconds = timeouts.headers, timeouts.stall
         self._find_proxy = find_proxy
@@ -113,12 +123,27 @@ class AiohttpTransport:
                 await session.close()
 
     async def send_large(
-        self, url: str, headers: Mapping[str, str], *, name: str = "", fresh: bool = False
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        size: int,
+        to_file: bool = False,
+        name: str = "",
+        fresh: bool = False,
     ) -> Response:
-        """Request a large body; see `Transport.send_large`."""
+        """Request a body that may be large; see `Transport.send_large`."""
         proxy = self._find_proxy(url) if self._find_proxy is not None else None
         if self._bandwidth is not None or proxy is not None:
             # The event loop controls the flow of limited bodies, and aiohttp knows proxies.
+            return await self.send("GET", url, headers, name=name, fresh=fresh)
+
+        if to_file and self._helper is not None:
+            helper, site = self._helper
+            if helper.takes(size):
+                return await helper.open(site, url, headers, name=name, fresh=fresh)
+
+        if size < (_LEAST_SECURE_BYTES if url.startswith("https:") else _LEAST_BYTES):
             return await self.send("GET", url, headers, name=name, fresh=fresh)
 
         if self._threads is None:

@@ -20,6 +20,7 @@ from ..http.bodies import ReceiveInThread
 from ..http.client import Client, Exchange
 from ..http.dates import parse_http_date
 from ..http.exchange import Request, Response
+from ..http.files import FileFill
 from ..http.origin import Origin
 from ..http.retry import Attempts
 from ..http.validator import Validator
@@ -223,6 +224,7 @@ class RegistryPuller:
             if_range=request.if_range,
             location=request.location,
             threaded_bytes=end - offset if request.threaded else 0,
+            to_file=isinstance(request.threaded, FileFill),
         )
         try:
             exchange = await self._client.send(sent)

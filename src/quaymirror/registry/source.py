@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
-from ..http.bodies import ReceiveInThread
+from ..http.bodies import Fill, ReceiveInThread
 from ..http.validator import Validator
 from ..oci.descriptor import Descriptor
 from ..oci.reference import Repository
@@ -18,7 +18,7 @@ class BlobRequest:
     """A request for `blob` in `repository`, from `offset` to before `end`, None for its size; the answer may have all.
 
     `fresh` asks for a new connection, `if_range` for all of the blob if it has changed, and `location` is the URL of an
-    earlier redirect. If `threaded`, a thread can receive the bytes.
+    earlier redirect. A thread can receive the bytes with `threaded`, None if none can.
     """
 
     repository: Repository
@@ -28,7 +28,7 @@ class BlobRequest:
     fresh: bool = False
     if_range: Validator | None = None
     location: str = ""
-    threaded: bool = False
+    threaded: Fill | None = None
 
     @property
     def bounds(self) -> tuple[int, int]:

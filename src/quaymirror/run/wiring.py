@@ -20,6 +20,7 @@ from ..http.budget import BudgetedClient, PullBudget
 from ..http.client import Client
 from ..http.exchange import Request, Transport
 from ..http.guard import AddressGuard
+from ..http.helper import Helper, Site
 from ..http.limiter import HostLimiters, PauseSeen, Runtime, ignore_pause
 from ..http.origin import Origin, request_target
 from ..http.proxy import Proxies
@@ -124,11 +125,17 @@ class Connection:
 
 @asynccontextmanager
 async def open_connection(
-    origin: Origin, options: Options, observer: Observer, *, side: Side, limits: SideLimits | None = None
+    origin: Origin,
+    options: Options,
+    observer: Observer,
+    *,
+    side: Side,
+    limits: SideLimits | None = None,
+    helper: Helper | None = None,
 ) -> AsyncIterator[Connection]:
     """Open the connection that several runs with the same `connection` options share; `observer` gets its pauses.
 
-    Connections to several hosts of one side share the same `limits`.
+    Connections to several hosts of one side share the same `limits`, and the same `helper` for large bodies.
 
     :raises ConfigError: if a file of certificates is invalid.
     """
@@ -144,12 +151,19 @@ async def open_connection(
 
         return proxies.find(url)
 
-    transport = partial(AiohttpTransport, timeouts=options.client.timeouts, bandwidth=bandwidth)
+    timeouts = options.client.timeouts
+    transport = partial(AiohttpTransport, timeouts=timeouts, bandwidth=bandwidth)
     to_server, to_others = (proxies.find, foreign_proxy) if proxies.by_scheme else (None, None)
     trusted, guarded = tls_context(trust), tls_context(trust, is_own=False)
+
+    def helping(*, is_guarded: bool) -> tuple[Helper, Site] | None:
+        return None if helper is None else (helper, Site(guard, is_guarded, trust, timeouts))
+
+    own = helping(is_guarded=False)
+    others = helping(is_guarded=True)
     async with (
-        transport(socket_factory=guard.trusted_socket, tls=trusted, find_proxy=to_server) as direct,
-        transport(socket_factory=guard.guarded_socket, tls=guarded, find_proxy=to_others) as foreign,
+        transport(socket_factory=guard.trusted_socket, tls=trusted, find_proxy=to_server, helper=own) as direct,
+        transport(socket_factory=guard.guarded_socket, tls=guarded, find_proxy=to_others, helper=others) as foreign,
     ):
         yield Connection(origin, direct, foreign, limiters, limiters.isolated(), options, observer, side)
 
@@ -169,6 +183,8 @@ class SourceConnections:
         self._stack = stack
         self._limits = _limits(options, observer, Side.SOURCE, pause_seen)
         self._open: dict[Origin, Connection] = {}
+        self._helper = Helper()
+        stack.push_async_callback(self._helper.close)
 
     @property
     def limiters(self) -> HostLimiters:
@@ -186,7 +202,9 @@ class SourceConnections:
         :raises ConfigError: if a file of certificates is invalid.
         """
         if origin not in self._open:
-            opening = open_connection(origin, self._options, self._observer, side=Side.SOURCE, limits=self._limits)
+            opening = open_connection(
+                origin, self._options, self._observer, side=Side.SOURCE, limits=self._limits, helper=self._helper
+            )
             self._open[origin] = await self._stack.enter_async_context(opening)
 
         return self._open[origin]

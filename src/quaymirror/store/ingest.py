@@ -13,14 +13,17 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..errors import DigestMismatch, ReadInterrupted, SizeMismatch
-from ..http.bodies import Fill, Read
+from ..http.bodies import Read
+from ..http.files import FileFill, FilePart, Written
 from ..oci import Descriptor, Digest
 from ..values import dataclass
 from . import extents, fsops
+from .lock import claim
 
 # The bytes that one call of a thread hashes and writes: a switch costs as much as hashing 200 KiB, so chunks are
 # collected, and a smaller blob needs only the call that syncs and renames it.
@@ -30,6 +33,8 @@ _READ_BYTES = 1024 * 1024
 _BUFFER_BYTES = 256 * 1024
 # Far more lines than the largest blob has segments.
 _MOST_RANGES_BYTES = 16 * 1024 * 1024
+# Numbers of contents for other processes; one that starts over has another number.
+_KEYS = count(1)
 
 
 InThread = Callable[..., Awaitable[Any]]
@@ -83,9 +88,36 @@ class Segment:
         if self.offset - self._written >= BATCH_BYTES:
             await self.flush()
 
-    def threaded(self) -> Fill:
-        """Return the function by which a thread appends bytes."""
-        return self.fill
+    def threaded(self) -> FileFill:
+        """Return the function by which a thread or another process appends bytes."""
+        return _Fill(self._ingest, self)
+
+    async def part(self) -> FilePart:
+        """Return the part of the file to which another process may write until `record` is called."""
+        if self._waiting or not self._ingest.is_open:
+            await self._ingest.in_thread(self._prepare)
+
+        return self._ingest.part(self.offset, self.end)
+
+    def _prepare(self) -> None:
+        if self._waiting:
+            self.write_out()
+
+        self._ingest.open()
+
+    async def record(self, written: Written) -> None:
+        """Record what another process has written; see `FileFill.record`."""
+        start, self.offset = self.offset, self.offset + written.size
+        self._written = self.offset
+        if written.size and not self._ingest.believe(start, self.offset, written.digest):
+            await self._ingest.in_thread(self._ingest.record, start, self.offset)
+
+        self._ingest.check_disk(written.error)
+        if written.has_too_many:
+            raise SizeMismatch(f"{self._ingest.digest}: more than the {self.end:,} bytes announced")
+
+        if self.offset < self.end:
+            raise ReadInterrupted(f"{self._ingest.digest}: got {self.offset:,} of {self.end:,} bytes")
 
     def fill(self, read: Read) -> None:
         """Append the bytes that `read` puts into a buffer; see `receive`. It blocks."""
@@ -149,6 +181,10 @@ class Ingest:
         self._hashing = threading.Lock()
         self._hasher = descriptor.digest.hasher()
         self._hashed = 0
+        self._known = ""
+        """The hash of the bytes up to `_believed`, by another process."""
+        self._believed = 0
+        self._key = next(_KEYS)
         self._rest = Segment(self, 0, self._size)
 
     @property
@@ -177,9 +213,69 @@ class Ingest:
         """Return the sink as one that takes segments."""
         return None if self.is_small else self
 
-    def threaded(self) -> Fill:
-        """Return the function by which a thread appends bytes."""
-        return self.fill
+    def threaded(self) -> FileFill:
+        """Return the function by which a thread or another process appends bytes."""
+        return _Fill(self)
+
+    @property
+    def is_open(self) -> bool:
+        """True if the file is open, and may be written to."""
+        return self._file is not None and self.admit is None
+
+    def part(self, start: int, end: int) -> FilePart:
+        """Return the part of the open file from `start` to before `end`."""
+        assert self._file is not None
+        algorithm = self.digest.algorithm if start == self._believed and not self._hashed else ""
+        return FilePart(self._file, start, end, algorithm, self._key)
+
+    async def next_part(self) -> FilePart:
+        """Return the part of the file from `offset` on; see `Segment.part`."""
+        return await self._rest.part()
+
+    async def record_next(self, written: Written) -> None:
+        """Record what another process has written from `offset` on; if too many bytes came, none is kept."""
+        try:
+            await self._rest.record(written)
+        except SizeMismatch:
+            await self.reset()
+            raise
+
+    def believe(self, start: int, end: int, digest: str) -> bool:
+        """Keep the hash of all bytes up to `end` that another process has; return True if nothing is left to record."""
+        if not digest or start != self._believed:
+            return False
+
+        self._believed, self._known = end, digest
+        if end == self._size:
+            self._hashed = end
+
+        if self._ranges is not None:
+            return False
+
+        with self._lock:
+            self._extents.add(start, end)
+
+        return True
+
+    def record(self, start: int, end: int) -> None:
+        """Record bytes that another process has written, and hash them if that has not done it."""
+        if self._ranges is not None:
+            fsops.write_all(self._ranges, [extents.line(start, end)], self._paths.ranges)
+
+        with self._lock:
+            self._extents.add(start, end)
+
+        if self._prefix() > self._believed and self._hashing.acquire(blocking=False):
+            try:
+                self._catch_up()
+            finally:
+                self._hashing.release()
+
+    def check_disk(self, error: int) -> None:
+        """Raise StoreError if another process could not write to the file; `error` is the number of its error."""
+        if error:
+            with fsops.local_errors("write", self._paths.partial):
+                raise OSError(error, os.strerror(error))
 
     def fill(self, read: Read) -> None:
         """Append the bytes that `read` puts into a buffer; see `receive`. It blocks."""
@@ -224,6 +320,7 @@ class Ingest:
     def resume(self) -> None:
         """Continue the file of an earlier run; the bytes from its start are read once for the hash."""
         self._file = fsops.open_part(self._paths.partial)
+        claim(self._file, self._paths.partial)
         with fsops.local_errors("read", self._paths.partial):
             size = os.fstat(self._file).st_size
 
@@ -259,8 +356,8 @@ class Ingest:
                 if descriptor is not None:
                     os.close(descriptor)
 
-    def store(self, start: int, end: int, chunks: Sequence[bytes | memoryview]) -> None:
-        """Write `chunks` at their offset, from any thread, and hash all bytes that follow the hashed ones."""
+    def open(self) -> None:
+        """Open the file, once it is admitted."""
         admit, self.admit = self.admit, None
         if admit is not None:
             admit()
@@ -270,6 +367,10 @@ class Ingest:
             self._paths.check()
             self._file = fsops.open_part(self._paths.partial, os.O_TRUNC)
 
+    def store(self, start: int, end: int, chunks: Sequence[bytes | memoryview]) -> None:
+        """Write `chunks` at their offset, from any thread, and hash all bytes that follow the hashed ones."""
+        self.open()
+        assert self._file is not None
         fsops.write_all(self._file, chunks, self._paths.partial, offset=start)
         if self._ranges is not None:
             fsops.write_all(self._ranges, [extents.line(start, end)], self._paths.ranges)
@@ -307,6 +408,7 @@ class Ingest:
     def _forget(self) -> None:
         self._extents.clear()
         self._hasher, self._hashed = self.digest.hasher(), 0
+        self._known, self._believed, self._key = "", 0, next(_KEYS)
         self._rest = Segment(self, 0, self._size)
 
     def _prefix(self) -> int:
@@ -337,7 +439,9 @@ class Ingest:
         assert self._file is not None
         # The hash covers the bytes that arrived, the size those on the disk.
         written = os.fstat(self._file).st_size
-        if self._hasher.hexdigest() != self.digest.encoded or written != self._size:
+        is_known = self._believed == self._size and bool(self._known)
+        digest = self._known if is_known else self._hasher.hexdigest()
+        if digest != self.digest.encoded or written != self._size:
             return False
 
         self._paths.check()
@@ -350,3 +454,20 @@ class Ingest:
         fsops.close(file, self._paths.partial)
         fsops.publish(self._paths.partial, self._paths.final)
         return True
+
+
+class _Fill(FileFill):
+    """Appends bytes to a segment, or to the rest of a blob."""
+
+    def __init__(self, ingest: Ingest, segment: Segment | None = None) -> None:
+        self._ingest = ingest
+        self._segment = segment
+
+    def __call__(self, read: Read) -> None:
+        (self._segment or self._ingest).fill(read)
+
+    async def open(self) -> FilePart:
+        return await (self._segment.part() if self._segment is not None else self._ingest.next_part())
+
+    async def record(self, written: Written) -> None:
+        await (self._segment.record(written) if self._segment is not None else self._ingest.record_next(written))

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import LockHeld, StoreError
+from ..errors import LockHeld, Phase, StoreError
 from ..untrusted import parse_object
 from .fsops import exists, local_errors, opened, read_file, unshare
 
@@ -27,6 +27,9 @@ READERS = "readers"
 
 _WAIT = "wait for its end; sync, run and push do with --wait"
 _MAX_HOLDER_BYTES = 4096
+# The time within which a helper of a process that was killed ends, and the time between two looks at it.
+_CLAIM_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
 
 Patience = Callable[[LockHeld], Awaitable[None]]
 """Called each time a lock is held by another run: waits before the next attempt, or raises."""
@@ -183,6 +186,28 @@ def turn(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
 
         yield
+
+
+def claim(descriptor: int, path: Path) -> None:
+    """Wait until no other process writes to the open file at `path`: a helper ends at once, but after its parent.
+
+    It blocks. On a file system without locks it does not wait.
+
+    :raises StoreError: if one still does after some seconds.
+    """
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise StoreError(f"{path}: another process still writes to it", phase=Phase.STORE) from None
+
+            time.sleep(_LOOK_SECONDS)
+        except OSError:
+            return
+        else:
+            return
 
 
 def is_held(path: Path) -> bool:

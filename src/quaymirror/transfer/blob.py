@@ -48,7 +48,7 @@ async def fetch_blob(progress: BlobProgress, source: BlobSource, sink: Sink, slo
                                 fresh=attempts.is_refetch,
                                 if_range=progress.validator if offset else None,
                                 location=location,
-                                threaded=sink.threaded() is not None,
+                                threaded=sink.threaded(),
                             )
                             stream = await source.open(request)
                             await _receive(stream, sink, progress, meter)

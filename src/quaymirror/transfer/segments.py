@@ -159,7 +159,7 @@ class SegmentFetcher:
                     end=segment.end,
                     fresh=attempts.is_refetch,
                     location=location,
-                    threaded=segment.threaded() is not None,
+                    threaded=segment.threaded(),
                 )
                 stream = await self.source.open(request)
                 with stream:

@@ -1,18 +1,14 @@
-"""Which bodies a thread receives: it depends on their size, and on TLS."""
+"""Which requests of a client are for large bodies."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-
-import pytest
 
 from quaymirror.http.client import Client
 from quaymirror.http.exchange import Request, Response
 from quaymirror.http.limiter import HostLimiters
 from quaymirror.http.origin import Origin
 from quaymirror.http.retry import RetryPolicy
-
-MIB = 1024 * 1024
 
 
 class Answer:
@@ -39,10 +35,10 @@ class Answer:
 
 
 class Recording:
-    """A transport that notes which requests were for a thread."""
+    """A transport that notes the sizes of large bodies, and which of them go to a file."""
 
     def __init__(self) -> None:
-        self.threaded: list[bool] = []
+        self.large: list[tuple[int, bool]] = []
 
     async def send(
         self,
@@ -54,39 +50,33 @@ class Recording:
         name: str = "",
         fresh: bool = False,
     ) -> Response:
-        return self._answer(threaded=False)
+        return Answer()
 
     async def send_large(
-        self, url: str, headers: Mapping[str, str], *, name: str = "", fresh: bool = False
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        size: int,
+        to_file: bool = False,
+        name: str = "",
+        fresh: bool = False,
     ) -> Response:
-        return self._answer(threaded=True)
-
-    def _answer(self, *, threaded: bool) -> Response:
-        self.threaded.append(threaded)
+        self.large.append((size, to_file))
         return Answer()
 
 
-@pytest.mark.parametrize(
-    ("scheme", "size", "expected"),
-    [
-        ("http", 0, False),
-        ("http", MIB - 1, False),
-        ("http", MIB, True),
-        ("https", 32 * MIB - 1, False),
-        ("https", 32 * MIB, True),
-    ],
-)
-async def test_a_thread_receives_what_it_receives_with_less(scheme: str, size: int, expected: bool) -> None:
+async def test_a_registry_that_sends_bodies_itself_is_asked_for_large_ones() -> None:
     transport = Recording()
     client = Client(
-        Origin.of(f"{scheme}://registry.example"),
+        Origin.of("https://registry.example"),
         direct=transport,
         foreign=transport,
         limiters=HostLimiters(),
         retries=RetryPolicy(),
     )
-    for threaded_bytes in (1, size):  # the first answer shows that the registry itself sends bodies
-        request = Request("/v2/a/blobs/sha256:1", kind="blobs", threaded_bytes=threaded_bytes)
+    for size in (0, 1, 5000):  # the answer to the second one shows that the registry itself sends bodies
+        request = Request("/v2/a/blobs/sha256:1", kind="blobs", threaded_bytes=size, to_file=True)
         (await client.send(request)).close(passed=True)
 
-    assert transport.threaded == [False, expected]
+    assert transport.large == [(5000, True)]

@@ -1,18 +1,20 @@
-"""Bodies that threads receive: the guarantees of the transport, over connections of their own."""
+"""Bodies that threads or the helper process receive: the guarantees of the transport, over connections of their own."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import trustme
+from bodies import BODY, SIZE, STALL, BodyFile, Server, answered, request_head
 
 from quaymirror.errors import (
     CertificateRefused,
@@ -28,127 +30,118 @@ from quaymirror.errors import (
 )
 from quaymirror.http.exchange import Response
 from quaymirror.http.guard import AddressGuard
+from quaymirror.http.helper import Helper, HelperResponse, Site
 from quaymirror.http.rate import Throttle
 from quaymirror.http.threads import ThreadResponse
 from quaymirror.http.timeouts import Timeouts
+from quaymirror.http.tls import Trust, tls_context
 from quaymirror.http.transport import AiohttpTransport
 
-BODY = bytes(range(256)) * 4000
-STALL = 0.2
+MIB = 1024 * 1024
+
+Open = Callable[..., AbstractAsyncContextManager[AiohttpTransport]]
 
 
-def _answer(body: bytes, *fields: str, announced: int | None = None) -> bytes:
-    length = len(body) if announced is None else announced
-    return "\r\n".join(["HTTP/1.1 200 OK", f"Content-Length: {length}", *fields, "", ""]).encode() + body
+async def ready(helper: Helper) -> Helper:
+    """Return `helper` once it takes requests."""
+    helper.start()
+    with anyio.fail_after(30):
+        while not helper.is_ready:
+            await anyio.sleep(0)
+
+    return helper
 
 
-def _chunked(body: bytes) -> bytes:
-    parts = [body[start : start + 50_000] for start in range(0, len(body), 50_000)]
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
-    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
-
-
-class Server:
-    """A server with an answer for each path; it closes the connection after those in `closes`, silently."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.peers: list[tuple[str, int]] = []
-        self.heads: list[bytes] = []
-        self.answers = {
-            "/body": _answer(BODY),
-            "/twice": _answer(BODY, "X-Name: first", "x-name: second"),
-            "/half": _answer(BODY, announced=2 * len(BODY)),
-            "/broken": _answer(BODY, announced=2 * len(BODY)),
-            "/chunked": _chunked(BODY),
-            "/until-closed": b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
-            "/nonsense": b"hello\r\n\r\n",
-            "/closed": b"",
-            "/silent": b"",
-            "/last": _answer(BODY),
-            "/hints": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _answer(BODY),
-            "/mail": _answer(BODY, "Content-Type: multipart/x; boundary*=a; boundary*0=b"),
-            "/unlimited": _chunked(b"")[:-2] + b"X: a\r\n" * 20_000,
-        }
-        self.closes = {"/broken", "/until-closed", "/closed", "/last"}
-        self._tls = tls
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[str]:
-        """Serve, at this URL, until the context ends."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            yield f"http{'s' if self._tls else ''}://127.0.0.1:{port}"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while head := await _head(reader):
-                path = head.split()[1].decode()
-                self.peers.append(writer.get_extra_info("peername"))
-                self.heads.append(head)
-                writer.write(self.answers[path])
-                if path in self.closes:
-                    return
-
-
-async def _head(reader: asyncio.StreamReader) -> bytes:
-    """Return the head of a request, nothing at the end, and one of HTTP for that of TLS."""
+@asynccontextmanager
+async def _opened(
+    *,
+    helps: bool,
+    guard: AddressGuard | None = None,
+    is_guarded: bool = False,
+    timeouts: Timeouts | None = None,
+    trust: Trust | None = None,
+    **options: Any,
+) -> AsyncIterator[AiohttpTransport]:
+    guard, trust = guard or AddressGuard(), trust or Trust()
+    timeouts = timeouts or Timeouts(connect=2.0, headers=2 * STALL, stall=STALL)
+    helper = Helper()
+    pair = (await ready(helper), Site(guard, is_guarded, trust, timeouts)) if helps else None
+    factory = guard.guarded_socket if is_guarded else guard.trusted_socket
     try:
-        first = await reader.readexactly(1)
-        return b"GET /nonsense" if first == b"\x16" else first + await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return b""
+        async with AiohttpTransport(
+            socket_factory=factory, timeouts=timeouts, tls=tls_context(trust), helper=pair, **options
+        ) as client:
+            yield client
+    finally:
+        await helper.close()
 
 
-def transport(**options: Any) -> AiohttpTransport:
-    factory = options.pop("socket_factory", AddressGuard().trusted_socket)
-    timeouts = Timeouts(connect=2.0, headers=2 * STALL, stall=STALL)
-    return AiohttpTransport(socket_factory=factory, timeouts=options.pop("timeouts", timeouts), **options)
+@pytest.fixture(params=["threads", "helper"])
+def transport(request: pytest.FixtureRequest) -> Open:
+    """The function that opens a transport whose large bodies are received by either."""
+
+    def opened(**options: Any) -> AbstractAsyncContextManager[AiohttpTransport]:
+        return _opened(helps=request.param == "helper", **options)
+
+    return opened
 
 
-async def receive(answer: Response, counts: list[int] | None = None) -> bytes:
-    """Return the body of `answer`, received by a thread."""
-    body = bytearray()
+@pytest.fixture
+def threads() -> Open:
+    """The function that opens a transport without a helper."""
 
-    def fill(read: Callable[[memoryview], int]) -> None:
-        buffer = memoryview(bytearray(100_000))
-        while count := read(buffer):
-            body.extend(buffer[:count])
+    def opened(**options: Any) -> AbstractAsyncContextManager[AiohttpTransport]:
+        return _opened(helps=False, **options)
 
+    return opened
+
+
+async def open_body(client: AiohttpTransport, url: str, *, fresh: bool = False, **headers: str) -> Response:
+    answer = await client.send_large(url, headers, size=SIZE, to_file=True, name="the blob", fresh=fresh)
+    assert isinstance(answer, ThreadResponse | HelperResponse)
+    return answer
+
+
+async def receive(answer: Response, counts: list[int] | None = None, file: BodyFile | None = None) -> bytes:
+    """Return the body of `answer`, received outside of the event loop."""
+    file = file or BodyFile()
     assert answer.threaded is not None
     with closing(answer):
-        await answer.threaded(fill, ([] if counts is None else counts).append)
+        await answer.threaded(file, ([] if counts is None else counts).append)
 
-    return bytes(body)
+    return file.content
 
 
-async def get(client: AiohttpTransport, url: str, **headers: str) -> bytes:
-    return await receive(await client.send_large(url, headers, name="the blob"))
+async def get(client: AiohttpTransport, url: str) -> bytes:
+    return await receive(await open_body(client, url))
 
 
 @pytest.mark.parametrize("path", ["/body", "/chunked", "/until-closed", "/hints", "/mail"])
-async def test_a_body_arrives_however_its_end_is_announced(path: str) -> None:
+async def test_a_body_arrives_however_its_end_is_announced(transport: Open, path: str) -> None:
     async with Server().listening() as url, transport() as client:
         counts: list[int] = []
-        answer = await client.send_large(f"{url}{path}", {})
+        answer = await open_body(client, f"{url}{path}")
         assert (answer.status, answer.url) == (200, f"{url}{path}")
         assert await receive(answer, counts) == BODY
         assert sum(counts) == len(BODY)
 
 
-async def test_the_event_loop_can_receive_it_too_within_a_limit() -> None:
+async def test_the_event_loop_can_receive_it_too_within_a_limit(transport: Open) -> None:
     async with Server().listening() as url, transport() as client:
-        with closing(await client.send_large(f"{url}/chunked", {})) as answer:
+        with closing(await open_body(client, f"{url}/chunked")) as answer:
             assert await answer.read(len(BODY)) == BODY
 
-        with closing(await client.send_large(f"{url}/body", {})) as answer, pytest.raises(SizeMismatch):
+        with closing(await open_body(client, f"{url}/body")) as answer, pytest.raises(SizeMismatch):
             await answer.read(1000)
 
+        with closing(await open_body(client, f"{url}/broken")) as answer, pytest.raises(ReadInterrupted):
+            await answer.read(2 * len(BODY))
 
-async def test_fields_are_sent_as_they_are_and_names_of_received_ones_ignore_case() -> None:
+
+async def test_fields_are_sent_as_they_are_and_names_of_received_ones_ignore_case(transport: Open) -> None:
     server = Server()
     async with server.listening() as url, transport() as client:
-        answer = await client.send_large(f"{url}/twice", {"Range": "bytes=0-5"})
+        answer = await open_body(client, f"{url}/twice", Range="bytes=0-5")
         assert (answer.headers["X-NAME"], answer.headers.get("x-name")) == ("first", "first")
         assert answer.all_headers("X-Name") == ["first", "second"]
         assert "X-Other" not in answer.headers
@@ -160,54 +153,55 @@ async def test_fields_are_sent_as_they_are_and_names_of_received_ones_ignore_cas
     assert {f"Host: {url.partition('//')[2]}", "Range: bytes=0-5", "Accept-Encoding: identity"} < set(lines)
 
 
-async def test_a_field_of_several_lines_is_refused() -> None:
+async def test_a_field_of_several_lines_is_refused(transport: Open) -> None:
     server = Server()
     async with server.listening() as url, transport() as client:
         with pytest.raises(UnsafeRedirect):
-            await client.send_large(f"{url}/body", {"If-Range": '"a"\r\nX: y'})
+            await client.send_large(f"{url}/body", {"If-Range": '"a"\r\nX: y'}, size=SIZE, to_file=True)
 
     assert server.heads == []
 
 
-async def test_a_connection_is_used_again_after_a_complete_body_only() -> None:
+async def test_a_connection_is_used_again_after_a_complete_body_only(transport: Open) -> None:
     server = Server()
     async with server.listening() as url, transport() as client:
         for _ in range(2):
             await get(client, f"{url}/body")
 
-        with closing(await client.send_large(f"{url}/body", {})):
+        with closing(await open_body(client, f"{url}/body")):
             pass  # the body is not received
 
         await get(client, f"{url}/body")
-        await receive(await client.send_large(f"{url}/body", {}, fresh=True))
+        await receive(await open_body(client, f"{url}/body", fresh=True))
 
     assert len(server.peers) == 5
     assert server.peers[0] == server.peers[1] == server.peers[2]
     assert len(set(server.peers)) == 3
 
 
-async def test_connections_to_hosts_that_are_not_used_any_more_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_to_hosts_that_are_not_used_any_more_are_closed(
+    threads: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = anyio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer):
-            await _head(reader)
-            writer.write(_answer(BODY))
+            await request_head(reader)
+            writer.write(answered(BODY))
             assert await reader.read() == b""
             ended.set()
 
     other = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with other, Server().listening() as url, transport() as client:
+    async with other, Server().listening() as url, threads() as client:
         await get(client, f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}/body")
-        monkeypatch.setattr("quaymirror.http.threads._IDLE_SECONDS", -1.0)
+        monkeypatch.setattr("quaymirror.http.connections._IDLE_SECONDS", -1.0)
         await get(client, f"{url}/body")
         with anyio.fail_after(5):
             await ended.wait()
 
 
-async def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
-    server = Server()
-    async with server.listening() as url, transport() as client:
+async def test_a_connection_that_the_server_has_closed_is_replaced(transport: Open) -> None:
+    async with Server().listening() as url, transport() as client:
         for _ in range(3):
             assert await get(client, f"{url}/last") == BODY
 
@@ -224,94 +218,76 @@ async def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
     ],
 )
 async def test_a_server_that_fails_is_reported_like_by_the_event_loop(
-    path: str, kind: type[QuaymirrorError], words: str
+    transport: Open, path: str, kind: type[QuaymirrorError], words: str
 ) -> None:
     async with Server().listening() as url, transport() as client:
         with pytest.raises(kind, match=words):
             await get(client, f"{url}{path}")
 
 
-async def test_bytes_before_a_failure_are_passed_on_and_counted() -> None:
+async def test_bytes_before_a_failure_are_passed_on_and_counted(transport: Open) -> None:
     async with Server().listening() as url, transport() as client:
-        received, counts = bytearray(), list[int]()
+        file, counts = BodyFile(2 * len(BODY)), list[int]()
+        with pytest.raises(ReadInterrupted, match="the answer ended early"):
+            await receive(await open_body(client, f"{url}/broken"), counts, file)
 
-        def fill(read: Callable[[memoryview], int]) -> None:
-            buffer = memoryview(bytearray(1000))
-            while count := read(buffer):
-                received.extend(buffer[:count])
-
-        answer = await client.send_large(f"{url}/broken", {})
-        assert answer.threaded is not None
-        with closing(answer), pytest.raises(ReadInterrupted):
-            await answer.threaded(fill, counts.append)
-
-        assert bytes(received) == BODY
+        assert file.content == BODY
         assert sum(counts) == len(BODY)
 
 
-async def test_errors_of_the_receiver_pass_through() -> None:
-    def fill(_: Callable[[memoryview], int]) -> None:
-        raise StoreError("the disk is full")
+async def test_errors_of_the_receiver_pass_through(transport: Open) -> None:
+    class Failing(BodyFile):
+        def __call__(self, _: Callable[[memoryview], int]) -> None:
+            raise StoreError("the disk is full")
 
+    full = Failing()
+    os.dup2(os.open("/dev/full", os.O_RDWR), full.descriptor)
     async with Server().listening() as url, transport() as client:
-        answer = await client.send_large(f"{url}/body", {})
+        answer = await open_body(client, f"{url}/body")
         assert answer.threaded is not None
         with closing(answer), pytest.raises(StoreError):
-            await answer.threaded(fill, lambda _: None)
+            await answer.threaded(full, lambda _: None)
 
 
-async def test_cancellation_breaks_the_connection_and_the_thread_has_ended_afterwards() -> None:
-    ended: list[bool] = []
-
-    def fill(read: Callable[[memoryview], int]) -> None:
-        try:
-            _swallow(read)
-        finally:
-            ended.append(True)
-
-    patient = Timeouts(stall=60.0, headers=60.0)
+async def test_cancellation_breaks_the_connection_and_nothing_is_written_afterwards(transport: Open) -> None:
+    patient, file = Timeouts(stall=60.0, headers=60.0), BodyFile(2 * len(BODY))
     async with Server().listening() as url, transport(timeouts=patient) as client:
-        answer = await client.send_large(f"{url}/half", {})
-        assert isinstance(answer, ThreadResponse)
+        answer = await open_body(client, f"{url}/half")
+        assert answer.threaded is not None
         with closing(answer), anyio.move_on_after(STALL) as scope:
-            await answer.receive(fill, lambda _: None)
+            await answer.threaded(file, lambda _: None)
 
         assert scope.cancelled_caught
-        assert ended == [True]
+        assert file.ended == [True]
 
 
-async def test_a_complaint_about_the_speed_ends_the_transfer() -> None:
+async def test_a_complaint_about_the_speed_ends_the_transfer(transport: Open) -> None:
     def too_slow(_: int) -> None:
         raise TimedOut("too slow")
 
     patient = Timeouts(stall=60.0, headers=60.0)
     async with Server().listening() as url, transport(timeouts=patient) as client:
-        answer = await client.send_large(f"{url}/half", {})
+        answer = await open_body(client, f"{url}/half")
         assert answer.threaded is not None
         with closing(answer), anyio.fail_after(10), pytest.raises(TimedOut, match="too slow"):
-            await answer.threaded(_swallow, too_slow)
+            await answer.threaded(BodyFile(2 * len(BODY)), too_slow)
 
 
-def _swallow(read: Callable[[memoryview], int]) -> None:
-    while read(memoryview(bytearray(1000))):
-        pass
-
-
-async def test_waiting_for_a_silent_server_can_be_cancelled() -> None:
+async def test_waiting_for_a_silent_server_can_be_cancelled(transport: Open) -> None:
     patient = Timeouts(stall=60.0, headers=60.0)
     async with Server().listening() as url, transport(timeouts=patient) as client:
         with anyio.move_on_after(STALL) as scope:
-            await client.send_large(f"{url}/silent", {})
+            await open_body(client, f"{url}/silent")
 
         assert scope.cancelled_caught
 
 
-async def test_servers_may_not_lead_to_private_addresses() -> None:
+async def test_servers_may_not_lead_to_private_addresses(transport: Open) -> None:
     guard = AddressGuard()
     server = Server()
-    async with server.listening() as url, transport(socket_factory=guard.guarded_socket) as client:
+    async with server.listening() as url, transport(guard=guard, is_guarded=True) as client:
         with pytest.raises(UnsafeRedirect, match="which is a private address: refused"):
-            await client.send_large(f"{url}/body", {})
+            await open_body(client, f"{url}/body")
 
         guard.allow_private = True
         assert await get(client, f"{url}/body") == BODY
@@ -319,26 +295,35 @@ async def test_servers_may_not_lead_to_private_addresses() -> None:
     assert len(server.heads) == 1
 
 
-async def test_a_name_without_addresses_and_a_port_without_server_are_told_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def unknown(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+async def test_the_users_own_server_at_a_private_address_may_lead_to_others(transport: Open) -> None:
+    guard = AddressGuard()
+    async with Server().listening() as url, transport(guard=guard) as client:
+        assert await get(client, f"{url}/body") == BODY
 
+    assert guard.allow_private
+
+
+async def test_a_port_without_a_server_is_reported(transport: Open) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         async with transport() as client:
             with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}: cannot connect: connection refused"):
-                await client.send_large(f"http://127.0.0.1:{port}/", {})
-
-            monkeypatch.setattr(socket, "getaddrinfo", unknown)
-            with pytest.raises(NameUnknown, match="cannot resolve the host name"):
-                await client.send_large("http://nowhere.invalid/", {})
+                await open_body(client, f"http://127.0.0.1:{port}/")
 
 
-async def test_the_next_address_is_used_if_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Server().listening() as url, transport() as client:
+async def test_a_name_without_addresses_is_reported(threads: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async with threads() as client:
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+        with pytest.raises(NameUnknown, match="cannot resolve the host name"):
+            await open_body(client, "http://nowhere.invalid/")
+
+
+async def test_the_next_address_is_used_if_the_first_refuses(threads: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Server().listening() as url, threads() as client:
         port = int(url.rpartition(":")[2])
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
@@ -353,70 +338,86 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tls(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
 
 
-async def test_tls_is_verified(authority: trustme.CA, tls: ssl.SSLContext, tmp_path: Path) -> None:
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+@pytest.fixture
+def trust(authority: trustme.CA, tmp_path: Path) -> Trust:
+    cafile = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(cafile)
+    return Trust(cafile)
+
+
+async def test_tls_is_verified(transport: Open, trust: Trust, tls: ssl.SSLContext) -> None:
     server, patient = Server(tls), Timeouts()
     async with (
         server.listening() as url,
-        transport(tls=trusting, timeouts=patient) as client,
+        transport(trust=trust, timeouts=patient) as client,
         transport(timeouts=patient) as stranger,
     ):
         for _ in range(2):
             assert await get(client, f"{url}/body") == BODY
 
         with pytest.raises(CertificateRefused, match="the TLS certificate is not trusted: "):
-            await stranger.send_large(f"{url}/body", {})
+            await open_body(stranger, f"{url}/body")
 
     assert len(set(server.peers)) == 1
 
 
 async def test_bytes_after_a_body_over_tls_are_no_answer_to_the_next_request(
-    authority: trustme.CA, tls: ssl.SSLContext
+    transport: Open, trust: Trust, tls: ssl.SSLContext
 ) -> None:
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
     server = Server(tls)
-    server.answers["/more"] = _answer(BODY) + _answer(b"abc")
-    async with server.listening() as url, transport(tls=trusting, timeouts=Timeouts()) as client:
+    async with server.listening() as url, transport(trust=trust, timeouts=Timeouts()) as client:
         assert await get(client, f"{url}/more") == BODY
         assert await get(client, f"{url}/body") == BODY
 
     assert len(set(server.peers)) == 2
 
 
-async def test_a_body_over_tls_can_be_cancelled(authority: trustme.CA, tls: ssl.SSLContext) -> None:
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+async def test_a_body_over_tls_can_be_cancelled(transport: Open, trust: Trust, tls: ssl.SSLContext) -> None:
     patient = Timeouts(stall=60.0, headers=60.0)
-    async with Server(tls).listening() as url, transport(tls=trusting, timeouts=patient) as client:
-        answer = await client.send_large(f"{url}/half", {})
-        assert isinstance(answer, ThreadResponse)
+    async with Server(tls).listening() as url, transport(trust=trust, timeouts=patient) as client:
+        answer = await open_body(client, f"{url}/half")
+        assert answer.threaded is not None
         with closing(answer), anyio.move_on_after(STALL) as scope:
-            await answer.receive(_swallow, lambda _: None)
+            await answer.threaded(BodyFile(2 * len(BODY)), lambda _: None)
 
         assert scope.cancelled_caught
 
 
-async def test_a_server_without_tls_is_named() -> None:
+async def test_a_server_without_tls_is_named(transport: Open) -> None:
     async with Server().listening() as url, transport() as client:
         with pytest.raises(HostUnusable, match="does not speak TLS as expected"):
-            await client.send_large(f"https{url.removeprefix('http')}/body", {})
+            await open_body(client, f"https{url.removeprefix('http')}/body")
 
 
-async def test_the_event_loop_receives_bodies_that_are_limited_or_come_through_a_proxy() -> None:
+async def test_the_event_loop_receives_bodies_that_are_limited_or_come_through_a_proxy(transport: Open) -> None:
     server = Server()
     async with server.listening() as url:
         for options in ({"bandwidth": Throttle(100_000_000.0)}, {"find_proxy": lambda _: url}):
             server.answers[f"{url}/body"] = server.answers["/body"]
             async with transport(**options) as client:
-                with closing(await client.send_large(f"{url}/body", {})) as answer:
+                with closing(await client.send_large(f"{url}/body", {}, size=SIZE, to_file=True)) as answer:
                     assert answer.threaded is None
                     assert await answer.read(len(BODY)) == BODY
+
+
+@pytest.mark.parametrize(
+    ("is_secure", "size", "expected"),
+    [(False, MIB - 1, False), (False, MIB, True), (True, 32 * MIB - 1, False), (True, 32 * MIB, True)],
+)
+async def test_a_thread_receives_what_it_receives_with_less(
+    threads: Open, trust: Trust, tls: ssl.SSLContext, is_secure: bool, size: int, expected: bool
+) -> None:
+    patient = Timeouts()
+    async with (
+        Server(tls if is_secure else None).listening() as url,
+        threads(trust=trust, timeouts=patient) as client,
+    ):
+        with closing(await client.send_large(f"{url}/body", {}, size=size, to_file=True)) as answer:
+            assert isinstance(answer, ThreadResponse) == expected

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quaymirror.errors import DigestMismatch, ReadInterrupted, SizeMismatch
+from quaymirror.errors import DigestMismatch, ReadInterrupted, SizeMismatch, StoreError
+from quaymirror.http.files import FileFill, Written
 from quaymirror.oci import Descriptor, Digest
+from quaymirror.store import lock
 from quaymirror.store.ingest import BATCH_BYTES, BlobPaths, Ingest
 
 SIZE = 4 * BATCH_BYTES + 12_345
@@ -66,10 +72,28 @@ async def fetch_in_thread(ingest: Ingest, start: int, end: int) -> None:
     await piece.flush()
 
 
+async def fetch_elsewhere(ingest: Ingest, start: int, end: int) -> None:
+    """Write a segment as another process does, which has the descriptor only."""
+    piece = await ingest.segment(start, end)
+    await write_elsewhere(piece.threaded(), end)
+    await piece.flush()
+
+
+async def write_elsewhere(fill: FileFill, end: int) -> None:
+    part = await fill.open()
+    chunk = CONTENT[part.offset : end]
+    assert part.end >= end
+    os.pwrite(part.descriptor, chunk, part.offset)
+    digest = hashlib.new(part.algorithm, CONTENT[:end]).hexdigest() if part.algorithm else ""
+    await fill.record(Written(len(chunk), digest))
+
+
 cuts = st.lists(st.integers(1, SIZE - 1), unique=True, max_size=8)
 
 
-@given(cuts, st.randoms(use_true_random=False), st.booleans(), st.sampled_from([fetch, fetch_in_thread]))
+@given(
+    cuts, st.randoms(use_true_random=False), st.booleans(), st.sampled_from([fetch, fetch_in_thread, fetch_elsewhere])
+)
 @settings(max_examples=40, deadline=None)
 def test_segments_in_any_order_make_the_blob(
     tmp_path_factory: pytest.TempPathFactory,
@@ -100,6 +124,101 @@ def test_segments_in_any_order_make_the_blob(
     anyio.run(all_of_it)
     assert (directory / "done" / "x").read_bytes() == CONTENT
     assert [path.name for path in directory.iterdir()] == ["done"]
+
+
+async def test_all_of_a_blob_may_be_written_and_hashed_by_another_process(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    await write_elsewhere(ingest.threaded(), SIZE)
+    await ingest.commit()
+    ingest.close()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+async def test_the_hash_of_consecutive_parts_goes_on_in_the_other_process(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    keys: set[int] = set()
+    for end in (800_000, SIZE):
+        piece = await ingest.segment(ingest.offset if end == SIZE else 0, end)
+        part = await piece.threaded().open()
+        keys.add(part.key)
+        assert part.algorithm == "sha256"
+        await write_elsewhere(piece.threaded(), end)
+        await ingest.prepare()
+
+    assert len(keys) == 1
+    await ingest.commit()
+    ingest.close()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+async def test_a_wrong_hash_of_another_process_drops_the_bytes(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    fill = ingest.threaded()
+    os.pwrite((await fill.open()).descriptor, bytes(SIZE), 0)
+    await fill.record(Written(SIZE, hashlib.sha256(bytes(SIZE)).hexdigest()))
+    with pytest.raises(DigestMismatch):
+        await ingest.commit()
+
+    await write_elsewhere(ingest.threaded(), SIZE)
+    await ingest.commit()
+    ingest.close()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+async def test_bytes_of_another_process_that_breaks_off_are_continued(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    with pytest.raises(ReadInterrupted):
+        await write_elsewhere(ingest.threaded(), 1_000_000)
+
+    assert ingest.offset == 1_000_000
+    assert (await ingest.threaded().open()).algorithm == "sha256"
+    await ingest.receive(stream(1_000_000, SIZE))
+    await ingest.commit()
+    ingest.close()
+    assert (tmp_path / "done" / "x").read_bytes() == CONTENT
+
+
+async def test_errors_of_another_process_are_those_of_the_file(tmp_path: Path) -> None:
+    ingest = begin(tmp_path)
+    fill = ingest.threaded()
+    await fill.open()
+    with pytest.raises(StoreError, match=r"can't write .*x\.part: the disk is full"):
+        await fill.record(Written(1000, error=errno.ENOSPC))
+
+    with pytest.raises(SizeMismatch):
+        await fill.record(Written(1000, has_too_many=True))
+
+    assert ingest.offset == 0
+    ingest.close()
+
+
+async def test_a_file_that_another_process_still_writes_to_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    first = begin(tmp_path)
+    helpers = os.dup((await first.threaded().open()).descriptor)
+    os.pwrite(helpers, CONTENT, 0)
+    first.close()  # as if the process had been killed
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            os.close(helpers)
+
+    monkeypatch.setattr(time, "sleep", wait)
+    again = begin(tmp_path)
+    again.close()
+    assert len(waited) == 3
+
+
+async def test_a_file_that_another_process_keeps_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_CLAIM_SECONDS", 0.0)
+    first = begin(tmp_path)
+    with pytest.raises(StoreError, match=r"x\.part: another process still writes to it"):
+        begin(tmp_path)
+
+    first.close()
 
 
 async def test_an_ingest_continues_at_the_gaps_between_segments(tmp_path: Path) -> None:
