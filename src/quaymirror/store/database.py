@@ -211,8 +211,8 @@ def _prepare(connection: Connection, path: Path | None, form: Format, *, check: 
     if version < form.version:
         _migrate(connection, form, version)
 
-    # Not before the migration: a table of an earlier version may lack columns.
-    if check and path is not None and any(connection.execute(query).fetchone() for query in _misfits(form)):
+    # Not before the migration: a table of an earlier version may lack columns. A database that is new has no values.
+    if check and path is not None and version and any(connection.execute(query).fetchone() for query in _misfits(form)):
         raise sqlite3.DatabaseError("values of the wrong type")
 
     connection.execute("PRAGMA foreign_keys = ON")

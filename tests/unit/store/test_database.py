@@ -10,7 +10,7 @@ import pytest
 
 from quaymirror.errors import ConfigError
 from quaymirror.store import history, schema
-from quaymirror.store.database import Format, _migrate, open_database
+from quaymirror.store.database import Format, _migrate, _misfits, open_database
 
 ONE = "CREATE TABLE fact (name TEXT PRIMARY KEY);"
 TWO = "ALTER TABLE fact ADD COLUMN value INTEGER NOT NULL DEFAULT 7;"
@@ -27,6 +27,26 @@ def test_a_new_database_has_the_newest_version(tmp_path: Path) -> None:
     assert notice is None
     assert connection.execute("PRAGMA user_version").fetchone()[0] == 2
     assert [row["name"] for row in connection.execute("PRAGMA table_info(fact)")] == ["name", "value"]
+    connection.close()
+
+
+def test_the_schema_is_not_made_twice_for_a_new_database(tmp_path: Path) -> None:
+    before = _misfits.cache_info().currsize
+    open_database(tmp_path / "x.db", Format(0x51000007, (ONE, TWO)))[0].close()
+    assert _misfits.cache_info().currsize == before
+
+
+def test_a_database_with_content_that_says_that_it_is_new_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    connection, _ = open_database(path, NEW)
+    with connection:
+        connection.execute("INSERT INTO fact VALUES ('wrong', 'text')")
+        connection.execute("PRAGMA user_version = 0")
+
+    connection.close()
+    connection, notice = open_database(path, NEW)
+    assert notice is not None
+    assert connection.execute("SELECT count(*) FROM fact").fetchone()[0] == 0
     connection.close()
 
 
