@@ -97,7 +97,7 @@ def quick(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Run the tests against real registries and clients alone, with those that are too large for every run."""
     _install_debian(session, _PEERS | _LARGE_PEERS)
-    _install(session, "test")
+    _install(session, "test", "peers")
     session.run("pytest", "-m", "interop", *session.posargs, env=_base_of_container(session))
 
 

@@ -145,7 +145,7 @@ def test_pipelines_fit_the_schemas_of_their_services(file: str, schema: list[str
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "cronjob.yaml", "shards.yaml"])
 def test_manifests_fit_the_schemas_of_kubernetes(name: str) -> None:
-    """They are too large to be installed for a test: this runs where `kubernetes-validate` is."""
+    """The schemas are large: only `nox -s peers` installs `kubernetes-validate`."""
     pytest.importorskip("kubernetes_validate")
     command = [sys.executable, "-m", "kubernetes_validate", "--strict", str(EXAMPLES / "kubernetes" / name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
