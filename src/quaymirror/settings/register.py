@@ -230,9 +230,14 @@ _CREDENTIALS = (
     declare(
         "--src-username, --username USER", "User or robot account for the registry.", common=True, **_PULL, **_USER
     ),
-    declare("--src-password-stdin, --password-stdin", "Read its password from standard input.", **_PULL, **_STDIN),
+    declare(
+        "--src-password-stdin, --password-stdin",
+        "Read the password of --username from standard input.",
+        **_PULL,
+        **_STDIN,
+    ),
     declare("--dest-username USER", "User or robot account for a target that is a registry.", **_PUSH, **_USER),
-    declare("--dest-password-stdin", "Read its password from standard input.", **_PUSH, **_STDIN),
+    declare("--dest-password-stdin", "Read the password of --dest-username from standard input.", **_PUSH, **_STDIN),
 )
 
 _FIELDS = tuple(spec for group in GROUPS.values() for spec in group.specs())

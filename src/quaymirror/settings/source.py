@@ -174,7 +174,7 @@ class DiscoveryOptions(Group):
     )
     max_missing: float | None = option(
         "PERCENT",
-        "Fail if more of the last run's images are missing.",
+        "Fail if a larger share of the last run's images is missing.",
         least=0,
         most=100,
         commands=("push",),

@@ -138,7 +138,7 @@ class PruneOptions(Group):
     )
     max_delete: float = option(
         "PERCENT",
-        "Remove nothing if it would be a larger share.",
+        "Remove nothing if it would be a larger share of the images.",
         10.0,
         shown_default="10",
         least=0,
@@ -156,13 +156,17 @@ class PruneOptions(Group):
     keep_last: int = option(
         "N", "Pruning keeps the content of the last N snapshots.", 2, least=1, most=_MOST_KEPT, commands=("prune",)
     )
-    keep_daily: int = option("N", "And of the last one of N days.", 0, least=0, most=_MOST_KEPT, commands=("prune",))
-    keep_weekly: int = option("N", "And of the last one of N weeks.", 0, least=0, most=_MOST_KEPT, commands=("prune",))
+    keep_daily: int = option(
+        "N", "Also keep the last snapshot of each of N days.", 0, least=0, most=_MOST_KEPT, commands=("prune",)
+    )
+    keep_weekly: int = option(
+        "N", "Also keep the last snapshot of each of N weeks.", 0, least=0, most=_MOST_KEPT, commands=("prune",)
+    )
     keep_monthly: int = option(
-        "N", "And of the last one of N months.", 0, least=0, most=_MOST_KEPT, commands=("prune",)
+        "N", "Also keep the last snapshot of each of N months.", 0, least=0, most=_MOST_KEPT, commands=("prune",)
     )
     keep_labels: tuple[str, ...] = option(
-        "--keep-label LABEL", "And of all that have this label.", (), accept=check_label, commands=("prune",)
+        "--keep-label LABEL", "Also keep snapshots with this label.", (), accept=check_label, commands=("prune",)
     )
 
     @property
