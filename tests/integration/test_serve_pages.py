@@ -201,9 +201,10 @@ async def test_a_browser_shows_a_page_at_every_width_without_complaints(tmp_path
         dom = await anyio.to_thread.run_sync(browse, [f"{client.url}{path}"], tmp_path)
         assert text_of(dom[dom.index("<h1>") :])[:60] == text_of(html[html.index("<h1>") :])[:60]
         style = (await client.get("/static/style.css")).body.decode()
-        # A window has at least 500 pixels; tables scroll inside of their own boxes.
+        # A window has at least 500 pixels; tables scroll inside of their own boxes, but not that of layers.
         measure = (
-            "<script>document.title = Math.ceil(Math.max(...[...document.querySelectorAll('body *:not(.wide *)')]"
+            "<script>document.title = Math.ceil(Math.max("
+            "...[...document.querySelectorAll('body *:not(.wide *), #layers ~ * *')]"
             ".map(one => one.getBoundingClientRect().right)))</script></body>"
         )
         sheet = f"<style>{style} html {{ width: 390px }}</style>"
