@@ -548,11 +548,11 @@ async def test_skopeo_and_podman_read_a_checkout(tmp_path: Path) -> None:
         await commands.run("checkout", "mirror", at, cwd=tmp_path, check=0)
         place = f"oci:{mirror}/.quaymirror/snapshots/{at}:kolla/nova:{TAG}"
         assert peers.skopeo("inspect", "--raw", place).encode() == image.raw
-        # podman makes a name of the path, and .quaymirror can't be in one.
+        # podman makes a name of the path as it is given, and .quaymirror, or any hidden directory, can't be in one.
         await commands.run("checkout", "mirror", at, f"sets/{at}", cwd=tmp_path, check=0)
         with peers.podman() as podman:
-            place = f"oci:{tmp_path}/sets/{at}:kolla/nova:{TAG}"
-            pulled = subprocess.run([*podman, "pull", "-q", place], capture_output=True, text=True, check=True)
+            pull = [*podman, "pull", "-q", f"oci:sets/{at}:kolla/nova:{TAG}"]
+            pulled = subprocess.run(pull, cwd=tmp_path, capture_output=True, text=True, check=True)
             assert f"sha256:{pulled.stdout.strip()}" == json.loads(image.raw)["config"]["digest"]
 
 
