@@ -66,6 +66,10 @@ def _origin(url: str) -> Origin:
     if parts.username is not None or parts.password is not None:
         raise ValueError("a user name or password has no place in a URL")
 
+    # Fields of answers have no encoding, and clients differ in how they encode such a name.
+    if not parts.hostname.isascii():
+        raise ValueError("its host name is not ASCII, as xn--… is")
+
     return Origin(parts.scheme, parts.hostname.lower(), port or _DEFAULT_PORTS[parts.scheme])
 
 
