@@ -187,7 +187,7 @@ CASES: dict[str, Case] = {
     "9 KB": Case(PARTIAL, "not valid HTTP", path=BLOB_LINK, action=Redirect("/" + "x" * 8_190)),
     "a listing elsewhere": Case(
         UNAVAILABLE,
-        "redirects elsewhere, to registry.example/x, which is not allowed",
+        "redirects elsewhere, to registry.example, which is not allowed",
         path=LISTING,
         action=Redirect("http://registry.example/x?secret=1"),
         others_arrive=False,

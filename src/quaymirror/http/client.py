@@ -50,7 +50,7 @@ from .answers import (
 from .authorizer import Authorizer, Fixed
 from .exchange import Request, Response, Transport
 from .limiter import HostLimiter, Slot
-from .origin import Origin, follow, shown
+from .origin import Origin, follow
 from .retry import Attempts, RetryPolicy, prepare
 from .timeouts import Timeouts
 
@@ -430,10 +430,13 @@ def _headers(request: Request, origin: Origin) -> dict[str, str]:
 
 
 def _destination(response: Response) -> str:
-    """Return where a redirect leads, for a message; "" if it leads to no URL."""
+    """Return to which host a redirect leads, for a message; "" if it leads to no URL.
+
+    The rest of the URL may repeat our token, which the server knows.
+    """
     try:
-        return f", to {shown(follow(response.url, response.headers.get('Location', '')))}"
-    except UnsafeRedirect:
+        return f", to {Origin.of(follow(response.url, response.headers.get('Location', ''))).netloc}"
+    except (UnsafeRedirect, ValueError):
         return ""
 
 
