@@ -159,8 +159,10 @@ def run_and_exit() -> NoReturn:
     try:
         entry()
     except SystemExit as end:
-        # The order of the interpreter: threads, functions that were registered, output.
-        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+        # The order of the interpreter: threads, functions that were registered, output. One of obstore's requests may
+        # still wait for an answer in a thread.
+        if "obstore" not in sys.modules:
+            threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
         atexit._run_exitfuncs()  # noqa: SLF001
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
