@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -42,7 +40,7 @@ async def test_a_run_goes_on_without_its_helper(monkeypatch: pytest.MonkeyPatch,
         if finished == int(share * len(contents)):
             process = started[-1]._process
             assert process is not None
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
 
     async with QuayServer(organization()) as server:
         report = await mirror(server, tmp_path / "mirror", kill, layer_concurrency=2)

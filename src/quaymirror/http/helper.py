@@ -50,11 +50,9 @@ _SOCKET_BYTES = 256 * 1024
 _ANSWER_SECONDS = 10.0
 _SILENT_SECONDS = 30.0
 _HOME = Path(__file__).resolve().parents[2]
-_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from quaymirror.http.receiver import main; main(int(sys.argv[2]))"
-)
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from quaymirror.http.receiver import main; main(int(sys.argv[2]))"
 # The helper needs neither tokens nor passwords of this process: certificates, the name service, and the loader.
-_VARIABLES = {"HOME", "HOSTALIASES", "LANG", "LOCALDOMAIN", "PATH", "RES_OPTIONS", "TZ"}
+_VARIABLES = {"HOME", "HOSTALIASES", "LANG", "LOCALDOMAIN", "NIX_SSL_CERT_FILE", "PATH", "RES_OPTIONS", "TZ"}
 _PREFIXES = ("LC_", "LD_", "DYLD_", "OPENSSL_", "SSL_CERT_")
 
 
@@ -111,7 +109,7 @@ class Helper:
 
         try:
             self._process, self._socket = _started()
-        except (OSError, ValueError):
+        except (OSError, TypeError, ValueError):  # an interpreter in another program may not know its file
             self._give_up()
             return
 
@@ -160,10 +158,10 @@ class Helper:
                 with anyio.fail_after(site.timeouts.headers):
                     message = await reply.message(name)
             except TimeoutError:
-                self.send("break", number)
+                self._drop(number)
                 raise failures.silent(name) from None
             except BaseException:
-                self.send("break", number)
+                self._drop(number)
                 raise
 
         if message[0] == "failed":
@@ -174,6 +172,16 @@ class Helper:
             site.guard.allow_private = True
 
         return HelperResponse(self, number, status, fields, url, name)
+
+    def _drop(self, number: int) -> None:
+        """End an exchange, whose answer may have come just now; kill a process that says nothing about it."""
+        self.send("break", number)
+        self.send("close", number)
+        asyncio.get_running_loop().call_later(_ANSWER_SECONDS, self._check, time.monotonic())
+
+    def _check(self, since: float) -> None:
+        if self._socket is not None and self._heard < since:
+            self.kill()
 
     def reply(self, number: int, count: Callable[[int], None] | None = None) -> _Reply:
         """Return the reply to a message about the exchange `number`, to be used as a context."""
@@ -224,6 +232,7 @@ class Helper:
                 asyncio.get_running_loop().add_writer(self._socket, self._write)
                 return
             except OSError:
+                self.kill()
                 self._lose()
                 return
 
@@ -241,6 +250,7 @@ class Helper:
         except BlockingIOError:
             return
         except OSError:
+            self.kill()
             chunk = b""
 
         if not chunk:
@@ -422,7 +432,14 @@ class HelperResponse:
         while True:
             with self._helper.reply(self._number) as reply:
                 self._helper.send("read", self._number, _READ_BYTES)
-                _, _, chunk, failure = await reply.message(self.name)
+                try:
+                    _, _, chunk, failure = await reply.message(self.name)
+                except BaseException:
+                    # The connection must not be closed while a thread reads from it.
+                    with anyio.CancelScope(shield=True):
+                        await self._ended(reply)
+
+                    raise
 
             if failure is not None:
                 raise _error(failure)
@@ -452,9 +469,13 @@ def _error(failure: Any) -> QuaymirrorError:
 def _started() -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start the process; return it and the socket for messages.
 
-    :raises OSError, ValueError: if it can't be started.
+    :raises OSError, TypeError, ValueError: if it can't be started.
     """
+    import ssl
     import subprocess
+
+    if ssl.SSLContext.__module__ != "ssl":
+        raise ValueError("this interpreter was given other certificates, of which the helper would know nothing")
 
     ours, theirs = socket.socketpair()
     with theirs:

@@ -133,8 +133,9 @@ class Receiver:
                 self._send("counts", 0, {each.number: each.received for each in self._filling})
 
             if has_arrived:
-                chunk, descriptors, _, _ = socket.recv_fds(self._parent, _READ_BYTES, _MAX_DESCRIPTORS)
-                if not chunk:
+                chunk, descriptors, flags, _ = socket.recv_fds(self._parent, _READ_BYTES, _MAX_DESCRIPTORS)
+                # Without a descriptor, the next ones would belong to other bodies.
+                if not chunk or flags & socket.MSG_CTRUNC:
                     return
 
                 self._descriptors.extend(descriptors)
@@ -189,7 +190,10 @@ class Receiver:
             return
 
         assert result.answer is not None
-        result.socket.settimeout(exchange.site.timeouts.stall)
+        # It is closed if it was abandoned just now.
+        with suppress(OSError):
+            result.socket.settimeout(exchange.site.timeouts.stall)
+
         exchange.connection = result
         answer = result.answer
         fields = [(name, value) for name in answer.fields for value in answer.fields.all(name)]
@@ -251,6 +255,7 @@ class Receiver:
         self._send("chunk", exchange.number, bytes(buffer[:count]), failure)
 
     def _break(self, number: int) -> None:
+        self._send("counts", 0, {})  # a sign of life
         exchange = self._exchanges.get(number)
         if exchange is None:
             return
@@ -337,7 +342,7 @@ class _Hashes:
 
     def keep(self, key: int, file: _File) -> None:
         """Keep the hash of the content so far; the oldest one is dropped if there are many."""
-        if file.hasher is not None and file.written:
+        if file.hasher is not None and file.position:
             with self._lock:
                 self._kept[key] = file.position, file.hasher
                 if len(self._kept) > _MAX_HASHES:

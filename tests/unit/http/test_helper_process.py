@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,13 +15,17 @@ from pathlib import Path
 
 import anyio
 import pytest
-from bodies import BODY, SIZE, STALL, BodyFile, Server
+from bodies import BODY, SIZE, STALL, BodyFile, Server, answered
 
 import quaymirror
-from quaymirror.errors import ReadInterrupted, SizeMismatch
+from quaymirror.errors import QuaymirrorError, ReadInterrupted, SizeMismatch, TimedOut
 from quaymirror.http import helper as module
+from quaymirror.http.connections import Connection, Opening
+from quaymirror.http.frames import Decoder, Message
 from quaymirror.http.guard import AddressGuard
 from quaymirror.http.helper import Helper, Site
+from quaymirror.http.origin import Origin
+from quaymirror.http.receiver import Receiver, _Exchange
 from quaymirror.http.threads import ThreadResponse
 from quaymirror.http.timeouts import Timeouts
 from quaymirror.http.tls import Trust
@@ -171,6 +177,86 @@ async def test_a_helper_that_hangs_is_killed_while_a_body_is_received(
             await answer.receive(BodyFile(2 * len(BODY)), lambda _: None)
 
 
+class AbandonedAtItsEnd(Opening):
+    """A request that is broken off just after its answer has come."""
+
+    def run(self) -> Connection | QuaymirrorError:
+        result = super().run()
+        self.abandon()
+        return result
+
+
+def test_a_connection_that_is_closed_just_after_its_answer_does_not_end_the_helper() -> None:
+    (parent, mine), (server, client) = socket.socketpair(), socket.socketpair()
+    with parent, mine, server:
+        server.sendall(answered(b""))
+        origin = Origin.of("http://127.0.0.1:1/")
+        receiver = Receiver(mine)
+        receiver._add_site(1, False, None, (60.0, 60.0, 60.0))
+        opening = AbandonedAtItsEnd(origin, b"GET", "the blob", Connection(origin, client), lambda _: never())
+        receiver._opened(_Exchange(2, receiver._sites[1], opening, "the blob"))
+        [message] = Decoder().feed(parent.recv(10_000))
+
+    assert message[:2] == ("head", 2)
+
+
+def never() -> Connection:
+    raise AssertionError("no other connection is needed")
+
+
+async def test_a_cancelled_reading_is_over_before_its_connection_is_closed(
+    helper: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    send, handle = helper.send, helper._handle
+
+    def sends(kind: str, number: int, *arguments: object, descriptors: tuple[int, ...] = ()) -> None:
+        messages.append(kind)
+        send(kind, number, *arguments, descriptors=descriptors)
+
+    def handles(message: Message) -> None:
+        messages.append(message[0])
+        handle(message)
+
+    server = Server()
+    server.answers["/head"] = answered(b"", announced=1)
+    async with server.listening() as url:
+        answer = await helper.open(SITE, f"{url}/head", {})
+        monkeypatch.setattr(helper, "send", sends)
+        monkeypatch.setattr(helper, "_handle", handles)
+        with closing(answer), anyio.move_on_after(STALL):
+            await answer.read(1)
+
+    assert [kind for kind in messages if kind != "counts"] == ["read", "break", "chunk", "close"]
+
+
+async def test_a_silent_helper_is_killed_after_a_request_without_answer(
+    helper: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.05)
+    hasty = Site(AddressGuard(), is_guarded=False, trust=Trust(), timeouts=Timeouts(headers=0.05))
+    async with Server().listening() as url:
+        os.kill(number(helper), signal.SIGSTOP)
+        with pytest.raises(TimedOut):
+            await helper.open(hasty, f"{url}/body", {})
+
+        await settled(helper, is_ready=False)
+
+
+async def test_a_module_beside_the_package_takes_the_place_of_none_of_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit\n")
+    (tmp_path / "quaymirror").symlink_to(Path(quaymirror.__file__).parent)
+    monkeypatch.setattr(module, "_HOME", tmp_path)
+    helper = Helper()
+    helper.start()
+    try:
+        await settled(helper, is_ready=True)
+    finally:
+        await helper.close()
+
+
 async def test_signals_of_a_terminal_are_left_to_the_parent(helper: Helper) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(number(helper), each)
@@ -223,11 +309,25 @@ async def test_the_helper_starts_once_enough_is_fetched_and_takes_large_bodies_o
     assert not helper.takes(SIZE)
 
 
-async def test_a_helper_that_cannot_be_started_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+@pytest.mark.parametrize("executable", ["/no/python", None])
+async def test_a_helper_that_cannot_be_started_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
     helper = Helper()
     assert not helper.takes(SIZE)
     assert not helper.takes(SIZE)
+    await helper.close()
+
+
+async def test_certificates_that_were_given_to_this_interpreter_only_are_not_left_to_a_helper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ssl, "SSLContext", type("SSLContext", (ssl.SSLContext,), {}))
+    helper = Helper()
+    assert not helper.takes(SIZE)
+    assert not helper.takes(SIZE)
+    assert not is_started(helper)
     await helper.close()
 
 
