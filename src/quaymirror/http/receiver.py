@@ -226,13 +226,14 @@ class Receiver:
 
     def _received(self, exchange: _Exchange, file: _File) -> bytes | None:
         """Receive a body; return the failure of the server or the network, None for any other end."""
-        buffer, filled = self._threads.buffer, 0
+        buffer, filled, counted = self._threads.buffer, 0, time.monotonic()
         try:
             while not file.is_over and (count := exchange.body.read_into(buffer[filled:])):
                 filled += count
-                if filled >= _BUFFER_BYTES // 2:
+                # Slow bodies are counted as they arrive: the parent decides whether they are too slow.
+                if filled >= _BUFFER_BYTES // 2 or time.monotonic() - counted >= _TICK_SECONDS:
                     file.write(buffer[:filled])
-                    exchange.received, filled = file.written, 0
+                    exchange.received, filled, counted = file.written, 0, time.monotonic()
         except (OSError, EOFError, ValueError) as error:
             return _as_bytes(failures.of_body(error, exchange.name))
         finally:

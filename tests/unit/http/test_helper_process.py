@@ -9,9 +9,12 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
@@ -25,7 +28,7 @@ from quaymirror.http.frames import Decoder, Message
 from quaymirror.http.guard import AddressGuard
 from quaymirror.http.helper import Helper, Site
 from quaymirror.http.origin import Origin
-from quaymirror.http.receiver import Receiver, _Exchange
+from quaymirror.http.receiver import Receiver, _Exchange, _File
 from quaymirror.http.threads import ThreadResponse
 from quaymirror.http.timeouts import Timeouts
 from quaymirror.http.tls import Trust
@@ -228,6 +231,33 @@ async def test_a_cancelled_reading_is_over_before_its_connection_is_closed(
             await answer.read(1)
 
     assert [kind for kind in messages if kind != "counts"] == ["read", "break", "chunk", "close"]
+
+
+class Dribble:
+    """A body of ten bytes at a time, each a second after the one before."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.exchange: Any = SimpleNamespace(body=self, received=0, name="the blob")
+        self.counted: list[int] = []
+        self._seconds = seconds
+
+    def read_into(self, view: memoryview) -> int:
+        self._seconds[0] += 1
+        self.counted.append(self.exchange.received)
+        view[:10] = b"x" * 10
+        return 0 if len(self.counted) == 4 else 10
+
+
+def test_a_body_that_comes_slowly_is_counted_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    body, file = Dribble(seconds), BodyFile()
+    parent, mine = socket.socketpair()
+    with parent, mine:
+        assert Receiver(mine)._received(body.exchange, _File(file.descriptor, 0, 1000, None)) is None
+
+    assert body.counted == [0, 10, 20, 30]
+    assert file.content == b"x" * 30
 
 
 async def test_a_silent_helper_is_killed_after_a_request_without_answer(
