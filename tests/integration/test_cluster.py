@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import importlib.util
 import json
 import os
@@ -33,7 +34,7 @@ from quaymirror.cli.main import main
 from quaymirror.errors import ConfigError, ConnectFailed, ExitCode, Side
 from quaymirror.events import Event, Notice
 from quaymirror.http.limiter import PauseSeen, ignore_pause
-from quaymirror.run.cluster import Cluster
+from quaymirror.run.cluster import Cluster, _reason
 from quaymirror.run.cluster_worker import BlobOrder, BlobResult, Worker, settings_of
 from quaymirror.secret import Credentials, Secret
 from quaymirror.testing import Call, Fault, Hold, QuayServer, Registry, SourceManifest, too_many_requests
@@ -593,6 +594,7 @@ async def test_workers_are_reached_over_tls(tmp_path: Path, certificates: Certif
     ],
     ids=["plain scheduler", "other authority", "plain client"],
 )
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Dask leaves the socket of a failed handshake open
 async def test_schedulers_with_other_settings_of_tls_are_told_in_one_line(
     tmp_path: Path, certificates: Certificates, scheduler: str, client: str, reason: str
 ) -> None:
@@ -609,6 +611,14 @@ async def test_schedulers_with_other_settings_of_tls_are_told_in_one_line(
                 pass
 
     assert raised.value.message == f"the scheduler at {address} can't be reached: {reason}"
+    del raised
+    gc.collect()
+
+
+def test_a_scheduler_that_greets_before_the_handshake_does_not_use_tls() -> None:
+    greeted = OSError("Timed out")
+    greeted.__cause__ = ValueError("IOStream is not idle; cannot convert to SSL")
+    assert _reason(greeted) == "it does not use TLS: give it certificates, and start it with --protocol tls"
 
 
 @NEEDS_DASK

@@ -215,11 +215,15 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
 
+    no_tls = "it does not use TLS: give it certificates, and start it with --protocol tls"
     match error:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not trusted: {failures.reason(error)}"
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
-            return "it does not use TLS: give it certificates, and start it with --protocol tls"
+            return no_tls
+        # Its greeting arrived before TLS began (Tornado, `IOStream.start_tls`).
+        case ValueError() if "convert to SSL" in str(error):
+            return no_tls
         case ssl.SSLError():
             return f"TLS fails: {failures.reason(error)}"
         case ConnectionResetError():
